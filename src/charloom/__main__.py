@@ -1,0 +1,8 @@
+"""`python -m charloom` is the command `charloom`."""
+
+import sys
+
+from charloom.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Checkpoints: one safetensors file that holds a whole model, checked before it is believed.
+
+`model.safetensors` is the file to share: the weights, and in its header JSON strings under
+`config`, `vocabulary` (the characters in the order of their ids), `training`, `text`, `metrics`.
+`resume.safetensors` holds the same of the current weights, and under `optimizer.*`, `state` and
+`position` what a run needs to go on. Each carries a SHA-256 of all that is in it, since safetensors
+has none of its own. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from charloom.errors import CharloomError
+from charloom.model import Float, ModelConfig, Parameters, State
+from charloom.vocabulary import Vocabulary
+
+FORMAT = "charloom 1"
+LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+STATE = "state"
+OPTIMIZER = "optimizer."
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds. `position`, `optimizer` and `state` are a resume file's alone."""
+
+    parameters: Parameters
+    vocabulary: Vocabulary
+    training: dict[str, Any] = field(default_factory=dict)  # how it was trained
+    text: dict[str, Any] = field(default_factory=dict)  # on what: name, origin, SHA-256, length
+    metrics: dict[str, Any] = field(default_factory=dict)  # of these weights: step, validation
+    optimizer: dict[str, Float] = field(default_factory=dict)  # each (P,)
+    state: State | None = None  # (S, L, B, H)
+    position: dict[str, Any] | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.parameters.config
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint so that at every moment the old file or the new one is there, whole.
+
+    Raises OSError where it cannot be written (the old file is intact, nothing else is left), and
+    CharloomError where a weight is not finite.
+    """
+    tensors: dict[str, NDArray[Any]] = dict(checkpoint.parameters)
+    for name, values in checkpoint.optimizer.items():
+        tensors[OPTIMIZER + name] = values
+    if checkpoint.state is not None:
+        tensors[STATE] = checkpoint.state
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise CharloomError(f"{name} holds NaN or infinity: it is not saved")
+    vocabulary = checkpoint.vocabulary
+    header = {
+        "format": FORMAT,
+        "config": _json(checkpoint.config.as_dict() | {"bytes": vocabulary.as_bytes}),
+        "vocabulary": _json(list(vocabulary.characters)),
+        "training": _json(checkpoint.training),
+        "text": _json(checkpoint.text),
+        "metrics": _json(checkpoint.metrics),
+    }
+    if checkpoint.position is not None:
+        header["position"] = _json(checkpoint.position)
+    header["sha256"] = _digest(tensors, header)
+    write_atomically(path, save(tensors, metadata=header))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Temporary file in the same folder, fsync, rename, fsync of the folder."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in a folder survive a power cut, where the system can do that."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    # mkstemp makes files for their owner alone; a checkpoint is as readable as any other file.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint of either kind. Raises CharloomError, in a sentence, for anything else.
+
+    Names, shapes and types are compared with the configuration before a tensor is read.
+    """
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise CharloomError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise CharloomError(f"{path} is a folder, not a checkpoint") from None
+    except OSError as error:
+        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _load(path: Path) -> Checkpoint:
+    _refuse_other_files(path)
+    with safe_open(path, framework="numpy") as file:
+        header = file.metadata() or {}
+        if header.get("format") != FORMAT:
+            raise CharloomError(
+                f"{path} is not a charloom checkpoint that this version reads (its header says "
+                f"format {header.get('format')!r}, not {FORMAT!r})"
+            )
+        entries = {
+            name: _parse(path, header, name)
+            for name in ("config", "vocabulary", "training", "text", "metrics")
+        }
+        position = _parse(path, header, "position") if "position" in header else None
+        config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
+        expected = _expected_tensors(path, config, file.keys(), position)
+        for name, shape in expected.items():
+            piece = file.get_slice(name)
+            found = tuple(piece.get_shape())
+            if shape is not None and found != shape:
+                raise _damaged(path, f"{name} has shape {found}, not {shape}")
+            if piece.get_dtype() != {"float32": "F32", "float64": "F64"}[config.dtype]:
+                raise _damaged(path, f"{name} has type {piece.get_dtype()}, not {config.dtype}")
+        tensors = {name: file.get_tensor(name) for name in expected}
+    if _digest(tensors, {k: v for k, v in header.items() if k != "sha256"}) != header.get("sha256"):
+        raise _damaged(path, "its contents do not match its SHA-256")
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise _damaged(path, f"{name} holds NaN or infinity")
+    parameters = Parameters(config)
+    for name in parameters:
+        parameters[name][...] = tensors.pop(name)
+    return Checkpoint(
+        parameters,
+        vocabulary,
+        entries["training"],
+        entries["text"],
+        entries["metrics"],
+        optimizer={
+            name.removeprefix(OPTIMIZER): values
+            for name, values in tensors.items()
+            if name.startswith(OPTIMIZER)
+        },
+        state=tensors.get(STATE),
+        position=position,
+    )
+
+
+def _refuse_other_files(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(8)
+        size = file.seek(0, os.SEEK_END)
+    if re.match(rb"\x80[\x02-\x05]|PK\x03\x04", start):
+        raise CharloomError(
+            f"{path} is a pickle or an archive of pickles, which can run code when it is opened: "
+            "charloom reads safetensors alone"
+        )
+    if len(start) < 8 or int.from_bytes(start, "little") > min(size - 8, LARGEST_HEADER):
+        raise _damaged(path, "it is cut short or no safetensors file")
+
+
+def _parse(path: Path, header: Mapping[str, str], name: str) -> Any:
+    try:
+        value = json.loads(header[name])
+    except (KeyError, ValueError, RecursionError):
+        raise _damaged(path, f"its header has no readable {name!r}") from None
+    if not isinstance(value, list if name == "vocabulary" else dict):
+        raise _damaged(path, f"its header has no readable {name!r}")
+    return value
+
+
+def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[Any, Any]:
+    as_bytes = config.pop("bytes", None)
+    if not isinstance(as_bytes, bool) or not all(isinstance(c, str) for c in characters):
+        raise _damaged(path, "its vocabulary is not readable")
+    try:
+        found = ModelConfig.from_dict(config)
+        vocabulary = Vocabulary(tuple(characters), as_bytes)
+    except (CharloomError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+    if found.vocabulary_size != len(vocabulary):
+        raise _damaged(
+            path, f"{found.vocabulary_size} characters configured, {len(vocabulary)} listed"
+        )
+    return found, vocabulary
+
+
+def _expected_tensors(
+    path: Path, config: ModelConfig, names: list[str], position: dict[str, Any] | None
+) -> dict[str, tuple[int, ...] | None]:
+    expected: dict[str, tuple[int, ...] | None] = dict(config.shapes())
+    if position is not None:
+        for name in names:
+            if name.startswith(OPTIMIZER):
+                expected[name] = (config.parameter_count,)
+        expected[STATE] = None  # its number of rows is the run's
+    missing = sorted(set(expected) - set(names))
+    extra = sorted(set(names) - set(expected))
+    if missing:
+        raise _damaged(path, f"tensors are missing: {', '.join(missing)}")
+    if extra:
+        raise _damaged(path, f"there are tensors it should not hold: {', '.join(extra)}")
+    return expected
+
+
+def _damaged(path: Path, what: str) -> CharloomError:
+    what = " ".join(what.split())
+    return CharloomError(f"{path} is damaged ({what}): use a copy of it, or train again")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, str]) -> str:
+    """SHA-256 over every tensor's name, type, shape and bytes, and every entry of the header."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = np.ascontiguousarray(tensors[name])
+        digest.update(_json([name, str(values.dtype), list(values.shape)]).encode())
+        digest.update(values.data)
+    for name in sorted(header):
+        digest.update(_json([name, header[name]]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,731 @@
+"""The command line: one thin function a command. Errors are one line, and exit with status 2.
+
+Standard output carries what was asked for (text, tables, JSON), standard error all else. Heavy
+imports stand inside the functions that need them, so that --help is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from charloom import __version__
+from charloom.errors import CharloomError
+
+if TYPE_CHECKING:
+    from charloom.corpora import Text
+    from charloom.language_model import LanguageModel
+    from charloom.runs import TrainingRun
+    from charloom.scoring import Evaluation
+    from charloom.training import Progress
+
+DEMO_TEXT = "python-docs"
+DEMO_OPTIONS: dict[str, Any] = {"cell": "lstm", "hidden_size": 192, "learning_rate": 0.005}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        raise CharloomError(f"{' '.join(message.split())} (see {self.prog} --help)")
+
+
+@dataclass(frozen=True)
+class Command:
+    summary: str
+    add_arguments: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace, float], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments name and returns its exit status."""
+    started = time.monotonic()
+    try:
+        try:
+            return _dispatch(list(sys.argv[1:] if arguments is None else arguments), started)
+        finally:
+            with contextlib.suppress(ValueError):
+                sys.stdout.flush()
+    except CharloomError as error:
+        _say(str(error))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone. What is still buffered must not be written at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except MemoryError:
+        _say("there is not enough memory: use a smaller model, batch or text")
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _say(f"{place}{error.strerror or error}")
+        return 2
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print("charloom: " + " ".join(message.split("\n")), file=sys.stderr, flush=True)
+
+
+def _dispatch(arguments: list[str], started: float) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(_overview())
+        return 0
+    if arguments[:1] == ["--version"]:
+        print(f"charloom {__version__}")
+        return 0
+    if not arguments or arguments[0] not in COMMANDS:
+        wrong = f"there is no command {arguments[0]!r}: " if arguments else ""
+        raise CharloomError(f"{wrong}give one of {', '.join(COMMANDS)} (see charloom --help)")
+    name, rest = arguments[0], arguments[1:]
+    command = COMMANDS[name]
+    parser = Parser(
+        prog=f"charloom {name}",
+        description=command.summary,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(rest), started)
+
+
+def _overview() -> str:
+    lines = [
+        "usage: charloom COMMAND ... (charloom COMMAND --help tells more)",
+        "",
+        "Train a recurrent language model on the characters of your own text, on a CPU.",
+        "",
+        *(f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        "  --version  print the version",
+    ]
+    return "\n".join(lines)
+
+
+# Values. What a number may be is checked where it is used, for every way of giving it.
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def length(text: str) -> int | None:
+    return None if text == "inf" else whole_number(text)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    if count is None:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    from charloom.training import check_option
+
+    check_option("threads", count)
+    with threadpool_limits(count, user_api="blas"):
+        yield
+
+
+def _add_engine(parser: Parser) -> None:
+    parser.add_argument("--engine", default="auto", help="what computes: auto or reference")
+    parser.add_argument("--threads", type=whole_number, help="threads of matrix products")
+
+
+# corpora
+
+
+def add_no_arguments(parser: Parser) -> None:
+    del parser
+
+
+def run_corpora(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.corpora import list_corpora
+
+    for corpus in list_corpora():
+        print(f"{corpus.name:<20} {corpus.kind:<11} {corpus.description} ({corpus.license})")
+        print(f"{'':<20} {corpus.place}")
+    return 0
+
+
+def _open(source: str, *, raw: bool, normalize_newlines: bool, as_bytes: bool) -> Text:
+    """The text of a name or path; shows a bar where it must be downloaded."""
+    from charloom.corpora import open_text
+
+    with _bar() as bar:
+        tasks: list[Any] = []
+
+        def report(done: int, of: int | None) -> None:
+            if not tasks:
+                tasks.append(bar.add_task("downloading", total=of))
+            bar.update(tasks[0], completed=done, total=of)
+
+        return open_text(
+            source,
+            raw=raw,
+            normalize_newlines=normalize_newlines,
+            as_bytes=as_bytes,
+            progress=report,
+        )
+
+
+# train
+
+
+def add_train_arguments(parser: Parser) -> None:
+    from charloom.training import TrainingConfig, option_name
+
+    parser.formatter_class = argparse.HelpFormatter
+    parser.add_argument("text", metavar="TEXT", help="a path, - for standard input, or a corpus")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, or start it"
+    )
+    parser.add_argument("--config", metavar="FILE.toml", help="options in a file")
+    for f in fields(TrainingConfig):
+        help_text = f.metadata["help"]
+        if f.default is not None and not isinstance(f.default, bool):
+            help_text += f" (default: {f.default})"
+        kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
+        kind = str(f.type).split("|")[0].strip()
+        if kind == "bool":
+            parser.add_argument(
+                option_name(f.name), dest=f.name, action="store_true", default=None, help=help_text
+            )
+        else:
+            choices = f.metadata.get("choices")
+            parser.add_argument(
+                option_name(f.name),
+                dest=f.name,
+                type=kinds[kind],
+                metavar="|".join(choices) if choices else kind.upper(),
+                help=help_text.replace("%", "%%"),
+            )
+
+
+def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options given on the command line and, under them, in the --config file."""
+    from charloom.training import TrainingConfig
+
+    given: dict[str, Any] = {}
+    if arguments.config is not None:
+        import tomllib
+
+        try:
+            with Path(arguments.config).open("rb") as file:
+                table = tomllib.load(file)
+        except OSError as error:
+            raise CharloomError(f"--config {arguments.config}: {error.strerror or error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise CharloomError(
+                f"--config {arguments.config} is not TOML: {' '.join(str(error).split())}"
+            ) from None
+        spellings = {"from": "from_run"}
+        given = {spellings.get(k, k.replace("-", "_")): v for k, v in table.items()}
+    for f in fields(TrainingConfig):
+        value = getattr(arguments, f.name)
+        if value is not None:
+            given[f.name] = value
+    if given.get("from_run") is not None:
+        given["from_run"] = str(Path(given["from_run"]).absolute())
+    return given
+
+
+def run_train(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.runs import RESUME_FILE, stored_options
+
+    given = _given_options(arguments)
+    folder = None if arguments.out is None else Path(arguments.out)
+    reading = dict(given)
+    if arguments.resume and folder is not None and (folder / RESUME_FILE).exists():
+        reading = {**stored_options(folder), **given}
+    text = _open(
+        arguments.text,
+        raw=bool(reading.get("raw")),
+        normalize_newlines=bool(reading.get("normalize_newlines")),
+        as_bytes=bool(reading.get("bytes")),
+    )
+    folder = folder or Path("runs") / text.name
+    command = ["charloom", "train", arguments.text, "--out", str(folder), "--resume"]
+    with Interrupts() as interrupts, _bar() as bar:
+        run = _start(text, folder, given, arguments.resume, interrupts, bar, started)
+        _watch(run, bar)
+    if run.interrupted:
+        _say(
+            f"interrupted at step {run.state.step:,}; all is saved. To go on: {shlex.join(command)}"
+        )
+        return 128 + (interrupts.received or signal.SIGINT)
+    _conclude(run)
+    return 0
+
+
+class Interrupts:
+    """SIGINT and SIGTERM, taken note of so that a step can be finished. A second one ends the
+    process at once, and so does the first before training has begun."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.training = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number_ in (signal.SIGINT, signal.SIGTERM):
+            self._before[number_] = signal.signal(number_, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number_, handler in self._before.items():
+            signal.signal(number_, handler)
+
+    def _handle(self, number_: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number_)
+        self.received = number_
+        if not self.training:
+            sys.exit(128 + number_)
+
+    def __call__(self) -> bool:
+        return self.received is not None
+
+
+def _bar() -> Any:
+    """A progress bar on standard error, which clears itself."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[figures]}", markup=False),
+        console=Console(stderr=True, highlight=False, soft_wrap=True),
+        transient=True,
+    )
+
+
+def _start(
+    text: Text,
+    folder: Path,
+    given: dict[str, Any],
+    resume: bool,
+    interrupts: Interrupts,
+    bar: Any,
+    started: float,
+) -> TrainingRun:
+    """Opens a run, with a bar while a long text is read, and says what it is."""
+    from charloom.runs import TrainingRun
+
+    tasks: dict[str, Any] = {}
+
+    def report(what: str, done: int, of: int | None) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(f"{what} the text", total=of, figures="")
+        bar.update(tasks[what], completed=done, figures=f"{done:,} characters")
+
+    run = TrainingRun(
+        text, folder, given, resume=resume, should_stop=interrupts, report=report, started=started
+    )
+    for task in tasks.values():
+        bar.remove_task(task)
+    config, dataset = run.config, run.dataset
+    for note in run.notes:
+        _say(note)
+    bar.console.print(
+        f"{dataset.name}: {len(dataset.ids):,} characters, {len(dataset.vocabulary)} distinct; "
+        f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
+        f"{len(dataset.test):,} to test",
+        markup=False,
+    )
+    bar.console.print(
+        f"{config.cell} of {config.hidden_size} units, layers: {config.layers}, "
+        f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
+        f"{config.window} characters; {config.optimizer} at {config.learning_rate:g}; engine "
+        f"{run.engine.name}, threads: {run.threads}",
+        markup=False,
+    )
+    interrupts.training = True
+    return run
+
+
+def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None = None) -> None:
+    """Trains, with a bar, a line at every validation, and `show` called after each."""
+    task = bar.add_task("training", total=1.0, figures="")
+    drawn = -1e9
+    speeds: list[tuple[float, int]] = []
+    for progress in run:
+        now = time.monotonic()
+        if progress.kind == "validation":
+            bar.console.print(_validation_line(progress), markup=False)
+            if show is not None:
+                show(progress)
+            elif progress.sample:
+                bar.console.print(f"    {_excerpt(progress.sample)}", markup=False, style="dim")
+        if now - drawn > 0.2:
+            drawn = now
+            speeds = [*speeds[-20:], (progress.elapsed, progress.characters)]
+            bar.update(task, completed=progress.done, figures=_figures(progress, speeds))
+    bar.remove_task(task)
+
+
+def _figures(progress: Progress, speeds: list[tuple[float, int]]) -> str:
+    (begin, first), (end, last) = speeds[0], speeds[-1]
+    rate = (last - first) / (end - begin) if end > begin else 0.0
+    left = progress.elapsed * (1 / progress.done - 1) if progress.done > 0 else 0.0
+    return (
+        f"step {progress.step:,}  epoch {progress.epoch:.2f}  loss {progress.smoothed_loss:.3f}  "
+        f"{rate:,.0f} characters/s  {_duration(left)} left"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _validation_line(progress: Progress) -> str:
+    line = f"{_duration(progress.elapsed)}  step {progress.step:,}  epoch {progress.epoch:.2f}"
+    if progress.loss is not None:
+        line += f"  training loss {progress.loss:.4f}"
+    if progress.validation is not None:
+        nats = progress.validation.nats_per_character
+        line += f"  validation {nats:.4f} nats ({_bits(nats):.3f} bits) per character"
+        line += " *" if progress.best else ""
+    return line
+
+
+def _bits(nats: float) -> float:
+    return nats / 0.6931471805599453
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 88 else line[:87] + "…"
+
+
+def _conclude(run: TrainingRun) -> None:
+    """What a finished run came to, and what can be done with it."""
+    state, folder = run.state, shlex.quote(str(run.folder))
+    if state.best_loss is not None:
+        _say(
+            f"the best validation was {state.best_loss:.4f} nats ({_bits(state.best_loss):.3f} "
+            f"bits) per character, at step {state.best_step:,} of {state.step:,}"
+        )
+    else:
+        _say(f"trained {state.step:,} steps, with no validation part")
+    _say(f"the model is {folder}/model.safetensors. Next:")
+    _say(f"  charloom sample {folder}")
+    _say(f"  charloom evaluate {folder}")
+
+
+# sample
+
+
+def add_sample_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument("--prompt", default="", help="text that the sample begins with")
+    parser.add_argument(
+        "--length", type=length, default=500, help="characters to draw; inf goes on for ever"
+    )
+    parser.add_argument("--temperature", type=number, default=1.0, help="0 is greedy")
+    parser.add_argument("--top-k", type=whole_number, help="only the k likeliest characters")
+    parser.add_argument("--top-p", type=number, help="only the likeliest that reach probability p")
+    parser.add_argument(
+        "--min-p", type=number, help="only those p times as likely as the likeliest"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], help="text that ends the sample; may be repeated"
+    )
+    parser.add_argument("--seed", type=whole_number, help="of the draw (default: a new one)")
+    parser.add_argument("--count", type=whole_number, default=1, help="samples to draw")
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="pass over unknown characters of the prompt"
+    )
+    _add_engine(parser)
+
+
+def run_sample(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.language_model import load
+
+    if arguments.count < 1:
+        raise CharloomError(f"--count is {arguments.count}: give 1 or more")
+    with _threads(arguments.threads):
+        model = load(arguments.run, engine=arguments.engine)
+        seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
+        prompt = arguments.prompt
+        _, skipped = model.vocabulary.encode_known(prompt)
+        streams = [
+            model.stream(
+                prompt,
+                length=arguments.length,
+                temperature=arguments.temperature,
+                top_k=arguments.top_k,
+                top_p=arguments.top_p,
+                min_p=arguments.min_p,
+                stop=arguments.stop,
+                seed=seed,
+                index=index,
+                skip_unknown=arguments.skip_unknown,
+            )
+            for index in range(arguments.count)
+        ]
+        if skipped:
+            _say(f"{skipped} characters of the prompt were unknown and passed over")
+        if arguments.seed is None:
+            _say(f"seed {seed}")
+        for index, stream in enumerate(streams):
+            if index:
+                _write(model, "\n")
+            _write(model, prompt)
+            for piece in stream:
+                _write(model, piece)
+        if sys.stdout.isatty():
+            _write(model, "\n")
+    return 0
+
+
+def _write(model: LanguageModel, text: str) -> None:
+    """To standard output, in the encoding of the model's text, at once."""
+    encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
+    sys.stdout.buffer.write(text.encode(encoding, "replace"))
+    sys.stdout.buffer.flush()
+
+
+# evaluate
+
+
+def add_evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument(
+        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test part)"
+    )
+    parser.add_argument("--protocol", default="carried", help="carried, or cold-N like cold-256")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
+    )
+    _add_engine(parser)
+
+
+def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.language_model import load
+
+    with _threads(arguments.threads), _bar() as bar:
+        model = load(arguments.run, engine=arguments.engine)
+        training = model.checkpoint.training
+        text = None
+        if arguments.text is not None:
+            text = _open(
+                arguments.text,
+                raw=False,
+                normalize_newlines=bool(training.get("normalize_newlines")),
+                as_bytes=model.vocabulary.as_bytes,
+            )
+        evaluation = _evaluate(
+            model,
+            bar,
+            text=text,
+            protocol=arguments.protocol,
+            training_text=arguments.training_text,
+            skip_unknown=arguments.skip_unknown,
+        )
+    if arguments.json:
+        print(json.dumps(evaluation.as_dict(), indent=2))
+    else:
+        _print_evaluation(evaluation, model)
+    return 0
+
+
+def _evaluate(model: LanguageModel, bar: Any, **settings: Any) -> Evaluation:
+    task = bar.add_task("evaluating", total=None, figures="")
+
+    def report(done: int, of: int) -> None:
+        if done < of:
+            bar.update(task, completed=done, total=of, figures=f"{done:,} characters")
+        else:
+            bar.update(task, total=None, figures="counting and compressing for the baselines")
+
+    evaluation = model.evaluate(report=report, **settings)
+    bar.remove_task(task)
+    return evaluation
+
+
+def _print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
+    e = evaluation
+    print(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
+    if e.skipped_characters:
+        print(f"{e.skipped_characters:,} unknown characters were passed over")
+    print(
+        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
+        f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
+        f"top guess right {100 * e.accuracy:.1f}%"
+    )
+    print()
+    network = f"this {model.config.cell}"
+    rows = [(e.bits_per_character, network, e.protocol, "")]
+    missing = []
+    for name, baseline in e.baselines.items():
+        if baseline.bits_per_character is None:
+            missing.append((name, baseline.protocol, baseline.reason))
+        else:
+            rows.append((baseline.bits_per_character, name, baseline.protocol, baseline.note))
+    print(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
+    for bits, name, protocol, note in sorted(rows):
+        print(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
+    for name, protocol, reason in missing:
+        print(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
+    better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
+    print()
+    if better:
+        print(
+            f"Counting wins here: {' and '.join(better)} predict this part better than the network "
+            "does. More minutes, or more units, are what it lacks."
+        )
+    else:
+        print("The network predicts this part better than every baseline.")
+
+
+# info
+
+
+def add_info_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_info(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.checkpoint import load_checkpoint
+    from charloom.language_model import model_path
+
+    path = model_path(arguments.run)
+    checkpoint = load_checkpoint(path)
+    config, vocabulary = checkpoint.config, checkpoint.vocabulary
+    facts: dict[str, Any] = {
+        "file": str(path),
+        "config": config.as_dict() | {"bytes": vocabulary.as_bytes},
+        "parameters": config.parameter_count,
+        "vocabulary": list(vocabulary.characters),
+        "training": checkpoint.training,
+        "text": checkpoint.text,
+        "metrics": checkpoint.metrics,
+    }
+    if checkpoint.position is not None:
+        facts["position"] = checkpoint.position
+    if arguments.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return 0
+    print(f"{path} ({path.stat().st_size:,} bytes)")
+    print(
+        f"{config.cell}, {config.hidden_size} hidden units, layers: {config.layers}, "
+        f"{config.parameter_count:,} parameters, {config.dtype}"
+    )
+    kind = "bytes" if vocabulary.as_bytes else "characters"
+    print(f"{len(vocabulary)} {kind}: {_excerpt(ascii(''.join(vocabulary.characters)))}")
+    for title in ("text", "metrics", "training", "position"):
+        for name, value in (facts.get(title) or {}).items():
+            if value is not None:
+                print(f"{title + ' ' + name:<28} {value}")
+    return 0
+
+
+# demo
+
+
+def add_demo_arguments(parser: Parser) -> None:
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: a new runs/demo)")
+    parser.add_argument("--minutes", type=number, default=1.0, help="how long to train")
+    parser.add_argument("--seed", type=whole_number, default=0, help="of every random number")
+
+
+def run_demo(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.corpora import open_text
+
+    folder = Path(arguments.out) if arguments.out is not None else _new_folder(Path("runs/demo"))
+    given = DEMO_OPTIONS | {"minutes": arguments.minutes, "seed": arguments.seed}
+    text = open_text(DEMO_TEXT)
+    shown = [0.0]
+
+    def show(progress: Progress) -> None:
+        # Before training, about every third of it, and after.
+        if progress.step == 0 or progress.done >= 1 or progress.done > shown[0] + 0.3:
+            shown[0] = progress.done
+            when = "before training" if progress.step == 0 else f"after {progress.step:,} steps"
+            bar.console.print()
+            print(f"--- a sample {when}\n{(progress.sample or '').strip()}\n", flush=True)
+
+    with Interrupts() as interrupts:
+        with _bar() as bar:
+            run = _start(text, folder, given, False, interrupts, bar, started)
+            _watch(run, bar, show)
+        if run.interrupted:
+            _say(f"interrupted; what was learned is in {folder}: charloom sample {folder}")
+            return 128 + (interrupts.received or signal.SIGINT)
+    with _bar() as bar:
+        model = run.model()
+        evaluation = _evaluate(model, bar)
+    _print_evaluation(evaluation, model)
+    name = shlex.quote(str(folder))
+    print(
+        f"""
+Next:
+  charloom sample {name} --prompt "The " --temperature 0.7    more from this model
+  charloom train YOUR-TEXT.txt --minutes 10                   your own text
+  charloom evaluate {name} YOUR-TEXT.txt                      how well it predicts another
+  charloom corpora                                            texts to play with
+  charloom train --help                                       all there is to choose"""
+    )
+    return 0
+
+
+def _new_folder(folder: Path) -> Path:
+    number_ = 1
+    candidate = folder
+    while candidate.exists():
+        number_ += 1
+        candidate = folder.with_name(f"{folder.name}-{number_}")
+    return candidate
+
+
+COMMANDS = {
+    "demo": Command(
+        "train for a minute on a text that Python carries, and show what was learned",
+        add_demo_arguments,
+        run_demo,
+    ),
+    "train": Command("train a model on a text", add_train_arguments, run_train),
+    "sample": Command("draw text from a model", add_sample_arguments, run_sample),
+    "evaluate": Command(
+        "measure how well a model predicts, beside baselines", add_evaluate_arguments, run_evaluate
+    ),
+    "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
+    "corpora": Command("list the texts that have a name", add_no_arguments, run_corpora),
+}

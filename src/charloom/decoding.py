@@ -1,0 +1,79 @@
+"""Logits to the next character: greedy, or drawn at a temperature from a narrowed choice.
+
+V: characters in the vocabulary; B: rows, each a stream of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.errors import CharloomError
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How a character is drawn. Temperature comes first, then top_k, top_p and min_p, in turn.
+
+    temperature: divides the logits; 0 takes the likeliest character.
+    top_k: only the k likeliest characters.
+    top_p: only the likeliest characters that together reach probability p (Holtzman et al. 2020).
+    min_p: only characters at least min_p times as likely as the likeliest (Nguyen et al. 2024).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.temperature) or self.temperature < 0:
+            raise CharloomError(f"temperature is {self.temperature}: give 0 (greedy) or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise CharloomError(f"top_k is {self.top_k}: give 1 or more, or leave it out")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise CharloomError(f"top_p is {self.top_p}: give a number above 0 and at most 1")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise CharloomError(f"min_p is {self.min_p}: give a number from 0 to 1")
+
+
+def probabilities(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.float64]:
+    """The distribution that one row's logits, (V,), are drawn from under the settings, (V,)."""
+    x = logits.astype(np.float64)
+    if settings.temperature == 0:
+        greedy = np.zeros(len(x))
+        greedy[int(np.argmax(x))] = 1
+        return greedy
+    with np.errstate(over="ignore", under="ignore"):
+        p = np.exp((x - x.max()) / settings.temperature)
+    p /= p.sum()
+    if settings.top_k is not None and settings.top_k < len(p):
+        p[np.argsort(-p, kind="stable")[settings.top_k :]] = 0
+    if settings.top_p is not None:
+        order = np.argsort(-p, kind="stable")
+        reached = np.cumsum(p[order]) / p.sum()
+        # The character that crosses top_p still belongs to the choice.
+        p[order[int(np.searchsorted(reached, settings.top_p)) + 1 :]] = 0
+    if settings.min_p is not None:
+        p[p < settings.min_p * p.max()] = 0
+    return np.asarray(p / p.sum())
+
+
+def choose(
+    logits: NDArray[np.floating], settings: SamplingSettings, uniforms: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """A character for every row: logits (B, V) and uniform numbers in [0, 1) (B,) to ids (B,).
+
+    The id is where the running sum of the probabilities, in the order of ids, passes the number. A
+    row's choice depends on nothing but the row.
+    """
+    ids = np.empty(len(logits), dtype=np.intp)
+    for row, (x, uniform) in enumerate(zip(logits, uniforms, strict=True)):
+        running = np.cumsum(probabilities(x, settings))
+        index = int(np.searchsorted(running, uniform * running[-1], side="right"))
+        # Rounding can push the number onto the last sum: the last possible character, then.
+        ids[row] = min(index, int(np.searchsorted(running, running[-1])))
+    return ids

@@ -1,0 +1,369 @@
+"""The reference engine: the hand-derived forward and backward passes in NumPy.
+
+It is the definition of every result; the other engines are held to it by tests.
+
+V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
+T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
+
+Outside the time loop lie the products that need no previous state: the first layer's input product
+is a look-up in the columns of its weight (its gradient a sum by character), the decoder's product
+and every weight's gradient are one large product over all T·B positions. Inside it is only the
+recurrent product.
+
+`x_backward` stands below `x_forward`; `dx` is the gradient of the loss with respect to x and has
+x's shape. σ is the logistic function; ⊙ multiplies element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.decoding import SamplingSettings, choose
+from charloom.engines import Ids
+from charloom.model import Float, Parameters, State, dropout_mask
+from charloom.optimizers import NonFiniteGradientError, Optimizer
+
+Cache = tuple[Any, ...]
+
+
+def sigmoid(x: Float) -> Float:
+    """σ(x) = 1 / (1 + e^{−x}), through tanh so that nothing overflows."""
+    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
+
+
+# rnn: h_t = tanh(x_t + W h_{t−1} + b), where x_t is the input's product, its bias included.
+
+
+def rnn_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Float, Cache]:
+    """x (T, B, H), state (1, B, H), w (H, H), b (H) -> hidden states (T, B, H), last state."""
+    steps = len(x)
+    h = np.empty((steps + 1, *x.shape[1:]), x.dtype)  # (T + 1, B, H); h[0] comes before the window
+    h[0] = state[0]
+    x = x + b
+    for t in range(steps):
+        np.tanh(x[t] + h[t] @ w.T, out=h[t + 1])
+    return h[1:], h[steps:].copy(), (h, w)
+
+
+def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
+    """dh (T, B, H) -> dx (T, B, H), dw (H, H), db (H)."""
+    h, w = cache
+    dx = np.empty_like(dh)
+    dh_next = np.zeros_like(dh[0])  # what the states after t add to the gradient of h_t
+    for t in reversed(range(len(dh))):
+        # dL/dh_t = (from the decoder or the layer above) + (from h_{t+1})
+        dh_t = dh[t] + dh_next
+        # a = x_t + W h_{t−1} + b, h_t = tanh(a):  da = (1 − h_t²) ⊙ dh_t, and dx_t = da
+        dx[t] = (1 - h[t + 1] * h[t + 1]) * dh_t
+        # dL/dh_{t−1} = Wᵀ da
+        dh_next = dx[t] @ w
+    # dW = Σ_t da_t h_{t−1}ᵀ,  db = Σ_t da_t
+    return dx, _sum_of_outer_products(dx, h[:-1]), dx.sum(axis=(0, 1))
+
+
+# lstm, the four gates stacked in x and W in the order i, f, g, o:
+#   i = σ(a_i), f = σ(a_f), g = tanh(a_g), o = σ(a_o)   with a = x_t + W h_{t−1} + b
+#   c_t = f ⊙ c_{t−1} + i ⊙ g
+#   h_t = o ⊙ tanh(c_t)
+
+
+def lstm_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Float, Cache]:
+    """x (T, B, 4H), state (2, B, H), w (4H, H), b (4H) -> hidden (T, B, H), last state."""
+    steps, rows, stacked = x.shape
+    size = stacked // 4
+    h = np.empty((steps + 1, rows, size), x.dtype)
+    c = np.empty_like(h)
+    h[0], c[0] = state
+    gates = np.empty_like(x)  # (T, B, 4H): i, f, g, o after their nonlinearities
+    tanh_c = np.empty_like(h[1:])  # (T, B, H)
+    x = x + b
+    for t in range(steps):
+        a = x[t] + h[t] @ w.T  # (B, 4H)
+        i, f, g, o = _blocks(gates[t], 4)
+        a_i, a_f, a_g, a_o = _blocks(a, 4)
+        i[...] = sigmoid(a_i)
+        f[...] = sigmoid(a_f)
+        np.tanh(a_g, out=g)
+        o[...] = sigmoid(a_o)
+        np.add(f * c[t], i * g, out=c[t + 1])
+        np.tanh(c[t + 1], out=tanh_c[t])
+        np.multiply(o, tanh_c[t], out=h[t + 1])
+    return h[1:], np.stack([h[steps], c[steps]]), (h, c, gates, tanh_c, w)
+
+
+def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
+    """dh (T, B, H) -> dx (T, B, 4H), dw (4H, H), db (4H)."""
+    h, c, gates, tanh_c, w = cache
+    dx = np.empty_like(gates)
+    dh_next = np.zeros_like(dh[0])
+    dc_next = np.zeros_like(dh[0])
+    for t in reversed(range(len(dh))):
+        i, f, g, o = _blocks(gates[t], 4)
+        da_i, da_f, da_g, da_o = _blocks(dx[t], 4)
+        dh_t = dh[t] + dh_next
+        # h_t = o ⊙ tanh(c_t):  do = dh_t ⊙ tanh(c_t),  dc_t = dh_t ⊙ o ⊙ (1 − tanh²(c_t)) + (from
+        # c_{t+1})
+        dc = dh_t * o * (1 - tanh_c[t] * tanh_c[t]) + dc_next
+        # σ'(a) = σ(a)(1 − σ(a)),  tanh'(a) = 1 − tanh²(a)
+        da_o[...] = dh_t * tanh_c[t] * o * (1 - o)
+        # c_t = f ⊙ c_{t−1} + i ⊙ g:  di = dc ⊙ g,  df = dc ⊙ c_{t−1},  dg = dc ⊙ i
+        da_i[...] = dc * g * i * (1 - i)
+        da_f[...] = dc * c[t] * f * (1 - f)
+        da_g[...] = dc * i * (1 - g * g)
+        # dc_{t−1} = dc ⊙ f,  dh_{t−1} = Wᵀ da
+        dc_next = dc * f
+        dh_next = dx[t] @ w
+    return dx, _sum_of_outer_products(dx, h[:-1]), dx.sum(axis=(0, 1))
+
+
+# gru, the three gates stacked in x and W in the order r, z, n; the n-block of W's product keeps its
+# own bias, inside the reset gate's reach:
+#   r = σ(x_r + W_r h_{t−1} + b_r),  z = σ(x_z + W_z h_{t−1} + b_z)
+#   q = W_n h_{t−1} + b_n,  n = tanh(x_n + r ⊙ q)
+#   h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
+
+
+def gru_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Float, Cache]:
+    """x (T, B, 3H), state (1, B, H), w (3H, H), b (3H) -> hidden (T, B, H), last state."""
+    steps, rows, stacked = x.shape
+    size = stacked // 3
+    h = np.empty((steps + 1, rows, size), x.dtype)
+    h[0] = state[0]
+    gates = np.empty_like(x)  # (T, B, 3H): r, z, n after their nonlinearities
+    q = np.empty_like(h[1:])  # (T, B, H)
+    for t in range(steps):
+        a = h[t] @ w.T + b  # (B, 3H)
+        r, z, n = _blocks(gates[t], 3)
+        gates[t, :, : 2 * size] = sigmoid(x[t, :, : 2 * size] + a[:, : 2 * size])
+        q[t] = a[:, 2 * size :]
+        np.tanh(x[t, :, 2 * size :] + r * q[t], out=n)
+        np.add((1 - z) * n, z * h[t], out=h[t + 1])
+    return h[1:], h[steps:].copy(), (h, gates, q, w)
+
+
+def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
+    """dh (T, B, H) -> dx (T, B, 3H), dw (3H, H), db (3H)."""
+    h, gates, q, w = cache
+    size = h.shape[-1]
+    dx = np.empty_like(gates)
+    da = np.empty_like(gates)  # gradient of the recurrent product: dx but for the n-block
+    dh_next = np.zeros_like(dh[0])
+    for t in reversed(range(len(dh))):
+        r, z, n = _blocks(gates[t], 3)
+        dx_r, dx_z, dx_n = _blocks(dx[t], 3)
+        dh_t = dh[t] + dh_next
+        # h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}:  dn = dh_t ⊙ (1 − z),  dz = dh_t ⊙ (h_{t−1} − n)
+        dx_n[...] = dh_t * (1 - z) * (1 - n * n)
+        dx_z[...] = dh_t * (h[t] - n) * z * (1 - z)
+        # n = tanh(x_n + r ⊙ q):  dr = dx_n ⊙ q,  dq = dx_n ⊙ r
+        dx_r[...] = dx_n * q[t] * r * (1 - r)
+        da[t, :, : 2 * size] = dx[t, :, : 2 * size]
+        np.multiply(dx_n, r, out=da[t, :, 2 * size :])
+        # dh_{t−1} = dh_t ⊙ z + Wᵀ da
+        dh_next = dh_t * z + da[t] @ w
+    return dx, _sum_of_outer_products(da, h[:-1]), da.sum(axis=(0, 1))
+
+
+class Cell(NamedTuple):
+    forward: Callable[[Float, Float, Float, Float], tuple[Float, Float, Cache]]
+    backward: Callable[[Float, Cache], tuple[Float, Float, Float]]
+
+
+CELLS = {
+    "rnn": Cell(rnn_forward, rnn_backward),
+    "lstm": Cell(lstm_forward, lstm_backward),
+    "gru": Cell(gru_forward, gru_backward),
+}
+
+
+def softmax_cross_entropy_forward(logits: Float, targets: Ids) -> tuple[float, Cache]:
+    """Logits (N, V) and targets (N) -> the mean of −log p(target), in nats.
+
+    log p_v = l_v − log Σ_u e^{l_u}
+    """
+    log_p = log_softmax(logits)
+    loss = -float(log_p[np.arange(len(targets)), targets].mean(dtype=np.float64))
+    return loss, (log_p, targets)
+
+
+def softmax_cross_entropy_backward(cache: Cache, scale: float) -> Float:
+    """The gradient of the logits, (N, V), times N · scale: dl_v = (p_v − [v = target]) · scale."""
+    log_p, targets = cache
+    dlogits = np.exp(log_p)
+    dlogits[np.arange(len(targets)), targets] -= 1
+    dlogits *= dlogits.dtype.type(scale)
+    return np.asarray(dlogits)
+
+
+def log_softmax(logits: Float) -> Float:
+    """The logarithms of the probabilities, along the last axis; exact for large logits too."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+class ReferenceEngine:
+    """The Engine protocol in NumPy; see charloom.engines."""
+
+    name = "reference"
+
+    def __init__(self, parameters: Parameters, *, seed: int = 0, classic: bool = False) -> None:
+        self.config = parameters.config
+        self.parameters = parameters
+        self._gradients: Parameters | None = None
+        self.seed = seed
+        self.classic = classic
+        self._cell = CELLS[self.config.cell]
+
+    @property
+    def gradients(self) -> Parameters:
+        """Made when it is first asked for: sampling and scoring need none."""
+        if self._gradients is None:
+            self._gradients = Parameters(self.config)
+        return self._gradients
+
+    def loss_and_gradients(
+        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+    ) -> tuple[float, State]:
+        steps, rows = inputs.shape
+        count = steps * rows
+        y, state, caches = self._layers_forward(inputs, state, dropout_step)
+        flat_y = y.reshape(count, -1)  # (T·B, H)
+        loss, loss_cache = softmax_cross_entropy_forward(self._decode(flat_y), targets.ravel())
+        dlogits = softmax_cross_entropy_backward(loss_cache, 1.0 if self.classic else 1 / count)
+        # l = V y + b_y:  dV = Σ dl yᵀ,  db_y = Σ dl,  dy = Vᵀ dl
+        np.matmul(dlogits.T, flat_y, out=self.gradients["decoder.weight"])
+        np.sum(dlogits, axis=0, out=self.gradients["decoder.bias"])
+        dy = (dlogits @ self.parameters["decoder.weight"]).reshape(y.shape)
+        self._layers_backward(dy, inputs, caches)
+        return loss, state
+
+    def train_step(
+        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+    ) -> tuple[float, float, State]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss, state = self.loss_and_gradients(
+                inputs, targets, state, dropout_step=optimizer.step_count
+            )
+        if not np.isfinite(loss):
+            raise NonFiniteGradientError
+        norm = optimizer.update(self.parameters.flat, self.gradients.flat)
+        return loss, norm, state
+
+    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        y, state, _ = self._layers_forward(inputs, state, None)
+        logits = self._decode(y.reshape(inputs.size, -1)).reshape(*inputs.shape, -1)
+        return log_softmax(logits), state
+
+    def step(self, ids: Ids, state: State) -> tuple[Float, State]:
+        logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
+        new_state = np.empty_like(state)
+        weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
+        for row in range(len(ids)):
+            # A row at a time, so that its bytes cannot depend on the others; and the decoder's
+            # products summed character by character, so that they cannot depend on how many
+            # characters there are. A matrix product would group its sums by the matrix's shape.
+            own = state[:, :, row : row + 1].copy()
+            y, own, _ = self._layers_forward(ids[row : row + 1].reshape(1, 1), own, None)
+            logits[row] = (weight * y[0, 0]).sum(axis=1) + bias
+            new_state[:, :, row : row + 1] = own
+        return logits, new_state
+
+    def generate(
+        self,
+        ids: Ids,
+        state: State,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+    ) -> tuple[Ids, State]:
+        drawn = np.empty(uniforms.shape, dtype=np.intp)
+        for position, numbers in enumerate(uniforms):
+            logits, state = self.step(ids, state)
+            ids = choose(logits, settings, numbers)
+            drawn[position] = ids
+        return drawn, state
+
+    def _decode(self, y: Float) -> Float:
+        return np.asarray(y @ self.parameters["decoder.weight"].T + self.parameters["decoder.bias"])
+
+    def _layers_forward(
+        self, inputs: Ids, state: State, dropout_step: int | None
+    ) -> tuple[Float, State, list[tuple[Float | None, Float | None, Cache]]]:
+        """Inputs (T, B) -> the last layer's outputs (T, B, H), the new state, and a cache a layer:
+        what went in, the mask of what came out, the cell's own."""
+        p = self.parameters
+        new_state = np.empty_like(state)
+        caches = []
+        y: Float | None = None  # the outputs of the layer below, (T, B, H)
+        for layer in range(self.config.layers):
+            w_ih = p[f"rnn.weight_ih_l{layer}"]
+            if y is None:
+                # W_ih times a one-hot vector is a column of W_ih.
+                columns = w_ih.T if inputs.size < len(w_ih.T) else np.ascontiguousarray(w_ih.T)
+                x = columns[inputs]  # (T, B, G·H)
+            else:
+                x = (y.reshape(inputs.size, -1) @ w_ih.T).reshape(*inputs.shape, -1)
+            x = x + p[f"rnn.bias_ih_l{layer}"]
+            below = y
+            y, new_state[:, layer], cache = self._cell.forward(
+                x, state[:, layer], p[f"rnn.weight_hh_l{layer}"], p[f"rnn.bias_hh_l{layer}"]
+            )
+            mask = None
+            if dropout_step is not None and self.config.dropout > 0:
+                mask = dropout_mask(
+                    self.seed, dropout_step, layer, y.shape, self.config.dropout, self.config.dtype
+                )
+                y = y * mask
+            caches.append((below, mask, cache))
+        assert y is not None
+        return y, new_state, caches
+
+    def _layers_backward(
+        self,
+        dy: Float,
+        inputs: Ids,
+        caches: list[tuple[Float | None, Float | None, Cache]],
+    ) -> None:
+        """dy (T, B, H), the gradient of the last layer's outputs; fills `gradients`."""
+        gradients = self.gradients
+        for layer in reversed(range(self.config.layers)):
+            below, mask, cache = caches[layer]
+            if mask is not None:
+                dy = dy * mask
+            dx, dw_hh, db_hh = self._cell.backward(dy, cache)
+            gradients[f"rnn.weight_hh_l{layer}"][...] = dw_hh
+            gradients[f"rnn.bias_hh_l{layer}"][...] = 0 if self.classic else db_hh
+            gradients[f"rnn.bias_ih_l{layer}"][...] = dx.sum(axis=(0, 1))
+            dw_ih = gradients[f"rnn.weight_ih_l{layer}"]
+            if below is None:
+                # The gradient of a column is the sum over the places where it was looked up.
+                dw_ih[...] = 0
+                characters, sums = _sums_by_character(inputs, dx)
+                dw_ih[:, characters] = sums.T
+            else:
+                dw_ih[...] = _sum_of_outer_products(dx, below)
+                w_ih = self.parameters[f"rnn.weight_ih_l{layer}"]
+                dy = (dx.reshape(inputs.size, -1) @ w_ih).reshape(below.shape)
+
+
+def _blocks(x: Float, count: int) -> list[Float]:
+    """Views on `count` equal parts of the last axis."""
+    size = x.shape[-1] // count
+    return [x[..., k * size : (k + 1) * size] for k in range(count)]
+
+
+def _sum_of_outer_products(left: Float, right: Float) -> Float:
+    """Σ over time and rows of left · rightᵀ: (T, B, M), (T, B, N) -> (M, N)."""
+    return np.asarray(left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1]))
+
+
+def _sums_by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
+    """Sums of values (T, B, M) over equal ids (T, B): the distinct ids (K), their sums (K, M)."""
+    order = np.argsort(ids, axis=None, kind="stable")
+    ordered = ids.ravel()[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    sums = np.add.reduceat(values.reshape(-1, values.shape[-1])[order], starts, axis=0)
+    return ordered[starts], sums

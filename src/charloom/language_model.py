@@ -1,0 +1,240 @@
+"""A trained model as an object: sample from it, score a text with it, evaluate it, save it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.corpora import Text, open_text
+from charloom.dataset import Dataset, Split, load_dataset
+from charloom.decoding import SamplingSettings
+from charloom.engines import open_engine
+from charloom.errors import CharloomError
+from charloom.model import ModelConfig
+from charloom.sampling import stream_text
+from charloom.scoring import (
+    Evaluation,
+    Protocol,
+    Report,
+    Scores,
+    baselines,
+    evaluate_ids,
+    score_ids,
+)
+from charloom.vocabulary import Vocabulary
+
+MODEL_FILE = "model.safetensors"
+
+
+class LanguageModel:
+    """What `charloom.load` and `charloom.train` give."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, engine: str = "auto", dataset: Dataset | None = None
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.engine = open_engine(engine, checkpoint.parameters)
+        self._dataset = dataset  # the training text, where it is already in memory
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.checkpoint.vocabulary
+
+    def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
+        """A text's ids, (N,). Raises UnknownCharacterError, or passes over unknown characters."""
+        if skip_unknown:
+            return self.vocabulary.encode_known(text)[0]
+        return self.vocabulary.encode(text)
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        length: int | None = 500,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+        index: int = 0,
+        skip_unknown: bool = False,
+    ) -> Iterator[str]:
+        """Yields text piece by piece, as it is drawn: what follows the prompt, without it.
+
+        length: characters to draw; None draws for ever. temperature: 0 is greedy. stop: texts that
+        end the sample and are left out. index: which sample of that seed; each is its own.
+        Raises CharloomError for settings that make no sense, UnknownCharacterError for a prompt
+        with characters that the model never saw, unless `skip_unknown`.
+        """
+        settings = SamplingSettings(temperature, top_k, top_p, min_p)
+        return stream_text(
+            self.engine,
+            self.vocabulary,
+            prompt=self.encode(prompt, skip_unknown=skip_unknown),
+            length=length,
+            settings=settings,
+            stop=(stop,) if isinstance(stop, str) else stop,
+            seed=seed,
+            index=index,
+        )
+
+    def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
+        """The prompt and `length` characters drawn after it; settings as for `stream`."""
+        return prompt + "".join(self.stream(prompt, length=length, **settings))
+
+    def score(self, text: str, *, protocol: str = "carried", skip_unknown: bool = False) -> Scores:
+        """For each character of a text, its natural log-probability and whether it was the top
+        guess: arrays, (N,). The text is read as if a newline came before it.
+        """
+        ids = self.encode(text, skip_unknown=skip_unknown)
+        if len(ids) == 0:
+            raise CharloomError("the text has no characters to score")
+        return score_ids(self.engine, ids, self.vocabulary.start_id, Protocol.parse(protocol))
+
+    def evaluate(
+        self,
+        text: str | Path | Text | None = None,
+        *,
+        protocol: str = "carried",
+        training_text: str | Path | Text | None = None,
+        with_baselines: bool = True,
+        skip_unknown: bool = False,
+        report: Report | None = None,
+    ) -> Evaluation:
+        """Bits per character and more, on the run's test part (its validation part where it has no
+        test part) or on a text: a str is the text itself, a Path a file.
+
+        training_text: where the training text is, if not where it was; a str is a name or a path.
+        Without it a given text's baselines that need it are empty, with the reason.
+        Raises CharloomError where there is nothing to evaluate or the run's part is not to be had.
+        """
+        parsed = Protocol.parse(protocol)
+        dataset, missing = self._training_dataset(training_text)
+        skipped = 0
+        chosen_on = None if dataset is None else dataset.validation
+        if text is None:
+            if dataset is None:
+                raise CharloomError(f"{missing}; give a text to evaluate, or --training-text")
+            name, part, before = _held_out(dataset)
+            if name == "validation part":
+                chosen_on = None
+        else:
+            given = text if isinstance(text, Text) else None
+            if isinstance(text, Path):
+                given = open_text(text, as_bytes=self.vocabulary.as_bytes)
+            name = given.name if given else "text"
+            content = given.read() if given else str(text)
+            if skip_unknown:
+                part, skipped = self.vocabulary.encode_known(content)
+            else:
+                part = self.vocabulary.encode(content)
+            before = self.vocabulary.start_id
+        evaluation = evaluate_ids(
+            self.engine,
+            self.vocabulary,
+            part,
+            before,
+            parsed,
+            text=name,
+            skipped=skipped,
+            report=report,
+        )
+        if not with_baselines:
+            return evaluation
+        found = baselines(
+            self.vocabulary,
+            part,
+            parsed,
+            before=before,
+            train=None if dataset is None else dataset.train,
+            validation=chosen_on,
+            reason=missing,
+        )
+        return replace(evaluation, baselines=found)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model to one file, or as model.safetensors into a folder that exists."""
+        target = Path(path)
+        if target.is_dir():
+            target = target / MODEL_FILE
+        try:
+            save_checkpoint(target, self.checkpoint)
+        except OSError as error:
+            raise CharloomError(f"cannot save {target}: {error.strerror or error}") from None
+
+    def _training_dataset(self, elsewhere: str | Path | Text | None) -> tuple[Dataset | None, str]:
+        """The text that the model was trained on, or why it is not to be had."""
+        if elsewhere is None and self._dataset is not None:
+            return self._dataset, ""
+        recorded, training = self.checkpoint.text, self.checkpoint.training
+        sha256 = recorded.get("sha256")
+        if not isinstance(sha256, str):
+            return None, "the model does not say what text it was trained on"
+        source: str | Path | Text = recorded.get("origin", "") if elsewhere is None else elsewhere
+        if source in ("", "-"):
+            return None, f"the training text {recorded.get('name', '')!r} was not kept in a file"
+        try:
+            if isinstance(source, Text):
+                text = source
+            else:
+                text = open_text(
+                    source,
+                    raw=bool(training.get("raw", False)),
+                    normalize_newlines=bool(training.get("normalize_newlines", False)),
+                    as_bytes=self.vocabulary.as_bytes,
+                )
+            dataset = load_dataset(
+                text,
+                Split.parse(str(training.get("split", Split()))),
+                base=self.vocabulary,
+                sha256=sha256,
+            )
+        except CharloomError as error:
+            return None, str(error)
+        return dataset, ""
+
+
+def _held_out(dataset: Dataset) -> tuple[str, NDArray[np.unsignedinteger], int]:
+    """The part that is evaluated, its name, and the id of the character before it."""
+    first, second = dataset.split.boundaries(len(dataset.ids))
+    if len(dataset.test):
+        return "test part", dataset.test, int(dataset.ids[second - 1])
+    if len(dataset.validation):
+        return "validation part", dataset.validation, int(dataset.ids[first - 1])
+    raise CharloomError(
+        "the run was trained on the whole text (--split 100/0/0): give another text to evaluate"
+    )
+
+
+def model_path(run: str | os.PathLike[str]) -> Path:
+    """The model's file, from a run's folder or from the file itself."""
+    path = Path(run)
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise CharloomError(
+                f"{path} holds no {MODEL_FILE}: give the folder of a run, or a checkpoint file"
+            )
+        return path / MODEL_FILE
+    if not path.exists():
+        raise CharloomError(f"{path}: there is no such run or file")
+    return path
+
+
+def load(run: str | os.PathLike[str], *, engine: str = "auto") -> LanguageModel:
+    """The model of a run's folder, or of a checkpoint file. Raises CharloomError if it is not one.
+
+    A file is checked whole before it is used, and nothing in it can run code.
+    """
+    return LanguageModel(load_checkpoint(model_path(run)), engine=engine)

@@ -1,0 +1,507 @@
+"""A training run on disk: its folder, its lock, what it writes as it trains, and how it goes on.
+
+`runs/NAME/` holds
+
+    model.safetensors    the best weights so far: the one file to share
+    resume.safetensors   the current weights and all else that the run needs to go on
+    metrics.jsonl        a JSON object a line; what a clock decided is under `timing`
+    samples.txt          a sample at every validation
+    .lock                held while a trainer is at work
+
+A run that is killed goes on from resume.safetensors: the two text files are cut to the lengths they
+had then, and what followed is computed again. With --steps or --epochs the result is the same to
+the byte. model.safetensors is written before resume.safetensors, so a kill between the two leaves a
+best model from steps that will be taken again, and that will write the same bytes again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
+
+from charloom.batches import Batches
+from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.corpora import Text, open_text, text_from_string
+from charloom.dataset import Report, Split, load_dataset
+from charloom.engines import open_engine
+from charloom.errors import CharloomError
+from charloom.language_model import MODEL_FILE, LanguageModel, model_path
+from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
+from charloom.optimizers import OPTIMIZERS
+from charloom.training import (
+    Progress,
+    TrainingConfig,
+    TrainingState,
+    activations_per_step,
+    make_batches,
+    make_optimizer,
+    model_config,
+    option_name,
+    train_steps,
+)
+
+RESUME_FILE = "resume.safetensors"
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.txt"
+LOCK_FILE = ".lock"
+SAVE_EVERY = 10.0  # seconds between two saves of resume.safetensors
+# What may be changed when a run goes on: ends may be moved further, and how it is computed.
+ENDS = ("steps", "epochs", "minutes")
+HOW = ("engine", "threads")
+
+
+class RunFolder:
+    """Where a run's files are, and the lock on them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / MODEL_FILE
+        self.resume = path / RESUME_FILE
+        self.metrics = path / METRICS_FILE
+        self.samples = path / SAMPLES_FILE
+        self._lock = FileLock(path / LOCK_FILE)
+        self._made: list[Path] = []
+
+    def open(self) -> None:
+        """Makes the folder and takes its lock. A lock whose owner died counts for nothing: it is
+        the system's, and ends with its process.
+        """
+        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            for path in self.path.glob(".*.tmp"):  # of a trainer that was killed while saving
+                path.unlink()
+        except Timeout:
+            raise CharloomError(
+                f"another charloom is training in {self.path}: wait for it, or give another --out"
+            ) from None
+        except OSError as error:
+            raise CharloomError(
+                f"cannot write to the folder {self.path} ({error.strerror or error}): give "
+                "another --out"
+            ) from None
+
+    def close(self) -> None:
+        """Gives the lock back; takes away the folder if it was made here and is still empty."""
+        if not self._lock.is_locked:
+            return
+        self._lock.release()
+        if self._made and not any(path.name != LOCK_FILE for path in self.path.iterdir()):
+            with contextlib.suppress(OSError):
+                (self.path / LOCK_FILE).unlink(missing_ok=True)
+                for path in self._made:
+                    path.rmdir()
+
+    def refuse_if_used(self) -> None:
+        """Raises CharloomError where anything but an unstarted run's leavings is in the folder."""
+        for path in sorted(self.path.iterdir()):
+            if path.name == LOCK_FILE:
+                continue
+            if path in (self.model, self.resume, self.metrics, self.samples):
+                raise CharloomError(
+                    f"{self.path} already holds a run: add --resume to go on with it, or give "
+                    "another --out"
+                )
+            raise CharloomError(
+                f"{self.path} is not empty ({path.name} is in it): give a new folder with --out"
+            )
+
+
+class TrainingRun:
+    """One command's or call's part of a run. Iterate over it to train; it yields Progress.
+
+    text: what to train on. folder: the run's; made if it is not there. given: options of
+    TrainingConfig by name; the others are the preset's, or the run's own where it goes on.
+    resume: go on if the folder holds a checkpoint. should_stop: asked after every step and every
+    piece of a validation; True saves and ends the iteration, with `interrupted` set. started: when
+    the command began, by time.monotonic, for --minutes.
+    Raises CharloomError, in a sentence, for whatever is wrong with text, options or folder.
+    """
+
+    def __init__(
+        self,
+        text: Text,
+        folder: Path,
+        given: dict[str, Any],
+        *,
+        resume: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+        report: Report | None = None,
+        started: float | None = None,
+    ) -> None:
+        self.folder = folder
+        self.interrupted = False
+        self.notes: list[str] = []  # what the user should know before it starts
+        self._should_stop = should_stop
+        self._started = time.monotonic() if started is None else started
+        self._files = RunFolder(folder)
+        if not resume:
+            TrainingConfig.of(given)  # nonsense is refused before anything is made or read
+        self._files.open()
+        try:
+            self._prepare(text, given, resume, report)
+        except BaseException:
+            self._files.close()
+            raise
+
+    def _prepare(
+        self, text: Text, given: dict[str, Any], resume: bool, report: Report | None
+    ) -> None:
+        files = self._files
+        earlier = load_checkpoint(files.resume) if resume and files.resume.exists() else None
+        base: Checkpoint | None = None
+        if earlier is not None:
+            self.config, position = _continued(earlier, given)
+            self.state = TrainingState(**position["state"], hidden=earlier.state)
+        else:
+            if not resume:
+                files.refuse_if_used()
+            self.config, position = TrainingConfig.of(given), {}
+            self.state = TrainingState()
+            if self.config.from_run is not None:
+                base = load_checkpoint(model_path(self.config.from_run))
+                self.config = _with_shape_of(base.config, self.config, given)
+        known = earlier or base
+        self.dataset = load_dataset(
+            text,
+            Split.parse(self.config.split),
+            base=None if known is None else known.vocabulary,
+            sha256=None if earlier is None else earlier.text["sha256"],
+            folder=self.folder,
+            report=report,
+        )
+        self.batches = make_batches(self.config, self.dataset)
+        config = model_config(self.config, len(self.dataset.vocabulary))
+        _refuse_if_too_large(config, self.config, self.batches)
+        if earlier is not None:
+            parameters = earlier.parameters
+        elif base is not None:
+            parameters = grow_vocabulary(base.parameters, config)
+        elif self.config.classic:
+            parameters = initialize_classic(config, self.config.seed)
+        else:
+            parameters = initialize(config, self.config.seed)
+        self.engine = open_engine(
+            self.config.engine, parameters, seed=self.config.seed, classic=self.config.classic
+        )
+        self.optimizer = make_optimizer(self.config)
+        if earlier is not None:
+            self.optimizer.slots.update(earlier.optimizer)
+            self.optimizer.step_count = self.state.step
+        self.threads = (
+            self.config.threads
+            or position.get("threads")
+            or _threads_for(config, self.batches.rows)
+        )
+        self._elapsed_before = self.state.elapsed
+        self._cut_to(position)
+        self._saved_at = time.monotonic()
+        if earlier is not None:
+            self._note_changes(earlier, position)
+
+    def _note_changes(self, earlier: Checkpoint, position: dict[str, Any]) -> None:
+        before = (position.get("engine"), position.get("threads"))
+        if before != (self.engine.name, self.threads):
+            self.notes.append(
+                f"the run was computed by {before[0]} on {before[1]} threads and goes on with "
+                f"{self.engine.name} on {self.threads}: it will not repeat to the byte"
+            )
+        best = self.state.best_step
+        if best is not None and best <= self.state.step:
+            try:
+                load_checkpoint(self._files.model)
+            except CharloomError as error:
+                self.notes.append(f"{error}; the best weights are looked for anew")
+                self.state.best_step = self.state.best_loss = None
+
+    def _cut_to(self, position: dict[str, Any]) -> None:
+        """Takes from the text files what was written after the checkpoint."""
+        self._metrics_lines = int(position.get("metrics_lines", 0))
+        self._samples_bytes = int(position.get("samples_bytes", 0))
+        try:
+            with self._files.metrics.open("a+b") as file:
+                file.seek(0)
+                for _ in range(self._metrics_lines):
+                    file.readline()
+                file.truncate(file.tell())
+            with self._files.samples.open("a+b") as file:
+                file.truncate(self._samples_bytes)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end was reached, now or before."""
+        return not self.interrupted
+
+    def __iter__(self) -> Iterator[Progress]:
+        try:
+            # The limit ends with the run: it belongs to the process, not to charloom.
+            with threadpool_limits(self.threads, user_api="blas"):
+                yield from self._train()
+        finally:
+            self._files.close()
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + time.monotonic() - self._started
+
+    def _train(self) -> Iterator[Progress]:
+        events = train_steps(
+            self.engine, self.optimizer, self.dataset, self.config, self.state, self._elapsed
+        )
+        speed = _Speed()
+        for progress in events:
+            if progress.kind in ("report", "validation"):
+                self._record(progress, speed(progress))
+            if progress.kind == "validation" and progress.best:
+                self._save_best(progress)
+            if progress.kind == "validation" or time.monotonic() - self._saved_at > SAVE_EVERY:
+                self._save_resume()
+            yield progress
+            if self._should_stop():
+                self.interrupted = True
+                break
+        self._save_resume()
+
+    def _record(self, progress: Progress, characters_per_second: float | None) -> None:
+        """Appends to metrics.jsonl and samples.txt."""
+        validation = progress.validation
+        line: dict[str, Any] = {
+            "event": progress.kind,
+            "step": progress.step,
+            "epoch": progress.epoch,
+            "loss": progress.loss,
+            "smoothed_loss": progress.smoothed_loss,
+            "learning_rate": progress.learning_rate,
+            "gradient_norm": progress.gradient_norm,
+        }
+        if progress.kind == "validation":
+            line["validation"] = None if validation is None else asdict(validation)
+            line["best"] = progress.best
+        line["timing"] = {
+            "elapsed_seconds": round(progress.elapsed, 3),
+            "characters_per_second": characters_per_second,
+        }
+        try:
+            _append(self._files.metrics, json.dumps(line, allow_nan=False) + "\n")
+            self._metrics_lines += 1
+            if progress.sample is not None:
+                loss = "" if validation is None else f", {validation.nats_per_character:.4f} nats"
+                text = f"--- step {progress.step}{loss}\n{progress.sample}\n\n"
+                self._samples_bytes += _append(self._files.samples, text)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _checkpoint(self, metrics: dict[str, Any]) -> Checkpoint:
+        dataset = self.dataset
+        return Checkpoint(
+            self.engine.parameters,
+            dataset.vocabulary,
+            training={k: v for k, v in asdict(self.config).items() if k not in (*ENDS, *HOW)},
+            text={
+                "name": dataset.name,
+                "origin": dataset.origin,
+                "sha256": dataset.sha256,
+                "characters": len(dataset.ids),
+            },
+            metrics=metrics,
+        )
+
+    def _save_best(self, progress: Progress) -> None:
+        validation = progress.validation
+        self.best = self._checkpoint(
+            {
+                "step": progress.step,
+                "epoch": progress.epoch,
+                "validation": None if validation is None else asdict(validation),
+            }
+        )
+        self._save(self._files.model, self.best)
+
+    def _save_resume(self) -> None:
+        for path in (self._files.metrics, self._files.samples):
+            self._sync(path)
+        state = self.state
+        state.elapsed = self._elapsed()
+        values = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "hidden"}
+        checkpoint = self._checkpoint({"step": state.step})
+        self.optimizer.prepare(self.engine.parameters.flat)
+        checkpoint.optimizer = self.optimizer.slots
+        hidden = state.hidden
+        checkpoint.state = self.engine.config.zero_state(1) if hidden is None else hidden
+        checkpoint.position = {
+            "state": values,
+            "metrics_lines": self._metrics_lines,
+            "samples_bytes": self._samples_bytes,
+            "ends": {name: getattr(self.config, name) for name in ENDS},
+            "engine": self.engine.name,
+            "threads": self.threads,
+        }
+        self._save(self._files.resume, checkpoint)
+        self._saved_at = time.monotonic()
+
+    def _save(self, path: Path, checkpoint: Checkpoint) -> None:
+        try:
+            save_checkpoint(path, checkpoint)
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _sync(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _cannot_write(self, error: OSError) -> CharloomError:
+        return CharloomError(
+            f"cannot write to {self.folder} ({error.strerror or error}): the last checkpoint there "
+            "is intact; make room or give access, then go on with --resume"
+        )
+
+    def model(self) -> LanguageModel:
+        """The best model of the run, with its text at hand for evaluate."""
+        checkpoint = load_checkpoint(self._files.model)
+        return LanguageModel(checkpoint, engine=self.config.engine, dataset=self.dataset)
+
+
+class _Speed:
+    """Characters per second since the last call."""
+
+    def __init__(self) -> None:
+        self._before: tuple[int, float] | None = None
+
+    def __call__(self, progress: Progress) -> float | None:
+        now = (progress.characters, progress.elapsed)
+        before, self._before = self._before, now
+        if before is None or now[1] <= before[1]:
+            return None
+        return round((now[0] - before[0]) / (now[1] - before[1]), 1)
+
+
+def _append(path: Path, text: str) -> int:
+    data = text.encode("utf-8")
+    with path.open("ab") as file:
+        file.write(data)
+    return len(data)
+
+
+def stored_options(folder: Path) -> dict[str, Any]:
+    """The options of the run that a folder's resume file holds, without how and until when."""
+    return load_checkpoint(folder / RESUME_FILE).training
+
+
+def _continued(earlier: Checkpoint, given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
+    """The configuration a run goes on with, and its position. Raises CharloomError, naming the
+    first difference, where the options given are not the run's."""
+    position = earlier.position
+    if position is None:
+        raise CharloomError("the run's resume.safetensors holds no position: it cannot go on")
+    stored = TrainingConfig(**earlier.training, **position["ends"])
+    TrainingConfig.of({**asdict(stored), **given})  # refuses nonsense
+    for name, value in given.items():
+        before = getattr(stored, name)
+        if name in HOW or value == before:
+            continue
+        if name not in ENDS:
+            raise CharloomError(
+                f"{option_name(name)} is {value}, but the run has {before}: leave the option out "
+                "to go on with it, or give another --out"
+            )
+        if before is not None and value < before:
+            raise CharloomError(
+                f"{option_name(name)} {value} is less than the run's {before:g}: it can only be "
+                "raised"
+            )
+    return replace(stored, **{k: v for k, v in given.items() if k in (*ENDS, *HOW)}), position
+
+
+def _with_shape_of(
+    base: ModelConfig, config: TrainingConfig, given: dict[str, Any]
+) -> TrainingConfig:
+    """The configuration with the shape of the model that training starts from."""
+    for name in ("cell", "hidden_size", "layers", "dtype"):
+        before = getattr(base, name)
+        if name in given and given[name] != before:
+            raise CharloomError(
+                f"{option_name(name)} is {given[name]}, but the model of --from has {before}: "
+                "leave the option out"
+            )
+        config = replace(config, **{name: before})
+    return config
+
+
+def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, batches: Batches) -> None:
+    """Raises CharloomError where a run would need more memory than the machine has."""
+    try:
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return  # the system does not say
+    # Parameters, gradients, the optimizer's slots and scratch, and one more copy while saving.
+    copies = 5 + len(OPTIMIZERS[config.optimizer].slot_names)
+    numbers = model.parameter_count * copies
+    numbers += activations_per_step(model, batches.rows, config.window)
+    needed = numbers * np.dtype(model.dtype).itemsize
+    if needed > available:
+        raise CharloomError(
+            f"this model and batch need about {needed / 2**30:,.0f} GiB of memory, more than the "
+            f"machine's {available / 2**30:,.0f}: use a smaller --hidden-size, --layers, "
+            "--batch-size or --window"
+        )
+
+
+def _threads_for(model: ModelConfig, rows: int) -> int:
+    """Threads for the matrix products: one where they are too small to share out."""
+    work = rows * model.gates * model.hidden_size**2  # of one recurrent product
+    return 1 if work < 1_000_000 else os.cpu_count() or 1
+
+
+def train(
+    text: str | Path | Text,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Any,
+) -> LanguageModel:
+    """Trains a model and returns its best weights.
+
+    text: a Path, or a str: the name of a corpus or of a file; a str with a line break, or of more
+    than 255 characters, is the text itself. out: the run's folder; None keeps no files. options:
+    those of `charloom train`, with underscores: cell, hidden_size, steps, minutes, seed, … (see
+    TrainingConfig). progress: called after every step.
+    Raises CharloomError for whatever is wrong with text, options or folder.
+    """
+    started = time.monotonic()
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(text, Text):
+        source = text
+    elif isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
+        source = text_from_string(text)
+    else:
+        source = open_text(
+            text,
+            raw=bool(given.get("raw", False)),
+            normalize_newlines=bool(given.get("normalize_newlines", False)),
+            as_bytes=bool(given.get("bytes", False)),
+        )
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            out = stack.enter_context(tempfile.TemporaryDirectory(prefix="charloom-"))
+        run = TrainingRun(source, Path(out), given, resume=resume, started=started)
+        for event in run:
+            if progress is not None:
+                progress(event)
+        return run.model()

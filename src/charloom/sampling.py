@@ -1,0 +1,111 @@
+"""From a prompt to text: reads the prompt, then draws character after character.
+
+V: characters in the vocabulary; B: rows of a batch; S, L, H: see charloom.model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.decoding import SamplingSettings
+from charloom.engines import Engine
+from charloom.errors import CharloomError
+from charloom.model import State
+from charloom.vocabulary import Vocabulary
+
+DRAWN_AT_ONCE = 16  # characters between two looks at stop texts and at the reader
+
+
+def read_prompt(
+    engine: Engine, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
+) -> tuple[int, State]:
+    """Reads a prompt's ids, (N,), from a zero state, a newline first as before any text.
+
+    Returns the last id, which is still to be read, and the state before it.
+    """
+    last = vocabulary.start_id
+    state = engine.config.zero_state(1)
+    for id_ in prompt:
+        _, state = engine.step(np.array([last], dtype=np.intp), state)
+        last = int(id_)
+    return last, state
+
+
+def stream_text(
+    engine: Engine,
+    vocabulary: Vocabulary,
+    *,
+    prompt: NDArray[np.unsignedinteger] | None = None,
+    length: int | None = 500,
+    settings: SamplingSettings | None = None,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    index: int = 0,
+) -> Iterator[str]:
+    """Yields what is drawn after a prompt, in pieces, as it is drawn; without the prompt itself.
+
+    prompt: its ids, (N,). length: characters to draw; None goes on for ever. stop: texts that end
+    the sample where they appear; they are not yielded. seed, index: the index-th sample of a seed
+    draws its own random numbers, so that each is the same whatever the others are.
+    Raises CharloomError for a negative length, seed or index and an empty stop text.
+    """
+    if length is not None and length < 0:
+        raise CharloomError(f"length is {length}: give 0 or more")
+    if seed < 0 or index < 0:
+        raise CharloomError(f"seed is {seed}: give 0 or more")
+    if any(not text for text in stop):
+        raise CharloomError("a stop text is empty: give at least one character, or none at all")
+    return _stream(
+        engine,
+        vocabulary,
+        np.zeros(0, vocabulary.id_type) if prompt is None else prompt,
+        length,
+        settings or SamplingSettings(),
+        tuple(stop),
+        np.random.Generator(np.random.PCG64([seed, index])),
+    )
+
+
+def _stream(
+    engine: Engine,
+    vocabulary: Vocabulary,
+    prompt: NDArray[np.unsignedinteger],
+    length: int | None,
+    settings: SamplingSettings,
+    stop: tuple[str, ...],
+    generator: np.random.Generator,
+) -> Iterator[str]:
+    last, state = read_prompt(engine, vocabulary, prompt)
+    pending = ""  # drawn, but possibly the beginning of a stop text
+    drawn = 0
+    while length is None or drawn < length:
+        count = DRAWN_AT_ONCE if length is None else min(DRAWN_AT_ONCE, length - drawn)
+        ids, state = engine.generate(
+            np.array([last], dtype=np.intp), state, settings, generator.random((count, 1))
+        )
+        drawn += count
+        last = int(ids[-1, 0])
+        pending += vocabulary.decode(ids[:, 0])
+        found = [place for place in (pending.find(text) for text in stop) if place >= 0]
+        if found:
+            if pending[: min(found)]:
+                yield pending[: min(found)]
+            return
+        held = max((_held_back(pending, text) for text in stop), default=0)
+        ready = len(pending) - held
+        if ready:
+            yield pending[:ready]
+            pending = pending[ready:]
+    if pending:
+        yield pending
+
+
+def _held_back(text: str, stop: str) -> int:
+    """How many of the last characters of the text are the beginning of the stop text."""
+    for size in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0
