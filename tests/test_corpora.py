@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charloom import corpora
-from charloom.corpora import Text, list_corpora, open_text, sha256, text_from_string
+from charloom.corpora import Text, list_corpora, open_text, text_from_string
+from charloom.dataset import scan
 from charloom.errors import CharloomError
 
 EMBEDDED = ("python-docs", "python-stdlib", "unicode-names")
@@ -95,7 +96,7 @@ def test_no_size_of_chunk_or_block_changes_the_text(text, characters, block, dat
             assert all(len(chunk) == characters for chunk in chunks[:-1])
             assert all(1 <= len(chunk) <= characters for chunk in chunks[-1:])
             encoded = expected.encode("latin-1" if as_bytes else "utf-8")
-            assert sha256(opened) == hashlib.sha256(encoded).hexdigest()
+            assert scan(opened).sha256 == hashlib.sha256(encoded).hexdigest()
 
 
 def test_a_chunk_has_at_least_one_character():
@@ -191,7 +192,7 @@ def test_the_book_by_its_path(austen):
     text = open_text(austen).read()
     assert (len(text), len(set(text)), text[0]) == (704_190, 86, "\ufeff")
     assert "\r" not in text
-    assert sha256(open_text(austen)) == hashlib.sha256(austen.read_bytes()).hexdigest()
+    assert scan(open_text(austen)).sha256 == hashlib.sha256(austen.read_bytes()).hexdigest()
 
 
 def test_a_compressed_file(tmp_path):
@@ -405,8 +406,8 @@ def test_an_open_file_of_a_shell():
 def test_an_embedded_corpus_is_the_same_at_every_reading(name):
     text = open_text(name)
     assert (text.name, text.origin) == (name, name)
-    first = sha256(text)
-    assert sha256(open_text(name, raw=True)) == first
+    first = scan(text).sha256
+    assert scan(open_text(name, raw=True)).sha256 == first
     whole = text.read()
     assert hashlib.sha256(whole.encode()).hexdigest() == first
     assert whole.endswith("\n")
@@ -508,7 +509,7 @@ def test_tiny_shakespeare(shakespeare, monkeypatch):
     monkeypatch.setenv("CHARLOOM_CORPORA", str(shakespeare.parent))
     text = open_text("tiny-shakespeare")
     assert (len(text.read()), len(set(text.read()))) == (1_115_394, 65)
-    assert sha256(text) == corpora.CORPORA["tiny-shakespeare"].sha256
+    assert scan(text).sha256 == corpora.CORPORA["tiny-shakespeare"].sha256
 
 
 @pytest.mark.parametrize(

@@ -151,19 +151,6 @@ def list_corpora() -> list[CorpusInfo]:
     return listed
 
 
-def sha256(text: Text) -> str:
-    """The SHA-256, in hexadecimal, of the text's UTF-8 encoding (with `as_bytes`, of its bytes).
-
-    Raises CharloomError like `Text.chunks`.
-    """
-    import hashlib
-
-    digest = hashlib.sha256()
-    for piece in text.chunks():
-        digest.update(piece.encode("latin-1" if text.as_bytes else "utf-8"))
-    return digest.hexdigest()
-
-
 # --- From bytes or strings to pieces of text -----------------------------------------------------
 
 

@@ -35,22 +35,32 @@ def sigmoid(x: Float) -> Float:
     return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
 
 
-# rnn: h_t = tanh(x_t + W h_{t−1} + b), where x_t is the input's product, its bias included.
+# A cell's forward pass takes x, the input's products without a bias, the state before the window,
+# the recurrent weight W and both biases; it gives the hidden states (T, B, H), the last state and a
+# cache, whose first entry is the hidden states with the one before the window, (T + 1, B, H). Its
+# backward pass takes their gradient dh and gives dx and da, the gradient of the recurrent product
+# W h_{t−1}, from which the caller makes
+#   dW = Σ_t da_t h_{t−1}ᵀ,  db_hh = Σ_t da_t,  db_ih = Σ_t dx_t.
 
 
-def rnn_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Float, Cache]:
-    """x (T, B, H), state (1, B, H), w (H, H), b (H) -> hidden states (T, B, H), last state."""
+# rnn: h_t = tanh(x_t + W h_{t−1} + b), b the sum of the two biases.
+
+
+def rnn_forward(
+    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float
+) -> tuple[Float, Float, Cache]:
+    """x (T, B, H), state (1, B, H), w (H, H), biases (H) -> hidden (T, B, H), last state."""
     steps = len(x)
     h = np.empty((steps + 1, *x.shape[1:]), x.dtype)  # (T + 1, B, H); h[0] comes before the window
     h[0] = state[0]
-    x = x + b
+    b = b_ih + b_hh
     for t in range(steps):
-        np.tanh(x[t] + h[t] @ w.T, out=h[t + 1])
+        np.tanh(x[t] + h[t] @ w.T + b, out=h[t + 1])
     return h[1:], h[steps:].copy(), (h, w)
 
 
-def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
-    """dh (T, B, H) -> dx (T, B, H), dw (H, H), db (H)."""
+def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
+    """dh (T, B, H) -> dx and da, both (T, B, H) and the same."""
     h, w = cache
     dx = np.empty_like(dh)
     dh_next = np.zeros_like(dh[0])  # what the states after t add to the gradient of h_t
@@ -61,8 +71,7 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
         dx[t] = (1 - h[t + 1] * h[t + 1]) * dh_t
         # dL/dh_{t−1} = Wᵀ da
         dh_next = dx[t] @ w
-    # dW = Σ_t da_t h_{t−1}ᵀ,  db = Σ_t da_t
-    return dx, _sum_of_outer_products(dx, h[:-1]), dx.sum(axis=(0, 1))
+    return dx, dx
 
 
 # lstm, the four gates stacked in x and W in the order i, f, g, o:
@@ -71,8 +80,10 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
 #   h_t = o ⊙ tanh(c_t)
 
 
-def lstm_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Float, Cache]:
-    """x (T, B, 4H), state (2, B, H), w (4H, H), b (4H) -> hidden (T, B, H), last state."""
+def lstm_forward(
+    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float
+) -> tuple[Float, Float, Cache]:
+    """x (T, B, 4H), state (2, B, H), w (4H, H), biases (4H) -> hidden (T, B, H), last state."""
     steps, rows, stacked = x.shape
     size = stacked // 4
     h = np.empty((steps + 1, rows, size), x.dtype)
@@ -80,7 +91,7 @@ def lstm_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Flo
     h[0], c[0] = state
     gates = np.empty_like(x)  # (T, B, 4H): i, f, g, o after their nonlinearities
     tanh_c = np.empty_like(h[1:])  # (T, B, H)
-    x = x + b
+    x = x + (b_ih + b_hh)
     for t in range(steps):
         a = x[t] + h[t] @ w.T  # (B, 4H)
         i, f, g, o = _blocks(gates[t], 4)
@@ -95,9 +106,9 @@ def lstm_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Flo
     return h[1:], np.stack([h[steps], c[steps]]), (h, c, gates, tanh_c, w)
 
 
-def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
-    """dh (T, B, H) -> dx (T, B, 4H), dw (4H, H), db (4H)."""
-    h, c, gates, tanh_c, w = cache
+def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
+    """dh (T, B, H) -> dx and da, both (T, B, 4H) and the same."""
+    _, c, gates, tanh_c, w = cache
     dx = np.empty_like(gates)
     dh_next = np.zeros_like(dh[0])
     dc_next = np.zeros_like(dh[0])
@@ -117,7 +128,7 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
         # dc_{t−1} = dc ⊙ f,  dh_{t−1} = Wᵀ da
         dc_next = dc * f
         dh_next = dx[t] @ w
-    return dx, _sum_of_outer_products(dx, h[:-1]), dx.sum(axis=(0, 1))
+    return dx, dx
 
 
 # gru, the three gates stacked in x and W in the order r, z, n; the n-block of W's product keeps its
@@ -127,16 +138,19 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
 #   h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
 
 
-def gru_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Float, Cache]:
-    """x (T, B, 3H), state (1, B, H), w (3H, H), b (3H) -> hidden (T, B, H), last state."""
+def gru_forward(
+    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float
+) -> tuple[Float, Float, Cache]:
+    """x (T, B, 3H), state (1, B, H), w (3H, H), biases (3H) -> hidden (T, B, H), last state."""
     steps, rows, stacked = x.shape
     size = stacked // 3
     h = np.empty((steps + 1, rows, size), x.dtype)
     h[0] = state[0]
     gates = np.empty_like(x)  # (T, B, 3H): r, z, n after their nonlinearities
     q = np.empty_like(h[1:])  # (T, B, H)
+    x = x + b_ih
     for t in range(steps):
-        a = h[t] @ w.T + b  # (B, 3H)
+        a = h[t] @ w.T + b_hh  # (B, 3H)
         r, z, n = _blocks(gates[t], 3)
         gates[t, :, : 2 * size] = sigmoid(x[t, :, : 2 * size] + a[:, : 2 * size])
         q[t] = a[:, 2 * size :]
@@ -145,12 +159,12 @@ def gru_forward(x: Float, state: Float, w: Float, b: Float) -> tuple[Float, Floa
     return h[1:], h[steps:].copy(), (h, gates, q, w)
 
 
-def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
-    """dh (T, B, H) -> dx (T, B, 3H), dw (3H, H), db (3H)."""
+def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
+    """dh (T, B, H) -> dx and da, both (T, B, 3H), which differ in the n-block."""
     h, gates, q, w = cache
     size = h.shape[-1]
     dx = np.empty_like(gates)
-    da = np.empty_like(gates)  # gradient of the recurrent product: dx but for the n-block
+    da = np.empty_like(gates)
     dh_next = np.zeros_like(dh[0])
     for t in reversed(range(len(dh))):
         r, z, n = _blocks(gates[t], 3)
@@ -165,12 +179,12 @@ def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float, Float]:
         np.multiply(dx_n, r, out=da[t, :, 2 * size :])
         # dh_{t−1} = dh_t ⊙ z + Wᵀ da
         dh_next = dh_t * z + da[t] @ w
-    return dx, _sum_of_outer_products(da, h[:-1]), da.sum(axis=(0, 1))
+    return dx, da
 
 
 class Cell(NamedTuple):
-    forward: Callable[[Float, Float, Float, Float], tuple[Float, Float, Cache]]
-    backward: Callable[[Float, Cache], tuple[Float, Float, Float]]
+    forward: Callable[[Float, Float, Float, Float, Float], tuple[Float, Float, Cache]]
+    backward: Callable[[Float, Cache], tuple[Float, Float]]
 
 
 CELLS = {
@@ -183,17 +197,21 @@ CELLS = {
 def softmax_cross_entropy_forward(logits: Float, targets: Ids) -> tuple[float, Cache]:
     """Logits (N, V) and targets (N) -> the mean of −log p(target), in nats.
 
-    log p_v = l_v − log Σ_u e^{l_u}
+    p_v = e^{l_v} / Σ_u e^{l_u},  log p_v = l_v − log Σ_u e^{l_u}; the largest logit is taken from
+    all of them first, so that no exponential overflows.
     """
-    log_p = log_softmax(logits)
-    loss = -float(log_p[np.arange(len(targets)), targets].mean(dtype=np.float64))
-    return loss, (log_p, targets)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    p = np.exp(shifted)
+    total = p.sum(axis=1, keepdims=True)
+    log_p = shifted[np.arange(len(targets)), targets] - np.log(total[:, 0])
+    p /= total
+    return -float(log_p.mean(dtype=np.float64)), (p, targets)
 
 
 def softmax_cross_entropy_backward(cache: Cache, scale: float) -> Float:
     """The gradient of the logits, (N, V), times N · scale: dl_v = (p_v − [v = target]) · scale."""
-    log_p, targets = cache
-    dlogits = np.exp(log_p)
+    p, targets = cache
+    dlogits = p.copy()
     dlogits[np.arange(len(targets)), targets] -= 1
     dlogits *= dlogits.dtype.type(scale)
     return np.asarray(dlogits)
@@ -203,6 +221,68 @@ def log_softmax(logits: Float) -> Float:
     """The logarithms of the probabilities, along the last axis; exact for large logits too."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+class Products:
+    """The products outside the time loop, each over all positions of a window at once.
+
+    N: positions, T·B of them in the order of time; M, K: lengths of a position's vectors.
+    """
+
+    @staticmethod
+    def times(x: Float, w: Float) -> Float:
+        """w x at every position: (N, K), (M, K) -> (N, M)."""
+        return np.asarray(x @ w.T)
+
+    @staticmethod
+    def outer(left: Float, right: Float) -> Float:
+        """Σ left rightᵀ over positions: (N, M), (N, K) -> (M, K)."""
+        return np.asarray(left.T @ right)
+
+    @staticmethod
+    def total(values: Float) -> Float:
+        """Σ over positions: (N, M) -> (M)."""
+        return np.asarray(values.sum(axis=0))
+
+    @staticmethod
+    def by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
+        """Sums of values (N, M) over equal ids (N): the distinct ids (C) and their sums (C, M)."""
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        return ordered[starts], np.add.reduceat(values[order], starts, axis=0)
+
+
+class NotebookProducts(Products):
+    """The same, position by position backward in time, as the notebook (and scratch.py) add up.
+
+    The preset classic starts in a chaotic regime: steps of 0.1 on weights of 0.01 let the rounding
+    of one sum decide everything within twenty steps. Only the same order of sums gives the
+    notebook's own numbers.
+    """
+
+    @staticmethod
+    def times(x: Float, w: Float) -> Float:
+        return np.stack([w @ position for position in x])
+
+    @staticmethod
+    def outer(left: Float, right: Float) -> Float:
+        total = np.zeros((left.shape[1], right.shape[1]), left.dtype)
+        for a, b in zip(left[::-1], right[::-1], strict=True):
+            total += np.multiply.outer(a, b)
+        return total
+
+    @staticmethod
+    def total(values: Float) -> Float:
+        total = np.zeros(values.shape[1:], values.dtype)
+        for value in values[::-1]:
+            total += value
+        return total
+
+    @staticmethod
+    def by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
+        distinct = np.unique(ids)
+        return distinct, np.stack([NotebookProducts.total(values[ids == i]) for i in distinct])
 
 
 class ReferenceEngine:
@@ -216,6 +296,9 @@ class ReferenceEngine:
         self._gradients: Parameters | None = None
         self.seed = seed
         self.classic = classic
+        # In float32 there is nothing to be equal to, and the large products are faster.
+        as_notebook = classic and self.config.dtype == "float64"
+        self._products = NotebookProducts if as_notebook else Products
         self._cell = CELLS[self.config.cell]
 
     @property
@@ -231,13 +314,13 @@ class ReferenceEngine:
         steps, rows = inputs.shape
         count = steps * rows
         y, state, caches = self._layers_forward(inputs, state, dropout_step)
-        flat_y = y.reshape(count, -1)  # (T·B, H)
+        flat_y = _flat(y)  # (T·B, H)
         loss, loss_cache = softmax_cross_entropy_forward(self._decode(flat_y), targets.ravel())
         dlogits = softmax_cross_entropy_backward(loss_cache, 1.0 if self.classic else 1 / count)
         # l = V y + b_y:  dV = Σ dl yᵀ,  db_y = Σ dl,  dy = Vᵀ dl
-        np.matmul(dlogits.T, flat_y, out=self.gradients["decoder.weight"])
-        np.sum(dlogits, axis=0, out=self.gradients["decoder.bias"])
-        dy = (dlogits @ self.parameters["decoder.weight"]).reshape(y.shape)
+        self.gradients["decoder.weight"][...] = self._products.outer(dlogits, flat_y)
+        self.gradients["decoder.bias"][...] = self._products.total(dlogits)
+        dy = self._products.times(dlogits, self.parameters["decoder.weight"].T).reshape(y.shape)
         self._layers_backward(dy, inputs, caches)
         return loss, state
 
@@ -255,7 +338,7 @@ class ReferenceEngine:
 
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
         y, state, _ = self._layers_forward(inputs, state, None)
-        logits = self._decode(y.reshape(inputs.size, -1)).reshape(*inputs.shape, -1)
+        logits = self._decode(_flat(y)).reshape(*inputs.shape, -1)
         return log_softmax(logits), state
 
     def step(self, ids: Ids, state: State) -> tuple[Float, State]:
@@ -287,7 +370,8 @@ class ReferenceEngine:
         return drawn, state
 
     def _decode(self, y: Float) -> Float:
-        return np.asarray(y @ self.parameters["decoder.weight"].T + self.parameters["decoder.bias"])
+        weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
+        return self._products.times(y, weight) + bias
 
     def _layers_forward(
         self, inputs: Ids, state: State, dropout_step: int | None
@@ -305,11 +389,15 @@ class ReferenceEngine:
                 columns = w_ih.T if inputs.size < len(w_ih.T) else np.ascontiguousarray(w_ih.T)
                 x = columns[inputs]  # (T, B, G·H)
             else:
-                x = (y.reshape(inputs.size, -1) @ w_ih.T).reshape(*inputs.shape, -1)
-            x = x + p[f"rnn.bias_ih_l{layer}"]
+                x = self._products.times(_flat(y), w_ih)
+                x = x.reshape(*inputs.shape, -1)
             below = y
             y, new_state[:, layer], cache = self._cell.forward(
-                x, state[:, layer], p[f"rnn.weight_hh_l{layer}"], p[f"rnn.bias_hh_l{layer}"]
+                x,
+                state[:, layer],
+                p[f"rnn.weight_hh_l{layer}"],
+                p[f"rnn.bias_ih_l{layer}"],
+                p[f"rnn.bias_hh_l{layer}"],
             )
             mask = None
             if dropout_step is not None and self.config.dropout > 0:
@@ -333,20 +421,23 @@ class ReferenceEngine:
             below, mask, cache = caches[layer]
             if mask is not None:
                 dy = dy * mask
-            dx, dw_hh, db_hh = self._cell.backward(dy, cache)
-            gradients[f"rnn.weight_hh_l{layer}"][...] = dw_hh
-            gradients[f"rnn.bias_hh_l{layer}"][...] = 0 if self.classic else db_hh
-            gradients[f"rnn.bias_ih_l{layer}"][...] = dx.sum(axis=(0, 1))
+            dx, da = (_flat(values) for values in self._cell.backward(dy, cache))  # (T·B, G·H)
+            previous = _flat(cache[0][:-1])  # h_{t−1}, (T·B, H)
+            gradients[f"rnn.weight_hh_l{layer}"][...] = self._products.outer(da, previous)
+            gradients[f"rnn.bias_hh_l{layer}"][...] = (
+                0 if self.classic else self._products.total(da)
+            )
+            gradients[f"rnn.bias_ih_l{layer}"][...] = self._products.total(dx)
             dw_ih = gradients[f"rnn.weight_ih_l{layer}"]
             if below is None:
                 # The gradient of a column is the sum over the places where it was looked up.
                 dw_ih[...] = 0
-                characters, sums = _sums_by_character(inputs, dx)
+                characters, sums = self._products.by_character(inputs.ravel(), dx)
                 dw_ih[:, characters] = sums.T
             else:
-                dw_ih[...] = _sum_of_outer_products(dx, below)
+                dw_ih[...] = self._products.outer(dx, _flat(below))
                 w_ih = self.parameters[f"rnn.weight_ih_l{layer}"]
-                dy = (dx.reshape(inputs.size, -1) @ w_ih).reshape(below.shape)
+                dy = self._products.times(dx, w_ih.T).reshape(below.shape)
 
 
 def _blocks(x: Float, count: int) -> list[Float]:
@@ -355,15 +446,6 @@ def _blocks(x: Float, count: int) -> list[Float]:
     return [x[..., k * size : (k + 1) * size] for k in range(count)]
 
 
-def _sum_of_outer_products(left: Float, right: Float) -> Float:
-    """Σ over time and rows of left · rightᵀ: (T, B, M), (T, B, N) -> (M, N)."""
-    return np.asarray(left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1]))
-
-
-def _sums_by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
-    """Sums of values (T, B, M) over equal ids (T, B): the distinct ids (K), their sums (K, M)."""
-    order = np.argsort(ids, axis=None, kind="stable")
-    ordered = ids.ravel()[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    sums = np.add.reduceat(values.reshape(-1, values.shape[-1])[order], starts, axis=0)
-    return ordered[starts], sums
+def _flat(x: Float) -> Float:
+    """(T, B, M) -> (T·B, M)."""
+    return x.reshape(-1, x.shape[-1])
