@@ -427,7 +427,8 @@ def _bits(nats: float) -> float:
 
 
 def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
+    """The beginning of a text on one line; a terminal's control characters do nothing in it."""
+    line = "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
     return line if len(line) <= 88 else line[:87] + "…"
 
 
@@ -606,10 +607,9 @@ def _print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
     better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
     print()
     if better:
-        print(
-            f"Counting wins here: {' and '.join(better)} predict this part better than the network "
-            "does. More minutes, or more units, are what it lacks."
-        )
+        *others, last = better
+        names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
+        print(f"Counting wins here: {names} this part better than the network does.")
     else:
         print("The network predicts this part better than every baseline.")
 

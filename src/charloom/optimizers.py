@@ -61,8 +61,7 @@ class Optimizer(ABC):
 
         Raises NonFiniteGradientError, and changes nothing, where the gradient is not finite.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            norm = clip_by_global_norm(gradients, self.clip)
+        norm = clip_by_global_norm(gradients, self.clip)
         self.prepare(parameters)
         self.step_count += 1
         assert self._scratch is not None

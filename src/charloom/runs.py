@@ -40,6 +40,7 @@ from charloom.language_model import MODEL_FILE, LanguageModel, model_path
 from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
 from charloom.optimizers import OPTIMIZERS
 from charloom.training import (
+    DivergedError,
     Progress,
     TrainingConfig,
     TrainingState,
@@ -331,6 +332,8 @@ class TrainingRun:
         self._save(self._files.model, self.best)
 
     def _save_resume(self) -> None:
+        if not np.isfinite(self.engine.parameters.flat).all():
+            raise DivergedError(self.state.step, self.config)
         for path in (self._files.metrics, self._files.samples):
             self._sync(path)
         state = self.state

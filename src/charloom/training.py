@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from charloom.batches import Batches, SlidingWindows, Streams
 from charloom.dataset import Dataset, Split
 from charloom.engines import ENGINES, Engine
@@ -70,7 +72,7 @@ class TrainingConfig:
     window: int = option(64, "characters between two updates", least=1, most=65_536)
     optimizer: str = option("adamw", "kind of optimizer", choices=tuple(OPTIMIZERS))
     learning_rate: float | None = option(
-        None, "highest learning rate (default: the optimizer's own)", above=0, most=1e6
+        None, "highest learning rate (default: the optimizer's own)", above=0, most=1e12
     )
     schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
     warmup: float = option(0.02, "part of the run in which it rises first", least=0, most=1)
@@ -383,10 +385,12 @@ class _Trainer:
         if self.steps is not None:
             return step % max(1, min(1000, self.steps // 20)) == 0
         assert self.budget is not None
+        now = self.elapsed()
         if self.validated_at == -math.inf:  # the first since the process began
-            self.validated_at = self.elapsed()
+            self.validated_at = now
         wait = max(min(self.budget / 20, 120), 10 * self.validation_seconds)
-        return self.elapsed() - self.validated_at >= wait
+        # Not shortly before the end, where another one comes anyway.
+        return now - self.validated_at >= wait and self.budget - now >= wait / 2
 
     def _validate(self) -> Generator[Progress, None, None]:
         began = self.elapsed()
@@ -398,7 +402,8 @@ class _Trainer:
             scoring = validate(self.engine, ids, before, rows)
             while validation is None:
                 try:
-                    next(scoring)
+                    with np.errstate(all="ignore"):
+                        next(scoring)
                 except StopIteration as end:
                     validation = end.value
                 else:

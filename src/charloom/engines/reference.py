@@ -327,13 +327,13 @@ class ReferenceEngine:
     def train_step(
         self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
     ) -> tuple[float, float, State]:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):  # what overflows shows in this loss, or in the next
             loss, state = self.loss_and_gradients(
                 inputs, targets, state, dropout_step=optimizer.step_count
             )
-        if not np.isfinite(loss):
-            raise NonFiniteGradientError
-        norm = optimizer.update(self.parameters.flat, self.gradients.flat)
+            if not np.isfinite(loss):
+                raise NonFiniteGradientError
+            norm = optimizer.update(self.parameters.flat, self.gradients.flat)
         return loss, norm, state
 
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
