@@ -49,9 +49,9 @@ def one_by_one(engine: Engine, ids: Any, before: int, resets: set[int]) -> np.nd
     return log_p
 
 
-@pytest.mark.parametrize("at_once", [1 << 21, 70, 9])
+@pytest.mark.parametrize("at_once", [1 << 22, 2000, 9])
 def test_carried(engine: Engine, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(scoring, "PROBABILITIES_AT_ONCE", at_once)
+    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", at_once)
     ids = IDS[:100]
     scores = score_ids(engine, ids, 4, Protocol())
     expected = one_by_one(engine, ids, 4, set())
@@ -59,10 +59,10 @@ def test_carried(engine: Engine, monkeypatch: pytest.MonkeyPatch, at_once: int) 
     assert scores.nats_per_character == pytest.approx(-expected.mean())
 
 
-@pytest.mark.parametrize("at_once", [1 << 21, 200, 9])
+@pytest.mark.parametrize("at_once", [1 << 22, 4000, 9])
 @pytest.mark.parametrize("window", [1, 7, 50, 100, 1000])
 def test_cold(engine: Engine, monkeypatch: pytest.MonkeyPatch, window: int, at_once: int) -> None:
-    monkeypatch.setattr(scoring, "PROBABILITIES_AT_ONCE", at_once)
+    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", at_once)
     ids = IDS[:100]
     scores = score_ids(engine, ids, 4, Protocol(window))
     expected = one_by_one(engine, ids, 4, set(range(0, 100, window)))
@@ -80,13 +80,13 @@ def test_the_top_guess_is_counted(engine: Engine) -> None:
     assert 0 < guessed.sum() < 100
 
 
-@pytest.mark.parametrize("at_once", [1 << 21, 9 * 4 * 30, 9])
+@pytest.mark.parametrize("at_once", [1 << 22, 20_000, 9])
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("length", [1500, 1498, 1025])
 def test_validation_in_rows(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, rows: int, length: int, at_once: int
 ) -> None:
-    monkeypatch.setattr(scoring, "PROBABILITIES_AT_ONCE", at_once)
+    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", at_once)
     ids = IDS[:length]
     running = validate(engine, ids, 4, rows)
     while True:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.runs import TrainingRun
     from charloom.scoring import Evaluation
-    from charloom.training import Progress
+    from charloom.training import Progress, TrainingConfig
 
 DEMO_TEXT = "python-docs"
 DEMO_OPTIONS: dict[str, Any] = {"cell": "lstm", "hidden_size": 192, "learning_rate": 0.005}
@@ -175,25 +175,21 @@ def run_corpora(arguments: argparse.Namespace, started: float) -> int:
     return 0
 
 
-def _open(source: str, *, raw: bool, normalize_newlines: bool, as_bytes: bool) -> Text:
-    """The text of a name or path; shows a bar where it must be downloaded."""
+def _open(bar: Any, source: str, **reading: bool) -> Text:
+    """The text of a name or path, as open_text gives it; the bar shows a download."""
     from charloom.corpora import open_text
 
-    with _bar() as bar:
-        tasks: list[Any] = []
+    tasks: list[Any] = []
 
-        def report(done: int, of: int | None) -> None:
-            if not tasks:
-                tasks.append(bar.add_task("downloading", total=of))
-            bar.update(tasks[0], completed=done, total=of)
+    def report(done: int, of: int | None) -> None:
+        if not tasks:
+            tasks.append(bar.add_task("downloading", total=of, figures=""))
+        bar.update(tasks[0], completed=done, total=of, figures=f"{done:,} bytes")
 
-        return open_text(
-            source,
-            raw=raw,
-            normalize_newlines=normalize_newlines,
-            as_bytes=as_bytes,
-            progress=report,
-        )
+    text = open_text(source, progress=report, **reading)
+    for task in tasks:
+        bar.remove_task(task)
+    return text
 
 
 # train
@@ -259,23 +255,13 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_train(arguments: argparse.Namespace, started: float) -> int:
-    from charloom.runs import RESUME_FILE, stored_options
+    from charloom.corpora import text_name
 
     given = _given_options(arguments)
-    folder = None if arguments.out is None else Path(arguments.out)
-    reading = dict(given)
-    if arguments.resume and folder is not None and (folder / RESUME_FILE).exists():
-        reading = {**stored_options(folder), **given}
-    text = _open(
-        arguments.text,
-        raw=bool(reading.get("raw")),
-        normalize_newlines=bool(reading.get("normalize_newlines")),
-        as_bytes=bool(reading.get("bytes")),
-    )
-    folder = folder or Path("runs") / text.name
+    folder = Path(arguments.out or Path("runs") / text_name(arguments.text))
     command = ["charloom", "train", arguments.text, "--out", str(folder), "--resume"]
     with Interrupts() as interrupts, _bar() as bar:
-        run = _start(text, folder, given, arguments.resume, interrupts, bar, started)
+        run = _start(arguments.text, folder, given, arguments.resume, interrupts, bar, started)
         _watch(run, bar)
     if run.interrupted:
         _say(
@@ -332,7 +318,7 @@ def _bar() -> Any:
 
 
 def _start(
-    text: Text,
+    source: str,
     folder: Path,
     given: dict[str, Any],
     resume: bool,
@@ -350,8 +336,23 @@ def _start(
             tasks[what] = bar.add_task(f"{what} the text", total=of, figures="")
         bar.update(tasks[what], completed=done, figures=f"{done:,} characters")
 
+    def open_source(config: TrainingConfig) -> Text:
+        return _open(
+            bar,
+            source,
+            raw=config.raw,
+            normalize_newlines=config.normalize_newlines,
+            as_bytes=config.bytes,
+        )
+
     run = TrainingRun(
-        text, folder, given, resume=resume, should_stop=interrupts, report=report, started=started
+        open_source,
+        folder,
+        given,
+        resume=resume,
+        should_stop=interrupts,
+        report=report,
+        started=started,
     )
     for task in tasks.values():
         bar.remove_task(task)
@@ -546,6 +547,7 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
         text = None
         if arguments.text is not None:
             text = _open(
+                bar,
                 arguments.text,
                 raw=False,
                 normalize_newlines=bool(training.get("normalize_newlines")),
@@ -667,11 +669,8 @@ def add_demo_arguments(parser: Parser) -> None:
 
 
 def run_demo(arguments: argparse.Namespace, started: float) -> int:
-    from charloom.corpora import open_text
-
     folder = Path(arguments.out) if arguments.out is not None else _new_folder(Path("runs/demo"))
     given = DEMO_OPTIONS | {"minutes": arguments.minutes, "seed": arguments.seed}
-    text = open_text(DEMO_TEXT)
     shown = [0.0]
 
     def show(progress: Progress) -> None:
@@ -684,7 +683,7 @@ def run_demo(arguments: argparse.Namespace, started: float) -> int:
 
     with Interrupts() as interrupts:
         with _bar() as bar:
-            run = _start(text, folder, given, False, interrupts, bar, started)
+            run = _start(DEMO_TEXT, folder, given, False, interrupts, bar, started)
             _watch(run, bar, show)
         if run.interrupted:
             _say(f"interrupted; what was learned is in {folder}: charloom sample {folder}")

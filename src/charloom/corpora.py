@@ -115,6 +115,13 @@ def open_text(
     return _open_path(source, normalize_newlines, as_bytes)
 
 
+def text_name(source: str | Path) -> str:
+    """The `name` that `open_text` would give, without opening anything."""
+    if source == "-" or _OPEN_FILE.fullmatch(str(source)):
+        return "stdin"
+    return source if isinstance(source, str) and source in CORPORA else _stem(Path(source))
+
+
 def text_from_string(
     text: str, name: str = "text", *, normalize_newlines: bool = False, as_bytes: bool = False
 ) -> Text:
@@ -263,11 +270,11 @@ def _open_path(source: str | Path, normalize_newlines: bool, as_bytes: bool) -> 
 
     own_file = _OPEN_FILE.fullmatch(str(source)) is not None
     if own_file or stat.S_ISFIFO(mode):
-        name, origin = "stdin" if own_file else _stem(path), "-"
+        origin = "-"
         with _opened(path, label) as pipe:
             open_bytes = _spooled(pipe, label)
     elif stat.S_ISREG(mode):
-        name, origin = _stem(path), str(path.absolute())
+        origin = str(path.absolute())
         open_bytes = _reopened(path, label)
     elif stat.S_ISDIR(mode):
         raise CharloomError(
@@ -283,7 +290,7 @@ def _open_path(source: str | Path, normalize_newlines: bool, as_bytes: bool) -> 
     blocks = _blocks(open_bytes, label, compressed)
     text_label = f"the text inside {label}" if compressed else label
     pieces = _newlines(_decoded(blocks, as_bytes, text_label), normalize_newlines)
-    return Text(name, origin, as_bytes, pieces)
+    return Text(text_name(source), origin, as_bytes, pieces)
 
 
 def _open_standard_input(normalize_newlines: bool, as_bytes: bool) -> Text:

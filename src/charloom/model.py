@@ -69,6 +69,11 @@ class ModelConfig:
     def parameter_count(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
+    @property
+    def numbers_per_position(self) -> int:
+        """About how many numbers an engine holds for each of a window's T·B positions."""
+        return self.layers * (2 * self.gates + 6) * self.hidden_size + 4 * self.vocabulary_size
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter's name and shape, in their order on the flat vector."""
         stacked = self.gates * self.hidden_size

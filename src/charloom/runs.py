@@ -44,7 +44,6 @@ from charloom.training import (
     Progress,
     TrainingConfig,
     TrainingState,
-    activations_per_step,
     make_batches,
     make_optimizer,
     model_config,
@@ -123,8 +122,9 @@ class RunFolder:
 class TrainingRun:
     """One command's or call's part of a run. Iterate over it to train; it yields Progress.
 
-    text: what to train on. folder: the run's; made if it is not there. given: options of
-    TrainingConfig by name; the others are the preset's, or the run's own where it goes on.
+    open_source: opens what to train on, as the run's configuration says it is to be read. folder:
+    the run's; made if it is not there. given: options of TrainingConfig by name; the others are the
+    preset's, or the run's own where it goes on.
     resume: go on if the folder holds a checkpoint. should_stop: asked after every step and every
     piece of a validation; True saves and ends the iteration, with `interrupted` set. started: when
     the command began, by time.monotonic, for --minutes.
@@ -133,7 +133,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        text: Text,
+        open_source: Callable[[TrainingConfig], Text],
         folder: Path,
         given: dict[str, Any],
         *,
@@ -152,13 +152,17 @@ class TrainingRun:
             TrainingConfig.of(given)  # nonsense is refused before anything is made or read
         self._files.open()
         try:
-            self._prepare(text, given, resume, report)
+            self._prepare(open_source, given, resume, report)
         except BaseException:
             self._files.close()
             raise
 
     def _prepare(
-        self, text: Text, given: dict[str, Any], resume: bool, report: Report | None
+        self,
+        open_source: Callable[[TrainingConfig], Text],
+        given: dict[str, Any],
+        resume: bool,
+        report: Report | None,
     ) -> None:
         files = self._files
         earlier = load_checkpoint(files.resume) if resume and files.resume.exists() else None
@@ -176,7 +180,7 @@ class TrainingRun:
                 self.config = _with_shape_of(base.config, self.config, given)
         known = earlier or base
         self.dataset = load_dataset(
-            text,
+            open_source(self.config),
             Split.parse(self.config.split),
             base=None if known is None else known.vocabulary,
             sha256=None if earlier is None else earlier.text["sha256"],
@@ -401,11 +405,6 @@ def _append(path: Path, text: str) -> int:
     return len(data)
 
 
-def stored_options(folder: Path) -> dict[str, Any]:
-    """The options of the run that a folder's resume file holds, without how and until when."""
-    return load_checkpoint(folder / RESUME_FILE).training
-
-
 def _continued(earlier: Checkpoint, given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
     """The configuration a run goes on with, and its position. Raises CharloomError, naming the
     first difference, where the options given are not the run's."""
@@ -455,7 +454,7 @@ def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, batches: Ba
     # Parameters, gradients, the optimizer's slots and scratch, and one more copy while saving.
     copies = 5 + len(OPTIMIZERS[config.optimizer].slot_names)
     numbers = model.parameter_count * copies
-    numbers += activations_per_step(model, batches.rows, config.window)
+    numbers += model.numbers_per_position * batches.rows * config.window
     needed = numbers * np.dtype(model.dtype).itemsize
     if needed > available:
         raise CharloomError(
@@ -490,20 +489,20 @@ def train(
     started = time.monotonic()
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(text, Text):
-        source = text
-    elif isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
-        source = text_from_string(text)
-    else:
-        source = open_text(
-            text,
-            raw=bool(given.get("raw", False)),
-            normalize_newlines=bool(given.get("normalize_newlines", False)),
-            as_bytes=bool(given.get("bytes", False)),
-        )
+        given["bytes"] = text.as_bytes
+
+    def open_source(config: TrainingConfig) -> Text:
+        if isinstance(text, Text):
+            return text
+        newlines, as_bytes = config.normalize_newlines, config.bytes
+        if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
+            return text_from_string(text, normalize_newlines=newlines, as_bytes=as_bytes)
+        return open_text(text, raw=config.raw, normalize_newlines=newlines, as_bytes=as_bytes)
+
     with contextlib.ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="charloom-"))
-        run = TrainingRun(source, Path(out), given, resume=resume, started=started)
+        run = TrainingRun(open_source, Path(out), given, resume=resume, started=started)
         for event in run:
             if progress is not None:
                 progress(event)

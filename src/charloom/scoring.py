@@ -16,7 +16,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from charloom.errors import CharloomError
 from charloom.ngram import NGramModel, choose_context
 from charloom.vocabulary import Vocabulary
 
-PROBABILITIES_AT_ONCE = 1 << 21  # entries of a block's (T, B, V), to bound its memory
+NUMBERS_AT_ONCE = 1 << 22  # held for one block of positions, to bound its memory
 LONGEST_FOR_BASELINES = 50_000_000  # characters; counting and compressing more takes too long
 LONGEST_CONTEXT = 8  # characters of context tried for the n-gram model
 WARM_UP = 64  # characters that a row of validation reads before the first it scores
@@ -78,54 +78,32 @@ def score_ids(
     """Scores ids, (N,), each exactly once; `before` is the id of the character before them."""
     log_p = np.empty(len(ids))
     guessed = np.empty(len(ids), dtype=bool)
-    at_once = max(1, PROBABILITIES_AT_ONCE // engine.config.vocabulary_size)
-    if protocol.window is None:
-        state = engine.config.zero_state(1)
-        for start in range(0, len(ids), at_once):
-            targets = ids[start : start + at_once].astype(np.intp)
-            inputs = np.concatenate([[before], targets[:-1]])
-            block, state = engine.log_probabilities(inputs[:, None], state)
-            _read_off(block, targets[:, None], log_p[start:, None], guessed[start:, None])
-            before = int(targets[-1])
+    window = len(ids) if protocol.window is None else min(protocol.window, len(ids))
+    at_once = max(1, NUMBERS_AT_ONCE // engine.config.numbers_per_position)
+    for begin, rows, length in _groups_of_windows(len(ids), window, max(1, at_once // window)):
+        state = engine.config.zero_state(rows)
+        steps = max(1, at_once // rows)
+        for start in range(0, length, steps):
+            times = np.arange(start, min(start + steps, length))[:, None]
+            places = begin + np.arange(rows) * length + times  # (T, B), of the targets
+            inputs = np.where(places > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
+            block, state = engine.log_probabilities(inputs, state)
+            targets = ids[places].astype(np.intp)
+            log_p[places] = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
+            guessed[places] = block.argmax(axis=2) == targets
             if report is not None:
-                report(start + len(targets), len(ids))
-        return Scores(log_p, guessed)
-    window = min(protocol.window, len(ids))
-    whole = len(ids) // window
-    rows_at_once = max(1, at_once // window)
-    shifted = np.concatenate([[before], ids[:-1]]).astype(np.intp)
-    groups = [(row, min(row + rows_at_once, whole)) for row in range(0, whole, rows_at_once)]
-    for first, last in groups:
-        begin, end = first * window, last * window
-        shape = (last - first, window)
-        block, _ = engine.log_probabilities(
-            shifted[begin:end].reshape(shape).T, engine.config.zero_state(last - first)
-        )
-        _read_off(
-            block,
-            ids[begin:end].reshape(shape).T.astype(np.intp),
-            log_p[begin:end].reshape(shape).T,
-            guessed[begin:end].reshape(shape).T,
-        )
-        if report is not None:
-            report(end, len(ids))
-    if whole * window < len(ids):  # the last window is shorter
-        rest = slice(whole * window, None)
-        block, _ = engine.log_probabilities(shifted[rest, None], engine.config.zero_state(1))
-        _read_off(block, ids[rest, None].astype(np.intp), log_p[rest, None], guessed[rest, None])
+                report(int(places[-1, -1]) + 1, len(ids))
     return Scores(log_p, guessed)
 
 
-def _read_off(
-    block: NDArray[np.floating],
-    targets: NDArray[np.intp],
-    log_p: NDArray[np.float64],
-    guessed: NDArray[np.bool_],
-) -> None:
-    """From log-probabilities (T, B, V) those of the targets (T, B), into views (≥ T, B)."""
-    steps = len(targets)
-    log_p[:steps] = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
-    guessed[:steps] = block.argmax(axis=2) == targets
+def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[int, int, int]]:
+    """Cuts `length` characters into windows, side by side in groups of at most `rows`: where each
+    group begins, its rows and the length of its windows. The last window may be shorter."""
+    whole = length // window if window else 0
+    for first in range(0, whole, rows):
+        yield first * window, min(rows, whole - first), window
+    if whole * window < length:
+        yield whole * window, 1, length - whole * window
 
 
 @dataclass(frozen=True)
@@ -155,7 +133,7 @@ def validate(engine: Engine, ids: Ids, before: int, rows: int) -> Generator[int,
     places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
     total = 0.0
     scored = 0
-    at_once = max(1, PROBABILITIES_AT_ONCE // (engine.config.vocabulary_size * rows))
+    at_once = max(1, NUMBERS_AT_ONCE // (engine.config.numbers_per_position * rows))
     for begin in range(0, len(places), at_once):
         block_places = places[begin : begin + at_once]
         inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)

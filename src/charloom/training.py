@@ -445,10 +445,3 @@ class _Trainer:
             characters=self.characters,
             elapsed=self.elapsed(),
         )
-
-
-def activations_per_step(config: ModelConfig, rows: int, window: int) -> int:
-    """About how many numbers one training step holds besides the parameters, for all layers."""
-    positions = rows * window
-    per_layer = (2 * config.gates + 6) * config.hidden_size
-    return positions * (config.layers * per_layer + 4 * config.vocabulary_size)
