@@ -323,7 +323,7 @@ def without_sync() -> Iterator[None]:
 
 
 @given(checkpoints())
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @pytest.mark.usefixtures("without_sync")
 def test_what_was_saved_is_loaded_to_the_bit(scratch: Path, checkpoint: Checkpoint) -> None:
     path = scratch / "model"
@@ -333,7 +333,7 @@ def test_what_was_saved_is_loaded_to_the_bit(scratch: Path, checkpoint: Checkpoi
 
 
 @given(checkpoints())
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @pytest.mark.usefixtures("without_sync")
 def test_saving_twice_gives_the_same_bytes(scratch: Path, checkpoint: Checkpoint) -> None:
     path = scratch / "model"
@@ -584,8 +584,8 @@ SIGNED: dict[str, tuple[Change, str]] = {
 }
 
 
-def not_signed(metadata: dict[str, str], tensors: Tensors) -> None:
-    """Changes nothing: the SHA-256 alone is taken away."""
+def unchanged(metadata: dict[str, str], tensors: Tensors) -> None:
+    """Changes nothing."""
 
 
 def with_sha256(file: bytes, value: str | None) -> bytes:
@@ -699,7 +699,7 @@ def test_changing_nothing_is_not_refused(model_file: bytes, tmp_path: Path) -> N
     """What the tests below rest on: a file written anew, and signed anew, is a checkpoint."""
     path = tmp_path / "model.safetensors"
     for file in (
-        changed(model_file, not_signed),
+        changed(model_file, unchanged),
         with_header(*header_and_data(model_file)),
         with_header(header_of(model_file), rest_of(model_file)),
     ):
@@ -773,6 +773,9 @@ def test_a_pickle_is_never_opened(
 
 CLAIMS: dict[str, Callable[[bytes], bytes]] = {
     "in-the-configuration": lambda file: changed(file, within("config", hidden_size=TRILLION)),
+    "in-the-configuration-and-within-limits": lambda file: changed(
+        file, within("config", hidden_size=65_536, layers=64)
+    ),
     "in-the-vocabulary's-size": lambda file: changed(
         file, within("config", vocabulary_size=TRILLION)
     ),
@@ -935,9 +938,9 @@ def test_a_resume_file_that_makes_no_sense_is_refused(
     assert contents(folder) == before
 
 
-# --- What a stranger's file says is not believed, nor shown as it is -------------------------------
+# --- What a stranger's file says is not believed, nor shown as it is ------------------------------
 
-ODD_VALUES: list[Any] = [None, True, 3, -1.5, "", "\x1b[2J", [], {}, [[]], "x" * 5000, "90/5/5\n"]
+ODD_VALUES: list[Any] = [None, 3, "", "\x1b[2J", [], {}, "x" * 5000]
 
 
 @pytest.mark.parametrize("value", ODD_VALUES, ids=range(len(ODD_VALUES)))
@@ -949,13 +952,10 @@ ODD_VALUES: list[Any] = [None, True, 3, -1.5, "", "\x1b[2J", [], {}, [[]], "x" *
         ("text", "sha256"),
         ("training", "split"),
         ("training", "raw"),
-        ("training", "normalize_newlines"),
         ("metrics", "validation"),
-        ("metrics", "step"),
     ],
 )
 def test_odd_entries_harm_no_command(
-    run: Path,
     model_file: bytes,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -965,19 +965,20 @@ def test_odd_entries_harm_no_command(
 ) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(changed(model_file, within(name, **{key: value})))
-    text = str(run.parent / "woods.txt")
+    text = tmp_path / "another.txt"
+    text.write_text(TEXT[:30], encoding="utf-8")
     for command in (
         ["info", str(path)],
         ["sample", str(path), "--length", "3"],
         ["evaluate", str(path)],
-        ["evaluate", str(path), text],
+        ["evaluate", str(path), str(text)],
     ):
         status = main(command)
         out, err = capsys.readouterr()
         assert status in (0, 2)
         assert "Traceback" not in err
         assert "\x1b" not in out + err, "what a file holds must not reach the terminal as it is"
-    assert list(tmp_path.iterdir()) == [path]
+    assert {*tmp_path.iterdir()} == {path, text}
 
 
 def test_weights_that_overflow_are_one_line_or_a_number(

@@ -81,3 +81,22 @@ def test_links_inside_the_project_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_function_named_beside_an_equation_is_in_the_code() -> None:
+    """In docs/math.md, every sentence that begins with `Code:` names functions that exist."""
+    import importlib
+
+    text = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
+    sentences = re.findall(r"Code:((?:\s|`[\w.]+`|, |and|through)+)", text)
+    names = [name for sentence in sentences for name in re.findall(r"`([\w.]+)`", sentence)]
+    assert {"reference.lstm_backward", "optimizers.Adam", "scratch.softmax"} <= set(names)
+    for name in names:
+        module, *attributes = name.split(".")
+        package = "charloom.engines." if module == "reference" else "charloom."
+        found = importlib.import_module(package + module)
+        for attribute in attributes:
+            found = getattr(found, attribute)
+    reference = importlib.import_module("charloom.engines.reference")
+    written = {n for n in dir(reference) if n.endswith(("_forward", "_backward")) and n[0] != "_"}
+    assert written <= {name.split(".", 1)[1] for name in names}, "a pass without its equations"

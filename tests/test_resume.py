@@ -38,6 +38,7 @@ import pytest
 
 from charloom.checkpoint import load_checkpoint
 from charloom.cli import main
+from charloom.engines import open_engine
 
 posix_only = pytest.mark.skipif(
     os.name != "posix", reason="Windows has no SIGKILL, and its SIGINT and SIGTERM are others"
@@ -171,7 +172,7 @@ Path.mkdir = watched(Path.mkdir, lambda *_, **__: "making a folder")
 validate, charloom.training.validate = charloom.training.validate, watched_validate
 open_engine, charloom.runs.open_engine = charloom.runs.open_engine, watched_open_engine
 handle, charloom.cli.Interrupts._handle = charloom.cli.Interrupts._handle, watched_handle
-charloom.runs.SAVE_EVERY = -1.0  # after every step
+charloom.runs.SAVE_EVERY = plan.get("save_every", -1.0)  # after every step
 if "largest_file" in plan:
     import resource
 
@@ -220,6 +221,7 @@ class Workshop:
         self._driver = path / "driver.py"
         self._driver.write_text(DRIVER, encoding="utf-8")
         self._through: dict[str, dict[str, Any]] = {}
+        self._kept: dict[str, Path] = {}
 
     def arguments(self, folder: Path, options: str) -> list[str]:
         return ["train", str(self.text), "--out", str(folder), *options.split()]
@@ -235,6 +237,24 @@ class Workshop:
 
     def drive(self, folder: Path, options: str, **plan: Any) -> subprocess.CompletedProcess[str]:
         return run(self.driven(folder, options, **plan))
+
+    def copy(self, folder: Path, options: str, **plan: Any) -> Path:
+        """A copy of the folder that the driver leaves, which is made once."""
+        key = json.dumps([options, plan])
+        if key not in self._kept:
+            self._kept[key] = self._path / f"kept-{len(self._kept)}"
+            done = self.drive(self._kept[key], options, **plan)
+            assert done.returncode == 0 or plan, done.stderr
+        return Path(shutil.copytree(self._kept[key], folder))
+
+    def points(self, options: str) -> list[str]:
+        """The points that the driver passes in a run, in turn."""
+        folder = self._path / f"driven-{len(list(self._path.iterdir()))}"
+        done = self.drive(folder, options)
+        assert done.returncode == 0, done.stderr
+        # Saving after every step, as the driver does, changes nothing.
+        assert differences(folder, self.through(options)) == []
+        return list(json.loads(note(folder, ".points").read_text(encoding="utf-8")))
 
     def through(self, options: str) -> dict[str, Any]:
         """The content of a run with these options that nothing stopped."""
@@ -374,7 +394,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str
 
 def sampled(points: Sequence[str], share: int) -> list[str]:
     """A share of the kinds of points, each at a moment of the run that is chosen by chance, but
-    always the same; and in the first validation after step 0, between the renames of two files.
+    always the same; and in the last validation, between the renames of its two files.
 
     Between the point after one thing and the point before the next nothing happens to a file.
     """
@@ -384,9 +404,9 @@ def sampled(points: Sequence[str], share: int) -> list[str]:
         if not point.startswith("after"):
             kinds.setdefault(point.partition(" #")[0], []).append(point)
     chosen = [chance.choice(kinds[kind]) for kind in sorted(kinds)[share :: len(CONFIGURATIONS)]]
-    samples = points.index("before writing samples.txt #2")
-    between = next(p for p in points[samples:] if p.startswith("before making a temporary resume"))
-    return [between, *chosen]
+    last = max(n for n, point in enumerate(points) if point.startswith("after writing samples.txt"))
+    renames = [point for point in points[last:] if point.startswith("before renaming to")]
+    return [renames[1], *chosen]
 
 
 @posix_only
@@ -395,10 +415,6 @@ def test_a_killed_run_ends_like_one_that_ran_through(
     name: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     options = CONFIGURATIONS[name]
-    # Saving after every step, as the driver does, must change nothing.
-    assert workshop.drive(tmp_path / "driven", options).returncode == 0
-    assert differences(tmp_path / "driven", workshop.through(options)) == []
-    points = json.loads(note(tmp_path / "driven", ".points").read_text(encoding="utf-8"))
 
     def kill_and_go_on(point: str) -> list[str]:
         folder = tmp_path / point.replace(" ", "-")
@@ -406,7 +422,7 @@ def test_a_killed_run_ends_like_one_that_ran_through(
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         return workshop.resume_and_compare(folder, options, here=False)
 
-    chosen = sampled(points, list(CONFIGURATIONS).index(name))
+    chosen = sampled(workshop.points(options), list(CONFIGURATIONS).index(name))
     with ThreadPoolExecutor(2) as pool:
         found = dict(zip(chosen, pool.map(kill_and_go_on, chosen), strict=True))
     assert {point: what for point, what in found.items() if what} == {}
@@ -440,6 +456,25 @@ def test_killed_between_a_report_and_a_validation(
     assert workshop.resume_and_compare(folder, options) == []
 
 
+@posix_only
+def test_files_are_on_the_disk_before_they_have_their_names(workshop: Workshop) -> None:
+    # What a power cut would show and no kill can: each file is synced, renamed, and its name too.
+    points = [point.partition(" #")[0] for point in workshop.points(CONFIGURATIONS["gru"])]
+    renames = [n for n, point in enumerate(points) if point.startswith("before renaming to")]
+    assert len(renames) > 24
+    for number in renames:
+        name = points[number].rpartition(" ")[2]
+        written = number - points[number::-1].index(f"after writing {name}")
+        assert "after syncing a file" in points[written:number]
+        assert points[number + 1 : number + 3] == [
+            f"after renaming to {name}",
+            "before syncing a folder",
+        ]
+        if name == "resume.safetensors":  # it tells how long the two texts are
+            made = number - points[number::-1].index(f"before making a temporary {name}")
+            assert points[made - 4 : made].count("after syncing a file") == 2
+
+
 # Signals
 
 
@@ -465,7 +500,7 @@ def printed_command(errors: str) -> str:
     [
         ("SIGINT", 130, "before a step #8"),
         ("SIGTERM", 143, "before a step #10"),  # whose validation is then still to come
-        ("SIGINT", 130, "halfway through writing resume.safetensors #9"),
+        ("SIGINT", 130, "halfway through writing resume.safetensors #2"),
         ("SIGTERM", 143, "before writing samples.txt #2"),
     ],
 )
@@ -478,8 +513,12 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     shell: dict[str, str],
 ) -> None:
     options, folder = CONFIGURATIONS["lstm"], tmp_path / "a run's folder"
-    stopped = workshop.drive(folder, options, actions={point: name})
+    stopped = workshop.drive(folder, options, actions={point: name}, save_every=1e9)
     assert stopped.returncode == status, stopped.stderr
+    position = load_checkpoint(folder / "resume.safetensors").position
+    assert position is not None
+    assert f"interrupted at step {position['state']['step']}; all is saved" in stopped.stderr
+    assert position["state"]["step"] == metrics_of(folder)[-1]["step"]
     done = run(printed_command(stopped.stderr), shell=True, env=shell, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert differences(folder, workshop.through(options)) == []
@@ -493,9 +532,7 @@ def test_a_signal_within_a_validation_loses_nothing(
     workshop.text.write_text(generated_text(SENTENCES, 3500, seed=2), encoding="utf-8")
     options = f"{SMALL} --split 5/95/0 --steps 4 --validate-every 2"
     folder = tmp_path / "run"
-    assert workshop.drive(tmp_path / "driven", options).returncode == 0
-    points = json.loads(note(tmp_path / "driven", ".points").read_text(encoding="utf-8"))
-    pieces = [point for point in points if point.startswith("before a piece")]
+    pieces = [point for point in workshop.points(options) if point.startswith("before a piece")]
     in_each = len(pieces) // 3  # of the validations after steps 0, 2 and 4
     assert in_each >= 4, "the validation part is too short for several pieces"
     stopped = workshop.drive(folder, options, actions={pieces[in_each + 1]: "SIGINT"})
@@ -587,9 +624,7 @@ def test_resume_starts_where_there_is_no_checkpoint(
 @pytest.fixture
 def finished(workshop: Workshop, tmp_path: Path) -> Path:
     """The folder of a run that came to its end."""
-    folder = tmp_path / "finished"
-    assert main(workshop.arguments(folder, f"{SMALL} --steps 6")) == 0
-    return folder
+    return workshop.copy(tmp_path / "finished", f"{SMALL} --steps 6")
 
 
 def test_a_used_folder_is_refused_without_resume(
@@ -795,7 +830,46 @@ def test_other_threads_are_only_noted(
     assert metrics_of(folder)[-1]["step"] == 6
 
 
+def test_an_engine_left_out_is_the_run_s(
+    workshop: Workshop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As if there were another engine, which `auto` prefers to the one that the run asked for.
+    def open_one_of_two(name: str, *arguments: Any, **named: Any) -> Any:
+        engine = open_engine("reference", *arguments, **named)
+        engine.name = {"auto": "other"}.get(name, name)
+        return engine
+
+    monkeypatch.setattr("charloom.runs.open_engine", open_one_of_two)
+    folder = tmp_path / "run"
+    assert main(workshop.arguments(folder, f"{SMALL} --steps 3 --engine reference")) == 0
+    status, errors = command_line(capsys, workshop.arguments(folder, "--resume --steps 6"))
+    assert status == 0, errors
+    assert "engine reference" in errors
+    assert "not repeat" not in errors
+
+
 # What goes wrong
+
+
+@pytest.mark.parametrize("more", ["", "--steps 8"])
+def test_a_model_that_is_gone_is_looked_for_anew(
+    more: str, finished: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "model.safetensors").unlink()
+    status, errors = command_line(capsys, workshop.arguments(finished, f"--resume {more}"))
+    assert status == 0, errors
+    assert "the best weights are looked for anew" in errors
+    assert "the best validation was" in errors
+    load_checkpoint(finished / "model.safetensors")
+
+
+def test_samples_that_are_gone_are_not_made_up(finished: Path, workshop: Workshop) -> None:
+    (finished / "samples.txt").unlink()
+    assert main(workshop.arguments(finished, "--resume --steps 8")) == 0
+    assert (finished / "samples.txt").read_text(encoding="utf-8").startswith("--- step 8, ")
 
 
 @pytest.mark.parametrize(
@@ -829,10 +903,8 @@ def test_a_loss_that_is_not_finite_ends_in_a_sentence(
 @pytest.fixture
 def killed(workshop: Workshop, tmp_path: Path) -> Path:
     """The folder of an lstm's run that was killed after eight of its steps."""
-    folder = tmp_path / "killed"
     actions = {"before a step #9": "SIGKILL"}
-    assert workshop.drive(folder, CONFIGURATIONS["lstm"], actions=actions).returncode < 0
-    return folder
+    return workshop.copy(tmp_path / "killed", CONFIGURATIONS["lstm"], actions=actions)
 
 
 def refused_write(errors: str) -> None:

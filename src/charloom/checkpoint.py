@@ -79,7 +79,17 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.position is not None:
         header["position"] = _json(checkpoint.position)
     header["sha256"] = _digest(tensors, header)
-    write_atomically(path, save(tensors, metadata=header))
+    write_atomically(path, _in_order(save(tensors, metadata=header)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with the entries of its header sorted: the library's order changes from call to
+    call, and a run that goes on must end in the same bytes."""
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    header = _json(entries).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -148,6 +158,9 @@ def _load(path: Path) -> Checkpoint:
             for name in ("config", "vocabulary", "training", "text", "metrics")
         }
         position = _parse(path, header, "position") if "position" in header else None
+        for name in ("name", "origin", "sha256"):
+            if not isinstance(entries["text"].get(name, ""), str):
+                raise _damaged(path, f"its header's text {name} is no string")
         config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
         expected = _expected_tensors(path, config, file.keys(), position)
         for name, shape in expected.items():
@@ -184,15 +197,17 @@ def _load(path: Path) -> Checkpoint:
 
 def _refuse_other_files(path: Path) -> None:
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(9)
         size = file.seek(0, os.SEEK_END)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and length <= min(size - 8, LARGEST_HEADER):
+        return  # a pickle's first bytes can also be a header's length, but not this
     if re.match(rb"\x80[\x02-\x05]|PK\x03\x04", start):
         raise CharloomError(
             f"{path} is a pickle or an archive of pickles, which can run code when it is opened: "
             "charloom reads safetensors alone"
         )
-    if len(start) < 8 or int.from_bytes(start, "little") > min(size - 8, LARGEST_HEADER):
-        raise _damaged(path, "it is cut short or no safetensors file")
+    raise _damaged(path, "it is cut short or no safetensors file")
 
 
 def _parse(path: Path, header: Mapping[str, str], name: str) -> Any:
@@ -245,7 +260,7 @@ def _damaged(path: Path, what: str) -> CharloomError:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    return json.dumps(value, allow_nan=False, sort_keys=True)
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, str]) -> str:

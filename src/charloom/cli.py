@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -19,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from charloom import __version__
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable, shortened
 
 if TYPE_CHECKING:
     from charloom.corpora import Text
@@ -53,12 +54,14 @@ class Command:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that the arguments name and returns its exit status."""
     started = time.monotonic()
+    # A terminal that lacks a character shows its escape instead.
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        try:
-            return _dispatch(list(sys.argv[1:] if arguments is None else arguments), started)
-        finally:
-            with contextlib.suppress(ValueError):
-                sys.stdout.flush()
+        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments), started)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except CharloomError as error:
         _say(str(error))
         return 2
@@ -80,19 +83,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print("charloom: " + " ".join(message.split("\n")), file=sys.stderr, flush=True)
+    message = printable(" ".join(message.split("\n")))
+    print(f"charloom: {message}", file=StandardError(), flush=True)
+
+
+class StandardError(io.TextIOBase):
+    """Standard error that nobody needs to read: what cannot be written there ends nothing.
+
+    Where it is closed, print would fall back on standard output.
+    """
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        if sys.stderr is None:
+            raise io.UnsupportedOperation("standard error is closed")
+        return sys.stderr.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(sys.stderr, "encoding", None) or "utf-8"
+
+
+def _print(text: str = "") -> None:
+    """A text, which may have several lines, to standard output."""
+    _output()
+    print("\n".join(printable(line) for line in text.split("\n")), flush=True)
+
+
+def _print_json(value: Any) -> None:
+    _output()
+    print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"), flush=True)
+
+
+def _output() -> BinaryIO:
+    """Standard output's bytes. Raises CharloomError where it is closed."""
+    if sys.stdout is None:
+        raise CharloomError("standard output is closed: there is nowhere to write to")
+    return sys.stdout.buffer
 
 
 def _dispatch(arguments: list[str], started: float) -> int:
     if arguments[:1] in (["-h"], ["--help"]):
-        print(_overview())
+        _print(_overview())
         return 0
     if arguments[:1] == ["--version"]:
-        print(f"charloom {__version__}")
+        _print(f"charloom {__version__}")
         return 0
     if not arguments or arguments[0] not in COMMANDS:
-        wrong = f"there is no command {arguments[0]!r}: " if arguments else ""
+        wrong = f"there is no command {shortened(arguments[0])}: " if arguments else ""
         raise CharloomError(f"{wrong}give one of {', '.join(COMMANDS)} (see charloom --help)")
     name, rest = arguments[0], arguments[1:]
     command = COMMANDS[name]
@@ -126,14 +175,14 @@ def whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a whole number") from None
 
 
 def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is not a number") from None
 
 
 def length(text: str) -> int | None:
@@ -170,8 +219,8 @@ def run_corpora(arguments: argparse.Namespace, started: float) -> int:
     from charloom.corpora import list_corpora
 
     for corpus in list_corpora():
-        print(f"{corpus.name:<20} {corpus.kind:<11} {corpus.description} ({corpus.license})")
-        print(f"{'':<20} {corpus.place}")
+        _print(f"{corpus.name:<20} {corpus.kind:<11} {corpus.description} ({corpus.license})")
+        _print(f"{'':<20} {corpus.place}")
     return 0
 
 
@@ -228,7 +277,7 @@ def add_train_arguments(parser: Parser) -> None:
 
 def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options given on the command line and, under them, in the --config file."""
-    from charloom.training import TrainingConfig
+    from charloom.training import TrainingConfig, check_option
 
     given: dict[str, Any] = {}
     if arguments.config is not None:
@@ -239,9 +288,10 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
                 table = tomllib.load(file)
         except OSError as error:
             raise CharloomError(f"--config {arguments.config}: {error.strerror or error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
             raise CharloomError(
-                f"--config {arguments.config} is not TOML: {' '.join(str(error).split())}"
+                f"--config {arguments.config} is not TOML that can be read: "
+                f"{' '.join(str(error).split())}"
             ) from None
         spellings = {"from": "from_run"}
         given = {spellings.get(k, k.replace("-", "_")): v for k, v in table.items()}
@@ -250,6 +300,7 @@ def _given_options(arguments: argparse.Namespace) -> dict[str, Any]:
         if value is not None:
             given[f.name] = value
     if given.get("from_run") is not None:
+        check_option("from_run", given["from_run"])
         given["from_run"] = str(Path(given["from_run"]).absolute())
     return given
 
@@ -258,7 +309,7 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
     from charloom.corpora import text_name
 
     given = _given_options(arguments)
-    folder = Path(arguments.out or Path("runs") / text_name(arguments.text))
+    folder = _folder(arguments.out, Path("runs") / text_name(arguments.text))
     command = ["charloom", "train", arguments.text, "--out", str(folder), "--resume"]
     with Interrupts() as interrupts, _bar() as bar:
         run = _start(arguments.text, folder, given, arguments.resume, interrupts, bar, started)
@@ -301,19 +352,27 @@ class Interrupts:
         return self.received is not None
 
 
+def _folder(given: str | None, default: Path) -> Path:
+    if given == "":
+        raise CharloomError("--out is empty: give a folder's name, or leave it out")
+    return default if given is None else Path(given)
+
+
 def _bar() -> Any:
-    """A progress bar on standard error, which clears itself."""
+    """A progress bar on standard error, which clears itself; none where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    console = Console(file=cast(IO[str], StandardError()), highlight=False, soft_wrap=True)
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[figures]}", markup=False),
-        console=Console(stderr=True, highlight=False, soft_wrap=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -360,8 +419,8 @@ def _start(
     for note in run.notes:
         _say(note)
     bar.console.print(
-        f"{dataset.name}: {len(dataset.ids):,} characters, {len(dataset.vocabulary)} distinct; "
-        f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
+        f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {len(dataset.vocabulary)} "
+        f"distinct; {len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
         f"{len(dataset.test):,} to test",
         markup=False,
     )
@@ -483,9 +542,11 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
         model = load(arguments.run, engine=arguments.engine)
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
         prompt = arguments.prompt
+        if model.vocabulary.as_bytes:
+            prompt = os.fsencode(prompt).decode("latin-1")
         _, skipped = model.vocabulary.encode_known(prompt)
-        streams = [
-            model.stream(
+        for index in range(arguments.count):
+            stream = model.stream(
                 prompt,
                 length=arguments.length,
                 temperature=arguments.temperature,
@@ -497,15 +558,14 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
                 index=index,
                 skip_unknown=arguments.skip_unknown,
             )
-            for index in range(arguments.count)
-        ]
-        if skipped:
-            _say(f"{skipped} characters of the prompt were unknown and passed over")
-        if arguments.seed is None:
-            _say(f"seed {seed}")
-        for index, stream in enumerate(streams):
             if index:
                 _write(model, "\n")
+            else:
+                _output()
+                if skipped:
+                    _say(f"{skipped} characters of the prompt were unknown and passed over")
+                if arguments.seed is None:
+                    _say(f"seed {seed}")
             _write(model, prompt)
             for piece in stream:
                 _write(model, piece)
@@ -517,8 +577,9 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
 def _write(model: LanguageModel, text: str) -> None:
     """To standard output, in the encoding of the model's text, at once."""
     encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
-    sys.stdout.buffer.write(text.encode(encoding, "replace"))
-    sys.stdout.buffer.flush()
+    output = _output()
+    output.write(text.encode(encoding, "replace"))
+    output.flush()
 
 
 # evaluate
@@ -562,7 +623,7 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
             skip_unknown=arguments.skip_unknown,
         )
     if arguments.json:
-        print(json.dumps(evaluation.as_dict(), indent=2))
+        _print_json(evaluation.as_dict())
     else:
         _print_evaluation(evaluation, model)
     return 0
@@ -584,15 +645,15 @@ def _evaluate(model: LanguageModel, bar: Any, **settings: Any) -> Evaluation:
 
 def _print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
     e = evaluation
-    print(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
+    _print(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
     if e.skipped_characters:
-        print(f"{e.skipped_characters:,} unknown characters were passed over")
-    print(
+        _print(f"{e.skipped_characters:,} unknown characters were passed over")
+    _print(
         f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
         f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
         f"top guess right {100 * e.accuracy:.1f}%"
     )
-    print()
+    _print()
     network = f"this {model.config.cell}"
     rows = [(e.bits_per_character, network, e.protocol, "")]
     missing = []
@@ -601,19 +662,19 @@ def _print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
             missing.append((name, baseline.protocol, baseline.reason))
         else:
             rows.append((baseline.bits_per_character, name, baseline.protocol, baseline.note))
-    print(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
+    _print(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
     for bits, name, protocol, note in sorted(rows):
-        print(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
+        _print(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
     for name, protocol, reason in missing:
-        print(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
+        _print(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
     better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
-    print()
+    _print()
     if better:
         *others, last = better
         names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
-        print(f"Counting wins here: {names} this part better than the network does.")
+        _print(f"Counting wins here: {names} this part better than the network does.")
     else:
-        print("The network predicts this part better than every baseline.")
+        _print("The network predicts this part better than every baseline.")
 
 
 # info
@@ -643,19 +704,19 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
     if checkpoint.position is not None:
         facts["position"] = checkpoint.position
     if arguments.json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        _print_json(facts)
         return 0
-    print(f"{path} ({path.stat().st_size:,} bytes)")
-    print(
+    _print(f"{path} ({path.stat().st_size:,} bytes)")
+    _print(
         f"{config.cell}, {config.hidden_size} hidden units, layers: {config.layers}, "
         f"{config.parameter_count:,} parameters, {config.dtype}"
     )
     kind = "bytes" if vocabulary.as_bytes else "characters"
-    print(f"{len(vocabulary)} {kind}: {_excerpt(ascii(''.join(vocabulary.characters)))}")
+    _print(f"{len(vocabulary)} {kind}: {_excerpt(ascii(''.join(vocabulary.characters)))}")
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
-                print(f"{title + ' ' + name:<28} {value}")
+                _print(f"{title + ' ' + name:<28} {value}")
     return 0
 
 
@@ -669,7 +730,7 @@ def add_demo_arguments(parser: Parser) -> None:
 
 
 def run_demo(arguments: argparse.Namespace, started: float) -> int:
-    folder = Path(arguments.out) if arguments.out is not None else _new_folder(Path("runs/demo"))
+    folder = _folder(arguments.out, _new_folder(Path("runs/demo")))
     given = DEMO_OPTIONS | {"minutes": arguments.minutes, "seed": arguments.seed}
     shown = [0.0]
 
@@ -679,7 +740,7 @@ def run_demo(arguments: argparse.Namespace, started: float) -> int:
             shown[0] = progress.done
             when = "before training" if progress.step == 0 else f"after {progress.step:,} steps"
             bar.console.print()
-            print(f"--- a sample {when}\n{(progress.sample or '').strip()}\n", flush=True)
+            _print(f"--- a sample {when}\n{(progress.sample or '').strip()}\n")
 
     with Interrupts() as interrupts:
         with _bar() as bar:
@@ -693,7 +754,7 @@ def run_demo(arguments: argparse.Namespace, started: float) -> int:
         evaluation = _evaluate(model, bar)
     _print_evaluation(evaluation, model)
     name = shlex.quote(str(folder))
-    print(
+    _print(
         f"""
 Next:
   charloom sample {name} --prompt "The " --temperature 0.7    more from this model

@@ -16,7 +16,7 @@ from charloom.corpora import Text, open_text
 from charloom.dataset import Dataset, Split, load_dataset
 from charloom.decoding import SamplingSettings
 from charloom.engines import open_engine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.model import ModelConfig
 from charloom.sampling import stream_text
 from charloom.scoring import (
@@ -221,14 +221,20 @@ def _held_out(dataset: Dataset) -> tuple[str, NDArray[np.unsignedinteger], int]:
 def model_path(run: str | os.PathLike[str]) -> Path:
     """The model's file, from a run's folder or from the file itself."""
     path = Path(run)
-    if path.is_dir():
+    try:
+        found, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise CharloomError(f"{shortened(str(run))} names no run or file ({error})") from None
+    if is_folder:
         if not (path / MODEL_FILE).is_file():
             raise CharloomError(
                 f"{path} holds no {MODEL_FILE}: give the folder of a run, or a checkpoint file"
             )
         return path / MODEL_FILE
-    if not path.exists():
-        raise CharloomError(f"{path}: there is no such run or file")
+    if not found:
+        raise CharloomError(
+            f"{path}: there is no such run or file; give the folder that charloom train wrote"
+        )
     return path
 
 

@@ -33,9 +33,9 @@ from threadpoolctl import threadpool_limits
 from charloom.batches import Batches
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.corpora import Text, open_text, text_from_string
-from charloom.dataset import Report, Split, load_dataset
+from charloom.dataset import OtherTextError, Report, Split, load_dataset
 from charloom.engines import open_engine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.language_model import MODEL_FILE, LanguageModel, model_path
 from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
 from charloom.optimizers import OPTIMIZERS
@@ -77,46 +77,70 @@ class RunFolder:
         """Makes the folder and takes its lock. A lock whose owner died counts for nothing: it is
         the system's, and ends with its process.
         """
-        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         try:
+            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            for path in self.path.glob(".*.tmp"):  # of a trainer that was killed while saving
+            for path in self._unfinished():
                 path.unlink()
         except Timeout:
             raise CharloomError(
                 f"another charloom is training in {self.path}: wait for it, or give another --out"
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            self._take_away()
+            reason = getattr(error, "strerror", None) or error
             raise CharloomError(
-                f"cannot write to the folder {self.path} ({error.strerror or error}): give "
-                "another --out"
+                f"cannot write to the folder {shortened(str(self.path))} ({reason}): give another "
+                "--out"
             ) from None
 
     def close(self) -> None:
-        """Gives the lock back; takes away the folder if it was made here and is still empty."""
+        """Gives the lock back. Where no run began, nothing that was made here is left."""
         if not self._lock.is_locked:
             return
-        self._lock.release()
-        if self._made and not any(path.name != LOCK_FILE for path in self.path.iterdir()):
+        if not any(path.exists() for path in self.files):
             with contextlib.suppress(OSError):
-                (self.path / LOCK_FILE).unlink(missing_ok=True)
-                for path in self._made:
-                    path.rmdir()
+                (self.path / LOCK_FILE).unlink()
+        self._lock.release()
+        self._take_away()
 
-    def refuse_if_used(self) -> None:
-        """Raises CharloomError where anything but an unstarted run's leavings is in the folder."""
-        for path in sorted(self.path.iterdir()):
-            if path.name == LOCK_FILE:
-                continue
-            if path in (self.model, self.resume, self.metrics, self.samples):
-                raise CharloomError(
-                    f"{self.path} already holds a run: add --resume to go on with it, or give "
-                    "another --out"
-                )
+    def _take_away(self) -> None:
+        """Removes what was made here and is empty."""
+        for path in self._made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+    def _unfinished(self) -> list[Path]:
+        """What a trainer leaves that is killed while saving."""
+        found = [self.path.glob(f".{name}.*.tmp") for name in (MODEL_FILE, RESUME_FILE)]
+        return [path for paths in found for path in paths if path.is_file()]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.model, self.resume, self.metrics, self.samples
+
+    def refuse_if_used(self, resume: bool) -> None:
+        """Raises CharloomError where the folder holds something else, or a run that is not to go
+        on."""
+        try:
+            found = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        except OSError as error:
             raise CharloomError(
-                f"{self.path} is not empty ({path.name} is in it): give a new folder with --out"
+                f"cannot look into {self.path} ({error.strerror or error}): give another --out"
+            ) from None
+        if any(path in self.files for path in found):
+            if resume:
+                return
+            raise CharloomError(
+                f"{self.path} already holds a run: add --resume to go on with it, or give "
+                "another --out"
             )
+        for path in found:
+            if path.name != LOCK_FILE and path not in self._unfinished():
+                raise CharloomError(
+                    f"{self.path} is not empty ({path.name} is in it): give a new folder with --out"
+                )
 
 
 class TrainingRun:
@@ -148,8 +172,10 @@ class TrainingRun:
         self._should_stop = should_stop
         self._started = time.monotonic() if started is None else started
         self._files = RunFolder(folder)
+        # What makes no sense is refused before anything is made or read.
+        self._files.refuse_if_used(resume)
         if not resume:
-            TrainingConfig.of(given)  # nonsense is refused before anything is made or read
+            TrainingConfig.of(given)
         self._files.open()
         try:
             self._prepare(open_source, given, resume, report)
@@ -168,25 +194,32 @@ class TrainingRun:
         earlier = load_checkpoint(files.resume) if resume and files.resume.exists() else None
         base: Checkpoint | None = None
         if earlier is not None:
-            self.config, position = _continued(earlier, given)
-            self.state = TrainingState(**position["state"], hidden=earlier.state)
+            stored, self.state, position = _left_off(files.resume, earlier)
+            self.config = _continued(stored, given)
         else:
-            if not resume:
-                files.refuse_if_used()
+            files.refuse_if_used(resume)  # again, now that nobody else can write to it
+            if files.model.exists():
+                raise CharloomError(
+                    f"{self.folder} holds a model but no {RESUME_FILE} to go on from: use --from "
+                    f"{self.folder} with another --out to train it further"
+                )
             self.config, position = TrainingConfig.of(given), {}
             self.state = TrainingState()
             if self.config.from_run is not None:
                 base = load_checkpoint(model_path(self.config.from_run))
                 self.config = _with_shape_of(base.config, self.config, given)
         known = earlier or base
-        self.dataset = load_dataset(
-            open_source(self.config),
-            Split.parse(self.config.split),
-            base=None if known is None else known.vocabulary,
-            sha256=None if earlier is None else earlier.text["sha256"],
-            folder=self.folder,
-            report=report,
-        )
+        try:
+            self.dataset = load_dataset(
+                open_source(self.config),
+                Split.parse(self.config.split),
+                base=None if known is None else known.vocabulary,
+                sha256=None if earlier is None else earlier.text["sha256"],
+                folder=self.folder,
+                report=report,
+            )
+        except OtherTextError as error:
+            raise CharloomError(f"{error}; give that text again, or another --out") from None
         self.batches = make_batches(self.config, self.dataset)
         config = model_config(self.config, len(self.dataset.vocabulary))
         _refuse_if_too_large(config, self.config, self.batches)
@@ -242,6 +275,8 @@ class TrainingRun:
                     file.readline()
                 file.truncate(file.tell())
             with self._files.samples.open("a+b") as file:
+                # Samples that somebody took away do not come back as zeros.
+                self._samples_bytes = min(self._samples_bytes, file.tell())
                 file.truncate(self._samples_bytes)
         except OSError as error:
             raise self._cannot_write(error) from None
@@ -267,6 +302,8 @@ class TrainingRun:
             self.engine, self.optimizer, self.dataset, self.config, self.state, self._elapsed
         )
         speed = _Speed()
+        if not self._files.resume.exists():
+            self._save_resume()  # before the first model, which could not be gone on from alone
         for progress in events:
             if progress.kind in ("report", "validation"):
                 self._record(progress, speed(progress))
@@ -405,13 +442,46 @@ def _append(path: Path, text: str) -> int:
     return len(data)
 
 
-def _continued(earlier: Checkpoint, given: dict[str, Any]) -> tuple[TrainingConfig, dict[str, Any]]:
-    """The configuration a run goes on with, and its position. Raises CharloomError, naming the
-    first difference, where the options given are not the run's."""
-    position = earlier.position
-    if position is None:
-        raise CharloomError("the run's resume.safetensors holds no position: it cannot go on")
-    stored = TrainingConfig(**earlier.training, **position["ends"])
+def _left_off(
+    path: Path, checkpoint: Checkpoint
+) -> tuple[TrainingConfig, TrainingState, dict[str, Any]]:
+    """What a resume file holds of a run: its configuration, its state, and its position as it is.
+
+    Raises CharloomError where they make no sense together: another version may have written it.
+    """
+    try:
+        position = checkpoint.position
+        if position is None or checkpoint.state is None:
+            raise ValueError("it holds no position")
+        config = TrainingConfig(**checkpoint.training, **position["ends"])
+        state = TrainingState(**position["state"], hidden=checkpoint.state)
+        rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
+        counts = (state.step, position["metrics_lines"], position["samples_bytes"])
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError("its counts are none")
+        if not isinstance(state.elapsed, float) or not isinstance(state.recent_loss, float):
+            raise ValueError("its sums are none")
+        if model_config(config, len(checkpoint.vocabulary)) != checkpoint.config:
+            raise ValueError("its options describe another model")
+        if checkpoint.state.shape != checkpoint.config.zero_state(rows).shape:
+            raise ValueError("its hidden state has another shape")
+        if rows not in (1, config.batch_size) and rows > config.batch_size:
+            raise ValueError("its hidden state has too many rows")
+        if set(checkpoint.optimizer) != set(OPTIMIZERS[config.optimizer].slot_names):
+            raise ValueError("its optimizer is another one")
+        if "sha256" not in checkpoint.text:
+            raise ValueError("it does not say what text it was trained on")
+    except (KeyError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise CharloomError(
+            f"{path} cannot be gone on from ({what}): start again with another --out"
+        ) from None
+    return config, state, position
+
+
+def _continued(stored: TrainingConfig, given: dict[str, Any]) -> TrainingConfig:
+    """The configuration a run goes on with. Raises CharloomError, naming the first difference,
+    where the options given are not the run's."""
     TrainingConfig.of({**asdict(stored), **given})  # refuses nonsense
     for name, value in given.items():
         before = getattr(stored, name)
@@ -427,7 +497,7 @@ def _continued(earlier: Checkpoint, given: dict[str, Any]) -> tuple[TrainingConf
                 f"{option_name(name)} {value} is less than the run's {before:g}: it can only be "
                 "raised"
             )
-    return replace(stored, **{k: v for k, v in given.items() if k in (*ENDS, *HOW)}), position
+    return replace(stored, **{k: v for k, v in given.items() if k in (*ENDS, *HOW)})
 
 
 def _with_shape_of(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from charloom.dataset import Ids
 from charloom.engines import Engine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.ngram import NGramModel, choose_context
 from charloom.vocabulary import Vocabulary
 
@@ -48,11 +48,12 @@ class Protocol:
         if name == "carried":
             return cls()
         kind, _, window = name.partition("-")
-        if kind == "cold" and window.isascii() and window.isdigit() and 0 < int(window) < 10**9:
+        number = window.isascii() and window.isdigit() and len(window) < 10
+        if kind == "cold" and number and int(window) > 0:
             return cls(int(window))
         raise CharloomError(
-            f"protocol {name!r} is not known: give carried, or cold-N like cold-256 (windows of N "
-            "characters)"
+            f"protocol {shortened(name)} is not known: give carried, or cold-N like cold-256 "
+            "(windows of N characters)"
         )
 
     def __str__(self) -> str:
@@ -243,7 +244,13 @@ def evaluate_ids(
     """Scores a part, (N,), without baselines. Raises CharloomError where it is empty."""
     if len(ids) == 0:
         raise CharloomError(f"{text} has no characters to evaluate")
-    scores = score_ids(engine, ids, before, protocol, report)
+    with np.errstate(all="ignore"):
+        scores = score_ids(engine, ids, before, protocol, report)
+    if not math.isfinite(scores.nats_per_character):
+        raise CharloomError(
+            "the model gives a character no probability, or its numbers overflow: train again with "
+            "a lower --learning-rate"
+        )
     return Evaluation(
         text=text,
         protocol=str(protocol),

@@ -17,7 +17,7 @@ import numpy as np
 from charloom.batches import Batches, SlidingWindows, Streams
 from charloom.dataset import Dataset, Split
 from charloom.engines import ENGINES, Engine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable, shortened
 from charloom.model import GATES, LARGEST_HIDDEN_SIZE, MOST_LAYERS, ModelConfig, State
 from charloom.optimizers import (
     OPTIMIZERS,
@@ -111,7 +111,7 @@ class TrainingConfig:
         for name in given:
             if name not in known:
                 raise CharloomError(
-                    f"there is no option {option_name(name)}; there are: "
+                    f"there is no option {printable(option_name(name))}; there are: "
                     + ", ".join(option_name(n) for n in sorted(known))
                 )
         preset = given.get("preset", "default")
@@ -152,12 +152,14 @@ def check_option(name: str, value: Any) -> None:
     if not any(right.get(kind, False) for kind in kinds):
         wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}
         names = [wanted.get(kind, "a word") for kind in sorted(kinds - {"None"})]
-        raise CharloomError(f"{spelled} is {value!r}: give {' or '.join(names)}")
+        raise CharloomError(f"{spelled} is {shortened(value)}: give {' or '.join(names)}")
     if "choices" in limits and value not in limits["choices"]:
-        raise CharloomError(f"{spelled} is {value!r}: choose from {', '.join(limits['choices'])}")
+        raise CharloomError(
+            f"{spelled} is {shortened(value)}: choose from {', '.join(limits['choices'])}"
+        )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         least, most = limits.get("least", limits.get("above")), limits.get("most")
-        fits = math.isfinite(value)
+        fits = isinstance(value, int) or math.isfinite(value)
         fits = fits and ("least" not in limits or value >= limits["least"])
         fits = fits and ("above" not in limits or value > limits["above"])
         fits = fits and ("below" not in limits or value < limits["below"])
@@ -165,7 +167,9 @@ def check_option(name: str, value: Any) -> None:
         if not fits:
             lower = f"above {least:,}" if "above" in limits else f"at least {least:,}"
             upper = f"below {limits['below']:,}" if "below" in limits else f"at most {most:,}"
-            raise CharloomError(f"{spelled} is {value!r}: give a number {lower} and {upper}")
+            raise CharloomError(
+                f"{spelled} is {shortened(value)}: give a number {lower} and {upper}"
+            )
 
 
 def make_optimizer(config: TrainingConfig) -> Optimizer:
@@ -251,10 +255,11 @@ class DivergedError(CharloomError):
     """The loss became NaN or infinite."""
 
     def __init__(self, step: int, config: TrainingConfig) -> None:
+        clip = f"a smaller --clip (it is {config.clip:g})" if config.clip else "with --clip 1"
         super().__init__(
             f"the loss became NaN or infinite at step {step}: train again with a lower "
-            f"--learning-rate (it is {config.learning_rate:g}) or a smaller --clip (it is "
-            f"{config.clip:g})"
+            f"--learning-rate (it is {config.learning_rate:g}) or {clip}; the last good checkpoint "
+            "is still there"
         )
 
 

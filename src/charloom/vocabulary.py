@@ -49,6 +49,8 @@ class Vocabulary:
         if len(set(self.characters)) != len(self.characters):
             raise CharloomError("a vocabulary holds a character twice")
         codes = code_points("".join(self.characters))
+        if ((codes >= 0xD800) & (codes < 0xE000)).any():
+            raise CharloomError("a vocabulary holds half of a surrogate pair, which no text has")
         if self.as_bytes and codes.max() > 255:
             raise CharloomError("a vocabulary of bytes holds a character above 255")
         # One look-up table from code points to ids; -1 stands for a character that is not known.

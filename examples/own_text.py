@@ -1,0 +1,14 @@
+"""Train on your own file in ten lines: python own_text.py book.txt (or the name of a corpus)."""
+
+import sys
+
+import charloom
+
+source = sys.argv[1] if len(sys.argv) > 1 else "python-docs"
+model = charloom.train(source, minutes=float(sys.argv[2]) if len(sys.argv) > 2 else 0.3)
+print(model.sample(length=400, temperature=0.7, seed=1))
+evaluation = model.evaluate()
+print(f"\n{evaluation.bits_per_character:.3f} bits per character on the part kept for testing;")
+for name, baseline in evaluation.baselines.items():
+    print(f"{baseline.bits_per_character:.3f} by {name}")
+model.save("own.safetensors")
