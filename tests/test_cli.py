@@ -1,10 +1,12 @@
 """The commands, run as a user runs them; errors have a file of their own, test_bad_input.py."""
 
+import contextlib
 import io
 import json
 import math
 import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,6 +195,25 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert "predictor" in out
     assert "charloom sample runs/demo-2" in out
     assert Path("runs/demo/model.safetensors").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_on_a_terminal_there_is_a_bar_and_it_ends() -> None:
+    import pty
+
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "charloom", "train", "tables.txt", "--out", "seen"]
+    with subprocess.Popen([*command, "--steps", "30", *SMALL], stdout=slave, stderr=slave) as done:
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux tells the end so
+            while data := os.read(master, 4096):
+                shown += data
+        os.close(master)
+    assert done.returncode == 0
+    assert b"training" in shown
+    assert b"characters/s" in shown
+    assert b"best validation" in shown
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

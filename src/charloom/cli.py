@@ -93,26 +93,29 @@ class StandardError(io.TextIOBase):
     Where it is closed, print would fall back on standard output.
     """
 
+    def __init__(self) -> None:
+        self._stream = sys.stderr
+
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(text)
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.flush()
+            self._stream.flush()
 
     def isatty(self) -> bool:
-        return sys.stderr is not None and sys.stderr.isatty()
+        return self._stream is not None and self._stream.isatty()
 
     def fileno(self) -> int:
-        if sys.stderr is None:
+        if self._stream is None:
             raise io.UnsupportedOperation("standard error is closed")
-        return sys.stderr.fileno()
+        return self._stream.fileno()
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return getattr(sys.stderr, "encoding", None) or "utf-8"
+        return getattr(self._stream, "encoding", None) or "utf-8"
 
 
 def _print(text: str = "") -> None:
@@ -373,6 +376,9 @@ def _bar() -> Any:
         console=console,
         transient=True,
         disable=not console.is_terminal,
+        # What is printed on the same terminal goes above the bar; elsewhere it is left alone.
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+        redirect_stderr=False,
     )
 
 

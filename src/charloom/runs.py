@@ -173,7 +173,7 @@ class TrainingRun:
         self._started = time.monotonic() if started is None else started
         self._files = RunFolder(folder)
         # What makes no sense is refused before anything is made or read.
-        self._files.refuse_if_used(resume)
+        self._files.refuse_if_used(resume=True)
         if not resume:
             TrainingConfig.of(given)
         self._files.open()
@@ -238,18 +238,14 @@ class TrainingRun:
         if earlier is not None:
             self.optimizer.slots.update(earlier.optimizer)
             self.optimizer.step_count = self.state.step
-        self.threads = (
-            self.config.threads
-            or position.get("threads")
-            or _threads_for(config, self.batches.rows)
-        )
+        self.threads = self.config.threads or _threads_for(config, self.batches.rows)
         self._elapsed_before = self.state.elapsed
         self._cut_to(position)
         self._saved_at = time.monotonic()
         if earlier is not None:
-            self._note_changes(earlier, position)
+            self._note_changes(position)
 
-    def _note_changes(self, earlier: Checkpoint, position: dict[str, Any]) -> None:
+    def _note_changes(self, position: dict[str, Any]) -> None:
         before = (position.get("engine"), position.get("threads"))
         if before != (self.engine.name, self.threads):
             self.notes.append(
@@ -263,6 +259,7 @@ class TrainingRun:
             except CharloomError as error:
                 self.notes.append(f"{error}; the best weights are looked for anew")
                 self.state.best_step = self.state.best_loss = None
+                self.state.validated_step = -1
 
     def _cut_to(self, position: dict[str, Any]) -> None:
         """Takes from the text files what was written after the checkpoint."""
@@ -453,7 +450,8 @@ def _left_off(
         position = checkpoint.position
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
-        config = TrainingConfig(**checkpoint.training, **position["ends"])
+        how = {name: position[name] for name in HOW}
+        config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
         counts = (state.step, position["metrics_lines"], position["samples_bytes"])
@@ -482,7 +480,7 @@ def _left_off(
 def _continued(stored: TrainingConfig, given: dict[str, Any]) -> TrainingConfig:
     """The configuration a run goes on with. Raises CharloomError, naming the first difference,
     where the options given are not the run's."""
-    TrainingConfig.of({**asdict(stored), **given})  # refuses nonsense
+    TrainingConfig.of(given)  # refuses nonsense
     for name, value in given.items():
         before = getattr(stored, name)
         if name in HOW or value == before:

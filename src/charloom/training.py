@@ -225,6 +225,9 @@ class TrainingState:
     smoothed_loss: float | None = None  # nats per character
     recent_loss: float = 0.0  # summed over the steps since the last report
     recent_steps: int = 0
+    reported_loss: float | None = None  # mean over the steps of the last report
+    learning_rate: float | None = None  # of the last step
+    gradient_norm: float | None = None  # of the last step, before clipping
     validated_step: int = -1  # the last validation's
     best_step: int | None = None
     best_loss: float | None = None  # nats per character
@@ -242,7 +245,7 @@ class Progress:
     done: float  # the part of the run that lies behind, 0 to 1
     loss: float | None  # mean over the steps since the last report, nats per character
     smoothed_loss: float
-    learning_rate: float
+    learning_rate: float | None
     gradient_norm: float | None
     characters: int  # predictions made by this process's updates
     elapsed: float
@@ -312,8 +315,6 @@ class _Trainer:
         started = time.monotonic() - state.elapsed
         self.elapsed = elapsed or (lambda: time.monotonic() - started)
         self.characters = 0
-        self.loss: float | None = None
-        self.gradient_norm: float | None = None
         if state.smoothed_loss is None:
             state.smoothed_loss = math.log(len(dataset.vocabulary))
         # The notebook smooths a single window; a batch of them is smoother already.
@@ -331,7 +332,7 @@ class _Trainer:
                 return
             self._step()
             if self._report_is_due():
-                self.loss = state.recent_loss / state.recent_steps
+                state.reported_loss = state.recent_loss / state.recent_steps
                 state.recent_loss, state.recent_steps = 0.0, 0
                 self.reported_at = self.elapsed()
                 yield self._progress("report")
@@ -360,11 +361,12 @@ class _Trainer:
             self.config.schedule, self.config.warmup, self._done()
         )
         try:
-            loss, self.gradient_norm, state.hidden = self.engine.train_step(
+            loss, state.gradient_norm, state.hidden = self.engine.train_step(
                 batch.inputs, batch.targets, hidden, optimizer
             )
         except NonFiniteGradientError:
             raise DivergedError(state.step + 1, self.config) from None
+        state.learning_rate = optimizer.learning_rate
         state.step += 1
         state.recent_loss += loss
         state.recent_steps += 1
@@ -399,6 +401,8 @@ class _Trainer:
 
     def _validate(self) -> Generator[Progress, None, None]:
         began = self.elapsed()
+        if not np.isfinite(self.engine.parameters.flat).all():
+            raise DivergedError(self.state.step, self.config)
         validation = None
         ids = self.dataset.validation[:VALIDATED_AT_ONCE]
         if len(ids):
@@ -443,10 +447,10 @@ class _Trainer:
             step=state.step,
             epoch=state.step / self.batches.steps_per_epoch,
             done=self._done(),
-            loss=self.loss,
+            loss=state.reported_loss,
             smoothed_loss=state.smoothed_loss,
-            learning_rate=self.optimizer.learning_rate,
-            gradient_norm=self.gradient_norm,
+            learning_rate=state.learning_rate,
+            gradient_norm=state.gradient_norm,
             characters=self.characters,
             elapsed=self.elapsed(),
         )
