@@ -1,6 +1,6 @@
 """A generator of names, one a line, trained on the names of Unicode's characters.
 
-python names.py [MINUTES]. Any file with a name a line does as well: give its path to charloom.train.
+python names.py [MINUTES]. Any file with a name a line does as well: give charloom.train its path.
 """
 
 import sys

@@ -1034,6 +1034,20 @@ def test_a_prompt_for_a_model_of_bytes_is_read_as_bytes(
     assert len(out) == len("schön 字".encode()) + 9
 
 
+def test_a_stop_text_for_a_model_of_bytes_is_read_as_bytes(
+    capfdbinary: pytest.CaptureFixture[bytes], text: str
+) -> None:
+    assert main(["train", text, "--bytes", "--out=run", *FEW]) == 0
+    common = ["sample", "run", "--length=5000", "--seed=1"]
+    capfdbinary.readouterr()
+    assert main(common) == 0
+    whole = capfdbinary.readouterr().out
+    end = whole.find("ö".encode())
+    assert end > 0, "the sample must hold what stops it"
+    assert main([*common, "--stop=ö"]) == 0
+    assert capfdbinary.readouterr().out == whole[:end]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "", "empty", "file", "folder-in-its-place"])
 def test_a_run_without_a_model_is_refused(capsys: Captured, name: str) -> None:
     Path("empty").mkdir()

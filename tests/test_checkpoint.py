@@ -9,6 +9,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator
@@ -114,6 +116,17 @@ def within(entry_name: str, /, **values: Any) -> Change:
 
     def change(metadata: dict[str, str], tensors: Tensors) -> None:
         metadata[entry_name] = json.dumps(json.loads(metadata[entry_name]) | values)
+
+    return change
+
+
+def within_state(**values: Any) -> Change:
+    """Puts values into the state that a resume file's position holds."""
+
+    def change(metadata: dict[str, str], tensors: Tensors) -> None:
+        position = json.loads(metadata["position"])
+        position["state"] |= values
+        metadata["position"] = json.dumps(position)
 
     return change
 
@@ -909,6 +922,15 @@ RESUMED: dict[str, Change] = {
     "state-with-more": within("position", state={"mood": 1}),
     "state-of-words": within("position", state={"step": "four"}),
     "step-negative": within("position", state={"step": -4}),
+    "a-step-of-words": within_state(step="four"),
+    "a-best-step-of-words": within_state(best_step="four"),
+    "a-best-loss-of-words": within_state(best_loss="low"),
+    "a-smoothed-loss-of-words": within_state(smoothed_loss="low"),
+    "recent-steps-of-none": within_state(recent_steps=None),
+    "recent-steps-negative": within_state(recent_steps=-1),
+    "threads-of-words": within("position", threads="all"),
+    "threads-beyond-counting": within("position", threads=10**30),
+    "no-learning-rate": within("training", learning_rate=None),
     "ends-of-words": within("position", ends={"steps": "many"}),
     "lines-of-words": within("position", metrics_lines="nine"),
     "samples-negative": within("position", samples_bytes=-1),
@@ -979,6 +1001,31 @@ def test_odd_entries_harm_no_command(
         assert "Traceback" not in err
         assert "\x1b" not in out + err, "what a file holds must not reach the terminal as it is"
     assert {*tmp_path.iterdir()} == {path, text}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+@pytest.mark.parametrize("origin", ["/dev/stdin", "/dev/fd/0", "a pipe"])
+def test_a_stranger_s_file_cannot_make_a_command_wait(
+    model_file: bytes, tmp_path: Path, origin: str
+) -> None:
+    """Where it says its training text was is looked for, but nothing is waited for there."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    place = str(pipe) if origin == "a pipe" else origin
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(changed(model_file, within("text", origin=place)))
+    text = tmp_path / "another.txt"
+    text.write_text(TEXT[:30], encoding="utf-8")
+    command = [sys.executable, "-m", "charloom", "evaluate", str(path), str(text), "--json"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as evaluating:
+        try:
+            assert evaluating.wait(timeout=5) == 0
+        finally:
+            evaluating.kill()
+        assert evaluating.stdout is not None
+        assert json.loads(evaluating.stdout.read())["baselines"]["xz"]["reason"]
 
 
 def test_weights_that_overflow_are_one_line_or_a_number(

@@ -27,7 +27,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -787,38 +787,39 @@ def test_more_minutes_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def ticks() -> Iterator[float]:
-        seconds = 0.0
-        while True:
-            seconds += 0.05
-            yield seconds
+    seconds = 0.0
 
-    clock = ticks()
-    watch = SimpleNamespace(monotonic=lambda: next(clock))
+    def clock() -> float:
+        nonlocal seconds
+        seconds += 0.05
+        return seconds
+
     for module in ("cli", "runs", "training"):
-        monkeypatch.setattr(f"charloom.{module}.time", watch)
-    folder, steps, elapsed = tmp_path / "run", [0], [0.0]
-    for minutes in ("0.1", "0.2", "0.4"):
-        options = SMALL if minutes == "0.1" else "--resume"
+        monkeypatch.setattr(f"charloom.{module}.time", SimpleNamespace(monotonic=clock))
+    folder, steps = tmp_path / "run", [0]
+    for minutes in (0.1, 0.2, 0.4):
+        seconds += 10_000  # between the commands
+        options = SMALL if minutes == 0.1 else "--resume"
         assert main(workshop.arguments(folder, f"{options} --minutes {minutes}")) == 0
-        last = metrics_of(folder)[-1]
-        steps.append(last["step"])
-        elapsed.append(last["timing"]["elapsed_seconds"])
-        assert float(minutes) * 30 < elapsed[-1] <= float(minutes) * 60 + 1
-    assert steps == sorted(set(steps))
+        lines = metrics_of(folder)
+        elapsed = [line["timing"]["elapsed_seconds"] for line in lines]
+        assert elapsed == sorted(elapsed)
+        assert 30 * minutes < elapsed[-1] < 60 * minutes + 1
+        assert lines[-1]["step"] > steps[-1]
+        steps.append(lines[-1]["step"])
     refusal(capsys, workshop.arguments(folder, "--resume --minutes 0.3"))
 
 
-@pytest.mark.parametrize("options", ["--threads 2", "--engine reference --threads 3"])
+@pytest.mark.parametrize("options", ["--threads 1", "--engine reference --threads 3"])
 def test_other_threads_are_only_noted(
     options: str, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
-    assert main(workshop.arguments(folder, f"{SMALL} --steps 3 --threads 1")) == 0
+    assert main(workshop.arguments(folder, f"{SMALL} --steps 3 --threads 2")) == 0
     arguments = workshop.arguments(folder, "--resume --steps 4")
     status, errors = command_line(capsys, arguments)
     assert status == 0
-    assert "threads: 1" in errors
+    assert "threads: 2" in errors  # the run's own
     assert "not repeat" not in errors
     arguments = workshop.arguments(folder, f"--resume --steps 6 {options}")
     status, errors = command_line(capsys, arguments)
@@ -826,7 +827,7 @@ def test_other_threads_are_only_noted(
     assert f"threads: {options[-1]}" in errors
     notes = [line for line in errors.splitlines() if "will not repeat to the byte" in line]
     assert len(notes) == 1
-    assert "reference on 1 threads" in notes[0]
+    assert "reference on 2 threads" in notes[0]
     assert metrics_of(folder)[-1]["step"] == 6
 
 

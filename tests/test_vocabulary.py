@@ -59,7 +59,7 @@ def test_known_characters_alone_can_be_taken() -> None:
 
 @pytest.mark.parametrize(("size", "dtype"), [(2, "u1"), (256, "u1"), (257, "u2"), (70_000, "u4")])
 def test_ids_take_the_smallest_type(size: int, dtype: str) -> None:
-    text = "".join(chr(0x20 + i + (0x800 if i > 0xD000 else 0)) for i in range(size))
+    text = "".join(chr(0x20 + i + (0x1000 if i > 0xD000 else 0)) for i in range(size))
     vocabulary = Vocabulary.of(text)
     assert vocabulary.id_type == np.dtype(dtype)
     assert vocabulary.decode(vocabulary.encode(text)) == text

@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import os
-import secrets
 import shlex
 import signal
 import sys
@@ -366,7 +365,9 @@ def _bar() -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(file=cast(IO[str], StandardError()), highlight=False, soft_wrap=True)
+    console = Console(
+        file=cast(IO[str], StandardError()), highlight=False, emoji=False, soft_wrap=True
+    )
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -540,6 +541,8 @@ def add_sample_arguments(parser: Parser) -> None:
 
 
 def run_sample(arguments: argparse.Namespace, started: float) -> int:
+    import secrets
+
     from charloom.language_model import load
 
     if arguments.count < 1:
@@ -547,9 +550,9 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
     with _threads(arguments.threads):
         model = load(arguments.run, engine=arguments.engine)
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        prompt = arguments.prompt
+        prompt, stop = arguments.prompt, arguments.stop
         if model.vocabulary.as_bytes:
-            prompt = os.fsencode(prompt).decode("latin-1")
+            prompt, *stop = (os.fsencode(text).decode("latin-1") for text in (prompt, *stop))
         _, skipped = model.vocabulary.encode_known(prompt)
         for index in range(arguments.count):
             stream = model.stream(
@@ -559,7 +562,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
                 top_k=arguments.top_k,
                 top_p=arguments.top_p,
                 min_p=arguments.min_p,
-                stop=arguments.stop,
+                stop=stop,
                 seed=seed,
                 index=index,
                 skip_unknown=arguments.skip_unknown,

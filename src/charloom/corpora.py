@@ -122,6 +122,26 @@ def text_name(source: str | Path) -> str:
     return source if isinstance(source, str) and source in CORPORA else _stem(Path(source))
 
 
+def can_be_read_again(origin: str) -> bool:
+    """Whether opening a recorded `origin` ends at once: a corpus on this machine, or no pipe.
+
+    A checkpoint may be a stranger's: what it names must not wait for standard input or a pipe, nor
+    start a download.
+    """
+    corpus = CORPORA.get(origin)
+    if isinstance(corpus, EmbeddedCorpus):
+        return True
+    if isinstance(corpus, DownloadedCorpus):
+        return _is_file(_given_copy(corpus) or _cached_copy(corpus))
+    if origin in ("", "-") or _OPEN_FILE.fullmatch(origin):
+        return False
+    try:
+        mode = Path(origin).stat().st_mode
+    except (OSError, ValueError):
+        return True  # and open_text says what is wrong
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
 def text_from_string(
     text: str, name: str = "text", *, normalize_newlines: bool = False, as_bytes: bool = False
 ) -> Text:

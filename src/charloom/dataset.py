@@ -188,11 +188,11 @@ def load_dataset(
     if found.characters == 0:
         raise CharloomError(f"the text {text.name!r} is empty: give one with something to learn")
     if found.characters == 1:
-        raise CharloomError(f"the text {text.name!r} has one character: nothing follows it")
+        raise CharloomError(f"the text {text.name!r} has one character: give a longer one")
     if len(found.distinct) == 1:
         raise CharloomError(
-            f"the text {text.name!r} has one distinct character ({found.distinct[0]!r}): there is "
-            "nothing to predict"
+            f"the text {text.name!r} has one distinct character ({found.distinct[0]!r}): give one "
+            "with something to predict"
         )
     if base is None:
         vocabulary = Vocabulary(found.distinct, text.as_bytes)

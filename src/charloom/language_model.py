@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.corpora import Text, open_text
+from charloom.corpora import Text, can_be_read_again, open_text
 from charloom.dataset import Dataset, Split, load_dataset
 from charloom.decoding import SamplingSettings
 from charloom.engines import open_engine
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, printable, shortened
 from charloom.model import ModelConfig
 from charloom.sampling import stream_text
 from charloom.scoring import (
@@ -73,6 +73,7 @@ class LanguageModel:
     ) -> Iterator[str]:
         """Yields text piece by piece, as it is drawn: what follows the prompt, without it.
 
+        For a model of bytes, prompt and stop texts are a character a byte, as what is yielded.
         length: characters to draw; None draws for ever. temperature: 0 is greedy. stop: texts that
         end the sample and are left out. index: which sample of that seed; each is its own.
         Raises CharloomError for settings that make no sense, UnknownCharacterError for a prompt
@@ -183,8 +184,10 @@ class LanguageModel:
         if not isinstance(sha256, str):
             return None, "the model does not say what text it was trained on"
         source: str | Path | Text = recorded.get("origin", "") if elsewhere is None else elsewhere
-        if source in ("", "-"):
-            return None, f"the training text {recorded.get('name', '')!r} was not kept in a file"
+        if elsewhere is None and not can_be_read_again(str(source)):
+            where = f" at {printable(str(source))}" if source not in ("", "-") else ""
+            name = shortened(recorded.get("name", ""))
+            return None, f"the training text {name} is not to be found{where}"
         try:
             if isinstance(source, Text):
                 text = source

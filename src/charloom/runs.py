@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -454,11 +455,18 @@ def _left_off(
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
-        counts = (state.step, position["metrics_lines"], position["samples_bytes"])
-        if not all(isinstance(count, int) and count >= 0 for count in counts):
+        counts = (state.recent_steps, position["metrics_lines"], position["samples_bytes"])
+        if not all(isinstance(count, int) and 0 <= count < 10**15 for count in counts):
             raise ValueError("its counts are none")
-        if not isinstance(state.elapsed, float) or not isinstance(state.recent_loss, float):
-            raise ValueError("its sums are none")
+        for f in fields(state):
+            value, kinds = getattr(state, f.name), str(f.type)
+            if f.name == "hidden" or (value is None and "None" in kinds):
+                continue
+            number = isinstance(value, int if "int" in kinds else (int, float))
+            if not number or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"its {f.name} is no number")
+        if state.step < 0 or config.learning_rate is None:
+            raise ValueError("its step or learning rate is none")
         if model_config(config, len(checkpoint.vocabulary)) != checkpoint.config:
             raise ValueError("its options describe another model")
         if checkpoint.state.shape != checkpoint.config.zero_state(rows).shape:
@@ -558,6 +566,8 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     if isinstance(text, Text):
         given["bytes"] = text.as_bytes
+    if isinstance(given.get("from_run"), os.PathLike):
+        given["from_run"] = os.fspath(given["from_run"])
 
     def open_source(config: TrainingConfig) -> Text:
         if isinstance(text, Text):

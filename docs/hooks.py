@@ -1,0 +1,44 @@
+"""What the site's generator cannot do by itself: formulas as MathML, and the command reference.
+
+Formulas are turned into MathML while the site is built, so that a page needs no script for them and
+asks no other server. The reference is what the commands' own --help prints.
+"""
+
+import contextlib
+import io
+import re
+
+from latex2mathml.converter import convert
+
+FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
+DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.S)
+INLINE = re.compile(r"(?<![\\$\w])\$(?!\s)([^$`]+?)(?<!\s)\$(?![\w$])")
+
+
+def on_page_markdown(markdown, page, **_):
+    if page.file.src_uri == "commands.md":
+        markdown = markdown.replace("<!-- the commands' own help -->", command_reference())
+    if page.file.src_uri != "math.md":
+        return markdown
+    parts = FENCE.split(markdown)
+    return "".join(part if part.startswith("```") else with_mathml(part) for part in parts)
+
+
+def with_mathml(text):
+    text = DISPLAY.sub(
+        lambda m: f"\n<div>{convert(' '.join(m[1].split()), display='block')}</div>\n", text
+    )
+    return INLINE.sub(lambda m: convert(" ".join(m[1].split())), text)
+
+
+def command_reference():
+    from charloom.cli import COMMANDS, main
+
+    pages = []
+    for name, command in COMMANDS.items():
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            main([name, "--help"])
+        summary = command.summary[0].upper() + command.summary[1:]
+        pages.append(f"## {name}\n\n{summary}.\n\n```text\n{printed.getvalue().rstrip()}\n```\n")
+    return "\n".join(pages)
