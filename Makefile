@@ -1,9 +1,19 @@
-# What continuous integration checks besides the tests. PYTHON is an environment with '.[check]'.
+# What continuous integration checks besides the tests. PYTHON is an environment with the extras
+# check, notebook and docs.
 PYTHON ?= .venv/bin/python
+export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check
-check:
+.PHONY: check docs notebook
+check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest tests/test_architecture.py tests/test_docs.py
+	$(PYTHON) -m pytest tests/test_architecture.py tests/test_docs.py tests/test_examples.py
+
+# The site, into the folder site/.
+docs:
+	$(PYTHON) -m mkdocs build --strict --quiet
+
+# Runs the notebook from a clean kernel and stores it with its outputs.
+notebook:
+	cd examples && $(abspath $(PYTHON)) -m jupyter execute --inplace from_scratch.ipynb

@@ -1019,7 +1019,11 @@ def test_a_second_trainer_is_refused(
 
 
 @posix_only
-@pytest.mark.parametrize("content", [b"", b"\xff\x00 garbage \n" * 99, f"{os.getpid()}\n".encode()])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\x00 garbage \n" * 99, f"{os.getpid()}\n".encode()],
+    ids=["empty", "garbage", "living process"],
+)
 def test_a_lock_that_was_left_behind_is_no_lock(
     content: bytes, killed: Path, workshop: Workshop
 ) -> None:
