@@ -77,7 +77,7 @@ def test_scratch_imports_nothing_of_the_package() -> None:
 
 
 def test_the_order_is_the_one_in_the_documentation() -> None:
-    page = PACKAGE.parents[1] / "docs" / "architecture.md"
+    page = Path(__file__).parents[1] / "docs" / "architecture.md"
     text = page.read_text(encoding="utf-8")
     block = text[text.index("```text") : text.index("```", text.index("```text") + 3)]
     listed = [line.split()[0] for line in block.splitlines() if ".py" in line.split("  ")[0]]

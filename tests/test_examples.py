@@ -35,7 +35,10 @@ def test_training_on_your_own_text(tmp_path: Path) -> None:
 
 def test_names(tmp_path: Path) -> None:
     out = run(tmp_path, "names.py", "0.05")
-    assert len(out.split("\n\n")[0].splitlines()) == 20
+    names, said, more = out.partition("\nBeginning with GREEK:\n")
+    assert said
+    assert names.count("\n") == 20
+    assert more.count("GREEK ") == 5
 
 
 def test_comparing_cells(tmp_path: Path) -> None:
