@@ -15,20 +15,32 @@ DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.S)
 INLINE = re.compile(r"(?<![\\$\w])\$(?!\s)([^$`]+?)(?<!\s)\$(?![\w$])")
 
 
+formulas: list[str] = []  # of the page that is being built
+
+
 def on_page_markdown(markdown, page, **_):
+    formulas.clear()
     if page.file.src_uri == "commands.md":
         markdown = markdown.replace("<!-- the commands' own help -->", command_reference())
     if page.file.src_uri != "math.md":
         return markdown
     parts = FENCE.split(markdown)
-    return "".join(part if part.startswith("```") else with_mathml(part) for part in parts)
+    return "".join(part if part.startswith("```") else set_aside(part) for part in parts)
 
 
-def with_mathml(text):
-    text = DISPLAY.sub(
-        lambda m: f"\n<div>{convert(' '.join(m[1].split()), display='block')}</div>\n", text
-    )
-    return INLINE.sub(lambda m: convert(" ".join(m[1].split())), text)
+def on_page_content(html, **_):
+    # Markdown would take a line that begins with a formula for a block of HTML, so the formulas
+    # come back when it is done.
+    return re.sub(r"FORMULA(\d+)X", lambda m: formulas[int(m[1])], html)
+
+
+def set_aside(text):
+    def keep(source, display):
+        formulas.append(convert(" ".join(source.split()), display=display))
+        return f"FORMULA{len(formulas) - 1}X"
+
+    text = DISPLAY.sub(lambda m: keep(m[1], "block"), text)
+    return INLINE.sub(lambda m: keep(m[1], "inline"), text)
 
 
 def command_reference():

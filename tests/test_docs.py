@@ -1,5 +1,6 @@
 """What README.md and docs/ show is true: their Python runs, their commands exist."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -83,20 +84,38 @@ def test_links_inside_the_project_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def look_up(name: str) -> object:
+    """What `module.attribute` names in the package; `reference` is an engine's module."""
+    module, *attributes = name.split(".")
+    package = "charloom.engines." if module == "reference" else "charloom."
+    found: object = importlib.import_module(package + module)
+    for attribute in attributes:
+        found = getattr(found, attribute)
+    return found
+
+
 def test_every_function_named_beside_an_equation_is_in_the_code() -> None:
     """In docs/math.md, every sentence that begins with `Code:` names functions that exist."""
-    import importlib
-
     text = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
     sentences = re.findall(r"Code:((?:\s|`[\w.]+`|, |and|through)+)", text)
     names = [name for sentence in sentences for name in re.findall(r"`([\w.]+)`", sentence)]
     assert {"reference.lstm_backward", "optimizers.Adam", "scratch.softmax"} <= set(names)
     for name in names:
-        module, *attributes = name.split(".")
-        package = "charloom.engines." if module == "reference" else "charloom."
-        found = importlib.import_module(package + module)
-        for attribute in attributes:
-            found = getattr(found, attribute)
+        look_up(name)
     reference = importlib.import_module("charloom.engines.reference")
     written = {n for n in dir(reference) if n.endswith(("_forward", "_backward")) and n[0] != "_"}
     assert written <= {name.split(".", 1)[1] for name in names}, "a pass without its equations"
+
+
+def test_every_name_in_the_table_from_the_notebook_exists() -> None:
+    text = (ROOT / "docs" / "from-the-notebook.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[2:5] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == 15
+    for in_scratch, in_package, held_by in rows:
+        for name in re.findall(r"`(\w+\.[\w.]+)`", in_scratch + in_package):
+            look_up(name)
+        tests = re.findall(r"`(test_\w+)\.(test_\w+)`", held_by)
+        assert tests
+        for file, test in tests:
+            source = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+            assert f"\ndef {test}(" in source, f"{file} has no {test}"
