@@ -225,13 +225,19 @@ def dropout_mask(
         key = _mix(key + np.uint64(step) * golden)
         key = _mix(key + np.uint64(layer) * golden)
         keys = _mix(key + np.arange(rows, dtype=np.uint64) * golden)  # (B,)
-        counters = np.arange(steps * size, dtype=np.uint64).reshape(steps, 1, size)
-        bits = _mix(keys[None, :, None] + (counters + np.uint64(1)) * golden)  # (T, B, H)
-    uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.where(uniform < rate, 0.0, 1 / (1 - rate)).astype(dtype)
+        counters = np.arange(1, steps * size + 1, dtype=np.uint64).reshape(steps, 1, size)
+        bits = _mix(keys[None, :, None] + counters * golden)  # (T, B, H)
+    # The uppermost 53 bits, as a number from 0 to 1, are below the rate.
+    bits >>= np.uint64(11)
+    kept = bits >= np.uint64(math.ceil(rate * 2.0**53))
+    return np.asarray(kept * np.dtype(dtype).type(1 / (1 - rate)))
 
 
 def _mix(z: Any) -> Any:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    """SplitMix64's finalizer on uint64, in place where z is an array."""
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return z

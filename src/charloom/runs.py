@@ -279,11 +279,6 @@ class TrainingRun:
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    @property
-    def finished(self) -> bool:
-        """Whether the end was reached, now or before."""
-        return not self.interrupted
-
     def __iter__(self) -> Iterator[Progress]:
         try:
             # The limit ends with the run: it belongs to the process, not to charloom.
@@ -361,14 +356,14 @@ class TrainingRun:
 
     def _save_best(self, progress: Progress) -> None:
         validation = progress.validation
-        self.best = self._checkpoint(
+        best = self._checkpoint(
             {
                 "step": progress.step,
                 "epoch": progress.epoch,
                 "validation": None if validation is None else asdict(validation),
             }
         )
-        self._save(self._files.model, self.best)
+        self._save(self._files.model, best)
 
     def _save_resume(self) -> None:
         if not np.isfinite(self.engine.parameters.flat).all():
@@ -402,7 +397,7 @@ class TrainingRun:
 
     def _sync(self, path: Path) -> None:
         try:
-            with path.open("rb") as file:
+            with path.open("ab") as file:
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._cannot_write(error) from None
