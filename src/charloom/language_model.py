@@ -122,7 +122,9 @@ class LanguageModel:
         Raises CharloomError where there is nothing to evaluate or the run's part is not to be had.
         """
         parsed = Protocol.parse(protocol)
-        dataset, missing = self._training_dataset(training_text)
+        dataset, missing = None, ""
+        if text is None or with_baselines:
+            dataset, missing = self._training_dataset(training_text)
         skipped = 0
         chosen_on = None if dataset is None else dataset.validation
         if text is None:
