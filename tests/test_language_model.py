@@ -103,6 +103,13 @@ def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
     assert model.evaluate(with_baselines=False).baselines == {}
 
 
+def test_without_baselines_a_given_text_needs_no_training_text(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charloom.language_model.load_dataset", None)  # calling it would fail
+    assert model.evaluate("3 times 4 is 12", with_baselines=False).characters == 15
+
+
 def test_without_a_test_part_the_validation_part_is_evaluated(tmp_path: Path) -> None:
     model = charloom.train(TEXT, **OPTIONS, split="90/10/0", out=tmp_path / "run")
     e = model.evaluate()
