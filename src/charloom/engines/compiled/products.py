@@ -1,0 +1,303 @@
+"""Matrix products inside Numba kernels, made for the thin matrices of a recurrent network.
+
+A library's product packs its operands afresh in every call, which a time loop cannot afford. Here
+the weights are packed once for a whole window: in panels two vectors wide, each panel's rows one
+after the other in memory. What runs innermost keeps a block of up to twelve rows and two vectors of
+the result in registers (fewer rows, more vectors: about 24 sums at once, so that the latency of one
+is hidden by the others) and adds one outer product for each k.
+
+Every entry of a result is summed in the order of k, whatever the shapes: an entry's bytes depend on
+nothing but its row and its column.
+
+M: rows of a result; N: its columns, rounded up to whole vectors; K: length of the sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, register_jitable
+
+from charloom.engines.compiled.vectors import (
+    INT32,
+    INT64,
+    VECTOR_REGISTERS,
+    float_type,
+    lanes,
+    pointer,
+    transpose,
+    vector_type,
+    width,
+)
+
+# The largest blocks: rows, and for up to so many rows how many vectors wide.
+MOST_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
+_WIDTHS = ((3, 8), (6, 4), (12, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
+_AS_WRITTEN = {1: (8, 7, 6, 5, 4, 3, 2, 1)}  # other row counts take powers of two
+
+
+def _widths(rows: int) -> tuple[int, ...]:
+    """The block widths, in vectors, that there are for a number of rows; the widest first."""
+    most = next(width for largest, width in _WIDTHS if rows <= largest)
+    return tuple(n for n in _AS_WRITTEN.get(rows, (8, 4, 2, 1)) if n <= most)
+
+
+@register_jitable
+def block_vectors(rows):  # type: ignore[no-untyped-def]
+    """How many vectors wide a block is where a product has so many rows."""
+    for largest, vectors in _WIDTHS:
+        if rows <= largest:
+            return vectors
+    return 2
+
+
+def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns: bool) -> Any:
+    """LLVM's function for one block: c (rows × vectors) = or += Σ_k a(·, k) b(k, ·).
+
+    a(i, k) stands at a[i·lda + k], or with `by_columns` at a[i + k·lda]. A row of b is read from
+    two vectors in each of several panels, `panel` numbers apart; its next row is ldb further.
+    """
+    name = f"charloom_block_{dtype}_{rows}_{vectors}_{'columns' if by_columns else 'rows'}"
+    if name in module.globals:
+        return module.globals[name]
+    number, vector, count = float_type(dtype), vector_type(dtype), lanes(dtype)
+    address = number.as_pointer()
+    function = ir.Function(
+        module,
+        ir.FunctionType(
+            ir.VoidType(), [address, INT64, address, INT64, address, INT64, INT64, INT64, INT64]
+        ),
+        name,
+    )
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    c, ldc, a, lda, b, panel, ldb, length, add = function.args
+    entry, loop, end = (function.append_basic_block(n) for n in ("entry", "loop", "end"))
+    builder = ir.IRBuilder(entry)
+    fma = cgutils.get_or_insert_function(
+        module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{count}f{dtype.bitwidth}"
+    )
+
+    def vector_at(base: Any, offset: Any) -> Any:
+        return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+    def load(base: Any, offset: Any) -> Any:
+        value = builder.load(vector_at(base, offset))
+        value.align = dtype.bitwidth // 8
+        return value
+
+    def times(value: Any, factor: int) -> Any:
+        return builder.mul(value, INT64(factor)) if factor else INT64(0)
+
+    grid = [(i, v) for i in range(rows) for v in range(vectors)]
+    in_c = {(i, v): builder.add(times(ldc, i), INT64(v * count)) for i, v in grid}
+    in_b = [builder.add(times(panel, v // 2), INT64(v % 2 * count)) for v in range(vectors)]
+    in_a = [INT64(i) if by_columns else times(lda, i) for i in range(rows)]
+    zero = ir.Constant(vector, [0.0] * count)
+    with builder.if_else(builder.icmp_signed("!=", add, INT64(0))) as (adding, anew):
+        with adding:
+            old = {cell: load(c, in_c[cell]) for cell in grid}
+            from_adding = builder.block
+        with anew:
+            from_anew = builder.block
+    start = {}
+    for cell in grid:
+        start[cell] = builder.phi(vector)
+        start[cell].add_incoming(old[cell], from_adding)
+        start[cell].add_incoming(zero, from_anew)
+    before = builder.block
+    builder.cbranch(builder.icmp_signed(">", length, INT64(0)), loop, end)
+
+    builder.position_at_end(loop)
+    left, a_k, b_k = builder.phi(INT64), builder.phi(address), builder.phi(address)
+    sums = {cell: builder.phi(vector) for cell in grid}
+    b_row = [load(b_k, offset) for offset in in_b]
+    lanes_0 = ir.Constant(ir.VectorType(INT32, count), [0] * count)
+    undefined = ir.Constant(vector, ir.Undefined)
+    added = {}
+    for i in range(rows):
+        value = builder.load(builder.gep(a_k, [in_a[i]]))
+        value = builder.insert_element(undefined, value, INT32(0))
+        value = builder.shuffle_vector(value, undefined, lanes_0)
+        for v in range(vectors):
+            added[i, v] = builder.call(fma, [value, b_row[v], sums[i, v]])
+    next_a = builder.gep(a_k, [lda if by_columns else INT64(1)])
+    next_b = builder.gep(b_k, [ldb])
+    still = builder.sub(left, INT64(1))
+    for phi, first, following in (
+        (left, length, still),
+        (a_k, a, next_a),
+        (b_k, b, next_b),
+        *((sums[cell], start[cell], added[cell]) for cell in grid),
+    ):
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed(">", still, INT64(0)), loop, end)
+
+    builder.position_at_end(end)
+    results = {}
+    for cell in grid:
+        results[cell] = builder.phi(vector)
+        results[cell].add_incoming(start[cell], before)
+        results[cell].add_incoming(added[cell], loop)
+    for cell in grid:
+        written = builder.store(results[cell], vector_at(c, in_c[cell]))
+        written.align = dtype.bitwidth // 8
+    builder.ret_void()
+    return function
+
+
+def _blocks(by_columns: bool) -> Any:
+    """The intrinsic that computes one block, of any number of rows up to MOST_ROWS, as wide as it
+    may be with at most so many vectors; it returns how many vectors that were."""
+
+    @intrinsic
+    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors):  # type: ignore[no-untyped-def]
+        dtype = c.dtype
+        widths = [(r, n) for r in range(1, MOST_ROWS + 1) for n in _widths(r)]
+
+        def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors = args
+            result = cgutils.alloca_once(builder, INT64)
+            operands = [
+                pointer(context, builder, sig.args[0], c, c0),
+                ldc,
+                pointer(context, builder, sig.args[3], a, a0),
+                lda,
+                pointer(context, builder, sig.args[6], b, b0),
+                panel,
+                ldb,
+                length,
+                add,
+            ]
+            done = builder.append_basic_block("block.done")
+            switch = builder.switch(builder.add(builder.mul(rows, INT64(16)), vectors), done)
+            most = {r: _widths(r)[0] for r, _ in widths}
+            for r in range(1, MOST_ROWS + 1):
+                cases = {}
+                for n in _widths(r):
+                    cases[n] = builder.append_basic_block(f"block.{r}.{n}")
+                    with builder.goto_block(cases[n]):
+                        function = _block_function(builder.module, dtype, r, n, by_columns)
+                        builder.call(function, operands)
+                        builder.store(INT64(n), result)
+                        builder.branch(done)
+                for available in range(1, most[r] + 1):
+                    fitting = next(n for n in _widths(r) if n <= available)
+                    switch.add_case(INT64(16 * r + available), cases[fitting])
+            builder.position_at_end(done)
+            return builder.load(result)
+
+        numbers = [types.intp] * 7
+        return types.intp(
+            c, types.intp, types.intp, a, types.intp, types.intp, b, *numbers
+        ), emit
+
+    return block
+
+
+_block_by_rows = _blocks(by_columns=False)
+_block_by_columns = _blocks(by_columns=True)
+
+
+@register_jitable
+def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
+    """c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
+
+    All are flat arrays with an offset and a stride between rows; n counts vectors. b's panels, two
+    vectors wide, are `panel` numbers apart: for a packed b, see `pack`; for one in rows, panel is
+    two vectors.
+    """
+    lanes_ = width(c)
+    if m < 1:
+        return
+    count = (m + MOST_ROWS - 1) // MOST_ROWS
+    widest = block_vectors((m + count - 1) // count)
+    column = 0
+    while column < n:
+        vectors = min(widest, n - column)
+        row = 0
+        done = vectors
+        for block in range(count):
+            rows = (m - row + count - block - 1) // (count - block)
+            done = _block_by_rows(
+                c, c0 + row * ldc + column * lanes_, ldc,
+                a, a0 + row * lda, lda,
+                b, b0 + column // 2 * panel, panel, ldb,
+                k, add, rows, vectors,
+            )  # fmt: skip
+            row += rows
+        column += done
+
+
+@register_jitable
+def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k):  # type: ignore[no-untyped-def]
+    """c (M, N) += aᵀ b for a (K, M) and b (K, N): the sum over k of the rows' outer products.
+
+    The sums are taken in pieces, short enough for the cache to hold what a piece reads.
+    """
+    lanes_ = width(c)
+    if m < 1:
+        return
+    count = (m + MOST_ROWS - 1) // MOST_ROWS
+    widest = block_vectors((m + count - 1) // count)
+    for piece in range(0, k, OUTER_PIECE):
+        length = min(OUTER_PIECE, k - piece)
+        column = 0
+        while column < n:
+            vectors = min(widest, n - column)
+            row = 0
+            done = vectors
+            for block in range(count):
+                rows = (m - row + count - block - 1) // (count - block)
+                done = _block_by_columns(
+                    c, c0 + row * ldc + column * lanes_, ldc,
+                    a, a0 + piece * lda + row, lda,
+                    b, b0 + piece * ldb + column * lanes_, 2 * lanes_, ldb,
+                    length, 1, rows, vectors,
+                )  # fmt: skip
+                row += rows
+            column += done
+
+
+OUTER_PIECE = 128
+
+
+@register_jitable
+def pack(packed, p0, panel, rows, source, s0, k_stride, n_stride, k, n, first, last):  # type: ignore[no-untyped-def]
+    """Packs source(k, n) = source[s0 + k·k_stride + n·n_stride], (K, N), one of whose strides is 1,
+    into panels: those from `first` to before `last`.
+
+    Panels are `panel` numbers apart; in each, `rows` rows of two vectors are written, with zeros
+    where the source has nothing.
+    """
+    lanes_ = width(packed)
+    across = 2 * lanes_
+    for index in range(first, last):
+        n0 = index * across
+        to = p0 + index * panel
+        columns = min(across, n - n0)
+        if n_stride == 1:
+            for row in range(k):
+                at = s0 + row * k_stride + n0
+                for column in range(columns):
+                    packed[to + row * across + column] = source[at + column]
+        else:
+            # Squares are transposed in registers; what is left at the edges, number by number.
+            squares_k, squares_n = k // lanes_ * lanes_, columns // lanes_ * lanes_
+            for column in range(0, squares_n, lanes_):
+                for row in range(0, squares_k, lanes_):
+                    transpose(
+                        packed, to + row * across + column, across,
+                        source, s0 + row + (n0 + column) * n_stride, n_stride,
+                    )  # fmt: skip
+            for column in range(columns):
+                at = s0 + (n0 + column) * n_stride
+                for row in range(squares_k if column < squares_n else 0, k):
+                    packed[to + row * across + column] = source[at + row]
+        for row in range(rows):
+            for column in range(columns if row < k else 0, across):
+                packed[to + row * across + column] = 0
