@@ -219,18 +219,34 @@ def dropout_mask(
     Steele et al. 2014), so that every engine draws the same mask, in any order.
     """
     steps, rows, size = shape
-    golden = np.uint64(0x9E3779B97F4A7C15)
+    golden = np.uint64(GOLDEN)
+    (_, key, least), kept = dropout_key(seed, step, rate)
     with np.errstate(over="ignore"):
-        key = _mix(np.uint64(seed) + golden)
-        key = _mix(key + np.uint64(step) * golden)
         key = _mix(key + np.uint64(layer) * golden)
         keys = _mix(key + np.arange(rows, dtype=np.uint64) * golden)  # (B,)
         counters = np.arange(1, steps * size + 1, dtype=np.uint64).reshape(steps, 1, size)
         bits = _mix(keys[None, :, None] + counters * golden)  # (T, B, H)
     # The uppermost 53 bits, as a number from 0 to 1, are below the rate.
     bits >>= np.uint64(11)
-    kept = bits >= np.uint64(math.ceil(rate * 2.0**53))
-    return np.asarray(kept * np.dtype(dtype).type(1 / (1 - rate)))
+    return np.asarray((bits >= least) * np.dtype(dtype).type(kept))
+
+
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+def dropout_key(
+    seed: int, step: int | None, rate: float
+) -> tuple[NDArray[np.uint64], float]:
+    """What a step's masks start from: whether there are any (1 or 0), the key of seed and step, the
+    least 53-bit number that is kept; and what an entry that is kept is multiplied by."""
+    if step is None or rate == 0:
+        return np.zeros(3, dtype=np.uint64), 1.0
+    golden = np.uint64(GOLDEN)
+    with np.errstate(over="ignore"):
+        key = _mix(np.uint64(seed) + golden)
+        key = _mix(key + np.uint64(step) * golden)
+    least = np.uint64(math.ceil(rate * 2.0**53))
+    return np.array([1, key, least], dtype=np.uint64), 1 / (1 - rate)
 
 
 def _mix(z: Any) -> Any:

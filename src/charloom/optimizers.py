@@ -50,8 +50,6 @@ class Optimizer(ABC):
 
     def prepare(self, parameters: Float) -> None:
         """Makes the slots for parameters like these, (P,), if they are not there yet."""
-        if self._scratch is None or self._scratch[0].shape != parameters.shape:
-            self._scratch = np.empty_like(parameters), np.empty_like(parameters)
         for name in self.slot_names:
             if name not in self.slots:
                 self.slots[name] = np.zeros_like(parameters)
@@ -63,8 +61,9 @@ class Optimizer(ABC):
         """
         norm = clip_by_global_norm(gradients, self.clip)
         self.prepare(parameters)
+        if self._scratch is None or self._scratch[0].shape != parameters.shape:
+            self._scratch = np.empty_like(parameters), np.empty_like(parameters)
         self.step_count += 1
-        assert self._scratch is not None
         self._step(parameters, gradients, *self._scratch)
         return norm
 

@@ -16,7 +16,7 @@ from charloom.errors import CharloomError
 from charloom.model import Float, ModelConfig, Parameters, State
 from charloom.optimizers import Optimizer
 
-ENGINES = ("auto", "reference")
+ENGINES = ("auto", "compiled", "reference")
 
 Ids = NDArray[np.intp]
 

@@ -7,12 +7,11 @@ the flat array w; the other arguments are where. The derivations stand in the re
 
 from __future__ import annotations
 
-from numba.extending import register_jitable
-
+from charloom.engines.compiled.compiling import subroutine
 from charloom.engines.compiled.vectors import fma, load, sigmoid, store, tanh, width
 
 
-@register_jitable
+@subroutine(inline=True)
 def rnn_forward(w, gates, gst, h, hst, rows, vectors):  # type: ignore[no-untyped-def]
     """h = tanh(a)."""
     lanes = width(w)
@@ -21,7 +20,7 @@ def rnn_forward(w, gates, gst, h, hst, rows, vectors):  # type: ignore[no-untype
             store(w, h + row * hst + unit, tanh(load(w, gates + row * gst + unit)))
 
 
-@register_jitable
+@subroutine(inline=True)
 def rnn_backward(w, dh, h, hst, gates, gst, db, rows, vectors):  # type: ignore[no-untyped-def]
     """da = (1 − h²) ⊙ dh, in place of a; db += da."""
     lanes = width(w)
@@ -35,7 +34,7 @@ def rnn_backward(w, dh, h, hst, gates, gst, db, rows, vectors):  # type: ignore[
         store(w, db + unit, total)
 
 
-@register_jitable
+@subroutine(inline=True)
 def lstm_forward(w, gates, gst, size, c, c_next, tanh_c, h, hst, rows, vectors):  # type: ignore[no-untyped-def]
     """i, f, g, o in place of their sums; c' = f ⊙ c + i ⊙ g;  h = o ⊙ tanh(c')."""
     lanes = width(w)
@@ -58,7 +57,7 @@ def lstm_forward(w, gates, gst, size, c, c_next, tanh_c, h, hst, rows, vectors):
             store(w, h + at, o * t)
 
 
-@register_jitable
+@subroutine(inline=True)
 def lstm_backward(w, dh, dc, c, tanh_c, hst, gates, gst, size, db, rows, vectors):  # type: ignore[no-untyped-def]
     """The gates' gradients in their place; dc becomes that of the cell state before; db += da."""
     lanes = width(w)
@@ -96,7 +95,7 @@ def lstm_backward(w, dh, dc, c, tanh_c, hst, gates, gst, size, db, rows, vectors
         store(w, db + 3 * size + unit, total_o)
 
 
-@register_jitable
+@subroutine(inline=True)
 def gru_forward(w, gates, gst, size, q, h_before, h, hst, rows, vectors):  # type: ignore[no-untyped-def]
     """r, z, n in place of their sums, that of n without q;  h = n + z ⊙ (h_before − n)."""
     lanes = width(w)
@@ -113,7 +112,7 @@ def gru_forward(w, gates, gst, size, q, h_before, h, hst, rows, vectors):  # typ
             store(w, h + here, fma(z, load(w, h_before + here) - n, n))
 
 
-@register_jitable
+@subroutine(inline=True)
 def gru_backward(w, dh, q, h_before, dh_before, hst, gates, gst, size, db, db_q, rows, vectors):  # type: ignore[no-untyped-def]
     """The gates' gradients in their place, dq in q's; dh_before += dh ⊙ z; db += dx, db_q += dq."""
     lanes = width(w)

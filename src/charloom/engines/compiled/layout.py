@@ -1,9 +1,7 @@
-"""Where everything lies: the sizes of a model, and offsets into the kernels' flat arrays.
-
-The same functions serve the kernels and the Python code that makes the arrays.
+"""Where everything lies: the sizes of a model and its windows, and offsets in the flat arrays.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates; T: time steps; R: rows of a
-thread's part of a batch; N: positions, T·R of them. All numbers below count array entries.
+thread's part of a batch, the most that one gets. All numbers count array entries.
 
 Rows are padded with zeros to whole vectors, and the strides between them to an odd number of cache
 lines: with even strides the rows of a matrix compete for few places in the cache.
@@ -14,7 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import register_jitable
+from numpy.typing import NDArray
 
 from charloom.engines.compiled.vectors import VECTOR_BYTES, lanes
 from charloom.model import ModelConfig
@@ -25,267 +23,164 @@ CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 DECODED_AT_ONCE = 128  # positions whose logits are held at a time
 
 
-class Sizes(NamedTuple):
-    """A model's sizes; `size` and `classes` are H and V in whole vectors, the strides lie between
-    rows of states (H), gates (G·H) and logits (V)."""
+class Plan(NamedTuple):
+    """What a kernel needs to know. What belongs to a layer stands for the first one; each next
+    layer's lies flat_layer, packed_layer, work_layer or gradients_layer further on."""
 
     cell: int
     layers: int
-    hidden: int
-    vocabulary: int
-    gates: int
-    size: int
-    hst: int
-    gst: int
-    classes: int
-    vst: int
+    hidden: int  # H
+    vocabulary: int  # V
+    gates: int  # G
+    dropout: int  # 1 if there is any
+    size: int  # H in whole vectors
+    hst: int  # the stride between rows of states, (·, H)
+    gst: int  # of gates, (·, G·size)
+    classes: int  # V in whole vectors
+    vst: int  # the stride between rows of logits, (·, V)
+    across: int  # a panel's width
     panels: int  # of H columns
     vocabulary_panels: int
-    across: int  # a panel's width
-    dropout: bool
+
+    # On the flat vector of parameters. The first layer's weight_ih comes first of all.
+    flat_layer: int
+    flat_hh: int
+    flat_b_ih: int
+    flat_b_hh: int
+    flat_decoder: int
+    flat_decoder_bias: int
+
+    # In the packed weights: a gate's (H, H) or all gates' transposes (G·size, H) in panels.
+    packed_layer: int
+    packed_gate: int
+    hh: int
+    hh_back: int
+    ih: int
+    ih_back: int
+    bias: int  # (G·size): the sum of the two biases; for gru's n only the input's
+    bias_q: int  # (size): gru's recurrent bias of n
+    table: int  # (V, gst): the first layer's gates for each character, biases included
+    decoder: int
+    decoder_back: int
+    decoder_bias: int
+    packed_length: int
+
+    # In a thread's workspace. (T + 1, ·) has the state before the window first.
+    work_layer: int
+    work_gates: int  # (T, R, gst)
+    work_h: int  # (T + 1, R, hst)
+    work_extra: int  # (T, R, hst): lstm's tanh c, gru's q
+    work_c: int  # (T + 1, R, hst): lstm's c
+    work_mask: int  # (T, R, hst): dropout's mask
+    work_y: int  # (T, R, hst): a layer's outputs; without dropout its h
+    dy: int  # (T + 1, R, hst): the gradient of h, for even layers
+    dy_odd: int  # for odd ones, this much further on
+    dc: int  # (R, hst)
+    logits: int  # (DECODED_AT_ONCE, vst)
+    scratch: int  # four vectors
+
+    # A thread's gradients, in its workspace.
+    gradients: int  # where they begin
+    gradients_layer: int
+    dw_hh: int  # (G·H, hst)
+    dw_ih: int  # (G·H, hst)
+    db: int  # (G·size)
+    db_q: int  # (size)
+    dtable: int  # (V, gst)
+    dw_decoder: int  # (V, hst)
+    db_decoder: int  # (V)
+    work_length: int
 
 
-def sizes_of(config: ModelConfig) -> Sizes:
+def make_plan(config: ModelConfig, steps: int, rows: int, training: bool = True) -> Plan:
+    """The plan for windows of T time steps and at most R rows in a thread. Without `training` there
+    is no place for the way back, and no dropout."""
     count = lanes(config.dtype)
+    line = CACHE_LINE // np.dtype(config.dtype).itemsize
+
+    dropout = training and config.dropout > 0
 
     def padded(numbers: int) -> int:
         return -(-numbers // count) * count
 
     def stride(numbers: int) -> int:
-        line = CACHE_LINE // np.dtype(config.dtype).itemsize
         return (-(-numbers // line) | 1) * line
 
-    size = padded(config.hidden_size)
-    return Sizes(
-        cell=CELLS[config.cell],
-        layers=config.layers,
-        hidden=config.hidden_size,
-        vocabulary=config.vocabulary_size,
-        gates=config.gates,
-        size=size,
-        hst=stride(size),
-        gst=stride(config.gates * size),
-        classes=padded(config.vocabulary_size),
-        vst=stride(padded(config.vocabulary_size)),
-        panels=-(-size // (2 * count)),
-        vocabulary_panels=-(-padded(config.vocabulary_size) // (2 * count)),
-        across=2 * count,
-        dropout=config.dropout > 0,
+    h, v, gates, layers = (
+        config.hidden_size, config.vocabulary_size, config.gates, config.layers
+    )  # fmt: skip
+    size, classes, across = padded(h), padded(v), 2 * count
+    hst, gst, vst = stride(size), stride(gates * size), stride(classes)
+    panels, vocabulary_panels = -(-size // across), -(-classes // across)
+
+    def places(**lengths: int) -> tuple[dict[str, int], int]:
+        """Offsets of things that stand one after the other, and the length of all."""
+        offsets, at = {}, 0
+        for name, length in lengths.items():
+            offsets[name] = at
+            at += stride(length) if length else 0
+        return offsets, at
+
+    stacked = gates * h
+    flat_hh = stacked * v
+    flat_layer = stacked * (2 * h + 2)
+    flat_decoder = flat_hh + flat_layer * (layers - 1) + stacked * (h + 2)
+
+    gate, back = panels * across * h, panels * across * gates * size
+    deep = 1 if layers > 1 else 0
+    packed, packed_layer = places(
+        hh=gates * gate, hh_back=back, ih=deep * gates * gate, ih_back=deep * back,
+        bias=gst, bias_q=hst,
+    )  # fmt: skip
+    whole, packed_length = places(
+        of_layers=layers * packed_layer, table=v * gst, decoder=vocabulary_panels * across * h,
+        decoder_back=panels * across * v, decoder_bias=vst,
+    )  # fmt: skip
+    del whole["of_layers"]
+
+    backward = 1 if training else 0
+    states, before = steps * rows * hst, rows * hst
+    work, work_layer = places(
+        work_gates=steps * rows * gst,
+        work_h=states + before,
+        work_extra=states if config.cell != "rnn" else 0,
+        work_c=states + before if config.cell == "lstm" else 0,
+        work_mask=states if dropout else 0,
+        work_y=states if dropout else 0,
     )
-
-
-# The packed weights: for each layer the products' operands with their transposes, and its biases;
-# then the first layer's input weights as a table by character, the decoder's operands, its bias.
-
-
-@register_jitable
-def gate_pack(s):  # type: ignore[no-untyped-def]
-    """One gate's weights, (H, H), packed for the way forward."""
-    return s.panels * s.across * s.hidden
-
-
-@register_jitable
-def back_pack(s):  # type: ignore[no-untyped-def]
-    """All gates' weights packed for the way back, (G·size, H)."""
-    return s.panels * s.across * s.gates * s.size
-
-
-@register_jitable
-def layer_pack(s):  # type: ignore[no-untyped-def]
-    return 2 * (s.gates * gate_pack(s) + back_pack(s)) + s.gst + s.hst
-
-
-@register_jitable
-def hh_pack(s, layer):  # type: ignore[no-untyped-def]
-    return layer * layer_pack(s)
-
-
-@register_jitable
-def hh_back_pack(s, layer):  # type: ignore[no-untyped-def]
-    return hh_pack(s, layer) + s.gates * gate_pack(s)
-
-
-@register_jitable
-def ih_pack(s, layer):  # type: ignore[no-untyped-def]
-    return hh_back_pack(s, layer) + back_pack(s)
-
-
-@register_jitable
-def ih_back_pack(s, layer):  # type: ignore[no-untyped-def]
-    return ih_pack(s, layer) + s.gates * gate_pack(s)
-
-
-@register_jitable
-def bias_pack(s, layer):  # type: ignore[no-untyped-def]
-    """The sum of the two biases; for gru's n only the input's."""
-    return ih_back_pack(s, layer) + back_pack(s)
-
-
-@register_jitable
-def bias_q_pack(s, layer):  # type: ignore[no-untyped-def]
-    """gru's recurrent bias of n."""
-    return bias_pack(s, layer) + s.gst
-
-
-@register_jitable
-def table_pack(s):  # type: ignore[no-untyped-def]
-    """(V, gst): the first layer's gates for each character, biases included."""
-    return s.layers * layer_pack(s)
-
-
-@register_jitable
-def decoder_pack(s):  # type: ignore[no-untyped-def]
-    return table_pack(s) + s.vocabulary * s.gst
-
-
-@register_jitable
-def decoder_back_pack(s):  # type: ignore[no-untyped-def]
-    return decoder_pack(s) + s.vocabulary_panels * s.across * s.hidden
-
-
-@register_jitable
-def decoder_bias_pack(s):  # type: ignore[no-untyped-def]
-    return decoder_back_pack(s) + s.panels * s.across * s.vocabulary
-
-
-@register_jitable
-def packed_length(s):  # type: ignore[no-untyped-def]
-    return decoder_bias_pack(s) + s.vst
-
-
-# A thread's workspace in training: for each layer what the way back needs; the gradient of the
-# layer's outputs, and another for the layer below; the logits; at its end the thread's gradients.
-
-
-@register_jitable
-def layer_work(s, steps, rows):  # type: ignore[no-untyped-def]
-    states = (steps + 1) * rows * s.hst
-    count = steps * rows * s.gst + 2 * states  # gates; h; tanh c, or q
-    if s.cell == LSTM:
-        count += states
-    if s.dropout:
-        count += 2 * states
-    return count
-
-
-@register_jitable
-def gates_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T, R, gst)."""
-    return layer * layer_work(s, steps, rows)
-
-
-@register_jitable
-def h_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T + 1, R, hst): the state before the window comes first."""
-    return gates_work(s, steps, rows, layer) + steps * rows * s.gst
-
-
-@register_jitable
-def extra_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T, R, hst): lstm's tanh c, gru's q."""
-    return h_work(s, steps, rows, layer) + (steps + 1) * rows * s.hst
-
-
-@register_jitable
-def mask_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T, R, hst): dropout's mask, where there is dropout."""
-    return extra_work(s, steps, rows, layer) + (steps + 1) * rows * s.hst
-
-
-@register_jitable
-def y_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T, R, hst): a layer's outputs, which without dropout are its h."""
-    if s.dropout:
-        return mask_work(s, steps, rows, layer) + (steps + 1) * rows * s.hst
-    return h_work(s, steps, rows, layer) + rows * s.hst
-
-
-@register_jitable
-def c_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T + 1, R, hst): lstm's c."""
-    return (layer + 1) * layer_work(s, steps, rows) - (steps + 1) * rows * s.hst
-
-
-@register_jitable
-def dy_work(s, steps, rows, layer):  # type: ignore[no-untyped-def]
-    """(T + 1, R, hst): the gradient of h; that of the state before the window comes first."""
-    both = s.layers * layer_work(s, steps, rows)
-    return both + layer % 2 * (steps + 1) * rows * s.hst
-
-
-@register_jitable
-def dc_work(s, steps, rows):  # type: ignore[no-untyped-def]
-    """(R, hst)."""
-    return dy_work(s, steps, rows, 0) + 2 * (steps + 1) * rows * s.hst
-
-
-@register_jitable
-def logits_work(s, steps, rows):  # type: ignore[no-untyped-def]
-    return dc_work(s, steps, rows) + rows * s.hst
-
-
-@register_jitable
-def scratch_work(s, steps, rows):  # type: ignore[no-untyped-def]
-    """Four vectors for what is left over at the end of an update."""
-    return logits_work(s, steps, rows) + DECODED_AT_ONCE * s.vst
-
-
-@register_jitable
-def gradients_work(s, steps, rows):  # type: ignore[no-untyped-def]
-    """The thread's gradients: for each layer dW_hh and dW_ih, (G·H, hst), and the biases'; the
-    table's, (V, gst); the decoder's, (V, hst) and (V)."""
-    return scratch_work(s, steps, rows) + 2 * s.across * 2
-
-
-@register_jitable
-def layer_gradients(s):  # type: ignore[no-untyped-def]
-    return 2 * s.gates * s.hidden * s.hst + s.gst + s.hst
-
-
-@register_jitable
-def dw_hh(s, layer):  # type: ignore[no-untyped-def]
-    """Counted from gradients_work, as the four below."""
-    return layer * layer_gradients(s)
-
-
-@register_jitable
-def dw_ih(s, layer):  # type: ignore[no-untyped-def]
-    return dw_hh(s, layer) + s.gates * s.hidden * s.hst
-
-
-@register_jitable
-def db(s, layer):  # type: ignore[no-untyped-def]
-    return dw_ih(s, layer) + s.gates * s.hidden * s.hst
-
-
-@register_jitable
-def db_q(s, layer):  # type: ignore[no-untyped-def]
-    return db(s, layer) + s.gst
-
-
-@register_jitable
-def dtable(s):  # type: ignore[no-untyped-def]
-    return s.layers * layer_gradients(s)
-
-
-@register_jitable
-def dw_decoder(s):  # type: ignore[no-untyped-def]
-    return dtable(s) + s.vocabulary * s.gst
-
-
-@register_jitable
-def db_decoder(s):  # type: ignore[no-untyped-def]
-    return dw_decoder(s) + s.vocabulary * s.hst
-
-
-@register_jitable
-def work_length(s, steps, rows):  # type: ignore[no-untyped-def]
-    """A thread's workspace, in whole cache lines."""
-    return gradients_work(s, steps, rows) + db_decoder(s) + s.vst
-
-
-def aligned(count: int, dtype: Any) -> Any:
-    """Zeros that begin at a whole vector."""
+    if not dropout:
+        work["work_y"] = work["work_h"] + before
+    gradients, gradients_layer = places(
+        dw_hh=stacked * hst, dw_ih=deep * stacked * hst, db=gst, db_q=hst
+    )
+    other, work_length = places(
+        of_layers=layers * work_layer, logits=DECODED_AT_ONCE * vst,
+        dy=backward * (states + before), dy_odd=backward * (states + before), dc=backward * before,
+        scratch=backward * 4 * count,
+        gradients=backward * layers * gradients_layer, dtable=backward * v * gst,
+        dw_decoder=backward * v * hst, db_decoder=backward * vst,
+    )  # fmt: skip
+    del other["of_layers"]
+    other["dy_odd"] -= other["dy"]
+    for name in gradients:
+        gradients[name] += other["gradients"]
+
+    return Plan(
+        cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
+        dropout=int(dropout), size=size, hst=hst, gst=gst, classes=classes, vst=vst,
+        across=across, panels=panels, vocabulary_panels=vocabulary_panels,
+        flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
+        flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,
+        flat_decoder_bias=flat_decoder + v * h,
+        packed_layer=packed_layer, packed_gate=gate, **packed, **whole,
+        packed_length=packed_length,
+        work_layer=work_layer, **work, **other,
+        gradients_layer=gradients_layer, **gradients, work_length=work_length,
+    )  # fmt: skip
+
+
+def aligned(count: int, dtype: Any) -> NDArray[Any]:
+    """Zeros, flat, that begin at a whole vector."""
     kind = np.dtype(dtype)
     raw = np.zeros(count * kind.itemsize + VECTOR_BYTES, dtype=np.uint8)
     start = -raw.ctypes.data % VECTOR_BYTES

@@ -19,15 +19,18 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 
+from charloom.engines.compiled.compiling import subroutine
 from charloom.engines.compiled.vectors import (
     INT32,
     INT64,
     VECTOR_REGISTERS,
     float_type,
     lanes,
+    load_first,
     pointer,
+    store,
     transpose,
     vector_type,
     width,
@@ -45,7 +48,7 @@ def _widths(rows: int) -> tuple[int, ...]:
     return tuple(n for n in _AS_WRITTEN.get(rows, (8, 4, 2, 1)) if n <= most)
 
 
-@register_jitable
+@subroutine(types.intp, inline=True)
 def block_vectors(rows):  # type: ignore[no-untyped-def]
     """How many vectors wide a block is where a product has so many rows."""
     for largest, vectors in _WIDTHS:
@@ -150,6 +153,41 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
     return function
 
 
+def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
+    """LLVM's function that calls the block function for a number of rows, the widest with at most
+    so many vectors, and returns how many those were."""
+    name = f"charloom_any_block_{dtype}_{'columns' if by_columns else 'rows'}"
+    if name in module.globals:
+        return module.globals[name]
+    address = float_type(dtype).as_pointer()
+    function = ir.Function(
+        module,
+        ir.FunctionType(
+            INT64, [address, INT64, address, INT64, address, *[INT64] * 6]
+        ),
+        name,
+    )
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    *operands, rows, vectors = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    impossible = function.append_basic_block("impossible")
+    switch = builder.switch(builder.add(builder.mul(rows, INT64(16)), vectors), impossible)
+    for r in range(1, MOST_ROWS + 1):
+        cases = {}
+        for n in _widths(r):
+            cases[n] = function.append_basic_block(f"block_{r}_{n}")
+            builder.position_at_end(cases[n])
+            builder.call(_block_function(module, dtype, r, n, by_columns), operands)
+            builder.ret(INT64(n))
+        for available in range(1, _widths(r)[0] + 1):
+            fitting = next(n for n in _widths(r) if n <= available)
+            switch.add_case(INT64(16 * r + available), cases[fitting])
+    builder.position_at_end(impossible)
+    builder.unreachable()
+    return function
+
+
 def _blocks(by_columns: bool) -> Any:
     """The intrinsic that computes one block, of any number of rows up to MOST_ROWS, as wide as it
     may be with at most so many vectors; it returns how many vectors that were."""
@@ -157,11 +195,9 @@ def _blocks(by_columns: bool) -> Any:
     @intrinsic
     def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors):  # type: ignore[no-untyped-def]
         dtype = c.dtype
-        widths = [(r, n) for r in range(1, MOST_ROWS + 1) for n in _widths(r)]
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
             c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors = args
-            result = cgutils.alloca_once(builder, INT64)
             operands = [
                 pointer(context, builder, sig.args[0], c, c0),
                 ldc,
@@ -173,23 +209,8 @@ def _blocks(by_columns: bool) -> Any:
                 length,
                 add,
             ]
-            done = builder.append_basic_block("block.done")
-            switch = builder.switch(builder.add(builder.mul(rows, INT64(16)), vectors), done)
-            most = {r: _widths(r)[0] for r, _ in widths}
-            for r in range(1, MOST_ROWS + 1):
-                cases = {}
-                for n in _widths(r):
-                    cases[n] = builder.append_basic_block(f"block.{r}.{n}")
-                    with builder.goto_block(cases[n]):
-                        function = _block_function(builder.module, dtype, r, n, by_columns)
-                        builder.call(function, operands)
-                        builder.store(INT64(n), result)
-                        builder.branch(done)
-                for available in range(1, most[r] + 1):
-                    fitting = next(n for n in _widths(r) if n <= available)
-                    switch.add_case(INT64(16 * r + available), cases[fitting])
-            builder.position_at_end(done)
-            return builder.load(result)
+            function = _any_block_function(builder.module, dtype, by_columns)
+            return builder.call(function, [*operands, rows, vectors])
 
         numbers = [types.intp] * 7
         return types.intp(
@@ -203,7 +224,7 @@ _block_by_rows = _blocks(by_columns=False)
 _block_by_columns = _blocks(by_columns=True)
 
 
-@register_jitable
+@subroutine(inline=True)
 def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
     """c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
 
@@ -233,40 +254,35 @@ def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, m, n, k, add):  # type: i
         column += done
 
 
-@register_jitable
-def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k):  # type: ignore[no-untyped-def]
-    """c (M, N) += aᵀ b for a (K, M) and b (K, N): the sum over k of the rows' outer products.
+@subroutine(inline=True)
+def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
+    """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N): the sum over k of the rows' outer products.
 
     The sums are taken in pieces, short enough for the cache to hold what a piece reads.
     """
     lanes_ = width(c)
-    if m < 1:
-        return
     count = (m + MOST_ROWS - 1) // MOST_ROWS
-    widest = block_vectors((m + count - 1) // count)
     for piece in range(0, k, OUTER_PIECE):
         length = min(OUTER_PIECE, k - piece)
-        column = 0
-        while column < n:
-            vectors = min(widest, n - column)
-            row = 0
-            done = vectors
-            for block in range(count):
-                rows = (m - row + count - block - 1) // (count - block)
-                done = _block_by_columns(
+        row = 0
+        for block in range(count):
+            rows = (m - row + count - block - 1) // (count - block)
+            widest = block_vectors(rows)
+            column = 0
+            while column < n:
+                column += _block_by_columns(
                     c, c0 + row * ldc + column * lanes_, ldc,
                     a, a0 + piece * lda + row, lda,
                     b, b0 + piece * ldb + column * lanes_, 2 * lanes_, ldb,
-                    length, 1, rows, vectors,
+                    length, 1 if piece > 0 else add, rows, min(widest, n - column),
                 )  # fmt: skip
-                row += rows
-            column += done
+            row += rows
 
 
 OUTER_PIECE = 128
 
 
-@register_jitable
+@subroutine()
 def pack(packed, p0, panel, rows, source, s0, k_stride, n_stride, k, n, first, last):  # type: ignore[no-untyped-def]
     """Packs source(k, n) = source[s0 + k·k_stride + n·n_stride], (K, N), one of whose strides is 1,
     into panels: those from `first` to before `last`.
@@ -277,27 +293,21 @@ def pack(packed, p0, panel, rows, source, s0, k_stride, n_stride, k, n, first, l
     lanes_ = width(packed)
     across = 2 * lanes_
     for index in range(first, last):
-        n0 = index * across
         to = p0 + index * panel
-        columns = min(across, n - n0)
-        if n_stride == 1:
-            for row in range(k):
-                at = s0 + row * k_stride + n0
-                for column in range(columns):
-                    packed[to + row * across + column] = source[at + column]
-        else:
-            # Squares are transposed in registers; what is left at the edges, number by number.
-            squares_k, squares_n = k // lanes_ * lanes_, columns // lanes_ * lanes_
-            for column in range(0, squares_n, lanes_):
-                for row in range(0, squares_k, lanes_):
+        for column in range(0, across, lanes_):
+            n0 = index * across + column
+            columns = max(min(lanes_, n - n0), 0)
+            if n_stride == 1:
+                at = s0 + n0
+                for row in range(k):
+                    x = load_first(source, at + row * k_stride, columns)
+                    store(packed, to + row * across + column, x)
+            else:
+                at = s0 + n0 * n_stride
+                for row in range(0, k, lanes_):
                     transpose(
                         packed, to + row * across + column, across,
-                        source, s0 + row + (n0 + column) * n_stride, n_stride,
+                        source, at + row, n_stride, columns, min(lanes_, k - row), lanes_,
                     )  # fmt: skip
-            for column in range(columns):
-                at = s0 + (n0 + column) * n_stride
-                for row in range(squares_k if column < squares_n else 0, k):
-                    packed[to + row * across + column] = source[at + row]
-        for row in range(rows):
-            for column in range(columns if row < k else 0, across):
-                packed[to + row * across + column] = 0
+            for row in range(k, rows):
+                store(packed, to + row * across + column, 0.0)

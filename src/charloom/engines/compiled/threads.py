@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from charloom.engines.compiled.compiling import subroutine
 from charloom.engines.compiled.vectors import INT32, INT64, pointer
 
 # What gives the processor to another thread, from the system's own library.
@@ -64,7 +65,7 @@ def new_sync() -> NDArray[np.int64]:
     return np.zeros(2, dtype=np.int64)
 
 
-@register_jitable
+@subroutine(types.boolean)
 def barrier(sync, threads):  # type: ignore[no-untyped-def]
     """Waits until all threads are here. False if one will not come: the kernel must return then."""
     if threads == 1:

@@ -24,8 +24,6 @@ from numba.extending import (
     intrinsic,
     lower_builtin,
     models,
-    overload,
-    register_jitable,
     register_model,
 )
 
@@ -34,6 +32,8 @@ _MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f", False) else 32
 # How many vector registers of that width there are decides how large a block of a product fits.
 VECTOR_REGISTERS = 16 if _MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
+# Whether the processor estimates 1/x and 1/√x of a whole vector of float32.
+ESTIMATES = VECTOR_BYTES == 64 and _MACHINE == "x86_64"
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 
@@ -126,6 +126,23 @@ def pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any)
 
 
 @intrinsic
+def as_tuple(context, kind, array):  # type: ignore[no-untyped-def]
+    """A flat array of whole numbers as a named tuple of the kind: a kernel takes an array faster
+    than a tuple of many entries."""
+    fields = kind.instance_class._fields
+    result = types.NamedUniTuple(array.dtype, len(fields), kind.instance_class)
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        values = [
+            builder.load(pointer(context, builder, array, args[1], INT64(index)))
+            for index in range(len(fields))
+        ]
+        return context.make_tuple(builder, result, values)
+
+    return result(kind, array), emit
+
+
+@intrinsic
 def width(context, array):  # type: ignore[no-untyped-def]
     """How many of the array's numbers a vector holds."""
     count = lanes(array.dtype)
@@ -171,6 +188,68 @@ def store(context, array, index, value):  # type: ignore[no-untyped-def]
     return types.void(array, types.intp, value), emit
 
 
+def _mask(builder: Any, dtype: Any, count: Any) -> Any:
+    """The first `count` lanes."""
+    integers = ir.VectorType(INT64, lanes(dtype))
+    numbers = ir.Constant(integers, list(range(lanes(dtype))))
+    return builder.icmp_signed("<", numbers, _splat(builder, count, lanes(dtype)))
+
+
+def _masked_load(builder: Any, dtype: Any, address: Any, mask: Any) -> Any:
+    kind = vector_type(dtype)
+    name = f"llvm.masked.load.v{lanes(dtype)}f{dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(kind, [kind.as_pointer(), INT32, mask.type, kind]),
+        name,
+    )
+    align, zeros = INT32(dtype.bitwidth // 8), ir.Constant(kind, [0.0] * lanes(dtype))
+    return builder.call(
+        function, [builder.bitcast(address, kind.as_pointer()), align, mask, zeros]
+    )
+
+
+def _masked_store(builder: Any, dtype: Any, address: Any, mask: Any, value: Any) -> None:
+    kind = vector_type(dtype)
+    name = f"llvm.masked.store.v{lanes(dtype)}f{dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [kind, kind.as_pointer(), INT32, mask.type]),
+        name,
+    )
+    align = INT32(dtype.bitwidth // 8)
+    builder.call(function, [value, builder.bitcast(address, kind.as_pointer()), align, mask])
+
+
+@intrinsic
+def load_first(context, array, index, count):  # type: ignore[no-untyped-def]
+    """As `load`, but only the first `count` numbers; the other lanes are zero."""
+    if not _is_flat(array):
+        return None
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        mask = _mask(builder, array.dtype, args[2])
+        return _masked_load(builder, array.dtype, address, mask)
+
+    return Vector(array.dtype)(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_first(context, array, index, value, count):  # type: ignore[no-untyped-def]
+    """As `store`, but only the first `count` lanes."""
+    if not _is_flat(array):
+        return None
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        address = pointer(context, builder, sig.args[0], *args[:2])
+        mask = _mask(builder, array.dtype, args[3])
+        _masked_store(builder, array.dtype, address, mask, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.intp), emit
+
+
 def _function(name: str, operands: int) -> Any:
     """LLVM's function of that name on vectors; numbers are put in every lane."""
 
@@ -203,21 +282,6 @@ def fma(context, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def sqrt(context, x):  # type: ignore[no-untyped-def]
-    return x(x), _function("sqrt", 1)
-
-
-@intrinsic
-def absolute(context, x):  # type: ignore[no-untyped-def]
-    return x(x), _function("fabs", 1)
-
-
-@intrinsic
-def copy_sign(context, x, sign):  # type: ignore[no-untyped-def]
-    return x(x, sign), _function("copysign", 2)
-
-
-@intrinsic
 def where_less(context, x, y, a, b):  # type: ignore[no-untyped-def]
     """a where x < y, else b; b where either is NaN."""
     vector = _common(x, y, a, b)
@@ -230,35 +294,6 @@ def where_less(context, x, y, a, b):  # type: ignore[no-untyped-def]
         return builder.select(builder.fcmp_ordered("<", x, y), a, b)
 
     return vector and (vector(x, y, a, b), emit)
-
-
-@intrinsic
-def lane(context, vector, index):  # type: ignore[no-untyped-def]
-    """One of a vector's numbers."""
-
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return builder.extract_element(args[0], builder.trunc(args[1], INT32))
-
-    return vector.dtype(vector, types.intp), emit
-
-
-@intrinsic
-def _power_of_two(context, biased, magic):  # type: ignore[no-untyped-def]
-    """2ⁿ for the whole number n in `biased` = n + magic, from the bits of the sum."""
-    vector = biased
-    bits, mantissa, bias = (32, 23, 127) if vector.dtype == types.float32 else (64, 52, 1023)
-    integers = ir.VectorType(ir.IntType(bits), vector.lanes)
-
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        def constant(value: int) -> Any:
-            return ir.Constant(integers, [value] * vector.lanes)
-
-        base = _as_vector(context, builder, args[1], sig.args[1], vector)
-        n = builder.sub(builder.bitcast(args[0], integers), builder.bitcast(base, integers))
-        shifted = builder.shl(builder.add(n, constant(bias)), constant(mantissa))
-        return builder.bitcast(shifted, vector_type(vector.dtype))
-
-    return vector(vector, magic), emit
 
 
 @intrinsic
@@ -284,26 +319,33 @@ def widened(context, vector, upper):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def transpose(context, target, to, to_stride, source, start, stride):  # type: ignore[no-untyped-def]
+def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across):  # type: ignore[no-untyped-def]
     """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
-    another: target[to + j·to_stride + i] = source[start + i·stride + j]."""
-    count = lanes(source.dtype)
+    another: target[to + j·to_stride + i] = source[start + i·stride + j].
+
+    Of the source there are so many rows and columns; what is missing counts as zero. Of the target
+    are written as many rows as the source has columns, and `across` numbers of each.
+    """
+    dtype = source.dtype
+    count = lanes(dtype)
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        kind = vector_type(source.dtype)
-        target, to, to_stride, source_, start, stride = args
+        target, to, to_stride, source, start, stride, rows, columns, across = args
+        nothing = ir.Constant(ir.VectorType(ir.IntType(1), count), [0] * count)
 
-        def at(array_type: Any, array: Any, index: Any) -> Any:
-            address = pointer(context, builder, array_type, array, index)
-            return builder.bitcast(address, kind.as_pointer())
+        def part(mask: Any, index: int, of: Any) -> Any:
+            """The mask if there is an index-th row, else no lane."""
+            return builder.select(builder.icmp_signed("<", INT64(index), of), mask, nothing)
 
-        rows = []
+        def at(array_type: Any, array: Any, first: Any, step: Any, index: int) -> Any:
+            place = builder.add(first, builder.mul(step, INT64(index)))
+            return pointer(context, builder, array_type, array, place)
+
+        mask = _mask(builder, dtype, columns)
+        square = []
         for i in range(count):
-            row = builder.load(
-                at(sig.args[3], source_, builder.add(start, builder.mul(stride, INT64(i))))
-            )
-            row.align = source.dtype.bitwidth // 8
-            rows.append(row)
+            address = at(sig.args[3], source, start, stride, i)
+            square.append(_masked_load(builder, dtype, address, part(mask, i, rows)))
         # Exchange the halves of ever smaller blocks off the diagonal, between rows i and i + half.
         indexes = ir.VectorType(INT32, count)
         half = count // 2
@@ -312,152 +354,247 @@ def transpose(context, target, to, to_stride, source, start, stride):  # type: i
             second = [j + half if not j & half else j + count for j in range(count)]
             for i in range(count):
                 if not i & half:
-                    a, b = rows[i], rows[i + half]
-                    rows[i] = builder.shuffle_vector(a, b, ir.Constant(indexes, first))
-                    rows[i + half] = builder.shuffle_vector(a, b, ir.Constant(indexes, second))
+                    a, b = square[i], square[i + half]
+                    square[i] = builder.shuffle_vector(a, b, ir.Constant(indexes, first))
+                    square[i + half] = builder.shuffle_vector(a, b, ir.Constant(indexes, second))
             half //= 2
+        mask = _mask(builder, dtype, across)
         for j in range(count):
-            written = builder.store(
-                rows[j], at(sig.args[0], target, builder.add(to, builder.mul(to_stride, INT64(j))))
-            )
-            written.align = source.dtype.bitwidth // 8
+            address = at(sig.args[0], target, to, to_stride, j)
+            _masked_store(builder, dtype, address, part(mask, j, columns), square[j])
         return context.get_dummy_value()
 
-    return types.void(target, *[types.intp] * 2, source, *[types.intp] * 2), emit
-
-
-@register_jitable
-def total(vector):  # type: ignore[no-untyped-def]
-    """The sum of a vector's numbers, in the order of the lanes."""
-    result = lane(vector, 0)
-    for index in range(1, lane_count(vector)):
-        result += lane(vector, index)
-    return result
+    numbers = [types.intp] * 2
+    return types.void(target, *numbers, source, *numbers, *[types.intp] * 3), emit
 
 
 @intrinsic
-def lane_count(context, vector):  # type: ignore[no-untyped-def]
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return ir.Constant(INT64, vector.lanes)
+def total(context, vector):  # type: ignore[no-untyped-def]
+    """The sum of a vector's numbers, in the order of the lanes."""
 
-    return types.intp(vector), emit
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        result = builder.extract_element(args[0], INT32(0))
+        for index in range(1, vector.lanes):
+            result = builder.fadd(result, builder.extract_element(args[0], INT32(index)))
+        return result
+
+    return vector.dtype(vector), emit
+
+
+@intrinsic
+def largest(context, vector):  # type: ignore[no-untyped-def]
+    """The largest of a vector's numbers; NaN where the first is NaN."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        result = builder.extract_element(args[0], INT32(0))
+        for index in range(1, vector.lanes):
+            other = builder.extract_element(args[0], INT32(index))
+            result = builder.select(builder.fcmp_ordered("<", result, other), other, result)
+        return result
+
+    return vector.dtype(vector), emit
 
 
 # eʳ = 1 + r + r²·Q(r) for |r| ≤ log(2)/2; Q is the polynomial nearest to (eʳ − 1 − r)/r² there
 # (Chebyshev; the largest error of eʳ is 8e-9 in float32 and 2e-19 in float64), highest power first.
-_Q32 = (
-    1.3926183587713494542e-3,
-    8.3631790527225773704e-3,
-    4.1666554617204574203e-2,
-    1.6666576989698775683e-1,
-    0.5,
-)
-_Q64 = (
-    2.0914686968086877233e-9,
-    2.5105217004720745164e-8,
-    2.7557273643110295328e-7,
-    2.755725540020642443e-6,
-    2.4801587325547741216e-5,
-    1.9841269874820625271e-4,
-    1.3888888888883748305e-3,
-    8.3333333333261351258e-3,
-    4.1666666666666669755e-2,
-    1.6666666666666670991e-1,
-    0.5,
-)
+_Q = {
+    32: (
+        1.3926183587713494542e-3,
+        8.3631790527225773704e-3,
+        4.1666554617204574203e-2,
+        1.6666576989698775683e-1,
+        0.5,
+    ),
+    64: (
+        2.0914686968086877233e-9,
+        2.5105217004720745164e-8,
+        2.7557273643110295328e-7,
+        2.755725540020642443e-6,
+        2.4801587325547741216e-5,
+        1.9841269874820625271e-4,
+        1.3888888888883748305e-3,
+        8.3333333333261351258e-3,
+        4.1666666666666669755e-2,
+        1.6666666666666670991e-1,
+        0.5,
+    ),
+}
 _LOG2_E = 1.4426950408889634074
 # log(2) in two parts, the first with zeros at its end so that n times it is exact.
-_LN2_32 = (0.693145751953125, 1.42860682030941723212e-6)
-_LN2_64 = (6.93147180369123816490e-1, 1.90821492927058770002e-10)
+_LN2 = {
+    32: (0.693145751953125, 1.42860682030941723212e-6),
+    64: (6.93147180369123816490e-1, 1.90821492927058770002e-10),
+}
+# Where eˣ leaves the normal numbers below and above, and from where on tanh x is 1.
+_LIMITS = {32: (-87.3, 88.3, 9.5), 64: (-708.3, 709.4, 19.5)}
 
 
-def _reduced(x):  # type: ignore[no-untyped-def]
-    """x = n·log 2 + r: the numbers 2ⁿ and eʳ − 1, garbage outside the limits below.
+class _Emitter:
+    """Writes arithmetic on vectors of one kind as LLVM instructions."""
 
-    Adding the magic number 1.5·2^23 (2^52) rounds to a whole number and leaves it in the last bits.
-    """
+    def __init__(self, builder: Any, vector: Vector) -> None:
+        self.builder = builder
+        self.kind = vector_type(vector.dtype)
+        self.count = vector.lanes
+        self.bits = vector.dtype.bitwidth
 
+    def number(self, value: float) -> Any:
+        return ir.Constant(self.kind, [value] * self.count)
 
-@overload(_reduced)
-def _reduced_overload(x):  # type: ignore[no-untyped-def]
-    if x.dtype == types.float32:
-        magic = 1.5 * 2.0**23
-        high, low = _LN2_32
-        q0, q1, q2, q3, q4 = _Q32
-
-        def reduced(x):  # type: ignore[no-untyped-def]
-            biased = fma(x, _LOG2_E, magic)
-            n = biased - magic
-            r = fma(n, -low, fma(n, -high, x))
-            q = fma(r, q0, q1)
-            q = fma(q, r, q2)
-            q = fma(q, r, q3)
-            q = fma(q, r, q4)
-            return _power_of_two(biased, magic), fma(q * r, r, r)
-
-        return reduced
-    magic = 1.5 * 2.0**52
-    high, low = _LN2_64
-    c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10 = _Q64
-
-    def reduced(x):  # type: ignore[no-untyped-def]
-        biased = fma(x, _LOG2_E, magic)
-        n = biased - magic
-        r = fma(n, -low, fma(n, -high, x))
-        q = fma(r, c0, c1)
-        q = fma(q, r, c2)
-        q = fma(q, r, c3)
-        q = fma(q, r, c4)
-        q = fma(q, r, c5)
-        q = fma(q, r, c6)
-        q = fma(q, r, c7)
-        q = fma(q, r, c8)
-        q = fma(q, r, c9)
-        q = fma(q, r, c10)
-        return _power_of_two(biased, magic), fma(q * r, r, r)
-
-    return reduced
-
-
-@intrinsic
-def _limits(context, x):  # type: ignore[no-untyped-def]
-    """Where eˣ leaves the normal numbers below and above, and from where on tanh x is 1."""
-    values = (-87.3, 88.3, 9.5) if x.dtype == types.float32 else (-708.3, 709.4, 19.5)
-
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return context.make_tuple(
-            builder, sig.return_type, [ir.Constant(ir.DoubleType(), v) for v in values]
+    def call(self, name: str, *values: Any) -> Any:
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.kind, [self.kind] * len(values)),
+            f"llvm.{name}.v{self.count}f{self.bits}",
         )
+        return self.builder.call(function, values)
 
-    return types.UniTuple(types.float64, 3)(x), emit
+    def where_less(self, x: Any, y: Any, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.fcmp_ordered("<", x, y), a, b)
+
+    def reduced(self, x: Any) -> tuple[Any, Any]:
+        """x = n·log 2 + r: the numbers 2ⁿ and eʳ − 1; garbage outside the limits.
+
+        Adding the magic number 1.5·2^23 (2^52) rounds to a whole number and leaves it in the last
+        bits, from where it goes into the exponent.
+        """
+        builder = self.builder
+        mantissa, bias = (23, 127) if self.bits == 32 else (52, 1023)
+        magic = self.number(1.5 * 2.0**mantissa)
+        biased = self.call("fma", x, self.number(_LOG2_E), magic)
+        n = builder.fsub(biased, magic)
+        high, low = _LN2[self.bits]
+        r = self.call("fma", n, self.number(-high), x)
+        r = self.call("fma", n, self.number(-low), r)
+        coefficients = _Q[self.bits]
+        q = self.number(coefficients[0])
+        for coefficient in coefficients[1:]:
+            q = self.call("fma", q, r, self.number(coefficient))
+        m = self.call("fma", builder.fmul(q, r), r, r)
+        integers = ir.VectorType(ir.IntType(self.bits), self.count)
+        whole = builder.sub(builder.bitcast(biased, integers), builder.bitcast(magic, integers))
+        exponent = builder.add(whole, ir.Constant(integers, [bias] * self.count))
+        shifted = builder.shl(exponent, ir.Constant(integers, [mantissa] * self.count))
+        return builder.bitcast(shifted, self.kind), m
+
+    def estimate(self, name: str, x: Any) -> Any:
+        """AVX-512's 14 bits of 1/x or 1/√x."""
+        mask = ir.IntType(16)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.kind, [self.kind, self.kind, mask]),
+            f"llvm.x86.avx512.{name}14.ps.512",
+        )
+        return self.builder.call(function, [x, self.number(0.0), mask(0xFFFF)])
+
+    def divide(self, x: Any, y: Any) -> Any:
+        """x / y for 2⁻¹²⁶ ≤ |y| < 2¹²⁶: where there are estimates, one of Newton's steps to the
+        reciprocal and one to the quotient are faster than the division and as good."""
+        if not ESTIMATES or self.bits != 32:
+            return self.builder.fdiv(x, y)
+        minus = self.builder.fneg(y)
+        r = self.estimate("rcp", y)
+        r = self.call("fma", r, self.call("fma", minus, r, self.number(1.0)), r)
+        q = self.builder.fmul(x, r)
+        return self.call("fma", r, self.call("fma", minus, q, x), q)
+
+    def root(self, x: Any) -> Any:
+        """√x, in the same way; at most 2⁶³ (for x up to infinity)."""
+        if not ESTIMATES or self.bits != 32:
+            return self.call("sqrt", x)
+        least, most = self.number(2.0**-126), self.number(2.0**126)
+        x = self.where_less(most, x, most, x)
+        r = self.estimate("rsqrt", self.where_less(x, least, least, x))
+        y = self.builder.fmul(x, r)
+        rest = self.call("fma", self.builder.fneg(y), y, x)
+        return self.call("fma", self.builder.fmul(r, self.number(0.5)), rest, y)
+
+    def inverse_root(self, x: Any) -> Any:
+        """1 / √x for x ≥ 2⁻¹²⁶, in the same way; at least 2⁻⁶³."""
+        if not ESTIMATES or self.bits != 32:
+            return self.builder.fdiv(self.number(1.0), self.call("sqrt", x))
+        least, most = self.number(2.0**-126), self.number(2.0**126)
+        x = self.where_less(most, x, most, x)
+        x = self.where_less(x, least, least, x)
+        r = self.estimate("rsqrt", x)
+        half = self.builder.fmul(r, self.number(0.5))
+        rest = self.call(
+            "fma", self.builder.fneg(self.builder.fmul(x, r)), r, self.number(1.0)
+        )
+        return self.call("fma", half, rest, r)
+
+    def exp(self, x: Any) -> Any:
+        lowest, highest, _ = _LIMITS[self.bits]
+        scale, m = self.reduced(x)
+        y = self.call("fma", m, scale, scale)
+        y = self.where_less(self.number(highest), x, self.number(float("inf")), y)
+        return self.where_less(x, self.number(lowest), self.number(0.0), y)
+
+    def sigmoid(self, x: Any) -> Any:
+        lowest = _LIMITS[self.bits][0]
+        x = self.builder.fneg(x)
+        x = self.where_less(self.number(-lowest), x, self.number(-lowest), x)
+        x = self.where_less(x, self.number(lowest), self.number(lowest), x)
+        scale, m = self.reduced(x)
+        e = self.call("fma", m, scale, scale)
+        return self.divide(self.number(1.0), self.builder.fadd(self.number(1.0), e))
+
+    def tanh(self, x: Any) -> Any:
+        one = self.number(_LIMITS[self.bits][2])
+        a = self.call("fabs", x)
+        a = self.where_less(one, a, one, a)
+        scale, m = self.reduced(self.builder.fadd(a, a))
+        m = self.call("fma", m, scale, self.builder.fsub(scale, self.number(1.0)))
+        y = self.divide(m, self.builder.fadd(m, self.number(2.0)))
+        return self.call("copysign", y, x)
+
+
+def _elementwise(emit_as: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return emit_as(_Emitter(builder, sig.return_type), args[0])
+
+    return emit
 
 
 # The largest errors over the whole range, in units in the last place, are measured and held by
-# tests/test_vectors.py, and stand in docs/architecture.md.
+# tests/test_vectors.py, and stand in docs/architecture.md. NaN gives NaN.
 
 
-@register_jitable
-def exp(x):  # type: ignore[no-untyped-def]
+@intrinsic
+def exp(context, x):  # type: ignore[no-untyped-def]
     """eˣ; 0 below the lower limit, infinite above the upper one."""
-    lowest, highest, _ = _limits(x)
-    scale, m = _reduced(x)
-    y = fma(m, scale, scale)
-    y = where_less(highest, x, np.inf, y)
-    return where_less(x, lowest, 0.0, y)
+    return x(x), _elementwise(_Emitter.exp)
 
 
-@register_jitable
-def sigmoid(x):  # type: ignore[no-untyped-def]
+@intrinsic
+def sigmoid(context, x):  # type: ignore[no-untyped-def]
     """σ(x) = 1 / (1 + e⁻ˣ)."""
-    return 1.0 / (1.0 + exp(0.0 - x))
+    return x(x), _elementwise(_Emitter.sigmoid)
 
 
-@register_jitable
-def tanh(x):  # type: ignore[no-untyped-def]
+@intrinsic
+def tanh(context, x):  # type: ignore[no-untyped-def]
     """tanh |x| = m / (m + 2) with m = e^(2|x|) − 1, which keeps its digits near 0."""
-    _, _, one = _limits(x)
-    a = absolute(x)
-    a = where_less(one, a, one, a)
-    scale, m = _reduced(a + a)
-    m = fma(m, scale, scale - 1.0)
-    return copy_sign(m / (m + 2.0), x)
+    return x(x), _elementwise(_Emitter.tanh)
+
+
+@intrinsic
+def root(context, x):  # type: ignore[no-untyped-def]
+    """√x."""
+    return x(x), _elementwise(_Emitter.root)
+
+
+@intrinsic
+def inverse_root(context, x):  # type: ignore[no-untyped-def]
+    """1 / √x."""
+    return x(x), _elementwise(_Emitter.inverse_root)
+
+
+@intrinsic
+def divide(context, x, y):  # type: ignore[no-untyped-def]
+    """x / y for y neither tiny nor huge, see above."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return _Emitter(builder, x).divide(*args)
+
+    return x(x, y), emit

@@ -1,0 +1,254 @@
+"""The inference kernel: scoring, stepping and generating, without a way back.
+
+The threads share every time step: each computes its own hidden units of all rows, and they wait for
+each other after each layer; then each decodes its own rows. An entry's bytes do not depend on the
+number of rows or threads, see charloom.engines.compiled.products.
+
+T: time steps; B: rows of the batch; V: characters in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import types
+
+from charloom.engines.compiled.compiling import subroutine
+from charloom.engines.compiled.layout import DECODED_AT_ONCE, LSTM, Plan
+from charloom.engines.compiled.threads import barrier
+from charloom.engines.compiled.train import (
+    decode,
+    forward_tile,
+    input_products,
+    pack_weights,
+    share,
+    tile_vectors,
+)
+from charloom.engines.compiled.vectors import (
+    as_tuple,
+    exp,
+    largest,
+    load,
+    load_first,
+    store,
+    store_first,
+    total,
+    where_less,
+    width,
+)
+
+LOGITS, LOG_PROBABILITIES, GENERATE, PACK = range(4)
+
+
+@subroutine(types.UniTuple(types.float64, 2))
+def _log_sum(w, at, size):  # type: ignore[no-untyped-def]
+    """The largest logit, and log Σ e^(l − max)."""
+    lanes = width(w)
+    top = load(w, at)
+    for j in range(lanes, size, lanes):
+        x = load(w, at + j)
+        top = where_less(top, x, x, top)
+    most = largest(top)
+    sums = load(w, at) * 0.0
+    for j in range(0, size, lanes):
+        sums = sums + exp(load(w, at + j) - most)
+    return float(most), math.log(float(total(sums)))
+
+
+@subroutine(types.boolean)
+def _comes_before(p, p0, a, b):  # type: ignore[no-untyped-def]
+    """Whether character a is likelier than b; among equals the smaller id comes first."""
+    return p[p0 + a] > p[p0 + b] or (p[p0 + a] == p[p0 + b] and a < b)
+
+
+@subroutine()
+def _sort(p, p0, order, o0, count):  # type: ignore[no-untyped-def]
+    """The ids in the order of falling probability: a heapsort, with the last one on top."""
+    for i in range(count):
+        order[o0 + i] = i
+    for stage in range(2 * count):
+        if stage < count:  # make a heap, from the last parent up
+            root, end = count - 1 - stage, count
+        else:  # take the top away
+            root, end = 0, 2 * count - 1 - stage
+            top = order[o0]
+            order[o0] = order[o0 + end]
+            order[o0 + end] = top
+        while True:
+            child = 2 * root + 1
+            if child >= end:
+                break
+            if child + 1 < end and _comes_before(
+                p, p0, order[o0 + child], order[o0 + child + 1]
+            ):
+                child += 1
+            if not _comes_before(p, p0, order[o0 + root], order[o0 + child]):
+                break
+            swap = order[o0 + root]
+            order[o0 + root] = order[o0 + child]
+            order[o0 + child] = swap
+            root = child
+
+
+@subroutine(types.intp)
+def _choose(w, at, count, p, p0, order, o0, settings, uniform):  # type: ignore[no-untyped-def]
+    """charloom.decoding.choose for one row. settings: temperature, then top_k, top_p and min_p,
+    each 0 where it is not given."""
+    best = 0
+    for j in range(1, count):
+        if w[at + j] > w[at + best]:
+            best = j
+    temperature, top_k, top_p, min_p = settings[0], settings[1], settings[2], settings[3]
+    if temperature == 0:
+        return best
+    most = float(w[at + best])
+    lanes = width(p)
+    for j in range(count):
+        p[p0 + j] = (float(w[at + j]) - most) / temperature
+    for j in range(0, count, lanes):
+        store(p, p0 + j, exp(load(p, p0 + j)))
+    cut = count
+    if 0 < top_k < count or top_p > 0:
+        _sort(p, p0, order, o0, count)
+        if 0 < top_k < count:
+            cut = int(top_k)
+        if top_p > 0:
+            whole = 0.0
+            for i in range(cut):
+                whole += p[p0 + order[o0 + i]]
+            running = 0.0
+            for i in range(cut):
+                running += p[p0 + order[o0 + i]]
+                # The character that crosses top_p still belongs to the choice.
+                if running / whole >= top_p:
+                    cut = i + 1
+                    break
+        for i in range(cut, count):
+            p[p0 + order[o0 + i]] = 0.0
+    if min_p > 0:
+        for j in range(count):
+            if p[p0 + j] < min_p * p[p0 + best]:
+                p[p0 + j] = 0.0
+    whole = 0.0
+    for j in range(count):
+        whole += p[p0 + j]
+    running, last = 0.0, best
+    for j in range(count):
+        if p[p0 + j] > 0:
+            running += p[p0 + j]
+            last = j
+            if running > uniform * whole:
+                return j
+    return last
+
+
+def infer(  # type: ignore[no-untyped-def]
+    plan, mode, steps, batch, chunk, ids, state, new_state, flat, packed, work,
+    out, settings, uniforms, p, order, sync, threads, thread,
+):  # fmt: skip
+    """PACK: packs the weights. LOGITS, LOG_PROBABILITIES: ids (T, B) to out (T, B, V), `chunk` time
+    steps at a time. GENERATE: ids (T + 1, B), of which only the first row is given, and uniforms
+    (T, B); fills the other rows. state (S, L, B, H). p, order: a row of V for each thread.
+    """
+    s = as_tuple(Plan, plan)
+    if mode == PACK:
+        pack_weights(s, flat, packed, thread, threads, False)
+        barrier(sync, threads)
+        return
+    lanes, h = width(work), s.hidden
+    row0, row1 = share(batch, thread, threads), share(batch, thread + 1, threads)
+    panel0, panel1 = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
+    begin, end = panel0 * s.across, min(panel1 * s.across, s.size)
+    tile = tile_vectors(batch)
+    between = batch * s.hst
+    generating = mode == GENERATE
+    p0 = thread * (len(p) // threads)
+    o0 = thread * (len(order) // threads)
+    for layer in range(s.layers):
+        hidden = s.work_h + layer * s.work_layer
+        c = s.work_c + layer * s.work_layer
+        for row in range(row0, row1):
+            for j in range(0, h, lanes):
+                count = min(lanes, h - j)
+                x = load_first(state, (layer * batch + row) * h + j, count)
+                store(work, hidden + row * s.hst + j, x)
+                if s.cell == LSTM:
+                    x = load_first(state, ((s.layers + layer) * batch + row) * h + j, count)
+                    store(work, c + row * s.hst + j, x)
+    if not barrier(sync, threads):
+        return
+    here = 0
+    for t in range(steps):
+        after = 1 - here if generating else here + 1
+        for layer in range(s.layers):
+            place = layer * s.work_layer
+            gates = s.work_gates + place
+            if layer > 0:
+                below = s.work_h + place - s.work_layer + after * between
+                input_products(s, work, packed, layer, gates, below, batch, panel0, panel1)
+            for unit in range(begin, end, tile * lanes):
+                forward_tile(
+                    s, work, packed, layer, ids, t * batch, gates,
+                    s.work_h + place + here * between, s.work_h + place + after * between,
+                    s.work_c + place + here * between, s.work_c + place + after * between,
+                    s.work_extra + place, batch, unit, min(tile, (end - unit) // lanes),
+                )  # fmt: skip
+            if not barrier(sync, threads):
+                return
+        here = after
+        y = s.work_h + (s.layers - 1) * s.work_layer
+        logits = s.logits + thread * (DECODED_AT_ONCE * s.vst)
+        if generating:
+            for first in range(row0, row1, DECODED_AT_ONCE):
+                count = min(DECODED_AT_ONCE, row1 - first)
+                decode(s, work, packed, y + here * between + first * s.hst, count, logits)
+                for row in range(count):
+                    ids[(t + 1) * batch + first + row] = _choose(
+                        work, logits + row * s.vst, s.vocabulary, p, p0, order, o0,
+                        settings, uniforms[t * batch + first + row],
+                    )  # fmt: skip
+            if not barrier(sync, threads):
+                return
+        elif here == chunk or t + 1 == steps:
+            positions = here * batch
+            last = share(positions, thread + 1, threads)
+            for first in range(share(positions, thread, threads), last, DECODED_AT_ONCE):
+                count = min(DECODED_AT_ONCE, last - first)
+                decode(s, work, packed, y + between + first * s.hst, count, logits)
+                for position in range(count):
+                    at = logits + position * s.vst
+                    if mode == LOG_PROBABILITIES:
+                        most, log_sum = _log_sum(work, at, s.classes)
+                    to = ((t + 1 - here) * batch + first + position) * s.vocabulary
+                    for j in range(0, s.vocabulary, lanes):
+                        x = load(work, at + j)
+                        if mode == LOG_PROBABILITIES:
+                            x = (x - most) - log_sum
+                        store_first(out, to + j, x, min(lanes, s.vocabulary - j))
+            if t + 1 < steps:
+                if not barrier(sync, threads):
+                    return
+                for layer in range(s.layers):
+                    for row in range(row0, row1):
+                        for j in range(0, s.size, lanes):
+                            at = s.work_h + layer * s.work_layer + row * s.hst + j
+                            store(work, at, load(work, at + here * between))
+                            if s.cell == LSTM:
+                                at = s.work_c + layer * s.work_layer + row * s.hst + j
+                                store(work, at, load(work, at + here * between))
+                here = 0
+                if not barrier(sync, threads):
+                    return
+    for layer in range(s.layers):
+        hidden = s.work_h + layer * s.work_layer + here * between
+        c = s.work_c + layer * s.work_layer + here * between
+        for row in range(row0, row1):
+            for j in range(0, h, lanes):
+                count = min(lanes, h - j)
+                x = load(work, hidden + row * s.hst + j)
+                store_first(new_state, (layer * batch + row) * h + j, x, count)
+                if s.cell == LSTM:
+                    x = load(work, c + row * s.hst + j)
+                    to = ((s.layers + layer) * batch + row) * h + j
+                    store_first(new_state, to, x, count)
+    barrier(sync, threads)
