@@ -21,6 +21,15 @@ ORDER = [
     "optimizers",
     "engines",
     "engines.reference",
+    "engines.compiled.vectors",
+    "engines.compiled.compiling",
+    "engines.compiled.threads",
+    "engines.compiled.products",
+    "engines.compiled.layout",
+    "engines.compiled.cells",
+    "engines.compiled.train",
+    "engines.compiled.infer",
+    "engines.compiled",
     "ngram",
     "sampling",
     "scoring",
@@ -32,7 +41,7 @@ ORDER = [
     "__main__",
 ]
 # `open_engine` imports an engine when it is opened; the engine imports the protocol.
-LAZY = {("engines", "engines.reference")}
+LAZY = {("engines", "engines.reference"), ("engines", "engines.compiled")}
 
 
 def modules() -> dict[str, Path]:

@@ -206,8 +206,12 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 def _add_engine(parser: Parser) -> None:
-    parser.add_argument("--engine", default="auto", help="what computes: auto or reference")
-    parser.add_argument("--threads", type=whole_number, help="threads of matrix products")
+    parser.add_argument(
+        "--engine", default="auto", help="what computes: auto, compiled or reference"
+    )
+    parser.add_argument(
+        "--threads", type=whole_number, help="threads to compute with (default: all cores)"
+    )
 
 
 # corpora
@@ -548,7 +552,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: give 1 or more")
     with _threads(arguments.threads):
-        model = load(arguments.run, engine=arguments.engine)
+        model = load(arguments.run, engine=arguments.engine, threads=arguments.threads)
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
         prompt, stop = arguments.prompt, arguments.stop
         if model.vocabulary.as_bytes:
@@ -612,7 +616,7 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
     from charloom.language_model import load
 
     with _threads(arguments.threads), _bar() as bar:
-        model = load(arguments.run, engine=arguments.engine)
+        model = load(arguments.run, engine=arguments.engine, threads=arguments.threads)
         training = model.checkpoint.training
         text = None
         if arguments.text is not None:

@@ -37,10 +37,15 @@ class LanguageModel:
     """What `charloom.load` and `charloom.train` give."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, engine: str = "auto", dataset: Dataset | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        engine: str = "auto",
+        threads: int | None = None,
+        dataset: Dataset | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self.engine = open_engine(engine, checkpoint.parameters)
+        self.engine = open_engine(engine, checkpoint.parameters, threads=threads)
         self._dataset = dataset  # the training text, where it is already in memory
 
     @property
@@ -243,9 +248,12 @@ def model_path(run: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load(run: str | os.PathLike[str], *, engine: str = "auto") -> LanguageModel:
+def load(
+    run: str | os.PathLike[str], *, engine: str = "auto", threads: int | None = None
+) -> LanguageModel:
     """The model of a run's folder, or of a checkpoint file. Raises CharloomError if it is not one.
 
-    A file is checked whole before it is used, and nothing in it can run code.
+    A file is checked whole before it is used, and nothing in it can run code. engine: auto,
+    compiled or reference. threads: the most to use; by default all cores.
     """
-    return LanguageModel(load_checkpoint(model_path(run)), engine=engine)
+    return LanguageModel(load_checkpoint(model_path(run)), engine=engine, threads=threads)

@@ -234,9 +234,7 @@ def dropout_mask(
 GOLDEN = 0x9E3779B97F4A7C15
 
 
-def dropout_key(
-    seed: int, step: int | None, rate: float
-) -> tuple[NDArray[np.uint64], float]:
+def dropout_key(seed: int, step: int | None, rate: float) -> tuple[NDArray[np.uint64], float]:
     """What a step's masks start from: whether there are any (1 or 0), the key of seed and step, the
     least 53-bit number that is kept; and what an entry that is kept is multiplied by."""
     if step is None or rate == 0:

@@ -35,7 +35,7 @@ from charloom.batches import Batches
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.corpora import Text, open_text, text_from_string
 from charloom.dataset import OtherTextError, Report, Split, load_dataset
-from charloom.engines import open_engine
+from charloom.engines import available_cores, open_engine
 from charloom.errors import CharloomError, shortened
 from charloom.language_model import MODEL_FILE, LanguageModel, model_path
 from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
@@ -233,13 +233,19 @@ class TrainingRun:
         else:
             parameters = initialize(config, self.config.seed)
         self.engine = open_engine(
-            self.config.engine, parameters, seed=self.config.seed, classic=self.config.classic
+            self.config.engine,
+            parameters,
+            seed=self.config.seed,
+            classic=self.config.classic,
+            threads=self.config.threads,
         )
         self.optimizer = make_optimizer(self.config)
         if earlier is not None:
             self.optimizer.slots.update(earlier.optimizer)
             self.optimizer.step_count = self.state.step
-        self.threads = self.config.threads or _threads_for(config, self.batches.rows)
+        self.threads = self.engine.threads
+        if self.engine.name == "reference" and self.config.threads is None:
+            self.threads = _threads_for_numpy(config, self.batches.rows)
         self._elapsed_before = self.state.elapsed
         self._cut_to(position)
         self._saved_at = time.monotonic()
@@ -411,7 +417,12 @@ class TrainingRun:
     def model(self) -> LanguageModel:
         """The best model of the run, with its text at hand for evaluate."""
         checkpoint = load_checkpoint(self._files.model)
-        return LanguageModel(checkpoint, engine=self.config.engine, dataset=self.dataset)
+        return LanguageModel(
+            checkpoint,
+            engine=self.config.engine,
+            threads=self.config.threads,
+            dataset=self.dataset,
+        )
 
 
 class _Speed:
@@ -535,10 +546,10 @@ def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, batches: Ba
         )
 
 
-def _threads_for(model: ModelConfig, rows: int) -> int:
+def _threads_for_numpy(model: ModelConfig, rows: int) -> int:
     """Threads for the matrix products: one where they are too small to share out."""
     work = rows * model.gates * model.hidden_size**2  # of one recurrent product
-    return 1 if work < 1_000_000 else os.cpu_count() or 1
+    return 1 if work < 1_000_000 else available_cores()
 
 
 def train(

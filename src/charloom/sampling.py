@@ -16,7 +16,9 @@ from charloom.errors import CharloomError
 from charloom.model import State
 from charloom.vocabulary import Vocabulary
 
-DRAWN_AT_ONCE = 16  # characters between two looks at stop texts and at the reader
+# Characters between two looks at stop texts and at the reader: few at first, so that the first ones
+# appear at once, then more, so that a call's own cost does not count.
+FIRST_DRAWN, MOST_DRAWN = 16, 256
 
 
 def read_prompt(
@@ -82,7 +84,9 @@ def _stream(
     pending = ""  # drawn, but possibly the beginning of a stop text
     drawn = 0
     while length is None or drawn < length:
-        count = DRAWN_AT_ONCE if length is None else min(DRAWN_AT_ONCE, length - drawn)
+        count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
+        if length is not None:
+            count = min(count, length - drawn)
         ids, state = engine.generate(
             np.array([last], dtype=np.intp), state, settings, generator.random((count, 1))
         )

@@ -92,7 +92,9 @@ class TrainingConfig:
     normalize_newlines: bool = option(False, "turn CRLF and CR into LF")
     from_run: str | None = option(None, "a run to start from (fine-tuning)")
     engine: str = option("auto", "what computes", choices=ENGINES)
-    threads: int | None = option(None, "threads of matrix products", least=1, most=256)
+    threads: int | None = option(
+        None, "threads to compute with (default: all cores)", least=1, most=256
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -6,6 +6,8 @@ P: parameters in all; S: arrays of state (2 for lstm: hidden and cell state; els
 
 from __future__ import annotations
 
+import logging
+import os
 from typing import Protocol
 
 import numpy as np
@@ -24,16 +26,22 @@ Ids = NDArray[np.intp]
 class Engine(Protocol):
     """What every engine does. The whole model is the boundary: inside, it may fuse what it likes.
 
-    A state is (S, L, B, H); no method changes the one it is given.
+    A state is (S, L, B, H); no method changes the one it is given. Whoever writes to `parameters`
+    calls `parameters_changed` before the next step or score.
     """
 
     name: str
     config: ModelConfig
     parameters: Parameters
+    threads: int  # the most that it uses
 
     @property
     def gradients(self) -> Parameters:
         """Where loss_and_gradients leaves them."""
+        ...
+
+    def parameters_changed(self) -> None:
+        """Says so; training and gradients see it without being told."""
         ...
 
     def loss_and_gradients(
@@ -84,15 +92,54 @@ class Engine(Protocol):
 
 
 def open_engine(
-    name: str, parameters: Parameters, *, seed: int = 0, classic: bool = False
+    name: str,
+    parameters: Parameters,
+    *,
+    seed: int = 0,
+    classic: bool = False,
+    threads: int | None = None,
 ) -> Engine:
     """The engine of that name on these parameters; `auto` takes the fastest there is.
 
     seed: of dropout's masks. classic: the notebook's objective, the gradient of the window's sum,
-    with `bias_hh` left at zero.
+    with `bias_hh` left at zero. threads: the most to use; by default all cores. The reference
+    leaves them to NumPy.
+    Raises CharloomError for a name that is none, and for an engine that cannot be imported.
     """
     if name not in ENGINES:
         raise CharloomError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    if name != "reference":
+        try:
+            from charloom.engines.compiled import CompiledEngine
+        except Exception as error:  # Numba refuses with all kinds of errors
+            if name == "compiled":
+                raise CharloomError(
+                    f"the compiled engine needs Numba, which cannot be imported ({error}): "
+                    "pip install numba, or use --engine reference"
+                ) from None
+            _say_once(error)
+        else:
+            return CompiledEngine(parameters, seed=seed, classic=classic, threads=threads)
     from charloom.engines.reference import ReferenceEngine
 
-    return ReferenceEngine(parameters, seed=seed, classic=classic)
+    return ReferenceEngine(parameters, seed=seed, classic=classic, threads=threads)
+
+
+def available_cores() -> int:
+    """The processor's cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _say_once(error: Exception) -> None:
+    global _said
+    if not _said:
+        logging.getLogger("charloom").warning(
+            "Numba cannot be imported (%s): the reference engine computes, several times slower",
+            error,
+        )
+    _said = True
+
+
+_said = False

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.decoding import SamplingSettings, choose
-from charloom.engines import Ids
+from charloom.engines import Ids, available_cores
 from charloom.model import Float, Parameters, State, dropout_mask
 from charloom.optimizers import NonFiniteGradientError, Optimizer
 
@@ -290,12 +290,20 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def __init__(self, parameters: Parameters, *, seed: int = 0, classic: bool = False) -> None:
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        seed: int = 0,
+        classic: bool = False,
+        threads: int | None = None,
+    ) -> None:
         self.config = parameters.config
         self.parameters = parameters
         self._gradients: Parameters | None = None
         self.seed = seed
         self.classic = classic
+        self.threads = threads or available_cores()  # NumPy's, which its callers limit
         # In float32 there is nothing to be equal to, and the large products are faster.
         as_notebook = classic and self.config.dtype == "float64"
         self._products = NotebookProducts if as_notebook else Products
@@ -307,6 +315,9 @@ class ReferenceEngine:
         if self._gradients is None:
             self._gradients = Parameters(self.config)
         return self._gradients
+
+    def parameters_changed(self) -> None:
+        """Nothing is kept that depends on them."""
 
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None

@@ -19,19 +19,28 @@ S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units.
 from __future__ import annotations
 
 import math
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.decoding import SamplingSettings
-from charloom.engines import Ids
-from charloom.engines.compiled import train as training
+from charloom.engines import Ids, available_cores
 from charloom.engines.compiled.compiling import Kernel
 from charloom.engines.compiled.infer import GENERATE, LOG_PROBABILITIES, LOGITS, PACK, infer
 from charloom.engines.compiled.layout import DECODED_AT_ONCE, Plan, aligned, make_plan
-from charloom.engines.compiled.threads import TEAM, new_sync
+from charloom.engines.compiled.threads import FAULT, TEAM, new_sync
+from charloom.engines.compiled.train import (
+    ADAGRAD,
+    ADAGRAD_INSIDE,
+    ADAM,
+    GRADIENTS_ONLY,
+    LOSS,
+    NORM,
+    RMSPROP,
+    SGD_KIND,
+    train,
+)
 from charloom.engines.reference import ReferenceEngine
 from charloom.model import Float, Parameters, State, dropout_key
 from charloom.optimizers import (
@@ -44,7 +53,7 @@ from charloom.optimizers import (
     RMSProp,
 )
 
-TRAIN = Kernel(training.train, "training")
+TRAIN = Kernel(train, "training")
 INFER = Kernel(infer, "inference")
 
 # Below so many multiplications, waking another thread costs more than it saves: in a whole step of
@@ -128,9 +137,9 @@ class CompiledEngine:
                 inputs, targets, state, dropout_step=dropout_step
             )
         new_state = self._run_train(
-            inputs, targets, state, dropout_step, training.GRADIENTS_ONLY, self._nothing64, 0.0, ()
+            inputs, targets, state, dropout_step, GRADIENTS_ONLY, self._nothing64, 0.0, ()
         )
-        return float(self._results[training.LOSS]), new_state
+        return float(self._results[LOSS]), new_state
 
     _nothing64 = np.zeros(0)  # float64
 
@@ -152,7 +161,7 @@ class CompiledEngine:
         new_state = self._run_train(
             inputs, targets, state, optimizer.step_count, *described, optimizer.clip or 0.0, slots
         )
-        loss, norm = float(self._results[training.LOSS]), float(self._results[training.NORM])
+        loss, norm = float(self._results[LOSS]), float(self._results[NORM])
         if not math.isfinite(loss):
             raise NonFiniteGradientError
         if math.isfinite(norm):
@@ -195,14 +204,14 @@ class CompiledEngine:
         steps, batch = inputs.shape
         windows = self._windows.get((True, steps, batch)) or self._make_windows(True, steps, batch)
         keys, kept = dropout_key(self.seed, dropout_step, self.config.dropout)
-        new_state = np.empty(state.shape, state.dtype)
+        new_state = np.empty(state.shape, self.config.dtype)
         arguments = (
             windows.plan,
             steps,
             batch,
-            _flat(inputs),
-            _flat(targets),
-            _flat(state),
+            _flat(inputs, np.int64),
+            _flat(targets, np.int64),
+            _flat(state, self.config.dtype),
             new_state.reshape(-1),
             self.parameters.flat,
             self.gradients.flat,
@@ -240,7 +249,7 @@ class CompiledEngine:
             False, chunk, batch
         )
         vocabulary = self.config.vocabulary_size
-        new_state = np.empty(state.shape, state.dtype)
+        new_state = np.empty(state.shape, self.config.dtype)
         out = self._nothing
         if not generating:
             out = np.empty((steps, batch, vocabulary), self.config.dtype)
@@ -265,15 +274,15 @@ class CompiledEngine:
                 steps,
                 batch,
                 chunk,
-                _flat(ids),
-                _flat(state),
+                _flat(ids, np.int64),
+                _flat(state, self.config.dtype),
                 new_state.reshape(-1),
                 self.parameters.flat,
                 self._packed,
                 windows.work,
                 out.reshape(-1),
                 numbers,
-                self._nothing64 if uniforms is None else _flat(uniforms),
+                self._nothing64 if uniforms is None else _flat(uniforms, np.float64),
                 np.empty(row * threads if generating else 0),
                 np.empty(row * threads if generating else 0, np.int64),
             )
@@ -287,11 +296,14 @@ class CompiledEngine:
         return out, new_state
 
     def _run(self, kernel: Any, arguments: tuple[Any, ...], threads: int) -> None:
+        self._sync[FAULT] = 0
         try:
             TEAM.run(kernel, arguments, self._sync, threads)
         except BaseException:
             self._sync = new_sync()
             raise
+        if self._sync[FAULT]:
+            raise IndexError(f"an id is not from 0 to {self.config.vocabulary_size - 1}")
 
     def _make_windows(self, train: bool, steps: int, batch: int) -> _Windows:
         """A window's plan and workspace; of earlier shapes only the latest are kept."""
@@ -310,15 +322,8 @@ class CompiledEngine:
         return windows
 
 
-def _flat(values: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(values).reshape(-1)
-
-
-def available_cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _flat(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    return np.ascontiguousarray(values, dtype).reshape(-1)
 
 
 def _describe(optimizer: Optimizer) -> tuple[int, NDArray[np.float64]] | None:
@@ -326,17 +331,17 @@ def _describe(optimizer: Optimizer) -> tuple[int, NDArray[np.float64]] | None:
     kind = type(optimizer)
     rate = optimizer.learning_rate
     if kind is SGD:
-        return training.SGD, np.array([rate, optimizer.momentum])  # type: ignore[attr-defined]
+        return SGD_KIND, np.array([rate, optimizer.momentum])  # type: ignore[attr-defined]
     if isinstance(optimizer, AdaGrad) and kind is AdaGrad:
-        name = training.ADAGRAD_INSIDE if optimizer.epsilon_inside else training.ADAGRAD
+        name = ADAGRAD_INSIDE if optimizer.epsilon_inside else ADAGRAD
         return name, np.array([rate, optimizer.epsilon])
     if isinstance(optimizer, RMSProp) and kind is RMSProp:
-        return training.RMSPROP, np.array([rate, optimizer.decay, optimizer.epsilon])
+        return RMSPROP, np.array([rate, optimizer.decay, optimizer.epsilon])
     if isinstance(optimizer, Adam) and kind in (Adam, AdamW):
         step = optimizer.step_count + 1
         decay = rate * optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
         beta1, beta2 = optimizer.beta1, optimizer.beta2
-        return training.ADAM, np.array(
+        return ADAM, np.array(
             [
                 rate,
                 beta1,

@@ -19,6 +19,7 @@ from charloom.engines.compiled.threads import barrier
 from charloom.engines.compiled.train import (
     decode,
     forward_tile,
+    in_vocabulary,
     input_products,
     pack_weights,
     share,
@@ -78,9 +79,7 @@ def _sort(p, p0, order, o0, count):  # type: ignore[no-untyped-def]
             child = 2 * root + 1
             if child >= end:
                 break
-            if child + 1 < end and _comes_before(
-                p, p0, order[o0 + child], order[o0 + child + 1]
-            ):
+            if child + 1 < end and _comes_before(p, p0, order[o0 + child], order[o0 + child + 1]):
                 child += 1
             if not _comes_before(p, p0, order[o0 + root], order[o0 + child]):
                 break
@@ -155,6 +154,8 @@ def infer(  # type: ignore[no-untyped-def]
         pack_weights(s, flat, packed, thread, threads, False)
         barrier(sync, threads)
         return
+    if not in_vocabulary(s, ids, 0, batch if mode == GENERATE else steps * batch, sync):
+        return  # as all threads do
     lanes, h = width(work), s.hidden
     row0, row1 = share(batch, thread, threads), share(batch, thread + 1, threads)
     panel0, panel1 = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)

@@ -162,9 +162,7 @@ def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
     address = float_type(dtype).as_pointer()
     function = ir.Function(
         module,
-        ir.FunctionType(
-            INT64, [address, INT64, address, INT64, address, *[INT64] * 6]
-        ),
+        ir.FunctionType(INT64, [address, INT64, address, INT64, address, *[INT64] * 6]),
         name,
     )
     function.linkage = "linkonce_odr"
@@ -213,9 +211,7 @@ def _blocks(by_columns: bool) -> Any:
             return builder.call(function, [*operands, rows, vectors])
 
         numbers = [types.intp] * 7
-        return types.intp(
-            c, types.intp, types.intp, a, types.intp, types.intp, b, *numbers
-        ), emit
+        return types.intp(c, types.intp, types.intp, a, types.intp, types.intp, b, *numbers), emit
 
     return block
 
@@ -256,9 +252,10 @@ def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, m, n, k, add):  # type: i
 
 @subroutine(inline=True)
 def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
-    """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N): the sum over k of the rows' outer products.
+    """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
 
-    The sums are taken in pieces, short enough for the cache to hold what a piece reads.
+    It is the sum over k of the rows' outer products, taken in pieces short enough for the cache to
+    hold what a piece reads.
     """
     lanes_ = width(c)
     count = (m + MOST_ROWS - 1) // MOST_ROWS

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from charloom.engines.compiled.compiling import subroutine
-from charloom.engines.compiled.vectors import INT32, INT64, pointer
+from charloom.engines.compiled.vectors import INT32, pointer
 
 # What gives the processor to another thread, from the system's own library.
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
@@ -58,11 +58,12 @@ def _give_way(context):  # type: ignore[no-untyped-def]
     return types.void(), emit
 
 
-ARRIVALS, STOPPED = 0, 1  # what a kernel's array `sync` counts, and says
+# What a kernel's array `sync` counts, and says: a thread will not come; the input is wrong.
+ARRIVALS, STOPPED, FAULT = range(3)
 
 
 def new_sync() -> NDArray[np.int64]:
-    return np.zeros(2, dtype=np.int64)
+    return np.zeros(3, dtype=np.int64)
 
 
 @subroutine(types.boolean)

@@ -28,7 +28,7 @@ from charloom.engines.compiled.cells import (
 from charloom.engines.compiled.compiling import subroutine
 from charloom.engines.compiled.layout import DECODED_AT_ONCE, GRU, LSTM, Plan
 from charloom.engines.compiled.products import block_vectors, outer_product, pack, product
-from charloom.engines.compiled.threads import barrier
+from charloom.engines.compiled.threads import FAULT, barrier
 from charloom.engines.compiled.vectors import (
     as_tuple,
     divide,
@@ -48,12 +48,26 @@ from charloom.engines.compiled.vectors import (
     width,
 )
 
+
 @subroutine(types.intp)
 def w_ih_at(s, layer):  # type: ignore[no-untyped-def]
     """Where a layer's weight_ih begins on the flat vector."""
     if layer == 0:
         return 0
     return s.flat_hh + layer * s.flat_layer - s.gates * s.hidden * s.hidden
+
+
+@subroutine(types.boolean)
+def in_vocabulary(s, ids, first, last, sync):  # type: ignore[no-untyped-def]
+    """Whether all ids from `first` to before `last` are; else it is noted in `sync`."""
+    low, high = 0, 0
+    for position in range(first, last):
+        low = min(low, ids[position])
+        high = max(high, ids[position])
+    if low < 0 or high >= s.vocabulary:
+        sync[FAULT] = 1
+        return False
+    return True
 
 
 @subroutine(types.intp, inline=True)
@@ -71,7 +85,11 @@ def pack_weights(s, flat, packed, thread, threads, backward):  # type: ignore[no
         for is_input in range(0 if layer == 0 else 1, -1, -1):
             weights = w_ih_at(s, layer) if is_input else s.flat_hh + layer * s.flat_layer
             to = s.ih + layer * s.packed_layer if is_input else s.hh + layer * s.packed_layer
-            back = s.ih_back + layer * s.packed_layer if is_input else s.hh_back + layer * s.packed_layer
+            back = (
+                s.ih_back + layer * s.packed_layer
+                if is_input
+                else s.hh_back + layer * s.packed_layer
+            )
             for gate in range(s.gates):
                 start = weights + gate * h * h
                 pack(
@@ -162,7 +180,12 @@ def forward_tile(s, w, packed, layer, ids, id0, gates, h, h_next, c, c_next, ext
                 source = table + ids[id0 + row] * s.gst
                 for j in range(0, n * lanes, lanes):
                     store(w, at + row * s.gst + j, load(packed, source + j))
-        weights = s.hh + layer * s.packed_layer + gate * s.packed_gate + unit // across * across * s.hidden
+        weights = (
+            s.hh
+            + layer * s.packed_layer
+            + gate * s.packed_gate
+            + unit // across * across * s.hidden
+        )
         if s.cell == GRU and gate == 2:
             for row in range(rows):
                 for j in range(0, n * lanes, lanes):
@@ -362,7 +385,10 @@ def _backward(s, w, w0, packed, ids, steps, batch, row0, rows, dropping):  # typ
         c = w0 + s.work_c + layer * s.work_layer
         dy = w0 + s.dy + layer % 2 * s.dy_odd
         dc = w0 + s.dc
-        bias, bias_q = w0 + s.db + layer * s.gradients_layer, w0 + s.db_q + layer * s.gradients_layer
+        bias, bias_q = (
+            w0 + s.db + layer * s.gradients_layer,
+            w0 + s.db_q + layer * s.gradients_layer,
+        )
         back = s.hh_back + layer * s.packed_layer
         if dropping:
             mask = w0 + s.work_mask + layer * s.work_layer
@@ -482,9 +508,7 @@ def _reduce(s, work, flat, thread, threads, classic):  # type: ignore[no-untyped
             for gate in range(s.gates):
                 to = layer * s.flat_layer + gate * h
                 source = s.db + place + gate * s.size
-                squares += _collect(
-                    s, work, source, h, flat, s.flat_b_ih + to, 1, h, 0, 1, threads
-                )
+                squares += _collect(s, work, source, h, flat, s.flat_b_ih + to, 1, h, 0, 1, threads)
                 if s.cell == GRU and gate == 2:
                     source = s.db_q + place
                 if classic:
@@ -538,7 +562,7 @@ def _reduce_table(s, work, flat, thread, threads):  # type: ignore[no-untyped-de
     return total(low + high)
 
 
-SGD, ADAGRAD, ADAGRAD_INSIDE, RMSPROP, ADAM = range(5)
+SGD_KIND, ADAGRAD, ADAGRAD_INSIDE, RMSPROP, ADAM = range(5)
 
 
 @subroutine()
@@ -550,7 +574,7 @@ def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):  # type:
     """
     lanes = width(p)
     rate = o[0]
-    if kind == SGD:
+    if kind == SGD_KIND:
         for j in range(0, count, lanes):
             v = fma(load(a, a0 + j), o[1], load(g, g0 + j) * scale)
             store(a, a0 + j, v)
@@ -582,7 +606,9 @@ def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):  # type:
             store(a, a0 + j, first)
             store(b, b0 + j, second)
             store(
-                p, p0 + j, load(p, p0 + j) * o[6] - divide(first * step, fma(root(second), scaled, o[3]))
+                p,
+                p0 + j,
+                load(p, p0 + j) * o[6] - divide(first * step, fma(root(second), scaled, o[3])),
             )
 
 
@@ -651,6 +677,10 @@ def train(  # type: ignore[no-untyped-def]
     row0 = share(batch, thread, threads)
     rows = share(batch, thread + 1, threads) - row0
     w0 = thread * s.work_length
+    if not in_vocabulary(s, ids, 0, steps * batch, sync) or not in_vocabulary(
+        s, targets, 0, steps * batch, sync
+    ):
+        return  # as all threads do
     pack_weights(s, flat, packed, thread, threads, True)
     if not barrier(sync, threads):
         return
@@ -658,9 +688,7 @@ def train(  # type: ignore[no-untyped-def]
     scale = 1.0 if classic else 1.0 / (steps * batch)
     loss = 0.0
     if rows > 0:
-        _forward(
-            s, work, w0, packed, ids, state, new_state, steps, batch, row0, rows, keys, kept
-        )
+        _forward(s, work, w0, packed, ids, state, new_state, steps, batch, row0, rows, keys, kept)
         loss = _decoder(s, work, w0, packed, targets, steps, batch, row0, rows, scale)
         _backward(s, work, w0, packed, ids, steps, batch, row0, rows, keys[0] != 0)
     results[SUMS + 2 * thread] = loss

@@ -204,9 +204,7 @@ def _masked_load(builder: Any, dtype: Any, address: Any, mask: Any) -> Any:
         name,
     )
     align, zeros = INT32(dtype.bitwidth // 8), ir.Constant(kind, [0.0] * lanes(dtype))
-    return builder.call(
-        function, [builder.bitcast(address, kind.as_pointer()), align, mask, zeros]
-    )
+    return builder.call(function, [builder.bitcast(address, kind.as_pointer()), align, mask, zeros])
 
 
 def _masked_store(builder: Any, dtype: Any, address: Any, mask: Any, value: Any) -> None:
@@ -307,9 +305,7 @@ def widened(context, vector, upper):  # type: ignore[no-untyped-def]
         if vector.dtype == types.float64:
             return builder.select(args[1], ir.Constant(kind, [0.0] * count), args[0])
         indexes = ir.VectorType(INT32, count)
-        lower = builder.shuffle_vector(
-            args[0], args[0], ir.Constant(indexes, list(range(count)))
-        )
+        lower = builder.shuffle_vector(args[0], args[0], ir.Constant(indexes, list(range(count))))
         higher = builder.shuffle_vector(
             args[0], args[0], ir.Constant(indexes, list(range(count, 2 * count)))
         )
@@ -518,9 +514,7 @@ class _Emitter:
         x = self.where_less(x, least, least, x)
         r = self.estimate("rsqrt", x)
         half = self.builder.fmul(r, self.number(0.5))
-        rest = self.call(
-            "fma", self.builder.fneg(self.builder.fmul(x, r)), r, self.number(1.0)
-        )
+        rest = self.call("fma", self.builder.fneg(self.builder.fmul(x, r)), r, self.number(1.0))
         return self.call("fma", half, rest, r)
 
     def exp(self, x: Any) -> Any:
