@@ -827,7 +827,7 @@ def test_other_threads_are_only_noted(
     assert f"threads: {options[-1]}" in errors
     notes = [line for line in errors.splitlines() if "will not repeat to the byte" in line]
     assert len(notes) == 1
-    assert "reference on 2 threads" in notes[0]
+    assert "compiled on 2 threads" in notes[0]
     assert metrics_of(folder)[-1]["step"] == 6
 
 

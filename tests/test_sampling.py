@@ -90,6 +90,7 @@ def test_nonsense_is_refused(engine: Engine, settings: dict[str, int]) -> None:
 
 def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = draw(engine, length=100, seed=5)
-    monkeypatch.setattr("charloom.sampling.DRAWN_AT_ONCE", 3)
+    monkeypatch.setattr("charloom.sampling.FIRST_DRAWN", 3)
+    monkeypatch.setattr("charloom.sampling.MOST_DRAWN", 7)
     assert draw(engine, length=100, seed=5) == text
     assert np.unique(list(text)).size > 1

@@ -1,0 +1,71 @@
+"""How long a first call takes, with an empty cache of compiled kernels and with a warm one, and how
+long `charloom --help` takes; each in processes of its own, imports aside.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+FIRST_CALL = """
+import sys, time
+import numpy as np
+from charloom.engines.compiled import CompiledEngine
+from charloom.decoding import SamplingSettings
+from charloom.model import ModelConfig, initialize
+from charloom.optimizers import AdamW
+cell, what = sys.argv[1:]
+config = ModelConfig(cell, 128, 1, 65)
+engine, optimizer = CompiledEngine(initialize(config, 0)), AdamW(1e-3)
+ids, state = np.zeros((8, 4), np.intp), config.zero_state(4)
+started = time.perf_counter()
+if what == "training":
+    engine.train_step(ids, ids, state, optimizer)
+else:
+    engine.generate(ids[0], state, SamplingSettings(), np.zeros((8, 4)))
+print(time.perf_counter() - started)
+"""
+
+
+def first_calls(repeats: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Seconds by cell, by what is called first (training, sampling), cold and warm: medians."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for cell in ("rnn", "lstm", "gru"):
+        for what in ("training", "sampling"):
+            cold, warm = [], []
+            for _ in range(repeats):
+                with tempfile.TemporaryDirectory() as folder:
+                    cold.append(_first_call(cell, what, folder))
+                    warm.append(_first_call(cell, what, folder))
+            found.setdefault(cell, {})[what] = {
+                "cold": statistics.median(cold),
+                "warm": statistics.median(warm),
+            }
+    return found
+
+
+def _first_call(cell: str, what: str, folder: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALL, cell, what],
+        env={**os.environ, "NUMBA_CACHE_DIR": folder},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+def help_time(repeats: int) -> float:
+    """Seconds of `charloom --help`, the median."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "charloom", "--help"], capture_output=True, check=True
+        )
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

@@ -1,0 +1,23 @@
+"""What all systems start from: the text's ids, the weights, the batches."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.workloads import Workload
+from charloom.batches import Batches, SlidingWindows, Streams
+from charloom.model import Parameters, initialize
+
+SEED = 5
+
+
+def weights(workload: Workload, vocabulary_size: int) -> Parameters:
+    return initialize(workload.config(vocabulary_size), SEED)
+
+
+def batches(workload: Workload, ids: NDArray[np.unsignedinteger]) -> Batches:
+    """The windows of charloom's own training."""
+    if workload.classic:
+        return SlidingWindows(ids, workload.window, stride=10)
+    return Streams(ids, workload.rows, workload.window)

@@ -1,0 +1,65 @@
+"""charloom, as `charloom train` and `charloom sample` use it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.data import batches, weights
+from benchmarks.workloads import Workload
+from charloom.decoding import SamplingSettings
+from charloom.engines import open_engine
+from charloom.optimizers import AdaGrad, AdamW, Optimizer
+
+
+class Job:
+    """A workload that has begun, and goes on with every call of `step`."""
+
+    def __init__(
+        self, workload: Workload, ids: NDArray[np.unsignedinteger], size: int, threads: int
+    ) -> None:
+        self.workload = workload
+        parameters = weights(workload, size)
+        self.engine = open_engine(
+            "compiled", parameters, classic=workload.classic, threads=threads
+        )
+        self.batches = batches(workload, ids)
+        self.ids = ids.astype(np.intp)
+        self.state = parameters.config.zero_state(workload.rows)
+        self.zeros = parameters.config.zero_state(workload.rows)
+        self.count = 0
+        self.optimizer: Optimizer
+        if workload.optimizer == "adagrad":
+            self.optimizer = AdaGrad(
+                workload.learning_rate, workload.clip or None, epsilon=1e-8, epsilon_inside=True
+            )
+        else:
+            self.optimizer = AdamW(workload.learning_rate, workload.clip or None)
+        self.generator = np.random.default_rng(0)
+        self.last = np.zeros(workload.rows, dtype=np.intp)
+
+    def train(self) -> float:
+        """One step; the loss before it, nats per character."""
+        batch = self.batches(self.count)
+        if batch.fresh:
+            self.state = self.zeros
+        self.count += 1
+        loss, _, self.state = self.engine.train_step(
+            batch.inputs, batch.targets, self.state, self.optimizer
+        )
+        return loss
+
+    def sample(self, temperature: float = 1.0) -> NDArray[np.intp]:
+        """Draws a call's characters, (T, B)."""
+        uniforms = self.generator.random((self.workload.window, self.workload.rows))
+        drawn, self.state = self.engine.generate(
+            self.last, self.state, SamplingSettings(temperature), uniforms
+        )
+        self.last = drawn[-1]
+        return drawn
+
+    def score(self) -> float:
+        """The mean of −log p over a call's characters, nats per character."""
+        block = self.ids[: self.workload.window + 1]
+        log_p, _ = self.engine.log_probabilities(block[:-1, None], self.zeros)
+        return -float(np.take_along_axis(log_p[:, 0], block[1:, None], axis=1).mean())

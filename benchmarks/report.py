@@ -1,0 +1,143 @@
+"""The results as a table: on the screen, and in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.workloads import PEAK_SHARE, WORKLOADS
+
+Row = dict[str, Any]
+
+
+def speed(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def ratios(row: Row) -> list[tuple[str, float, float, float]]:
+    """For each comparison: the peer, the ratio, what it must reach, what it aims at."""
+    best = {name: found["best"] for name, found in row["systems"].items()}
+    result = []
+    for peer, must, aim in row["against"]:
+        if peer == "best":
+            peers = {n: s for n, s in best.items() if n != "charloom"}
+            if not peers:
+                continue
+            name = max(peers, key=lambda n: peers[n])
+            result.append((f"best peer: {name}", best["charloom"] / peers[name], must, aim))
+        elif peer in best:
+            result.append((peer, best["charloom"] / best[peer], must, aim))
+    return result
+
+
+def verdict(value: float, must: float, aim: float) -> str:
+    return "aim" if value >= aim else "must" if value >= must else "MISSED"
+
+
+def markdown(report: Row) -> str:
+    machine = report["machine"]
+    lines = [
+        "# charloom beside its peers",
+        "",
+        f"{report['date']}, {machine['processor']}, {machine['cores']} cores, Python "
+        f"{machine['python']}; "
+        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        + ".",
+        "",
+        f"Text: {report['text']}, {report['vocabulary']} distinct characters. Characters per "
+        f"second: predictions, T·B a step. Medians of {report['rounds']} rounds, in which the "
+        "systems take turns, each in a process of its own; for each the better of its thread "
+        "counts (in brackets). float32; in training everything is included: the batch, forward, "
+        "backward, clipping, the optimizer's update.",
+        "",
+    ]
+    names = list(dict.fromkeys(n for row in report["rows"] for n in row["systems"]))
+    lines.append("| work | " + " | ".join(names) + " | ratio | must, aim |")
+    lines.append("| --- " * (len(names) + 3) + "|")
+    for row in report["rows"]:
+        cells = []
+        for name in names:
+            found = row["systems"].get(name)
+            cells.append(f"{speed(found['best'])} ({found['threads']})" if found else "")
+        compared = ratios(row)
+        lines.append(
+            f"| {row['name']} | "
+            + " | ".join(cells)
+            + " | "
+            + "; ".join(f"{value:.2f} × {name}" for name, value, _, _ in compared)
+            + " | "
+            + "; ".join(
+                f"{must:g}, {aim:g}: {verdict(value, must, aim)}"
+                for _, value, must, aim in compared
+            )
+            + " |"
+        )
+    lines += ["", *_physical_limit(report), "", *_memory(report, names), "", *_first_calls(report)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _physical_limit(report: Row) -> list[str]:
+    peaks = report["peak"]
+    lines = [
+        "## The distance from the physical limit",
+        "",
+        "The fastest square float32 product in the same run (n = 512, 1024, 2048), operations per "
+        "second: "
+        + "; ".join(
+            f"{threads} thread{'s' if int(threads) > 1 else ''}: "
+            + ", ".join(f"{name} {value / 1e9:.0f} G" for name, value in found.items())
+            for threads, found in peaks.items()
+        )
+        + ".",
+        "",
+        "Arithmetic is that of the products; bytes are those that a character touches at least "
+        "(benchmarks/workloads.py says what is counted).",
+        "",
+        "| work | operations a character | charloom, G a second | share of the peak | bytes a "
+        "character |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in report["rows"]:
+        done = row["operations"] * row["systems"]["charloom"]["best"]
+        share = row["share_of_peak"]
+        targets = PEAK_SHARE.get(row["name"])
+        note = f" ({verdict(share, *targets)}: must 70%, aim 82%)" if targets else ""
+        lines.append(
+            f"| {row['name']} | {row['operations']:,} | {done / 1e9:.1f} | {share:.0%}{note} | "
+            f"{row['bytes']:,} |"
+        )
+    return lines
+
+
+def _memory(report: Row, names: list[str]) -> list[str]:
+    lines = [
+        "## Peak memory of the process, MB",
+        "",
+        "| work | " + " | ".join(names) + " |",
+        "| --- " * (len(names) + 1) + "|",
+    ]
+    for row in report["rows"]:
+        cells = [
+            f"{row['systems'][n]['peak_bytes'] / 1e6:,.0f}" if n in row["systems"] else ""
+            for n in names
+        ]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _first_calls(report: Row) -> list[str]:
+    if "first_calls" not in report:
+        return []
+    lines = [
+        "## First calls, seconds, imports aside",
+        "",
+        "| cell | training, cold | training, warm | sampling, cold | sampling, warm |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for cell, found in report["first_calls"].items():
+        numbers = (found[w][c] for w in ("training", "sampling") for c in ("cold", "warm"))
+        lines.append(f"| {cell} | " + " | ".join(f"{n:.2f}" for n in numbers) + " |")
+    lines += ["", f"`charloom --help`: {report['help']:.2f} s."]
+    return lines
+
+
+ORDER = [workload.name for workload in WORKLOADS]

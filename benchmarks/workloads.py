@@ -1,0 +1,115 @@
+"""What is measured: models, windows, optimizers, and how much arithmetic they take.
+
+V: characters in the vocabulary; H: hidden units; L: layers; G: gates; T: time steps; B: rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from charloom.model import GATES, ModelConfig
+
+CHECKED_STEPS = 10  # whose losses all systems must agree on before anything is measured
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the table. `must` and `aim`: ratios to the peers named, where there are any."""
+
+    name: str
+    kind: str  # train, sample or score
+    cell: str
+    hidden_size: int
+    layers: int = 1
+    rows: int = 1  # B
+    window: int = 64  # T; for sampling and scoring, characters a call
+    optimizer: str = "adamw"  # or adagrad
+    learning_rate: float = 4e-3
+    clip: float = 1.0
+    classic: bool = False  # the notebook's: sliding windows, summed gradients, ε inside the root
+    against: tuple[tuple[str, float, float], ...] = ()  # (peer or "best", must, aim)
+
+    def config(self, vocabulary_size: int) -> ModelConfig:
+        return ModelConfig(self.cell, self.hidden_size, self.layers, vocabulary_size)
+
+    @property
+    def characters(self) -> int:
+        """Predictions in one step."""
+        return self.rows * self.window
+
+    def operations(self, vocabulary_size: int) -> int:
+        """Additions and multiplications of the products, for one character. The first layer's input
+        product is a look-up, and is not counted for anybody."""
+        h = self.hidden_size
+        products = GATES[self.cell] * h * h * (2 * self.layers - 1) + h * vocabulary_size
+        return 2 * products * (3 if self.kind == "train" else 1)
+
+    def bytes_touched(self, vocabulary_size: int) -> int:
+        """Bytes that one character costs at least: every product's operands and results once, in
+        float32, the weights once a time step (they leave the nearest cache between two), the
+        activations once forward and once backward, the optimizer's vectors once a step."""
+        h, gates = self.hidden_size, GATES[self.cell]
+        weights = gates * h * h * (2 * self.layers - 1)
+        parameters = self.config(vocabulary_size).parameter_count
+        activations = self.layers * (gates + 3) * h + vocabulary_size
+        if self.kind != "train":
+            return 4 * ((weights + h * vocabulary_size) // self.rows + activations)
+        slots = 2 if self.optimizer == "adamw" else 1
+        a_step = parameters * (2 + 2 * slots + 2)  # parameters and slots in and out, gradients
+        return 4 * (2 * weights // self.rows + 4 * activations + a_step // self.characters)
+
+
+WORKLOADS = (
+    Workload(
+        "training, rnn H=100, B=1, T=25, AdaGrad (the notebook's)",
+        "train", "rnn", 100, window=25, optimizer="adagrad", learning_rate=0.1, clip=0.0,
+        classic=True, against=(("pytorch", 25, 40), ("jax", 4, 6)),
+    ),
+    Workload(
+        "training, rnn H=128, B=32, T=64",
+        "train", "rnn", 128, rows=32, against=(("pytorch", 4, 5), ("jax", 2.5, 3.3)),
+    ),
+    Workload(
+        "training, lstm L=2 H=128, B=50, T=50 (char-rnn's)",
+        "train", "lstm", 128, layers=2, rows=50, window=50, against=(("best", 1.4, 1.65),),
+    ),
+    Workload(
+        "training, lstm H=256, B=32, T=64",
+        "train", "lstm", 256, rows=32, against=(("best", 1.3, 1.55),),
+    ),
+    Workload(
+        "training, gru H=256, B=32, T=64",
+        "train", "gru", 256, rows=32, against=(("best", 1.3, 1.55),),
+    ),
+    Workload(
+        "training, lstm H=512, B=64, T=128",
+        "train", "lstm", 512, rows=64, window=128, against=(("best", 1.2, 1.4),),
+    ),
+    Workload(
+        "sampling one stream, rnn H=100",
+        "sample", "rnn", 100, window=1000, against=(("pytorch", 40, 100),),
+    ),
+    Workload(
+        "sampling one stream, lstm H=512",
+        "sample", "lstm", 512, window=1000, against=(("pytorch", 1.8, 2.5),),
+    ),
+    Workload(
+        "sampling 64 streams at once, lstm H=256",
+        "sample", "lstm", 256, rows=64, window=200, against=(("pytorch", 2, 4),),
+    ),
+    Workload(
+        "scoring one long text with carried state, lstm H=256",
+        "score", "lstm", 256, window=20_000, against=(("pytorch", 1.3, 2),),
+    ),
+)  # fmt: skip
+PEAK_SHARE = {"training, lstm H=512, B=64, T=128": (0.70, 0.82)}
+
+
+def small(workload: Workload) -> Workload:
+    """The same on a model that takes milliseconds, to see that everything runs and agrees."""
+    return replace(
+        workload,
+        hidden_size=workload.hidden_size // 8,
+        rows=max(workload.rows // 8, 1),
+        window=min(workload.window, 25),
+    )
