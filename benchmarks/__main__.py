@@ -141,7 +141,6 @@ def run_workload(
         for system, threads in systems_for(workload, wanted):
             if system in failed:
                 continue
-            CONSOLE.print(f"  {system} on {threads}", markup=False)
             try:
                 workers.append(Worker(system, workload, ids, size, threads))
             except RuntimeError as error:
@@ -250,7 +249,14 @@ def main() -> None:
                 continue
             CONSOLE.print(workload.name, markup=False)
             one = small(workload) if arguments.smoke else workload
-            results["rows"].append(run_workload(one, ids, size, wanted, rounds, seconds))
+            row = run_workload(one, ids, size, wanted, rounds, seconds)
+            results["rows"].append(row)
+            for name, found in row["systems"].items():
+                CONSOLE.print(
+                    f"  {name}: {report.speed(found['best'])} characters a second on "
+                    f"{found['threads']}",
+                    markup=False,
+                )
     best: dict[str, dict[str, float]] = {}
     for row in results["rows"]:
         for threads, found in row["peak"].items():

@@ -81,8 +81,9 @@ def train_step(
     first = jax.tree.map(lambda m, x: 0.9 * m + 0.1 * x, slots["first"], g)
     second = jax.tree.map(lambda v, x: 0.999 * v + 0.001 * x * x, slots["second"], g)
     p = jax.tree.map(
-        lambda w, m, v: w * (1 - rate * 0.01)
-        - rate / (1 - 0.9**t) * m / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8),
+        lambda w, m, v: (
+            w * (1 - rate * 0.01) - rate / (1 - 0.9**t) * m / (jnp.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        ),
         p,
         first,
         second,

@@ -20,9 +20,7 @@ class Job:
     ) -> None:
         self.workload = workload
         parameters = weights(workload, size)
-        self.engine = open_engine(
-            "compiled", parameters, classic=workload.classic, threads=threads
-        )
+        self.engine = open_engine("compiled", parameters, classic=workload.classic, threads=threads)
         self.batches = batches(workload, ids)
         self.ids = ids.astype(np.intp)
         self.state = parameters.config.zero_state(workload.rows)

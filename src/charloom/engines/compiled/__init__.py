@@ -60,6 +60,9 @@ INFER = Kernel(infer, "inference")
 # training; and in one time step of inference, where threads that run already wait for each other.
 LEAST_FOR_THREADS = 2e7
 LEAST_FOR_UNITS = 1.5e5
+NO_DROPOUT = dropout_key(0, None, 0.0)
+INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
+NOTHING, NO_UNIFORMS = np.zeros(0), np.zeros((0, 0))
 KEPT_PLANS = 4  # shapes of windows whose workspace is kept
 
 
@@ -69,6 +72,7 @@ class _Windows:
     def __init__(self, plan: Plan, threads: int, dtype: str) -> None:
         self.plan = np.array(plan, dtype=np.int64)
         self.threads = threads
+        self.choices = plan.classes64 * threads
         self.work = aligned(plan.work_length * threads, dtype)
 
 
@@ -90,6 +94,7 @@ class CompiledEngine:
         threads: int | None = None,
     ) -> None:
         self.config = parameters.config
+        self._dtype = np.dtype(self.config.dtype)
         self.parameters = parameters
         self.seed = seed
         self.classic = classic
@@ -137,11 +142,9 @@ class CompiledEngine:
                 inputs, targets, state, dropout_step=dropout_step
             )
         new_state = self._run_train(
-            inputs, targets, state, dropout_step, GRADIENTS_ONLY, self._nothing64, 0.0, ()
+            inputs, targets, state, dropout_step, GRADIENTS_ONLY, NOTHING, 0.0, ()
         )
         return float(self._results[LOSS]), new_state
-
-    _nothing64 = np.zeros(0)  # float64
 
     def train_step(
         self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
@@ -203,16 +206,18 @@ class CompiledEngine:
     ) -> State:
         steps, batch = inputs.shape
         windows = self._windows.get((True, steps, batch)) or self._make_windows(True, steps, batch)
-        keys, kept = dropout_key(self.seed, dropout_step, self.config.dropout)
-        new_state = np.empty(state.shape, self.config.dtype)
+        keys, kept = NO_DROPOUT
+        if self.config.dropout:
+            keys, kept = dropout_key(self.seed, dropout_step, self.config.dropout)
+        new_state = np.empty(state.shape, self._dtype)
         arguments = (
             windows.plan,
             steps,
             batch,
-            _flat(inputs, np.int64),
-            _flat(targets, np.int64),
-            _flat(state, self.config.dtype),
-            new_state.reshape(-1),
+            _plain(inputs, INT),
+            _plain(targets, INT),
+            _plain(state, self._dtype),
+            new_state,
             self.parameters.flat,
             self.gradients.flat,
             slots[0] if slots else self._nothing,
@@ -249,11 +254,11 @@ class CompiledEngine:
             False, chunk, batch
         )
         vocabulary = self.config.vocabulary_size
-        new_state = np.empty(state.shape, self.config.dtype)
+        new_state = np.empty(state.shape, self._dtype)
         out = self._nothing
         if not generating:
             out = np.empty((steps, batch, vocabulary), self.config.dtype)
-        numbers = self._nothing64
+        numbers = NOTHING
         if settings is not None:
             numbers = np.array(
                 [
@@ -265,7 +270,6 @@ class CompiledEngine:
                 dtype=np.float64,
             )
         threads = windows.threads
-        row = -(-vocabulary // 8) * 8
 
         def arguments(mode: int) -> tuple[Any, ...]:
             return (
@@ -274,17 +278,17 @@ class CompiledEngine:
                 steps,
                 batch,
                 chunk,
-                _flat(ids, np.int64),
-                _flat(state, self.config.dtype),
-                new_state.reshape(-1),
+                _plain(ids, INT),
+                _plain(state, self._dtype),
+                new_state,
                 self.parameters.flat,
                 self._packed,
                 windows.work,
                 out.reshape(-1),
                 numbers,
-                self._nothing64 if uniforms is None else _flat(uniforms, np.float64),
-                np.empty(row * threads if generating else 0),
-                np.empty(row * threads if generating else 0, np.int64),
+                NO_UNIFORMS if uniforms is None else _plain(uniforms, DOUBLE),
+                np.empty(windows.choices if generating else 0),
+                np.empty(windows.choices if generating else 0, np.int64),
             )
 
         if self._infer is None:
@@ -322,8 +326,11 @@ class CompiledEngine:
         return windows
 
 
-def _flat(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    return np.ascontiguousarray(values, dtype).reshape(-1)
+def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array as kernels take it: contiguous, aligned, writable; a copy if it is not so."""
+    if values.dtype == dtype and values.flags.carray:
+        return values
+    return np.array(values, dtype, order="C")
 
 
 def _describe(optimizer: Optimizer) -> tuple[int, NDArray[np.float64]] | None:

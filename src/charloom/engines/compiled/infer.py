@@ -26,7 +26,8 @@ from charloom.engines.compiled.train import (
     tile_vectors,
 )
 from charloom.engines.compiled.vectors import (
-    as_tuple,
+    as_flat,
+    as_numbers,
     exp,
     largest,
     load,
@@ -142,14 +143,22 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):  # type: ignore[
 
 
 def infer(  # type: ignore[no-untyped-def]
-    plan, mode, steps, batch, chunk, ids, state, new_state, flat, packed, work,
-    out, settings, uniforms, p, order, sync, threads, thread,
+    plan, mode, steps, batch, chunk, ids_, state_, new_state_, flat_, packed_, work_,
+    out_, settings_, uniforms_, p_, order_, sync_, threads, thread,
 ):  # fmt: skip
     """PACK: packs the weights. LOGITS, LOG_PROBABILITIES: ids (T, B) to out (T, B, V), `chunk` time
     steps at a time. GENERATE: ids (T + 1, B), of which only the first row is given, and uniforms
     (T, B); fills the other rows. state (S, L, B, H). p, order: a row of V for each thread.
     """
-    s = as_tuple(Plan, plan)
+    s = as_numbers(Plan, plan)
+    ids, state, new_state, flat, packed, work = (
+        as_flat(ids_), as_flat(state_), as_flat(new_state_), as_flat(flat_), as_flat(packed_),
+        as_flat(work_),
+    )  # fmt: skip
+    out, settings, uniforms, p, order, sync = (
+        as_flat(out_), as_flat(settings_), as_flat(uniforms_), as_flat(p_), as_flat(order_),
+        as_flat(sync_),
+    )  # fmt: skip
     if mode == PACK:
         pack_weights(s, flat, packed, thread, threads, False)
         barrier(sync, threads)
@@ -163,8 +172,8 @@ def infer(  # type: ignore[no-untyped-def]
     tile = tile_vectors(batch)
     between = batch * s.hst
     generating = mode == GENERATE
-    p0 = thread * (len(p) // threads)
-    o0 = thread * (len(order) // threads)
+    p0 = thread * s.classes64
+    o0 = p0
     for layer in range(s.layers):
         hidden = s.work_h + layer * s.work_layer
         c = s.work_c + layer * s.work_layer

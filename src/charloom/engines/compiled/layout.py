@@ -37,6 +37,7 @@ class Plan(NamedTuple):
     hst: int  # the stride between rows of states, (·, H)
     gst: int  # of gates, (·, G·size)
     classes: int  # V in whole vectors
+    classes64: int  # V in whole vectors of float64
     vst: int  # the stride between rows of logits, (·, V)
     across: int  # a panel's width
     panels: int  # of H columns
@@ -49,6 +50,7 @@ class Plan(NamedTuple):
     flat_b_hh: int
     flat_decoder: int
     flat_decoder_bias: int
+    flat_length: int
 
     # In the packed weights: a gate's (H, H) or all gates' transposes (G·size, H) in panels.
     packed_layer: int
@@ -167,11 +169,13 @@ def make_plan(config: ModelConfig, steps: int, rows: int, training: bool = True)
 
     return Plan(
         cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
-        dropout=int(dropout), size=size, hst=hst, gst=gst, classes=classes, vst=vst,
+        dropout=int(dropout), size=size, hst=hst, gst=gst, classes=classes,
+        classes64=-(-v // lanes("float64")) * lanes("float64"), vst=vst,
         across=across, panels=panels, vocabulary_panels=vocabulary_panels,
         flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
         flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,
         flat_decoder_bias=flat_decoder + v * h,
+        flat_length=config.parameter_count,
         packed_layer=packed_layer, packed_gate=gate, **packed, **whole,
         packed_length=packed_length,
         work_layer=work_layer, **work, **other,

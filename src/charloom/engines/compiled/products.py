@@ -28,8 +28,8 @@ from charloom.engines.compiled.vectors import (
     VECTOR_REGISTERS,
     float_type,
     lanes,
+    load,
     load_first,
-    pointer,
     store,
     transpose,
     vector_type,
@@ -197,11 +197,11 @@ def _blocks(by_columns: bool) -> Any:
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
             c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors = args
             operands = [
-                pointer(context, builder, sig.args[0], c, c0),
+                builder.gep(c, [c0]),
                 ldc,
-                pointer(context, builder, sig.args[3], a, a0),
+                builder.gep(a, [a0]),
                 lda,
-                pointer(context, builder, sig.args[6], b, b0),
+                builder.gep(b, [b0]),
                 panel,
                 ldb,
                 length,
@@ -293,12 +293,18 @@ def pack(packed, p0, panel, rows, source, s0, k_stride, n_stride, k, n, first, l
         to = p0 + index * panel
         for column in range(0, across, lanes_):
             n0 = index * across + column
-            columns = max(min(lanes_, n - n0), 0)
+            columns = min(lanes_, n - n0)
+            if columns <= 0:
+                continue  # no product reads it
             if n_stride == 1:
                 at = s0 + n0
-                for row in range(k):
-                    x = load_first(source, at + row * k_stride, columns)
-                    store(packed, to + row * across + column, x)
+                if columns == lanes_:
+                    for row in range(k):
+                        store(packed, to + row * across + column, load(source, at + row * k_stride))
+                else:
+                    for row in range(k):
+                        x = load_first(source, at + row * k_stride, columns)
+                        store(packed, to + row * across + column, x)
             else:
                 at = s0 + n0 * n_stride
                 for row in range(0, k, lanes_):

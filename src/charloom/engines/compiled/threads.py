@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from charloom.engines.compiled.compiling import subroutine
-from charloom.engines.compiled.vectors import INT32, pointer
+from charloom.engines.compiled.vectors import INT32
 
 # What gives the processor to another thread, from the system's own library.
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
@@ -32,7 +32,7 @@ def _atomic_add(context, array, index, value):  # type: ignore[no-untyped-def]
     """Adds to an entry, seen by all threads in one order; returns what stood there."""
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        address = pointer(context, builder, sig.args[0], *args[:2])
+        address = builder.gep(args[0], [args[1]])
         return builder.atomic_rmw("add", address, args[2], "seq_cst")
 
     return types.int64(array, types.intp, types.int64), emit
@@ -41,7 +41,7 @@ def _atomic_add(context, array, index, value):  # type: ignore[no-untyped-def]
 @intrinsic
 def _atomic_load(context, array, index):  # type: ignore[no-untyped-def]
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        address = pointer(context, builder, sig.args[0], *args)
+        address = builder.gep(args[0], [args[1]])
         return builder.load_atomic(address, "seq_cst", 8)
 
     return types.int64(array, types.intp), emit

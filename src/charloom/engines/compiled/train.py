@@ -30,7 +30,8 @@ from charloom.engines.compiled.layout import DECODED_AT_ONCE, GRU, LSTM, Plan
 from charloom.engines.compiled.products import block_vectors, outer_product, pack, product
 from charloom.engines.compiled.threads import FAULT, barrier
 from charloom.engines.compiled.vectors import (
-    as_tuple,
+    as_flat,
+    as_numbers,
     divide,
     exp,
     fma,
@@ -664,8 +665,8 @@ LOSS, NORM, SUMS = 0, 1, 2  # in `results`; from SUMS on, each thread's loss and
 
 
 def train(  # type: ignore[no-untyped-def]
-    plan, steps, batch, ids, targets, state, new_state, flat, gradients, slot, slot2, packed, work,
-    keys, kept, classic, kind, o, clip, results, sync, threads, thread,
+    plan, steps, batch, ids_, targets_, state_, new_state_, flat_, gradients_, slot_, slot2_, packed_, work_,
+    keys_, kept, classic, kind, o_, clip, results_, sync_, threads, thread,
 ):  # fmt: skip
     """A step of training, or with the optimizer's kind GRADIENTS_ONLY the loss and gradients.
 
@@ -673,7 +674,15 @@ def train(  # type: ignore[no-untyped-def]
     0 for none. Parameters and slots stay as they were where loss or norm are not finite, or where
     the norm's square overflows, as float64 can: the norm is infinite then.
     """
-    s = as_tuple(Plan, plan)
+    s = as_numbers(Plan, plan)
+    ids, targets, state, new_state = (
+        as_flat(ids_), as_flat(targets_), as_flat(state_), as_flat(new_state_)
+    )  # fmt: skip
+    flat, gradients, slot, slot2 = (
+        as_flat(flat_), as_flat(gradients_), as_flat(slot_), as_flat(slot2_)
+    )  # fmt: skip
+    packed, work, keys, o = as_flat(packed_), as_flat(work_), as_flat(keys_), as_flat(o_)
+    results, sync = as_flat(results_), as_flat(sync_)
     row0 = share(batch, thread, threads)
     rows = share(batch, thread + 1, threads) - row0
     w0 = thread * s.work_length
@@ -709,7 +718,10 @@ def train(  # type: ignore[no-untyped-def]
     if thread == 0:
         results[NORM] = norm
     if kind != GRADIENTS_ONLY and math.isfinite(loss) and math.isfinite(norm):
-        first, last = share(len(flat), thread, threads), share(len(flat), thread + 1, threads)
+        first, last = (
+            share(s.flat_length, thread, threads),
+            share(s.flat_length, thread + 1, threads),
+        )
         factor = clip / norm if clip > 0 and norm > clip else 1.0
         _update(
             kind, o, factor, flat, gradients, slot, slot2, first, last,

@@ -19,7 +19,14 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_getattr,
+    infer_global,
+    signature,
+)
+from numba.core.imputils import lower_getattr_generic
 from numba.extending import (
     intrinsic,
     lower_builtin,
@@ -115,31 +122,104 @@ for _symbol, _emit in (
     _operation(_symbol, _emit)
 
 
-def _is_flat(array: Any) -> bool:
-    return isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C"
+# A flat array inside a kernel: where it begins, and nothing else. Numba's own arrays are seven
+# entries each, counted when they are handed on, which is much to compile and slow to pass.
 
 
-def pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """LLVM's pointer to an entry of a flat array."""
-    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-    return builder.gep(data, [index])
+class Flat(types.Type):  # type: ignore[misc]
+    """The type of a flat array's place."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"flat({dtype})")
+
+
+@register_model(Flat)
+class FlatModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, flat_type: Flat) -> None:
+        entry = manager.lookup(flat_type.dtype).get_data_type()
+        super().__init__(manager, flat_type, entry.as_pointer())
 
 
 @intrinsic
-def as_tuple(context, kind, array):  # type: ignore[no-untyped-def]
-    """A flat array of whole numbers as a named tuple of the kind: a kernel takes an array faster
-    than a tuple of many entries."""
-    fields = kind.instance_class._fields
-    result = types.NamedUniTuple(array.dtype, len(fields), kind.instance_class)
+def as_flat(context, array):  # type: ignore[no-untyped-def]
+    """The place of a contiguous array's first entry."""
+    if not isinstance(array, types.Array) or array.layout != "C":
+        return None
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        values = [
-            builder.load(pointer(context, builder, array, args[1], INT64(index)))
-            for index in range(len(fields))
-        ]
-        return context.make_tuple(builder, result, values)
+        return cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
 
-    return result(kind, array), emit
+    return Flat(array.dtype)(array), emit
+
+
+@infer_global(operator.getitem)
+class FlatGet(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: Any, kws: Any) -> Any:
+        array, index = args
+        if isinstance(array, Flat) and isinstance(index, types.Integer):
+            return signature(array.dtype, array, types.intp)
+        return None
+
+
+@infer_global(operator.setitem)
+class FlatSet(AbstractTemplate):  # type: ignore[misc]
+    def generic(self, args: Any, kws: Any) -> Any:
+        array, index, _ = args
+        if isinstance(array, Flat) and isinstance(index, types.Integer):
+            return signature(types.none, array, types.intp, array.dtype)
+        return None
+
+
+@lower_builtin(operator.getitem, Flat, types.intp)
+def _get(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.load(builder.gep(args[0], [args[1]]))
+
+
+@lower_builtin(operator.setitem, Flat, types.intp, types.Any)
+def _set(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    builder.store(args[2], builder.gep(args[0], [args[1]]))
+    return context.get_dummy_value()
+
+
+class Numbers(types.Type):  # type: ignore[misc]
+    """The type of a named tuple of whole numbers that lies in an array."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        super().__init__(name=f"numbers({kind.__name__})")
+
+
+@register_model(Numbers)
+class NumbersModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, numbers: Numbers) -> None:
+        super().__init__(manager, numbers, INT64.as_pointer())
+
+
+@intrinsic
+def as_numbers(context, kind, array):  # type: ignore[no-untyped-def]
+    """An array of int64 as a named tuple of that kind."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return cgutils.create_struct_proxy(array)(context, builder, value=args[1]).data
+
+    return Numbers(kind.instance_class)(kind, array), emit
+
+
+@infer_getattr
+class NumbersAttributes(AttributeTemplate):  # type: ignore[misc]
+    key = Numbers
+
+    def generic_resolve(self, numbers: Numbers, name: str) -> Any:
+        return types.intp if name in numbers.kind._fields else None
+
+
+@lower_getattr_generic(Numbers)
+def _number(context: Any, builder: Any, numbers: Any, value: Any, name: str) -> Any:
+    loaded = builder.load(builder.gep(value, [INT64(numbers.kind._fields.index(name))]))
+    # It never changes: the compiler may read it once for all.
+    loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return loaded
 
 
 @intrinsic
@@ -156,12 +236,10 @@ def width(context, array):  # type: ignore[no-untyped-def]
 @intrinsic
 def load(context, array, index):  # type: ignore[no-untyped-def]
     """The vector that starts at an index of a flat array."""
-    if not _is_flat(array):
-        return None
     vector = Vector(array.dtype)
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        address = pointer(context, builder, sig.args[0], *args)
+        address = builder.gep(args[0], [args[1]])
         value = builder.load(builder.bitcast(address, vector_type(array.dtype).as_pointer()))
         value.align = array.dtype.bitwidth // 8
         return value
@@ -172,12 +250,10 @@ def load(context, array, index):  # type: ignore[no-untyped-def]
 @intrinsic
 def store(context, array, index, value):  # type: ignore[no-untyped-def]
     """Writes a vector, or a number into every lane, at an index of a flat array."""
-    if not _is_flat(array):
-        return None
     vector = Vector(array.dtype)
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        address = pointer(context, builder, sig.args[0], *args[:2])
+        address = builder.gep(args[0], [args[1]])
         filled = _as_vector(context, builder, args[2], sig.args[2], vector)
         written = builder.store(
             filled, builder.bitcast(address, vector_type(array.dtype).as_pointer())
@@ -222,11 +298,9 @@ def _masked_store(builder: Any, dtype: Any, address: Any, mask: Any, value: Any)
 @intrinsic
 def load_first(context, array, index, count):  # type: ignore[no-untyped-def]
     """As `load`, but only the first `count` numbers; the other lanes are zero."""
-    if not _is_flat(array):
-        return None
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        address = pointer(context, builder, sig.args[0], *args[:2])
+        address = builder.gep(args[0], [args[1]])
         mask = _mask(builder, array.dtype, args[2])
         return _masked_load(builder, array.dtype, address, mask)
 
@@ -236,11 +310,9 @@ def load_first(context, array, index, count):  # type: ignore[no-untyped-def]
 @intrinsic
 def store_first(context, array, index, value, count):  # type: ignore[no-untyped-def]
     """As `store`, but only the first `count` lanes."""
-    if not _is_flat(array):
-        return None
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        address = pointer(context, builder, sig.args[0], *args[:2])
+        address = builder.gep(args[0], [args[1]])
         mask = _mask(builder, array.dtype, args[3])
         _masked_store(builder, array.dtype, address, mask, args[2])
         return context.get_dummy_value()
@@ -314,35 +386,34 @@ def widened(context, vector, upper):  # type: ignore[no-untyped-def]
     return Vector(types.float64)(vector, types.boolean), emit
 
 
-@intrinsic
-def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across):  # type: ignore[no-untyped-def]
-    """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
-    another: target[to + j·to_stride + i] = source[start + i·stride + j].
+def _transpose_function(module: Any, dtype: Any) -> Any:
+    """LLVM's function for `transpose`: whole squares without masks, others with them."""
+    name = f"charloom_transpose_{dtype}"
+    if name in module.globals:
+        return module.globals[name]
+    count, kind = lanes(dtype), vector_type(dtype)
+    address = float_type(dtype).as_pointer()
+    function = ir.Function(
+        module,
+        ir.FunctionType(ir.VoidType(), [address, INT64, address, INT64, INT64, INT64, INT64]),
+        name,
+    )
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    target, to_stride, source, stride, rows, columns, across = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    nothing = ir.Constant(ir.VectorType(ir.IntType(1), count), [0] * count)
+    align = dtype.bitwidth // 8
 
-    Of the source there are so many rows and columns; what is missing counts as zero. Of the target
-    are written as many rows as the source has columns, and `across` numbers of each.
-    """
-    dtype = source.dtype
-    count = lanes(dtype)
+    def part(mask: Any, index: int, of: Any) -> Any:
+        """The mask if there is an index-th row, else no lane."""
+        return builder.select(builder.icmp_signed("<", INT64(index), of), mask, nothing)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        target, to, to_stride, source, start, stride, rows, columns, across = args
-        nothing = ir.Constant(ir.VectorType(ir.IntType(1), count), [0] * count)
+    def at(array: Any, step: Any, index: int) -> Any:
+        return builder.gep(array, [builder.mul(step, INT64(index))])
 
-        def part(mask: Any, index: int, of: Any) -> Any:
-            """The mask if there is an index-th row, else no lane."""
-            return builder.select(builder.icmp_signed("<", INT64(index), of), mask, nothing)
-
-        def at(array_type: Any, array: Any, first: Any, step: Any, index: int) -> Any:
-            place = builder.add(first, builder.mul(step, INT64(index)))
-            return pointer(context, builder, array_type, array, place)
-
-        mask = _mask(builder, dtype, columns)
-        square = []
-        for i in range(count):
-            address = at(sig.args[3], source, start, stride, i)
-            square.append(_masked_load(builder, dtype, address, part(mask, i, rows)))
-        # Exchange the halves of ever smaller blocks off the diagonal, between rows i and i + half.
+    def transposed(square: list[Any]) -> list[Any]:
+        # Exchange the halves of ever smaller blocks off the diagonal, of rows i and i + half.
         indexes = ir.VectorType(INT32, count)
         half = count // 2
         while half:
@@ -354,10 +425,49 @@ def transpose(context, target, to, to_stride, source, start, stride, rows, colum
                     square[i] = builder.shuffle_vector(a, b, ir.Constant(indexes, first))
                     square[i + half] = builder.shuffle_vector(a, b, ir.Constant(indexes, second))
             half //= 2
-        mask = _mask(builder, dtype, across)
-        for j in range(count):
-            address = at(sig.args[0], target, to, to_stride, j)
-            _masked_store(builder, dtype, address, part(mask, j, columns), square[j])
+        return square
+
+    whole = builder.icmp_signed("==", rows, INT64(count))
+    for number in (columns, across):
+        whole = builder.and_(whole, builder.icmp_signed("==", number, INT64(count)))
+    with builder.if_else(whole) as (without, with_masks):
+        with without:
+            square = []
+            for i in range(count):
+                place = builder.bitcast(at(source, stride, i), kind.as_pointer())
+                square.append(builder.load(place))
+                square[-1].align = align
+            for j, row in enumerate(transposed(square)):
+                place = builder.bitcast(at(target, to_stride, j), kind.as_pointer())
+                builder.store(row, place).align = align
+        with with_masks:
+            mask = _mask(builder, dtype, columns)
+            square = [
+                _masked_load(builder, dtype, at(source, stride, i), part(mask, i, rows))
+                for i in range(count)
+            ]
+            mask = _mask(builder, dtype, across)
+            for j, row in enumerate(transposed(square)):
+                place = at(target, to_stride, j)
+                _masked_store(builder, dtype, place, part(mask, j, columns), row)
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across):  # type: ignore[no-untyped-def]
+    """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
+    another: target[to + j·to_stride + i] = source[start + i·stride + j].
+
+    Of the source there are so many rows and columns; what is missing counts as zero. Of the target
+    are written as many rows as the source has columns, and `across` numbers of each.
+    """
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        target, to, to_stride, source_, start, stride, *counts = args
+        function = _transpose_function(builder.module, source.dtype)
+        places = builder.gep(target, [to]), builder.gep(source_, [start])
+        builder.call(function, [places[0], to_stride, places[1], stride, *counts])
         return context.get_dummy_value()
 
     numbers = [types.intp] * 2
