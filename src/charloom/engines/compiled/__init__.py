@@ -19,6 +19,7 @@ S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units.
 from __future__ import annotations
 
 import math
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,22 @@ from charloom.engines import Ids, available_cores
 from charloom.engines.compiled.compiling import Kernel
 from charloom.engines.compiled.infer import GENERATE, LOG_PROBABILITIES, LOGITS, PACK, infer
 from charloom.engines.compiled.layout import DECODED_AT_ONCE, Plan, aligned, make_plan
-from charloom.engines.compiled.threads import FAULT, TEAM, new_sync
+from charloom.engines.compiled.threads import Crew
 from charloom.engines.compiled.train import (
     ADAGRAD,
     ADAGRAD_INSIDE,
     ADAM,
+    CLASSIC,
+    CLIP,
     GRADIENTS_ONLY,
+    KEPT,
+    KIND,
     LOSS,
     NORM,
+    NUMBERS,
     RMSPROP,
     SGD_KIND,
+    SUMS,
     train,
 )
 from charloom.engines.reference import ReferenceEngine
@@ -56,24 +63,72 @@ from charloom.optimizers import (
 TRAIN = Kernel(train, "training")
 INFER = Kernel(infer, "inference")
 
-# Below so many multiplications, waking another thread costs more than it saves: in a whole step of
-# training; and in one time step of inference, where threads that run already wait for each other.
-LEAST_FOR_THREADS = 2e7
+# Below so many multiplications another thread costs more than it saves: in a step of training, and
+# in one time step of inference.
+LEAST_FOR_ROWS = 4e6
 LEAST_FOR_UNITS = 1.5e5
-NO_DROPOUT = dropout_key(0, None, 0.0)
+KEPT_WINDOWS = 4  # shapes of windows whose workspace is kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
 NOTHING, NO_UNIFORMS = np.zeros(0), np.zeros((0, 0))
-KEPT_PLANS = 4  # shapes of windows whose workspace is kept
 
 
 class _Windows:
-    """What one shape of windows needs: the plan, as an array, and the threads' workspace."""
+    """What one shape of windows needs: the plan, as an array, the threads and their workspace."""
 
     def __init__(self, plan: Plan, threads: int, dtype: str) -> None:
         self.plan = np.array(plan, dtype=np.int64)
         self.threads = threads
+        self.crew = Crew(threads)
         self.choices = plan.classes64 * threads
         self.work = aligned(plan.work_length * threads, dtype)
+
+
+class _TrainingWindows(_Windows):
+    """For training also what a step takes and gives, always in the same places: the threads of the
+    step before look there for the next one."""
+
+    def __init__(self, engine: CompiledEngine, steps: int, batch: int, threads: int) -> None:
+        super().__init__(
+            make_plan(engine.config, steps, batch, threads), threads, engine.config.dtype
+        )
+        self.inputs = np.zeros((steps, batch), dtype=np.int64)
+        self.targets = np.zeros_like(self.inputs)
+        self.state = engine.config.zero_state(batch)
+        self.new_state = np.zeros_like(self.state)
+        self.keys = np.zeros(3, dtype=np.uint64)
+        self.numbers = np.zeros(NUMBERS)
+        self.numbers[CLASSIC] = engine.classic
+        self.results = np.zeros(SUMS + 2 * threads)
+        self.slots: tuple[Float, ...] = ()
+        self.arguments: tuple[Any, ...] = ()
+
+    def bind(self, engine: CompiledEngine, slots: tuple[Float, ...]) -> None:
+        """Makes the kernel's arguments, with the optimizer's slots."""
+        if self.arguments:
+            self.crew = Crew(self.threads)  # the old one's threads know the old arguments
+        self.slots = slots
+        nothing = np.zeros(0, engine.config.dtype)
+        first, second = (*slots, nothing, nothing)[:2]
+        self._held = (
+            self.plan,
+            self.inputs,
+            self.targets,
+            self.state,
+            self.new_state,
+            engine.parameters.flat,
+            engine.gradients.flat,
+            first,
+            second,
+            engine.packed,
+            self.work,
+            self.keys,
+            self.numbers,
+            self.results,
+        )
+        for array in self._held:
+            assert array.flags.carray, "a kernel needs arrays in one piece"
+        places = np.array([array.ctypes.data for array in self._held], dtype=np.int64)
+        self.arguments = (places, nothing, self.keys, self.numbers)
 
 
 class CompiledEngine:
@@ -105,13 +160,11 @@ class CompiledEngine:
         if classic and self.config.dtype == "float64":
             self._notebook = ReferenceEngine(parameters, seed=seed, classic=True)
         self._gradients: Parameters | None = None
-        self._nothing = np.zeros(0, self.config.dtype)
-        self._plan = make_plan(self.config, 1, 1, training=False)
-        self._packed = aligned(self._plan.packed_length, self.config.dtype)
+        plan = make_plan(self.config, 1, 1, 1, training=False)
+        self.packed = aligned(plan.packed_length, self.config.dtype)
         self._packed_is_current = False
-        self._windows: dict[tuple[bool, int, int], _Windows] = {}
-        self._results = np.zeros(2 + 2 * self.threads)
-        self._sync = new_sync()
+        self._training_windows: dict[tuple[int, int], _TrainingWindows] = {}
+        self._inference_windows: dict[tuple[int, int], _Windows] = {}
         self._train: Any = None
         self._infer: Any = None
         # Multiplications for one character, on the way forward.
@@ -141,10 +194,8 @@ class CompiledEngine:
             return self._notebook.loss_and_gradients(
                 inputs, targets, state, dropout_step=dropout_step
             )
-        new_state = self._run_train(
-            inputs, targets, state, dropout_step, GRADIENTS_ONLY, NOTHING, 0.0, ()
-        )
-        return float(self._results[LOSS]), new_state
+        windows = self._run_train(inputs, targets, state, dropout_step, NO_UPDATE, 0.0, ())
+        return float(windows.results[LOSS]), windows.new_state.copy()
 
     def train_step(
         self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
@@ -160,18 +211,18 @@ class CompiledEngine:
             self._packed_is_current = False
             return loss, norm, new_state
         optimizer.prepare(self.parameters.flat)
-        slots = tuple(optimizer.slots[name] for name in optimizer.slot_names)
-        new_state = self._run_train(
-            inputs, targets, state, optimizer.step_count, *described, optimizer.clip or 0.0, slots
+        slots = tuple(optimizer.slots.values())
+        windows = self._run_train(
+            inputs, targets, state, optimizer.step_count, described, optimizer.clip or 0.0, slots
         )
-        loss, norm = float(self._results[LOSS]), float(self._results[NORM])
+        loss, norm = float(windows.results[LOSS]), float(windows.results[NORM])
         if not math.isfinite(loss):
             raise NonFiniteGradientError
         if math.isfinite(norm):
             optimizer.step_count += 1
         else:  # its square may have overflowed where the norm itself does not
             norm = optimizer.update(self.parameters.flat, self.gradients.flat)
-        return loss, norm, new_state
+        return loss, norm, windows.new_state.copy()
 
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
         return self._run_infer(LOG_PROBABILITIES, inputs, state)
@@ -199,44 +250,32 @@ class CompiledEngine:
         targets: Ids,
         state: State,
         dropout_step: int | None,
-        kind: int,
-        numbers: NDArray[np.float64],
+        described: tuple[float, ...],
         clip: float,
         slots: tuple[Float, ...],
-    ) -> State:
-        steps, batch = inputs.shape
-        windows = self._windows.get((True, steps, batch)) or self._make_windows(True, steps, batch)
-        keys, kept = NO_DROPOUT
+    ) -> _TrainingWindows:
+        shape = inputs.shape
+        windows = self._training_windows.get(shape)
+        if windows is None:
+            windows = self._make_training_windows(*shape)
+        if not windows.arguments or not _same(windows.slots, slots):
+            windows.bind(self, slots)
+        windows.inputs[...] = inputs
+        windows.targets[...] = targets
+        windows.state[...] = state
+        numbers = windows.numbers
+        numbers[: len(described) - 1] = described[1:]
+        numbers[KIND] = described[0]
+        numbers[CLIP] = clip
         if self.config.dropout:
-            keys, kept = dropout_key(self.seed, dropout_step, self.config.dropout)
-        new_state = np.empty(state.shape, self._dtype)
-        arguments = (
-            windows.plan,
-            steps,
-            batch,
-            _plain(inputs, INT),
-            _plain(targets, INT),
-            _plain(state, self._dtype),
-            new_state,
-            self.parameters.flat,
-            self.gradients.flat,
-            slots[0] if slots else self._nothing,
-            slots[1] if len(slots) > 1 else self._nothing,
-            self._packed,
-            windows.work,
-            keys,
-            kept,
-            self.classic,
-            kind,
-            numbers,
-            clip,
-            self._results,
-        )
+            windows.keys[:], numbers[KEPT] = dropout_key(
+                self.seed, dropout_step, self.config.dropout
+            )
         if self._train is None:
-            self._train = TRAIN.compiled((*arguments, self._sync, 1, 0))
+            self._train = TRAIN.compiled((*windows.arguments, windows.crew.sync, 1, 0))
         self._packed_is_current = False
-        self._run(self._train, arguments, windows.threads)
-        return new_state
+        windows.crew.run(self._train, windows.arguments, stays=True)
+        return windows
 
     def _run_infer(
         self,
@@ -250,12 +289,12 @@ class CompiledEngine:
         batch = ids.shape[1]
         steps = len(ids) - 1 if generating else len(ids)
         chunk = 1 if generating else min(max(DECODED_AT_ONCE // max(batch, 1), 1), max(steps, 1))
-        windows = self._windows.get((False, chunk, batch)) or self._make_windows(
-            False, chunk, batch
-        )
+        windows = self._inference_windows.get((chunk, batch))
+        if windows is None:
+            windows = self._make_inference_windows(chunk, batch)
         vocabulary = self.config.vocabulary_size
         new_state = np.empty(state.shape, self._dtype)
-        out = self._nothing
+        out = np.zeros(0, self._dtype)
         if not generating:
             out = np.empty((steps, batch, vocabulary), self.config.dtype)
         numbers = NOTHING
@@ -269,7 +308,6 @@ class CompiledEngine:
                 ],
                 dtype=np.float64,
             )
-        threads = windows.threads
 
         def arguments(mode: int) -> tuple[Any, ...]:
             return (
@@ -282,7 +320,7 @@ class CompiledEngine:
                 _plain(state, self._dtype),
                 new_state,
                 self.parameters.flat,
-                self._packed,
+                self.packed,
                 windows.work,
                 out.reshape(-1),
                 numbers,
@@ -292,38 +330,38 @@ class CompiledEngine:
             )
 
         if self._infer is None:
-            self._infer = INFER.compiled((*arguments(mode), self._sync, 1, 0))
+            self._infer = INFER.compiled((*arguments(mode), windows.crew.sync, 1, 0))
         if not self._packed_is_current:
-            self._run(self._infer, arguments(PACK), threads)
+            windows.crew.run(self._infer, arguments(PACK))
             self._packed_is_current = True
-        self._run(self._infer, arguments(mode), threads)
+        windows.crew.run(self._infer, arguments(mode))
         return out, new_state
 
-    def _run(self, kernel: Any, arguments: tuple[Any, ...], threads: int) -> None:
-        self._sync[FAULT] = 0
-        try:
-            TEAM.run(kernel, arguments, self._sync, threads)
-        except BaseException:
-            self._sync = new_sync()
-            raise
-        if self._sync[FAULT]:
-            raise IndexError(f"an id is not from 0 to {self.config.vocabulary_size - 1}")
-
-    def _make_windows(self, train: bool, steps: int, batch: int) -> _Windows:
-        """A window's plan and workspace; of earlier shapes only the latest are kept."""
-        if train:
-            work = 3 * self._multiplications * steps * batch
-            threads = min(self.threads, batch) if work >= LEAST_FOR_THREADS else 1
-            plan = make_plan(self.config, steps, -(-batch // threads))
-        else:
-            work = self._multiplications * batch
-            threads = self.threads if work >= LEAST_FOR_UNITS else 1
-            plan = make_plan(self.config, steps, batch, training=False)
-        while len(self._windows) >= KEPT_PLANS:
-            self._windows.pop(next(iter(self._windows)))
-        windows = _Windows(plan, threads, self.config.dtype)
-        self._windows[train, steps, batch] = windows
+    def _make_training_windows(self, steps: int, batch: int) -> _TrainingWindows:
+        work = 3 * self._multiplications * steps * batch
+        threads = min(self.threads, batch) if work >= LEAST_FOR_ROWS else 1
+        _forget_all_but(KEPT_WINDOWS - 1, self._training_windows)
+        windows = _TrainingWindows(self, steps, batch, threads)
+        self._training_windows[steps, batch] = windows
         return windows
+
+    def _make_inference_windows(self, steps: int, batch: int) -> _Windows:
+        threads = self.threads if self._multiplications * batch >= LEAST_FOR_UNITS else 1
+        plan = make_plan(self.config, steps, batch, threads, training=False)
+        _forget_all_but(KEPT_WINDOWS - 1, self._inference_windows)
+        windows = _Windows(plan, threads, self.config.dtype)
+        self._inference_windows[steps, batch] = windows
+        return windows
+
+
+def _forget_all_but(count: int, windows: dict[tuple[int, int], Any]) -> None:
+    """The oldest go first."""
+    while len(windows) > count:
+        windows.pop(next(iter(windows)))
+
+
+def _same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    return len(some) == len(others) and all(map(is_, some, others))
 
 
 def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -333,30 +371,24 @@ def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.array(values, dtype, order="C")
 
 
-def _describe(optimizer: Optimizer) -> tuple[int, NDArray[np.float64]] | None:
+NO_UPDATE = (GRADIENTS_ONLY,)
+
+
+def _describe(optimizer: Optimizer) -> tuple[float, ...] | None:
     """An optimizer's kind and numbers as the kernel takes them; None for one of somebody's own."""
     kind = type(optimizer)
     rate = optimizer.learning_rate
-    if kind is SGD:
-        return SGD_KIND, np.array([rate, optimizer.momentum])  # type: ignore[attr-defined]
+    if isinstance(optimizer, SGD) and kind is SGD:
+        return SGD_KIND, rate, optimizer.momentum
     if isinstance(optimizer, AdaGrad) and kind is AdaGrad:
         name = ADAGRAD_INSIDE if optimizer.epsilon_inside else ADAGRAD
-        return name, np.array([rate, optimizer.epsilon])
+        return name, rate, optimizer.epsilon
     if isinstance(optimizer, RMSProp) and kind is RMSProp:
-        return RMSPROP, np.array([rate, optimizer.decay, optimizer.epsilon])
+        return RMSPROP, rate, optimizer.decay, optimizer.epsilon
     if isinstance(optimizer, Adam) and kind in (Adam, AdamW):
         step = optimizer.step_count + 1
         decay = rate * optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
         beta1, beta2 = optimizer.beta1, optimizer.beta2
-        return ADAM, np.array(
-            [
-                rate,
-                beta1,
-                beta2,
-                optimizer.epsilon,
-                1 - beta1**step,
-                math.sqrt(1 - beta2**step),
-                1 - decay,
-            ]
-        )
+        first, second = 1 - beta1**step, math.sqrt(1 - beta2**step)
+        return ADAM, rate, beta1, beta2, optimizer.epsilon, first, second, 1 - decay
     return None

@@ -150,7 +150,7 @@ def infer(  # type: ignore[no-untyped-def]
     steps at a time. GENERATE: ids (T + 1, B), of which only the first row is given, and uniforms
     (T, B); fills the other rows. state (S, L, B, H). p, order: a row of V for each thread.
     """
-    s = as_numbers(Plan, plan)
+    s = as_numbers(Plan, as_flat(plan))
     ids, state, new_state, flat, packed, work = (
         as_flat(ids_), as_flat(state_), as_flat(new_state_), as_flat(flat_), as_flat(packed_),
         as_flat(work_),

@@ -27,6 +27,8 @@ class Plan(NamedTuple):
     """What a kernel needs to know. What belongs to a layer stands for the first one; each next
     layer's lies flat_layer, packed_layer, work_layer or gradients_layer further on."""
 
+    steps: int  # T
+    batch: int  # B
     cell: int
     layers: int
     hidden: int  # H
@@ -40,6 +42,7 @@ class Plan(NamedTuple):
     classes64: int  # V in whole vectors of float64
     vst: int  # the stride between rows of logits, (·, V)
     across: int  # a panel's width
+    tail: int  # the distance between rows of a last panel of H columns that is one vector wide
     panels: int  # of H columns
     vocabulary_panels: int
 
@@ -94,12 +97,15 @@ class Plan(NamedTuple):
     work_length: int
 
 
-def make_plan(config: ModelConfig, steps: int, rows: int, training: bool = True) -> Plan:
-    """The plan for windows of T time steps and at most R rows in a thread. Without `training` there
-    is no place for the way back, and no dropout."""
+def make_plan(
+    config: ModelConfig, steps: int, batch: int, threads: int, training: bool = True
+) -> Plan:
+    """The plan for windows (T, B) in so many threads. Without `training` there is no place for the
+    way back, no dropout, and every thread sees all rows."""
     count = lanes(config.dtype)
     line = CACHE_LINE // np.dtype(config.dtype).itemsize
 
+    rows = -(-batch // threads) if training else batch
     dropout = training and config.dropout > 0
 
     def padded(numbers: int) -> int:
@@ -114,6 +120,13 @@ def make_plan(config: ModelConfig, steps: int, rows: int, training: bool = True)
     size, classes, across = padded(h), padded(v), 2 * count
     hst, gst, vst = stride(size), stride(gates * size), stride(classes)
     panels, vocabulary_panels = -(-size // across), -(-classes // across)
+
+    # Where the last vector of H columns holds few of them, its rows stand close together, so that
+    # the weights stay in the nearest cache. What a product then computes in the padding is no zero,
+    # which rnn's way back never reads.
+    tail, left = across, h % count
+    if config.cell == "rnn" and 0 < left <= count // 2 and size // count % 2:
+        tail = -(-left // 4) * 4
 
     def places(**lengths: int) -> tuple[dict[str, int], int]:
         """Offsets of things that stand one after the other, and the length of all."""
@@ -168,10 +181,11 @@ def make_plan(config: ModelConfig, steps: int, rows: int, training: bool = True)
         gradients[name] += other["gradients"]
 
     return Plan(
+        steps=steps, batch=batch,
         cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
         dropout=int(dropout), size=size, hst=hst, gst=gst, classes=classes,
         classes64=-(-v // lanes("float64")) * lanes("float64"), vst=vst,
-        across=across, panels=panels, vocabulary_panels=vocabulary_panels,
+        across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,
         flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
         flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,
         flat_decoder_bias=flat_decoder + v * h,

@@ -31,6 +31,7 @@ from charloom.engines.compiled.vectors import (
     load,
     load_first,
     store,
+    store_first,
     transpose,
     vector_type,
     width,
@@ -70,14 +71,12 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
     address = number.as_pointer()
     function = ir.Function(
         module,
-        ir.FunctionType(
-            ir.VoidType(), [address, INT64, address, INT64, address, INT64, INT64, INT64, INT64]
-        ),
+        ir.FunctionType(ir.VoidType(), [address, INT64, address, INT64, address, *[INT64] * 5]),
         name,
     )
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
-    c, ldc, a, lda, b, panel, ldb, length, add = function.args
+    c, ldc, a, lda, b, panel, ldb, tail, length, add = function.args
     entry, loop, end = (function.append_basic_block(n) for n in ("entry", "loop", "end"))
     builder = ir.IRBuilder(entry)
     fma = cgutils.get_or_insert_function(
@@ -111,13 +110,18 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
         start[cell] = builder.phi(vector)
         start[cell].add_incoming(old[cell], from_adding)
         start[cell].add_incoming(zero, from_anew)
+    first_tail = builder.gep(b, [in_b[-1]])
     before = builder.block
     builder.cbranch(builder.icmp_signed(">", length, INT64(0)), loop, end)
 
     builder.position_at_end(loop)
-    left, a_k, b_k = builder.phi(INT64), builder.phi(address), builder.phi(address)
+    left, a_k, b_k, tail_k = (builder.phi(kind) for kind in (INT64, *[address] * 3))
     sums = {cell: builder.phi(vector) for cell in grid}
-    b_row = [load(b_k, offset) for offset in in_b]
+    # A single vector at the end has its own distance between rows.
+    odd = vectors % 2
+    b_row = [load(b_k, offset) for offset in in_b[: vectors - odd]]
+    if odd:
+        b_row.append(load(tail_k, INT64(0)))
     lanes_0 = ir.Constant(ir.VectorType(INT32, count), [0] * count)
     undefined = ir.Constant(vector, ir.Undefined)
     added = {}
@@ -129,11 +133,13 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
             added[i, v] = builder.call(fma, [value, b_row[v], sums[i, v]])
     next_a = builder.gep(a_k, [lda if by_columns else INT64(1)])
     next_b = builder.gep(b_k, [ldb])
+    next_tail = builder.gep(tail_k, [tail])
     still = builder.sub(left, INT64(1))
     for phi, first, following in (
         (left, length, still),
         (a_k, a, next_a),
         (b_k, b, next_b),
+        (tail_k, first_tail, next_tail),
         *((sums[cell], start[cell], added[cell]) for cell in grid),
     ):
         phi.add_incoming(first, before)
@@ -162,7 +168,7 @@ def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
     address = float_type(dtype).as_pointer()
     function = ir.Function(
         module,
-        ir.FunctionType(INT64, [address, INT64, address, INT64, address, *[INT64] * 6]),
+        ir.FunctionType(INT64, [address, INT64, address, INT64, address, *[INT64] * 7]),
         name,
     )
     function.linkage = "linkonce_odr"
@@ -191,11 +197,11 @@ def _blocks(by_columns: bool) -> Any:
     may be with at most so many vectors; it returns how many vectors that were."""
 
     @intrinsic
-    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors):  # type: ignore[no-untyped-def]
+    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors):  # type: ignore[no-untyped-def]
         dtype = c.dtype
 
         def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-            c, c0, ldc, a, a0, lda, b, b0, panel, ldb, length, add, rows, vectors = args
+            c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors = args
             operands = [
                 builder.gep(c, [c0]),
                 ldc,
@@ -204,13 +210,14 @@ def _blocks(by_columns: bool) -> Any:
                 builder.gep(b, [b0]),
                 panel,
                 ldb,
+                tail,
                 length,
                 add,
             ]
             function = _any_block_function(builder.module, dtype, by_columns)
             return builder.call(function, [*operands, rows, vectors])
 
-        numbers = [types.intp] * 7
+        numbers = [types.intp] * 8
         return types.intp(c, types.intp, types.intp, a, types.intp, types.intp, b, *numbers), emit
 
     return block
@@ -221,12 +228,12 @@ _block_by_columns = _blocks(by_columns=True)
 
 
 @subroutine(inline=True)
-def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
+def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):  # type: ignore[no-untyped-def]
     """c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
 
     All are flat arrays with an offset and a stride between rows; n counts vectors. b's panels, two
-    vectors wide, are `panel` numbers apart: for a packed b, see `pack`; for one in rows, panel is
-    two vectors.
+    vectors wide, are `panel` numbers apart and their rows ldb, those of a last panel of a single
+    vector `tail`: see `pack`.
     """
     lanes_ = width(c)
     if m < 1:
@@ -244,7 +251,7 @@ def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, m, n, k, add):  # type: i
                 c, c0 + row * ldc + column * lanes_, ldc,
                 a, a0 + row * lda, lda,
                 b, b0 + column // 2 * panel, panel, ldb,
-                k, add, rows, vectors,
+                tail, k, add, rows, vectors,
             )  # fmt: skip
             row += rows
         column += done
@@ -270,7 +277,7 @@ def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add):  # type: ig
                 column += _block_by_columns(
                     c, c0 + row * ldc + column * lanes_, ldc,
                     a, a0 + piece * lda + row, lda,
-                    b, b0 + piece * ldb + column * lanes_, 2 * lanes_, ldb,
+                    b, b0 + piece * ldb + column * lanes_, 2 * lanes_, ldb, ldb,
                     length, 1 if piece > 0 else add, rows, min(widest, n - column),
                 )  # fmt: skip
             row += rows
@@ -280,37 +287,43 @@ OUTER_PIECE = 128
 
 
 @subroutine()
-def pack(packed, p0, panel, rows, source, s0, k_stride, n_stride, k, n, first, last):  # type: ignore[no-untyped-def]
+def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, first, last):  # type: ignore[no-untyped-def]
     """Packs source(k, n) = source[s0 + k·k_stride + n·n_stride], (K, N), one of whose strides is 1,
     into panels: those from `first` to before `last`.
 
     Panels are `panel` numbers apart; in each, `rows` rows of two vectors are written, with zeros
-    where the source has nothing.
+    where the source has nothing. In a last panel of one vector the rows are `tail` numbers apart:
+    where that is less than a vector, a row is followed by the next ones instead of zeros.
     """
     lanes_ = width(packed)
     across = 2 * lanes_
     for index in range(first, last):
         to = p0 + index * panel
+        between = tail if n - index * across <= lanes_ else across
         for column in range(0, across, lanes_):
             n0 = index * across + column
             columns = min(lanes_, n - n0)
             if columns <= 0:
                 continue  # no product reads it
+            kept = min(lanes_, between)
             if n_stride == 1:
                 at = s0 + n0
                 if columns == lanes_:
                     for row in range(k):
-                        store(packed, to + row * across + column, load(source, at + row * k_stride))
+                        store(
+                            packed, to + row * between + column, load(source, at + row * k_stride)
+                        )
                 else:
                     for row in range(k):
                         x = load_first(source, at + row * k_stride, columns)
-                        store(packed, to + row * across + column, x)
+                        store_first(packed, to + row * between + column, x, kept)
             else:
                 at = s0 + n0 * n_stride
                 for row in range(0, k, lanes_):
                     transpose(
-                        packed, to + row * across + column, across,
-                        source, at + row, n_stride, columns, min(lanes_, k - row), lanes_,
+                        packed, to + row * between + column, between,
+                        source, at + row, n_stride, columns, min(lanes_, k - row), kept,
                     )  # fmt: skip
             for row in range(k, rows):
-                store(packed, to + row * across + column, 0.0)
+                for j in range(kept):
+                    packed[to + row * between + column + j] = 0.0

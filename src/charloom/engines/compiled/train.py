@@ -28,12 +28,20 @@ from charloom.engines.compiled.cells import (
 from charloom.engines.compiled.compiling import subroutine
 from charloom.engines.compiled.layout import DECODED_AT_ONCE, GRU, LSTM, Plan
 from charloom.engines.compiled.products import block_vectors, outer_product, pack, product
-from charloom.engines.compiled.threads import FAULT, barrier
+from charloom.engines.compiled.threads import (
+    FAULT,
+    at_work,
+    barrier,
+    call_up,
+    is_called_again,
+    leave,
+)
 from charloom.engines.compiled.vectors import (
     as_flat,
     as_numbers,
     divide,
     exp,
+    flat_at,
     fma,
     inverse_root,
     largest,
@@ -94,12 +102,13 @@ def pack_weights(s, flat, packed, thread, threads, backward):  # type: ignore[no
             for gate in range(s.gates):
                 start = weights + gate * h * h
                 pack(
-                    packed, to + gate * s.packed_gate, across * h, h,
+                    packed, to + gate * s.packed_gate, across * h, s.tail, h,
                     flat, start, 1, h, h, h, first, last,
                 )  # fmt: skip
                 if backward:
                     pack(
-                        packed, back + gate * s.size * across, across * s.gates * s.size, s.size,
+                        packed, back + gate * s.size * across, across * s.gates * s.size, s.tail,
+                        s.size,
                         flat, start, h, 1, h, h, first, last,
                     )  # fmt: skip
         if thread == 0:
@@ -120,11 +129,11 @@ def pack_weights(s, flat, packed, thread, threads, backward):  # type: ignore[no
     v = s.vocabulary
     first = share(s.vocabulary_panels, thread, threads)
     last = share(s.vocabulary_panels, thread + 1, threads)
-    pack(packed, s.decoder, across * h, h, flat, s.flat_decoder, 1, h, h, v, first, last)
+    pack(packed, s.decoder, across * h, across, h, flat, s.flat_decoder, 1, h, h, v, first, last)
     if backward:
         first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
         pack(
-            packed, s.decoder_back, across * v, v,
+            packed, s.decoder_back, across * v, s.tail, v,
             flat, s.flat_decoder, h, 1, v, h, first, last,
         )  # fmt: skip
     if thread == 0:
@@ -193,12 +202,12 @@ def forward_tile(s, w, packed, layer, ids, id0, gates, h, h_next, c, c_next, ext
                     store(w, extra + row * s.hst + unit + j, load(packed, q_bias + j))
             product(
                 w, extra + unit, s.hst, w, h, s.hst,
-                packed, weights, across * s.hidden, across, rows, n, s.hidden, 1,
+                packed, weights, across * s.hidden, across, s.tail, rows, n, s.hidden, 1,
             )  # fmt: skip
         else:
             product(
                 w, at, s.gst, w, h, s.hst,
-                packed, weights, across * s.hidden, across, rows, n, s.hidden, 1,
+                packed, weights, across * s.hidden, across, s.tail, rows, n, s.hidden, 1,
             )  # fmt: skip
     if s.cell == LSTM:
         lstm_forward(
@@ -229,14 +238,14 @@ def input_products(s, w, packed, layer, gates, y, count, first, last):  # type: 
         product(
             w, at, s.gst, w, y, s.hst,
             packed, s.ih + layer * s.packed_layer + gate * s.packed_gate + begin * s.hidden,
-            across * s.hidden, across, count, n, s.hidden, 1,
+            across * s.hidden, across, s.tail, count, n, s.hidden, 1,
         )  # fmt: skip
 
 
 @subroutine()
-def _forward(s, w, w0, packed, ids, state, new_state, steps, batch, row0, rows, keys, kept):  # type: ignore[no-untyped-def]
+def _forward(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):  # type: ignore[no-untyped-def]
     """All layers over the window; fills what the way back needs, and the new state."""
-    lanes, h = width(w), s.hidden
+    lanes, h, steps, batch = width(w), s.hidden, s.steps, s.batch
     tile = tile_vectors(rows)
     for layer in range(s.layers):
         gates = w0 + s.work_gates + layer * s.work_layer
@@ -329,13 +338,13 @@ def decode(s, w, packed, y, count, logits):  # type: ignore[no-untyped-def]
         for j in range(0, s.classes, lanes):
             store(w, logits + position * s.vst + j, load(packed, bias + j))
     product(
-        w, logits, s.vst, w, y, s.hst, packed, s.decoder, s.across * s.hidden, s.across,
+        w, logits, s.vst, w, y, s.hst, packed, s.decoder, s.across * s.hidden, s.across, s.across,
         count, s.classes // lanes, s.hidden, 1,
     )  # fmt: skip
 
 
 @subroutine(types.float64)
-def _decoder(s, w, w0, packed, targets, steps, batch, row0, rows, scale):  # type: ignore[no-untyped-def]
+def _decoder(s, w, w0, packed, targets, row0, rows, scale):  # type: ignore[no-untyped-def]
     """The loss, summed; the decoder's gradients; dy, the gradient of the last layer's outputs."""
     lanes = width(w)
     y = w0 + s.work_y + (s.layers - 1) * s.work_layer
@@ -343,14 +352,14 @@ def _decoder(s, w, w0, packed, targets, steps, batch, row0, rows, scale):  # typ
     logits = w0 + s.logits
     db_out = w0 + s.db_decoder
     loss = 0.0
-    n = steps * rows
+    n = s.steps * rows
     for first in range(0, n, DECODED_AT_ONCE):
         count = min(DECODED_AT_ONCE, n - first)
         decode(s, w, packed, y + first * s.hst, count, logits)
         for position in range(count):
             at = logits + position * s.vst
             t, row = divmod(first + position, rows)
-            target = targets[t * batch + row0 + row]
+            target = targets[t * s.batch + row0 + row]
             own = float(w[at + target])
             most, sum_ = softmax_row(w, at, s.classes)
             # log p = l − max − log Σ e^(l − max)
@@ -367,105 +376,114 @@ def _decoder(s, w, w0, packed, targets, steps, batch, row0, rows, scale):  # typ
         )  # fmt: skip
         product(
             w, dy + first * s.hst, s.hst, w, logits, s.vst,
-            packed, s.decoder_back, s.across * s.vocabulary, s.across,
+            packed, s.decoder_back, s.across * s.vocabulary, s.across, s.tail,
             count, s.size // lanes, s.vocabulary, 0,
         )  # fmt: skip
     return loss
 
 
 @subroutine()
-def _backward(s, w, w0, packed, ids, steps, batch, row0, rows, dropping):  # type: ignore[no-untyped-def]
-    """dy down through the layers; fills the thread's gradients."""
-    lanes, across = width(w), s.across
+def _backward(s, w, w0, layer, packed, rows, dropping):  # type: ignore[no-untyped-def]
+    """dy of a layer back through time: its gates' gradients, and its biases'."""
+    lanes, across, steps = width(w), s.across, s.steps
     tile = tile_vectors(rows)
     n = steps * rows
-    for layer in range(s.layers - 1, -1, -1):
-        gates = w0 + s.work_gates + layer * s.work_layer
-        hidden = w0 + s.work_h + layer * s.work_layer
-        extra = w0 + s.work_extra + layer * s.work_layer
-        c = w0 + s.work_c + layer * s.work_layer
-        dy = w0 + s.dy + layer % 2 * s.dy_odd
-        dc = w0 + s.dc
-        bias, bias_q = (
-            w0 + s.db + layer * s.gradients_layer,
-            w0 + s.db_q + layer * s.gradients_layer,
-        )
-        back = s.hh_back + layer * s.packed_layer
-        if dropping:
-            mask = w0 + s.work_mask + layer * s.work_layer
-            for at in range(0, n * s.hst, lanes):
-                here = dy + rows * s.hst + at
-                store(w, here, load(w, here) * load(w, mask + at))
-        for at in range(0, rows * s.hst, lanes):
-            store(w, dc + at, 0.0)
-            store(w, dy + at, 0.0)
-        length = s.hidden if s.gates == 1 else s.gates * s.size
-        if s.cell == GRU:
-            length = 2 * s.size
-        for t in range(steps - 1, -1, -1):
-            gates_t, gates_after = gates + t * rows * s.gst, gates + (t + 1) * rows * s.gst
-            before, here = t * rows * s.hst, (t + 1) * rows * s.hst
-            for unit in range(0, s.size, tile * lanes):
-                vectors = min(tile, (s.size - unit) // lanes)
-                if t + 1 < steps:
-                    # dh_t += Wᵀ da_{t+1}
-                    panel = across * s.gates * s.size
-                    weights = back + unit // across * panel
-                    product(
-                        w, dy + here + unit, s.hst, w, gates_after, s.gst,
-                        packed, weights, panel, across, rows, vectors, length, 1,
-                    )  # fmt: skip
-                    if s.cell == GRU:
-                        product(
-                            w, dy + here + unit, s.hst, w, extra + here, s.hst,
-                            packed, weights + length * across, panel, across,
-                            rows, vectors, s.size, 1,
-                        )  # fmt: skip
-                if s.cell == LSTM:
-                    lstm_backward(
-                        w, dy + here + unit, dc + unit, c + before + unit, extra + before + unit,
-                        s.hst, gates_t + unit, s.gst, s.size, bias + unit, rows, vectors,
-                    )  # fmt: skip
-                elif s.cell == GRU:
-                    gru_backward(
-                        w, dy + here + unit, extra + before + unit, hidden + before + unit,
-                        dy + before + unit, s.hst, gates_t + unit, s.gst, s.size,
-                        bias + unit, bias_q + unit, rows, vectors,
-                    )  # fmt: skip
-                else:
-                    rnn_backward(
-                        w, dy + here + unit, hidden + here + unit, s.hst,
-                        gates_t + unit, s.gst, bias + unit, rows, vectors,
-                    )  # fmt: skip
-        # dW_hh = Σ da_t h_{t−1}ᵀ;  dW_ih = Σ dx_t y_tᵀ, in the first layer a sum by character
-        for gate in range(s.gates):
-            of_q = s.cell == GRU and gate == 2
-            outer_product(
-                w, w0 + s.dw_hh + layer * s.gradients_layer + gate * s.hidden * s.hst, s.hst,
-                w, extra if of_q else gates + gate * s.size, s.hst if of_q else s.gst,
-                w, hidden, s.hst, s.hidden, s.size // lanes, n, 0,
-            )  # fmt: skip
-        if layer == 0:
-            table = w0 + s.dtable
-            for position in range(n):
-                t, row = divmod(position, rows)
-                to = table + ids[t * batch + row0 + row] * s.gst
-                at = gates + position * s.gst
-                for j in range(0, s.gates * s.size, lanes):
-                    store(w, to + j, load(w, to + j) + load(w, at + j))
-        else:
-            below = w0 + s.work_y + (layer - 1) * s.work_layer
-            for gate in range(s.gates):
-                outer_product(
-                    w, w0 + s.dw_ih + layer * s.gradients_layer + gate * s.hidden * s.hst, s.hst,
-                    w, gates + gate * s.size, s.gst,
-                    w, below, s.hst, s.hidden, s.size // lanes, n, 0,
+    gates = w0 + s.work_gates + layer * s.work_layer
+    hidden = w0 + s.work_h + layer * s.work_layer
+    extra = w0 + s.work_extra + layer * s.work_layer
+    c = w0 + s.work_c + layer * s.work_layer
+    dy = w0 + s.dy + layer % 2 * s.dy_odd
+    dc = w0 + s.dc
+    bias, bias_q = (
+        w0 + s.db + layer * s.gradients_layer,
+        w0 + s.db_q + layer * s.gradients_layer,
+    )
+    back = s.hh_back + layer * s.packed_layer
+    if dropping:
+        mask = w0 + s.work_mask + layer * s.work_layer
+        for at in range(0, n * s.hst, lanes):
+            here = dy + rows * s.hst + at
+            store(w, here, load(w, here) * load(w, mask + at))
+    for at in range(0, rows * s.hst, lanes):
+        store(w, dc + at, 0.0)
+        store(w, dy + at, 0.0)
+    length = s.hidden if s.gates == 1 else s.gates * s.size
+    if s.cell == GRU:
+        length = 2 * s.size
+    for t in range(steps - 1, -1, -1):
+        gates_t, gates_after = gates + t * rows * s.gst, gates + (t + 1) * rows * s.gst
+        before, here = t * rows * s.hst, (t + 1) * rows * s.hst
+        for unit in range(0, s.size, tile * lanes):
+            vectors = min(tile, (s.size - unit) // lanes)
+            if t + 1 < steps:
+                # dh_t += Wᵀ da_{t+1}
+                panel = across * s.gates * s.size
+                weights = back + unit // across * panel
+                product(
+                    w, dy + here + unit, s.hst, w, gates_after, s.gst,
+                    packed, weights, panel, across, s.tail, rows, vectors, length, 1,
                 )  # fmt: skip
-            product(
-                w, w0 + s.dy + (layer - 1) % 2 * s.dy_odd + rows * s.hst, s.hst,
-                w, gates, s.gst, packed, s.ih_back + layer * s.packed_layer,
-                across * s.gates * s.size, across, n, s.size // lanes, s.gates * s.size, 0,
+                if s.cell == GRU:
+                    product(
+                        w, dy + here + unit, s.hst, w, extra + here, s.hst,
+                        packed, weights + length * across, panel, across, s.tail,
+                        rows, vectors, s.size, 1,
+                    )  # fmt: skip
+            if s.cell == LSTM:
+                lstm_backward(
+                    w, dy + here + unit, dc + unit, c + before + unit, extra + before + unit,
+                    s.hst, gates_t + unit, s.gst, s.size, bias + unit, rows, vectors,
+                )  # fmt: skip
+            elif s.cell == GRU:
+                gru_backward(
+                    w, dy + here + unit, extra + before + unit, hidden + before + unit,
+                    dy + before + unit, s.hst, gates_t + unit, s.gst, s.size,
+                    bias + unit, bias_q + unit, rows, vectors,
+                )  # fmt: skip
+            else:
+                rnn_backward(
+                    w, dy + here + unit, hidden + here + unit, s.hst,
+                    gates_t + unit, s.gst, bias + unit, rows, vectors,
+                )  # fmt: skip
+
+
+@subroutine()
+def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):  # type: ignore[no-untyped-def]
+    """A layer's weights' gradients from its gates', and dy of the layer below.
+
+    dW_hh = Σ da_t h_{t−1}ᵀ;  dW_ih = Σ dx_t y_tᵀ, in the first layer a sum by character
+    """
+    lanes, across, n = width(w), s.across, s.steps * rows
+    gates = w0 + s.work_gates + layer * s.work_layer
+    hidden = w0 + s.work_h + layer * s.work_layer
+    extra = w0 + s.work_extra + layer * s.work_layer
+    below = w0 + s.work_y + (layer - 1) * s.work_layer
+    for gate in range(s.gates):
+        of_q = s.cell == GRU and gate == 2
+        to = w0 + gate * s.hidden * s.hst + layer * s.gradients_layer
+        outer_product(
+            w, s.dw_hh + to, s.hst,
+            w, extra if of_q else gates + gate * s.size, s.hst if of_q else s.gst,
+            w, hidden, s.hst, s.hidden, s.size // lanes, n, 0,
+        )  # fmt: skip
+        if layer > 0:
+            outer_product(
+                w, s.dw_ih + to, s.hst, w, gates + gate * s.size, s.gst,
+                w, below, s.hst, s.hidden, s.size // lanes, n, 0,
             )  # fmt: skip
+    if layer > 0:
+        product(
+            w, w0 + s.dy + (layer - 1) % 2 * s.dy_odd + rows * s.hst, s.hst,
+            w, gates, s.gst, packed, s.ih_back + layer * s.packed_layer,
+            across * s.gates * s.size, across, s.tail, n, s.size // lanes, s.gates * s.size, 0,
+        )  # fmt: skip
+        return
+    for position in range(n):
+        t, row = divmod(position, rows)
+        to = w0 + s.dtable + ids[t * s.batch + row0 + row] * s.gst
+        at = gates + position * s.gst
+        for j in range(0, s.gates * s.size, lanes):
+            store(w, to + j, load(w, to + j) + load(w, at + j))
 
 
 @subroutine(types.float64)
@@ -546,9 +564,9 @@ def _reduce_table(s, work, flat, thread, threads):  # type: ignore[no-untyped-de
             squares = zeros
             for character in range(v):
                 at = source + character * s.gst
-                x = load(work, at)
+                x = load_first(work, at, units)
                 for other in range(1, threads):
-                    x = x + load(work, other * s.work_length + at)
+                    x = x + load_first(work, other * s.work_length + at, units)
                 if threads > 1:
                     store(work, at, x)
                 squares = fma(x, x, squares)
@@ -640,14 +658,9 @@ def _update(kind, o, scale, p, g, a, b, first, last, scratch, s0):  # type: igno
 
 
 @subroutine()
-def _clear_sums(s, w, w0, rows):  # type: ignore[no-untyped-def]
-    """Zeros where gradients are added up position by position; all of them for a thread without
-    rows."""
+def _clear_sums(s, w, w0):  # type: ignore[no-untyped-def]
+    """Zeros where a thread's gradients are added up position by position."""
     lanes = width(w)
-    if rows == 0:
-        for at in range(w0 + s.gradients, w0 + s.work_length, lanes):
-            store(w, at, 0.0)
-        return
     for layer in range(s.layers):
         first = w0 + layer * s.gradients_layer
         for at in range(first + s.db, first + s.db + s.gst, lanes):
@@ -660,71 +673,91 @@ def _clear_sums(s, w, w0, rows):  # type: ignore[no-untyped-def]
         store(w, at, 0.0)
 
 
-GRADIENTS_ONLY = -1
+# The entries of `numbers` behind the optimizer's: its kind; the largest norm, 0 for none; what an
+# entry that dropout keeps is multiplied by; whether the gradient is the notebook's, of the sum.
+KIND, CLIP, KEPT, CLASSIC, NUMBERS = range(8, 13)
+GRADIENTS_ONLY = -1  # a kind
 LOSS, NORM, SUMS = 0, 1, 2  # in `results`; from SUMS on, each thread's loss and sum of squares
 
 
-def train(  # type: ignore[no-untyped-def]
-    plan, steps, batch, ids_, targets_, state_, new_state_, flat_, gradients_, slot_, slot2_, packed_, work_,
-    keys_, kept, classic, kind, o_, clip, results_, sync_, threads, thread,
+@subroutine(types.boolean)
+def _step(  # type: ignore[no-untyped-def]
+    s, ids, targets, state, new_state, flat, gradients, slot, slot2, packed, work, keys, numbers,
+    results, sync, threads, thread,
 ):  # fmt: skip
-    """A step of training, or with the optimizer's kind GRADIENTS_ONLY the loss and gradients.
-
-    ids, targets (T, B); state (S, L, B, H); flat, gradients, slots (P). clip: the largest norm,
-    0 for none. Parameters and slots stay as they were where loss or norm are not finite, or where
-    the norm's square overflows, as float64 can: the norm is infinite then.
-    """
-    s = as_numbers(Plan, plan)
-    ids, targets, state, new_state = (
-        as_flat(ids_), as_flat(targets_), as_flat(state_), as_flat(new_state_)
-    )  # fmt: skip
-    flat, gradients, slot, slot2 = (
-        as_flat(flat_), as_flat(gradients_), as_flat(slot_), as_flat(slot2_)
-    )  # fmt: skip
-    packed, work, keys, o = as_flat(packed_), as_flat(work_), as_flat(keys_), as_flat(o_)
-    results, sync = as_flat(results_), as_flat(sync_)
-    row0 = share(batch, thread, threads)
-    rows = share(batch, thread + 1, threads) - row0
+    """A thread's part of a step; False if the step cannot be done."""
+    row0 = share(s.batch, thread, threads)
+    rows = share(s.batch, thread + 1, threads) - row0
     w0 = thread * s.work_length
-    if not in_vocabulary(s, ids, 0, steps * batch, sync) or not in_vocabulary(
-        s, targets, 0, steps * batch, sync
-    ):
-        return  # as all threads do
+    n = s.steps * s.batch
+    if not in_vocabulary(s, ids, 0, n, sync) or not in_vocabulary(s, targets, 0, n, sync):
+        return False  # as all threads do
+    classic = numbers[CLASSIC] != 0
+    _clear_sums(s, work, w0)
     pack_weights(s, flat, packed, thread, threads, True)
     if not barrier(sync, threads):
-        return
-    _clear_sums(s, work, w0, rows)
-    scale = 1.0 if classic else 1.0 / (steps * batch)
-    loss = 0.0
-    if rows > 0:
-        _forward(s, work, w0, packed, ids, state, new_state, steps, batch, row0, rows, keys, kept)
-        loss = _decoder(s, work, w0, packed, targets, steps, batch, row0, rows, scale)
-        _backward(s, work, w0, packed, ids, steps, batch, row0, rows, keys[0] != 0)
-    results[SUMS + 2 * thread] = loss
+        return False
+    _forward(s, work, w0, packed, ids, state, new_state, row0, rows, keys, numbers[KEPT])
+    scale = 1.0 if classic else 1.0 / n
+    results[SUMS + 2 * thread] = _decoder(s, work, w0, packed, targets, row0, rows, scale)
+    for layer in range(s.layers - 1, -1, -1):
+        _backward(s, work, w0, layer, packed, rows, keys[0] != 0)
+        _weight_gradients(s, work, w0, layer, packed, ids, row0, rows)
     if not barrier(sync, threads):
-        return
-    results[SUMS + 2 * thread + 1] = _reduce(s, work, gradients, thread, threads, classic)
+        return False
+    squares = _reduce(s, work, gradients, thread, threads, classic)
+    results[SUMS + 2 * thread + 1] = squares
     if not barrier(sync, threads):
-        return
-    loss = 0.0
+        return False
+    loss, squares = 0.0, 0.0
     for other in range(threads):
         loss += results[SUMS + 2 * other]
-    if thread == 0:
-        results[LOSS] = loss / (steps * batch)
-    squares = 0.0
-    for other in range(threads):
         squares += results[SUMS + 2 * other + 1]
     norm = math.sqrt(squares)
-    if thread == 0:
-        results[NORM] = norm
+    kind = int(numbers[KIND])
     if kind != GRADIENTS_ONLY and math.isfinite(loss) and math.isfinite(norm):
-        first, last = (
-            share(s.flat_length, thread, threads),
-            share(s.flat_length, thread + 1, threads),
-        )
-        factor = clip / norm if clip > 0 and norm > clip else 1.0
+        clip = numbers[CLIP]
         _update(
-            kind, o, factor, flat, gradients, slot, slot2, first, last,
+            kind, numbers, clip / norm if 0 < clip < norm else 1.0, flat, gradients, slot, slot2,
+            share(s.flat_length, thread, threads), share(s.flat_length, thread + 1, threads),
             work, w0 + s.scratch,
         )  # fmt: skip
-    barrier(sync, threads)
+    if thread == 0:
+        results[LOSS], results[NORM] = loss / n, norm
+    return barrier(sync, threads)
+
+
+def train(places_, like, whole, numbers_, sync_, threads, thread):  # type: ignore[no-untyped-def]
+    """A step of training, or with the kind GRADIENTS_ONLY the loss and gradients.
+
+    places_: the addresses of the plan; of ids and targets (T, B), both int64; of the state
+    (S, L, B, H) and the new one; of parameters, gradients and two slots (P); of the packed weights
+    and the workspace, all these of like's type; of dropout's keys, of whole's type (uint64); of
+    `numbers` and `results`, of numbers_' type (float64). One array is handed over sooner than so
+    many.
+
+    Parameters and slots stay as they were where loss or norm are not finite, or where the norm's
+    square overflows, as float64 can: the norm is infinite then. All threads but the first stay for
+    further steps.
+    """
+    at, sync = as_flat(places_), as_flat(sync_)
+    s = as_numbers(Plan, flat_at(at[0], places_))
+    if thread == 0 and not call_up(sync, threads):
+        return
+    while True:
+        if thread > 0:
+            at_work(sync, thread)
+        done = _step(
+            s, flat_at(at[1], places_), flat_at(at[2], places_), flat_at(at[3], like),
+            flat_at(at[4], like), flat_at(at[5], like), flat_at(at[6], like),
+            flat_at(at[7], like), flat_at(at[8], like), flat_at(at[9], like),
+            flat_at(at[10], like), flat_at(at[11], whole), flat_at(at[12], numbers_),
+            flat_at(at[13], numbers_), sync, threads, thread,
+        )  # fmt: skip
+        if thread == 0:
+            return
+        if not done:
+            leave(sync, thread)
+            return
+        if not is_called_again(sync, thread):
+            return

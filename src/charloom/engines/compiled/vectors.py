@@ -19,6 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.imputils import lower_getattr_generic
 from numba.core.typing.templates import (
     AbstractTemplate,
     AttributeTemplate,
@@ -26,7 +27,6 @@ from numba.core.typing.templates import (
     infer_global,
     signature,
 )
-from numba.core.imputils import lower_getattr_generic
 from numba.extending import (
     intrinsic,
     lower_builtin,
@@ -35,12 +35,12 @@ from numba.extending import (
 )
 
 _FEATURES = llvmlite.binding.get_host_cpu_features()
-_MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
+MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f", False) else 32
 # How many vector registers of that width there are decides how large a block of a product fits.
-VECTOR_REGISTERS = 16 if _MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
+VECTOR_REGISTERS = 16 if MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
 # Whether the processor estimates 1/x and 1/√x of a whole vector of float32.
-ESTIMATES = VECTOR_BYTES == 64 and _MACHINE == "x86_64"
+ESTIMATES = VECTOR_BYTES == 64 and MACHINE == "x86_64"
 INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 
@@ -153,6 +153,17 @@ def as_flat(context, array):  # type: ignore[no-untyped-def]
     return Flat(array.dtype)(array), emit
 
 
+@intrinsic
+def flat_at(context, address, like):  # type: ignore[no-untyped-def]
+    """The place of an array from its address; `like` is a place or an array of its type."""
+    kind = Flat(like.dtype)
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.intp, like), emit
+
+
 @infer_global(operator.getitem)
 class FlatGet(AbstractTemplate):  # type: ignore[misc]
     def generic(self, args: Any, kws: Any) -> Any:
@@ -198,10 +209,10 @@ class NumbersModel(models.PrimitiveModel):  # type: ignore[misc]
 
 @intrinsic
 def as_numbers(context, kind, array):  # type: ignore[no-untyped-def]
-    """An array of int64 as a named tuple of that kind."""
+    """A place of int64 as a named tuple of that kind."""
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return cgutils.create_struct_proxy(array)(context, builder, value=args[1]).data
+        return args[1]
 
     return Numbers(kind.instance_class)(kind, array), emit
 
