@@ -25,7 +25,6 @@ from rich.console import Console
 from benchmarks import compile_times, report
 from benchmarks.peak import peak
 from benchmarks.workloads import WORKLOADS, Workload, small
-import charloom
 from charloom import __version__
 from charloom.corpora import open_text
 from charloom.dataset import Split, load_dataset

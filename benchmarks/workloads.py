@@ -62,8 +62,8 @@ class Workload:
 WORKLOADS = (
     Workload(
         "training, rnn H=100, B=1, T=25, AdaGrad (the notebook's)",
-        # A tenth of the notebook's learning rate: at 0.1 the first steps throw the weights so far that
-        # rounding decides the tenth one's loss, and nobody could agree on it.
+        # A tenth of the notebook's learning rate: at 0.1 the first steps throw the weights so far
+        # that rounding decides the tenth one's loss, and nobody could agree on it.
         "train", "rnn", 100, window=25, optimizer="adagrad", learning_rate=0.01, clip=0.0,
         classic=True, against=(("pytorch", 25, 40), ("jax", 4, 6)),
     ),

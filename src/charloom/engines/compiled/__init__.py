@@ -221,7 +221,8 @@ class CompiledEngine:
         if math.isfinite(norm):
             optimizer.step_count += 1
         else:  # its square may have overflowed where the norm itself does not
-            norm = optimizer.update(self.parameters.flat, self.gradients.flat)
+            with np.errstate(all="ignore"):
+                norm = optimizer.update(self.parameters.flat, self.gradients.flat)
         return loss, norm, windows.new_state.copy()
 
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
@@ -264,8 +265,10 @@ class CompiledEngine:
         windows.targets[...] = targets
         windows.state[...] = state
         numbers = windows.numbers
-        numbers[: len(described) - 1] = described[1:]
-        numbers[KIND] = described[0]
+        kind, *rest = described
+        for index, number in enumerate(rest):  # sooner than a slice, for so few
+            numbers[index] = number
+        numbers[KIND] = kind
         numbers[CLIP] = clip
         if self.config.dropout:
             windows.keys[:], numbers[KEPT] = dropout_key(

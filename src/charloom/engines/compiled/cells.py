@@ -12,7 +12,7 @@ from charloom.engines.compiled.vectors import fma, load, sigmoid, store, tanh, w
 
 
 @subroutine(inline=True)
-def rnn_forward(w, gates, gst, h, hst, rows, vectors):  # type: ignore[no-untyped-def]
+def rnn_forward(w, gates, gst, h, hst, rows, vectors):
     """h = tanh(a)."""
     lanes = width(w)
     for row in range(rows):
@@ -21,7 +21,7 @@ def rnn_forward(w, gates, gst, h, hst, rows, vectors):  # type: ignore[no-untype
 
 
 @subroutine(inline=True)
-def rnn_backward(w, dh, h, hst, gates, gst, db, rows, vectors):  # type: ignore[no-untyped-def]
+def rnn_backward(w, dh, h, hst, gates, gst, db, rows, vectors):
     """da = (1 − h²) ⊙ dh, in place of a; db += da."""
     lanes = width(w)
     for unit in range(0, vectors * lanes, lanes):
@@ -35,7 +35,7 @@ def rnn_backward(w, dh, h, hst, gates, gst, db, rows, vectors):  # type: ignore[
 
 
 @subroutine(inline=True)
-def lstm_forward(w, gates, gst, size, c, c_next, tanh_c, h, hst, rows, vectors):  # type: ignore[no-untyped-def]
+def lstm_forward(w, gates, gst, size, c, c_next, tanh_c, h, hst, rows, vectors):
     """i, f, g, o in place of their sums; c' = f ⊙ c + i ⊙ g;  h = o ⊙ tanh(c')."""
     lanes = width(w)
     for row in range(rows):
@@ -58,7 +58,7 @@ def lstm_forward(w, gates, gst, size, c, c_next, tanh_c, h, hst, rows, vectors):
 
 
 @subroutine(inline=True)
-def lstm_backward(w, dh, dc, c, tanh_c, hst, gates, gst, size, db, rows, vectors):  # type: ignore[no-untyped-def]
+def lstm_backward(w, dh, dc, c, tanh_c, hst, gates, gst, size, db, rows, vectors):
     """The gates' gradients in their place; dc becomes that of the cell state before; db += da."""
     lanes = width(w)
     for unit in range(0, vectors * lanes, lanes):
@@ -96,7 +96,7 @@ def lstm_backward(w, dh, dc, c, tanh_c, hst, gates, gst, size, db, rows, vectors
 
 
 @subroutine(inline=True)
-def gru_forward(w, gates, gst, size, q, h_before, h, hst, rows, vectors):  # type: ignore[no-untyped-def]
+def gru_forward(w, gates, gst, size, q, h_before, h, hst, rows, vectors):
     """r, z, n in place of their sums, that of n without q;  h = n + z ⊙ (h_before − n)."""
     lanes = width(w)
     for row in range(rows):
@@ -113,7 +113,7 @@ def gru_forward(w, gates, gst, size, q, h_before, h, hst, rows, vectors):  # typ
 
 
 @subroutine(inline=True)
-def gru_backward(w, dh, q, h_before, dh_before, hst, gates, gst, size, db, db_q, rows, vectors):  # type: ignore[no-untyped-def]
+def gru_backward(w, dh, q, h_before, dh_before, hst, gates, gst, size, db, db_q, rows, vectors):
     """The gates' gradients in their place, dq in q's; dh_before += dh ⊙ z; db += dx, db_q += dq."""
     lanes = width(w)
     for unit in range(0, vectors * lanes, lanes):

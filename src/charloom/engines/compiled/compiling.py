@@ -51,7 +51,7 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
 
         infer_global(function, types.Function(Template))
 
-        @lower_builtin(function, types.VarArg(types.Any))
+        @lower_builtin(function, types.VarArg(types.Any))  # type: ignore[untyped-decorator]
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             library = context.active_code_library
             compiled = library.__dict__.setdefault("_charloom", {})

@@ -43,7 +43,7 @@ LOGITS, LOG_PROBABILITIES, GENERATE, PACK = range(4)
 
 
 @subroutine(types.UniTuple(types.float64, 2))
-def _log_sum(w, at, size):  # type: ignore[no-untyped-def]
+def _log_sum(w, at, size):
     """The largest logit, and log Σ e^(l − max)."""
     lanes = width(w)
     top = load(w, at)
@@ -58,13 +58,13 @@ def _log_sum(w, at, size):  # type: ignore[no-untyped-def]
 
 
 @subroutine(types.boolean)
-def _comes_before(p, p0, a, b):  # type: ignore[no-untyped-def]
+def _comes_before(p, p0, a, b):
     """Whether character a is likelier than b; among equals the smaller id comes first."""
     return p[p0 + a] > p[p0 + b] or (p[p0 + a] == p[p0 + b] and a < b)
 
 
 @subroutine()
-def _sort(p, p0, order, o0, count):  # type: ignore[no-untyped-def]
+def _sort(p, p0, order, o0, count):
     """The ids in the order of falling probability: a heapsort, with the last one on top."""
     for i in range(count):
         order[o0 + i] = i
@@ -91,7 +91,7 @@ def _sort(p, p0, order, o0, count):  # type: ignore[no-untyped-def]
 
 
 @subroutine(types.intp)
-def _choose(w, at, count, p, p0, order, o0, settings, uniform):  # type: ignore[no-untyped-def]
+def _choose(w, at, count, p, p0, order, o0, settings, uniform):
     """charloom.decoding.choose for one row. settings: temperature, then top_k, top_p and min_p,
     each 0 where it is not given."""
     best = 0
@@ -142,7 +142,7 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):  # type: ignore[
     return last
 
 
-def infer(  # type: ignore[no-untyped-def]
+def infer(
     plan, mode, steps, batch, chunk, ids_, state_, new_state_, flat_, packed_, work_,
     out_, settings_, uniforms_, p_, order_, sync_, threads, thread,
 ):  # fmt: skip

@@ -77,7 +77,7 @@ class Plan(NamedTuple):
     work_extra: int  # (T, R, hst): lstm's tanh c, gru's q
     work_c: int  # (T + 1, R, hst): lstm's c
     work_mask: int  # (T, R, hst): dropout's mask
-    work_y: int  # (T, R, hst): a layer's outputs; without dropout its h
+    work_y: int  # (T, R, hst): a layer's outputs after dropout; without it they are its h
     dy: int  # (T + 1, R, hst): the gradient of h, for even layers
     dy_odd: int  # for odd ones, this much further on
     dc: int  # (R, hst)
@@ -163,8 +163,6 @@ def make_plan(
         work_mask=states if dropout else 0,
         work_y=states if dropout else 0,
     )
-    if not dropout:
-        work["work_y"] = work["work_h"] + before
     gradients, gradients_layer = places(
         dw_hh=stacked * hst, dw_ih=deep * stacked * hst, db=gst, db_q=hst
     )

@@ -50,7 +50,7 @@ def _widths(rows: int) -> tuple[int, ...]:
 
 
 @subroutine(types.intp, inline=True)
-def block_vectors(rows):  # type: ignore[no-untyped-def]
+def block_vectors(rows):
     """How many vectors wide a block is where a product has so many rows."""
     for largest, vectors in _WIDTHS:
         if rows <= largest:
@@ -197,10 +197,10 @@ def _blocks(by_columns: bool) -> Any:
     may be with at most so many vectors; it returns how many vectors that were."""
 
     @intrinsic
-    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors):  # type: ignore[no-untyped-def]
+    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors):
         dtype = c.dtype
 
-        def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        def emit(context, builder, sig, args):
             c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors = args
             operands = [
                 builder.gep(c, [c0]),
@@ -228,7 +228,7 @@ _block_by_columns = _blocks(by_columns=True)
 
 
 @subroutine(inline=True)
-def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):  # type: ignore[no-untyped-def]
+def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):
     """c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
 
     All are flat arrays with an offset and a stride between rows; n counts vectors. b's panels, two
@@ -258,7 +258,7 @@ def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):  # t
 
 
 @subroutine(inline=True)
-def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
+def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add):
     """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
 
     It is the sum over k of the rows' outer products, taken in pieces short enough for the cache to
@@ -287,7 +287,7 @@ OUTER_PIECE = 128
 
 
 @subroutine()
-def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, first, last):  # type: ignore[no-untyped-def]
+def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, first, last):
     """Packs source(k, n) = source[s0 + k·k_stride + n·n_stride], (K, N), one of whose strides is 1,
     into panels: those from `first` to before `last`.
 

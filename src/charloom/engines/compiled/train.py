@@ -59,15 +59,23 @@ from charloom.engines.compiled.vectors import (
 
 
 @subroutine(types.intp)
-def w_ih_at(s, layer):  # type: ignore[no-untyped-def]
+def w_ih_at(s, layer):
     """Where a layer's weight_ih begins on the flat vector."""
     if layer == 0:
         return 0
     return s.flat_hh + layer * s.flat_layer - s.gates * s.hidden * s.hidden
 
 
+@subroutine(types.intp, inline=True)
+def outputs_at(s, rows):
+    """Where the first layer's outputs begin in the workspace of a thread with so many rows."""
+    if s.dropout:
+        return s.work_y
+    return s.work_h + rows * s.hst
+
+
 @subroutine(types.boolean)
-def in_vocabulary(s, ids, first, last, sync):  # type: ignore[no-untyped-def]
+def in_vocabulary(s, ids, first, last, sync):
     """Whether all ids from `first` to before `last` are; else it is noted in `sync`."""
     low, high = 0, 0
     for position in range(first, last):
@@ -80,13 +88,13 @@ def in_vocabulary(s, ids, first, last, sync):  # type: ignore[no-untyped-def]
 
 
 @subroutine(types.intp, inline=True)
-def share(count, thread, threads):  # type: ignore[no-untyped-def]
+def share(count, thread, threads):
     """Where a thread's part of `count` things begins; it ends where the next one's begins."""
     return count * thread // threads
 
 
 @subroutine()
-def pack_weights(s, flat, packed, thread, threads, backward):  # type: ignore[no-untyped-def]
+def pack_weights(s, flat, packed, thread, threads, backward):
     """A thread's part of packing the weights, with their transposes if `backward`."""
     lanes, h, across = width(flat), s.hidden, s.across
     first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
@@ -146,7 +154,7 @@ def pack_weights(s, flat, packed, thread, threads, backward):  # type: ignore[no
 
 
 @subroutine()
-def _pack_table(s, flat, packed, thread, threads):  # type: ignore[no-untyped-def]
+def _pack_table(s, flat, packed, thread, threads):
     """The first layer's input weights, (G·H, V), transposed to rows of gates, biases added."""
     lanes, h, v = width(flat), s.hidden, s.vocabulary
     first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
@@ -169,13 +177,13 @@ def _pack_table(s, flat, packed, thread, threads):  # type: ignore[no-untyped-de
 
 
 @subroutine(types.intp, inline=True)
-def tile_vectors(rows):  # type: ignore[no-untyped-def]
+def tile_vectors(rows):
     """How wide a tile is: whole panels, so that every tile begins with one."""
     return block_vectors(min(rows, 12))
 
 
 @subroutine(inline=True)
-def forward_tile(s, w, packed, layer, ids, id0, gates, h, h_next, c, c_next, extra, rows, unit, n):  # type: ignore[no-untyped-def]
+def forward_tile(s, w, packed, layer, ids, id0, gates, h, h_next, c, c_next, extra, rows, unit, n):
     """One time step of a layer for some units: n vectors of them from `unit` on.
 
     In the first layer the gates come from the table; in others they hold the input's product.
@@ -223,7 +231,7 @@ def forward_tile(s, w, packed, layer, ids, id0, gates, h, h_next, c, c_next, ext
 
 
 @subroutine(inline=True)
-def input_products(s, w, packed, layer, gates, y, count, first, last):  # type: ignore[no-untyped-def]
+def input_products(s, w, packed, layer, gates, y, count, first, last):
     """The input's products of a deeper layer at `count` positions, for panels of units from `first`
     to before `last`: gates = W_ih y + b."""
     lanes, across = width(w), s.across
@@ -243,7 +251,7 @@ def input_products(s, w, packed, layer, gates, y, count, first, last):  # type: 
 
 
 @subroutine()
-def _forward(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):  # type: ignore[no-untyped-def]
+def _forward(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):
     """All layers over the window; fills what the way back needs, and the new state."""
     lanes, h, steps, batch = width(w), s.hidden, s.steps, s.batch
     tile = tile_vectors(rows)
@@ -260,7 +268,7 @@ def _forward(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):  
                         ((s.layers + layer) * batch + row0 + row) * h + j
                     ]
         if layer > 0:
-            below = w0 + s.work_y + (layer - 1) * s.work_layer
+            below = w0 + outputs_at(s, rows) + (layer - 1) * s.work_layer
             input_products(s, w, packed, layer, gates, below, steps * rows, 0, s.panels)
         for t in range(steps):
             for unit in range(0, s.size, tile * lanes):
@@ -278,7 +286,10 @@ def _forward(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):  
                 if s.cell == LSTM:
                     new_state[((s.layers + layer) * batch + row0 + row) * h + j] = w[c + last + j]
         if s.dropout:
-            mask, y = w0 + s.work_mask + layer * s.work_layer, w0 + s.work_y + layer * s.work_layer
+            mask, y = (
+                w0 + s.work_mask + layer * s.work_layer,
+                w0 + outputs_at(s, rows) + layer * s.work_layer,
+            )
             if keys[0] != 0:
                 _draw_mask(s, w, mask, steps, row0, rows, keys, kept, layer)
             for at in range(0, steps * rows * s.hst, lanes):
@@ -289,7 +300,7 @@ def _forward(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):  
 
 
 @subroutine(types.uint64)
-def _mix(z):  # type: ignore[no-untyped-def]
+def _mix(z):
     """SplitMix64's finalizer, as in charloom.model."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -297,7 +308,7 @@ def _mix(z):  # type: ignore[no-untyped-def]
 
 
 @subroutine()
-def _draw_mask(s, w, mask, steps, row0, rows, keys, kept, layer):  # type: ignore[no-untyped-def]
+def _draw_mask(s, w, mask, steps, row0, rows, keys, kept, layer):
     """charloom.model.dropout_mask for a thread's rows. keys: whether to drop, the key of seed and
     step, the least 53-bit number that is kept; kept: 1 / (1 − rate)."""
     golden = np.uint64(0x9E3779B97F4A7C15)
@@ -314,7 +325,7 @@ def _draw_mask(s, w, mask, steps, row0, rows, keys, kept, layer):  # type: ignor
 
 
 @subroutine(types.UniTuple(types.float64, 2))
-def softmax_row(w, at, size):  # type: ignore[no-untyped-def]
+def softmax_row(w, at, size):
     """Logits to e^(l − max), in place; returns the largest one and the sum."""
     lanes = width(w)
     top = load(w, at)
@@ -331,7 +342,7 @@ def softmax_row(w, at, size):  # type: ignore[no-untyped-def]
 
 
 @subroutine(inline=True)
-def decode(s, w, packed, y, count, logits):  # type: ignore[no-untyped-def]
+def decode(s, w, packed, y, count, logits):
     """Outputs (N, H) to logits (N, V)."""
     bias, lanes = s.decoder_bias, width(w)
     for position in range(count):
@@ -344,10 +355,10 @@ def decode(s, w, packed, y, count, logits):  # type: ignore[no-untyped-def]
 
 
 @subroutine(types.float64)
-def _decoder(s, w, w0, packed, targets, row0, rows, scale):  # type: ignore[no-untyped-def]
+def _decoder(s, w, w0, packed, targets, row0, rows, scale):
     """The loss, summed; the decoder's gradients; dy, the gradient of the last layer's outputs."""
     lanes = width(w)
-    y = w0 + s.work_y + (s.layers - 1) * s.work_layer
+    y = w0 + outputs_at(s, rows) + (s.layers - 1) * s.work_layer
     dy = w0 + s.dy + (s.layers - 1) % 2 * s.dy_odd + rows * s.hst
     logits = w0 + s.logits
     db_out = w0 + s.db_decoder
@@ -383,7 +394,7 @@ def _decoder(s, w, w0, packed, targets, row0, rows, scale):  # type: ignore[no-u
 
 
 @subroutine()
-def _backward(s, w, w0, layer, packed, rows, dropping):  # type: ignore[no-untyped-def]
+def _backward(s, w, w0, layer, packed, rows, dropping):
     """dy of a layer back through time: its gates' gradients, and its biases'."""
     lanes, across, steps = width(w), s.across, s.steps
     tile = tile_vectors(rows)
@@ -448,7 +459,7 @@ def _backward(s, w, w0, layer, packed, rows, dropping):  # type: ignore[no-untyp
 
 
 @subroutine()
-def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):  # type: ignore[no-untyped-def]
+def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):
     """A layer's weights' gradients from its gates', and dy of the layer below.
 
     dW_hh = Σ da_t h_{t−1}ᵀ;  dW_ih = Σ dx_t y_tᵀ, in the first layer a sum by character
@@ -457,7 +468,7 @@ def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):  # type: ignore
     gates = w0 + s.work_gates + layer * s.work_layer
     hidden = w0 + s.work_h + layer * s.work_layer
     extra = w0 + s.work_extra + layer * s.work_layer
-    below = w0 + s.work_y + (layer - 1) * s.work_layer
+    below = w0 + outputs_at(s, rows) + (layer - 1) * s.work_layer
     for gate in range(s.gates):
         of_q = s.cell == GRU and gate == 2
         to = w0 + gate * s.hidden * s.hst + layer * s.gradients_layer
@@ -487,7 +498,7 @@ def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):  # type: ignore
 
 
 @subroutine(types.float64)
-def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, threads):  # type: ignore[no-untyped-def]
+def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, threads):
     """flat (rows, columns) = the sum of all threads' gradients, in the order of the threads, for
     the rows from `first` to before `last`; returns the sum of their squares."""
     lanes = width(flat)
@@ -510,7 +521,7 @@ def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, thre
 
 
 @subroutine(types.float64)
-def _reduce(s, work, flat, thread, threads, classic):  # type: ignore[no-untyped-def]
+def _reduce(s, work, flat, thread, threads, classic):
     """A thread's part of the gradients to the flat vector; returns the sum of their squares."""
     h, v, stacked = s.hidden, s.vocabulary, s.gates * s.hidden
     first, last = share(stacked, thread, threads), share(stacked, thread + 1, threads)
@@ -549,7 +560,7 @@ def _reduce(s, work, flat, thread, threads, classic):  # type: ignore[no-untyped
 
 
 @subroutine(types.float64)
-def _reduce_table(s, work, flat, thread, threads):  # type: ignore[no-untyped-def]
+def _reduce_table(s, work, flat, thread, threads):
     """The same for the first layer's input gradients, which are transposed to (G·H, V). The sum is
     taken in the first thread's place, by each thread for its own units."""
     lanes, h, v = width(flat), s.hidden, s.vocabulary
@@ -585,7 +596,7 @@ SGD_KIND, ADAGRAD, ADAGRAD_INSIDE, RMSPROP, ADAM = range(5)
 
 
 @subroutine()
-def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):  # type: ignore[no-untyped-def]
+def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):
     """charloom.optimizers' formulas on `count` numbers, in whole vectors; a, b: the slots.
 
     o: learning rate, then sgd's momentum; adagrad's ε; rmsprop's decay, ε; adam's β₁, β₂, ε, the
@@ -632,7 +643,7 @@ def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):  # type:
 
 
 @subroutine()
-def _update(kind, o, scale, p, g, a, b, first, last, scratch, s0):  # type: ignore[no-untyped-def]
+def _update(kind, o, scale, p, g, a, b, first, last, scratch, s0):
     """One step on the numbers from `first` to before `last`, those left over in `scratch`."""
     lanes = width(p)
     whole = (last - first) // lanes * lanes
@@ -658,7 +669,7 @@ def _update(kind, o, scale, p, g, a, b, first, last, scratch, s0):  # type: igno
 
 
 @subroutine()
-def _clear_sums(s, w, w0):  # type: ignore[no-untyped-def]
+def _clear_sums(s, w, w0):
     """Zeros where a thread's gradients are added up position by position."""
     lanes = width(w)
     for layer in range(s.layers):
@@ -681,7 +692,7 @@ LOSS, NORM, SUMS = 0, 1, 2  # in `results`; from SUMS on, each thread's loss and
 
 
 @subroutine(types.boolean)
-def _step(  # type: ignore[no-untyped-def]
+def _step(
     s, ids, targets, state, new_state, flat, gradients, slot, slot2, packed, work, keys, numbers,
     results, sync, threads, thread,
 ):  # fmt: skip
@@ -727,7 +738,7 @@ def _step(  # type: ignore[no-untyped-def]
     return barrier(sync, threads)
 
 
-def train(places_, like, whole, numbers_, sync_, threads, thread):  # type: ignore[no-untyped-def]
+def train(places_, like, whole, numbers_, sync_, threads, thread):
     """A step of training, or with the kind GRADIENTS_ONLY the loss and gradients.
 
     places_: the addresses of the plan; of ids and targets (T, B), both int64; of the state

@@ -50,7 +50,7 @@ def lanes(dtype: Any) -> int:
     return VECTOR_BYTES // np.dtype(str(dtype)).itemsize
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """Numba's type of a vector of float32 or float64."""
 
     def __init__(self, dtype: types.Float) -> None:
@@ -70,7 +70,7 @@ def vector_type(dtype: types.Float) -> Any:
 
 
 @register_model(Vector)
-class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, vector_type(vector.dtype))
 
@@ -93,7 +93,7 @@ def _operation(symbol: Any, emit: str) -> None:
     """Defines a binary operator on two vectors, or on a vector and a number."""
 
     @infer_global(symbol)
-    class Template(AbstractTemplate):  # type: ignore[misc]
+    class Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             vectors = [a for a in args if isinstance(a, Vector)]
             if kws or len(args) != 2 or not vectors or vectors[0] != vectors[-1]:
@@ -126,7 +126,7 @@ for _symbol, _emit in (
 # entries each, counted when they are handed on, which is much to compile and slow to pass.
 
 
-class Flat(types.Type):  # type: ignore[misc]
+class Flat(types.Type):
     """The type of a flat array's place."""
 
     def __init__(self, dtype: Any) -> None:
@@ -135,37 +135,37 @@ class Flat(types.Type):  # type: ignore[misc]
 
 
 @register_model(Flat)
-class FlatModel(models.PrimitiveModel):  # type: ignore[misc]
+class FlatModel(models.PrimitiveModel):
     def __init__(self, manager: Any, flat_type: Flat) -> None:
         entry = manager.lookup(flat_type.dtype).get_data_type()
         super().__init__(manager, flat_type, entry.as_pointer())
 
 
 @intrinsic
-def as_flat(context, array):  # type: ignore[no-untyped-def]
+def as_flat(context, array):
     """The place of a contiguous array's first entry."""
     if not isinstance(array, types.Array) or array.layout != "C":
         return None
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
 
     return Flat(array.dtype)(array), emit
 
 
 @intrinsic
-def flat_at(context, address, like):  # type: ignore[no-untyped-def]
+def flat_at(context, address, like):
     """The place of an array from its address; `like` is a place or an array of its type."""
     kind = Flat(like.dtype)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return builder.inttoptr(args[0], context.get_value_type(kind))
 
     return kind(types.intp, like), emit
 
 
 @infer_global(operator.getitem)
-class FlatGet(AbstractTemplate):  # type: ignore[misc]
+class FlatGet(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         array, index = args
         if isinstance(array, Flat) and isinstance(index, types.Integer):
@@ -174,7 +174,7 @@ class FlatGet(AbstractTemplate):  # type: ignore[misc]
 
 
 @infer_global(operator.setitem)
-class FlatSet(AbstractTemplate):  # type: ignore[misc]
+class FlatSet(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         array, index, _ = args
         if isinstance(array, Flat) and isinstance(index, types.Integer):
@@ -193,7 +193,7 @@ def _set(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-class Numbers(types.Type):  # type: ignore[misc]
+class Numbers(types.Type):
     """The type of a named tuple of whole numbers that lies in an array."""
 
     def __init__(self, kind: Any) -> None:
@@ -202,23 +202,23 @@ class Numbers(types.Type):  # type: ignore[misc]
 
 
 @register_model(Numbers)
-class NumbersModel(models.PrimitiveModel):  # type: ignore[misc]
+class NumbersModel(models.PrimitiveModel):
     def __init__(self, manager: Any, numbers: Numbers) -> None:
         super().__init__(manager, numbers, INT64.as_pointer())
 
 
 @intrinsic
-def as_numbers(context, kind, array):  # type: ignore[no-untyped-def]
+def as_numbers(context, kind, array):
     """A place of int64 as a named tuple of that kind."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return args[1]
 
     return Numbers(kind.instance_class)(kind, array), emit
 
 
 @infer_getattr
-class NumbersAttributes(AttributeTemplate):  # type: ignore[misc]
+class NumbersAttributes(AttributeTemplate):
     key = Numbers
 
     def generic_resolve(self, numbers: Numbers, name: str) -> Any:
@@ -234,22 +234,22 @@ def _number(context: Any, builder: Any, numbers: Any, value: Any, name: str) -> 
 
 
 @intrinsic
-def width(context, array):  # type: ignore[no-untyped-def]
+def width(context, array):
     """How many of the array's numbers a vector holds."""
     count = lanes(array.dtype)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return ir.Constant(INT64, count)
 
     return types.intp(array), emit
 
 
 @intrinsic
-def load(context, array, index):  # type: ignore[no-untyped-def]
+def load(context, array, index):
     """The vector that starts at an index of a flat array."""
     vector = Vector(array.dtype)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = builder.gep(args[0], [args[1]])
         value = builder.load(builder.bitcast(address, vector_type(array.dtype).as_pointer()))
         value.align = array.dtype.bitwidth // 8
@@ -259,11 +259,11 @@ def load(context, array, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def store(context, array, index, value):  # type: ignore[no-untyped-def]
+def store(context, array, index, value):
     """Writes a vector, or a number into every lane, at an index of a flat array."""
     vector = Vector(array.dtype)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = builder.gep(args[0], [args[1]])
         filled = _as_vector(context, builder, args[2], sig.args[2], vector)
         written = builder.store(
@@ -307,10 +307,10 @@ def _masked_store(builder: Any, dtype: Any, address: Any, mask: Any, value: Any)
 
 
 @intrinsic
-def load_first(context, array, index, count):  # type: ignore[no-untyped-def]
+def load_first(context, array, index, count):
     """As `load`, but only the first `count` numbers; the other lanes are zero."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = builder.gep(args[0], [args[1]])
         mask = _mask(builder, array.dtype, args[2])
         return _masked_load(builder, array.dtype, address, mask)
@@ -319,10 +319,10 @@ def load_first(context, array, index, count):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def store_first(context, array, index, value, count):  # type: ignore[no-untyped-def]
+def store_first(context, array, index, value, count):
     """As `store`, but only the first `count` lanes."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = builder.gep(args[0], [args[1]])
         mask = _mask(builder, array.dtype, args[3])
         _masked_store(builder, array.dtype, address, mask, args[2])
@@ -356,18 +356,18 @@ def _common(*given: Any) -> Any:
 
 
 @intrinsic
-def fma(context, x, y, z):  # type: ignore[no-untyped-def]
+def fma(context, x, y, z):
     """x · y + z, rounded once."""
     vector = _common(x, y, z)
     return vector and (vector(x, y, z), _function("fma", 3))
 
 
 @intrinsic
-def where_less(context, x, y, a, b):  # type: ignore[no-untyped-def]
+def where_less(context, x, y, a, b):
     """a where x < y, else b; b where either is NaN."""
     vector = _common(x, y, a, b)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         x, y, a, b = (
             _as_vector(context, builder, value, given, vector)
             for value, given in zip(args, sig.args, strict=True)
@@ -378,12 +378,12 @@ def where_less(context, x, y, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def widened(context, vector, upper):  # type: ignore[no-untyped-def]
+def widened(context, vector, upper):
     """Half of a float32 vector as float64: the lower lanes, or the upper ones. A float64 vector
     has all its lanes in the lower half, and zeros above."""
     count = lanes(types.float64)
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         kind = vector_type(types.float64)
         if vector.dtype == types.float64:
             return builder.select(args[1], ir.Constant(kind, [0.0] * count), args[0])
@@ -466,7 +466,7 @@ def _transpose_function(module: Any, dtype: Any) -> Any:
 
 
 @intrinsic
-def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across):  # type: ignore[no-untyped-def]
+def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across):
     """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
     another: target[to + j·to_stride + i] = source[start + i·stride + j].
 
@@ -474,7 +474,7 @@ def transpose(context, target, to, to_stride, source, start, stride, rows, colum
     are written as many rows as the source has columns, and `across` numbers of each.
     """
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         target, to, to_stride, source_, start, stride, *counts = args
         function = _transpose_function(builder.module, source.dtype)
         places = builder.gep(target, [to]), builder.gep(source_, [start])
@@ -486,10 +486,10 @@ def transpose(context, target, to, to_stride, source, start, stride, rows, colum
 
 
 @intrinsic
-def total(context, vector):  # type: ignore[no-untyped-def]
+def total(context, vector):
     """The sum of a vector's numbers, in the order of the lanes."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         result = builder.extract_element(args[0], INT32(0))
         for index in range(1, vector.lanes):
             result = builder.fadd(result, builder.extract_element(args[0], INT32(index)))
@@ -499,10 +499,10 @@ def total(context, vector):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def largest(context, vector):  # type: ignore[no-untyped-def]
+def largest(context, vector):
     """The largest of a vector's numbers; NaN where the first is NaN."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         result = builder.extract_element(args[0], INT32(0))
         for index in range(1, vector.lanes):
             other = builder.extract_element(args[0], INT32(index))
@@ -676,40 +676,40 @@ def _elementwise(emit_as: Any) -> Any:
 
 
 @intrinsic
-def exp(context, x):  # type: ignore[no-untyped-def]
+def exp(context, x):
     """eˣ; 0 below the lower limit, infinite above the upper one."""
     return x(x), _elementwise(_Emitter.exp)
 
 
 @intrinsic
-def sigmoid(context, x):  # type: ignore[no-untyped-def]
+def sigmoid(context, x):
     """σ(x) = 1 / (1 + e⁻ˣ)."""
     return x(x), _elementwise(_Emitter.sigmoid)
 
 
 @intrinsic
-def tanh(context, x):  # type: ignore[no-untyped-def]
+def tanh(context, x):
     """tanh |x| = m / (m + 2) with m = e^(2|x|) − 1, which keeps its digits near 0."""
     return x(x), _elementwise(_Emitter.tanh)
 
 
 @intrinsic
-def root(context, x):  # type: ignore[no-untyped-def]
+def root(context, x):
     """√x."""
     return x(x), _elementwise(_Emitter.root)
 
 
 @intrinsic
-def inverse_root(context, x):  # type: ignore[no-untyped-def]
+def inverse_root(context, x):
     """1 / √x."""
     return x(x), _elementwise(_Emitter.inverse_root)
 
 
 @intrinsic
-def divide(context, x, y):  # type: ignore[no-untyped-def]
+def divide(context, x, y):
     """x / y for y neither tiny nor huge, see above."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return _Emitter(builder, x).divide(*args)
 
     return x(x, y), emit
