@@ -106,12 +106,25 @@ class ModelConfig:
         return cls(**values)
 
 
+CACHE_LINE = 64  # bytes
+
+
+def aligned_zeros(count: int, dtype: Any) -> NDArray[Any]:
+    """Zeros, flat, that begin at a whole cache line, where vectors of them are read fastest."""
+    kind = np.dtype(dtype)
+    raw = np.zeros(count * kind.itemsize + CACHE_LINE, dtype=np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + count * kind.itemsize].view(kind)
+
+
 class Parameters(Mapping[str, Float]):
     """Named arrays that are views on one flat vector `flat`, (P,)."""
 
     def __init__(self, config: ModelConfig, flat: Float | None = None) -> None:
         self.config = config
-        self.flat: Float = np.zeros(config.parameter_count, config.dtype) if flat is None else flat
+        self.flat: Float = (
+            aligned_zeros(config.parameter_count, config.dtype) if flat is None else flat
+        )
         if self.flat.shape != (config.parameter_count,) or self.flat.dtype != config.dtype:
             raise CharloomError("the flat vector does not fit the model's configuration")
         self._views: dict[str, Float] = {}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from charloom.errors import CharloomError
-from charloom.model import Float
+from charloom.model import Float, aligned_zeros
 
 
 class NonFiniteGradientError(ArithmeticError):
@@ -52,7 +52,7 @@ class Optimizer(ABC):
         """Makes the slots for parameters like these, (P,), if they are not there yet."""
         for name in self.slot_names:
             if name not in self.slots:
-                self.slots[name] = np.zeros_like(parameters)
+                self.slots[name] = aligned_zeros(len(parameters), parameters.dtype)
 
     def update(self, parameters: Float, gradients: Float) -> float:
         """Clips the gradient, takes one step, both in place; returns the norm before clipping.

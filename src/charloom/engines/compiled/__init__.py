@@ -29,7 +29,7 @@ from charloom.decoding import SamplingSettings
 from charloom.engines import Ids, available_cores
 from charloom.engines.compiled.compiling import Kernel
 from charloom.engines.compiled.infer import GENERATE, LOG_PROBABILITIES, LOGITS, PACK, infer
-from charloom.engines.compiled.layout import DECODED_AT_ONCE, Plan, aligned, make_plan
+from charloom.engines.compiled.layout import DECODED_AT_ONCE, Plan, make_plan
 from charloom.engines.compiled.threads import Crew
 from charloom.engines.compiled.train import (
     ADAGRAD,
@@ -49,7 +49,7 @@ from charloom.engines.compiled.train import (
     train,
 )
 from charloom.engines.reference import ReferenceEngine
-from charloom.model import Float, Parameters, State, dropout_key
+from charloom.model import Float, Parameters, State, aligned_zeros, dropout_key
 from charloom.optimizers import (
     SGD,
     AdaGrad,
@@ -80,7 +80,7 @@ class _Windows:
         self.threads = threads
         self.crew = Crew(threads)
         self.choices = plan.classes64 * threads
-        self.work = aligned(plan.work_length * threads, dtype)
+        self.work = aligned_zeros(plan.work_length * threads, dtype)
 
 
 class _TrainingWindows(_Windows):
@@ -161,7 +161,7 @@ class CompiledEngine:
             self._notebook = ReferenceEngine(parameters, seed=seed, classic=True)
         self._gradients: Parameters | None = None
         plan = make_plan(self.config, 1, 1, 1, training=False)
-        self.packed = aligned(plan.packed_length, self.config.dtype)
+        self.packed = aligned_zeros(plan.packed_length, self.config.dtype)
         self._packed_is_current = False
         self._training_windows: dict[tuple[int, int], _TrainingWindows] = {}
         self._inference_windows: dict[tuple[int, int], _Windows] = {}

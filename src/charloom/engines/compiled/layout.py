@@ -9,15 +9,13 @@ lines: with even strides the rows of a matrix compete for few places in the cach
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from charloom.engines.compiled.vectors import VECTOR_BYTES, lanes
-from charloom.model import ModelConfig
+from charloom.engines.compiled.vectors import lanes
+from charloom.model import CACHE_LINE, ModelConfig
 
-CACHE_LINE = 64  # bytes
 RNN, LSTM, GRU = 0, 1, 2
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 DECODED_AT_ONCE = 128  # positions whose logits are held at a time
@@ -193,11 +191,3 @@ def make_plan(
         work_layer=work_layer, **work, **other,
         gradients_layer=gradients_layer, **gradients, work_length=work_length,
     )  # fmt: skip
-
-
-def aligned(count: int, dtype: Any) -> NDArray[Any]:
-    """Zeros, flat, that begin at a whole vector."""
-    kind = np.dtype(dtype)
-    raw = np.zeros(count * kind.itemsize + VECTOR_BYTES, dtype=np.uint8)
-    start = -raw.ctypes.data % VECTOR_BYTES
-    return raw[start : start + count * kind.itemsize].view(kind)

@@ -507,13 +507,20 @@ def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, thre
     high = low
     for row in range(first, last):
         squares = zeros
-        for column in range(0, columns, lanes):
-            source = offset + row * stride + column
-            count = min(lanes, columns - column)
-            x = load_first(work, source, count)
+        whole = columns // lanes * lanes
+        source, target = offset + row * stride, to + row * columns
+        for column in range(0, whole, lanes):
+            x = load(work, source + column)
             for other in range(1, threads):
-                x = x + load_first(work, other * s.work_length + source, count)
-            store_first(flat, to + row * columns + column, x, count)
+                x = x + load(work, other * s.work_length + source + column)
+            store(flat, target + column, x)
+            squares = fma(x, x, squares)
+        if whole < columns:
+            x = load_first(work, source + whole, columns - whole)
+            for other in range(1, threads):
+                at = other * s.work_length + source + whole
+                x = x + load_first(work, at, columns - whole)
+            store_first(flat, target + whole, x, columns - whole)
             squares = fma(x, x, squares)
         low = low + widened(squares, False)
         high = high + widened(squares, True)
