@@ -3,12 +3,20 @@
 PYTHON ?= .venv/bin/python
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check docs notebook
+.PHONY: check docs notebook bench bench-smoke
 check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest tests/test_architecture.py tests/test_docs.py tests/test_examples.py
+
+# charloom beside its peers; PYTHON needs the extra bench. About half an hour.
+bench:
+	$(PYTHON) -m benchmarks
+
+# The same on tiny models, with the peers that are installed: does everything run, and agree?
+bench-smoke:
+	$(PYTHON) -m benchmarks --smoke
 
 # The site, into the folder site/.
 docs:
