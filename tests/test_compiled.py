@@ -100,6 +100,7 @@ def test_drawing_takes_every_setting_together() -> None:
     for settings in (
         SamplingSettings(0),
         SamplingSettings(1e-3),
+        SamplingSettings(1e-310),
         SamplingSettings(1.3, top_k=1),
         SamplingSettings(1.0, top_k=400, top_p=1.0),
         SamplingSettings(0.7, top_k=17, top_p=0.6, min_p=0.03),

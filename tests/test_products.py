@@ -27,11 +27,25 @@ def packed_product(c, ldc, a, packed, source, k, n, m, by_rows, add, tail):  # t
 
 
 @numba.njit
-def outer(c, ldc, a, b, ldb, m, n, k, add):  # type: ignore[no-untyped-def]
+def outer(c, ldc, a, b, ldb, m, n, k, add, scratch):  # type: ignore[no-untyped-def]
     c_ = vectors.as_flat(c)
     count = (n + vectors.width(c_) - 1) // vectors.width(c_)
     products.outer_product(
-        c_, 0, ldc, vectors.as_flat(a), 0, m, vectors.as_flat(b), 0, ldb, m, count, k, add
+        c_,
+        0,
+        ldc,
+        vectors.as_flat(a),
+        0,
+        m,
+        vectors.as_flat(b),
+        0,
+        ldb,
+        m,
+        count,
+        k,
+        add,
+        vectors.as_flat(scratch),
+        0,
     )
 
 
@@ -113,8 +127,9 @@ def test_sums_of_outer_products(dtype: str) -> None:
                 a = generator.normal(size=(k, m)).astype(dtype)
                 b = generator.normal(size=(k, n)).astype(dtype)
                 c = generator.normal(size=(m, n)).astype(dtype)
+                scratch = np.empty(products.outer_scratch(n + lanes, lanes), dtype)
                 for add in (1, 0):
                     expected = a.astype("f8").T @ b.astype("f8") + (c if add else 0)
-                    outer(c.ravel(), n, a.ravel(), b.ravel(), n, m, n, k, add)
+                    outer(c.ravel(), n, a.ravel(), b.ravel(), n, m, n, k, add, scratch)
                     tolerance = 1e-3 if dtype == "float32" else 1e-11
                     np.testing.assert_allclose(c, expected, rtol=tolerance, atol=tolerance)

@@ -36,6 +36,7 @@ from charloom.engines.compiled.vectors import (
     store_first,
     total,
     where_less,
+    widened,
     width,
 )
 
@@ -94,19 +95,44 @@ def _sort(p, p0, order, o0, count):
 def _choose(w, at, count, p, p0, order, o0, settings, uniform):
     """charloom.decoding.choose for one row. settings: temperature, then top_k, top_p and min_p,
     each 0 where it is not given."""
-    best = 0
-    for j in range(1, count):
-        if w[at + j] > w[at + best]:
-            best = j
     temperature, top_k, top_p, min_p = settings[0], settings[1], settings[2], settings[3]
     if temperature == 0:
+        best = 0
+        for j in range(1, count):
+            if w[at + j] > w[at + best]:
+                best = j
         return best
-    most = float(w[at + best])
-    lanes = width(p)
+    lanes, half = width(w), width(p)
+    top = load(w, at)
+    for j in range(lanes, count, lanes):
+        x = load(w, at + j)
+        top = where_less(top, x, x, top)
+    most = largest(top)
+    colder = 1.0 / max(temperature, 1e-300)
+    sums = load(p, p0) * 0.0
+    for j in range(0, count, lanes):  # the padding's logits are so low that it adds nothing
+        x = load(w, at + j) - most
+        for part in range(lanes // half):
+            e = exp(widened(x, part == 1) * colder)
+            store(p, p0 + j + part * half, e)
+            sums = sums + e
+    whole = total(sums)
+    if 0 < top_k < count or top_p > 0 or min_p > 0:
+        whole = _narrow(p, p0, order, o0, count, top_k, top_p, min_p)
+    running, last = 0.0, 0
     for j in range(count):
-        p[p0 + j] = (float(w[at + j]) - most) / temperature
-    for j in range(0, count, lanes):
-        store(p, p0 + j, exp(load(p, p0 + j)))
+        if p[p0 + j] > 0:
+            running += p[p0 + j]
+            last = j
+            if running > uniform * whole:
+                return j
+    return last
+
+
+@subroutine(types.float64)
+def _narrow(p, p0, order, o0, count, top_k, top_p, min_p):
+    """Takes from the choice what top_k, top_p and min_p exclude, in turn, and returns the sum of
+    what is left. The likeliest one's p is 1."""
     cut = count
     if 0 < top_k < count or top_p > 0:
         _sort(p, p0, order, o0, count)
@@ -125,21 +151,12 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):
                     break
         for i in range(cut, count):
             p[p0 + order[o0 + i]] = 0.0
-    if min_p > 0:
-        for j in range(count):
-            if p[p0 + j] < min_p * p[p0 + best]:
-                p[p0 + j] = 0.0
     whole = 0.0
     for j in range(count):
+        if p[p0 + j] < min_p:
+            p[p0 + j] = 0.0
         whole += p[p0 + j]
-    running, last = 0.0, best
-    for j in range(count):
-        if p[p0 + j] > 0:
-            running += p[p0 + j]
-            last = j
-            if running > uniform * whole:
-                return j
-    return last
+    return whole
 
 
 def infer(

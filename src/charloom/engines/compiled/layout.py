@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from charloom.engines.compiled.products import outer_scratch
 from charloom.engines.compiled.vectors import lanes
 from charloom.model import CACHE_LINE, ModelConfig
 
@@ -37,7 +38,7 @@ class Plan(NamedTuple):
     hst: int  # the stride between rows of states, (·, H)
     gst: int  # of gates, (·, G·size)
     classes: int  # V in whole vectors
-    classes64: int  # V in whole vectors of float64
+    classes64: int  # V in whole vectors of either dtype
     vst: int  # the stride between rows of logits, (·, V)
     across: int  # a panel's width
     tail: int  # the distance between rows of a last panel of H columns that is one vector wide
@@ -81,6 +82,7 @@ class Plan(NamedTuple):
     dc: int  # (R, hst)
     logits: int  # (DECODED_AT_ONCE, vst)
     scratch: int  # four vectors
+    outer: int  # what outer_product copies
 
     # A thread's gradients, in its workspace.
     gradients: int  # where they begin
@@ -168,6 +170,7 @@ def make_plan(
         of_layers=layers * work_layer, logits=DECODED_AT_ONCE * vst,
         dy=backward * (states + before), dy_odd=backward * (states + before), dc=backward * before,
         scratch=backward * 4 * count,
+        outer=backward * outer_scratch(panels * across, count),
         gradients=backward * layers * gradients_layer, dtable=backward * v * gst,
         dw_decoder=backward * v * hst, db_decoder=backward * vst,
     )  # fmt: skip
@@ -180,7 +183,7 @@ def make_plan(
         steps=steps, batch=batch,
         cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
         dropout=int(dropout), size=size, hst=hst, gst=gst, classes=classes,
-        classes64=-(-v // lanes("float64")) * lanes("float64"), vst=vst,
+        classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst,
         across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,
         flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
         flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,

@@ -40,6 +40,7 @@ from charloom.engines.compiled.vectors import (
 # The largest blocks: rows, and for up to so many rows how many vectors wide.
 MOST_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
 _WIDTHS = ((3, 8), (6, 4), (12, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
+PREFETCHED = 64  # rows of a panel
 _AS_WRITTEN = {1: (8, 7, 6, 5, 4, 3, 2, 1)}  # other row counts take powers of two
 
 
@@ -82,6 +83,10 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
     fma = cgutils.get_or_insert_function(
         module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{count}f{dtype.bitwidth}"
     )
+    byte = ir.IntType(8).as_pointer()
+    prefetch = cgutils.get_or_insert_function(
+        module, ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32]), "llvm.prefetch.p0"
+    )
 
     def vector_at(base: Any, offset: Any) -> Any:
         return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
@@ -122,6 +127,12 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
     b_row = [load(b_k, offset) for offset in in_b[: vectors - odd]]
     if odd:
         b_row.append(load(tail_k, INT64(0)))
+    if not by_columns and rows > _WIDTHS[1][0]:
+        # What the weights' panels hold further on is asked for early: with many hidden units they
+        # come from a far cache.
+        for offset in in_b:
+            ahead = builder.gep(b_k, [builder.add(builder.mul(ldb, INT64(PREFETCHED)), offset)])
+            builder.call(prefetch, [builder.bitcast(ahead, byte), *map(INT32, (0, 3, 1))])
     lanes_0 = ir.Constant(ir.VectorType(INT32, count), [0] * count)
     undefined = ir.Constant(vector, ir.Undefined)
     added = {}
@@ -257,33 +268,70 @@ def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):
         column += done
 
 
-@subroutine(inline=True)
-def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add):
+OUTER_PIECE = 128  # k's that are summed before the next block
+LEAST_COPIED, FAR_APART = 64, 384  # so many rows, so many numbers from each other
+
+
+def sliver_width(lanes: int) -> int:
+    """What a block's rows take in a copied piece: whole vectors."""
+    return -(-MOST_ROWS // lanes) * lanes
+
+
+def outer_scratch(columns: int, lanes: int) -> int:
+    """How many numbers `outer_product` copies at a time, for so many columns in whole panels."""
+    return OUTER_PIECE * (columns + sliver_width(lanes))
+
+
+@subroutine()
+def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add, scratch, s0):
     """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
 
-    It is the sum over k of the rows' outer products, taken in pieces short enough for the cache to
-    hold what a piece reads.
+    It is the sum over k of the rows' outer products, taken in pieces short enough for the nearest
+    cache. Rows of a and b can be far apart, each on a page of memory of its own, more of them than
+    the processor knows addresses of: what a long piece reads is copied together first.
     """
     lanes_ = width(c)
+    across = 2 * lanes_
+    sliver = (MOST_ROWS + lanes_ - 1) // lanes_ * lanes_
     count = (m + MOST_ROWS - 1) // MOST_ROWS
+    b_copy = s0 + OUTER_PIECE * sliver
     for piece in range(0, k, OUTER_PIECE):
         length = min(OUTER_PIECE, k - piece)
+        copied = length >= LEAST_COPIED and lda >= FAR_APART
+        if copied:
+            for column in range(n):
+                to = b_copy + column // 2 * across * length + column % 2 * lanes_
+                at = b0 + piece * ldb + column * lanes_
+                for i in range(length):
+                    store(scratch, to + i * across, load(b, at + i * ldb))
         row = 0
         for block in range(count):
             rows = (m - row + count - block - 1) // (count - block)
             widest = block_vectors(rows)
+            at = a0 + piece * lda + row
+            if copied:
+                for j in range(0, rows, lanes_):
+                    kept = min(lanes_, rows - j)
+                    for i in range(length):
+                        store(scratch, s0 + i * sliver + j, load_first(a, at + i * lda + j, kept))
             column = 0
             while column < n:
-                column += _block_by_columns(
-                    c, c0 + row * ldc + column * lanes_, ldc,
-                    a, a0 + piece * lda + row, lda,
-                    b, b0 + piece * ldb + column * lanes_, 2 * lanes_, ldb, ldb,
-                    length, 1 if piece > 0 else add, rows, min(widest, n - column),
-                )  # fmt: skip
+                vectors = min(widest, n - column)
+                to = c0 + row * ldc + column * lanes_
+                adds = 1 if piece > 0 else add
+                if copied:
+                    column += _block_by_columns(
+                        c, to, ldc, scratch, s0, sliver,
+                        scratch, b_copy + column // 2 * across * length, across * length, across,
+                        across, length, adds, rows, vectors,
+                    )  # fmt: skip
+                else:
+                    column += _block_by_columns(
+                        c, to, ldc, a, at, lda,
+                        b, b0 + piece * ldb + column * lanes_, across, ldb, ldb,
+                        length, adds, rows, vectors,
+                    )  # fmt: skip
             row += rows
-
-
-OUTER_PIECE = 128
 
 
 @subroutine()

@@ -384,6 +384,7 @@ def _decoder(s, w, w0, packed, targets, row0, rows, scale):
         outer_product(
             w, w0 + s.dw_decoder, s.hst, w, logits, s.vst, w, y + first * s.hst, s.hst,
             s.vocabulary, s.size // lanes, count, 1 if first > 0 else 0,
+            w, w0 + s.outer,
         )  # fmt: skip
         product(
             w, dy + first * s.hst, s.hst, w, logits, s.vst,
@@ -475,12 +476,12 @@ def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):
         outer_product(
             w, s.dw_hh + to, s.hst,
             w, extra if of_q else gates + gate * s.size, s.hst if of_q else s.gst,
-            w, hidden, s.hst, s.hidden, s.size // lanes, n, 0,
+            w, hidden, s.hst, s.hidden, s.size // lanes, n, 0, w, w0 + s.outer,
         )  # fmt: skip
         if layer > 0:
             outer_product(
                 w, s.dw_ih + to, s.hst, w, gates + gate * s.size, s.gst,
-                w, below, s.hst, s.hidden, s.size // lanes, n, 0,
+                w, below, s.hst, s.hidden, s.size // lanes, n, 0, w, w0 + s.outer,
             )  # fmt: skip
     if layer > 0:
         product(
