@@ -142,7 +142,7 @@ def run_workload(
     smoke: bool,
 ) -> dict[str, Any]:
     workers: list[Worker] = []
-    peaks: dict[int, dict[str, float]] = {}
+    peaks: dict[int, dict[str, list[float]]] = {}  # of every round
     failed: dict[str, str] = {}
     try:
         for system, threads in systems_for(workload, wanted, smoke):
@@ -165,8 +165,7 @@ def run_workload(
                 worker.measure(workload.characters)
             for threads in () if smoke else dict.fromkeys((1, available_cores())):
                 for name, value in peak(threads).items():
-                    found = peaks.setdefault(threads, {})
-                    found[name] = max(found.get(name, 0.0), value)
+                    peaks.setdefault(threads, {}).setdefault(name, []).append(value)
     finally:
         for worker in workers:
             worker.close()
@@ -193,7 +192,9 @@ def run_workload(
         "bytes": workload.bytes_touched(size),
         "peak": peaks,
         "share_of_peak": (
-            operations * ours["best"] / max(peaks[ours["threads"]].values()) if peaks else None
+            operations * ours["best"] / max(map(statistics.median, peaks[ours["threads"]].values()))
+            if peaks
+            else None
         ),
     }
 
@@ -266,13 +267,15 @@ def main() -> None:
                     f"{found['threads']}",
                     markup=False,
                 )
-    best: dict[str, dict[str, float]] = {}
+    every: dict[str, dict[str, list[float]]] = {}
     for row in results["rows"]:
         for threads, found in row["peak"].items():
-            kept = best.setdefault(str(threads), {})
-            for name, value in found.items():
-                kept[name] = max(kept.get(name, 0.0), value)
-    results["peak"] = best
+            for name, values in found.items():
+                every.setdefault(str(threads), {}).setdefault(name, []).extend(values)
+    results["peak"] = {
+        threads: {name: statistics.median(values) for name, values in found.items()}
+        for threads, found in every.items()
+    }
     if not arguments.only and not arguments.smoke:
         CONSOLE.print("first calls")
         results["first_calls"] = compile_times.first_calls(3)

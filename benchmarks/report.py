@@ -80,8 +80,8 @@ def _physical_limit(report: Row) -> list[str]:
     lines = [
         "## The distance from the physical limit",
         "",
-        "The fastest square float32 product in the same run (n = 512, 1024, 2048), operations per "
-        "second: "
+        "The fastest square float32 product (n = 512, 1024, 2048), the median over the rounds of "
+        "the same run, operations per second: "
         + "; ".join(
             f"{threads} thread{'s' if int(threads) > 1 else ''}: "
             + ", ".join(f"{name} {value / 1e9:.0f} G" for name, value in found.items())
@@ -89,8 +89,9 @@ def _physical_limit(report: Row) -> list[str]:
         )
         + ".",
         "",
-        "Arithmetic is that of the products; bytes are those that a character touches at least "
-        "(benchmarks/workloads.py says what is counted).",
+        "Shares are of the faster library's, in the row's own rounds. Arithmetic is that of the "
+        "products; bytes are those that a character touches at least (benchmarks/workloads.py says "
+        "what is counted).",
         "",
         "| work | operations a character | charloom, G a second | share of the peak | bytes a "
         "character |",

@@ -117,8 +117,9 @@ def test_roots(dtype: str) -> None:
 
 @numba.njit
 def move(target, source, rows, columns, across, stride, to_stride):  # type: ignore[no-untyped-def]
+    added = v.load(v.as_flat(source), 0)
     v.transpose(
-        v.as_flat(target), 0, to_stride, v.as_flat(source), 0, stride, rows, columns, across
+        v.as_flat(target), 0, to_stride, v.as_flat(source), 0, stride, rows, columns, across, added
     )
 
 
@@ -134,5 +135,6 @@ def test_transposing_squares_and_their_parts(dtype: str) -> None:
                 expected = np.full((side, side + 1), -1, dtype)
                 square = np.zeros((side, side), dtype)
                 square[:rows, :columns] = source[:rows, :columns]
-                expected[:columns, :across] = square.T[:columns, :across]
+                square = square.T + source[0, :side]
+                expected[:columns, :across] = square[:columns, :across]
                 np.testing.assert_array_equal(target, expected)

@@ -88,5 +88,5 @@ class SlidingWindows:
 
     def __call__(self, step: int) -> Batch:
         start = step % self.steps_per_epoch * self.stride
-        block = self.ids[start : start + self.window + 1].astype(np.intp)[:, None]  # (T + 1, 1)
+        block = self.ids[start : start + self.window + 1, None].astype(np.intp)  # (T + 1, 1)
         return Batch(block[:-1], block[1:], fresh=True)

@@ -99,6 +99,7 @@ class _TrainingWindows(_Windows):
         self.numbers = np.zeros(NUMBERS)
         self.numbers[CLASSIC] = engine.classic
         self.results = np.zeros(SUMS + 2 * threads)
+        self.described: tuple[tuple[float, ...], float] = (), 0.0  # what stands in `numbers`
         self.slots: tuple[Float, ...] = ()
         self.arguments: tuple[Any, ...] = ()
 
@@ -265,11 +266,12 @@ class CompiledEngine:
         windows.targets[...] = targets
         windows.state[...] = state
         numbers = windows.numbers
-        kind, *rest = described
-        for index, number in enumerate(rest):  # sooner than a slice, for so few
-            numbers[index] = number
-        numbers[KIND] = kind
-        numbers[CLIP] = clip
+        if windows.described != (described, clip):
+            kind, *rest = described
+            numbers[: len(rest)] = rest
+            numbers[KIND] = kind
+            numbers[CLIP] = clip
+            windows.described = described, clip
         if self.config.dropout:
             windows.keys[:], numbers[KEPT] = dropout_key(
                 self.seed, dropout_step, self.config.dropout

@@ -2,9 +2,9 @@
 
 A library's product packs its operands afresh in every call, which a time loop cannot afford. Here
 the weights are packed once for a whole window: in panels two vectors wide, each panel's rows one
-after the other in memory. What runs innermost keeps a block of up to twelve rows and two vectors of
-the result in registers (fewer rows, more vectors: about 24 sums at once, so that the latency of one
-is hidden by the others) and adds one outer product for each k.
+after the other in memory. What runs innermost keeps a block of up to fourteen rows and two vectors
+of the result in registers (fewer rows, more vectors: about 24 sums at once, so that the latency of
+one is hidden by the others) and adds one outer product for each k.
 
 Every entry of a result is summed in the order of k, whatever the shapes: an entry's bytes depend on
 nothing but its row and its column.
@@ -38,8 +38,8 @@ from charloom.engines.compiled.vectors import (
 )
 
 # The largest blocks: rows, and for up to so many rows how many vectors wide.
-MOST_ROWS = 12 if VECTOR_REGISTERS == 32 else 6
-_WIDTHS = ((3, 8), (6, 4), (12, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
+MOST_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
+_WIDTHS = ((3, 8), (6, 4), (14, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
 PREFETCHED = 64  # rows of a panel
 _AS_WRITTEN = {1: (8, 7, 6, 5, 4, 3, 2, 1)}  # other row counts take powers of two
 
@@ -345,6 +345,7 @@ def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, fi
     """
     lanes_ = width(packed)
     across = 2 * lanes_
+    zeros = load_first(source, s0, 0)
     for index in range(first, last):
         to = p0 + index * panel
         between = tail if n - index * across <= lanes_ else across
@@ -370,7 +371,7 @@ def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, fi
                 for row in range(0, k, lanes_):
                     transpose(
                         packed, to + row * between + column, between,
-                        source, at + row, n_stride, columns, min(lanes_, k - row), kept,
+                        source, at + row, n_stride, columns, min(lanes_, k - row), kept, zeros,
                     )  # fmt: skip
             for row in range(k, rows):
                 for j in range(kept):

@@ -161,6 +161,18 @@ def is_called_again(sync, thread):  # type: ignore[no-untyped-def]
     return True
 
 
+_forks = 0  # of the processes that led to this one
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
 class Crew:
     """The threads that run kernels together with the calling one, for one shape of windows."""
 
@@ -171,7 +183,7 @@ class Crew:
     def _muster(self) -> None:
         self.sync: NDArray[np.int64] = np.zeros(PLACES + PLACE * self.threads, dtype=np.int64)
         self._queues: list[queue.SimpleQueue[Any]] = []
-        self._process = os.getpid()
+        self._forks = _forks
 
     def run(
         self, kernel: Callable[..., Any], arguments: tuple[Any, ...], stays: bool = False
@@ -182,7 +194,7 @@ class Crew:
         stay in it and look out for the next call, see `call_up`; it must have the same arguments.
         Raises IndexError where the kernel finds an id that is none.
         """
-        if self._process != os.getpid():  # a forked process has none of its parent's threads
+        if self._forks != _forks:  # a forked process has none of its parent's threads
             self._muster()
         sync, threads = self.sync, self.threads
         if threads == 1:

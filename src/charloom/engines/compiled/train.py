@@ -27,7 +27,13 @@ from charloom.engines.compiled.cells import (
 )
 from charloom.engines.compiled.compiling import subroutine
 from charloom.engines.compiled.layout import DECODED_AT_ONCE, GRU, LSTM, Plan
-from charloom.engines.compiled.products import block_vectors, outer_product, pack, product
+from charloom.engines.compiled.products import (
+    MOST_ROWS,
+    block_vectors,
+    outer_product,
+    pack,
+    product,
+)
 from charloom.engines.compiled.threads import (
     FAULT,
     at_work,
@@ -169,17 +175,14 @@ def _pack_table(s, flat, packed, thread, threads):
             for character in range(0, v, lanes):
                 transpose(
                     packed, to + character * s.gst, s.gst, flat, source * v + character, v,
-                    units, min(lanes, v - character), lanes,
+                    units, min(lanes, v - character), lanes, bias,
                 )  # fmt: skip
-            for character in range(v):
-                at = to + character * s.gst
-                store(packed, at, load(packed, at) + bias)
 
 
 @subroutine(types.intp, inline=True)
 def tile_vectors(rows):
     """How wide a tile is: whole panels, so that every tile begins with one."""
-    return block_vectors(min(rows, 12))
+    return block_vectors(min(rows, MOST_ROWS))
 
 
 @subroutine(inline=True)
@@ -595,7 +598,7 @@ def _reduce_table(s, work, flat, thread, threads):
                 count = min(lanes, v - character)
                 transpose(
                     flat, (gate * h + unit) * v + character, v,
-                    work, source + character * s.gst, s.gst, count, units, count,
+                    work, source + character * s.gst, s.gst, count, units, count, zeros,
                 )  # fmt: skip
     return total(low + high)
 
@@ -622,7 +625,8 @@ def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):
             x = load(g, g0 + j) * scale
             squares = fma(x, x, load(a, a0 + j))
             store(a, a0 + j, squares)
-            store(p, p0 + j, load(p, p0 + j) - x * rate * inverse_root(squares + o[1]))
+            step = x * (0.0 - rate)
+            store(p, p0 + j, fma(step, inverse_root(squares + o[1]), load(p, p0 + j)))
     elif kind == ADAGRAD:
         for j in range(0, count, lanes):
             x = load(g, g0 + j) * scale

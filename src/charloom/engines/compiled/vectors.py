@@ -406,12 +406,12 @@ def _transpose_function(module: Any, dtype: Any) -> Any:
     address = float_type(dtype).as_pointer()
     function = ir.Function(
         module,
-        ir.FunctionType(ir.VoidType(), [address, INT64, address, INT64, INT64, INT64, INT64]),
+        ir.FunctionType(ir.VoidType(), [address, INT64, address, INT64, INT64, INT64, INT64, kind]),
         name,
     )
     function.linkage = "linkonce_odr"
     function.attributes.add("noinline")
-    target, to_stride, source, stride, rows, columns, across = function.args
+    target, to_stride, source, stride, rows, columns, across, added = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     nothing = ir.Constant(ir.VectorType(ir.IntType(1), count), [0] * count)
     align = dtype.bitwidth // 8
@@ -450,7 +450,7 @@ def _transpose_function(module: Any, dtype: Any) -> Any:
                 square[-1].align = align
             for j, row in enumerate(transposed(square)):
                 place = builder.bitcast(at(target, to_stride, j), kind.as_pointer())
-                builder.store(row, place).align = align
+                builder.store(builder.fadd(row, added), place).align = align
         with with_masks:
             mask = _mask(builder, dtype, columns)
             square = [
@@ -460,15 +460,16 @@ def _transpose_function(module: Any, dtype: Any) -> Any:
             mask = _mask(builder, dtype, across)
             for j, row in enumerate(transposed(square)):
                 place = at(target, to_stride, j)
+                row = builder.fadd(row, added)
                 _masked_store(builder, dtype, place, part(mask, j, columns), row)
     builder.ret_void()
     return function
 
 
 @intrinsic
-def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across):
+def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across, added):
     """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
-    another: target[to + j·to_stride + i] = source[start + i·stride + j].
+    another: target[to + j·to_stride + i] = source[start + i·stride + j] + added[i].
 
     Of the source there are so many rows and columns; what is missing counts as zero. Of the target
     are written as many rows as the source has columns, and `across` numbers of each.
@@ -482,7 +483,8 @@ def transpose(context, target, to, to_stride, source, start, stride, rows, colum
         return context.get_dummy_value()
 
     numbers = [types.intp] * 2
-    return types.void(target, *numbers, source, *numbers, *[types.intp] * 3), emit
+    counts = [types.intp] * 3
+    return types.void(target, *numbers, source, *numbers, *counts, added), emit
 
 
 @intrinsic
