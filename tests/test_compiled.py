@@ -243,6 +243,37 @@ def test_two_engines_in_two_threads() -> None:
 
 
 @pytest.mark.usefixtures("several_threads")
+def test_one_engine_asked_by_several_threads() -> None:
+    one = engine(threads=2)
+    ids = windows(40, 3)[0]
+    expected = one.log_probabilities(ids, one.config.zero_state(3))[0].tobytes()
+    found: list[bool] = []
+
+    def ask() -> None:
+        for _ in range(50):
+            log_p, _ = one.log_probabilities(ids, one.config.zero_state(3))
+            found.append(log_p.tobytes() == expected)
+
+    workers = [threading.Thread(target=ask) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert found == [True] * 150
+
+
+def test_a_state_for_other_rows_is_refused() -> None:
+    one = engine()
+    for state in (one.config.zero_state(2), one.config.zero_state(3)[:1]):
+        with pytest.raises(ValueError, match="for 3 rows"):
+            one.step(np.zeros(3, np.intp), state)
+        with pytest.raises(ValueError, match="for 3 rows"):
+            one.generate(np.zeros(3, np.intp), state, SamplingSettings(), np.full((4, 3), 0.5))
+    with pytest.raises(ValueError, match="broadcast"):
+        one.train_step(*windows(5, 3), one.config.zero_state(2), SGD(0.1))
+
+
+@pytest.mark.usefixtures("several_threads")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own() -> None:

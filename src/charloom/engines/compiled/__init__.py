@@ -19,7 +19,7 @@ S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units.
 from __future__ import annotations
 
 import math
-from operator import is_
+import threading
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ from charloom.engines.compiled.train import (
     train,
 )
 from charloom.engines.reference import ReferenceEngine
-from charloom.model import Float, Parameters, State, aligned_zeros, dropout_key
+from charloom.model import STATES, Float, Parameters, State, aligned_zeros, dropout_key
 from charloom.optimizers import (
     SGD,
     AdaGrad,
@@ -102,6 +102,13 @@ class _TrainingWindows(_Windows):
         self.described: tuple[tuple[float, ...], float] = (), 0.0  # what stands in `numbers`
         self.slots: tuple[Float, ...] = ()
         self.arguments: tuple[Any, ...] = ()
+
+    def has(self, slots: tuple[Float, ...]) -> bool:
+        """Whether the arguments hold these very slots, of which no optimizer has more than two."""
+        own = self.slots
+        return len(own) == len(slots) and (
+            not slots or (own[0] is slots[0] and own[-1] is slots[-1])
+        )
 
     def bind(self, engine: CompiledEngine, slots: tuple[Float, ...]) -> None:
         """Makes the kernel's arguments, with the optimizer's slots."""
@@ -168,6 +175,7 @@ class CompiledEngine:
         self._inference_windows: dict[tuple[int, int], _Windows] = {}
         self._train: Any = None
         self._infer: Any = None
+        self._lock = threading.RLock()  # several threads may ask, one after the other
         # Multiplications for one character, on the way forward.
         config = self.config
         inputs = config.layers - 1  # layers whose input is another one's output
@@ -195,10 +203,17 @@ class CompiledEngine:
             return self._notebook.loss_and_gradients(
                 inputs, targets, state, dropout_step=dropout_step
             )
-        windows = self._run_train(inputs, targets, state, dropout_step, NO_UPDATE, 0.0, ())
-        return float(windows.results[LOSS]), windows.new_state.copy()
+        with self._lock:
+            windows = self._run_train(inputs, targets, state, dropout_step, NO_UPDATE, 0.0, ())
+            return windows.results.item(LOSS), windows.new_state.copy()
 
     def train_step(
+        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+    ) -> tuple[float, float, State]:
+        with self._lock:
+            return self._train_step(inputs, targets, state, optimizer)
+
+    def _train_step(
         self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
     ) -> tuple[float, float, State]:
         described = _describe(optimizer)
@@ -216,7 +231,7 @@ class CompiledEngine:
         windows = self._run_train(
             inputs, targets, state, optimizer.step_count, described, optimizer.clip or 0.0, slots
         )
-        loss, norm = float(windows.results[LOSS]), float(windows.results[NORM])
+        loss, norm = windows.results.item(LOSS), windows.results.item(NORM)
         if not math.isfinite(loss):
             raise NonFiniteGradientError
         if math.isfinite(norm):
@@ -260,7 +275,7 @@ class CompiledEngine:
         windows = self._training_windows.get(shape)
         if windows is None:
             windows = self._make_training_windows(*shape)
-        if not windows.arguments or not _same(windows.slots, slots):
+        if not windows.arguments or not windows.has(slots):
             windows.bind(self, slots)
         windows.inputs[...] = inputs
         windows.targets[...] = targets
@@ -294,9 +309,13 @@ class CompiledEngine:
         batch = ids.shape[1]
         steps = len(ids) - 1 if generating else len(ids)
         chunk = 1 if generating else min(max(DECODED_AT_ONCE // max(batch, 1), 1), max(steps, 1))
-        windows = self._inference_windows.get((chunk, batch))
-        if windows is None:
-            windows = self._make_inference_windows(chunk, batch)
+        expected = (len(state), self.config.layers, batch, self.config.hidden_size)
+        if state.shape != expected or len(state) != STATES[self.config.cell]:
+            raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
+        with self._lock:
+            windows = self._inference_windows.get((chunk, batch))
+            if windows is None:
+                windows = self._make_inference_windows(chunk, batch)
         vocabulary = self.config.vocabulary_size
         new_state = np.empty(state.shape, self._dtype)
         out = np.zeros(0, self._dtype)
@@ -334,12 +353,13 @@ class CompiledEngine:
                 np.empty(windows.choices if generating else 0, np.int64),
             )
 
-        if self._infer is None:
-            self._infer = INFER.compiled((*arguments(mode), windows.crew.sync, 1, 0))
-        if not self._packed_is_current:
-            windows.crew.run(self._infer, arguments(PACK))
-            self._packed_is_current = True
-        windows.crew.run(self._infer, arguments(mode))
+        with self._lock:
+            if self._infer is None:
+                self._infer = INFER.compiled((*arguments(mode), windows.crew.sync, 1, 0))
+            if not self._packed_is_current:
+                windows.crew.run(self._infer, arguments(PACK))
+                self._packed_is_current = True
+            windows.crew.run(self._infer, arguments(mode))
         return out, new_state
 
     def _make_training_windows(self, steps: int, batch: int) -> _TrainingWindows:
@@ -365,10 +385,6 @@ def _forget_all_but(count: int, windows: dict[tuple[int, int], Any]) -> None:
         windows.pop(next(iter(windows)))
 
 
-def _same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    return len(some) == len(others) and all(map(is_, some, others))
-
-
 def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """The array as kernels take it: contiguous, aligned, writable; a copy if it is not so."""
     if values.dtype == dtype and values.flags.carray:
@@ -383,14 +399,14 @@ def _describe(optimizer: Optimizer) -> tuple[float, ...] | None:
     """An optimizer's kind and numbers as the kernel takes them; None for one of somebody's own."""
     kind = type(optimizer)
     rate = optimizer.learning_rate
-    if isinstance(optimizer, SGD) and kind is SGD:
+    if kind is SGD and isinstance(optimizer, SGD):
         return SGD_KIND, rate, optimizer.momentum
-    if isinstance(optimizer, AdaGrad) and kind is AdaGrad:
+    if kind is AdaGrad and isinstance(optimizer, AdaGrad):
         name = ADAGRAD_INSIDE if optimizer.epsilon_inside else ADAGRAD
         return name, rate, optimizer.epsilon
-    if isinstance(optimizer, RMSProp) and kind is RMSProp:
+    if kind is RMSProp and isinstance(optimizer, RMSProp):
         return RMSPROP, rate, optimizer.decay, optimizer.epsilon
-    if isinstance(optimizer, Adam) and kind in (Adam, AdamW):
+    if kind in (Adam, AdamW) and isinstance(optimizer, Adam):
         step = optimizer.step_count + 1
         decay = rate * optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
         beta1, beta2 = optimizer.beta1, optimizer.beta2
