@@ -118,6 +118,31 @@ def test_drawing_takes_every_setting_together() -> None:
             np.testing.assert_array_equal(drawn[t], ids)
 
 
+@pytest.mark.usefixtures("several_threads")
+def test_nothing_is_read_that_was_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What memory held before does not matter: here it is full of NaN, or of other numbers."""
+    found = []
+    for rubbish in (np.nan, 7.0, -np.inf):
+
+        def full(shape: object, dtype: object = float, rubbish: float = rubbish) -> np.ndarray:
+            whole = np.issubdtype(dtype, np.integer)
+            return np.full(shape, 3 if whole else rubbish, dtype)
+
+        one = engine(dropout=0.2)
+        ids, uniforms = windows(30, 3)[0], np.random.default_rng(2).random((30, 3))
+        with monkeypatch.context() as patched:
+            patched.setattr(np, "empty", full)
+            optimizer = Adam(0.01)
+            _, _, state = one.train_step(*windows(9, 3), one.config.zero_state(3), optimizer)
+            log_p, state = one.log_probabilities(ids, state)
+            drawn, state = one.generate(ids[0], state, SamplingSettings(0.9), uniforms)
+            more, state = one.generate(drawn[-1], state, SamplingSettings(1, top_p=0.8), uniforms)
+            logits, state = one.step(more[-1], state)
+        results = (log_p, drawn, more, logits, state, one.parameters.flat)
+        found.append([array.tobytes() for array in results])
+    assert found[0] == found[1] == found[2]
+
+
 def test_parameters_changed_by_hand() -> None:
     one = engine()
     ids, state = windows(1, 1)[0][0], one.config.zero_state(1)

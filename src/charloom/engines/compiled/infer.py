@@ -52,7 +52,7 @@ def _log_sum(w, at, size):
         x = load(w, at + j)
         top = where_less(top, x, x, top)
     most = largest(top)
-    sums = load(w, at) * 0.0
+    sums = load_first(w, at, 0)
     for j in range(0, size, lanes):
         sums = sums + exp(load(w, at + j) - most)
     return float(most), math.log(float(total(sums)))
@@ -109,7 +109,7 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):
         top = where_less(top, x, x, top)
     most = largest(top)
     colder = 1.0 / max(temperature, 1e-300)
-    sums = load(p, p0) * 0.0
+    sums = load_first(p, p0, 0)
     for j in range(0, count, lanes):  # the padding's logits are so low that it adds nothing
         x = load(w, at + j) - most
         for part in range(lanes // half):

@@ -336,7 +336,7 @@ def softmax_row(w, at, size):
         x = load(w, at + j)
         top = where_less(top, x, x, top)
     most = largest(top)
-    sums = load(w, at) * 0.0
+    sums = load_first(w, at, 0)
     for j in range(0, size, lanes):
         e = exp(load(w, at + j) - most)
         store(w, at + j, e)
