@@ -18,6 +18,12 @@ def test_plain_sampling_is_the_softmax(logits: np.ndarray) -> None:
     np.testing.assert_allclose(probabilities(logits, SamplingSettings()), p / p.sum(), rtol=1e-9)
 
 
+def test_the_likeliest_stays_where_rounding_made_two_equal() -> None:
+    logits = np.array([0, 1e-38], dtype=np.float32)
+    for settings in (SamplingSettings(top_p=0.5), SamplingSettings(top_k=1)):
+        assert probabilities(logits, settings).tolist() == [0, 1]
+
+
 @given(
     logit_rows,
     st.floats(0, 5),

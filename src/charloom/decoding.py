@@ -51,9 +51,9 @@ def probabilities(logits: NDArray[np.floating], settings: SamplingSettings) -> N
         p = np.exp((x - x.max()) / settings.temperature)
     p /= p.sum()
     if settings.top_k is not None and settings.top_k < len(p):
-        p[np.argsort(-p, kind="stable")[settings.top_k :]] = 0
+        p[np.argsort(-x, kind="stable")[settings.top_k :]] = 0
     if settings.top_p is not None:
-        order = np.argsort(-p, kind="stable")
+        order = np.argsort(-x, kind="stable")  # the logits tell apart what rounding made equal
         reached = np.cumsum(p[order]) / p.sum()
         # The character that crosses top_p still belongs to the choice.
         p[order[int(np.searchsorted(reached, settings.top_p)) + 1 :]] = 0

@@ -59,14 +59,14 @@ def _log_sum(w, at, size):
 
 
 @subroutine(types.boolean)
-def _comes_before(p, p0, a, b):
-    """Whether character a is likelier than b; among equals the smaller id comes first."""
-    return p[p0 + a] > p[p0 + b] or (p[p0 + a] == p[p0 + b] and a < b)
+def _comes_before(w, at, a, b):
+    """Whether character a has a larger logit than b; among equals the smaller id comes first."""
+    return w[at + a] > w[at + b] or (w[at + a] == w[at + b] and a < b)
 
 
 @subroutine()
-def _sort(p, p0, order, o0, count):
-    """The ids in the order of falling probability: a heapsort, with the last one on top."""
+def _sort(w, at, order, o0, count):
+    """The ids in the order of falling logits: a heapsort, with the last one on top."""
     for i in range(count):
         order[o0 + i] = i
     for stage in range(2 * count):
@@ -81,9 +81,9 @@ def _sort(p, p0, order, o0, count):
             child = 2 * root + 1
             if child >= end:
                 break
-            if child + 1 < end and _comes_before(p, p0, order[o0 + child], order[o0 + child + 1]):
+            if child + 1 < end and _comes_before(w, at, order[o0 + child], order[o0 + child + 1]):
                 child += 1
-            if not _comes_before(p, p0, order[o0 + root], order[o0 + child]):
+            if not _comes_before(w, at, order[o0 + root], order[o0 + child]):
                 break
             swap = order[o0 + root]
             order[o0 + root] = order[o0 + child]
@@ -118,7 +118,7 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):
             sums = sums + e
     whole = total(sums)
     if 0 < top_k < count or top_p > 0 or min_p > 0:
-        whole = _narrow(p, p0, order, o0, count, top_k, top_p, min_p)
+        whole = _narrow(w, at, p, p0, order, o0, count, top_k, top_p, min_p)
     running, last = 0.0, 0
     for j in range(count):
         if p[p0 + j] > 0:
@@ -130,12 +130,12 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):
 
 
 @subroutine(types.float64)
-def _narrow(p, p0, order, o0, count, top_k, top_p, min_p):
+def _narrow(w, at, p, p0, order, o0, count, top_k, top_p, min_p):
     """Takes from the choice what top_k, top_p and min_p exclude, in turn, and returns the sum of
     what is left. The likeliest one's p is 1."""
     cut = count
     if 0 < top_k < count or top_p > 0:
-        _sort(p, p0, order, o0, count)
+        _sort(w, at, order, o0, count)
         if 0 < top_k < count:
             cut = int(top_k)
         if top_p > 0:
