@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.workloads import PEAK_SHARE, WORKLOADS
+from benchmarks.workloads import PEAK_SHARE
 
 Row = dict[str, Any]
 
@@ -139,6 +139,3 @@ def _first_calls(report: Row) -> list[str]:
         lines.append(f"| {cell} | " + " | ".join(f"{n:.2f}" for n in numbers) + " |")
     lines += ["", f"`charloom --help`: {report['help']:.2f} s."]
     return lines
-
-
-ORDER = [workload.name for workload in WORKLOADS]

@@ -18,7 +18,6 @@ import pytest
 
 pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
-import numba
 
 import charloom.engines
 from charloom.decoding import SamplingSettings
@@ -421,7 +420,7 @@ def run(kernel: Kernel) -> float:
 
 
 def test_without_a_home_there_is_the_folder_for_temporary_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     home, temporary = tmp_path / "file", tmp_path / "temporary"
     home.write_text("no folder can be made here")
@@ -439,6 +438,8 @@ def test_without_a_home_there_is_the_folder_for_temporary_files(
     monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(home))
     assert cache_folder() is None
     assert run(tiny_kernel()) == 2
+    assert "once on this machine" in caplog.records[0].getMessage()
+    assert "in every process" in caplog.records[1].getMessage()
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs owners of files")
@@ -549,4 +550,3 @@ def test_the_error_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charloom.engines.compiled", None)
     with pytest.raises(CharloomError, match="cannot be imported"):
         charloom.engines.open_engine("compiled", initialize(ModelConfig("rnn", 4, 1, 5), 0))
-    assert numba.__version__

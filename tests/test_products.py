@@ -27,7 +27,7 @@ def packed_product(c, ldc, a, packed, source, k, n, m, by_rows, add, tail):  # t
 
 
 @numba.njit
-def outer(c, ldc, a, b, ldb, m, n, k, add, scratch):  # type: ignore[no-untyped-def]
+def outer(c, ldc, a, lda, b, ldb, m, n, k, add, scratch):  # type: ignore[no-untyped-def]
     c_ = vectors.as_flat(c)
     count = (n + vectors.width(c_) - 1) // vectors.width(c_)
     products.outer_product(
@@ -36,7 +36,7 @@ def outer(c, ldc, a, b, ldb, m, n, k, add, scratch):  # type: ignore[no-untyped-
         ldc,
         vectors.as_flat(a),
         0,
-        m,
+        lda,
         vectors.as_flat(b),
         0,
         ldb,
@@ -124,12 +124,14 @@ def test_sums_of_outer_products(dtype: str) -> None:
     for m in (1, 2, 5, 7, 12, 13, 40):
         for n in (lanes, 3 * lanes, 8 * lanes, 11 * lanes):
             for k in (1, 25, products.OUTER_PIECE, products.OUTER_PIECE + 1, 300):
-                a = generator.normal(size=(k, m)).astype(dtype)
+                # Rows far apart are copied together first, see outer_product.
+                apart = products.FAR_APART if k > 25 and n != lanes else m
+                a = generator.normal(size=(k, apart)).astype(dtype)
                 b = generator.normal(size=(k, n)).astype(dtype)
                 c = generator.normal(size=(m, n)).astype(dtype)
                 scratch = np.empty(products.outer_scratch(n + lanes, lanes), dtype)
                 for add in (1, 0):
-                    expected = a.astype("f8").T @ b.astype("f8") + (c if add else 0)
-                    outer(c.ravel(), n, a.ravel(), b.ravel(), n, m, n, k, add, scratch)
+                    expected = a[:, :m].astype("f8").T @ b.astype("f8") + (c if add else 0)
+                    outer(c.ravel(), n, a.ravel(), apart, b.ravel(), n, m, n, k, add, scratch)
                     tolerance = 1e-3 if dtype == "float32" else 1e-11
                     np.testing.assert_allclose(c, expected, rtol=tolerance, atol=tolerance)

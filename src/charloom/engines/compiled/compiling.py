@@ -2,7 +2,7 @@
 
 Numba compiles every function that a kernel calls into a library of its own, down to machine code,
 and each of them again inside its callers. A `subroutine` is compiled into its caller's library
-instead, so that the compiler goes over everything once: for these kernels that halves the time.
+instead, so that the compiler goes over everything once.
 
 A Kernel is compiled when it is first needed, and kept in a file for the next process. Numba's own
 cache fails where neither the package's folder nor a home can be written, notices changes of no file
@@ -131,7 +131,10 @@ class _Cache:
                     return CompileResultCacheImpl.rebuild(
                         None, target_context, pickle.loads(payload)
                     )
-        LOG.warning("compiling the kernel for %s: some seconds, once on this machine", self._what)
+        often = "once on this machine"
+        if folder is None:
+            often = "in every process, for no folder for it can be written"
+        LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -21,6 +21,7 @@ from charloom.engines.compiled.train import (
     forward_tile,
     in_vocabulary,
     input_products,
+    largest_logit,
     pack_weights,
     share,
     tile_vectors,
@@ -29,13 +30,11 @@ from charloom.engines.compiled.vectors import (
     as_flat,
     as_numbers,
     exp,
-    largest,
     load,
     load_first,
     store,
     store_first,
     total,
-    where_less,
     widened,
     width,
 )
@@ -46,16 +45,11 @@ LOGITS, LOG_PROBABILITIES, GENERATE, PACK = range(4)
 @subroutine(types.UniTuple(types.float64, 2))
 def _log_sum(w, at, size):
     """The largest logit, and log Σ e^(l − max)."""
-    lanes = width(w)
-    top = load(w, at)
-    for j in range(lanes, size, lanes):
-        x = load(w, at + j)
-        top = where_less(top, x, x, top)
-    most = largest(top)
+    lanes, most = width(w), largest_logit(w, at, size)
     sums = load_first(w, at, 0)
     for j in range(0, size, lanes):
         sums = sums + exp(load(w, at + j) - most)
-    return float(most), math.log(float(total(sums)))
+    return most, math.log(float(total(sums)))
 
 
 @subroutine(types.boolean)
@@ -102,12 +96,7 @@ def _choose(w, at, count, p, p0, order, o0, settings, uniform):
             if w[at + j] > w[at + best]:
                 best = j
         return best
-    lanes, half = width(w), width(p)
-    top = load(w, at)
-    for j in range(lanes, count, lanes):
-        x = load(w, at + j)
-        top = where_less(top, x, x, top)
-    most = largest(top)
+    lanes, half, most = width(w), width(p), largest_logit(w, at, count)
     colder = 1.0 / max(temperature, 1e-300)
     sums = load_first(p, p0, 0)
     for j in range(0, count, lanes):  # the padding's logits are so low that it adds nothing

@@ -272,9 +272,10 @@ OUTER_PIECE = 128  # k's that are summed before the next block
 LEAST_COPIED, FAR_APART = 64, 384  # so many rows, so many numbers from each other
 
 
-def sliver_width(lanes: int) -> int:
+@subroutine(types.intp)
+def sliver_width(lanes):
     """What a block's rows take in a copied piece: whole vectors."""
-    return -(-MOST_ROWS // lanes) * lanes
+    return (MOST_ROWS + lanes - 1) // lanes * lanes
 
 
 def outer_scratch(columns: int, lanes: int) -> int:
@@ -292,7 +293,7 @@ def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add, scratch, s0)
     """
     lanes_ = width(c)
     across = 2 * lanes_
-    sliver = (MOST_ROWS + lanes_ - 1) // lanes_ * lanes_
+    sliver = sliver_width(lanes_)
     count = (m + MOST_ROWS - 1) // MOST_ROWS
     b_copy = s0 + OUTER_PIECE * sliver
     for piece in range(0, k, OUTER_PIECE):

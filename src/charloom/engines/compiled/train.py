@@ -107,12 +107,8 @@ def pack_weights(s, flat, packed, thread, threads, backward):
     for layer in range(s.layers):
         for is_input in range(0 if layer == 0 else 1, -1, -1):
             weights = w_ih_at(s, layer) if is_input else s.flat_hh + layer * s.flat_layer
-            to = s.ih + layer * s.packed_layer if is_input else s.hh + layer * s.packed_layer
-            back = (
-                s.ih_back + layer * s.packed_layer
-                if is_input
-                else s.hh_back + layer * s.packed_layer
-            )
+            to = (s.ih if is_input else s.hh) + layer * s.packed_layer
+            back = (s.ih_back if is_input else s.hh_back) + layer * s.packed_layer
             for gate in range(s.gates):
                 start = weights + gate * h * h
                 pack(
@@ -327,21 +323,27 @@ def _draw_mask(s, w, mask, steps, row0, rows, keys, kept, layer):
                 w[at + j] = kept if bits >= least else 0.0
 
 
-@subroutine(types.UniTuple(types.float64, 2))
-def softmax_row(w, at, size):
-    """Logits to e^(l − max), in place; returns the largest one and the sum."""
+@subroutine(types.float64)
+def largest_logit(w, at, size):
+    """Of a row; NaN is passed over, but for the first lanes'."""
     lanes = width(w)
     top = load(w, at)
     for j in range(lanes, size, lanes):
         x = load(w, at + j)
         top = where_less(top, x, x, top)
-    most = largest(top)
+    return float(largest(top))
+
+
+@subroutine(types.UniTuple(types.float64, 2))
+def softmax_row(w, at, size):
+    """Logits to e^(l − max), in place; returns the largest one and the sum."""
+    lanes, most = width(w), largest_logit(w, at, size)
     sums = load_first(w, at, 0)
     for j in range(0, size, lanes):
         e = exp(load(w, at + j) - most)
         store(w, at + j, e)
         sums = sums + e
-    return float(most), float(total(sums))
+    return most, float(total(sums))
 
 
 @subroutine(inline=True)

@@ -103,11 +103,7 @@ def _operation(symbol: Any, emit: str) -> None:
             return signature(vectors[0], *args)
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        left, right = (
-            _as_vector(context, builder, value, given, sig.return_type)
-            for value, given in zip(args, sig.args, strict=True)
-        )
-        return getattr(builder, emit)(left, right)
+        return getattr(builder, emit)(*_filled(context, builder, sig, args))
 
     for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
         lower_builtin(symbol, *pair)(lower)
@@ -329,52 +325,6 @@ def store_first(context, array, index, value, count):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value, types.intp), emit
-
-
-def _function(name: str, operands: int) -> Any:
-    """LLVM's function of that name on vectors; numbers are put in every lane."""
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector = sig.return_type
-        kind = vector_type(vector.dtype)
-        full = f"llvm.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind] * operands), full
-        )
-        values = [
-            _as_vector(context, builder, value, given, vector)
-            for value, given in zip(args, sig.args, strict=True)
-        ]
-        return builder.call(function, values)
-
-    return emit
-
-
-def _common(*given: Any) -> Any:
-    vectors = [g for g in given if isinstance(g, Vector)]
-    return vectors[0] if vectors else None
-
-
-@intrinsic
-def fma(context, x, y, z):
-    """x · y + z, rounded once."""
-    vector = _common(x, y, z)
-    return vector and (vector(x, y, z), _function("fma", 3))
-
-
-@intrinsic
-def where_less(context, x, y, a, b):
-    """a where x < y, else b; b where either is NaN."""
-    vector = _common(x, y, a, b)
-
-    def emit(context, builder, sig, args):
-        x, y, a, b = (
-            _as_vector(context, builder, value, given, vector)
-            for value, given in zip(args, sig.args, strict=True)
-        )
-        return builder.select(builder.fcmp_ordered("<", x, y), a, b)
-
-    return vector and (vector(x, y, a, b), emit)
 
 
 @intrinsic
@@ -675,6 +625,42 @@ def _elementwise(emit_as: Any) -> Any:
 
 # The largest errors over the whole range, in units in the last place, are measured and held by
 # tests/test_vectors.py, and stand in docs/architecture.md. NaN gives NaN.
+
+
+def _of_vectors(*given: Any) -> Any:
+    """The vector type among operands of which others are numbers; None if there is none."""
+    vectors = [g for g in given if isinstance(g, Vector)]
+    return vectors[0] if vectors else None
+
+
+def _filled(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
+    """The operands, numbers put in every lane."""
+    return [
+        _as_vector(context, builder, value, given, sig.return_type)
+        for value, given in zip(args, sig.args, strict=True)
+    ]
+
+
+@intrinsic
+def fma(context, x, y, z):
+    """x · y + z, rounded once."""
+    vector = _of_vectors(x, y, z)
+
+    def emit(context, builder, sig, args):
+        return _Emitter(builder, vector).call("fma", *_filled(context, builder, sig, args))
+
+    return vector and (vector(x, y, z), emit)
+
+
+@intrinsic
+def where_less(context, x, y, a, b):
+    """a where x < y, else b; b where either is NaN."""
+    vector = _of_vectors(x, y, a, b)
+
+    def emit(context, builder, sig, args):
+        return _Emitter(builder, vector).where_less(*_filled(context, builder, sig, args))
+
+    return vector and (vector(x, y, a, b), emit)
 
 
 @intrinsic
