@@ -302,12 +302,12 @@ def test_a_state_for_other_rows_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     one = engine(threads=2)
-    state = one.config.zero_state(4)
-    one.train_step(*windows(5, 4), state, SGD(0.1))
+    state, optimizer = one.config.zero_state(4), SGD(0.1)
+    one.train_step(*windows(5, 4), state, optimizer)
     child = os.fork()
     if child == 0:
         try:
-            one.train_step(*windows(5, 4), state, SGD(0.1))
+            one.train_step(*windows(5, 4), state, optimizer)
         except BaseException:
             os._exit(1)
         os._exit(0)
