@@ -29,11 +29,17 @@ ORDER = [
     "engines.compiled.cells",
     "engines.compiled.train",
     "engines.compiled.infer",
+    "engines.compiled.table",
     "engines.compiled",
     "ngram",
+    "ngram_table",
+    "overlap",
     "sampling",
     "scoring",
+    "mixture",
+    "adaptive",
     "training",
+    "planning",
     "checkpoint",
     "language_model",
     "runs",
@@ -41,7 +47,11 @@ ORDER = [
     "__main__",
 ]
 # `open_engine` imports an engine when it is opened; the engine imports the protocol.
-LAZY = {("engines", "engines.reference"), ("engines", "engines.compiled")}
+LAZY = {
+    ("engines", "engines.reference"),
+    ("engines", "engines.compiled"),
+    ("engines", "engines.compiled.compiling"),
+}
 
 
 def modules() -> dict[str, Path]:

@@ -28,9 +28,10 @@ from safetensors.numpy import save as save_tensors
 
 import charloom
 from charloom import checkpoint as checkpoint_module
-from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.checkpoint import COUNTS, Checkpoint, load_checkpoint, save_checkpoint
 from charloom.cli import main
 from charloom.errors import CharloomError
+from charloom.mixture import Mixture, count, feature_count
 from charloom.model import GATES, STATES, ModelConfig, Parameters
 from charloom.runs import RESUME_FILE
 from charloom.vocabulary import Vocabulary
@@ -40,6 +41,7 @@ Change = Callable[[dict[str, str], Tensors], None]
 
 TEXT = "The woods are lovely, dark and deep,\nBut I have promises to keep.\n" * 20
 OPTIONS = ["--cell", "lstm", "--hidden-size", "2", "--batch-size", "2", "--window", "8"]
+OPTIONS += ["--mix-megabytes", "0.001"]  # a table small enough to damage every byte of
 TRILLION = 10**12
 
 
@@ -259,6 +261,13 @@ def assert_same_checkpoint(found: Checkpoint, expected: Checkpoint) -> None:
     assert (found.state is None) == (expected.state is None)
     if found.state is not None and expected.state is not None:
         assert same_bytes(found.state, expected.state)
+    assert (found.mixture is None) == (expected.mixture is None)
+    if found.mixture is not None and expected.mixture is not None:
+        assert same_bytes(found.mixture.theta, expected.mixture.theta)
+        one, other = found.mixture.table, expected.mixture.table
+        assert (one.context, one.vocabulary_size) == (other.context, other.vocabulary_size)
+        for name in COUNTS:
+            assert same_bytes(getattr(one, name), getattr(other, name))
 
 
 # --- What was saved is loaded --------------------------------------------------------------------
@@ -317,6 +326,11 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         text=draw(entries),
         metrics=draw(entries),
     )
+    if draw(st.booleans()):
+        text = draw(st.lists(st.integers(0, len(characters) - 1), max_size=30))
+        table = count(np.array(text, np.uint8), len(characters), draw(st.integers(0, 3)), 1e6)
+        theta = finite_numbers(draw, (feature_count(table.context),), "float64")
+        checkpoint.mixture = Mixture(table, theta)
     if draw(st.booleans()):
         for name in draw(st.sets(st.sampled_from(["momentum", "square", "first"]))):
             checkpoint.optimizer[name] = finite_numbers(draw, (size,), dtype)
@@ -555,6 +569,7 @@ SIGNED: dict[str, tuple[Change, str]] = {
     "dropout-one": (within("config", dropout=1), "dropout"),
     "dropout-negative": (within("config", dropout=-0.5), "dropout"),
     "dropout-nan": (within("config", dropout=float("nan")), "dropout"),
+    "weight-drop-one": (within("config", weight_drop=1), "weight_drop"),
     "dtype-other": (within("config", dtype="float64"), "float64"),
     "dtype-half": (within("config", dtype="float16"), "float16"),
     "dtype-a-list": (within("config", dtype=[]), "dtype"),
@@ -577,6 +592,23 @@ SIGNED: dict[str, tuple[Change, str]] = {
     "metrics-a-number": (entry("metrics", "3"), "'metrics'"),
     "position-a-list": (entry("position", "[]"), "'position'"),
     "position-in-a-model": (entry("position", "{}"), "state"),
+    "no-counts": (without_entry("counts"), "counts."),
+    "counts-a-list": (entry("counts", "[]"), "'counts'"),
+    "counts-without-context": (entry("counts", "{}"), "context"),
+    "counts-context-trillion": (within("counts", context=TRILLION), "context"),
+    "counts-context-other": (within("counts", context=0), "shape"),
+    "counts-context-true": (within("counts", context=True), "context"),
+    "counts-turned": (tensor("counts.characters", lambda c: c[::-1].copy()), "in its counts"),
+    "counts-shorter": (tensor("counts.characters", lambda c: c[1:]), "in its counts"),
+    "counts-of-others": (tensor("counts.characters", lambda c: c + 100), "in its counts"),
+    "counts-out-of-order": (tensor("counts.first", lambda f: f[::-1].copy()), "in its counts"),
+    "counts-first-wider": (tensor("counts.first", lambda f: f.astype(np.int64)), "type"),
+    "counts-flat": (tensor("counts.first", lambda f: f[None]), "in its counts"),
+    "counts-zero": (tensor("counts.probabilities", lambda p: p * 0), "in its counts"),
+    "counts-negative": (tensor("counts.weights", lambda w: -w), "in its counts"),
+    "counts-nan": (tensor("counts.weights", poisoned(np.nan)), "NaN"),
+    "theta-shorter": (tensor("mixture.theta", lambda t: t[1:]), "shape"),
+    "theta-infinite": (tensor("mixture.theta", poisoned(np.inf)), "NaN or infinity"),
     "a-tensor-missing": (without_tensor, "decoder.bias"),
     "a-tensor-more": (with_another_tensor, "decoder.scale"),
     "an-optimizer-in-a-model": (with_tensors_of_a_run, "optimizer.momentum"),

@@ -30,7 +30,7 @@ def make(
     vocabulary_size: int = 7,
 ) -> Engine:
     """An engine with all parameters away from zero, biases too."""
-    config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dropout, dtype)
+    config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout)
     parameters = initialize(config, seed=4)
     parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
     return open_engine(name, parameters, seed=6)

@@ -15,6 +15,7 @@ from charloom.model import (
     grow_vocabulary,
     initialize,
     initialize_classic,
+    weight_mask,
 )
 
 CELLS = ("rnn", "lstm", "gru")
@@ -112,6 +113,17 @@ def test_a_dropout_mask_is_keyed_by_all_that_names_it() -> None:
     assert (mask[0] != mask[1]).any()
 
 
+def test_weight_masks_are_no_dropout_masks() -> None:
+    mask = weight_mask(1, 2, 0, (30, 40), 0.25, "float64")
+    assert mask.shape == (30, 40)
+    assert set(np.unique(mask)) == {0, 1 / 0.75}
+    assert (mask == weight_mask(1, 2, 0, (30, 40), 0.25, "float64")).all()
+    for other in ((2, 2, 0), (1, 3, 0), (1, 2, 1)):
+        assert (mask != weight_mask(*other, (30, 40), 0.25, "float64")).any()
+    assert (mask != dropout_mask(1, 2, 0, (1, 30, 40), 0.25, "float64")[0]).any()
+    assert abs(weight_mask(0, 0, 0, (300, 300), 0.3, "float32").mean() - 1) < 0.01
+
+
 def test_dropout_drops_as_many_as_asked_and_keeps_the_mean() -> None:
     mask = dropout_mask(0, 0, 0, (50, 20, 100), 0.3, "float32")
     assert (mask == 0).mean() == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / mask.size))
@@ -130,6 +142,8 @@ def test_dropout_drops_as_many_as_asked_and_keeps_the_mean() -> None:
         ({"vocabulary_size": -1}, "vocabulary_size"),
         ({"dropout": 1.0}, "dropout"),
         ({"dropout": float("nan")}, "dropout"),
+        ({"weight_drop": 1}, "weight_drop"),
+        ({"weight_drop": -0.1}, "weight_drop"),
         ({"dtype": "float16"}, "dtype"),
     ],
 )

@@ -193,9 +193,10 @@ SENTENCES = (
 # They differ in what a run carries from step to step: hidden state, masks, each optimizer's slots,
 # the place in an epoch, the best validation. Each passes over the text more than once, but classic.
 CONFIGURATIONS = {
-    "lstm": "--layers 2 --dropout 0.3 --hidden-size 8 --batch-size 8 --window 16 --steps 24",
+    "lstm": "--cell lstm --layers 2 --dropout 0.3 --weight-drop 0.2 --hidden-size 8 "
+    "--batch-size 8 --window 16 --steps 24",
     "gru": "--cell gru --optimizer sgd --schedule linear --hidden-size 8 --batch-size 8 "
-    "--window 16 --seed 5 --steps 24",
+    "--window 16 --seed 5 --steps 24 --refit 0.4",
     "classic": "--preset classic --hidden-size 8 --steps 24",
     "whole": "--cell rnn --optimizer rmsprop --split 100/0/0 --hidden-size 8 --batch-size 8 "
     "--window 16 --steps 24",
@@ -653,7 +654,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(
     ("options", "named"),
     [
         ("--hidden-size 5", "--hidden-size is 5, but the run has 4"),
-        ("--cell gru", "--cell is gru, but the run has lstm"),
+        ("--cell lstm", "--cell is lstm, but the run has gru"),
         ("--layers 2", "--layers is 2, but the run has 1"),
         ("--dropout 0.5", "--dropout is 0.5, but the run has 0"),
         ("--dtype float64", "--dtype is float64, but the run has float32"),
@@ -667,7 +668,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(
         ("--split 80/10/10", "--split is 80/10/10, but the run has 90/5/5"),
         ("--seed 1", "--seed is 1, but the run has 0"),
         ("--validate-every 2", "--validate-every is 2, but the run has 3"),
-        ("--preset classic", "--preset is classic, but the run has default"),
+        ("--preset classic", "--preset is classic, but the run has auto"),
         ("--normalize-newlines", "--normalize-newlines is"),
         ("--bytes", "--bytes is"),
         ("--from elsewhere", "--from is"),

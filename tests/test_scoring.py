@@ -17,9 +17,11 @@ from charloom.errors import CharloomError
 from charloom.model import ModelConfig, initialize
 from charloom.scoring import (
     Protocol,
+    Scores,
     Validation,
     baselines,
-    evaluate_ids,
+    confidence_interval,
+    evaluation_of,
     score_ids,
     validate,
 )
@@ -116,7 +118,8 @@ def test_validation_in_rows(
 def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
     vocabulary = Vocabulary(tuple("abcdefgé☃"))
     ids = IDS[:200]
-    e = evaluate_ids(engine, vocabulary, ids, 0, Protocol(), text="text")
+    scores = score_ids(engine, ids, 0, Protocol())
+    e = evaluation_of(scores, vocabulary, ids, Protocol(), text="text")
     nats = -one_by_one(engine, ids, 0, set()).mean()
     text = vocabulary.decode(ids)
     assert e.nats_per_character == pytest.approx(nats)
@@ -125,16 +128,38 @@ def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
     assert e.perplexity == pytest.approx(math.exp(nats))
     assert e.characters == 200
     as_bytes = Vocabulary(tuple("abcdefgé\xff"), as_bytes=True)
-    e = evaluate_ids(engine, as_bytes, ids, 0, Protocol(), text="text")
+    e = evaluation_of(scores, as_bytes, ids, Protocol(), text="text")
     assert e.bits_per_byte == e.bits_per_character
 
 
-def test_nothing_to_evaluate_is_refused(engine: Engine) -> None:
-    with pytest.raises(CharloomError, match="no characters"):
-        evaluate_ids(engine, Vocabulary(tuple("abcdefghi")), IDS[:0], 0, Protocol(), text="x")
+def test_numbers_that_overflow_are_refused() -> None:
+    scores = Scores(np.array([-1.0, -np.inf]), np.zeros(2, bool))
+    with pytest.raises(CharloomError, match="overflow"):
+        evaluation_of(scores, Vocabulary(tuple("ab")), IDS[:2], Protocol(), text="x")
 
 
-@pytest.mark.parametrize("name", ["carried", "cold-1", "cold-256"])
+def test_the_interval_is_as_wide_as_blocks_differ() -> None:
+    generator = np.random.default_rng(1)
+    alike = -generator.exponential(1.5, 40_000)
+    low, high = confidence_interval(alike) or (0.0, 0.0)
+    assert low < -alike.mean() < high
+    # Of independent values the interval is that of the textbook.
+    textbook = 2 * 1.96 * alike.std() / math.sqrt(len(alike))
+    assert high - low == pytest.approx(textbook, rel=0.15)
+    # What is hard comes in stretches of 500: there are fewer independent values.
+    stretches = alike - np.repeat(generator.exponential(1.5, 80), 500)
+    wide = confidence_interval(stretches) or (0.0, 0.0)
+    textbook = 2 * 1.96 * stretches.reshape(80, 500).mean(axis=1).std() / math.sqrt(80)
+    assert wide[1] - wide[0] == pytest.approx(textbook, rel=0.3)
+    assert confidence_interval(stretches) == wide  # the same every time
+
+
+def test_a_short_text_has_no_interval() -> None:
+    assert confidence_interval(-np.ones(199)) is None
+    assert confidence_interval(-np.ones(200)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["carried", "adaptive", "cold-1", "cold-256"])
 def test_protocols_are_named(name: str) -> None:
     assert str(Protocol.parse(name)) == name
 

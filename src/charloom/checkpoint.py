@@ -2,6 +2,7 @@
 
 `model.safetensors` is the file to share: the weights, and in its header JSON strings under
 `config`, `vocabulary` (the characters in the order of their ids), `training`, `text`, `metrics`.
+A mixture adds its counts and weights, `counts.*` and `mixture.theta`, and the header's `counts`.
 `resume.safetensors` holds the same of the current weights, and under `optimizer.*`, `state` and
 `position` what a run needs to go on. Each carries a SHA-256 of all that is in it, since safetensors
 has none of its own. Nothing is ever unpickled.
@@ -26,13 +27,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charloom.errors import CharloomError
+from charloom.mixture import Mixture, feature_count
 from charloom.model import Float, ModelConfig, Parameters, State
+from charloom.ngram_table import LARGEST_CONTEXT, NGramTable
 from charloom.vocabulary import Vocabulary
 
 FORMAT = "charloom 1"
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 STATE = "state"
 OPTIMIZER = "optimizer."
+THETA = "mixture.theta"
+TYPES = {
+    "F32": "float32",
+    "F64": "float64",
+    "I32": "int32",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+}
+# A table's arrays, and the types that they may have in a file.
+COUNTS = {
+    "characters": ("U8", "U16", "U32"),
+    "probabilities": ("F32",),
+    "first": ("I32",),
+    "weights": ("F32",),
+}
 
 
 @dataclass
@@ -44,6 +63,7 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)  # how it was trained
     text: dict[str, Any] = field(default_factory=dict)  # on what: name, origin, SHA-256, length
     metrics: dict[str, Any] = field(default_factory=dict)  # of these weights: step, validation
+    mixture: Mixture | None = None
     optimizer: dict[str, Float] = field(default_factory=dict)  # each (P,)
     state: State | None = None  # (S, L, B, H)
     position: dict[str, Any] | None = None
@@ -64,6 +84,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         tensors[OPTIMIZER + name] = values
     if checkpoint.state is not None:
         tensors[STATE] = checkpoint.state
+    mixture = checkpoint.mixture
+    if mixture is not None:
+        tensors |= {f"counts.{name}": getattr(mixture.table, name) for name in COUNTS}
+        tensors[THETA] = mixture.theta
     for name, values in tensors.items():
         if not np.isfinite(values).all():
             raise CharloomError(f"{name} holds NaN or infinity: it is not saved")
@@ -78,6 +102,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     if checkpoint.position is not None:
         header["position"] = _json(checkpoint.position)
+    if mixture is not None:
+        header["counts"] = _json({"context": mixture.table.context})
     header["sha256"] = _digest(tensors, header)
     write_atomically(path, _in_order(save(tensors, metadata=header)))
 
@@ -158,18 +184,20 @@ def _load(path: Path) -> Checkpoint:
             for name in ("config", "vocabulary", "training", "text", "metrics")
         }
         position = _parse(path, header, "position") if "position" in header else None
+        counts = _parse(path, header, "counts") if "counts" in header else None
         for name in ("name", "origin", "sha256"):
             if not isinstance(entries["text"].get(name, ""), str):
                 raise _damaged(path, f"its header's text {name} is no string")
         config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
-        expected = _expected_tensors(path, config, file.keys(), position)
-        for name, shape in expected.items():
+        expected = _expected_tensors(path, config, file.keys(), position, counts)
+        for name, (shape, types) in expected.items():
             piece = file.get_slice(name)
             found = tuple(piece.get_shape())
             if shape is not None and found != shape:
                 raise _damaged(path, f"{name} has shape {found}, not {shape}")
-            if piece.get_dtype() != {"float32": "F32", "float64": "F64"}[config.dtype]:
-                raise _damaged(path, f"{name} has type {piece.get_dtype()}, not {config.dtype}")
+            if piece.get_dtype() not in types:
+                names = " or ".join(TYPES[kind] for kind in types)
+                raise _damaged(path, f"{name} has type {piece.get_dtype()}, not {names}")
         tensors = {name: file.get_tensor(name) for name in expected}
     if _digest(tensors, {k: v for k, v in header.items() if k != "sha256"}) != header.get("sha256"):
         raise _damaged(path, "its contents do not match its SHA-256")
@@ -185,6 +213,7 @@ def _load(path: Path) -> Checkpoint:
         entries["training"],
         entries["text"],
         entries["metrics"],
+        mixture=None if counts is None else _mixture(path, config, counts, tensors),
         optimizer={
             name.removeprefix(OPTIMIZER): values
             for name, values in tensors.items()
@@ -236,15 +265,40 @@ def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[A
     return found, vocabulary
 
 
+def _mixture(
+    path: Path, config: ModelConfig, counts: dict[str, Any], tensors: Mapping[str, NDArray[Any]]
+) -> Mixture:
+    arrays = {name: tensors[f"counts.{name}"] for name in COUNTS}
+    try:
+        table = NGramTable(config.vocabulary_size, counts["context"], **arrays)
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, f"in its counts {error}") from None
+    return Mixture(table, tensors[THETA])
+
+
+Expected = dict[str, tuple[tuple[int, ...] | None, tuple[str, ...]]]  # a tensor's shape and types
+
+
 def _expected_tensors(
-    path: Path, config: ModelConfig, names: list[str], position: dict[str, Any] | None
-) -> dict[str, tuple[int, ...] | None]:
-    expected: dict[str, tuple[int, ...] | None] = dict(config.shapes())
+    path: Path,
+    config: ModelConfig,
+    names: list[str],
+    position: dict[str, Any] | None,
+    counts: dict[str, Any] | None,
+) -> Expected:
+    types = ({"float32": "F32", "float64": "F64"}[config.dtype],)
+    expected: Expected = {name: (shape, types) for name, shape in config.shapes().items()}
     if position is not None:
         for name in names:
             if name.startswith(OPTIMIZER):
-                expected[name] = (config.parameter_count,)
-        expected[STATE] = None  # its number of rows is the run's
+                expected[name] = (config.parameter_count,), types
+        expected[STATE] = None, types  # its number of rows is the run's
+    if counts is not None:
+        context = counts.get("context")
+        if type(context) is not int or not 0 <= context <= LARGEST_CONTEXT:
+            raise _damaged(path, "its counts have no readable context")
+        expected |= {f"counts.{name}": (None, kinds) for name, kinds in COUNTS.items()}
+        expected[THETA] = (feature_count(context),), ("F64",)
     missing = sorted(set(expected) - set(names))
     extra = sorted(set(names) - set(expected))
     if missing:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from charloom.training import Progress, TrainingConfig
 
 DEMO_TEXT = "python-docs"
-DEMO_OPTIONS: dict[str, Any] = {"cell": "lstm", "hidden_size": 192, "learning_rate": 0.005}
 
 
 class Parser(argparse.ArgumentParser):
@@ -205,6 +204,12 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
 
 
+def _add_network_only(parser: Parser) -> None:
+    parser.add_argument(
+        "--network-only", action="store_true", help="leave out the counts that a model mixes in"
+    )
+
+
 def _add_engine(parser: Parser) -> None:
     parser.add_argument(
         "--engine", default="auto", help="what computes: auto, compiled or reference"
@@ -254,7 +259,12 @@ def add_train_arguments(parser: Parser) -> None:
     from charloom.training import TrainingConfig, option_name
 
     parser.formatter_class = argparse.HelpFormatter
-    parser.add_argument("text", metavar="TEXT", help="a path, - for standard input, or a corpus")
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="+",
+        help="a path, - for standard input, or a corpus; several are joined, in that order",
+    )
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, or start it"
@@ -315,8 +325,8 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
     from charloom.corpora import text_name
 
     given = _given_options(arguments)
-    folder = _folder(arguments.out, Path("runs") / text_name(arguments.text))
-    command = ["charloom", "train", arguments.text, "--out", str(folder), "--resume"]
+    folder = _folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
+    command = ["charloom", "train", *arguments.text, "--out", str(folder), "--resume"]
     with Interrupts() as interrupts, _bar() as bar:
         run = _start(arguments.text, folder, given, arguments.resume, interrupts, bar, started)
         _watch(run, bar)
@@ -388,7 +398,7 @@ def _bar() -> Any:
 
 
 def _start(
-    source: str,
+    sources: Sequence[str],
     folder: Path,
     given: dict[str, Any],
     resume: bool,
@@ -397,6 +407,7 @@ def _start(
     started: float,
 ) -> TrainingRun:
     """Opens a run, with a bar while a long text is read, and says what it is."""
+    from charloom.corpora import join_texts
     from charloom.runs import TrainingRun
 
     tasks: dict[str, Any] = {}
@@ -407,13 +418,12 @@ def _start(
         bar.update(tasks[what], completed=done, figures=f"{done:,} characters")
 
     def open_source(config: TrainingConfig) -> Text:
-        return _open(
-            bar,
-            source,
-            raw=config.raw,
-            normalize_newlines=config.normalize_newlines,
-            as_bytes=config.bytes,
-        )
+        reading = {
+            "raw": config.raw,
+            "normalize_newlines": config.normalize_newlines,
+            "as_bytes": config.bytes,
+        }
+        return join_texts([_open(bar, source, **reading) for source in sources])
 
     run = TrainingRun(
         open_source,
@@ -541,6 +551,7 @@ def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="pass over unknown characters of the prompt"
     )
+    _add_network_only(parser)
     _add_engine(parser)
 
 
@@ -552,7 +563,12 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: give 1 or more")
     with _threads(arguments.threads):
-        model = load(arguments.run, engine=arguments.engine, threads=arguments.threads)
+        model = load(
+            arguments.run,
+            engine=arguments.engine,
+            threads=arguments.threads,
+            network_only=arguments.network_only,
+        )
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
         prompt, stop = arguments.prompt, arguments.stop
         if model.vocabulary.as_bytes:
@@ -603,12 +619,15 @@ def add_evaluate_arguments(parser: Parser) -> None:
     parser.add_argument(
         "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test part)"
     )
-    parser.add_argument("--protocol", default="carried", help="carried, or cold-N like cold-256")
+    parser.add_argument(
+        "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
     parser.add_argument(
         "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
     )
+    _add_network_only(parser)
     _add_engine(parser)
 
 
@@ -616,7 +635,12 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
     from charloom.language_model import load
 
     with _threads(arguments.threads), _bar() as bar:
-        model = load(arguments.run, engine=arguments.engine, threads=arguments.threads)
+        model = load(
+            arguments.run,
+            engine=arguments.engine,
+            threads=arguments.threads,
+            network_only=arguments.network_only,
+        )
         training = model.checkpoint.training
         text = None
         if arguments.text is not None:
@@ -647,7 +671,7 @@ def _evaluate(model: LanguageModel, bar: Any, **settings: Any) -> Evaluation:
 
     def report(done: int, of: int) -> None:
         if done < of:
-            bar.update(task, completed=done, total=of, figures=f"{done:,} characters")
+            bar.update(task, completed=done, total=of, figures=f"{done:,} of {of:,} characters")
         else:
             bar.update(task, total=None, figures="counting and compressing for the baselines")
 
@@ -666,11 +690,25 @@ def _print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
         f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
         f"top guess right {100 * e.accuracy:.1f}%"
     )
+    if e.interval is not None:
+        low, high = e.interval
+        _print(
+            f"in 95 of 100 such texts between {low:.4f} and {high:.4f} nats ({_bits(low):.4f} and "
+            f"{_bits(high):.4f} bits) per character"
+        )
+    if e.overlap is not None:
+        _print(
+            f"the longest stretch that stands in the training text has {e.overlap.length:,} "
+            f"characters: {_excerpt(ascii(e.overlap_text))}"
+        )
     _print()
     network = f"this {model.config.cell}"
-    rows = [(e.bits_per_character, network, e.protocol, "")]
+    ours = network if e.model == "network" else "mixture"
+    note = "" if e.model == "network" else f"{network} and the counts of n-grams"
+    rows = [(e.bits_per_character, ours, e.protocol, note)]
     missing = []
     for name, baseline in e.baselines.items():
+        name = network if name == "network" else name
         if baseline.bits_per_character is None:
             missing.append((name, baseline.protocol, baseline.reason))
         else:
@@ -681,13 +719,14 @@ def _print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
     for name, protocol, reason in missing:
         _print(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
     better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
+    ours = "network" if e.model == "network" else "mixture"
     _print()
     if better:
         *others, last = better
         names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
-        _print(f"Counting wins here: {names} this part better than the network does.")
+        _print(f"Counting wins here: {names} this part better than the {ours} does.")
     else:
-        _print("The network predicts this part better than every baseline.")
+        _print(f"The {ours} predicts this part better than every baseline.")
 
 
 # info
@@ -713,6 +752,13 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
         "training": checkpoint.training,
         "text": checkpoint.text,
         "metrics": checkpoint.metrics,
+        "counts": None
+        if checkpoint.mixture is None
+        else {
+            "context": checkpoint.mixture.table.context,
+            "ngrams": len(checkpoint.mixture.table.characters),
+            "bytes": checkpoint.mixture.table.nbytes,
+        },
     }
     if checkpoint.position is not None:
         facts["position"] = checkpoint.position
@@ -724,6 +770,12 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
         f"{config.cell}, {config.hidden_size} hidden units, layers: {config.layers}, "
         f"{config.parameter_count:,} parameters, {config.dtype}"
     )
+    if checkpoint.mixture is not None:
+        table = checkpoint.mixture.table
+        _print(
+            f"mixed with counts of {len(table.characters):,} n-grams ({table.context} characters "
+            f"of context, {table.nbytes:,} bytes)"
+        )
     kind = "bytes" if vocabulary.as_bytes else "characters"
     _print(f"{len(vocabulary)} {kind}: {_excerpt(ascii(''.join(vocabulary.characters)))}")
     for title in ("text", "metrics", "training", "position"):
@@ -744,7 +796,7 @@ def add_demo_arguments(parser: Parser) -> None:
 
 def run_demo(arguments: argparse.Namespace, started: float) -> int:
     folder = _folder(arguments.out, _new_folder(Path("runs/demo")))
-    given = DEMO_OPTIONS | {"minutes": arguments.minutes, "seed": arguments.seed}
+    given = {"minutes": arguments.minutes, "seed": arguments.seed}
     shown = [0.0]
 
     def show(progress: Progress) -> None:
@@ -757,7 +809,7 @@ def run_demo(arguments: argparse.Namespace, started: float) -> int:
 
     with Interrupts() as interrupts:
         with _bar() as bar:
-            run = _start(DEMO_TEXT, folder, given, False, interrupts, bar, started)
+            run = _start([DEMO_TEXT], folder, given, False, interrupts, bar, started)
             _watch(run, bar, show)
         if run.interrupted:
             _say(f"interrupted; what was learned is in {folder}: charloom sample {folder}")

@@ -25,7 +25,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -115,6 +115,49 @@ def open_text(
     return _open_path(source, normalize_newlines, as_bytes)
 
 
+_BETWEEN = "\n"  # origins of a text that was joined
+
+
+def join_texts(texts: Sequence[Text]) -> Text:
+    """Several texts, one after the other, each on lines of its own. One is left as it is.
+
+    The origin has one line for each, and is empty where one of them cannot be found again.
+    Raises CharloomError for texts of bytes beside others.
+    """
+    if len(texts) == 1:
+        return texts[0]
+    as_bytes = texts[0].as_bytes
+    if any(text.as_bytes != as_bytes for text in texts):
+        raise CharloomError("some of the texts are read as bytes and some are not")
+
+    def pieces() -> Iterator[str]:
+        last = "\n"
+        for text in texts:
+            first = True
+            for piece in filter(None, text.pieces()):
+                if first and last != "\n":
+                    yield "\n"
+                yield piece
+                first, last = False, piece[-1]
+
+    origins = [text.origin for text in texts]
+    known = all(origin and origin != "-" and _BETWEEN not in origin for origin in origins)
+    name = _safe_name(f"{texts[0].name}-and-{len(texts) - 1}-more")
+    return Text(name, _BETWEEN.join(origins) if known else "", as_bytes, pieces)
+
+
+def reopen_text(
+    origin: str, *, raw: bool = False, normalize_newlines: bool = False, as_bytes: bool = False
+) -> Text:
+    """The text that has this origin. Raises CharloomError as `open_text` does."""
+    return join_texts(
+        [
+            open_text(one, raw=raw, normalize_newlines=normalize_newlines, as_bytes=as_bytes)
+            for one in origin.split(_BETWEEN)
+        ]
+    )
+
+
 def text_name(source: str | Path) -> str:
     """The `name` that `open_text` would give, without opening anything."""
     if source == "-" or _OPEN_FILE.fullmatch(str(source)):
@@ -128,6 +171,8 @@ def can_be_read_again(origin: str) -> bool:
     A checkpoint may be a stranger's: what it names must not wait for standard input or a pipe, nor
     start a download.
     """
+    if _BETWEEN in origin:
+        return all(can_be_read_again(one) for one in origin.split(_BETWEEN))
     corpus = CORPORA.get(origin)
     if isinstance(corpus, EmbeddedCorpus):
         return True

@@ -91,6 +91,16 @@ class Dataset:
     def test(self) -> Ids:
         return self.ids[self.split.boundaries(len(self.ids))[1] :]
 
+    def learned_and_watched(self, refit: bool) -> tuple[Ids, Ids]:
+        """What is learned from, and the part after it that is held against it: the training and
+        the validation part. When all is chosen that the validation part is there for, four fifths
+        of it are learned from too (`refit`): no text is nearer to the test part.
+        """
+        first, second = self.split.boundaries(len(self.ids))
+        if refit:
+            first += (second - first) * 4 // 5
+        return self.ids[:first], self.ids[first:second]
+
 
 @dataclass(frozen=True)
 class Scan:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.adaptive import choose_adaptation, score_adaptively
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.corpora import Text, can_be_read_again, open_text
-from charloom.dataset import Dataset, Split, load_dataset
+from charloom.corpora import Text, can_be_read_again, open_text, reopen_text
+from charloom.dataset import Dataset, Ids, Split, load_dataset
 from charloom.decoding import SamplingSettings
-from charloom.engines import open_engine
+from charloom.engines import Predictor, open_engine
 from charloom.errors import CharloomError, printable, shortened
+from charloom.mixture import MixedPredictor
 from charloom.model import ModelConfig
 from charloom.sampling import stream_text
 from charloom.scoring import (
+    Baseline,
     Evaluation,
     Protocol,
     Report,
     Scores,
     baselines,
-    evaluate_ids,
+    evaluation_of,
+    find_overlap,
     score_ids,
 )
 from charloom.vocabulary import Vocabulary
@@ -33,8 +38,24 @@ from charloom.vocabulary import Vocabulary
 MODEL_FILE = "model.safetensors"
 
 
+@dataclass(frozen=True)
+class _Held:
+    """Parts of a training text: what the network learned from, what was held against it, what of
+    both the baselines may know; its training part, and the part on which things were chosen."""
+
+    learned: Ids
+    watched: Ids
+    known: Ids
+    train: Ids
+    validation: Ids | None
+
+
 class LanguageModel:
-    """What `charloom.load` and `charloom.train` give."""
+    """What `charloom.load` and `charloom.train` give.
+
+    With counts in its checkpoint, a model is the mixture of its network and them, unless
+    `network_only` asks for the network alone.
+    """
 
     def __init__(
         self,
@@ -43,9 +64,14 @@ class LanguageModel:
         engine: str = "auto",
         threads: int | None = None,
         dataset: Dataset | None = None,
+        network_only: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.engine = open_engine(engine, checkpoint.parameters, threads=threads)
+        self.mixture = None if network_only else checkpoint.mixture
+        self.predictor: Predictor = self.engine
+        if self.mixture is not None:
+            self.predictor = MixedPredictor(self.engine, self.mixture)
         self._dataset = dataset  # the training text, where it is already in memory
 
     @property
@@ -86,7 +112,7 @@ class LanguageModel:
         """
         settings = SamplingSettings(temperature, top_k, top_p, min_p)
         return stream_text(
-            self.engine,
+            self.predictor,
             self.vocabulary,
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
@@ -102,12 +128,43 @@ class LanguageModel:
 
     def score(self, text: str, *, protocol: str = "carried", skip_unknown: bool = False) -> Scores:
         """For each character of a text, its natural log-probability and whether it was the top
-        guess: arrays, (N,). The text is read as if a newline came before it.
+        guess: arrays, (N,). The text is read as if a newline came before it. The protocol
+        `adaptive` needs the training text; see `evaluate`.
         """
         ids = self.encode(text, skip_unknown=skip_unknown)
         if len(ids) == 0:
             raise CharloomError("the text has no characters to score")
-        return score_ids(self.engine, ids, self.vocabulary.start_id, Protocol.parse(protocol))
+        parsed = Protocol.parse(protocol)
+        dataset, missing = self._training_dataset(None) if parsed.adaptive else (None, "")
+        before = self.vocabulary.start_id
+        return self._score(ids, before, parsed, self._held(dataset), missing)[0]
+
+    def _score(
+        self,
+        ids: NDArray[np.unsignedinteger],
+        before: int,
+        protocol: Protocol,
+        held: _Held | None,
+        missing: str,
+        report: Report | None = None,
+    ) -> tuple[Scores, Scores | None]:
+        """The scores of ids, (N,), and, for a mixture, those of its network alone."""
+        with np.errstate(all="ignore"):
+            if not protocol.adaptive:
+                scores = score_ids(self.predictor, ids, before, protocol, report)
+                if self.mixture is None:
+                    return scores, None
+                return scores, score_ids(self.engine, ids, before, protocol)
+            if held is None:
+                raise CharloomError(
+                    f"the protocol adaptive needs the training text, and {missing}: say where it "
+                    "is with --training-text"
+                )
+            adaptation = choose_adaptation(
+                self.engine, self.mixture, held.learned, held.watched, report
+            )
+            mixture, network = score_adaptively(self.engine, ids, before, adaptation, report)
+            return (network, None) if mixture is None else (mixture, network)
 
     def evaluate(
         self,
@@ -128,16 +185,16 @@ class LanguageModel:
         """
         parsed = Protocol.parse(protocol)
         dataset, missing = None, ""
-        if text is None or with_baselines:
+        if text is None or with_baselines or parsed.adaptive:
             dataset, missing = self._training_dataset(training_text)
         skipped = 0
-        chosen_on = None if dataset is None else dataset.validation
+        held = self._held(dataset)
         if text is None:
             if dataset is None:
                 raise CharloomError(f"{missing}; give a text to evaluate, or --training-text")
             name, part, before = _held_out(dataset)
-            if name == "validation part":
-                chosen_on = None
+            if name == "validation part" and held is not None:
+                held = replace(held, watched=part[:0], validation=None)
         else:
             given = text if isinstance(text, Text) else None
             if isinstance(text, Path):
@@ -149,27 +206,41 @@ class LanguageModel:
             else:
                 part = self.vocabulary.encode(content)
             before = self.vocabulary.start_id
-        evaluation = evaluate_ids(
-            self.engine,
+        if len(part) == 0:
+            raise CharloomError(f"{name} has no characters to evaluate")
+        scores, network = self._score(part, before, parsed, held, missing, report)
+        overlap = None
+        if with_baselines and held is not None:
+            overlap = find_overlap(held.known, part)
+        evaluation = evaluation_of(
+            scores,
             self.vocabulary,
             part,
-            before,
             parsed,
             text=name,
-            skipped=skipped,
-            report=report,
+            model="network" if self.mixture is None else "mixture",
+            skipped_characters=skipped,
+            overlap=overlap,
+            overlap_text=""
+            if overlap is None
+            else self.vocabulary.decode(part[overlap.place : overlap.place + overlap.length]),
         )
-        if not with_baselines:
-            return evaluation
-        found = baselines(
-            self.vocabulary,
-            part,
-            parsed,
-            before=before,
-            train=None if dataset is None else dataset.train,
-            validation=chosen_on,
-            reason=missing,
-        )
+        found = {}
+        if network is not None:
+            note = "without the counts"
+            bits = network.nats_per_character / math.log(2)
+            found["network"] = Baseline(bits, str(parsed), note)
+        if with_baselines:
+            found |= baselines(
+                self.vocabulary,
+                part,
+                parsed,
+                before=before,
+                train=None if held is None else held.known,
+                counted=None if held is None else held.train,
+                validation=None if held is None else held.validation,
+                reason=missing,
+            )
         return replace(evaluation, baselines=found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -181,6 +252,17 @@ class LanguageModel:
             save_checkpoint(target, self.checkpoint)
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error.strerror or error}") from None
+
+    def _held(self, dataset: Dataset | None) -> _Held | None:
+        """The parts of the training text, as the model knows them."""
+        if dataset is None:
+            return None
+        refit = bool(self.checkpoint.metrics.get("refit"))
+        learned, watched = dataset.learned_and_watched(refit)
+        known = dataset.train
+        if refit:  # its counts know all but the test part
+            known = dataset.ids[: len(learned) + len(watched)]
+        return _Held(learned, watched, known, dataset.train, dataset.validation)
 
     def _training_dataset(self, elsewhere: str | Path | Text | None) -> tuple[Dataset | None, str]:
         """The text that the model was trained on, or why it is not to be had."""
@@ -196,15 +278,17 @@ class LanguageModel:
             name = shortened(recorded.get("name", ""))
             return None, f"the training text {name} is not to be found{where}"
         try:
+            reading: dict[str, Any] = {
+                "raw": bool(training.get("raw", False)),
+                "normalize_newlines": bool(training.get("normalize_newlines", False)),
+                "as_bytes": self.vocabulary.as_bytes,
+            }
             if isinstance(source, Text):
                 text = source
+            elif elsewhere is None:
+                text = reopen_text(str(source), **reading)
             else:
-                text = open_text(
-                    source,
-                    raw=bool(training.get("raw", False)),
-                    normalize_newlines=bool(training.get("normalize_newlines", False)),
-                    as_bytes=self.vocabulary.as_bytes,
-                )
+                text = open_text(source, **reading)
             dataset = load_dataset(
                 text,
                 Split.parse(str(training.get("split", Split()))),
@@ -249,11 +333,18 @@ def model_path(run: str | os.PathLike[str]) -> Path:
 
 
 def load(
-    run: str | os.PathLike[str], *, engine: str = "auto", threads: int | None = None
+    run: str | os.PathLike[str],
+    *,
+    engine: str = "auto",
+    threads: int | None = None,
+    network_only: bool = False,
 ) -> LanguageModel:
     """The model of a run's folder, or of a checkpoint file. Raises CharloomError if it is not one.
 
     A file is checked whole before it is used, and nothing in it can run code. engine: auto,
-    compiled or reference. threads: the most to use; by default all cores.
+    compiled or reference. threads: the most to use; by default all cores. network_only: without the
+    counts, where the model has some.
     """
-    return LanguageModel(load_checkpoint(model_path(run)), engine=engine, threads=threads)
+    return LanguageModel(
+        load_checkpoint(model_path(run)), engine=engine, threads=threads, network_only=network_only
+    )

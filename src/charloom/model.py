@@ -44,6 +44,7 @@ class ModelConfig:
     vocabulary_size: int
     dropout: float = 0.0  # the part of each layer's outputs that is dropped in training
     dtype: str = "float32"
+    weight_drop: float = 0.0  # the part of the recurrent weights that is dropped in each step of it
 
     def __post_init__(self) -> None:
         if self.cell not in GATES:
@@ -56,8 +57,10 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
                 raise CharloomError(f"{name} is {value!r}: it must be from 1 to {largest:,}")
-        if not isinstance(self.dropout, (int, float)) or not 0 <= self.dropout < 1:
-            raise CharloomError(f"dropout is {self.dropout!r}: it must be from 0 to below 1")
+        for name in ("dropout", "weight_drop"):
+            part = getattr(self, name)
+            if not isinstance(part, (int, float)) or not 0 <= part < 1:
+                raise CharloomError(f"{name} is {part!r}: it must be from 0 to below 1")
         if self.dtype not in ("float32", "float64"):
             raise CharloomError(f"dtype {self.dtype!r} is not one of float32, float64")
 
@@ -185,7 +188,7 @@ NEW_CHARACTERS_PROBABILITY = 1e-3
 
 def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
     """The same model with more characters, whose ids follow the old ones. `config` is the old one
-    but for its vocabulary_size and its dropout.
+    but for its vocabulary_size and what it drops in training.
 
     The old characters' logits stay what they were, bit for bit. The new ones' are constant, and so
     low that in every state together they get a probability of at most 1e-3.
@@ -197,7 +200,12 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
     """
     before = old.config.vocabulary_size
     new = config.vocabulary_size - before
-    expected = replace(config, vocabulary_size=before, dropout=old.config.dropout)
+    expected = replace(
+        config,
+        vocabulary_size=before,
+        dropout=old.config.dropout,
+        weight_drop=old.config.weight_drop,
+    )
     if new < 0 or expected != old.config:
         raise CharloomError("a model can grow in its vocabulary alone")
     grown = Parameters(config)
@@ -231,9 +239,27 @@ def dropout_mask(
     A counter is hashed for each entry, keyed by seed, step, layer and row (SplitMix64's finalizer,
     Steele et al. 2014), so that every engine draws the same mask, in any order.
     """
+    return _mask(dropout_key(seed, step, rate), layer, shape, dtype)
+
+
+def weight_mask(
+    seed: int, step: int, layer: int, shape: tuple[int, int], rate: float, dtype: str
+) -> Float:
+    """A mask over a layer's recurrent weights, (G·H, H), one for a whole window (DropConnect, Wan
+    et al. 2013; on recurrent weights, Merity et al. 2018)."""
+    key = dropout_key(seed, step, rate, of_weights=True)
+    return _mask(key, layer, (1, *shape), dtype).reshape(shape)
+
+
+def _mask(
+    key_and_scale: tuple[NDArray[np.uint64], float],
+    layer: int,
+    shape: tuple[int, int, int],
+    dtype: str,
+) -> Float:
     steps, rows, size = shape
     golden = np.uint64(GOLDEN)
-    (_, key, least), kept = dropout_key(seed, step, rate)
+    (_, key, least), kept = key_and_scale
     with np.errstate(over="ignore"):
         key = _mix(key + np.uint64(layer) * golden)
         keys = _mix(key + np.arange(rows, dtype=np.uint64) * golden)  # (B,)
@@ -247,15 +273,20 @@ def dropout_mask(
 GOLDEN = 0x9E3779B97F4A7C15
 
 
-def dropout_key(seed: int, step: int | None, rate: float) -> tuple[NDArray[np.uint64], float]:
-    """What a step's masks start from: whether there are any (1 or 0), the key of seed and step, the
-    least 53-bit number that is kept; and what an entry that is kept is multiplied by."""
+def dropout_key(
+    seed: int, step: int | None, rate: float, *, of_weights: bool = False
+) -> tuple[NDArray[np.uint64], float]:
+    """What a step's masks start from: whether there are any (1 or 0), the key of seed and step (its
+    complement for masks of weights), the least 53-bit number that is kept; and what an entry that
+    is kept is multiplied by."""
     if step is None or rate == 0:
         return np.zeros(3, dtype=np.uint64), 1.0
     golden = np.uint64(GOLDEN)
     with np.errstate(over="ignore"):
         key = _mix(np.uint64(seed) + golden)
         key = _mix(key + np.uint64(step) * golden)
+    if of_weights:
+        key = ~key
     least = np.uint64(math.ceil(rate * 2.0**53))
     return np.array([1, key, least], dtype=np.uint64), 1 / (1 - rate)
 

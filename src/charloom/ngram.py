@@ -47,7 +47,7 @@ TRAINING_AT_MOST = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Face:
+class Face:
     """p_k of a level, from raw or from continuation counts.
 
     The last entry of each array answers for the index -1, "never seen".
@@ -62,12 +62,12 @@ class _Face:
 
 
 @dataclass(frozen=True, slots=True)
-class _Level:
+class Level:
     """The (k + 1)-grams that were seen, in lexicographic order; a gram's index is its rank."""
 
     codes: NDArray[np.int64]  # (G + 1,) rank of h times V plus w, ascending; NO_CODE at the end
-    highest: _Face  # raw counts
-    lower: _Face | None  # continuation counts; none on level K, to which nothing falls back
+    highest: Face  # raw counts
+    lower: Face | None  # continuation counts; none on level K, to which nothing falls back
 
     def find(self, context: Indices, following: Integers, size: int) -> Indices:
         """The indices of the grams hw, (S,), from those of h (S,) and the ids w (S,), V = size."""
@@ -83,12 +83,12 @@ class NGramModel:
     character of the vocabulary has a positive probability after every context.
     """
 
-    def __init__(self, vocabulary_size: int, context: int, levels: list[_Level]) -> None:
+    def __init__(self, vocabulary_size: int, context: int, levels: list[Level]) -> None:
         self.vocabulary_size = vocabulary_size
         self.context = context
         # Level k at index k. A text of N characters fills levels 0 to N - 1, however long `context`
         # is: a longer one was never seen and leaves p_{N-1} as it is.
-        self._levels = levels
+        self.levels = levels
 
     @classmethod
     def fit(cls, ids: Integers, vocabulary_size: int, context: int) -> NGramModel:
@@ -152,7 +152,7 @@ class NGramModel:
         size = self.vocabulary_size
         probability = np.full(size, 1 / size)  # (V,) p_{-1}
         ranks = np.zeros(len(text) + 1, np.intp)  # of the k-gram at each place; the last one is h
-        for k, level in enumerate(self._levels[: len(text) + 1]):
+        for k, level in enumerate(self.levels[: len(text) + 1]):
             context = int(ranks[-1])  # -1, never seen: weight 1, and no codes
             face = level.highest if k == len(text) or level.lower is None else level.lower
             first, last = np.searchsorted(level.codes, [context * size, (context + 1) * size])
@@ -173,13 +173,13 @@ class NGramModel:
     def _blocks(self, lead: int, length: int) -> Iterator[tuple[int, int, int]]:
         """Blocks of a text's characters `lead` to `length`: (start with context, first, stop)."""
         for first in range(lead, length, SCORED_AT_ONCE):
-            start = max(0, first - len(self._levels))
+            start = max(0, first - len(self.levels))
             yield start, first, min(first + SCORED_AT_ONCE, length)
 
-    def _walk(self, text: Integers) -> Iterator[tuple[int, _Level, Indices, Indices]]:
+    def _walk(self, text: Integers) -> Iterator[tuple[int, Level, Indices, Indices]]:
         """For each k: its level, and the indices of h and hw, (S - k,) each; w is text[k:] (S,)."""
         gram = np.zeros(len(text) + 1, np.intp)  # the empty gram, before and after each character
-        for k, level in enumerate(self._levels[: len(text)]):
+        for k, level in enumerate(self.levels[: len(text)]):
             context = gram[:-1]
             gram = level.find(context, text[k:], self.vocabulary_size)
             yield k, level, context, gram
@@ -230,6 +230,22 @@ def choose_context(
     return int(np.argmin(losses))
 
 
+def context_from_parts(
+    train: Integers, validation: Integers | None, vocabulary_size: int, longest: int
+) -> tuple[int, str]:
+    """The number of characters of context chosen on the validation part, or, where there is none,
+    on the last tenth of the training part; and which of the two it was, in words."""
+    chosen_on = "the validation part"
+    if validation is None or len(validation) == 0:
+        cut = max(1, len(train) * 9 // 10)
+        train, validation = train[:cut], train[cut:]
+        chosen_on = "the last tenth of the training part"
+    if not len(validation):
+        return 1, chosen_on
+    longest = min(longest, max(1, len(train) - 1))
+    return choose_context(train, validation, vocabulary_size, longest=longest), chosen_on
+
+
 def _checked(ids: Integers, vocabulary_size: int) -> Integers:
     """ids (S,) in the smallest type that holds V; ValueError unless integers from 0 to V - 1."""
     ids = np.asarray(ids)
@@ -244,38 +260,36 @@ def _checked(ids: Integers, vocabulary_size: int) -> Integers:
 class _Grams:
     """The distinct grams hw of one length, in lexicographic order; a gram's index is its rank."""
 
-    codes: NDArray[np.int64]  # (G + 1,) as in _Level
+    codes: NDArray[np.int64]  # (G + 1,) as in Level
     prefix: NDArray[np.integer[Any]]  # (G,) index of h among the grams one shorter
     suffix: NDArray[np.integer[Any]]  # (G,) index of h'w among the grams one shorter
     count: Indices  # (G,) how often hw stands in the text
     opening: int  # index of the gram with which the text begins
 
 
-def _count(ids: Integers, size: int, context: int) -> list[_Level]:
+def _count(ids: Integers, size: int, context: int) -> list[Level]:
     """The levels 0 to min(K, N - 1) of a text, ids (N,) below V = size."""
-    levels: list[_Level] = []
-    lower = _Face(np.full(2, 1 / size), np.ones(2))  # of p_{-1}, whose one gram is the empty one
+    levels: list[Level] = []
+    lower = Face(np.full(2, 1 / size), np.ones(2))  # of p_{-1}, whose one gram is the empty one
     contexts = 1  # C: of level 0, the empty one
     grams_by_length = _grams_by_length(ids, size, min(context + 1, len(ids)))
     for k, (grams, longer) in enumerate(pairwise(grams_by_length)):
         shorter = lower.probability[grams.suffix]  # (G,) p_{k-1}(w|h')
         highest = _face(grams.count, grams.prefix, contexts, shorter)
         if k == context:
-            levels.append(_Level(grams.codes, highest, None))
+            levels.append(Level(grams.codes, highest, None))
             break
         # N1+(•hw): each distinct gram one longer that ends in hw has another character before it,
         # and the gram that opens the text has the text's beginning.
         continuation = np.bincount(longer.suffix, minlength=len(grams.count))  # (G,)
         continuation[grams.opening] += 1
         lower = _face(continuation, grams.prefix, contexts, shorter)
-        levels.append(_Level(grams.codes, highest, lower))
+        levels.append(Level(grams.codes, highest, lower))
         contexts = len(grams.count)
     return levels
 
 
-def _face(
-    count: Indices, prefix: NDArray[np.integer[Any]], contexts: int, shorter: Floats
-) -> _Face:
+def _face(count: Indices, prefix: NDArray[np.integer[Any]], contexts: int, shorter: Floats) -> Face:
     """p_k and λ from c(hw) (G,), the index of h (G,), C = contexts and p_{k-1}(w|h') (G,)."""
     discount = _discounts(count)[np.minimum(count, 3)]  # (G,) D(c(hw))
     total = np.bincount(prefix, weights=count, minlength=contexts)  # (C,) T(h)
@@ -285,7 +299,7 @@ def _face(
     np.divide(removed, total, out=weight[:-1], where=total > 0)
     probability = np.zeros(len(count) + 1)  # (G + 1,)
     probability[:-1] = (count - discount) / total[prefix] + weight[prefix] * shorter
-    return _Face(probability, weight)
+    return Face(probability, weight)
 
 
 def _discounts(count: Indices) -> Floats:

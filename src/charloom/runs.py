@@ -22,7 +22,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,18 @@ from threadpoolctl import threadpool_limits
 
 from charloom.batches import Batches
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.corpora import Text, open_text, text_from_string
+from charloom.corpora import Text, join_texts, open_text, text_from_string
 from charloom.dataset import OtherTextError, Report, Split, load_dataset
-from charloom.engines import available_cores, open_engine
+from charloom.engines import available_cores, is_compiled, open_engine
 from charloom.errors import CharloomError, shortened
 from charloom.language_model import MODEL_FILE, LanguageModel, model_path
+from charloom.mixture import FITTED_ON, context_of_counts, count, fit_mixture
 from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
 from charloom.optimizers import OPTIMIZERS
+from charloom.planning import measure_speed, plan
 from charloom.training import (
+    LEAST_TRAINING,
+    VALIDATED_AT_ONCE,
     DivergedError,
     Progress,
     TrainingConfig,
@@ -49,6 +53,7 @@ from charloom.training import (
     make_optimizer,
     model_config,
     option_name,
+    rows_of_validation,
     train_steps,
 )
 
@@ -57,6 +62,10 @@ METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.txt"
 LOCK_FILE = ".lock"
 SAVE_EVERY = 10.0  # seconds between two saves of resume.safetensors
+SHORT = 30.0  # seconds; in fewer it does not pay to compile first
+# Seconds for each number that fitting a mixture touches; what counting costs at the end, as a part
+# of what choosing the context cost.
+MIXING, COUNTING = 2e-8, 1.2
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
 HOW = ("engine", "threads")
@@ -169,6 +178,7 @@ class TrainingRun:
     ) -> None:
         self.folder = folder
         self.interrupted = False
+        self._saving = 0.0  # seconds that the last save took
         self.notes: list[str] = []  # what the user should know before it starts
         self._should_stop = should_stop
         self._started = time.monotonic() if started is None else started
@@ -209,6 +219,7 @@ class TrainingRun:
             if self.config.from_run is not None:
                 base = load_checkpoint(model_path(self.config.from_run))
                 self.config = _with_shape_of(base.config, self.config, given)
+        self._elapsed_before = self.state.elapsed
         known = earlier or base
         try:
             self.dataset = load_dataset(
@@ -221,6 +232,15 @@ class TrainingRun:
             )
         except OtherTextError as error:
             raise CharloomError(f"{error}; give that text again, or another --out") from None
+        before = time.monotonic()
+        self._context = None
+        if not self.config.no_mix:
+            self._context = context_of_counts(
+                self.dataset.train, self.dataset.validation, len(self.dataset.vocabulary)
+            )
+        self._counting = time.monotonic() - before
+        if earlier is None and self.config.is_to_be_planned:
+            self._plan(given, base)
         self.batches = make_batches(self.config, self.dataset)
         config = model_config(self.config, len(self.dataset.vocabulary))
         _refuse_if_too_large(config, self.config, self.batches)
@@ -246,11 +266,39 @@ class TrainingRun:
         self.threads = self.engine.threads
         if self.engine.name == "reference" and self.config.threads is None:
             self.threads = _threads_for_numpy(config, self.batches.rows)
-        self._elapsed_before = self.state.elapsed
         self._cut_to(position)
+        if self.config.minutes is not None:
+            self._compile()
         self._saved_at = time.monotonic()
         if earlier is not None:
             self._note_changes(position)
+
+    def _compile(self) -> None:
+        """Lets kernels be compiled before anything is timed."""
+        nothing = np.zeros((1, 1), np.intp)
+        self.engine.log_probabilities(nothing, self.engine.zero_state(1))
+        if self._context is not None:
+            size = len(self.dataset.vocabulary)
+            count(self.dataset.train[:2], size, 1, math.inf).ask(np.zeros((1, 1), np.int32))
+
+    def _plan(self, given: dict[str, Any], base: Checkpoint | None) -> None:
+        """Chooses what was not given."""
+        assert self.config.minutes is not None
+        seconds = self.config.minutes * 60
+        if seconds < SHORT and self.config.engine == "auto" and not is_compiled():
+            self.config = replace(self.config, engine="reference")
+            self.notes.append(
+                "the kernels are not compiled yet, and there is no time for it: the reference "
+                "engine computes, several times slower; give more --minutes once"
+            )
+        fixed = dict(given)
+        if base is not None:
+            fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
+        speed = measure_speed(self.config.engine, self.config.threads)
+        time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
+        chosen = plan(time_left, speed, self.dataset, fixed)
+        self.config = replace(self.config, **chosen.options)
+        self.notes.append(chosen.reason)
 
     def _note_changes(self, position: dict[str, Any]) -> None:
         before = (position.get("engine"), position.get("threads"))
@@ -298,7 +346,13 @@ class TrainingRun:
 
     def _train(self) -> Iterator[Progress]:
         events = train_steps(
-            self.engine, self.optimizer, self.dataset, self.config, self.state, self._elapsed
+            self.engine,
+            self.optimizer,
+            self.dataset,
+            self.config,
+            self.state,
+            self._elapsed,
+            self._reserve,
         )
         speed = _Speed()
         if not self._files.resume.exists():
@@ -315,6 +369,40 @@ class TrainingRun:
                 self.interrupted = True
                 break
         self._save_resume()
+        self._mix()
+
+    def _reserve(self, validation: float) -> float:
+        """Seconds that a run needs after its last validation, which takes so many."""
+        needed = 2 * self._saving + 0.1
+        if self._context is not None:
+            _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
+            numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
+                len(self.dataset.vocabulary) + 1000
+            )
+            needed += validation + numbers * MIXING + COUNTING * self._counting
+        return needed
+
+    def _mix(self) -> None:
+        """Adds counts to the best model, with weights fitted on what was held against it. Done
+        again, it writes the same bytes again."""
+        if self._context is None or not self._files.model.exists():
+            return
+        best = load_checkpoint(self._files.model)
+        network = open_engine(self.config.engine, best.parameters, threads=self.config.threads)
+        dataset, size = self.dataset, len(self.dataset.vocabulary)
+        most_bytes = self.config.mix_megabytes * 1e6
+        refit = best.metrics.get("refit", False)
+        learned, watched = dataset.learned_and_watched(refit)
+        watched = watched[:VALIDATED_AT_ONCE]
+        table = count(learned, size, self._context, most_bytes)
+        best.mixture = fit_mixture(
+            network, table, watched, int(learned[-1]), rows_of_validation(len(watched))
+        )
+        if refit:  # all has been chosen
+            known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
+            table = count(known, size, table.context, math.inf)
+            best.mixture = replace(best.mixture, table=table)
+        self._save(self._files.model, best)
 
     def _record(self, progress: Progress, characters_per_second: float | None) -> None:
         """Appends to metrics.jsonl and samples.txt."""
@@ -365,6 +453,7 @@ class TrainingRun:
         best = self._checkpoint(
             {
                 "step": progress.step,
+                "refit": self.state.refit_step is not None,
                 "epoch": progress.epoch,
                 "validation": None if validation is None else asdict(validation),
             }
@@ -396,10 +485,12 @@ class TrainingRun:
         self._saved_at = time.monotonic()
 
     def _save(self, path: Path, checkpoint: Checkpoint) -> None:
+        before = time.monotonic()
         try:
             save_checkpoint(path, checkpoint)
         except OSError as error:
             raise self._cannot_write(error) from None
+        self._saving = time.monotonic() - before
 
     def _sync(self, path: Path) -> None:
         try:
@@ -553,7 +644,7 @@ def _threads_for_numpy(model: ModelConfig, rows: int) -> int:
 
 
 def train(
-    text: str | Path | Text,
+    text: str | Path | Text | Sequence[str | Path | Text],
     *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -563,25 +654,32 @@ def train(
     """Trains a model and returns its best weights.
 
     text: a Path, or a str: the name of a corpus or of a file; a str with a line break, or of more
-    than 255 characters, is the text itself. out: the run's folder; None keeps no files. options:
+    than 255 characters, is the text itself; several in a list are joined, in that order.
+    out: the run's folder; None keeps no files. options:
     those of `charloom train`, with underscores: cell, hidden_size, steps, minutes, seed, … (see
     TrainingConfig). progress: called after every step.
     Raises CharloomError for whatever is wrong with text, options or folder.
     """
     started = time.monotonic()
     given = {name: value for name, value in options.items() if value is not None}
-    if isinstance(text, Text):
-        given["bytes"] = text.as_bytes
+    texts = [text] if isinstance(text, (str, Path, Text)) else list(text)
+    if not texts:
+        raise CharloomError("there is no text to train on: give at least one")
+    if isinstance(texts[0], Text):
+        given["bytes"] = texts[0].as_bytes
     if isinstance(given.get("from_run"), os.PathLike):
         given["from_run"] = os.fspath(given["from_run"])
 
-    def open_source(config: TrainingConfig) -> Text:
+    def open_one(text: str | Path | Text, config: TrainingConfig) -> Text:
         if isinstance(text, Text):
             return text
         newlines, as_bytes = config.normalize_newlines, config.bytes
         if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
             return text_from_string(text, normalize_newlines=newlines, as_bytes=as_bytes)
         return open_text(text, raw=config.raw, normalize_newlines=newlines, as_bytes=as_bytes)
+
+    def open_source(config: TrainingConfig) -> Text:
+        return join_texts([open_one(one, config) for one in texts])
 
     with contextlib.ExitStack() as stack:
         if out is None:

@@ -6,14 +6,14 @@ V: characters in the vocabulary; B: rows of a batch; S, L, H: see charloom.model
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.decoding import SamplingSettings
-from charloom.engines import Engine
+from charloom.engines import Predictor
 from charloom.errors import CharloomError
-from charloom.model import State
 from charloom.vocabulary import Vocabulary
 
 # Characters between two looks at stop texts and at the reader: few at first, so that the first ones
@@ -22,22 +22,22 @@ FIRST_DRAWN, MOST_DRAWN = 16, 256
 
 
 def read_prompt(
-    engine: Engine, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
-) -> tuple[int, State]:
+    predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
+) -> tuple[int, Any]:
     """Reads a prompt's ids, (N,), from a zero state, a newline first as before any text.
 
     Returns the last id, which is still to be read, and the state before it.
     """
     last = vocabulary.start_id
-    state = engine.config.zero_state(1)
+    state = predictor.zero_state(1)
     for id_ in prompt:
-        _, state = engine.step(np.array([last], dtype=np.intp), state)
+        _, state = predictor.step(np.array([last], dtype=np.intp), state)
         last = int(id_)
     return last, state
 
 
 def stream_text(
-    engine: Engine,
+    predictor: Predictor,
     vocabulary: Vocabulary,
     *,
     prompt: NDArray[np.unsignedinteger] | None = None,
@@ -61,7 +61,7 @@ def stream_text(
     if any(not text for text in stop):
         raise CharloomError("a stop text is empty: give at least one character, or none at all")
     return _stream(
-        engine,
+        predictor,
         vocabulary,
         np.zeros(0, vocabulary.id_type) if prompt is None else prompt,
         length,
@@ -72,7 +72,7 @@ def stream_text(
 
 
 def _stream(
-    engine: Engine,
+    predictor: Predictor,
     vocabulary: Vocabulary,
     prompt: NDArray[np.unsignedinteger],
     length: int | None,
@@ -80,14 +80,14 @@ def _stream(
     stop: tuple[str, ...],
     generator: np.random.Generator,
 ) -> Iterator[str]:
-    last, state = read_prompt(engine, vocabulary, prompt)
+    last, state = read_prompt(predictor, vocabulary, prompt)
     pending = ""  # drawn, but possibly the beginning of a stop text
     drawn = 0
     while length is None or drawn < length:
         count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
         if length is not None:
             count = min(count, length - drawn)
-        ids, state = engine.generate(
+        ids, state = predictor.generate(
             np.array([last], dtype=np.intp), state, settings, generator.random((count, 1))
         )
         drawn += count

@@ -6,7 +6,8 @@ Every figure names its protocol, and every character of the part is scored exact
               none), the state runs through
     cold-N    consecutive windows of N characters, each from a zero state with the character before
               it as its first input
-    adaptive  (compressors) a character is coded before anything learns from it
+    adaptive  a character is scored before anything learns from it; then the network does, as
+              compressors do (charloom.adaptive)
 
 N: characters of the part; V: characters in the vocabulary; T: time steps; B: rows.
 """
@@ -24,14 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.dataset import Ids
-from charloom.engines import Engine
+from charloom.engines import Engine, Predictor
 from charloom.errors import CharloomError, shortened
-from charloom.ngram import NGramModel, choose_context
+from charloom.ngram import NGramModel, context_from_parts
+from charloom.overlap import Overlap, longest_overlap
 from charloom.vocabulary import Vocabulary
 
 NUMBERS_AT_ONCE = 1 << 22  # held for one block of positions, to bound its memory
 LONGEST_FOR_BASELINES = 50_000_000  # characters; counting and compressing more takes too long
+LONGEST_FOR_OVERLAP = 10_000_000  # characters; looking for common stretches takes too long
 LONGEST_CONTEXT = 8  # characters of context tried for the n-gram model
+RESAMPLES = 2_000  # of the bootstrap
+BLOCK = 1_000  # characters, at most; longer than what one character tells of the next ones
+FEWEST_BLOCKS = 10  # for fewer there is no interval
 WARM_UP = 64  # characters that a row of validation reads before the first it scores
 
 Report = Callable[[int, int], None]  # characters scored, of how many
@@ -39,24 +45,27 @@ Report = Callable[[int, int], None]  # characters scored, of how many
 
 @dataclass(frozen=True)
 class Protocol:
-    """`carried`, or `cold-N` where `window` is N."""
+    """`carried`, `cold-N` where `window` is N, or `adaptive`."""
 
     window: int | None = None
+    adaptive: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Protocol:
-        if name == "carried":
-            return cls()
+        if name in ("carried", "adaptive"):
+            return cls(adaptive=name == "adaptive")
         kind, _, window = name.partition("-")
         number = window.isascii() and window.isdigit() and len(window) < 10
         if kind == "cold" and number and int(window) > 0:
             return cls(int(window))
         raise CharloomError(
-            f"protocol {shortened(name)} is not known: give carried, or cold-N like cold-256 "
-            "(windows of N characters)"
+            f"protocol {shortened(name)} is not known: give carried, adaptive, or cold-N like "
+            "cold-256 (windows of N characters)"
         )
 
     def __str__(self) -> str:
+        if self.adaptive:
+            return "adaptive"
         return "carried" if self.window is None else f"cold-{self.window}"
 
 
@@ -74,27 +83,50 @@ class Scores:
 
 
 def score_ids(
-    engine: Engine, ids: Ids, before: int, protocol: Protocol, report: Report | None = None
+    predictor: Predictor, ids: Ids, before: int, protocol: Protocol, report: Report | None = None
 ) -> Scores:
-    """Scores ids, (N,), each exactly once; `before` is the id of the character before them."""
+    """Scores ids, (N,), each exactly once, carried or cold; `before` is the id of the character
+    before them."""
+    assert not protocol.adaptive, "charloom.adaptive scores so"
     log_p = np.empty(len(ids))
     guessed = np.empty(len(ids), dtype=bool)
     window = len(ids) if protocol.window is None else min(protocol.window, len(ids))
-    at_once = max(1, NUMBERS_AT_ONCE // engine.config.numbers_per_position)
+    at_once = max(1, NUMBERS_AT_ONCE // predictor.config.numbers_per_position)
     for begin, rows, length in _groups_of_windows(len(ids), window, max(1, at_once // window)):
-        state = engine.config.zero_state(rows)
+        state = predictor.zero_state(rows)
         steps = max(1, at_once // rows)
         for start in range(0, length, steps):
             times = np.arange(start, min(start + steps, length))[:, None]
             places = begin + np.arange(rows) * length + times  # (T, B), of the targets
             inputs = np.where(places > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
-            block, state = engine.log_probabilities(inputs, state)
+            block, state = predictor.log_probabilities(inputs, state)
             targets = ids[places].astype(np.intp)
             log_p[places] = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
             guessed[places] = block.argmax(axis=2) == targets
             if report is not None:
                 report(int(places[-1, -1]) + 1, len(ids))
     return Scores(log_p, guessed)
+
+
+def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Between which nats per character the mean of such a text's (N,) lies, in 95 of 100 cases.
+
+    By a circular block bootstrap (Politis and Romano 1992): as many blocks as fill the text are
+    drawn from it, with their neighbors, since what is hard to predict comes in stretches. None for
+    a text of few blocks.
+    """
+    length = len(log_probabilities)
+    block = min(BLOCK, length // (2 * FEWEST_BLOCKS))
+    if block < FEWEST_BLOCKS:
+        return None
+    around = np.concatenate([[0.0], np.cumsum(np.resize(log_probabilities, length + block))])
+    sums = around[block : block + length] - around[:length]  # of the block that begins at each
+    generator = np.random.Generator(np.random.PCG64(0))
+    means = np.empty(RESAMPLES)
+    for sample in range(RESAMPLES):
+        means[sample] = sums[generator.integers(0, length, length // block)].mean()
+    low, high = np.quantile(-means / block, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[int, int, int]]:
@@ -123,17 +155,31 @@ def validate(engine: Engine, ids: Ids, before: int, rows: int) -> Generator[int,
 
     Only a generator can be left in the middle: a long validation must not hold up an interrupt.
     """
+    total = 0.0
+    scored = 0
+    for places, block in blocks_in_rows(engine, ids, before, rows):
+        values = block[np.arange(len(places)), ids[places].astype(np.intp)]
+        total += float(values.sum(dtype=np.float64))
+        scored += len(places)
+        yield scored
+    protocol = "carried" if rows == 1 else f"carried-{rows}-rows"
+    return Validation(-total / len(ids), len(ids), protocol)
+
+
+def blocks_in_rows(
+    engine: Engine, ids: Ids, before: int, rows: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
+    """Cuts ids, (N,), into that many rows side by side; yields some of the places, (S,), and log p
+    of what may stand there, (S, V), until each place has come once."""
     length = len(ids) // rows
     extra = len(ids) - rows * length  # the first rows are one longer: all are scored once
     lengths = np.full(rows, length)
     lengths[:extra] += 1
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
-    state = engine.config.zero_state(rows)
+    state = engine.zero_state(rows)
     warm = WARM_UP if rows > 1 else 0
     # A row's inputs: the warm-up, then the character before each that it scores.
     places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
-    total = 0.0
-    scored = 0
     at_once = max(1, NUMBERS_AT_ONCE // (engine.config.numbers_per_position * rows))
     for begin in range(0, len(places), at_once):
         block_places = places[begin : begin + at_once]
@@ -141,13 +187,7 @@ def validate(engine: Engine, ids: Ids, before: int, rows: int) -> Generator[int,
         # Nothing precedes the first row: its state stays at zero until its first input.
         block, state = _log_probabilities_after_start(engine, inputs, state, block_places >= 0)
         inside = (block_places >= starts) & (block_places < starts + lengths)
-        targets = ids[np.where(inside, block_places, 0)].astype(np.intp)
-        values = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
-        total += float(values[inside].sum(dtype=np.float64))
-        scored += int(inside.sum())
-        yield scored
-    protocol = "carried" if rows == 1 else f"carried-{rows}-rows"
-    return Validation(-total / len(ids), len(ids), protocol)
+        yield block_places[inside], block[inside]
 
 
 def _log_probabilities_after_start(
@@ -182,7 +222,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of a text. Perplexity is per character; accuracy is the top guess's."""
+    """What a model makes of a text. Perplexity is per character; accuracy is the top guess's.
+
+    model: `mixture` of network and counts, or `network`. interval: of nats per character, in 95 of
+    100 cases; None for a short text. overlap: the longest stretch of the text that stands in the
+    training text, None where that is not known.
+    """
 
     text: str
     protocol: str
@@ -190,6 +235,10 @@ class Evaluation:
     utf8_bytes: int
     nats_per_character: float
     accuracy: float
+    model: str = "network"
+    interval: tuple[float, float] | None = None
+    overlap: Overlap | None = None
+    overlap_text: str = ""
     baselines: dict[str, Baseline] = field(default_factory=dict)
     skipped_characters: int = 0
 
@@ -209,15 +258,24 @@ class Evaluation:
         """The evaluation as plain JSON values."""
         return {
             "text": self.text,
+            "model": self.model,
             "protocol": self.protocol,
             "characters": self.characters,
             "utf8_bytes": self.utf8_bytes,
             "skipped_characters": self.skipped_characters,
             "nats_per_character": self.nats_per_character,
+            "nats_per_character_95_percent": self.interval and list(self.interval),
             "bits_per_character": self.bits_per_character,
             "bits_per_byte": self.bits_per_byte,
             "perplexity": self.perplexity,
             "accuracy": self.accuracy,
+            "longest_overlap": self.overlap
+            and {
+                "characters": self.overlap.length,
+                "place": self.overlap.place,
+                "training_place": self.overlap.training_place,
+                "text": self.overlap_text,
+            },
             "baselines": {
                 name: {
                     "bits_per_character": baseline.bits_per_character,
@@ -230,22 +288,10 @@ class Evaluation:
         }
 
 
-def evaluate_ids(
-    engine: Engine,
-    vocabulary: Vocabulary,
-    ids: Ids,
-    before: int,
-    protocol: Protocol,
-    *,
-    text: str,
-    skipped: int = 0,
-    report: Report | None = None,
+def evaluation_of(
+    scores: Scores, vocabulary: Vocabulary, ids: Ids, protocol: Protocol, *, text: str, **more: Any
 ) -> Evaluation:
-    """Scores a part, (N,), without baselines. Raises CharloomError where it is empty."""
-    if len(ids) == 0:
-        raise CharloomError(f"{text} has no characters to evaluate")
-    with np.errstate(all="ignore"):
-        scores = score_ids(engine, ids, before, protocol, report)
+    """What the scores of a part's ids, (N,), come to; without baselines."""
     if not math.isfinite(scores.nats_per_character):
         raise CharloomError(
             "the model gives a character no probability, or its numbers overflow: train again with "
@@ -258,8 +304,17 @@ def evaluate_ids(
         utf8_bytes=count_bytes(vocabulary, ids),
         nats_per_character=scores.nats_per_character,
         accuracy=float(scores.guessed.mean()),
-        skipped_characters=skipped,
+        interval=confidence_interval(scores.log_probabilities),
+        **more,
     )
+
+
+def find_overlap(train: Ids, part: Ids) -> Overlap | None:
+    """The longest stretch of a part, (N,), that stands in the training part; None where looking for
+    it takes too long."""
+    if len(train) + len(part) > LONGEST_FOR_OVERLAP:
+        return None
+    return longest_overlap(train, part)
 
 
 def count_bytes(vocabulary: Vocabulary, ids: Ids) -> int:
@@ -279,16 +334,19 @@ def baselines(
     *,
     before: int | None = None,
     train: Ids | None = None,
+    counted: Ids | None = None,
     validation: Ids | None = None,
     reason: str = "the training text is not at hand",
 ) -> dict[str, Baseline]:
     """What counting and compressing make of the same part, (N,).
 
     train: what is counted; None leaves those rows empty, for that `reason`. validation: where the
-    n-gram model's order is chosen; None takes the last tenth of the training part, which counts
-    again once the order is chosen. before: the character before the part, for the n-gram.
+    n-gram model's order is chosen, by counts of `counted` (by default `train`); None takes the last
+    tenth of the latter, which counts again once the order is chosen. before: the character before
+    the part, for the n-gram.
     """
     size = len(vocabulary)
+    static = Protocol() if protocol.adaptive else protocol  # these counts learn nothing further
     result = {
         "uniform": Baseline(math.log2(size), "static", f"each of {size} characters alike"),
     }
@@ -297,7 +355,7 @@ def baselines(
         train = None
     if train is None or len(train) == 0:
         result["unigram"] = Baseline(None, "static", reason=reason)
-        result["ngram"] = Baseline(None, str(protocol), reason=reason)
+        result["ngram"] = Baseline(None, str(static), reason=reason)
         result["xz"] = Baseline(None, "adaptive", reason=reason)
         result["bzip2"] = Baseline(None, "adaptive", reason=reason)
         return result
@@ -305,21 +363,17 @@ def baselines(
     counts = np.bincount(train, minlength=size) + 1.0
     unigram = -float(np.log2(counts / counts.sum())[part].mean())
     result["unigram"] = Baseline(unigram, "static", "how often each character occurs")
-    counted, chosen_on = train, "the validation part"
-    if validation is None or len(validation) == 0:
-        cut = max(1, len(train) * 9 // 10)
-        counted, validation = train[:cut], train[cut:]
-        chosen_on = "the last tenth of the training part"
-    longest = min(LONGEST_CONTEXT, max(1, len(counted) - 1))
-    context = choose_context(counted, validation, size, longest=longest) if len(validation) else 1
+    context, chosen_on = context_from_parts(
+        train if counted is None else counted, validation, size, LONGEST_CONTEXT
+    )
     model = NGramModel.fit(train, size, context)
     preceding = None
     if before is not None:
         preceding = np.array([before])
-    log_p = model.log_probabilities(part, preceding=preceding, window=protocol.window)
+    log_p = model.log_probabilities(part, preceding=preceding, window=static.window)
     result["ngram"] = Baseline(
         -float(log_p.mean()) / math.log(2),
-        str(protocol),
+        str(static),
         f"Kneser-Ney, {context} characters of context, chosen on {chosen_on}",
     )
     train_bytes, part_bytes = _encoded(vocabulary, train), _encoded(vocabulary, part)

@@ -31,7 +31,12 @@ from charloom.sampling import stream_text
 from charloom.scoring import Validation, validate
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    # Chosen for the time and the text where --minutes ends the run, else as `small`.
+    "auto": {},
+    "tiny": {"hidden_size": 96, "batch_size": 16, "learning_rate": 8e-3},
+    "small": {},
+    "medium": {"hidden_size": 384, "window": 64, "learning_rate": 5e-3, "dropout": 0.2},
+    "large": {"hidden_size": 640, "window": 128, "learning_rate": 4e-3, "dropout": 0.4},
     # The notebook's: sliding windows from a zero state, one row, gradient of the window's sum.
     "classic": {
         "cell": "rnn",
@@ -43,12 +48,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "constant",
         "warmup": 0.0,
         "clip": 0.0,
+        "no_mix": True,
     },
 }
 CLASSIC_STRIDE = 10
 DEFAULT_MINUTES = 3.0
 VALIDATED_AT_ONCE = 200_000  # characters of the validation part that one validation reads
 SAMPLE_LENGTH = 300
+LEAST_TRAINING = 2.0  # seconds, however long it took to get started
+PATIENCE = 0.35  # part of a run in which no validation was the best
 
 
 def option(default: Any, help_text: str, **limits: Any) -> Any:
@@ -62,11 +70,14 @@ class TrainingConfig:
     command line, --config files and checkpoints share.
     """
 
-    preset: str = option("default", "what the other options start from", choices=tuple(PRESETS))
-    cell: str = option("lstm", "kind of recurrent cell", choices=tuple(GATES))
+    preset: str = option("auto", "what the other options start from", choices=tuple(PRESETS))
+    cell: str = option("gru", "kind of recurrent cell", choices=tuple(GATES))
     hidden_size: int = option(256, "hidden units of a layer", least=1, most=LARGEST_HIDDEN_SIZE)
     layers: int = option(1, "layers of cells", least=1, most=MOST_LAYERS)
     dropout: float = option(0.0, "part of each layer's outputs dropped", least=0, below=1)
+    weight_drop: float = option(
+        0.0, "part of the recurrent weights dropped in each step", least=0, below=1
+    )
     dtype: str = option("float32", "type of the numbers", choices=("float32", "float64"))
     batch_size: int = option(32, "rows of text read side by side", least=1, most=65_536)
     window: int = option(64, "characters between two updates", least=1, most=65_536)
@@ -87,6 +98,16 @@ class TrainingConfig:
     validate_every: int | None = option(
         None, "updates between validations (default: about twenty in a run)", least=1, most=10**15
     )
+    refit: float = option(
+        0.0,
+        "last part of the run that learns from four fifths of the validation part too",
+        least=0,
+        most=1,
+    )
+    no_mix: bool = option(False, "count no n-grams to mix with the network")
+    mix_megabytes: float = option(
+        16.0, "largest size of what is counted, in the model's file", above=0, most=1e6
+    )
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
     raw: bool = option(False, "keep a named book's header and license")
     normalize_newlines: bool = option(False, "turn CRLF and CR into LF")
@@ -100,6 +121,11 @@ class TrainingConfig:
         for f in fields(self):
             check_option(f.name, getattr(self, f.name))
         Split.parse(self.split)
+        if self.refit > 0 and Split.parse(self.split).test == 0:
+            raise CharloomError(
+                f"--refit learns from the validation part, and --split {self.split} has no test "
+                "part to evaluate on: leave --refit out, or give a third part"
+            )
         if self.preset == "classic" and self.batch_size != 1:
             raise CharloomError("--batch-size: the preset classic reads one row; leave it out")
 
@@ -116,7 +142,7 @@ class TrainingConfig:
                     f"there is no option {printable(option_name(name))}; there are: "
                     + ", ".join(option_name(n) for n in sorted(known))
                 )
-        preset = given.get("preset", "default")
+        preset = given.get("preset", "auto")
         check_option("preset", preset)
         config = cls(**{**PRESETS[preset], **given})
         if config.learning_rate is None:
@@ -129,6 +155,11 @@ class TrainingConfig:
     @property
     def classic(self) -> bool:
         return self.preset == "classic"
+
+    @property
+    def is_to_be_planned(self) -> bool:
+        """Whether charloom.planning chooses what was not given."""
+        return self.preset == "auto" and self.steps is None and self.epochs is None
 
 
 def option_name(name: str) -> str:
@@ -183,18 +214,18 @@ def make_optimizer(config: TrainingConfig) -> Optimizer:
     return OPTIMIZERS[config.optimizer](config.learning_rate, clip)
 
 
-def make_batches(config: TrainingConfig, dataset: Dataset) -> Batches:
-    """The training windows that a configuration asks for.
+def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) -> Batches:
+    """The training windows that a configuration asks for; `refit`: in its last part.
 
     Raises CharloomError where a part of the text is too short.
     """
-    train, validation = dataset.train, dataset.validation
+    train, validation = dataset.learned_and_watched(refit)
     if len(train) < 2:
         raise CharloomError(
             f"the training part has {len(train)} of the text's {len(dataset.ids)} characters and "
             "needs at least 2: give a longer text or a larger first part in --split"
         )
-    if 0 < len(validation) < config.window:
+    if 0 < len(validation) < config.window and not refit:
         raise CharloomError(
             f"the validation part has {len(validation):,} characters, less than one window of "
             f"{config.window}: give a longer text, a smaller --window, or --split 100/0/0 to go "
@@ -213,6 +244,7 @@ def model_config(config: TrainingConfig, vocabulary_size: int) -> ModelConfig:
         layers=config.layers,
         vocabulary_size=vocabulary_size,
         dropout=float(config.dropout),
+        weight_drop=float(config.weight_drop),
         dtype=config.dtype,
     )
 
@@ -228,11 +260,13 @@ class TrainingState:
     recent_loss: float = 0.0  # summed over the steps since the last report
     recent_steps: int = 0
     reported_loss: float | None = None  # mean over the steps of the last report
+    refit_step: int | None = None  # from which on the validation part is learned from
     learning_rate: float | None = None  # of the last step
     gradient_norm: float | None = None  # of the last step, before clipping
     validated_step: int = -1  # the last validation's
     best_step: int | None = None
     best_loss: float | None = None  # nats per character
+    best_done: float = 0.0  # the part of the run that lay behind it
     elapsed: float = 0.0  # seconds, in all processes
 
 
@@ -285,15 +319,22 @@ def train_steps(
     config: TrainingConfig,
     state: TrainingState,
     elapsed: Callable[[], float] | None = None,
+    reserve: Callable[[float], float] = lambda validation: 0.0,
 ) -> Iterator[Progress]:
     """Trains until the end that the configuration names, changing `state` in place; yields Progress
     after every step and validation.
 
     elapsed: gives the seconds that count against --minutes; by default from the call on. With
-    --steps or --epochs alone, no result depends on it.
+    --steps or --epochs alone, no result depends on it. reserve: from the seconds that a validation
+    takes, those that are needed after the last one.
     Raises DivergedError before a step that would spoil the weights.
     """
-    return _Trainer(engine, optimizer, dataset, config, state, elapsed).run()
+    return _Trainer(engine, optimizer, dataset, config, state, elapsed, reserve).run()
+
+
+def rows_of_validation(characters: int) -> int:
+    """Rows in which a part of that length is read during training."""
+    return max(1, min(32, characters // 512))
 
 
 class _Trainer:
@@ -305,7 +346,9 @@ class _Trainer:
         config: TrainingConfig,
         state: TrainingState,
         elapsed: Callable[[], float] | None,
+        reserve: Callable[[float], float],
     ) -> None:
+        self.reserve = reserve
         self.engine = engine
         self.optimizer = optimizer
         self.dataset = dataset
@@ -313,6 +356,11 @@ class _Trainer:
         self.state = state
         self.batches = make_batches(config, dataset)
         self.steps = total_steps(config, self.batches)
+        self._hold(False)
+        self.epochs_before = 0.0  # passes before `began_with`, the step that these batches begin at
+        self.began_with = 0
+        if state.refit_step is not None:
+            self._begin_refit(state.refit_step)
         self.budget = None if config.minutes is None else config.minutes * 60
         started = time.monotonic() - state.elapsed
         self.elapsed = elapsed or (lambda: time.monotonic() - started)
@@ -323,14 +371,20 @@ class _Trainer:
         self.smoothing = 0.999 if config.classic else 0.99
         self.validation_seconds = 0.0
         self.validated_at = -math.inf
-        self.reported_at = self.elapsed()
+        self.began = self.reported_at = self.elapsed()
 
     def run(self) -> Iterator[Progress]:
         state = self.state
         while True:
+            if self._refit_is_due():
+                yield from self._validate()
+                state.refit_step, state.hidden = state.step, None
+                # What is held against it from now on is another text.
+                state.best_step = state.best_loss = None
+                self._begin_refit(state.step)
             if self._validation_is_due():
                 yield from self._validate()
-            if self._done() >= 1:
+            if self._done() >= 1 or self._nothing_more_is_learned():
                 return
             self._step()
             if self._report_is_due():
@@ -347,14 +401,37 @@ class _Trainer:
         if self.steps is not None:
             parts.append(self.state.step / self.steps)
         if self.budget is not None:
-            # The last validation and its saving belong to the time that was given.
-            usable = max(self.budget - 1.2 * self.validation_seconds, 1e-3)
+            # The last validation and what comes after it belong to the time that was given. But
+            # something is to be learned also where getting started took all of it.
+            validation = self.validation_seconds
+            usable = self.budget - 1.1 * validation - self.reserve(validation)
+            usable = max(usable, self.began + min(self.budget / 2, LEAST_TRAINING))
             parts.append(self.elapsed() / usable)
         return min(max(parts), 1.0)
 
+    def _refit_is_due(self) -> bool:
+        refit = self.config.refit
+        return refit > 0 and self.state.refit_step is None and 1 - refit <= self._done() < 1
+
+    def _begin_refit(self, step: int) -> None:
+        self.epochs_before, self.began_with = step / self.batches.steps_per_epoch, step
+        self.batches = make_batches(self.config, self.dataset, refit=True)
+        self._hold(True)
+
+    def _hold(self, refit: bool) -> None:
+        self.learned, watched = self.dataset.learned_and_watched(refit)
+        self.watched = watched[:VALIDATED_AT_ONCE]
+
+    def _nothing_more_is_learned(self) -> bool:
+        """Whether a run that is to be as good as its time allows can end before."""
+        state = self.state
+        if self.config.preset != "auto" or self.budget is None or state.best_step is None:
+            return False
+        return self._done() - state.best_done > PATIENCE
+
     def _step(self) -> None:
         state, optimizer = self.state, self.optimizer
-        batch = self.batches(state.step)
+        batch = self.batches(state.step - self.began_with)
         hidden = state.hidden
         if batch.fresh or hidden is None:
             hidden = self.engine.config.zero_state(batch.inputs.shape[1])
@@ -406,11 +483,10 @@ class _Trainer:
         if not np.isfinite(self.engine.parameters.flat).all():
             raise DivergedError(self.state.step, self.config)
         validation = None
-        ids = self.dataset.validation[:VALIDATED_AT_ONCE]
+        ids = self.watched
         if len(ids):
-            before = int(self.dataset.train[-1])
-            rows = max(1, min(32, len(ids) // 512))
-            scoring = validate(self.engine, ids, before, rows)
+            before = int(self.learned[-1])
+            scoring = validate(self.engine, ids, before, rows_of_validation(len(ids)))
             while validation is None:
                 try:
                     with np.errstate(all="ignore"):
@@ -427,7 +503,7 @@ class _Trainer:
             if state.best_loss is None or validation.nats_per_character < state.best_loss:
                 state.best_loss, best = validation.nats_per_character, True
         if best:
-            state.best_step = state.step
+            state.best_step, state.best_done = state.step, self._done()
         pieces = stream_text(
             self.engine,
             self.dataset.vocabulary,
@@ -447,7 +523,8 @@ class _Trainer:
         return Progress(
             kind=kind,
             step=state.step,
-            epoch=state.step / self.batches.steps_per_epoch,
+            epoch=self.epochs_before
+            + (state.step - self.began_with) / self.batches.steps_per_epoch,
             done=self._done(),
             loss=state.reported_loss,
             smoothed_loss=state.smoothed_loss,

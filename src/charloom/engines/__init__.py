@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,52 @@ ENGINES = ("auto", "compiled", "reference")
 Ids = NDArray[np.intp]
 
 
-class Engine(Protocol):
+class Predictor(Protocol):
+    """What scoring and sampling ask of an engine, or of an engine and counts (charloom.mixture).
+
+    No method changes the state that it is given.
+    """
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def zero_state(self, rows: int) -> Any:
+        """The state of that many rows before any character."""
+        ...
+
+    def log_probabilities(self, inputs: Ids, state: Any) -> tuple[Float, Any]:
+        """The natural logarithms of the next character's probabilities, (T, B, V)."""
+        ...
+
+    def step(self, ids: Ids, state: Any) -> tuple[Float, Any]:
+        """One character a row, (B,), to the next one's logits, (B, V).
+
+        A row gets the same bytes whatever the batch size, its companions, or how its prompt was
+        cut up; and an engine's logits of old characters do not change by a bit when new ones are
+        added.
+        """
+        ...
+
+    def generate(
+        self,
+        ids: Ids,
+        state: Any,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+    ) -> tuple[Ids, Any]:
+        """Reads ids (B,) and draws a character a row for each row of uniforms (count, B).
+
+        Returns the drawn ids, (count, B), and the state before the last of them is read: what
+        `step` and `decoding.choose` in turn would give.
+        """
+        ...
+
+
+class Engine(Predictor, Protocol):
     """What every engine does. The whole model is the boundary: inside, it may fuse what it likes.
 
-    A state is (S, L, B, H); no method changes the one it is given. Whoever writes to `parameters`
-    calls `parameters_changed` before the next step or score.
+    A state is (S, L, B, H). Whoever writes to `parameters` calls `parameters_changed` before the
+    next step or score.
     """
 
     name: str
@@ -64,32 +105,6 @@ class Engine(Protocol):
         """
         ...
 
-    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
-        """The natural logarithms of the next character's probabilities, (T, B, V)."""
-        ...
-
-    def step(self, ids: Ids, state: State) -> tuple[Float, State]:
-        """One character a row, (B,), to the next one's logits, (B, V).
-
-        A row gets the same bytes whatever the batch size, its companions, or how its prompt was
-        cut up; and the logits of old characters do not change by a bit when new ones are added.
-        """
-        ...
-
-    def generate(
-        self,
-        ids: Ids,
-        state: State,
-        settings: SamplingSettings,
-        uniforms: NDArray[np.float64],
-    ) -> tuple[Ids, State]:
-        """Reads ids (B,) and draws a character a row for each row of uniforms (count, B).
-
-        Returns the drawn ids, (count, B), and the state before the last of them is read: what
-        `step` and `decoding.choose` in turn would give.
-        """
-        ...
-
 
 def open_engine(
     name: str,
@@ -123,6 +138,15 @@ def open_engine(
     from charloom.engines.reference import ReferenceEngine
 
     return ReferenceEngine(parameters, seed=seed, classic=classic, threads=threads)
+
+
+def is_compiled() -> bool:
+    """Whether the compiled engine is at hand, and need not compile first."""
+    try:
+        from charloom.engines.compiled.compiling import is_kept
+    except Exception:
+        return False
+    return is_kept("training") and is_kept("inference")
 
 
 def available_cores() -> int:

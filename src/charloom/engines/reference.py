@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from charloom.decoding import SamplingSettings, choose
 from charloom.engines import Ids, available_cores
-from charloom.model import Float, Parameters, State, dropout_mask
+from charloom.model import Float, Parameters, State, dropout_mask, weight_mask
 from charloom.optimizers import NonFiniteGradientError, Optimizer
 
 Cache = tuple[Any, ...]
@@ -285,6 +285,15 @@ class NotebookProducts(Products):
         return distinct, np.stack([NotebookProducts.total(values[ids == i]) for i in distinct])
 
 
+class LayerCache(NamedTuple):
+    """What a layer's way back needs."""
+
+    below: Float | None  # (T, B, H): what went in; None in the first layer
+    mask: Float | None  # (T, B, H): of what came out
+    of_weights: Float | None  # (G·H, H): the recurrent weights' mask
+    cache: Cache  # the cell's own
+
+
 class ReferenceEngine:
     """The Engine protocol in NumPy; see charloom.engines."""
 
@@ -318,6 +327,9 @@ class ReferenceEngine:
 
     def parameters_changed(self) -> None:
         """Nothing is kept that depends on them."""
+
+    def zero_state(self, rows: int) -> State:
+        return self.config.zero_state(rows)
 
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
@@ -386,9 +398,8 @@ class ReferenceEngine:
 
     def _layers_forward(
         self, inputs: Ids, state: State, dropout_step: int | None
-    ) -> tuple[Float, State, list[tuple[Float | None, Float | None, Cache]]]:
-        """Inputs (T, B) -> the last layer's outputs (T, B, H), the new state, and a cache a layer:
-        what went in, the mask of what came out, the cell's own."""
+    ) -> tuple[Float, State, list[LayerCache]]:
+        """Inputs (T, B) -> the last layer's outputs (T, B, H), the state, the layers' caches."""
         p = self.parameters
         new_state = np.empty_like(state)
         caches = []
@@ -403,10 +414,17 @@ class ReferenceEngine:
                 x = self._products.times(_flat(y), w_ih)
                 x = x.reshape(*inputs.shape, -1)
             below = y
+            w_hh, of_weights = p[f"rnn.weight_hh_l{layer}"], None
+            if dropout_step is not None and self.config.weight_drop > 0:
+                of_weights = weight_mask(
+                    self.seed, dropout_step, layer, w_hh.shape, self.config.weight_drop,
+                    self.config.dtype,
+                )  # fmt: skip
+                w_hh = w_hh * of_weights
             y, new_state[:, layer], cache = self._cell.forward(
                 x,
                 state[:, layer],
-                p[f"rnn.weight_hh_l{layer}"],
+                w_hh,
                 p[f"rnn.bias_ih_l{layer}"],
                 p[f"rnn.bias_hh_l{layer}"],
             )
@@ -416,7 +434,7 @@ class ReferenceEngine:
                     self.seed, dropout_step, layer, y.shape, self.config.dropout, self.config.dtype
                 )
                 y = y * mask
-            caches.append((below, mask, cache))
+            caches.append(LayerCache(below, mask, of_weights, cache))
         assert y is not None
         return y, new_state, caches
 
@@ -424,17 +442,20 @@ class ReferenceEngine:
         self,
         dy: Float,
         inputs: Ids,
-        caches: list[tuple[Float | None, Float | None, Cache]],
+        caches: list[LayerCache],
     ) -> None:
         """dy (T, B, H), the gradient of the last layer's outputs; fills `gradients`."""
         gradients = self.gradients
         for layer in reversed(range(self.config.layers)):
-            below, mask, cache = caches[layer]
+            below, mask, of_weights, cache = caches[layer]
             if mask is not None:
                 dy = dy * mask
             dx, da = (_flat(values) for values in self._cell.backward(dy, cache))  # (T·B, G·H)
             previous = _flat(cache[0][:-1])  # h_{t−1}, (T·B, H)
-            gradients[f"rnn.weight_hh_l{layer}"][...] = self._products.outer(da, previous)
+            dw_hh = self._products.outer(da, previous)
+            gradients[f"rnn.weight_hh_l{layer}"][...] = (
+                dw_hh if of_weights is None else dw_hh * of_weights
+            )
             gradients[f"rnn.bias_hh_l{layer}"][...] = (
                 0 if self.classic else self._products.total(da)
             )

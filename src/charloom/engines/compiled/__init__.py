@@ -39,10 +39,12 @@ from charloom.engines.compiled.train import (
     CLIP,
     GRADIENTS_ONLY,
     KEPT,
+    KEPT_WEIGHT,
     KIND,
     LOSS,
     NORM,
     NUMBERS,
+    OF_WEIGHTS,
     RMSPROP,
     SGD_KIND,
     SUMS,
@@ -95,7 +97,7 @@ class _TrainingWindows(_Windows):
         self.targets = np.zeros_like(self.inputs)
         self.state = engine.config.zero_state(batch)
         self.new_state = np.zeros_like(self.state)
-        self.keys = np.zeros(3, dtype=np.uint64)
+        self.keys = np.zeros(6, dtype=np.uint64)
         self.numbers = np.zeros(NUMBERS)
         self.numbers[CLASSIC] = engine.classic
         self.results = np.zeros(SUMS + 2 * threads)
@@ -195,6 +197,9 @@ class CompiledEngine:
     def parameters_changed(self) -> None:
         self._packed_is_current = False
 
+    def zero_state(self, rows: int) -> State:
+        return self.config.zero_state(rows)
+
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
     ) -> tuple[float, State]:
@@ -288,8 +293,12 @@ class CompiledEngine:
             numbers[CLIP] = clip
             windows.described = described, clip
         if self.config.dropout:
-            windows.keys[:], numbers[KEPT] = dropout_key(
+            windows.keys[:OF_WEIGHTS], numbers[KEPT] = dropout_key(
                 self.seed, dropout_step, self.config.dropout
+            )
+        if self.config.weight_drop:
+            windows.keys[OF_WEIGHTS:], numbers[KEPT_WEIGHT] = dropout_key(
+                self.seed, dropout_step, self.config.weight_drop, of_weights=True
             )
         if self._train is None:
             self._train = TRAIN.compiled((*windows.arguments, windows.crew.sync, 1, 0))

@@ -155,13 +155,24 @@ class _Cache:
 
 
 def _file_name(what: str, sig: Any, codegen: Any) -> str:
-    """A digest of all that compiled code depends on: sources, versions, processor, types."""
+    """Digests of all that compiled code depends on: sources and versions; types and processor."""
+    digest = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode())
+    return f"{_name_begins(what)}{digest.hexdigest()[:32]}.kernel"
+
+
+def _name_begins(what: str) -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
-    parts = (numba.__version__, llvmlite.__version__, platform.python_version(), what, sig)
-    digest.update(repr((*parts, codegen.magic_tuple())).encode())
-    return f"{what.replace(' ', '-')}-{digest.hexdigest()[:32]}.kernel"
+    versions = (numba.__version__, llvmlite.__version__, platform.python_version())
+    digest.update(repr(versions).encode())
+    return f"{what.replace(' ', '-')}-{digest.hexdigest()[:32]}-"
+
+
+def is_kept(what: str) -> bool:
+    """Whether a kernel of these sources was compiled before, for one type or another."""
+    folder = cache_folder()
+    return folder is not None and any(folder.glob(_name_begins(what) + "*"))
 
 
 def cache_folder() -> Path | None:

@@ -166,7 +166,7 @@ def infer(
         as_flat(sync_),
     )  # fmt: skip
     if mode == PACK:
-        pack_weights(s, flat, packed, thread, threads, False)
+        pack_weights(s, flat, packed, thread, threads, False, False)
         barrier(sync, threads)
         return
     if not in_vocabulary(s, ids, 0, batch if mode == GENERATE else steps * batch, sync):

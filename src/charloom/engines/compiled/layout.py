@@ -34,6 +34,7 @@ class Plan(NamedTuple):
     vocabulary: int  # V
     gates: int  # G
     dropout: int  # 1 if there is any
+    weight_drop: int
     size: int  # H in whole vectors
     hst: int  # the stride between rows of states, (·, H)
     gst: int  # of gates, (·, G·size)
@@ -67,6 +68,8 @@ class Plan(NamedTuple):
     decoder: int
     decoder_back: int
     decoder_bias: int
+    hh_mask: int  # (L, G·H, H): weight dropping's masks, and what they leave of the weights
+    hh_left: int
     packed_length: int
 
     # In a thread's workspace. (T + 1, ·) has the state before the window first.
@@ -147,9 +150,10 @@ def make_plan(
         hh=gates * gate, hh_back=back, ih=deep * gates * gate, ih_back=deep * back,
         bias=gst, bias_q=hst,
     )  # fmt: skip
+    masked = layers * stacked * h if config.weight_drop > 0 else 0
     whole, packed_length = places(
         of_layers=layers * packed_layer, table=v * gst, decoder=vocabulary_panels * across * h,
-        decoder_back=panels * across * v, decoder_bias=vst,
+        decoder_back=panels * across * v, decoder_bias=vst, hh_mask=masked, hh_left=masked,
     )  # fmt: skip
     del whole["of_layers"]
 
@@ -182,7 +186,8 @@ def make_plan(
     return Plan(
         steps=steps, batch=batch,
         cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
-        dropout=int(dropout), size=size, hst=hst, gst=gst, classes=classes,
+        dropout=int(dropout), weight_drop=int(masked > 0),
+        size=size, hst=hst, gst=gst, classes=classes,
         classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst,
         across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,
         flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,

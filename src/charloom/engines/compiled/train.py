@@ -100,8 +100,28 @@ def share(count, thread, threads):
 
 
 @subroutine()
-def pack_weights(s, flat, packed, thread, threads, backward):
-    """A thread's part of packing the weights, with their transposes if `backward`."""
+def drop_weights(s, flat, packed, key_of_step, least, kept, thread, threads):
+    """A thread's part of the recurrent weights' masks, charloom.model.weight_mask, and of what they
+    leave. key_of_step, least, kept: as for _draw_mask."""
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    h, stacked = s.hidden, s.gates * s.hidden
+    for layer in range(s.layers):
+        key = _mix(key_of_step + np.uint64(layer) * golden)
+        for row in range(share(stacked, thread, threads), share(stacked, thread + 1, threads)):
+            row_key = _mix(key + np.uint64(row) * golden)
+            at = (layer * stacked + row) * h
+            source = s.flat_hh + layer * s.flat_layer + row * h
+            for j in range(h):
+                bits = _mix(row_key + np.uint64(j + 1) * golden) >> np.uint64(11)
+                mask = kept if bits >= least else 0.0
+                packed[s.hh_mask + at + j] = mask
+                packed[s.hh_left + at + j] = flat[source + j] * mask
+
+
+@subroutine()
+def pack_weights(s, flat, packed, thread, threads, backward, dropped):
+    """A thread's part of packing the weights, with their transposes if `backward`; of the recurrent
+    ones what drop_weights left, if `dropped`."""
     lanes, h, across = width(flat), s.hidden, s.across
     first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
     for layer in range(s.layers):
@@ -109,18 +129,15 @@ def pack_weights(s, flat, packed, thread, threads, backward):
             weights = w_ih_at(s, layer) if is_input else s.flat_hh + layer * s.flat_layer
             to = (s.ih if is_input else s.hh) + layer * s.packed_layer
             back = (s.ih_back if is_input else s.hh_back) + layer * s.packed_layer
+            from_left = dropped and not is_input
+            if from_left:
+                weights = s.hh_left + layer * s.gates * h * h
             for gate in range(s.gates):
                 start = weights + gate * h * h
-                pack(
-                    packed, to + gate * s.packed_gate, across * h, s.tail, h,
-                    flat, start, 1, h, h, h, first, last,
+                _pack_gate(
+                    s, packed, to + gate * s.packed_gate, back + gate * s.size * across,
+                    packed if from_left else flat, start, first, last, backward,
                 )  # fmt: skip
-                if backward:
-                    pack(
-                        packed, back + gate * s.size * across, across * s.gates * s.size, s.tail,
-                        s.size,
-                        flat, start, h, 1, h, h, first, last,
-                    )  # fmt: skip
         if thread == 0:
             place, flat_place = layer * s.packed_layer, layer * s.flat_layer
             for gate in range(s.gates):
@@ -153,6 +170,18 @@ def pack_weights(s, flat, packed, thread, threads, backward):
             packed[bias + character] = (
                 flat[s.flat_decoder_bias + character] if character < v else -1e30
             )
+
+
+@subroutine()
+def _pack_gate(s, packed, to, back, source, start, first, last, backward):
+    """Panels `first` to before `last` of an (H, H) matrix that begins at `start`."""
+    h, across = s.hidden, s.across
+    pack(packed, to, across * h, s.tail, h, source, start, 1, h, h, h, first, last)
+    if backward:
+        pack(
+            packed, back, across * s.gates * s.size, s.tail, s.size,
+            source, start, h, 1, h, h, first, last,
+        )  # fmt: skip
 
 
 @subroutine()
@@ -504,9 +533,10 @@ def _weight_gradients(s, w, w0, layer, packed, ids, row0, rows):
 
 
 @subroutine(types.float64)
-def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, threads):
+def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, threads, mask, m0):
     """flat (rows, columns) = the sum of all threads' gradients, in the order of the threads, for
-    the rows from `first` to before `last`; returns the sum of their squares."""
+    the rows from `first` to before `last`; returns the sum of their squares. Multiplied by the
+    mask (rows, columns) that begins at m0, unless that is negative."""
     lanes = width(flat)
     zeros = load_first(flat, to, 0)
     low = widened(zeros, False)
@@ -519,6 +549,8 @@ def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, thre
             x = load(work, source + column)
             for other in range(1, threads):
                 x = x + load(work, other * s.work_length + source + column)
+            if m0 >= 0:
+                x = x * load(mask, m0 + row * columns + column)
             store(flat, target + column, x)
             squares = fma(x, x, squares)
         if whole < columns:
@@ -526,6 +558,8 @@ def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, thre
             for other in range(1, threads):
                 at = other * s.work_length + source + whole
                 x = x + load_first(work, at, columns - whole)
+            if m0 >= 0:
+                x = x * load_first(mask, m0 + row * columns + whole, columns - whole)
             store_first(flat, target + whole, x, columns - whole)
             squares = fma(x, x, squares)
         low = low + widened(squares, False)
@@ -534,8 +568,9 @@ def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, thre
 
 
 @subroutine(types.float64)
-def _reduce(s, work, flat, thread, threads, classic):
-    """A thread's part of the gradients to the flat vector; returns the sum of their squares."""
+def _reduce(s, work, flat, packed, thread, threads, classic, dropped):
+    """A thread's part of the gradients to the flat vector; returns the sum of their squares.
+    dropped: whether recurrent weights were."""
     h, v, stacked = s.hidden, s.vocabulary, s.gates * s.hidden
     first, last = share(stacked, thread, threads), share(stacked, thread + 1, threads)
     squares = _reduce_table(s, work, flat, thread, threads)
@@ -544,14 +579,18 @@ def _reduce(s, work, flat, thread, threads, classic):
         for is_input in range(0 if layer == 0 else 1, -1, -1):
             source = s.dw_ih if is_input else s.dw_hh
             to = w_ih_at(s, layer) if is_input else s.flat_hh + layer * s.flat_layer
+            m0 = s.hh_mask + layer * stacked * h if dropped and not is_input else -1
             squares += _collect(
-                s, work, source + place, s.hst, flat, to, stacked, h, first, last, threads
-            )
+                s, work, source + place, s.hst, flat, to, stacked, h, first, last, threads,
+                packed, m0,
+            )  # fmt: skip
         if thread == 0:
             for gate in range(s.gates):
                 to = layer * s.flat_layer + gate * h
                 source = s.db + place + gate * s.size
-                squares += _collect(s, work, source, h, flat, s.flat_b_ih + to, 1, h, 0, 1, threads)
+                squares += _collect(
+                    s, work, source, h, flat, s.flat_b_ih + to, 1, h, 0, 1, threads, packed, -1
+                )
                 if s.cell == GRU and gate == 2:
                     source = s.db_q + place
                 if classic:
@@ -559,15 +598,15 @@ def _reduce(s, work, flat, thread, threads, classic):
                         flat[s.flat_b_hh + to + unit] = 0
                 else:
                     squares += _collect(
-                        s, work, source, h, flat, s.flat_b_hh + to, 1, h, 0, 1, threads
+                        s, work, source, h, flat, s.flat_b_hh + to, 1, h, 0, 1, threads, packed, -1
                     )
     first, last = share(v, thread, threads), share(v, thread + 1, threads)
     squares += _collect(
-        s, work, s.dw_decoder, s.hst, flat, s.flat_decoder, v, h, first, last, threads
+        s, work, s.dw_decoder, s.hst, flat, s.flat_decoder, v, h, first, last, threads, packed, -1
     )
     if thread == 0:
         squares += _collect(
-            s, work, s.db_decoder, v, flat, s.flat_decoder_bias, 1, v, 0, 1, threads
+            s, work, s.db_decoder, v, flat, s.flat_decoder_bias, 1, v, 0, 1, threads, packed, -1
         )
     return squares
 
@@ -699,8 +738,10 @@ def _clear_sums(s, w, w0):
 
 
 # The entries of `numbers` behind the optimizer's: its kind; the largest norm, 0 for none; what an
-# entry that dropout keeps is multiplied by; whether the gradient is the notebook's, of the sum.
-KIND, CLIP, KEPT, CLASSIC, NUMBERS = range(8, 13)
+# entry that dropout keeps is multiplied by, and what a weight is; whether the gradient is the
+# notebook's, of the sum.
+KIND, CLIP, KEPT, KEPT_WEIGHT, CLASSIC, NUMBERS = range(8, 14)
+OF_WEIGHTS = 3  # in the keys, where those of weight dropping begin
 GRADIENTS_ONLY = -1  # a kind
 LOSS, NORM, SUMS = 0, 1, 2  # in `results`; from SUMS on, each thread's loss and sum of squares
 
@@ -719,7 +760,15 @@ def _step(
         return False  # as all threads do
     classic = numbers[CLASSIC] != 0
     _clear_sums(s, work, w0)
-    pack_weights(s, flat, packed, thread, threads, True)
+    dropped = s.weight_drop != 0 and keys[OF_WEIGHTS] != 0
+    if dropped:
+        drop_weights(
+            s, flat, packed, keys[OF_WEIGHTS + 1], keys[OF_WEIGHTS + 2], numbers[KEPT_WEIGHT],
+            thread, threads,
+        )  # fmt: skip
+        if not barrier(sync, threads):
+            return False
+    pack_weights(s, flat, packed, thread, threads, True, dropped)
     if not barrier(sync, threads):
         return False
     _forward(s, work, w0, packed, ids, state, new_state, row0, rows, keys, numbers[KEPT])
@@ -730,7 +779,7 @@ def _step(
         _weight_gradients(s, work, w0, layer, packed, ids, row0, rows)
     if not barrier(sync, threads):
         return False
-    squares = _reduce(s, work, gradients, thread, threads, classic)
+    squares = _reduce(s, work, gradients, packed, thread, threads, classic, dropped)
     results[SUMS + 2 * thread + 1] = squares
     if not barrier(sync, threads):
         return False
@@ -757,7 +806,8 @@ def train(places_, like, whole, numbers_, sync_, threads, thread):
 
     places_: the addresses of the plan; of ids and targets (T, B), both int64; of the state
     (S, L, B, H) and the new one; of parameters, gradients and two slots (P); of the packed weights
-    and the workspace, all these of like's type; of dropout's keys, of whole's type (uint64); of
+    and the workspace, all these of like's type; of dropout's and weight dropping's keys, (6,), of
+    whole's type (uint64); of
     `numbers` and `results`, of numbers_' type (float64). One array is handed over sooner than so
     many.
 

@@ -1,0 +1,165 @@
+"""The experiments behind charloom.planning's rules, and the rules that fit them.
+
+    CHARLOOM_CORPORA=... python -m benchmarks.learning        run what is not recorded yet
+    python -m benchmarks.learning --fit                       the rules, from what is recorded
+    python -m benchmarks.learning --speed                     measure the speeds anew
+
+An experiment trains on a text for a number of characters, with the schedule of a whole run, and is
+measured on the validation part alone. Time plays no part in it, so that experiments may run side by
+side; `seconds` is what so many characters take on two cores of the machine of the experiments,
+whose speeds `results/learning-speed.jsonl` holds. The text's last tenth is never read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from charloom.batches import Streams
+from charloom.corpora import open_text, text_from_string
+from charloom.dataset import Dataset, Split, load_dataset
+from charloom.engines import open_engine
+from charloom.model import ModelConfig, initialize
+from charloom.optimizers import AdamW, learning_rate_factor
+from charloom.planning import multiplications
+from charloom.scoring import Protocol, score_ids, validate
+
+RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
+SPEEDS = Path(__file__).parent / "results" / "learning-speed.jsonl"
+POINTS = 10  # validations on the way
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is tried. `text` is cut to its first `limit` characters, if that is not 0."""
+
+    characters: int
+    hidden_size: int
+    seconds: float | None = None
+    cell: str = "gru"
+    layers: int = 1
+    batch_size: int = 16
+    window: int = 64
+    learning_rate: float = 5e-3
+    dropout: float = 0.0
+    weight_drop: float = 0.0
+    weight_decay: float = 0.01
+    beta2: float = 0.999
+    unigram_bias: bool = False
+    text: str = "tiny-shakespeare"
+    limit: int = 0
+    split: str = "85/5/10"
+    seed: int = 0
+
+
+def load(experiment: Experiment) -> Dataset:
+    text = open_text(experiment.text)
+    if experiment.limit:
+        text = text_from_string(text.read()[: experiment.limit])
+    return load_dataset(text, Split.parse(experiment.split))
+
+
+def run(experiment: Experiment, threads: int | None = None) -> dict[str, object]:
+    """Trains and validates; the record of it."""
+    e, data = experiment, load(experiment)
+    size = len(data.vocabulary)
+    config = ModelConfig(
+        e.cell, e.hidden_size, e.layers, size, e.dropout, weight_drop=e.weight_drop
+    )
+    parameters = initialize(config, e.seed)
+    if e.unigram_bias:
+        counts = np.bincount(data.train, minlength=size) + 1.0
+        parameters["decoder.bias"][:] = np.log(counts / counts.sum())
+    engine = open_engine("compiled", parameters, seed=e.seed, threads=threads)
+    optimizer = AdamW(e.learning_rate, 1.0, beta2=e.beta2, weight_decay=e.weight_decay)
+    batches = Streams(data.train, e.batch_size, e.window)
+    before, rows = int(data.train[-1]), max(1, min(32, len(data.validation) // 512))
+    read = step = 0
+    curve, state, began = [], config.zero_state(batches.rows), time.time()
+    while read < e.characters:
+        batch = batches(step)
+        if batch.fresh:
+            state = config.zero_state(batches.rows)
+        factor = learning_rate_factor("cosine", 0.02, read / e.characters)
+        optimizer.learning_rate = e.learning_rate * factor
+        _, _, state = engine.train_step(batch.inputs, batch.targets, state, optimizer)
+        read += batch.targets.size
+        step += 1
+        if read >= e.characters * (len(curve) + 1) / POINTS:
+            engine.parameters_changed()
+            scoring = validate(engine, data.validation, before, rows)
+            while True:
+                try:
+                    next(scoring)
+                except StopIteration as end:
+                    curve.append(round(end.value.nats_per_character, 4))
+                    break
+    carried = score_ids(engine, data.validation, before, Protocol()).nats_per_character
+    cold = score_ids(engine, data.validation, before, Protocol(64)).nats_per_character
+    return asdict(e) | {
+        "passes": round(read / len(data.train), 2),
+        "training_characters": len(data.train),
+        "steps": step,
+        "curve": curve,
+        "carried": round(carried, 4),
+        "cold_64": round(cold, 4),
+        "wall_seconds": round(time.time() - began, 1),
+    }
+
+
+def recorded(path: Path = RESULTS) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def line(x: list[float], y: list[float]) -> tuple[float, float]:
+    """a and b of y = a · x^b, by least squares of the logarithms."""
+    b, a = np.polyfit(np.log(x), np.log(y), 1)
+    return float(np.exp(a)), float(b)
+
+
+def best(records: list[dict], by: str, of: str) -> dict[float, float]:
+    """For each value of `by` the value of `of` in the record with the least loss."""
+    groups: dict[float, list[dict]] = {}
+    for record in records:
+        groups.setdefault(record[by], []).append(record)
+    return {
+        value: min(group, key=lambda record: record["carried"])[of]
+        for value, group in sorted(groups.items())
+        if len({record[of] for record in group}) > 1
+    }
+
+
+def fit_speed() -> tuple[float, float]:
+    """Seconds for a character: a constant, and for each multiplication; by relative least
+    squares."""
+    speeds = recorded(SPEEDS)
+    work = np.array([multiplications(s["cell"], s["hidden_size"], s["layers"], 65) for s in speeds])
+    seconds = np.array([1 / s["characters_per_second"] for s in speeds])
+    a = np.column_stack([np.ones_like(work), work]) / seconds[:, None]
+    constant, each = np.linalg.lstsq(a, np.ones_like(work), rcond=None)[0]
+    return float(constant), float(each)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fit", action="store_true", help="fit the rules to what is recorded")
+    parser.add_argument("--speed", action="store_true", help="measure the speeds anew")
+    parser.add_argument("--threads", type=int, help="threads of an experiment")
+    arguments = parser.parse_args()
+    if arguments.fit:
+        fit()
+        return
+    if arguments.speed:
+        measure_speeds()
+        return
+    names = {f.name for f in fields(Experiment)}
+    for record in recorded():
+        again = Experiment(**{k: v for k, v in record.items() if k in names})
+        found = run(again, arguments.threads)
+        print(json.dumps(found), flush=True)
