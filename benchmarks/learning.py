@@ -1,8 +1,8 @@
 """The experiments behind charloom.planning's rules, and the rules that fit them.
 
-    CHARLOOM_CORPORA=... python -m benchmarks.learning        run what is not recorded yet
-    python -m benchmarks.learning --fit                       the rules, from what is recorded
-    python -m benchmarks.learning --speed                     measure the speeds anew
+    python -m benchmarks.learning           run again what is recorded in results/learning.jsonl
+    python -m benchmarks.learning --fit     the rules that follow from what is recorded
+    python -m benchmarks.learning --speed   measure the speeds anew
 
 An experiment trains on a text for a number of characters, with the schedule of a whole run, and is
 measured on the validation part alone. Time plays no part in it, so that experiments may run side by
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -146,14 +145,56 @@ def fit_speed() -> tuple[float, float]:
     return float(constant), float(each)
 
 
+def measure_speeds() -> None:
+    """Characters per second of training, on all cores, to standard output."""
+    generator = np.random.default_rng(0)
+    for cell, sizes in (("gru", (128, 256, 384, 512, 640, 768)), ("lstm", (128, 256, 512))):
+        for hidden_size in sizes:
+            config = ModelConfig(cell, hidden_size, 1, 65)
+            engine, optimizer = open_engine("compiled", initialize(config, 0)), AdamW(1e-3, 1.0)
+            ids, state = generator.integers(0, 65, (64, 32)), config.zero_state(32)
+            steps, began = 0, time.perf_counter()
+            while steps < 5 or time.perf_counter() - began < 1.5:
+                if steps == 2:
+                    began = time.perf_counter()
+                _, _, state = engine.train_step(ids, ids, state, optimizer)
+                steps += 1
+            speed = (steps - 2) * ids.size / (time.perf_counter() - began)
+            record = {"cell": cell, "hidden_size": hidden_size, "layers": 1}
+            print(json.dumps(record | {"characters_per_second": round(speed)}), flush=True)
+
+
+def rules() -> dict[str, float]:
+    """charloom.planning's constants, from what is recorded."""
+    records = recorded()
+    whole = [r for r in records if not r["limit"] and r["seconds"] and r["cell"] == "gru"]
+    single = [r for r in whole if r["layers"] == 1]
+    by_time = best(single, "seconds", "hidden_size")
+    units, units_by_time = line(list(by_time), list(by_time.values()))
+    by_units = best(single, "hidden_size", "learning_rate")
+    rate, rate_by_units = line(list(by_units), list(by_units.values()))
+    constant, each = fit_speed()
+    return {
+        "SECONDS_PER_CHARACTER": constant,
+        "SECONDS_PER_MULTIPLICATION": each,
+        "UNITS": units,
+        "UNITS_BY_TIME": units_by_time,
+        "RATE": rate,
+        "RATE_BY_UNITS": rate_by_units,
+    }
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--fit", action="store_true", help="fit the rules to what is recorded")
     parser.add_argument("--speed", action="store_true", help="measure the speeds anew")
     parser.add_argument("--threads", type=int, help="threads of an experiment")
     arguments = parser.parse_args()
     if arguments.fit:
-        fit()
+        for name, value in rules().items():
+            print(f"{name} = {value:.4g}")
         return
     if arguments.speed:
         measure_speeds()
@@ -161,5 +202,8 @@ def main() -> None:
     names = {f.name for f in fields(Experiment)}
     for record in recorded():
         again = Experiment(**{k: v for k, v in record.items() if k in names})
-        found = run(again, arguments.threads)
-        print(json.dumps(found), flush=True)
+        print(json.dumps(run(again, arguments.threads)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -149,9 +149,8 @@ def planned(
     parameters = initialize(model_config(config, len(data.vocabulary)), 0)
     engine = open_engine("auto", parameters, threads=1)
     state = TrainingState()
-    reserve = options.pop("reserve", lambda validation: 0.0)
     optimizer = make_optimizer(config)
-    return train_steps(engine, optimizer, data, config, state, elapsed, reserve), state
+    return train_steps(engine, optimizer, data, config, state, elapsed), state
 
 
 def test_the_deadline_holds_when_the_machine_becomes_slower() -> None:

@@ -20,6 +20,7 @@ from charloom.corpora import Text
 from charloom.errors import CharloomError
 from charloom.vocabulary import Vocabulary, code_points
 
+COUNTED_AT_ONCE = 1 << 20  # characters
 IN_MEMORY_AT_MOST = 1 << 26  # bytes of ids; a longer text goes to a mapped file
 
 Ids = NDArray[np.unsignedinteger]
@@ -173,6 +174,15 @@ def _fill(ids: Ids, text: Text, vocabulary: Vocabulary, report: Report | None) -
 def _check_length(found: int, expected: int) -> None:
     if found != expected:
         raise CharloomError("the text changed while it was being read: try again when it is still")
+
+
+def character_counts(ids: Ids, vocabulary_size: int) -> NDArray[np.int64]:
+    """How often each character stands in a text, ids (N,) -> (V,); a mapped one is read piece by
+    piece."""
+    counts = np.zeros(vocabulary_size, np.int64)
+    for start in range(0, len(ids), COUNTED_AT_ONCE):
+        counts += np.bincount(ids[start : start + COUNTED_AT_ONCE], minlength=vocabulary_size)
+    return counts
 
 
 def load_dataset(

@@ -30,13 +30,14 @@ PROBE_ROWS, PROBE_WINDOW = 32, 64
 PROBED_FOR = 0.3  # seconds
 
 # The rules. Seconds are of training, on the machine of the experiments; passes are over the text.
-UNITS, UNITS_BY_TIME = 75.0, 0.40  # H = a · seconds^b
-UNITS_BY_TEXT, TEXT_POWER = 5.0, 0.36  # H at most a · N^b
-RATE, RATE_BY_UNITS = 0.18, -0.58  # learning rate = a · H^b
-# What is dropped, of the outputs and of the recurrent weights: none up to so many passes, then so
-# much for each doubling of them, up to a most.
-PASSES_WITHOUT, OUTPUTS_DROPPED, WEIGHTS_DROPPED, MOST_DROPPED = 4.0, 0.13, 0.15, 0.45
-MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 2e6  # the more of the two is the most that is read
+UNITS, UNITS_BY_TIME = 73.0, 0.40  # H = a · seconds^b
+UNITS_BY_TEXT, TEXT_POWER = 51.0, 0.19  # H at most a · N^b
+RATE, RATE_BY_UNITS = 0.34, -0.68  # learning rate = a · H^b
+# What is dropped, of outputs and of recurrent weights: nothing up to so many passes, then so much
+# more for each doubling of them, up to a most.
+OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
+WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
+MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # the more of the two is the most that is read
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # A run learns from the validation part in its last part, where that is long enough to choose on,
@@ -94,7 +95,6 @@ def plan(seconds: float, speed: float, dataset: Dataset, given: dict[str, Any]) 
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
     passes = there / (SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
-    doublings = math.log2(max(min(passes, most) / PASSES_WITHOUT, 1))
     options = {
         "cell": cell,
         "hidden_size": units,
@@ -102,8 +102,8 @@ def plan(seconds: float, speed: float, dataset: Dataset, given: dict[str, Any]) 
         "batch_size": BATCH,
         "window": min(WINDOW, validation) if validation else WINDOW,
         "learning_rate": float(f"{RATE * units**RATE_BY_UNITS:.2g}"),
-        "dropout": round(min(OUTPUTS_DROPPED * doublings, MOST_DROPPED), 2),
-        "weight_drop": round(min(WEIGHTS_DROPPED * doublings, MOST_DROPPED), 2),
+        "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
+        "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
         "refit": REFIT if dataset.split.test and validation >= LEAST_TO_REFIT else 0.0,
     }
     if passes > most:
@@ -118,6 +118,10 @@ def plan(seconds: float, speed: float, dataset: Dataset, given: dict[str, Any]) 
         "recurrent weights"
     )
     return Plan(options, reason)
+
+
+def _dropped(least: float, step: float, most: float, passes: float) -> float:
+    return round(min(step * math.log2(max(passes / least, 1)), most), 2)
 
 
 def _round(units: float) -> int:

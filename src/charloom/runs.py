@@ -34,7 +34,7 @@ from threadpoolctl import threadpool_limits
 from charloom.batches import Batches
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.corpora import Text, join_texts, open_text, text_from_string
-from charloom.dataset import OtherTextError, Report, Split, load_dataset
+from charloom.dataset import OtherTextError, Report, Split, character_counts, load_dataset
 from charloom.engines import available_cores, is_compiled, open_engine
 from charloom.errors import CharloomError, shortened
 from charloom.language_model import MODEL_FILE, LanguageModel, model_path
@@ -252,6 +252,9 @@ class TrainingRun:
             parameters = initialize_classic(config, self.config.seed)
         else:
             parameters = initialize(config, self.config.seed)
+            # How often each character comes need not be learned step by step.
+            seen = character_counts(self.dataset.train, config.vocabulary_size) + 1.0
+            parameters["decoder.bias"][:] = np.log(seen / seen.sum())
         self.engine = open_engine(
             self.config.engine,
             parameters,

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.dataset import Ids
+from charloom.dataset import Ids, character_counts
 from charloom.engines import Engine, Predictor
 from charloom.errors import CharloomError, shortened
 from charloom.ngram import NGramModel, context_from_parts
@@ -360,7 +360,7 @@ def baselines(
         result["bzip2"] = Baseline(None, "adaptive", reason=reason)
         return result
     # One added to every count, so that a character of the part that never occurs has a probability.
-    counts = np.bincount(train, minlength=size) + 1.0
+    counts = character_counts(train, size) + 1.0
     unigram = -float(np.log2(counts / counts.sum())[part].mean())
     result["unigram"] = Baseline(unigram, "static", "how often each character occurs")
     context, chosen_on = context_from_parts(
