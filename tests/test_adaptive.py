@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from charloom import adaptive
-from charloom.adaptive import RATES, Adaptation, choose_adaptation, score_adaptively
+from charloom.adaptive import (
+    DISCOUNT,
+    PRIOR,
+    RATES,
+    Adaptation,
+    RecentCounts,
+    choose_adaptation,
+    score_adaptively,
+)
 from charloom.engines import Engine, open_engine
 from charloom.mixture import count, fit_mixture
 from charloom.model import ModelConfig, initialize
@@ -85,3 +93,50 @@ def test_counts_that_know_the_watched_part_do_not_decide(engine: Engine) -> None
     network = np.full((1, SIZE), -np.log(SIZE), np.float32)
     assert counts.probabilities.max() > 0.99  # it knows all of it
     assert chosen.mixture.weight(network, counts)[0] > 0.3
+
+
+def test_recent_counts_are_those_of_the_formula() -> None:
+    generator = np.random.default_rng(6)
+    text = np.concatenate([np.full(5, -1), generator.integers(0, 2, 60)]).astype(np.int32)
+    recent, base = RecentCounts(5), np.array([0.5, 0.3, 0.2])
+    for i in range(5, len(text)):
+        context = text[i - 5 : i]
+        found = base.astype(np.float32)
+        recent.refine(found, context)
+        expected = base.copy()
+        for k in (4, 5):
+            after = [
+                int(text[j]) for j in range(5, i) if (text[j - k : j] == context[5 - k :]).all()
+            ]
+            counts = np.bincount(after, minlength=3).astype(float)
+            kinds, whole = (counts > 0).sum(), counts.sum() + PRIOR[k]
+            if len(after):
+                expected = (
+                    np.maximum(counts - DISCOUNT, 0) + (PRIOR[k] + DISCOUNT * kinds) * expected
+                ) / whole
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert found.sum() == pytest.approx(1, abs=1e-5)
+        recent.add(context, int(text[i]))
+    assert not np.allclose(found, base)  # something was counted by then
+
+
+def test_counts_go_on_counting_and_weights_are_fitted_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture = fit_mixture(engine, count(TEXT, SIZE, 4, 1e6), TEXT[2500:], 0, 1)
+    chosen = choose_adaptation(engine, mixture, TEXT, OTHER[:300])
+    fitted = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert fitted is not None
+    monkeypatch.setattr(adaptive, "REFITTED", 10**9)
+    never = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert never is not None
+    np.testing.assert_array_equal(fitted.log_probabilities, never.log_probabilities)  # too short
+    monkeypatch.setattr(adaptive, "REFITTED", 400)
+    often = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert often is not None
+    np.testing.assert_array_equal(often.log_probabilities[:400], never.log_probabilities[:400])
+    assert not np.array_equal(often.log_probabilities[400:], never.log_probabilities[400:])
+    monkeypatch.setattr(adaptive, "PRIOR", {})
+    static = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert static is not None
+    assert often.nats_per_character < static.nats_per_character

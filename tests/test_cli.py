@@ -102,9 +102,10 @@ def test_evaluating_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "test part" in out
     assert "carried" in out
-    for name in ("this lstm", "uniform", "unigram", "ngram", "xz", "bzip2"):
+    for name in ("mixture", "this gru", "uniform", "unigram", "ngram", "xz", "bzip2"):
         assert name in out
-    assert "Counting wins here: " in out
+    assert "in 95 of 100 such texts between" in out
+    assert "longest stretch that stands in the training text" in out
 
 
 def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +116,14 @@ def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     bits = found["bits_per_character"]
     assert found["nats_per_character"] == pytest.approx(bits * math.log(2))
     assert found["bits_per_byte"] == pytest.approx(bits * len(TEXT) / len(TEXT.encode()))
-    assert set(found["baselines"]) == {"uniform", "unigram", "ngram", "xz", "bzip2"}
+    assert found["model"] == "mixture"
+    low, high = found["nats_per_character_95_percent"]
+    assert low < found["nats_per_character"] < high
+    overlap = found["longest_overlap"]
+    place, length = overlap["place"], overlap["characters"]
+    assert TEXT[place : place + length] == overlap["text"]
+    assert overlap["training_place"] == 0  # it is the training text itself
+    assert set(found["baselines"]) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
     for name, protocol in (("ngram", "cold-64"), ("xz", "adaptive"), ("uniform", "static")):
         assert found["baselines"][name]["protocol"] == protocol
         assert found["baselines"][name]["bits_per_character"] > 0
@@ -124,7 +132,8 @@ def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_info_tells_what_a_checkpoint_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "runs/tables"]) == 0
     out = capsys.readouterr().out
-    assert "lstm, 16 hidden units" in out
+    assert "gru, 16 hidden units" in out
+    assert "mixed with counts of" in out
     assert "tables.txt" in out
     assert main(["info", "runs/tables/resume.safetensors", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

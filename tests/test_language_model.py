@@ -88,7 +88,7 @@ def test_a_score_is_the_chain_rule(model: LanguageModel) -> None:
 def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
     e = model.evaluate()
     assert (e.text, e.characters) == ("test part", len(TEXT) - len(TEXT) * 95 // 100)
-    assert set(e.baselines) == {"uniform", "unigram", "ngram", "xz", "bzip2"}
+    assert set(e.baselines) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
     assert all(b.bits_per_character is not None for b in e.baselines.values())
     # The same characters given as a text, but for what comes before them.
     test = TEXT[len(TEXT) * 95 // 100 :]

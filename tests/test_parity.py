@@ -97,7 +97,7 @@ def test_float32(name: str, cell: str, layers: int, optimizer: str) -> None:
     for index, ((steps, rows), (hidden, vocabulary), dropout, threads) in enumerate(cases):
         if index % 3 != (layers + len(optimizer)) % 3:
             continue
-        config = ModelConfig(cell, hidden, layers, vocabulary, dropout, "float32", dropout * 1.5)
+        config = ModelConfig(cell, hidden, layers, vocabulary, dropout, "float32", dropout / 2)
         theirs, ours = pair(name, config, threads)
         expected = train(theirs, OPTIMIZERS[optimizer](), steps, rows)
         found = train(ours, OPTIMIZERS[optimizer](), steps, rows)

@@ -700,7 +700,7 @@ def test_another_text_is_refused(
     assert file_hashes(finished) == before
 
 
-@pytest.mark.parametrize("options", ["", f"{SMALL} --steps 6 --seed 0 --cell lstm"])
+@pytest.mark.parametrize("options", ["", f"{SMALL} --steps 6 --seed 0 --cell gru"])
 def test_a_finished_run_stays_as_it_is(
     options: str, finished: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,16 +1,17 @@
-"""The adaptive protocol: a network that goes on learning from what it has been scored on.
+"""The adaptive protocol: a model that goes on learning from what it has been scored on.
 
 Dynamic evaluation (Krause et al., "Dynamic evaluation of neural sequence models", 2018): each
-window's characters are scored, all of them before any step is taken from it; then the weights take
-a step
+window's characters are scored, all of them before any step is taken from it; then the network's
+weights take a step
 
     θ ← θ - rate · g / (√m + ε)
 
-where g is the gradient of the window's loss and m the mean of its square over the training text.
-The counts of a mixture stay as they are (see docs/log.md: little is gained by counting on). What is
-learned is forgotten afterwards.
+where g is the gradient of the window's loss and m the mean of its square over the training text. A
+mixture's counts go on counting, character by character, and now and then its weights are fitted
+again. What is learned is forgotten afterwards.
 
-N: characters of the text; V: characters in the vocabulary; P: parameters in all.
+N: characters of the text; V: characters in the vocabulary; P: parameters in all; F: features; K:
+characters of context of the counts.
 """
 
 from __future__ import annotations
@@ -24,8 +25,16 @@ from numpy.typing import NDArray
 
 from charloom.dataset import Ids
 from charloom.engines import Engine, open_engine
-from charloom.mixture import Mixture, contexts_before, count, features, fit_theta
-from charloom.model import Parameters
+from charloom.mixture import (
+    FITTED_ON,
+    Mixture,
+    contexts_before,
+    count,
+    feature_count,
+    features,
+    fit_theta,
+)
+from charloom.model import Float, Parameters
 from charloom.optimizers import NonFiniteGradientError, RMSProp
 from charloom.scoring import Report, Scores
 
@@ -34,6 +43,11 @@ EPSILON = 1e-4
 RATES = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
 DEFAULT_RATE = 6e-4
 MEASURED = 400  # windows of the training text from which m comes
+REFITTED = 4_000  # characters after which a mixture's weights are fitted again
+# How counts of what was scored weigh against the probabilities before: by characters of context,
+# as much as so many characters; and what is taken from each count.
+PRIOR = {4: 10.0, 5: 5.0, 6: 2.0, 7: 1.0, 8: 1.0}
+DISCOUNT = 0.5
 CHOSEN_ON = 30_000  # characters at most, the end of what was held against the training
 
 
@@ -44,19 +58,59 @@ class AdaptiveScores(NamedTuple):
     network: Scores
 
 
+class Evidence(NamedTuple):
+    """What a mixture's weights are fitted on."""
+
+    x: NDArray[np.float64]  # (N, F) features
+    network: NDArray[np.float64]  # (N,) what each gave to what came
+    counts: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Adaptation:
-    """How a network learns from what it is scored on. mean_squares: (P,)."""
+    """How a model learns from what it is scored on. mean_squares: (P,)."""
 
     rate: float
     mean_squares: NDArray[np.floating]
     mixture: Mixture | None
+    evidence: Evidence | None = None  # what the mixture's weights were fitted on
 
 
 class _Trial(NamedTuple):
     scores: AdaptiveScores
-    x: NDArray[np.float64]  # (N, F) features
-    counts: NDArray[np.float64]  # (N,) what the counts gave to what came
+    evidence: Evidence | None
+
+
+class RecentCounts:
+    """Counts of what was scored, on top of a table's probabilities:
+
+        p_k(w|h) = (c(hw) - D [c(hw) > 0] + (τ_k + D n(h)) p_{k-1}(w|h')) / (c(h) + τ_k)
+
+    for k characters of context from the shortest in PRIOR on; n(h): how many characters were seen
+    after h (hierarchical Pitman-Yor smoothing, Teh 2006, with fixed numbers).
+    """
+
+    def __init__(self, context: int) -> None:
+        self._counts: dict[int, dict[bytes, dict[int, int]]] = {
+            k: {} for k in PRIOR if k <= context
+        }
+
+    def refine(self, probabilities: NDArray[np.float32], context: NDArray[np.int32]) -> None:
+        """Changes what follows a context, (V,), by what was counted after it."""
+        for k, counts in self._counts.items():
+            seen = counts.get(context[len(context) - k :].tobytes())
+            if seen is None:
+                return  # nor was anything longer
+            whole = sum(seen.values()) + PRIOR[k]
+            probabilities *= (PRIOR[k] + DISCOUNT * len(seen)) / whole
+            for w, times in seen.items():
+                probabilities[w] += (times - DISCOUNT) / whole
+
+    def add(self, context: NDArray[np.int32], w: int) -> None:
+        """Counts a character after its context, (K,)."""
+        for k, counts in self._counts.items():
+            seen = counts.setdefault(context[len(context) - k :].tobytes(), {})
+            seen[w] = seen.get(w, 0) + 1
 
 
 def choose_adaptation(
@@ -92,10 +146,9 @@ def choose_adaptation(
             least, best, chosen = loss, trial, replace(chosen, rate=rate)
         elif loss > least:
             break  # larger ones are worse still
-    if mixture is not None and best is not None:
-        of_network = np.exp(best.scores.network.log_probabilities)
-        theta = fit_theta(best.x, of_network, best.counts)
-        chosen = replace(chosen, mixture=replace(mixture, theta=theta))
+    if mixture is not None and best is not None and best.evidence is not None:
+        fitted = replace(mixture, theta=fit_theta(*best.evidence))
+        chosen = replace(chosen, mixture=fitted, evidence=best.evidence)
     return chosen
 
 
@@ -114,12 +167,12 @@ def _try(
     optimizer = RMSProp(adaptation.rate, decay=1.0, epsilon=EPSILON)  # m stays what it is
     optimizer.prepare(learner.parameters.flat)
     optimizer.slots["mean_square"][:] = adaptation.mean_squares
-    mixture = adaptation.mixture
+    mixing = None
+    if adaptation.mixture is not None:
+        mixing = _Mixing(adaptation.mixture, adaptation.evidence, ids, before)
     text = np.concatenate([[before], ids]).astype(np.intp)
-    contexts = None if mixture is None else contexts_before(text, mixture.table.context)
-    log_p = np.empty((2, len(ids)))  # of the mixture, of the network
-    guessed = np.empty((2, len(ids)), dtype=bool)
-    x, of_counts = [], np.empty(len(ids))
+    log_p = np.empty(len(ids))
+    guessed = np.empty(len(ids), dtype=bool)
     state = learner.zero_state(1)
     for begin in range(0, len(ids), WINDOW):
         window = text[begin : begin + WINDOW + 1, None]
@@ -128,27 +181,63 @@ def _try(
         learner.parameters_changed()
         block, after = learner.log_probabilities(inputs, state)
         network = block[:, 0]
-        log_p[1, places] = network[np.arange(len(came)), came]
-        guessed[1, places] = network.argmax(axis=1) == came
-        if mixture is not None and contexts is not None:
-            counts = mixture.table.ask(contexts[places])
-            mixed = mixture.mix(network, counts)
-            log_p[0, places] = mixed[np.arange(len(came)), came]
-            guessed[0, places] = mixed.argmax(axis=1) == came
-            x.append(features(network, counts, mixture.table.context))
-            of_counts[places] = counts.probabilities[np.arange(len(came)), came]
+        log_p[places] = network[np.arange(len(came)), came]
+        guessed[places] = network.argmax(axis=1) == came
+        if mixing is not None:
+            mixing.score(places, network)
         # Where a gradient is not finite, nothing is to be learned.
         with contextlib.suppress(NonFiniteGradientError):
             learner.train_step(inputs, targets, state, optimizer)
         state = after
         if report is not None:
             report(begin + len(came), len(ids))
-    scores = [Scores(log_p[i], guessed[i]) for i in range(2)]
-    return _Trial(
-        AdaptiveScores(None if mixture is None else scores[0], scores[1]),
-        np.concatenate(x) if x else np.zeros((0, 0)),
-        of_counts,
-    )
+    alone = Scores(log_p, guessed)
+    if mixing is None:
+        return _Trial(AdaptiveScores(None, alone), None)
+    return _Trial(AdaptiveScores(mixing.scores, alone), mixing.evidence)
+
+
+class _Mixing:
+    """A mixture that goes on learning, over the ids of a text, (N,)."""
+
+    def __init__(self, mixture: Mixture, evidence: Evidence | None, ids: Ids, before: int) -> None:
+        self.mixture = mixture
+        self._fitted_on = evidence
+        self._ids = ids.astype(np.intp)
+        self._contexts = contexts_before(np.concatenate([[before], ids]), mixture.table.context)
+        self._recent = RecentCounts(mixture.table.context)
+        self.scores = Scores(np.empty(len(ids)), np.empty(len(ids), dtype=bool))
+        count = feature_count(mixture.table.context)
+        self.evidence = Evidence(
+            np.empty((len(ids), count)), np.empty(len(ids)), np.empty(len(ids))
+        )
+
+    def score(self, places: slice, network: Float) -> None:
+        """Scores the places, with what the network says of them, log p (n, V)."""
+        counts = self.mixture.table.ask(self._contexts[places])
+        came = self._ids[places]
+        for row, w in enumerate(came.tolist()):
+            context = self._contexts[places.start + row]
+            self._recent.refine(counts.probabilities[row], context)
+            self._recent.add(context, w)
+        rows = np.arange(len(came))
+        mixed = self.mixture.mix(network, counts)
+        self.scores.log_probabilities[places] = mixed[rows, came]
+        self.scores.guessed[places] = mixed.argmax(axis=1) == came
+        seen = self.evidence
+        seen.x[places] = features(network, counts, self.mixture.table.context)
+        seen.network[places] = np.exp(network[rows, came].astype(np.float64))
+        seen.counts[places] = counts.probabilities[rows, came]
+        if self._fitted_on is not None and places.stop // REFITTED > places.start // REFITTED:
+            before = self._fitted_on
+            # The newest count: what is known of the training's end, as long as that is not all.
+            known = Evidence(
+                *(
+                    np.concatenate([old, new[: places.stop]])[-FITTED_ON:]
+                    for old, new in zip(before, seen, strict=True)
+                )
+            )
+            self.mixture = replace(self.mixture, theta=fit_theta(*known))
 
 
 def _copy(engine: Engine) -> Engine:

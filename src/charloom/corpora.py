@@ -115,13 +115,13 @@ def open_text(
     return _open_path(source, normalize_newlines, as_bytes)
 
 
-_BETWEEN = "\n"  # origins of a text that was joined
+_BETWEEN = "\0"  # the origins of a text that was joined: no path has it
 
 
 def join_texts(texts: Sequence[Text]) -> Text:
     """Several texts, one after the other, each on lines of its own. One is left as it is.
 
-    The origin has one line for each, and is empty where one of them cannot be found again.
+    The origin is all of theirs, and empty where one of them cannot be found again.
     Raises CharloomError for texts of bytes beside others.
     """
     if len(texts) == 1:
@@ -141,7 +141,7 @@ def join_texts(texts: Sequence[Text]) -> Text:
                 first, last = False, piece[-1]
 
     origins = [text.origin for text in texts]
-    known = all(origin and origin != "-" and _BETWEEN not in origin for origin in origins)
+    known = all(origin not in ("", "-") for origin in origins)
     name = _safe_name(f"{texts[0].name}-and-{len(texts) - 1}-more")
     return Text(name, _BETWEEN.join(origins) if known else "", as_bytes, pieces)
 

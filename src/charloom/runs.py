@@ -386,11 +386,13 @@ class TrainingRun:
         return needed
 
     def _mix(self) -> None:
-        """Adds counts to the best model, with weights fitted on what was held against it. Done
-        again, it writes the same bytes again."""
+        """Adds counts to the best model, with weights fitted on what was held against it. After an
+        interruption that comes before, it writes the same bytes later."""
         if self._context is None or not self._files.model.exists():
             return
         best = load_checkpoint(self._files.model)
+        if best.mixture is not None:
+            return  # nothing better was found since
         network = open_engine(self.config.engine, best.parameters, threads=self.config.threads)
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
