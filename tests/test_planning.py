@@ -60,6 +60,11 @@ def test_what_was_given_stays_and_the_rest_fits_it() -> None:
     assert chosen["learning_rate"] < options(300_000, 60)["learning_rate"]
 
 
+def test_the_fitted_learning_rate_is_adam_s() -> None:
+    assert "learning_rate" in options(300_000, 60, optimizer="adam")
+    assert "learning_rate" not in options(300_000, 60, optimizer="sgd")
+
+
 def test_the_validation_part_is_learned_from_where_it_is_long_and_not_the_last() -> None:
     assert plan(60, 1, dataset(200_000), {}).options["refit"] > 0
     assert plan(60, 1, dataset(200_000, "90/10/0"), {}).options["refit"] == 0

@@ -14,6 +14,7 @@ from charloom.engines import open_engine
 from charloom.errors import CharloomError
 from charloom.model import initialize
 from charloom.training import (
+    PRESETS,
     DivergedError,
     Progress,
     TrainingConfig,
@@ -140,6 +141,18 @@ def test_minutes_end_a_run_by_the_clock() -> None:
     assert 10 <= len(validations) <= 22
     rates = [e.learning_rate for e in seen if e.learning_rate is not None]
     assert rates[-1] < 0.01 * max(rates)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "medium", "large"])
+def test_presets_of_a_size_choose_nothing_by_the_clock(preset: str) -> None:
+    config = TrainingConfig.of({"preset": preset, "minutes": 1.0})
+    assert not config.is_to_be_planned
+    assert config.cell == "gru"
+    assert config.learning_rate == PRESETS[preset]["learning_rate"]
+    sizes = [PRESETS[name]["hidden_size"] for name in ("tiny", "small", "medium", "large")]
+    assert sizes == sorted(sizes)
+    # An option that is given counts for more.
+    assert TrainingConfig.of({"preset": preset, "hidden_size": 7}).hidden_size == 7
 
 
 def test_the_end_that_comes_first_counts() -> None:

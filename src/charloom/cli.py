@@ -459,10 +459,17 @@ def _start(
 def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None = None) -> None:
     """Trains, with a bar, a line at every validation, and `show` called after each."""
     task = bar.add_task("training", total=1.0, figures="")
-    drawn = -1e9
+    drawn, refit = -1e9, run.state.refit_step is not None
     speeds: list[tuple[float, int]] = []
     for progress in run:
         now = time.monotonic()
+        if not refit and run.state.refit_step is not None:
+            refit = True
+            bar.console.print(
+                "from here on it learns from four fifths of the validation part too; the rest of it "
+                "is held against it",
+                style="dim",
+            )
         if progress.kind == "validation":
             bar.console.print(_validation_line(progress), markup=False)
             if show is not None:
@@ -520,6 +527,7 @@ def _conclude(run: TrainingRun) -> None:
         _say(
             f"the best validation was {state.best_loss:.4f} nats ({_bits(state.best_loss):.3f} "
             f"bits) per character, at step {state.best_step:,} of {state.step:,}"
+            + ("" if state.refit_step is None else ", of what it did not learn from")
         )
     else:
         _say(f"trained {state.step:,} steps, with no validation part")

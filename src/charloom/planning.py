@@ -101,11 +101,12 @@ def plan(seconds: float, speed: float, dataset: Dataset, given: dict[str, Any]) 
         "layers": layers,
         "batch_size": BATCH,
         "window": min(WINDOW, validation) if validation else WINDOW,
-        "learning_rate": float(f"{RATE * units**RATE_BY_UNITS:.2g}"),
         "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
         "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
         "refit": REFIT if dataset.split.test and validation >= LEAST_TO_REFIT else 0.0,
     }
+    if given.get("optimizer", "adamw") in ("adam", "adamw"):  # for others nothing was fitted
+        options["learning_rate"] = float(f"{RATE * units**RATE_BY_UNITS:.2g}")
     if passes > most:
         options["epochs"] = round(most, 1)
     options |= {name: value for name, value in given.items() if name in options}
