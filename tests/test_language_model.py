@@ -85,6 +85,20 @@ def test_a_score_is_the_chain_rule(model: LanguageModel) -> None:
         model.score("")
 
 
+def test_the_adaptive_protocol_needs_the_training_text(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    scores = model.score("3 times 4 is 12\n" * 20, protocol="adaptive")
+    assert scores.log_probabilities.shape == (320,)
+    assert scores.log_probabilities[-100:].mean() > scores.log_probabilities[:100].mean()
+    charloom.train(TEXT, **OPTIONS).save(tmp_path / "model.safetensors")
+    alone = charloom.load(tmp_path / "model.safetensors")  # which knows no file of its text
+    with pytest.raises(charloom.CharloomError, match="--training-text"):
+        alone.score("3 times", protocol="adaptive")
+    with pytest.raises(charloom.CharloomError, match="--training-text"):
+        alone.evaluate("3 times", protocol="adaptive")
+
+
 def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
     e = model.evaluate()
     assert (e.text, e.characters) == ("test part", len(TEXT) - len(TEXT) * 95 // 100)

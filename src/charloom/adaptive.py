@@ -35,6 +35,7 @@ from charloom.mixture import (
     fit_theta,
 )
 from charloom.model import Float, Parameters
+from charloom.ngram import TRAINING_AT_MOST
 from charloom.optimizers import NonFiniteGradientError, RMSProp
 from charloom.scoring import Report, Scores
 
@@ -127,7 +128,7 @@ def choose_adaptation(
     ids = watched[-CHOSEN_ON:]
     if not len(ids):
         return chosen
-    learned = np.concatenate([learned, watched[: len(watched) - len(ids)]])
+    learned = np.concatenate([learned[-TRAINING_AT_MOST:], watched[: len(watched) - len(ids)]])
     trying = chosen
     if mixture is not None:
         table = mixture.table

@@ -389,7 +389,8 @@ class _Trainer:
         state = self.state
         while True:
             if self._refit_is_due():
-                yield from self._validate()
+                if state.validated_step != state.step:
+                    yield from self._validate()
                 state.refit_step, state.hidden = state.step, None
                 # What is held against it from now on is another text.
                 state.best_step = state.best_loss = None
