@@ -208,10 +208,10 @@ class _Mixing:
         self._contexts = contexts_before(np.concatenate([[before], ids]), mixture.table.context)
         self._recent = RecentCounts(mixture.table.context)
         self.scores = Scores(np.empty(len(ids)), np.empty(len(ids), dtype=bool))
-        count = feature_count(mixture.table.context)
-        self.evidence = Evidence(
-            np.empty((len(ids), count)), np.empty(len(ids)), np.empty(len(ids))
-        )
+        # Of a long text the newest places are kept, in no order.
+        kept = min(len(ids), FITTED_ON)
+        columns = feature_count(mixture.table.context)
+        self.evidence = Evidence(np.empty((kept, columns)), np.empty(kept), np.empty(kept))
 
     def score(self, places: slice, network: Float) -> None:
         """Scores the places, with what the network says of them, log p (n, V)."""
@@ -226,17 +226,16 @@ class _Mixing:
         self.scores.log_probabilities[places] = mixed[rows, came]
         self.scores.guessed[places] = mixed.argmax(axis=1) == came
         seen = self.evidence
-        seen.x[places] = features(network, counts, self.mixture.table.context)
-        seen.network[places] = np.exp(network[rows, came].astype(np.float64))
-        seen.counts[places] = counts.probabilities[rows, came]
+        to = np.arange(places.start, places.stop) % len(seen.x)
+        seen.x[to] = features(network, counts, self.mixture.table.context)
+        seen.network[to] = np.exp(network[rows, came].astype(np.float64))
+        seen.counts[to] = counts.probabilities[rows, came]
         if self._fitted_on is not None and places.stop // REFITTED > places.start // REFITTED:
-            before = self._fitted_on
-            # The newest count: what is known of the training's end, as long as that is not all.
-            known = Evidence(
-                *(
-                    np.concatenate([old, new[: places.stop]])[-FITTED_ON:]
-                    for old, new in zip(before, seen, strict=True)
-                )
+            filled = min(places.stop, len(seen.x))
+            older = slice(max(0, len(self._fitted_on.x) + filled - FITTED_ON), None)
+            known = (
+                np.concatenate([old[older], new[:filled]])
+                for old, new in zip(self._fitted_on, seen, strict=True)
             )
             self.mixture = replace(self.mixture, theta=fit_theta(*known))
 
