@@ -83,8 +83,11 @@ def test_with_nothing_to_choose_on_a_usual_rate_is_taken(engine: Engine) -> None
     assert choose_adaptation(engine, None, TEXT, TEXT[:0]).rate == adaptive.DEFAULT_RATE
 
 
-def test_counts_that_know_the_watched_part_do_not_decide(engine: Engine) -> None:
+def test_counts_that_know_the_watched_part_do_not_decide(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The weights are fitted with counts of what was learned, not with those that saw it all."""
+    monkeypatch.setattr(adaptive, "PRIOR", {})  # nor do they count on
     knowing = fit_mixture(engine, count(np.tile(OTHER, 3), SIZE, 4, 1e6), TEXT, 0, 1)
     chosen = choose_adaptation(engine, knowing, TEXT, OTHER)
     assert chosen.mixture is not None

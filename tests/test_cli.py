@@ -137,7 +137,7 @@ def test_info_tells_what_a_checkpoint_is(capsys: pytest.CaptureFixture[str]) -> 
     assert "tables.txt" in out
     assert main(["info", "runs/tables/resume.safetensors", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["config"]["cell"] == "lstm"
+    assert found["config"]["cell"] == "gru"
     assert found["position"]["state"]["step"] == 40
 
 

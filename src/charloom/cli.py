@@ -466,8 +466,8 @@ def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None =
         if not refit and run.state.refit_step is not None:
             refit = True
             bar.console.print(
-                "from here on it learns from four fifths of the validation part too; the rest of it "
-                "is held against it",
+                "from here on it learns from four fifths of the validation part too; the rest is "
+                "held against it",
                 style="dim",
             )
         if progress.kind == "validation":
