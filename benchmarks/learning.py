@@ -22,12 +22,13 @@ import numpy as np
 
 from charloom.batches import Streams
 from charloom.corpora import open_text, text_from_string
-from charloom.dataset import Dataset, Split, load_dataset
+from charloom.dataset import Dataset, Split, character_counts, load_dataset
 from charloom.engines import open_engine
 from charloom.model import ModelConfig, initialize
 from charloom.optimizers import AdamW, learning_rate_factor
 from charloom.planning import multiplications
 from charloom.scoring import Protocol, score_ids, validate
+from charloom.training import rows_of_validation
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 SPEEDS = Path(__file__).parent / "results" / "learning-speed.jsonl"
@@ -73,12 +74,12 @@ def run(experiment: Experiment, threads: int | None = None) -> dict[str, object]
     )
     parameters = initialize(config, e.seed)
     if e.unigram_bias:
-        counts = np.bincount(data.train, minlength=size) + 1.0
+        counts = character_counts(data.train, size) + 1.0
         parameters["decoder.bias"][:] = np.log(counts / counts.sum())
     engine = open_engine("compiled", parameters, seed=e.seed, threads=threads)
     optimizer = AdamW(e.learning_rate, 1.0, beta2=e.beta2, weight_decay=e.weight_decay)
     batches = Streams(data.train, e.batch_size, e.window)
-    before, rows = int(data.train[-1]), max(1, min(32, len(data.validation) // 512))
+    before, rows = int(data.train[-1]), rows_of_validation(len(data.validation))
     read = step = 0
     curve, state, began = [], config.zero_state(batches.rows), time.time()
     while read < e.characters:

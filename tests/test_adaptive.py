@@ -95,7 +95,7 @@ def test_counts_that_know_the_watched_part_do_not_decide(
     counts = knowing.table.ask(np.array([[3, 1, 5, 2]], np.int32))
     network = np.full((1, SIZE), -np.log(SIZE), np.float32)
     assert counts.probabilities.max() > 0.99  # it knows all of it
-    assert chosen.mixture.weight(network, counts)[0] > 0.3
+    assert chosen.mixture.weight(chosen.mixture.features(network, counts))[0] > 0.3
 
 
 def test_recent_counts_are_those_of_the_formula() -> None:

@@ -15,6 +15,7 @@ from charloom.corpora import text_from_string
 from charloom.dataset import Split, load_dataset
 from charloom.engines import open_engine
 from charloom.errors import CharloomError
+from charloom.mixture import count
 from charloom.model import initialize
 from charloom.training import (
     LEAST_TRAINING,
@@ -207,6 +208,34 @@ def test_the_last_part_learns_from_the_validation_part_too() -> None:
     assert {v.characters for v in refit_losses} == {16_000, 3_200}
     assert refit_losses[-1].characters == 3_200  # what was never learned from
     assert refit_losses[-1].nats_per_character < losses[-1].nats_per_character - 0.3
+
+
+def test_the_mixture_is_fitted_on_what_neither_part_of_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = []
+    fit = runs.fit_mixture
+
+    def keep(engine: Any, table: Any, ids: Any, before: int, rows: int) -> Any:
+        fitted.append((table, ids.copy()))
+        return fit(engine, table, ids, before, rows)
+
+    monkeypatch.setattr(runs, "fit_mixture", keep)
+    options = ["--steps=8", "--hidden-size=8", "--batch-size=2", "--window=8", "--refit=0.5"]
+    text, out = text_file(tmp_path, TEXT), str(tmp_path / "run")
+    assert main(["train", text, *options, "--split", "50/40/10", "--out", out]) == 0
+    model = charloom.load(out)
+    ids, (n, v) = model.encode(TEXT), (len(TEXT), len(model.vocabulary))
+    learned, end = n // 2 + (int(n * 0.9) - n // 2) * 4 // 5, int(n * 0.9)
+    ((table, watched),) = fitted
+    np.testing.assert_array_equal(watched, ids[learned:end])
+    mixture = model.checkpoint.mixture
+    assert mixture is not None
+    for found, known in ((table, ids[:learned]), (mixture.table, ids[:end])):
+        expected = count(known, v, table.context, float("inf"))
+        np.testing.assert_array_equal(found.characters, expected.characters)
+        np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    assert not np.array_equal(table.probabilities, mixture.table.probabilities)
 
 
 def test_nothing_is_learned_from_what_will_be_evaluated() -> None:

@@ -140,7 +140,8 @@ def test_with_nothing_to_fit_on_both_weigh_the_same(engine: Engine) -> None:
     mixture = fit_mixture(engine, table, TEXT[:0], 0, 1)
     assert not mixture.theta.any()
     network = np.log(np.full((1, SIZE), 1 / SIZE, np.float32))
-    assert mixture.weight(network, table.ask(np.array([[1, 2]], np.int32))) == 0.5
+    counts = table.ask(np.array([[1, 2]], np.int32))
+    assert mixture.weight(mixture.features(network, counts)) == 0.5
 
 
 def test_probabilities_of_zero_do_no_harm() -> None:

@@ -31,7 +31,6 @@ from charloom.mixture import (
     contexts_before,
     count,
     feature_count,
-    features,
     fit_theta,
 )
 from charloom.model import Float, Parameters
@@ -222,12 +221,13 @@ class _Mixing:
             self._recent.refine(counts.probabilities[row], context)
             self._recent.add(context, w)
         rows = np.arange(len(came))
-        mixed = self.mixture.mix(network, counts)
+        x = self.mixture.features(network, counts)
+        mixed = self.mixture.mix(network, counts, x)
         self.scores.log_probabilities[places] = mixed[rows, came]
         self.scores.guessed[places] = mixed.argmax(axis=1) == came
         seen = self.evidence
         to = np.arange(places.start, places.stop) % len(seen.x)
-        seen.x[to] = features(network, counts, self.mixture.table.context)
+        seen.x[to] = x
         seen.network[to] = np.exp(network[rows, came].astype(np.float64))
         seen.counts[to] = counts.probabilities[rows, came]
         if self._fitted_on is not None and places.stop // REFITTED > places.start // REFITTED:

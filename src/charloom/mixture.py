@@ -78,14 +78,19 @@ class Mixture:
     table: NGramTable
     theta: NDArray[np.float64]
 
-    def weight(self, network: Float, counts: Answers) -> NDArray[np.float64]:
-        """g, (N,): what the network counts for."""
-        # Added up row by row, so that a row's bytes do not depend on how many there are.
-        return _sigmoid((features(network, counts, self.table.context) * self.theta).sum(axis=1))
+    def features(self, network: Float, counts: Answers) -> Features:
+        """What the weight depends on, (N, F)."""
+        return features(network, counts, self.table.context)
 
-    def mix(self, network: Float, counts: Answers) -> Float:
-        """log p, (N, V), from log p_network (N, V)."""
-        g = self.weight(network, counts)[:, None].astype(network.dtype)
+    def weight(self, x: Features) -> NDArray[np.float64]:
+        """g, (N,): what the network counts for, from the features (N, F)."""
+        # Added up row by row, so that a row's bytes do not depend on how many there are.
+        return _sigmoid((x * self.theta).sum(axis=1))
+
+    def mix(self, network: Float, counts: Answers, x: Features | None = None) -> Float:
+        """log p, (N, V), from log p_network (N, V); x: the features, where they are known."""
+        g = self.weight(self.features(network, counts) if x is None else x)
+        g = g[:, None].astype(network.dtype)
         return np.asarray(np.log(g * np.exp(network) + (1 - g) * counts.probabilities))
 
 

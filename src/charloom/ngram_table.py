@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.ngram import NGramModel
+from charloom.ngram import NO_CODE, NGramModel
 
 LARGEST_CONTEXT = 32
 BYTES_OF_P, BYTES_OF_A_NODE = 4, 8  # float32; where the children begin and λ
@@ -117,9 +117,9 @@ class NGramTable:
 
     @cached_property
     def _codes(self) -> NDArray[np.int64]:
-        """(E,) the parent's node times V plus w: ascending."""
+        """(E + 1,) the parent's node times V plus w: ascending; NO_CODE at the end."""
         parent = np.repeat(np.arange(len(self.weights)), np.diff(self.first))
-        return parent * self.vocabulary_size + self.characters
+        return np.append(parent * self.vocabulary_size + self.characters, NO_CODE)
 
     @property
     def nbytes(self) -> int:
@@ -161,17 +161,17 @@ class NGramTable:
             if not len(asked):
                 return
             p[asked] *= self.weights[node][:, None]
-            begin, count = self.first[node], np.diff(self.first)[node]
+            begin = self.first[node]
+            count = self.first[node + 1] - begin
             entry = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(count.sum())
             p[np.repeat(asked, count), self.characters[entry]] = self.probabilities[entry]
             length[asked], weight[asked] = k, self.weights[node]
 
     def _child(self, node: NDArray[np.int64], w: NDArray[np.int32]) -> NDArray[np.int64]:
         """The nodes that follow nodes (N,) with characters w (N,); -1 where there is none."""
-        codes = np.append(self._codes, np.iinfo(np.int64).max)
         code = node * self.vocabulary_size + w
-        entry = np.searchsorted(codes, code)
-        return np.where((node >= 0) & (w >= 0) & (codes[entry] == code), entry + 1, -1)
+        entry = np.searchsorted(self._codes, code)
+        return np.where((node >= 0) & (w >= 0) & (self._codes[entry] == code), entry + 1, -1)
 
     @cached_property
     def _kernel(self) -> Any:

@@ -40,10 +40,7 @@ def longest_overlap(training: Integers, text: Integers) -> Overlap:
         if shared is None:
             break
         known, size, found = longer, 2 * size, shared
-    most = min(2 * size, *lengths)  # `size` characters are shared, 2 · size are not
-    least = size
-    if 2 * size > min(lengths):
-        most += 1
+    least, most = size, min(2 * size, min(lengths) + 1)  # the most are not shared, or not there
     while most - least > 1:
         middle = (least + most) // 2
         shared = _shared(_longer(known, size, middle), middle, lengths)

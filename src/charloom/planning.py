@@ -1,7 +1,8 @@
 """What to train in the time there is: the options that a run ended by --minutes leaves open.
 
-The rules were fitted to experiments, which `benchmarks/learning.py` runs, records and fits; their
-table stands in docs/log.md. They speak of time on the machine where those were run; `measure_speed`
+The rules come from experiments, which `benchmarks/learning.py` runs and records, and whose table
+stands in docs/log.md. Speeds, units by time and learning rate are fitted to the records; the rest
+was chosen by hand between them. They speak of time on the machine of the experiments; `measure_speed`
 tells how much faster or slower this one is.
 
 H: hidden units; L: layers; G: gates; V: characters in the vocabulary; N: characters to train on.
