@@ -2,8 +2,8 @@
 
 The rules come from experiments, which `benchmarks/learning.py` runs and records, and whose table
 stands in docs/log.md. Speeds, units by time and learning rate are fitted to the records; the rest
-was chosen by hand between them. They speak of time on the machine of the experiments; `measure_speed`
-tells how much faster or slower this one is.
+was chosen by hand between them. They speak of time on the machine of the experiments;
+`measure_speed` tells how much faster or slower this one is.
 
 H: hidden units; L: layers; G: gates; V: characters in the vocabulary; N: characters to train on.
 """
