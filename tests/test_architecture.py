@@ -41,6 +41,7 @@ ORDER = [
     "training",
     "planning",
     "checkpoint",
+    "pages",
     "language_model",
     "runs",
     "cli",

@@ -1,0 +1,87 @@
+"""Pages that explain themselves: one HTML file with its script, style and data, for any browser.
+
+A page asks nothing of the network: its policy forbids it, and allows no script but ours, which is
+named by its digest. Data stands beside the script as JSON, arrays deflated in base 64; the script
+(in the folder `web`) puts them in as text, so that no text can become HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.checkpoint import write_atomically
+from charloom.errors import CharloomError, printable
+
+LARGEST = 60_000_000  # bytes of a page
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@cache
+def _asset(name: str) -> str:
+    return files("charloom").joinpath("web", name).read_text("utf-8")
+
+
+def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], arrays: Arrays) -> str:
+    """A page's HTML. scripts: files of `web`, after page.js. data: plain JSON values. arrays: of
+    integers or float32, by name; the script asks for them with `array(name)`."""
+    script = "\n".join(_asset(name) for name in ("page.js", *scripts))
+    style = _asset("page.css")
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    parts = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
+        '<meta name="generator" content="charloom">\n<link rel="icon" href="data:,">\n',
+        f"<title>{html.escape(printable(title))}</title>\n<style>{style}</style>\n</head>\n<body>\n",
+        "<main><noscript><p>This page is drawn by its script, which is switched off here.</p>",
+        "</noscript></main>\n",
+        f'<script type="application/json" id="data">{_json(data)}</script>\n',
+    ]
+    for name, values in arrays.items():
+        kind = values.dtype.newbyteorder("<")
+        packed = zlib.compress(np.ascontiguousarray(values, kind).tobytes(), 6)
+        parts.append(
+            f'<script type="application/octet-stream" id="array-{html.escape(name)}" '
+            f'data-type="{values.dtype.name}">{base64.b64encode(packed).decode()}</script>\n'
+        )
+    parts.append(f"<script>{script}</script>\n</body>\n</html>\n")
+    return "".join(parts)
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    """JSON that no HTML parser can see an end of: every sign that means something there is
+    escaped."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def write_page(path: Path, page: str) -> None:
+    """Writes a page whole or not at all. Raises CharloomError where it cannot be written."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        write_atomically(path, page.encode())
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise CharloomError(
+            f"cannot write {printable(str(path))} ({reason}): give another file"
+        ) from None

@@ -1,0 +1,252 @@
+// A long text, one element a character, of which only the rows in sight exist.
+
+const ROW = 24; // pixels, as in page.css
+const TALLEST = 8e6; // pixels; browsers cannot scroll much further
+const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
+
+class TextView {
+  /**
+   * ids (N,) into vocabulary. color(i): the class of character i. onmove(i): called when the
+   * character under the mouse, or the keys, changes. onselect(begin, end): when a span is chosen.
+   */
+  constructor(vocabulary, ids, { color, onmove, onselect = null }) {
+    this.vocabulary = vocabulary;
+    this.ids = ids;
+    this.color = color;
+    this.onmove = onmove;
+    this.onselect = onselect;
+    this.widths = vocabulary.map((c) => (WIDE.test(c) ? 2 : 1));
+    this.seen = vocabulary.map(visible);
+    this.newline = vocabulary.indexOf("\n");
+    this.space_id = vocabulary.indexOf(" ");
+    this.here = 0;
+    this.anchor = null; // where the chosen span was begun
+    this.span = null; // the chosen span, [begin, end)
+    this.rows = new Map(); // the rows that exist, by number
+    this.space = make("div", { class: "space" });
+    this.element = make("div", {
+      class: "text", tabindex: 0, role: "group",
+      "aria-label": "The text. Arrow keys go from character to character" +
+        (onselect ? ", with Shift they choose a span." : "."),
+      onscroll: () => this.schedule(),
+      onmouseover: (event) => this.point(event),
+      onmousedown: (event) => this.press(event),
+      onmouseup: () => this.release(),
+      onkeydown: (event) => this.key(event),
+    }, this.space);
+    new ResizeObserver(() => this.fit()).observe(this.element);
+  }
+
+  character(i) {
+    return this.vocabulary[this.ids[i]];
+  }
+
+  /** Cuts the text into rows: after a line break, else after the last space that fits. */
+  fit() {
+    const probe = make("div", { class: "row" }, "0".repeat(100));
+    this.space.append(probe);
+    const width = probe.getBoundingClientRect().width / 100;
+    probe.remove();
+    const columns = Math.max(8, Math.floor((this.element.clientWidth - 24) / width));
+    if (columns === this.columns) {
+      this.schedule();
+      return;
+    }
+    this.columns = columns;
+    const starts = [];
+    const { ids, widths, newline, space_id } = this;
+    let begin = 0;
+    while (begin < ids.length) {
+      starts.push(begin);
+      let end = begin, used = 0, after_space = -1;
+      while (end < ids.length) {
+        const id = ids[end];
+        if (id === newline) { end += 1; after_space = -1; break; }
+        used += widths[id];
+        if (used > columns && end > begin) break;
+        end += 1;
+        if (id === space_id) after_space = end;
+      }
+      const cut = end < ids.length && ids[end - 1] !== newline && after_space > begin;
+      begin = cut ? after_space : end;
+    }
+    this.starts = Int32Array.from(starts);
+    this.height = this.starts.length * ROW;
+    this.space.style.height = Math.min(this.height, TALLEST) + "px";
+    this.redraw();
+    this.reveal(this.here);
+  }
+
+  /** How far the rows are shifted against the scroll bar, which is too short for a very long text. */
+  offset() {
+    const view = this.element.clientHeight;
+    if (this.height <= TALLEST) return 0;
+    const part = this.element.scrollTop / (TALLEST - view);
+    return part * (this.height - view) - this.element.scrollTop;
+  }
+
+  row_of(i) {
+    let low = 0, high = this.starts.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.starts[middle] <= i) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  end_of(row) {
+    return row + 1 < this.starts.length ? this.starts[row + 1] : this.ids.length;
+  }
+
+  schedule() {
+    if (this.pending) return;
+    this.pending = true;
+    requestAnimationFrame(() => {
+      this.pending = false;
+      this.draw();
+    });
+  }
+
+  redraw() {
+    for (const row of this.rows.values()) row.remove();
+    this.rows.clear();
+    this.draw();
+  }
+
+  draw() {
+    if (!this.starts) return;
+    const offset = this.offset();
+    const top = this.element.scrollTop + offset;
+    const first = Math.max(0, Math.floor(top / ROW) - 4);
+    const last = Math.min(this.starts.length, Math.ceil((top + this.element.clientHeight) / ROW) + 4);
+    for (const [number, row] of this.rows) {
+      if (number < first || number >= last) {
+        row.remove();
+        this.rows.delete(number);
+      }
+    }
+    const fragment = document.createDocumentFragment();
+    for (let number = first; number < last; number++) {
+      let row = this.rows.get(number);
+      if (!row) {
+        row = this.make_row(number);
+        this.rows.set(number, row);
+        fragment.append(row);
+      }
+      row.style.top = number * ROW - offset + "px";
+    }
+    this.space.append(fragment);
+  }
+
+  make_row(number) {
+    const row = document.createElement("div");
+    row.className = "row";
+    for (let i = this.starts[number]; i < this.end_of(number); i++) {
+      const span = document.createElement("span");
+      const character = this.character(i);
+      span.textContent = this.seen[this.ids[i]];
+      span.className = this.class_of(i) + (character < " " ? " mute" : "");
+      span.place = i;
+      row.append(span);
+    }
+    return row;
+  }
+
+  class_of(i) {
+    let name = this.color(i);
+    if (i === this.here) name += " here";
+    if (this.span && i >= this.span[0] && i < this.span[1]) name += " chosen";
+    return name;
+  }
+
+  /** Sets the classes of characters [begin, end) that are in sight anew. */
+  repaint(begin, end) {
+    for (const row of this.rows.values()) {
+      for (const span of row.children) {
+        if (span.place >= begin && span.place < end) {
+          span.className = this.class_of(span.place) + (this.character(span.place) < " " ? " mute" : "");
+        }
+      }
+    }
+  }
+
+  move(i, extend = false) {
+    const before = this.here;
+    this.here = Math.max(0, Math.min(this.ids.length - 1, i));
+    if (extend && this.onselect) this.choose(Math.min(this.anchor, this.here), Math.max(this.anchor, this.here) + 1);
+    this.repaint(before, before + 1);
+    this.repaint(this.here, this.here + 1);
+    this.onmove(this.here);
+  }
+
+  choose(begin, end) {
+    const old = this.span ?? [begin, end];
+    this.span = end > begin ? [begin, end] : null;
+    this.repaint(Math.min(old[0], begin), Math.max(old[1], end));
+    if (this.onselect && this.span) this.onselect(begin, end);
+  }
+
+  /** Scrolls so that character i can be seen, in the middle where it could not be. */
+  reveal(i) {
+    if (!this.starts) return;
+    const row = this.row_of(i), view = this.element.clientHeight;
+    const top = this.element.scrollTop + this.offset();
+    if (row * ROW < top || (row + 1) * ROW > top + view) {
+      const wanted = Math.max(0, Math.min(this.height - view, row * ROW - view / 2));
+      const part = this.height <= TALLEST ? 1 : (TALLEST - view) / (this.height - view);
+      this.element.scrollTop = wanted * part;
+      this.draw();
+    }
+  }
+
+  go(i) {
+    this.reveal(i);
+    this.move(i);
+  }
+
+  point(event) {
+    if (event.target.place === undefined) return;
+    const dragging = this.anchor !== null && this.pressed && event.buttons === 1;
+    this.move(event.target.place, dragging);
+  }
+
+  press(event) {
+    if (!this.onselect || event.target.place === undefined || event.button !== 0) return;
+    if (!event.shiftKey || this.anchor === null) this.anchor = event.target.place;
+    this.pressed = true;
+    this.move(event.target.place, event.shiftKey);
+    this.element.focus({ preventScroll: true });
+    event.preventDefault();
+  }
+
+  release() {
+    this.pressed = false;
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const row = this.row_of(this.here), column = this.here - this.starts[row];
+    const in_row = (number) => {
+      const there = Math.max(0, Math.min(this.starts.length - 1, number));
+      return Math.min(this.starts[there] + column, this.end_of(there) - 1);
+    };
+    const page = Math.max(1, Math.floor(this.element.clientHeight / ROW) - 2);
+    const places = {
+      ArrowLeft: () => this.here - 1,
+      ArrowRight: () => this.here + 1,
+      ArrowUp: () => in_row(row - 1),
+      ArrowDown: () => in_row(row + 1),
+      PageUp: () => in_row(row - page),
+      PageDown: () => in_row(row + page),
+      Home: () => this.starts[row],
+      End: () => this.end_of(row) - 1,
+    };
+    if (!(event.key in places)) return;
+    event.preventDefault();
+    if (event.shiftKey && this.anchor === null) this.anchor = this.here;
+    if (!event.shiftKey) this.anchor = null;
+    this.move(places[event.key](), event.shiftKey);
+    this.reveal(this.here);
+  }
+}
