@@ -19,6 +19,7 @@ ORDER = [
     "gradient_check",
     "decoding",
     "optimizers",
+    "units",
     "engines",
     "engines.reference",
     "engines.compiled.vectors",

@@ -559,6 +559,13 @@ def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="pass over unknown characters of the prompt"
     )
+    parser.add_argument(
+        "--clamp",
+        metavar="UNIT=VALUE",
+        action="append",
+        default=[],
+        help="hold a unit while drawing, like h17=0.9 (see charloom explore); may be repeated",
+    )
     _add_network_only(parser)
     _add_engine(parser)
 
@@ -594,6 +601,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
                 seed=seed,
                 index=index,
                 skip_unknown=arguments.skip_unknown,
+                clamp=arguments.clamp,
             )
             if index:
                 _write(model, "\n")

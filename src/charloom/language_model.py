@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from charloom.scoring import (
     find_overlap,
     score_ids,
 )
+from charloom.units import parse_clamps
 from charloom.vocabulary import Vocabulary
 
 MODEL_FILE = "model.safetensors"
@@ -101,12 +102,14 @@ class LanguageModel:
         seed: int = 0,
         index: int = 0,
         skip_unknown: bool = False,
+        clamp: Mapping[str, float] | Sequence[str] = (),
     ) -> Iterator[str]:
         """Yields text piece by piece, as it is drawn: what follows the prompt, without it.
 
         For a model of bytes, prompt and stop texts are a character a byte, as what is yielded.
         length: characters to draw; None draws for ever. temperature: 0 is greedy. stop: texts that
         end the sample and are left out. index: which sample of that seed; each is its own.
+        clamp: units that are held while drawing, {"h17": 0.9} (see charloom.units).
         Raises CharloomError for settings that make no sense, UnknownCharacterError for a prompt
         with characters that the model never saw, unless `skip_unknown`.
         """
@@ -120,6 +123,7 @@ class LanguageModel:
             stop=(stop,) if isinstance(stop, str) else stop,
             seed=seed,
             index=index,
+            clamps=parse_clamps(clamp, self.config),
         )
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:

@@ -14,6 +14,7 @@ F: features; T: time steps; B: rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from charloom.model import Float, ModelConfig, State
 from charloom.ngram import TRAINING_AT_MOST, NGramModel, context_from_parts
 from charloom.ngram_table import Answers, NGramTable
 from charloom.scoring import LONGEST_CONTEXT, blocks_in_rows
+from charloom.units import Clamp
 
 # Characters of context beyond those that the counts alone are best with: what stands in the way
 # there, a long context seen once, the weight can tell.
@@ -205,9 +207,11 @@ class MixedPredictor:
         mixed = self.mixture.mix(network.reshape(steps * rows, size), counts)
         return mixed.reshape(network.shape), MixedState(after, read[:, steps:])
 
-    def step(self, ids: Ids, state: MixedState) -> tuple[Float, MixedState]:
+    def step(
+        self, ids: Ids, state: MixedState, clamps: Sequence[Clamp] = ()
+    ) -> tuple[Float, MixedState]:
         """As an engine's: the logits are log p."""
-        logits, after = self.engine.step(ids, state.network)
+        logits, after = self.engine.step(ids, state.network, clamps)
         context = np.concatenate([state.context, ids[:, None].astype(np.int32)], axis=1)[:, 1:]
         with np.errstate(all="ignore"):  # weights as large as numbers go
             x = logits - logits.max(axis=1, keepdims=True)
@@ -221,10 +225,11 @@ class MixedPredictor:
         state: MixedState,
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, MixedState]:
         drawn = np.empty(uniforms.shape, np.intp)
         for count, row in enumerate(uniforms):
-            logits, state = self.step(ids, state)
+            logits, state = self.step(ids, state, clamps)
             ids = drawn[count] = choose(logits, settings, row)
         return drawn, state
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from charloom.decoding import SamplingSettings
 from charloom.engines import Predictor
 from charloom.errors import CharloomError
+from charloom.units import Clamp
 from charloom.vocabulary import Vocabulary
 
 # Characters between two looks at stop texts and at the reader: few at first, so that the first ones
@@ -46,12 +47,14 @@ def stream_text(
     stop: Sequence[str] = (),
     seed: int = 0,
     index: int = 0,
+    clamps: Sequence[Clamp] = (),
 ) -> Iterator[str]:
     """Yields what is drawn after a prompt, in pieces, as it is drawn; without the prompt itself.
 
     prompt: its ids, (N,). length: characters to draw; None goes on for ever. stop: texts that end
     the sample where they appear; they are not yielded. seed, index: the index-th sample of a seed
-    draws its own random numbers, so that each is the same whatever the others are.
+    draws its own random numbers, so that each is the same whatever the others are. clamps: units
+    that are held from the prompt's last character on.
     Raises CharloomError for a negative length, seed or index and an empty stop text.
     """
     if length is not None and length < 0:
@@ -68,6 +71,7 @@ def stream_text(
         settings or SamplingSettings(),
         tuple(stop),
         np.random.Generator(np.random.PCG64([seed, index])),
+        tuple(clamps),
     )
 
 
@@ -79,6 +83,7 @@ def _stream(
     settings: SamplingSettings,
     stop: tuple[str, ...],
     generator: np.random.Generator,
+    clamps: tuple[Clamp, ...],
 ) -> Iterator[str]:
     last, state = read_prompt(predictor, vocabulary, prompt)
     pending = ""  # drawn, but possibly the beginning of a stop text
@@ -88,7 +93,7 @@ def _stream(
         if length is not None:
             count = min(count, length - drawn)
         ids, state = predictor.generate(
-            np.array([last], dtype=np.intp), state, settings, generator.random((count, 1))
+            np.array([last], dtype=np.intp), state, settings, generator.random((count, 1)), clamps
         )
         drawn += count
         last = int(ids[-1, 0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from charloom.decoding import SamplingSettings
 from charloom.errors import CharloomError
 from charloom.model import Float, ModelConfig, Parameters, State
 from charloom.optimizers import Optimizer
+from charloom.units import Clamp
 
 ENGINES = ("auto", "compiled", "reference")
 
@@ -40,12 +42,12 @@ class Predictor(Protocol):
         """The natural logarithms of the next character's probabilities, (T, B, V)."""
         ...
 
-    def step(self, ids: Ids, state: Any) -> tuple[Float, Any]:
+    def step(self, ids: Ids, state: Any, clamps: Sequence[Clamp] = ()) -> tuple[Float, Any]:
         """One character a row, (B,), to the next one's logits, (B, V).
 
         A row gets the same bytes whatever the batch size, its companions, or how its prompt was
         cut up; and an engine's logits of old characters do not change by a bit when new ones are
-        added.
+        added. clamps: units that take their value whatever the cell makes of them.
         """
         ...
 
@@ -55,6 +57,7 @@ class Predictor(Protocol):
         state: Any,
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, Any]:
         """Reads ids (B,) and draws a character a row for each row of uniforms (count, B).
 
@@ -83,6 +86,10 @@ class Engine(Predictor, Protocol):
 
     def parameters_changed(self) -> None:
         """Says so; training and gradients see it without being told."""
+        ...
+
+    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        """The state after each character of inputs (T, B): (T, S, L, B, H), and the last one."""
         ...
 
     def loss_and_gradients(

@@ -16,7 +16,7 @@ x's shape. σ is the logistic function; ⊙ multiplies element by element.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from charloom.decoding import SamplingSettings, choose
 from charloom.engines import Ids, available_cores
 from charloom.model import Float, Parameters, State, dropout_mask, weight_mask
 from charloom.optimizers import NonFiniteGradientError, Optimizer
+from charloom.units import Clamp
 
 Cache = tuple[Any, ...]
 
@@ -369,7 +370,7 @@ class ReferenceEngine:
         return log_softmax(logits), state
 
     @np.errstate(all="ignore")
-    def step(self, ids: Ids, state: State) -> tuple[Float, State]:
+    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
         logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
         new_state = np.empty_like(state)
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
@@ -378,7 +379,7 @@ class ReferenceEngine:
             # products summed character by character, so that they cannot depend on how many
             # characters there are. A matrix product would group its sums by the matrix's shape.
             own = state[:, :, row : row + 1].copy()
-            y, own, _ = self._layers_forward(ids[row : row + 1].reshape(1, 1), own, None)
+            y, own, _ = self._layers_forward(ids[row : row + 1].reshape(1, 1), own, None, clamps)
             logits[row] = (weight * y[0, 0]).sum(axis=1) + bias
             new_state[:, :, row : row + 1] = own
         return logits, new_state
@@ -389,22 +390,54 @@ class ReferenceEngine:
         state: State,
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, State]:
         drawn = np.empty(uniforms.shape, dtype=np.intp)
         for position, numbers in enumerate(uniforms):
-            logits, state = self.step(ids, state)
+            logits, state = self.step(ids, state, clamps)
             ids = choose(logits, settings, numbers)
             drawn[position] = ids
         return drawn, state
+
+    @np.errstate(all="ignore")
+    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        out = np.empty((len(inputs), *state.shape), self.config.dtype)
+        for t in range(len(inputs)):
+            _, state, _ = self._layers_forward(inputs[t : t + 1], state, None)
+            out[t] = state
+        return out, state
+
+    def _hold(
+        self, clamps: Sequence[Clamp], layer: int, y: Float, state: State, cache: Cache
+    ) -> None:
+        """Writes held units' values into a layer's outputs (1, B, H) and the state after them. A
+        held cell state changes the hidden one, h = o ⊙ tanh(c)."""
+        for unit, value in clamps:
+            if unit.layer != layer:
+                continue
+            held = y.dtype.type(value)
+            if unit.array == 1:
+                o = cache[2][0, :, 3 * self.config.hidden_size + unit.number]
+                state[1, layer, :, unit.number] = held
+                held = o * np.tanh(held)
+            y[0, :, unit.number] = held
+            state[0, layer, :, unit.number] = held
 
     def _decode(self, y: Float) -> Float:
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
         return self._products.times(y, weight) + bias
 
     def _layers_forward(
-        self, inputs: Ids, state: State, dropout_step: int | None
+        self,
+        inputs: Ids,
+        state: State,
+        dropout_step: int | None,
+        clamps: Sequence[Clamp] = (),
     ) -> tuple[Float, State, list[LayerCache]]:
-        """Inputs (T, B) -> the last layer's outputs (T, B, H), the state, the layers' caches."""
+        """Inputs (T, B) -> the last layer's outputs (T, B, H), the state, the layers' caches.
+
+        With clamps only of one character, T = 1.
+        """
         p = self.parameters
         new_state = np.empty_like(state)
         caches = []
@@ -433,6 +466,8 @@ class ReferenceEngine:
                 p[f"rnn.bias_ih_l{layer}"],
                 p[f"rnn.bias_hh_l{layer}"],
             )
+            if clamps:
+                self._hold(clamps, layer, y, new_state, cache)
             mask = None
             if dropout_step is not None and self.config.dropout > 0:
                 mask = dropout_mask(

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,15 @@ from numpy.typing import NDArray
 from charloom.decoding import SamplingSettings
 from charloom.engines import Ids, available_cores
 from charloom.engines.compiled.compiling import Kernel
-from charloom.engines.compiled.infer import GENERATE, LOG_PROBABILITIES, LOGITS, PACK, infer
+from charloom.engines.compiled.infer import (
+    FOLLOW,
+    GENERATE,
+    HELD,
+    LOG_PROBABILITIES,
+    LOGITS,
+    PACK,
+    infer,
+)
 from charloom.engines.compiled.layout import DECODED_AT_ONCE, Plan, make_plan
 from charloom.engines.compiled.threads import Crew
 from charloom.engines.compiled.train import (
@@ -61,6 +70,7 @@ from charloom.optimizers import (
     Optimizer,
     RMSProp,
 )
+from charloom.units import Clamp
 
 TRAIN = Kernel(train, "training")
 INFER = Kernel(infer, "inference")
@@ -71,7 +81,7 @@ LEAST_FOR_ROWS = 4e6
 LEAST_FOR_UNITS = 1.5e5
 KEPT_WINDOWS = 4  # shapes of windows whose workspace is kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
-NOTHING, NO_UNIFORMS = np.zeros(0), np.zeros((0, 0))
+NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
 
 
 class _Windows:
@@ -249,8 +259,8 @@ class CompiledEngine:
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
         return self._run_infer(LOG_PROBABILITIES, inputs, state)
 
-    def step(self, ids: Ids, state: State) -> tuple[Float, State]:
-        logits, state = self._run_infer(LOGITS, ids[None], state)
+    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
+        logits, state = self._run_infer(LOGITS, ids[None], state, clamps=clamps)
         return logits[0], state
 
     def generate(
@@ -259,12 +269,16 @@ class CompiledEngine:
         state: State,
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, State]:
         steps, batch = uniforms.shape
         drawn = np.empty((steps + 1, batch), dtype=np.int64)
         drawn[0] = ids
-        _, state = self._run_infer(GENERATE, drawn, state, settings, uniforms)
+        _, state = self._run_infer(GENERATE, drawn, state, settings, uniforms, clamps)
         return drawn[1:], state
+
+    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        return self._run_infer(FOLLOW, inputs, state)
 
     def _run_train(
         self,
@@ -313,11 +327,14 @@ class CompiledEngine:
         state: State,
         settings: SamplingSettings | None = None,
         uniforms: NDArray[np.float64] | None = None,
+        clamps: Sequence[Clamp] = (),
     ) -> tuple[Float, State]:
         generating = mode == GENERATE
         batch = ids.shape[1]
         steps = len(ids) - 1 if generating else len(ids)
-        chunk = 1 if generating else min(max(DECODED_AT_ONCE // max(batch, 1), 1), max(steps, 1))
+        chunk = 1
+        if mode in (LOGITS, LOG_PROBABILITIES):
+            chunk = min(max(DECODED_AT_ONCE // max(batch, 1), 1), max(steps, 1))
         expected = (len(state), self.config.layers, batch, self.config.hidden_size)
         if state.shape != expected or len(state) != STATES[self.config.cell]:
             raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
@@ -328,19 +345,13 @@ class CompiledEngine:
         vocabulary = self.config.vocabulary_size
         new_state = np.empty(state.shape, self._dtype)
         out = np.zeros(0, self._dtype)
-        if not generating:
-            out = np.empty((steps, batch, vocabulary), self.config.dtype)
-        numbers = NOTHING
-        if settings is not None:
-            numbers = np.array(
-                [
-                    settings.temperature,
-                    settings.top_k or 0,
-                    settings.top_p or 0,
-                    settings.min_p or 0,
-                ],
-                dtype=np.float64,
-            )
+        if mode == FOLLOW:
+            out = np.empty((steps, *state.shape), self._dtype)
+        elif not generating:
+            out = np.empty((steps, batch, vocabulary), self._dtype)
+        numbers = NO_NUMBERS
+        if settings is not None or clamps:
+            numbers = _numbers(settings or SamplingSettings(), clamps)
 
         def arguments(mode: int) -> tuple[Any, ...]:
             return (
@@ -399,6 +410,20 @@ def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if values.dtype == dtype and values.flags.carray:
         return values
     return np.array(values, dtype, order="C")
+
+
+def _numbers(settings: SamplingSettings, clamps: Sequence[Clamp]) -> NDArray[np.float64]:
+    """How to draw and what to hold, as the kernel takes them."""
+    numbers = [
+        settings.temperature,
+        settings.top_k or 0,
+        settings.top_p or 0,
+        settings.min_p or 0,
+        len(clamps),
+    ]
+    for unit, value in clamps:
+        numbers += [*unit, value, math.tanh(value)]
+    return np.array(numbers, dtype=np.float64)
 
 
 NO_UPDATE = (GRADIENTS_ONLY,)

@@ -39,7 +39,8 @@ from charloom.engines.compiled.vectors import (
     width,
 )
 
-LOGITS, LOG_PROBABILITIES, GENERATE, PACK = range(4)
+LOGITS, LOG_PROBABILITIES, GENERATE, PACK, FOLLOW = range(5)
+HELD = 4  # where in the settings the number of held units stands
 
 
 @subroutine(types.UniTuple(types.float64, 2))
@@ -148,13 +149,33 @@ def _narrow(w, at, p, p0, order, o0, count, top_k, top_p, min_p):
     return whole
 
 
+@subroutine()
+def _hold(s, w, settings, layer, gates, h, c, rows, begin, end):
+    """Gives held units of a layer, of those from `begin` to before `end`, their values: hidden
+    states in h, cell states in c, which change the hidden ones: h = o tanh(c)."""
+    for number in range(int(settings[HELD])):
+        at = HELD + 1 + 5 * number
+        unit = int(settings[at + 2])
+        if int(settings[at + 1]) == layer and begin <= unit < end:
+            value, tanh_value = settings[at + 3], settings[at + 4]
+            for row in range(rows):
+                if settings[at] == 1.0:
+                    w[c + row * s.hst + unit] = value
+                    o = w[gates + row * s.gst + 3 * s.size + unit]
+                    w[h + row * s.hst + unit] = o * tanh_value
+                else:
+                    w[h + row * s.hst + unit] = value
+
+
 def infer(
     plan, mode, steps, batch, chunk, ids_, state_, new_state_, flat_, packed_, work_,
     out_, settings_, uniforms_, p_, order_, sync_, threads, thread,
 ):  # fmt: skip
     """PACK: packs the weights. LOGITS, LOG_PROBABILITIES: ids (T, B) to out (T, B, V), `chunk` time
     steps at a time. GENERATE: ids (T + 1, B), of which only the first row is given, and uniforms
-    (T, B); fills the other rows. state (S, L, B, H). p, order: a row of V for each thread.
+    (T, B); fills the other rows. FOLLOW: ids (T, B) to every state, out (T, S, L, B, H).
+    state (S, L, B, H). p, order: a row of V for each thread. settings: temperature, top_k, top_p,
+    min_p, how many units are held, and of each its array, layer, index, value and the value's tanh.
     """
     s = as_numbers(Plan, as_flat(plan))
     ids, state, new_state, flat, packed, work = (
@@ -177,7 +198,7 @@ def infer(
     begin, end = panel0 * s.across, min(panel1 * s.across, s.size)
     tile = tile_vectors(batch)
     between = batch * s.hst
-    generating = mode == GENERATE
+    generating, following = mode == GENERATE, mode == FOLLOW
     p0 = thread * s.classes64
     o0 = p0
     for layer in range(s.layers):
@@ -195,7 +216,7 @@ def infer(
         return
     here = 0
     for t in range(steps):
-        after = 1 - here if generating else here + 1
+        after = 1 - here if generating or following else here + 1
         for layer in range(s.layers):
             place = layer * s.work_layer
             gates = s.work_gates + place
@@ -208,6 +229,11 @@ def infer(
                     s.work_h + place + here * between, s.work_h + place + after * between,
                     s.work_c + place + here * between, s.work_c + place + after * between,
                     s.work_extra + place, batch, unit, min(tile, (end - unit) // lanes),
+                )  # fmt: skip
+            if settings[HELD] > 0:
+                _hold(
+                    s, work, settings, layer, gates, s.work_h + place + after * between,
+                    s.work_c + place + after * between, batch, begin, end,
                 )  # fmt: skip
             if not barrier(sync, threads):
                 return
@@ -223,6 +249,19 @@ def infer(
                         work, logits + row * s.vst, s.vocabulary, p, p0, order, o0,
                         settings, uniforms[t * batch + first + row],
                     )  # fmt: skip
+            if not barrier(sync, threads):
+                return
+        elif following:
+            arrays = 2 if s.cell == LSTM else 1
+            for array in range(arrays):
+                states = s.work_c if array == 1 else s.work_h
+                for layer in range(s.layers):
+                    source = states + layer * s.work_layer + here * between
+                    to = ((t * arrays + array) * s.layers + layer) * batch
+                    for row in range(row0, row1):
+                        for j in range(0, h, lanes):
+                            x = load(work, source + row * s.hst + j)
+                            store_first(out, (to + row) * h + j, x, min(lanes, h - j))
             if not barrier(sync, threads):
                 return
         elif here == chunk or t + 1 == steps:
