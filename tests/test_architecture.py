@@ -44,6 +44,7 @@ ORDER = [
     "checkpoint",
     "pages",
     "language_model",
+    "surprisal",
     "runs",
     "cli",
     "__main__",

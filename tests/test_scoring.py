@@ -133,7 +133,8 @@ def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
 
 
 def test_numbers_that_overflow_are_refused() -> None:
-    scores = Scores(np.array([-1.0, -np.inf]), np.zeros(2, bool))
+    scores = Scores.empty(2)
+    scores.log_probabilities[:] = -1, -np.inf
     with pytest.raises(CharloomError, match="overflow"):
         evaluation_of(scores, Vocabulary(tuple("ab")), IDS[:2], Protocol(), text="x")
 

@@ -153,15 +153,25 @@ def choose_adaptation(
 
 
 def score_adaptively(
-    engine: Engine, ids: Ids, before: int, adaptation: Adaptation, report: Report | None = None
+    engine: Engine,
+    ids: Ids,
+    before: int,
+    adaptation: Adaptation,
+    report: Report | None = None,
+    likeliest: int = 0,
 ) -> AdaptiveScores:
     """Scores ids, (N,), each exactly once; `before` is the id of the character before them. The
     engine's own parameters stay as they are."""
-    return _try(engine, ids, before, adaptation, report).scores
+    return _try(engine, ids, before, adaptation, report, likeliest).scores
 
 
 def _try(
-    engine: Engine, ids: Ids, before: int, adaptation: Adaptation, report: Report | None
+    engine: Engine,
+    ids: Ids,
+    before: int,
+    adaptation: Adaptation,
+    report: Report | None,
+    likeliest: int = 0,
 ) -> _Trial:
     learner = _copy(engine)
     optimizer = RMSProp(adaptation.rate, decay=1.0, epsilon=EPSILON)  # m stays what it is
@@ -169,20 +179,18 @@ def _try(
     optimizer.slots["mean_square"][:] = adaptation.mean_squares
     mixing = None
     if adaptation.mixture is not None:
-        mixing = _Mixing(adaptation.mixture, adaptation.evidence, ids, before)
+        mixing = _Mixing(adaptation.mixture, adaptation.evidence, ids, before, likeliest)
     text = np.concatenate([[before], ids]).astype(np.intp)
-    log_p = np.empty(len(ids))
-    guessed = np.empty(len(ids), dtype=bool)
+    alone = Scores.empty(len(ids), likeliest)
     state = learner.zero_state(1)
     for begin in range(0, len(ids), WINDOW):
         window = text[begin : begin + WINDOW + 1, None]
         inputs, targets = window[:-1], window[1:]
-        places, came = slice(begin, begin + len(targets)), targets[:, 0]
+        places, came = np.arange(begin, begin + len(targets)), targets[:, 0]
         learner.parameters_changed()
         block, after = learner.log_probabilities(inputs, state)
         network = block[:, 0]
-        log_p[places] = network[np.arange(len(came)), came]
-        guessed[places] = network.argmax(axis=1) == came
+        alone.put(places, network, came)
         if mixing is not None:
             mixing.score(places, network)
         # Where a gradient is not finite, nothing is to be learned.
@@ -191,7 +199,6 @@ def _try(
         state = after
         if report is not None:
             report(begin + len(came), len(ids))
-    alone = Scores(log_p, guessed)
     if mixing is None:
         return _Trial(AdaptiveScores(None, alone), None)
     return _Trial(AdaptiveScores(mixing.scores, alone), mixing.evidence)
@@ -200,38 +207,40 @@ def _try(
 class _Mixing:
     """A mixture that goes on learning, over the ids of a text, (N,)."""
 
-    def __init__(self, mixture: Mixture, evidence: Evidence | None, ids: Ids, before: int) -> None:
+    def __init__(
+        self, mixture: Mixture, evidence: Evidence | None, ids: Ids, before: int, likeliest: int
+    ) -> None:
         self.mixture = mixture
         self._fitted_on = evidence
         self._ids = ids.astype(np.intp)
         self._contexts = contexts_before(np.concatenate([[before], ids]), mixture.table.context)
         self._recent = RecentCounts(mixture.table.context)
-        self.scores = Scores(np.empty(len(ids)), np.empty(len(ids), dtype=bool))
+        self.scores = Scores.empty(len(ids), likeliest)
         # Of a long text the newest places are kept, in no order.
         kept = min(len(ids), FITTED_ON)
         columns = feature_count(mixture.table.context)
         self.evidence = Evidence(np.empty((kept, columns)), np.empty(kept), np.empty(kept))
 
-    def score(self, places: slice, network: Float) -> None:
+    def score(self, places: NDArray[np.intp], network: Float) -> None:
         """Scores the places, with what the network says of them, log p (n, V)."""
         counts = self.mixture.table.ask(self._contexts[places])
         came = self._ids[places]
         for row, w in enumerate(came.tolist()):
-            context = self._contexts[places.start + row]
+            context = self._contexts[places[row]]
             self._recent.refine(counts.probabilities[row], context)
             self._recent.add(context, w)
         rows = np.arange(len(came))
         x = self.mixture.features(network, counts)
         mixed = self.mixture.mix(network, counts, x)
-        self.scores.log_probabilities[places] = mixed[rows, came]
-        self.scores.guessed[places] = mixed.argmax(axis=1) == came
+        self.scores.put(places, mixed, came)
         seen = self.evidence
-        to = np.arange(places.start, places.stop) % len(seen.x)
+        to = places % len(seen.x)
         seen.x[to] = x
         seen.network[to] = np.exp(network[rows, came].astype(np.float64))
         seen.counts[to] = counts.probabilities[rows, came]
-        if self._fitted_on is not None and places.stop // REFITTED > places.start // REFITTED:
-            filled = min(places.stop, len(seen.x))
+        done = int(places[-1]) + 1
+        if self._fitted_on is not None and done // REFITTED > int(places[0]) // REFITTED:
+            filled = min(done, len(seen.x))
             older = slice(max(0, len(self._fitted_on.x) + filled - FITTED_ON), None)
             known = (
                 np.concatenate([old[older], new[:filled]])

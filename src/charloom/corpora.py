@@ -302,16 +302,16 @@ def _not_utf_8(label: str, beginning: bytes, offset: int, byte: int, reason: str
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         return (
             f"{label} looks like UTF-16 (it begins with {beginning[:2].hex(' ').upper()}): convert "
-            "it to UTF-8 (for example `iconv -f UTF-16 -t UTF-8`), or read bytes with --bytes"
+            "it to UTF-8 (for example `iconv -f UTF-16 -t UTF-8`), or train on bytes with --bytes"
         )
     if beginning.startswith(b"\x1f\x8b"):
         return (
             f"{label} looks gzip-compressed (it begins with 1F 8B): give it a name in .gz, or pipe "
-            "it through `gunzip -c`, or read bytes with --bytes"
+            "it through `gunzip -c`, or train on bytes with --bytes"
         )
     return (
         f"{label} is not UTF-8: byte 0x{byte:02X} at byte offset {offset} ({reason}); convert it "
-        "to UTF-8 (for example `iconv -f LATIN1 -t UTF-8`), or read bytes with --bytes"
+        "to UTF-8 (for example `iconv -f LATIN1 -t UTF-8`), or train on bytes with --bytes"
     )
 
 

@@ -32,6 +32,7 @@ from charloom.scoring import (
     evaluation_of,
     find_overlap,
     score_ids,
+    score_lines,
 )
 from charloom.units import parse_clamps
 from charloom.vocabulary import Vocabulary
@@ -130,18 +131,47 @@ class LanguageModel:
         """The prompt and `length` characters drawn after it; settings as for `stream`."""
         return prompt + "".join(self.stream(prompt, length=length, **settings))
 
-    def score(self, text: str, *, protocol: str = "carried", skip_unknown: bool = False) -> Scores:
+    def score(
+        self,
+        text: str,
+        *,
+        protocol: str = "carried",
+        skip_unknown: bool = False,
+        likeliest: int = 0,
+        training_text: str | Path | Text | None = None,
+        report: Report | None = None,
+    ) -> Scores:
         """For each character of a text, its natural log-probability and whether it was the top
-        guess: arrays, (N,). The text is read as if a newline came before it. The protocol
-        `adaptive` needs the training text; see `evaluate`.
+        guess: arrays, (N,). The text is read as if a newline came before it.
+
+        likeliest: also the so many likeliest characters at each place, and their probabilities.
+        training_text: where it is now; only the protocol `adaptive` needs it, see `evaluate`.
         """
+        if likeliest < 0:
+            raise CharloomError(f"likeliest is {likeliest}: give 0 or more")
         ids = self.encode(text, skip_unknown=skip_unknown)
         if len(ids) == 0:
             raise CharloomError("the text has no characters to score")
         parsed = Protocol.parse(protocol)
-        dataset, missing = self._training_dataset(None) if parsed.adaptive else (None, "")
+        dataset, missing = self._training_dataset(training_text) if parsed.adaptive else (None, "")
         before = self.vocabulary.start_id
-        return self._score(ids, before, parsed, self._held(dataset), missing)[0]
+        held, most = self._held(dataset), min(likeliest, len(self.vocabulary))
+        return self._score(ids, before, parsed, held, missing, report, most, alone=False)[0]
+
+    def score_lines(
+        self,
+        lines: Sequence[str],
+        *,
+        skip_unknown: bool = False,
+        report: Report | None = None,
+    ) -> NDArray[np.float64]:
+        """Each line's natural log-probability, (N,), by itself, as `score` gives its characters'.
+
+        Without its line break; an empty line's is 0. Many lines at a time: fast.
+        """
+        encoded = [self.encode(line, skip_unknown=skip_unknown) for line in lines]
+        with np.errstate(all="ignore"):
+            return score_lines(self.predictor, encoded, self.vocabulary.start_id, report)
 
     def _score(
         self,
@@ -151,12 +181,14 @@ class LanguageModel:
         held: _Held | None,
         missing: str,
         report: Report | None = None,
+        likeliest: int = 0,
+        alone: bool = True,
     ) -> tuple[Scores, Scores | None]:
-        """The scores of ids, (N,), and, for a mixture, those of its network alone."""
+        """The scores of ids, (N,), and, for a mixture and if asked, those of its network alone."""
         with np.errstate(all="ignore"):
             if not protocol.adaptive:
-                scores = score_ids(self.predictor, ids, before, protocol, report)
-                if self.mixture is None:
+                scores = score_ids(self.predictor, ids, before, protocol, report, likeliest)
+                if self.mixture is None or not alone:
                     return scores, None
                 return scores, score_ids(self.engine, ids, before, protocol)
             if held is None:
@@ -167,7 +199,9 @@ class LanguageModel:
             adaptation = choose_adaptation(
                 self.engine, self.mixture, held.learned, held.watched, report
             )
-            mixture, network = score_adaptively(self.engine, ids, before, adaptation, report)
+            mixture, network = score_adaptively(
+                self.engine, ids, before, adaptation, report, likeliest
+            )
             return (network, None) if mixture is None else (mixture, network)
 
     def evaluate(

@@ -11,8 +11,9 @@ import base64
 import hashlib
 import html
 import json
+import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +40,7 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
     script = "\n".join(_asset(name) for name in ("page.js", *scripts))
     style = _asset("page.css")
     policy = (
-        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     parts = [
@@ -63,6 +64,18 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
     return "".join(parts)
 
 
+def fit_page(
+    make: Callable[[int], tuple[str, Sequence[str], Mapping[str, Any], Arrays]], shown: int
+) -> str:
+    """The page of what `make` gives for so many characters or units, or for fewer, until it is not
+    too large."""
+    while True:
+        page = make_page(*make(shown))
+        if len(page) <= LARGEST or shown <= 1:
+            return page
+        shown = min(shown - 1, int(shown * 0.95 * LARGEST / len(page)))
+
+
 def _json(data: Mapping[str, Any]) -> str:
     """JSON that no HTML parser can see an end of: every sign that means something there is
     escaped."""
@@ -74,6 +87,17 @@ def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
+def check_writable(path: Path) -> None:
+    """Raises CharloomError where no page could be written: before anything is computed for it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from None
+
+
 def write_page(path: Path, page: str) -> None:
     """Writes a page whole or not at all. Raises CharloomError where it cannot be written."""
     try:
@@ -81,7 +105,9 @@ def write_page(path: Path, page: str) -> None:
             raise IsADirectoryError(None, "it is a folder")
         write_atomically(path, page.encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        reason = getattr(error, "strerror", None) or error
-        raise CharloomError(
-            f"cannot write {printable(str(path))} ({reason}): give another file"
-        ) from None
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: Exception) -> CharloomError:
+    reason = getattr(error, "strerror", None) or error
+    return CharloomError(f"cannot write {printable(str(path))} ({reason}): give another file")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ LONGEST_CONTEXT = 8  # characters of context tried for the n-gram model
 RESAMPLES = 2_000  # of the bootstrap
 BLOCK = 1_000  # characters, at most; longer than what one character tells of the next ones
 FEWEST_BLOCKS = 10  # for fewer there is no interval
+LINES_AT_ONCE = 64  # that are scored by themselves, side by side
 WARM_UP = 64  # characters that a row of validation reads before the first it scores
 
 Report = Callable[[int, int], None]  # characters scored, of how many
@@ -71,11 +72,44 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Scores:
-    """For every character of a text, (N,): its natural log-probability, and whether it was the
-    model's top guess."""
+    """For every character of a text: its natural log-probability, (N,), and whether it was the
+    model's top guess, (N,); the ids of the K characters that were likeliest there, (N, K), and
+    their probabilities, (N, K), where they were asked for."""
 
     log_probabilities: NDArray[np.float64]
     guessed: NDArray[np.bool_]
+    likeliest: NDArray[np.intp]
+    likeliest_probabilities: NDArray[np.float32]
+
+    @classmethod
+    def empty(cls, count: int, likeliest: int = 0) -> Scores:
+        """Room for so many characters, and so many guesses at each."""
+        return cls(
+            np.empty(count),
+            np.empty(count, dtype=bool),
+            np.empty((count, likeliest), np.intp),
+            np.empty((count, likeliest), np.float32),
+        )
+
+    def put(
+        self, places: NDArray[np.intp], log_p: NDArray[np.floating], came: NDArray[np.intp]
+    ) -> None:
+        """Scores some places, (S,), where log p, (S, V), was predicted and `came`, (S,), came."""
+        rows = np.arange(len(came))
+        self.log_probabilities[places] = log_p[rows, came]
+        self.guessed[places] = log_p.argmax(axis=1) == came
+        if self.likeliest.shape[1]:
+            left = log_p.copy()
+            for k in range(self.likeliest.shape[1]):  # among equals the smaller id comes first
+                best = left.argmax(axis=1)
+                self.likeliest[places, k] = best
+                self.likeliest_probabilities[places, k] = np.exp(log_p[rows, best])
+                left[rows, best] = -np.inf
+
+    @property
+    def bits(self) -> NDArray[np.float64]:
+        """Each character's surprisal, (N,): -log2 p."""
+        return -self.log_probabilities / math.log(2)
 
     @property
     def nats_per_character(self) -> float:
@@ -83,13 +117,17 @@ class Scores:
 
 
 def score_ids(
-    predictor: Predictor, ids: Ids, before: int, protocol: Protocol, report: Report | None = None
+    predictor: Predictor,
+    ids: Ids,
+    before: int,
+    protocol: Protocol,
+    report: Report | None = None,
+    likeliest: int = 0,
 ) -> Scores:
     """Scores ids, (N,), each exactly once, carried or cold; `before` is the id of the character
     before them."""
     assert not protocol.adaptive, "charloom.adaptive scores so"
-    log_p = np.empty(len(ids))
-    guessed = np.empty(len(ids), dtype=bool)
+    scores = Scores.empty(len(ids), likeliest)
     window = len(ids) if protocol.window is None else min(protocol.window, len(ids))
     at_once = max(1, NUMBERS_AT_ONCE // predictor.config.numbers_per_position)
     for begin, rows, length in _groups_of_windows(len(ids), window, max(1, at_once // window)):
@@ -100,12 +138,42 @@ def score_ids(
             places = begin + np.arange(rows) * length + times  # (T, B), of the targets
             inputs = np.where(places > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
             block, state = predictor.log_probabilities(inputs, state)
-            targets = ids[places].astype(np.intp)
-            log_p[places] = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
-            guessed[places] = block.argmax(axis=2) == targets
+            flat = places.reshape(-1)
+            came = ids[flat].astype(np.intp)
+            scores.put(flat, block.reshape(len(flat), -1), came)
             if report is not None:
                 report(int(places[-1, -1]) + 1, len(ids))
-    return Scores(log_p, guessed)
+    return scores
+
+
+def score_lines(
+    predictor: Predictor, lines: Sequence[Ids], before: int, report: Report | None = None
+) -> NDArray[np.float64]:
+    """Each line's natural log-probability, (N,): each from a zero state, with the character
+    `before` as its first input. Of ids; an empty line's is 0."""
+    totals = np.zeros(len(lines))
+    lengths = np.array([len(line) for line in lines], dtype=np.intp)
+    order = np.argsort(lengths, kind="stable")
+    at_once = max(1, NUMBERS_AT_ONCE // predictor.config.numbers_per_position)
+    done = 0
+    for begin in range(0, len(lines), LINES_AT_ONCE):  # of about the same length, side by side
+        group = order[begin : begin + LINES_AT_ONCE]
+        longest = int(lengths[group[-1]])
+        text = np.full((longest + 1, len(group)), before, dtype=np.intp)  # (T + 1, B)
+        for row, line in enumerate(group):
+            text[1 : lengths[line] + 1, row] = lines[line]
+        state = predictor.zero_state(len(group))
+        steps = max(1, at_once // len(group))
+        for start in range(0, longest, steps):
+            inputs, targets = text[start : start + steps + 1][:-1], text[start + 1 :][:steps]
+            block, state = predictor.log_probabilities(inputs, state)
+            log_p = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
+            inside = np.arange(start, start + len(targets))[:, None] < lengths[group]
+            totals[group] += np.where(inside, log_p, 0).sum(axis=0, dtype=np.float64)
+        done += int(lengths[group].sum())
+        if report is not None:
+            report(done, int(lengths.sum()))
+    return totals
 
 
 def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, float] | None:
