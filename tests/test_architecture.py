@@ -45,6 +45,8 @@ ORDER = [
     "pages",
     "language_model",
     "surprisal",
+    "labels",
+    "explore",
     "runs",
     "cli",
     "__main__",

@@ -26,6 +26,7 @@ from charloom.errors import CharloomError, printable, shortened
 
 if TYPE_CHECKING:
     from charloom.corpora import Text
+    from charloom.explore import Exploration
     from charloom.language_model import LanguageModel
     from charloom.runs import TrainingRun
     from charloom.scoring import Evaluation
@@ -900,6 +901,95 @@ def _print_surprisal(surprisal: Surprisal, top: int) -> None:
         )
 
 
+# explore
+
+
+def add_explore_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument("text", metavar="TEXT", help="a path, - for standard input, or a corpus")
+    parser.add_argument(
+        "--out", metavar="FILE.html", help="write a page with the text colored by any unit"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--units",
+        metavar="h1,h2,...",
+        default="",
+        help="units that the page and the JSON carry in any case",
+    )
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
+    )
+    _add_engine(parser)
+
+
+def run_explore(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.explore import explore
+    from charloom.language_model import load
+    from charloom.pages import check_writable, write_page
+
+    page = None if arguments.out is None else Path(arguments.out)
+    if page is not None:
+        check_writable(page)
+    with _threads(arguments.threads), _bar() as bar:
+        model = load(
+            arguments.run, engine=arguments.engine, threads=arguments.threads, network_only=True
+        )
+        text = _open_for(model, bar, arguments.text)
+        task = bar.add_task("exploring", total=None, figures="")
+
+        def report(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of, figures=f"{done:,} of {of:,} characters")
+
+        found = explore(
+            model,
+            text.read(),
+            name=text.name,
+            units=[unit for unit in arguments.units.split(",") if unit.strip()],
+            with_activations=page is not None,
+            skip_unknown=arguments.skip_unknown,
+            report=report,
+        )
+        bar.update(task, total=None, figures="")
+        if page is not None:
+            write_page(page, found.page())
+    if found.skipped:
+        _say(f"{found.skipped:,} unknown characters were passed over")
+    if arguments.json:
+        _print_pieces(found.json())
+    else:
+        _print_exploration(found)
+    if page is not None:
+        _say(f"the page is {page} ({page.stat().st_size:,} bytes)")
+    return 0
+
+
+def _print_exploration(found: Exploration) -> None:
+    facts = found.as_dict()
+    _print(f"{printable(found.text)}: {len(found.ids):,} characters, state {found.protocol}")
+    _print()
+    _print("What units follow, by correlation: chosen on the first half, confirmed on the second;")
+    _print("the same for the best of as many random directions")
+    _print()
+    _print(f"{'second':>8} {'first':>8} {'unit':<8} {'random':>8} {'first':>8}  label")
+    labels = facts["labels"]
+    for row in sorted(labels, key=lambda row: -abs(row["second_half"] or 0)):
+        if row["first_half"] is None:
+            continue
+        numbers = [
+            "-" if row[name] is None else f"{row[name]:.3f}"
+            for name in ("second_half", "first_half", "random_second_half", "random_first_half")
+        ]
+        _print(
+            f"{numbers[0]:>8} {numbers[1]:>8} {row['unit']:<8} {numbers[2]:>8} {numbers[3]:>8}  "
+            f"{row['label']}"
+        )
+    missing = [row["label"] for row in labels if row["first_half"] is None]
+    if missing:
+        _print()
+        _print(f"Not to be found in this text: {', '.join(missing)}")
+
+
 # info
 
 
@@ -1024,6 +1114,9 @@ COMMANDS = {
     ),
     "score": Command(
         "measure how surprising each character or line of a text is", add_score_arguments, run_score
+    ),
+    "explore": Command(
+        "find out what a network's units track in a text", add_explore_arguments, run_explore
     ),
     "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
     "corpora": Command("list the texts that have a name", add_no_arguments, run_corpora),

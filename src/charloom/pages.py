@@ -40,7 +40,8 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
     script = "\n".join(_asset(name) for name in ("page.js", *scripts))
     style = _asset("page.css")
     policy = (
-        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; "
+        f"style-src '{_digest(style)}'; "
         "base-uri 'none'; form-action 'none'"
     )
     parts = [

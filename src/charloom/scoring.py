@@ -42,6 +42,8 @@ LINES_AT_ONCE = 64  # that are scored by themselves, side by side
 WARM_UP = 64  # characters that a row of validation reads before the first it scores
 
 Report = Callable[[int, int], None]  # characters scored, of how many
+Floats = NDArray[np.floating]
+Read = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -235,17 +237,28 @@ def validate(engine: Engine, ids: Ids, before: int, rows: int) -> Generator[int,
 
 
 def blocks_in_rows(
-    engine: Engine, ids: Ids, before: int, rows: int
+    engine: Engine,
+    ids: Ids,
+    before: int,
+    rows: int,
+    *,
+    read: Read | None = None,
+    warm_up: int = WARM_UP,
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
     """Cuts ids, (N,), into that many rows side by side; yields some of the places, (S,), and log p
-    of what may stand there, (S, V), until each place has come once."""
+    of what may stand there, (S, V), until each place has come once.
+
+    read: what takes inputs (T, B) and a state to something else for each, (T, B, ·), and the next
+    state. warm_up: characters that a row but the first reads before the first it is about.
+    """
+    read = read or engine.log_probabilities
     length = len(ids) // rows
     extra = len(ids) - rows * length  # the first rows are one longer: all are scored once
     lengths = np.full(rows, length)
     lengths[:extra] += 1
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
     state = engine.zero_state(rows)
-    warm = WARM_UP if rows > 1 else 0
+    warm = warm_up if rows > 1 else 0
     # A row's inputs: the warm-up, then the character before each that it scores.
     places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
     at_once = max(1, NUMBERS_AT_ONCE // (engine.config.numbers_per_position * rows))
@@ -253,25 +266,25 @@ def blocks_in_rows(
         block_places = places[begin : begin + at_once]
         inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)
         # Nothing precedes the first row: its state stays at zero until its first input.
-        block, state = _log_probabilities_after_start(engine, inputs, state, block_places >= 0)
+        block, state = _read_after_start(read, inputs, state, block_places >= 0)
         inside = (block_places >= starts) & (block_places < starts + lengths)
         yield block_places[inside], block[inside]
 
 
-def _log_probabilities_after_start(
-    engine: Engine,
+def _read_after_start(
+    read: Read,
     inputs: NDArray[np.integer],
     state: NDArray[np.floating],
     started: NDArray[np.bool_],
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """As engine.log_probabilities, but the first row's state is zero until `started` (T, B)."""
+    """As `read`, but the first row's state is zero until `started` (T, B)."""
     late = int((~started[:, 0]).sum())
     if late == 0:
-        return engine.log_probabilities(inputs.astype(np.intp), state)
+        return read(inputs.astype(np.intp), state)
     blocks = []
     for part in (slice(0, late), slice(late, None)):
         if len(inputs[part]):
-            block, state = engine.log_probabilities(inputs[part].astype(np.intp), state)
+            block, state = read(inputs[part].astype(np.intp), state)
             blocks.append(block)
         if part.start == 0:
             state[:, :, 0] = 0

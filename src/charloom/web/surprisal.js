@@ -48,7 +48,7 @@ start(async () => {
   const context = (i) => {
     const part = (begin, end) => Array.from(ids.subarray(Math.max(0, begin), end),
       (id) => visible(vocabulary[id])).join("");
-    return [part(i - 24, i), make("b", {}, part(i, i + 1)), part(i + 1, i + 12)];
+    return [part(i - 12, i), make("b", {}, part(i, i + 1)), part(i + 1, i + 12)];
   };
   const places = DATA.surprising.map((i) => [
     bits[i].toFixed(2),

@@ -174,17 +174,25 @@ class TextView {
   move(i, extend = false) {
     const before = this.here;
     this.here = Math.max(0, Math.min(this.ids.length - 1, i));
-    if (extend && this.onselect) this.choose(Math.min(this.anchor, this.here), Math.max(this.anchor, this.here) + 1);
+    if (extend && this.onselect) {
+      this.choose(Math.min(this.anchor, this.here), Math.max(this.anchor, this.here) + 1);
+    }
     this.repaint(before, before + 1);
     this.repaint(this.here, this.here + 1);
     this.onmove(this.here);
   }
 
   choose(begin, end) {
+    this.choose_quietly(begin, end);
+    this.onselect(begin, end);
+  }
+
+  /** Marks a span as chosen without telling anybody. */
+  choose_quietly(begin, end) {
     const old = this.span ?? [begin, end];
-    this.span = end > begin ? [begin, end] : null;
-    this.repaint(Math.min(old[0], begin), Math.max(old[1], end));
-    if (this.onselect && this.span) this.onselect(begin, end);
+    this.span = [begin, end];
+    this.repaint(...old);
+    this.repaint(begin, end);
   }
 
   /** Scrolls so that character i can be seen, in the middle where it could not be. */
