@@ -985,7 +985,9 @@ def _print_exploration(found: Exploration) -> None:
             f"{row['label']}"
         )
     missing = [row["label"] for row in labels if row["first_half"] is None]
-    if missing:
+    if len(missing) == len(labels):
+        _print("Nothing: there is too little text for anything in it to vary.")
+    elif missing:
         _print()
         _print(f"Not to be found in this text: {', '.join(missing)}")
 
