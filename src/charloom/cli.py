@@ -597,7 +597,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
         if model.vocabulary.as_bytes:
             prompt, *stop = (os.fsencode(text).decode("latin-1") for text in (prompt, *stop))
         _, skipped = model.vocabulary.encode_known(prompt)
-        if looks_up:  # kept: a text that is not to be had is told before anything is drawn
+        if looks_up:  # now, so that a text that is not to be had is told before anything is drawn
             model.training_index(arguments.training_text)
         for index in range(arguments.count):
             stream = model.stream(

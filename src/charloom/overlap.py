@@ -37,8 +37,8 @@ def longest_overlap(training: Integers, text: Integers) -> Overlap:
 class TrainingIndex:
     """A training text's ids, (N,), in such an order that any stretch is found at once.
 
-    It holds five bytes a character; six where the vocabulary has more than 255, and four times as
-    much while it is made. Raises ImportError where pydivsufsort is missing.
+    It holds five bytes a character; six where the vocabulary has more than 255, and twenty while it
+    is made. Raises ImportError where pydivsufsort is missing.
     """
 
     def __init__(self, training: Integers, vocabulary_size: int) -> None:
