@@ -806,6 +806,7 @@ OPTIONS: dict[str, list[str]] = {
     "sample": [
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
+        *("--report-overlap", "--max-overlap", "--training-text"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
@@ -815,7 +816,7 @@ OPTIONS: dict[str, list[str]] = {
     "info": ["--json"],
     "corpora": [],
 }
-FLAGS = {"--resume", "--json", "--skip-unknown", "--network-only"} | {
+FLAGS = {"--resume", "--json", "--skip-unknown", "--network-only", "--report-overlap"} | {
     n for n, t in TRAINING_OPTIONS.items() if t == "bool"
 }
 EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
@@ -933,6 +934,8 @@ NONSENSE_ELSEWHERE: dict[tuple[str, str], list[str]] = {
     ("sample", "--stop"): [""],
     ("sample", "--seed"): [*WHOLE_NUMBERS, "-1", ENDLESS],
     ("sample", "--count"): [*WHOLE_NUMBERS, "0", "-1", ENDLESS],
+    ("sample", "--max-overlap"): [*WHOLE_NUMBERS, "0", "-1", ENDLESS],
+    ("sample", "--training-text"): ["", "nowhere.txt", "."],
     ("sample", "--engine"): NO_ENGINES,
     ("sample", "--threads"): NO_THREADS,
     ("evaluate", "--protocol"): NO_PROTOCOLS,
@@ -955,6 +958,8 @@ def test_nonsense_for_another_option_is_refused(
     arguments = ["--minutes=0.001"] if command == "demo" else [run]
     if command == "sample":
         arguments.append("--length=1")
+    if (command, option) == ("sample", "--training-text"):
+        arguments.append("--report-overlap")
     line = refused(capsys, command, *arguments, f"{option}={value}")
     names = {option, option.removeprefix("--"), option.removeprefix("--").replace("-", "_")}
     if option == "--training-text":
@@ -975,6 +980,7 @@ def test_nonsense_for_another_option_is_refused(
         (["--min-p=0"], "all of them"),
         (["--min-p=1"], "the likeliest"),
         ([f"--seed={HUGE}"], "a seed of any size"),
+        ([f"--max-overlap={HUGE}"], "nothing is excluded"),
         (["--threads=256"], "more than there are cores"),
         (["--engine=auto"], "the default"),
     ],
@@ -990,6 +996,35 @@ def test_extreme_settings_draw(
 
 
 # --- Drawing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["--report-overlap", "--max-overlap=8"])
+def test_what_is_copied_is_not_known_without_the_training_text(
+    capsys: Captured, tmp_path: Path, run: str, text: str, option: str
+) -> None:
+    moved, changed = tmp_path / "moved.txt", tmp_path / "changed.txt"
+    shutil.copy(text, moved)
+    assert main(["train", str(moved), f"--out={tmp_path / 'run'}", *FEW]) == 0
+    moved.rename(tmp_path / "elsewhere.txt")
+    changed.write_text(TEXT + "x", encoding="utf-8")
+    command = ["sample", str(tmp_path / "run"), "--length=9", "--seed=1", option]
+    line = refused(capsys, *command)
+    assert "moved.txt" in line
+    assert "--training-text" in line
+    line = refused(capsys, *command, f"--training-text={changed}")
+    assert "is not the one that the run was trained on" in line
+    assert main([*command, f"--training-text={tmp_path / 'elsewhere.txt'}"]) == 0
+    line = refused(capsys, "sample", run, f"--training-text={text}")
+    assert "--report-overlap" in line
+
+
+def test_a_training_text_that_is_too_long_is_not_indexed(
+    capsys: Captured, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", 1000)
+    line = refused(capsys, "sample", run, "--max-overlap=9")
+    assert f"{len(TEXT):,} characters" in line
+    assert "1,000" in line
 
 
 def drawn(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> str:
@@ -1165,6 +1200,24 @@ def test_an_interrupt_ends_it_cleanly(run: str, text: str, command: list[str]) -
         .splitlines()[-1]
         .endswith("interrupted" if name == "sample" else "--resume")
     )
+
+
+@posix
+def test_an_interrupted_sample_tells_what_it_copied(run: str) -> None:
+    working = subprocess.Popen(
+        [sys.executable, "-m", "charloom", "sample", run, "--length=inf", "--report-overlap"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert working.stdout is not None
+    assert working.stdout.read(300)
+    working.send_signal(signal.SIGINT)
+    _, err = working.communicate(timeout=30)
+    assert working.returncode == 130
+    seed, told, end = err.decode().splitlines()
+    assert seed.startswith("charloom: seed ")
+    assert told.startswith("charloom: sample 1: the longest stretch copied from the training text")
+    assert end == "charloom: interrupted"
 
 
 ASCII_ONLY = {

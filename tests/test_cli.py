@@ -1,10 +1,12 @@
 """The commands, run as a user runs them; errors have a file of their own, test_bad_input.py."""
 
+import ast
 import contextlib
 import io
 import json
 import math
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -95,6 +97,95 @@ def test_several_samples_each_with_its_own_draw(capfdbinary: pytest.CaptureFixtu
     assert len(set(lines)) > 1
     assert main(["sample", "runs/tables", "--count", "1", *settings]) == 0
     assert capfdbinary.readouterr()[0].decode() == lines[0]
+
+
+def reported(err: bytes) -> list[tuple[str, int, int]]:
+    """What --report-overlap says of each sample: the stretch, its place and its line, from 1."""
+    found = []
+    for number, line in enumerate(err.decode().splitlines(), start=1):
+        said = re.fullmatch(
+            rf"charloom: sample {number}: the longest stretch copied from the training text has "
+            r"(\d+) characters?: (.+) \(at character ([\d,]+), line ([\d,]+)\)",
+            line,
+        )
+        assert said, line
+        text = ast.literal_eval(said[2])
+        assert len(text) == int(said[1])
+        found.append((text, int(said[3].replace(",", "")), int(said[4].replace(",", ""))))
+    return found
+
+
+def test_what_a_sample_copies_is_told_and_kept_short(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    prompt = "7 mal 8"
+    command = ["sample", "runs/tables", "--seed=3", "--prompt", prompt, "--temperature=0.5"]
+    command += ["--length=300", "--stop=29"]
+    assert main([*command, "--count=3"]) == 0
+    plain, _ = capfdbinary.readouterr()
+    assert main([*command, "--count=3", "--report-overlap"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out == plain  # which carries the text alone
+    stretches = reported(err)
+    assert len(stretches) == 3
+    for text, place, line in stretches:
+        assert len(text) > 8
+        assert text in out.decode()
+        assert TEXT.index(text) == place - 1
+        assert line == 1 + TEXT[: place - 1].count("\n")
+    for engine in ("auto", "reference"):
+        guarded = [*command, "--max-overlap=8", f"--engine={engine}"]
+        assert main([*guarded, "--report-overlap"]) == 0
+        out, err = capfdbinary.readouterr()
+        drawn = out.decode()
+        assert drawn.startswith(prompt)
+        ends = range(max(9, len(prompt) + 1), len(drawn) + 1)
+        assert not any(drawn[end - 9 : end] in TEXT for end in ends)
+        ((text, _, _),) = reported(err)
+        assert len(text) <= 8
+    assert main(["sample", "runs/tables", "--length=0", "--seed=1", "--report-overlap"]) == 0
+    assert capfdbinary.readouterr() == (
+        b"",
+        b"charloom: sample 1: nothing is copied from the training text\n",
+    )
+
+
+def test_a_guard_that_leaves_nothing_ends_the_sample_with_an_error(
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    text = "".join(a + b for a in "abc" for b in "abc") * 300  # each after each
+    Path("abc.txt").write_text(text)
+    assert main(["train", "abc.txt", "--out", "abc", "--steps", "2", *SMALL]) == 0
+    capfdbinary.readouterr()
+    command = ["sample", "abc", "--seed=1", "--max-overlap=1", "--report-overlap"]
+    assert main([*command, "--prompt=ab"]) == 2
+    out, err = capfdbinary.readouterr()
+    assert out == b"ab"
+    told, error = err.decode().splitlines()
+    assert told == "charloom: sample 1: nothing is copied from the training text"
+    assert "after 0 characters" in error
+    assert "--max-overlap" in error
+
+
+def test_what_a_model_of_bytes_copies(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    data = TEXT.encode()
+    Path("bytes.txt").write_bytes(data)
+    command = ["train", "bytes.txt", "--out", "bytes", "--bytes", "--steps", "20", *SMALL]
+    assert main(command) == 0
+    capfdbinary.readouterr()
+    command = ["sample", "bytes", "--length=200", "--seed=2", "--temperature=0.5"]
+    command += ["--prompt=schö", "--report-overlap"]
+    assert main(command) == 0
+    out, err = capfdbinary.readouterr()
+    ((stretch, place, line),) = reported(err)
+    assert isinstance(stretch, bytes)
+    assert stretch in out
+    assert data.index(stretch) == place - 1
+    assert line == 1 + data[: place - 1].count(b"\n")
+    assert main([*command, "--max-overlap=6"]) == 0
+    out, err = capfdbinary.readouterr()
+    assert not any(out[end - 7 : end] in data for end in range(7, len(out) + 1))
+    assert len(reported(err)[0][0]) <= 6
 
 
 def test_evaluating_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The Python interface: train, load, sample, stream, score, evaluate, save."""
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,117 @@ def test_the_package_has_a_version_and_no_other_names() -> None:
     assert charloom.__version__
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         charloom.tarin  # noqa: B018
+
+
+PANGRAMS = (
+    "the quick brown fox jumps over the lazy dog; pack my box with five dozen jugs\n"
+    "how vexingly quick daft zebras jump, and sphinx of black quartz, judge my vow\n"
+) * 12
+
+
+@pytest.fixture(scope="module", params=["auto", "reference"])
+def parrot(request: pytest.FixtureRequest) -> LanguageModel:
+    """A network that has learned its text by heart."""
+    options = {"steps": 250, "hidden_size": 48, "window": 32, "batch_size": 8, "seed": 1}
+    return charloom.train(
+        PANGRAMS, learning_rate=0.01, no_mix=True, engine=request.param, **options
+    )
+
+
+def copies(text: str, training: str, length: int, drawn_from: int) -> bool:
+    """Whether a stretch of that length that ends in the drawn part stands in the training text."""
+    ends = range(max(length, drawn_from + 1), len(text) + 1)
+    return any(text[end - length : end] in training for end in ends)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.5, 1])
+@pytest.mark.parametrize("prompt", ["", "the qui", "quick daft zebras jum"])
+def test_max_overlap_keeps_a_parrot_from_copying(
+    parrot: LanguageModel, temperature: float, prompt: str
+) -> None:
+    for seed in range(3):
+        settings = {"length": 120, "temperature": temperature, "seed": seed}
+        assert copies(parrot.sample(prompt, **settings), PANGRAMS, 9, len(prompt))
+        text = parrot.sample(prompt, max_overlap=8, **settings)
+        assert len(text) == len(prompt) + 120
+        assert not copies(text, PANGRAMS, 9, len(prompt))
+        assert parrot.overlap(text, drawn_from=len(prompt)).length <= 8
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("network_only", [False, True])
+def test_max_overlap_keeps_the_mixture_from_copying(
+    folder: Path, engine: str, network_only: bool
+) -> None:
+    model = charloom.load(folder, engine=engine, network_only=network_only)
+    assert (model.mixture is None) == network_only
+    copied = 0
+    for temperature in (0, 0.5, 1):
+        for seed, prompt in enumerate(["", "3 times 4 is"]):
+            settings = {"length": 120, "temperature": temperature, "seed": seed}
+            copied += copies(model.sample(prompt, **settings), TEXT, 9, len(prompt))
+            text = model.sample(prompt, max_overlap=8, **settings)
+            assert len(text) == len(prompt) + 120
+            assert not copies(text, TEXT, 9, len(prompt))
+    assert network_only or copied == 6
+    # Where nothing has to be excluded, the guard changes nothing.
+    plain = model.sample("3 times", length=200, seed=5)
+    assert model.sample("3 times", length=200, seed=5, max_overlap=300) == plain
+    longest = model.overlap(plain, drawn_from=7).length
+    assert model.sample("3 times", length=200, seed=5, max_overlap=longest - 1) != plain
+
+
+def test_a_copied_stretch_is_told_with_its_places(model: LanguageModel) -> None:
+    last = TEXT[-40:]  # of the test part, which is a part of the training text here
+    found = model.overlap("§3 €" + last + "§ x", drawn_from=10)
+    assert (found.length, found.text, found.place) == (40, last, 4)
+    assert found.training_place == TEXT.index(last)
+    assert found.training_line == 1 + TEXT[: TEXT.index(last)].count("\n")
+    # What ends in the prompt is none of the sample's.
+    assert model.overlap(last + "§" + "29 times", drawn_from=40).text == "29 times"
+    assert model.overlap(last + "29", drawn_from=39).text == last
+    assert model.overlap(last, drawn_from=40).length == 0
+    assert model.overlap("§§").length == 0
+    assert model.overlap("").length == 0
+    with pytest.raises(charloom.CharloomError, match="drawn_from"):
+        model.overlap("29", drawn_from=-1)
+
+
+def test_the_guard_needs_the_training_text_and_indexes_it_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charloom.train(TEXT, **OPTIONS).save(tmp_path / "model.safetensors")
+    model = charloom.load(tmp_path / "model.safetensors")  # which knows no file of its text
+    for use in (lambda: model.stream(max_overlap=8), lambda: model.overlap("3 times")):
+        with pytest.raises(charloom.CharloomError, match="--training-text"):
+            use()
+    (tmp_path / "t.txt").write_text(TEXT + "x")
+    with pytest.raises(charloom.CharloomError, match="is not the one that the run was trained on"):
+        model.overlap("3 times", training_text=tmp_path / "t.txt")
+    for wrong in (0, -1):
+        with pytest.raises(charloom.CharloomError, match=f"max_overlap is {wrong}"):
+            model.stream(max_overlap=wrong)
+    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TEXT) - 1)
+    given = folder.parent / "tables.txt"
+    with pytest.raises(charloom.CharloomError, match="at most"):
+        model.overlap("3 times", training_text=given)
+    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TEXT))
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pydivsufsort", None)
+        with pytest.raises(charloom.CharloomError, match="pip install pydivsufsort"):
+            model.overlap("3 times", training_text=given)
+    assert model.sample(length=9, seed=1, max_overlap=8, training_text=given)
+    monkeypatch.setattr("charloom.language_model.load_dataset", None)  # calling it would fail
+    assert model.overlap("3 times").length == 7
+    assert model.sample(length=9, seed=1, max_overlap=8)
+
+
+def test_a_fine_tuned_model_keeps_from_its_own_text_only(tmp_path: Path) -> None:
+    charloom.train(TEXT, out=tmp_path / "first", **OPTIONS)
+    other = PANGRAMS.upper()  # which lacks most characters of the first
+    model = charloom.train(other, from_run=str(tmp_path / "first"), steps=3, window=16)
+    prompt = "3 times 4 is 12\n"
+    assert len(model.vocabulary) > len(set(other))
+    assert model.overlap(prompt + "THE QUICK", drawn_from=len(prompt)).text == "\nTHE QUICK"
+    text = model.sample(prompt, length=100, temperature=0.5, seed=1, max_overlap=2)
+    assert not copies(text, other, 3, len(prompt))

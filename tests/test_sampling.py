@@ -9,7 +9,8 @@ from charloom.decoding import SamplingSettings
 from charloom.engines import Engine, open_engine
 from charloom.errors import CharloomError
 from charloom.model import ModelConfig, initialize
-from charloom.sampling import read_prompt, stream_text
+from charloom.overlap import TrainingIndex
+from charloom.sampling import Guard, read_prompt, stream_text
 from charloom.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(tuple("\nabcdefgh"))
@@ -94,3 +95,88 @@ def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.Mon
     monkeypatch.setattr("charloom.sampling.MOST_DRAWN", 7)
     assert draw(engine, length=100, seed=5) == text
     assert np.unique(list(text)).size > 1
+
+
+TRAINING = "".join(np.random.default_rng(1).choice(list("\nabcdefgh"), 400))
+
+
+def guard(most: int, training: str = TRAINING) -> Guard:
+    return Guard(TrainingIndex(VOCABULARY.encode(training), len(VOCABULARY)), most)
+
+
+@pytest.mark.parametrize("name", ["auto", "reference"])
+@pytest.mark.parametrize("temperature", [0, 0.5, 1])
+@pytest.mark.parametrize("prompt", ["", "a", TRAINING[50:90]])
+def test_under_a_guard_nothing_longer_is_copied(
+    engine: Engine, name: str, temperature: float, prompt: str
+) -> None:
+    engine = open_engine(name, engine.parameters)
+    settings: dict[str, object] = {"settings": SamplingSettings(temperature), "length": 150}
+    settings["prompt"] = VOCABULARY.encode(prompt)
+    copied = 0
+    for seed in range(5):
+        for most in (2, 3):
+            text = prompt + draw(engine, seed=seed, guard=guard(most), **settings)
+            assert len(text) == len(prompt) + 150
+            ends = range(max(len(prompt), most) + 1, len(text) + 1)
+            assert not any(text[end - most - 1 : end] in TRAINING for end in ends)
+        plain = prompt + draw(engine, seed=seed, **settings)
+        ends = range(max(len(prompt), 3) + 1, len(plain) + 1)
+        copied += sum(plain[end - 3 : end] in TRAINING for end in ends)
+    assert copied, "without a guard there is something to keep from"
+
+
+@pytest.mark.parametrize("name", ["auto", "reference"])
+@pytest.mark.parametrize("most", [1, 12, 401, 10**400])
+def test_a_guard_that_excludes_nothing_changes_nothing(
+    engine: Engine, name: str, most: int
+) -> None:
+    engine = open_engine(name, engine.parameters)
+    prompt = VOCABULARY.encode("gab")
+    for temperature in (0, 0.7):
+        settings = SamplingSettings(temperature, top_k=7, top_p=0.95)
+        plain = draw(engine, length=300, prompt=prompt, settings=settings, seed=2)
+        training = TRAINING if most > 1 else "a"  # followed by nothing
+        guarded = draw(
+            engine,
+            length=300,
+            prompt=prompt,
+            settings=settings,
+            seed=2,
+            guard=guard(most, training),
+        )
+        assert guarded == plain
+
+
+def test_what_is_excluded_leaves_the_choice_to_the_rest(engine: Engine) -> None:
+    """Greedy and top_k take the likeliest of what is left, not nothing."""
+    likeliest = draw(engine, length=1, settings=SamplingSettings(0), prompt=VOCABULARY.encode("a"))
+    for settings in (SamplingSettings(0), SamplingSettings(top_k=1), SamplingSettings(top_p=1e-9)):
+        drawn = draw(
+            engine,
+            length=1,
+            settings=settings,
+            prompt=VOCABULARY.encode("a"),
+            guard=guard(1, "a" + likeliest),
+        )
+        assert drawn != likeliest
+        assert len(drawn) == 1
+
+
+def test_where_nothing_is_left_the_sample_ends_and_says_so(engine: Engine) -> None:
+    # After an h each of the characters would copy two in a row; after most others only an a would.
+    training = "".join("h" + character + "a" for character in VOCABULARY.characters)
+    seen: list[str] = []
+    pieces = stream_text(
+        engine, VOCABULARY, length=9999, seed=1, guard=guard(1, training), stop=("hhhh",)
+    )
+    with pytest.raises(CharloomError, match=r"--max-overlap") as caught:
+        seen.extend(pieces)
+    text = "".join(seen)
+    assert text.index("h") == len(text) - 1
+    assert f"after {len(text)} characters" in str(caught.value)
+    # What was asked for before that is drawn without an error, and so is what a stop text ends.
+    assert draw(engine, length=len(text), seed=1, guard=guard(1, training)) == text
+    assert draw(engine, length=9999, seed=1, guard=guard(1, training), stop=("h",)) == text[:-1]
+    with pytest.raises(CharloomError, match="after 0 characters"):
+        draw(engine, prompt=VOCABULARY.encode("h"), guard=guard(1, training))

@@ -568,6 +568,18 @@ def add_sample_arguments(parser: Parser) -> None:
         default=[],
         help="hold a unit while drawing, like h17=0.9 (see charloom explore); may be repeated",
     )
+    parser.add_argument(
+        "--report-overlap",
+        action="store_true",
+        help="tell the longest stretch that each sample copies from the training text",
+    )
+    parser.add_argument(
+        "--max-overlap",
+        type=whole_number,
+        metavar="N",
+        help="copy at most N characters in a row from the training text",
+    )
+    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
     _add_network_only(parser)
     _add_engine(parser)
 
@@ -579,6 +591,9 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
 
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: give 1 or more")
+    looks_up = arguments.report_overlap or arguments.max_overlap is not None
+    if arguments.training_text is not None and not looks_up:
+        raise CharloomError("--training-text is for --report-overlap and --max-overlap: give one")
     with _threads(arguments.threads):
         model = load(
             arguments.run,
@@ -591,6 +606,8 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
         if model.vocabulary.as_bytes:
             prompt, *stop = (os.fsencode(text).decode("latin-1") for text in (prompt, *stop))
         _, skipped = model.vocabulary.encode_known(prompt)
+        if looks_up:  # now, so that a text that is not to be had is told before anything is drawn
+            model.training_index(arguments.training_text)
         for index in range(arguments.count):
             stream = model.stream(
                 prompt,
@@ -604,6 +621,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
                 index=index,
                 skip_unknown=arguments.skip_unknown,
                 clamp=arguments.clamp,
+                max_overlap=arguments.max_overlap,
             )
             if index:
                 _write(model, "\n")
@@ -614,11 +632,34 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
                 if arguments.seed is None:
                     _say(f"seed {seed}")
             _write(model, prompt)
-            for piece in stream:
-                _write(model, piece)
-        if sys.stdout.isatty():
+            drawn = io.StringIO()
+            try:
+                for piece in stream:
+                    _write(model, piece)
+                    if arguments.report_overlap:
+                        drawn.write(piece)
+            finally:  # of what there is, where Ctrl-C ends the sample
+                if arguments.report_overlap:
+                    if sys.stdout.isatty():
+                        _write(model, "\n")
+                    _report_overlap(model, index, prompt, drawn.getvalue())
+        if sys.stdout.isatty() and not arguments.report_overlap:
             _write(model, "\n")
     return 0
+
+
+def _report_overlap(model: LanguageModel, index: int, prompt: str, drawn: str) -> None:
+    found = model.overlap(prompt + drawn, drawn_from=len(prompt))
+    if not found.length:
+        _say(f"sample {index + 1}: nothing is copied from the training text")
+        return
+    copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
+    characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    _say(
+        f"sample {index + 1}: the longest stretch copied from the training text has {characters}: "
+        f"{_excerpt(repr(copied))} (at character {found.training_place + 1:,}, line "
+        f"{found.training_line:,})"
+    )
 
 
 def _write(model: LanguageModel, text: str) -> None:

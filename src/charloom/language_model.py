@@ -21,7 +21,8 @@ from charloom.engines import Predictor, open_engine
 from charloom.errors import CharloomError, printable, shortened
 from charloom.mixture import MixedPredictor
 from charloom.model import ModelConfig
-from charloom.sampling import stream_text
+from charloom.overlap import LONGEST_TO_INDEX, TrainingIndex
+from charloom.sampling import Guard, stream_text
 from charloom.scoring import (
     Baseline,
     Evaluation,
@@ -52,6 +53,21 @@ class _Held:
     validation: Ids | None
 
 
+@dataclass(frozen=True)
+class CopiedStretch:
+    """A stretch of a sample that stands verbatim in the training text; of length 0 if none does.
+
+    place, training_place: where it begins, counted from 0, in the sample and where it first stands
+    in the training text; training_line: the latter's line, counted from 1.
+    """
+
+    length: int
+    text: str
+    place: int
+    training_place: int
+    training_line: int
+
+
 class LanguageModel:
     """What `charloom.load` and `charloom.train` give.
 
@@ -75,6 +91,7 @@ class LanguageModel:
         if self.mixture is not None:
             self.predictor = MixedPredictor(self.engine, self.mixture)
         self._dataset = dataset  # the training text, where it is already in memory
+        self._training_index: TrainingIndex | None = None  # made when it is first asked for
 
     @property
     def config(self) -> ModelConfig:
@@ -104,6 +121,8 @@ class LanguageModel:
         index: int = 0,
         skip_unknown: bool = False,
         clamp: Mapping[str, float] | Sequence[str] = (),
+        max_overlap: int | None = None,
+        training_text: str | Path | Text | None = None,
     ) -> Iterator[str]:
         """Yields text piece by piece, as it is drawn: what follows the prompt, without it.
 
@@ -111,10 +130,17 @@ class LanguageModel:
         length: characters to draw; None draws for ever. temperature: 0 is greedy. stop: texts that
         end the sample and are left out. index: which sample of that seed; each is its own.
         clamp: units that are held while drawing, {"h17": 0.9} (see charloom.units).
+        max_overlap: no stretch of more characters that ends in a drawn one stands in the training
+        text, of which all parts count, the test part too; it may begin in the prompt.
+        training_text: as for `evaluate`; read only where `max_overlap` needs it.
         Raises CharloomError for settings that make no sense, UnknownCharacterError for a prompt
-        with characters that the model never saw, unless `skip_unknown`.
+        with characters that the model never saw, unless `skip_unknown`; with `max_overlap` also
+        where the training text is not to be had and, after what was drawn, where no character is
+        left to go on with.
         """
         settings = SamplingSettings(temperature, top_k, top_p, min_p)
+        if max_overlap is not None and max_overlap < 1:
+            raise CharloomError(f"max_overlap is {max_overlap}: give 1 or more, or leave it out")
         return stream_text(
             self.predictor,
             self.vocabulary,
@@ -125,11 +151,68 @@ class LanguageModel:
             seed=seed,
             index=index,
             clamps=parse_clamps(clamp, self.config),
+            guard=None
+            if max_overlap is None
+            else Guard(self.training_index(training_text), max_overlap),
         )
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
         """The prompt and `length` characters drawn after it; settings as for `stream`."""
         return prompt + "".join(self.stream(prompt, length=length, **settings))
+
+    def overlap(
+        self,
+        text: str,
+        *,
+        drawn_from: int = 0,
+        training_text: str | Path | Text | None = None,
+    ) -> CopiedStretch:
+        """The longest stretch of a sample that stands verbatim in the training text, of which all
+        parts count, the test part too.
+
+        drawn_from: where the drawn part begins, the prompt's length; the stretch ends in it, but
+        may begin before. training_text: where it is, as for `evaluate`.
+        Raises CharloomError where the training text is not to be had.
+        """
+        if drawn_from < 0:
+            raise CharloomError(f"drawn_from is {drawn_from}: give 0 or more")
+        index = self.training_index(training_text)
+        found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
+        newline = self.vocabulary.ids_or_minus_one("\n")[0]
+        return CopiedStretch(
+            found.length,
+            text[found.place : found.place + found.length],
+            found.place,
+            found.training_place,
+            1 + int(np.count_nonzero(index.ids[: found.training_place] == newline)),
+        )
+
+    def training_index(self, training_text: str | Path | Text | None = None) -> TrainingIndex:
+        """The whole training text in the order in which `overlap` and `max_overlap` look things
+        up; made once. training_text: where it is, as for `evaluate`.
+
+        Raises CharloomError where the training text is not to be had, or too long.
+        """
+        if self._training_index is None:
+            dataset, missing = self._training_dataset(training_text)
+            if dataset is None:
+                raise CharloomError(
+                    "looking for what is copied needs the training text, and "
+                    f"{missing}: say where it is with --training-text"
+                )
+            if len(dataset.ids) > LONGEST_TO_INDEX:
+                raise CharloomError(
+                    f"the training text has {len(dataset.ids):,} characters: what is copied is "
+                    f"only looked for in texts of at most {LONGEST_TO_INDEX:,}"
+                )
+            try:
+                self._training_index = TrainingIndex(dataset.ids, len(self.vocabulary))
+            except ImportError as error:
+                raise CharloomError(
+                    "looking for what is copied needs pydivsufsort, which cannot be imported "
+                    f"({error}): pip install pydivsufsort"
+                ) from None
+        return self._training_index
 
     def score(
         self,

@@ -5,21 +5,32 @@ V: characters in the vocabulary; B: rows of a batch; S, L, H: see charloom.model
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.decoding import SamplingSettings
+from charloom.decoding import SamplingSettings, choose
 from charloom.engines import Predictor
 from charloom.errors import CharloomError
+from charloom.overlap import TrainingIndex
 from charloom.units import Clamp
 from charloom.vocabulary import Vocabulary
 
 # Characters between two looks at stop texts and at the reader: few at first, so that the first ones
 # appear at once, then more, so that a call's own cost does not count.
 FIRST_DRAWN, MOST_DRAWN = 16, 256
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Keeps a sample from copying more than `most` characters in a row from a training text."""
+
+    index: TrainingIndex
+    most: int
 
 
 def read_prompt(
@@ -48,14 +59,17 @@ def stream_text(
     seed: int = 0,
     index: int = 0,
     clamps: Sequence[Clamp] = (),
+    guard: Guard | None = None,
 ) -> Iterator[str]:
     """Yields what is drawn after a prompt, in pieces, as it is drawn; without the prompt itself.
 
     prompt: its ids, (N,). length: characters to draw; None goes on for ever. stop: texts that end
     the sample where they appear; they are not yielded. seed, index: the index-th sample of a seed
     draws its own random numbers, so that each is the same whatever the others are. clamps: units
-    that are held from the prompt's last character on.
-    Raises CharloomError for a negative length, seed or index and an empty stop text.
+    that are held from the prompt's last character on. guard: what would copy too much is not drawn;
+    the copied stretch may begin in the prompt.
+    Raises CharloomError for a negative length, seed or index and an empty stop text; and, after
+    what was drawn, where the guard leaves no character to go on with.
     """
     if length is not None and length < 0:
         raise CharloomError(f"length is {length}: give 0 or more")
@@ -72,6 +86,7 @@ def stream_text(
         tuple(stop),
         np.random.Generator(np.random.PCG64([seed, index])),
         tuple(clamps),
+        guard,
     )
 
 
@@ -84,25 +99,35 @@ def _stream(
     stop: tuple[str, ...],
     generator: np.random.Generator,
     clamps: tuple[Clamp, ...],
+    guard: Guard | None,
 ) -> Iterator[str]:
     last, state = read_prompt(predictor, vocabulary, prompt)
+    source = predictor if guard is None else _Guarded(predictor, guard, prompt)
     pending = ""  # drawn, but possibly the beginning of a stop text
     drawn = 0
     while length is None or drawn < length:
         count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
         if length is not None:
             count = min(count, length - drawn)
-        ids, state = predictor.generate(
+        ids, state = source.generate(
             np.array([last], dtype=np.intp), state, settings, generator.random((count, 1)), clamps
         )
-        drawn += count
-        last = int(ids[-1, 0])
+        drawn += len(ids)
         pending += vocabulary.decode(ids[:, 0])
         found = [place for place in (pending.find(text) for text in stop) if place >= 0]
         if found:
             if pending[: min(found)]:
                 yield pending[: min(found)]
             return
+        if guard is not None and len(ids) < count:
+            if pending:
+                yield pending
+            raise CharloomError(
+                f"after {drawn:,} characters of the sample, each that could come next would copy "
+                f"more than {guard.most:,} in a row from the training text: give a larger "
+                "--max-overlap"
+            )
+        last = int(ids[-1, 0])
         held = max((_held_back(pending, text) for text in stop), default=0)
         ready = len(pending) - held
         if ready:
@@ -110,6 +135,40 @@ def _stream(
             pending = pending[ready:]
     if pending:
         yield pending
+
+
+class _Guarded:
+    """Draws from a predictor under a guard. It knows the end of the prompt and of what it drew."""
+
+    def __init__(
+        self, predictor: Predictor, guard: Guard, prompt: NDArray[np.unsignedinteger]
+    ) -> None:
+        self._predictor, self._index = predictor, guard.index
+        # Nothing longer than the training text stands in it.
+        self._recent = deque((int(id_) for id_ in prompt), min(guard.most, len(guard.index) + 1))
+
+    def generate(
+        self,
+        ids: NDArray[np.intp],
+        state: Any,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
+    ) -> tuple[NDArray[np.intp], Any]:
+        """As a predictor's, of one row, but ends where no character is left to draw."""
+        drawn = np.empty(uniforms.shape, np.intp)
+        for count, numbers in enumerate(uniforms):
+            logits, after = self._predictor.step(ids, state, clamps)
+            if len(self._recent) == self._recent.maxlen:
+                copied = self._index.followers(np.array(self._recent))
+                # Before the choice, so that temperature, top_k and the others act on the rest.
+                logits = np.where(copied, -np.inf, logits).astype(logits.dtype)
+                if not (logits > -np.inf).any():
+                    return drawn[:count], state
+            ids = drawn[count] = choose(logits, settings, numbers)
+            self._recent.append(int(ids[0]))
+            state = after
+        return drawn, state
 
 
 def _held_back(text: str, stop: str) -> int:

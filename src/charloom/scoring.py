@@ -28,12 +28,11 @@ from charloom.dataset import Ids, character_counts
 from charloom.engines import Engine, Predictor
 from charloom.errors import CharloomError, shortened
 from charloom.ngram import NGramModel, context_from_parts
-from charloom.overlap import Overlap, longest_overlap
+from charloom.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
 from charloom.vocabulary import Vocabulary
 
 NUMBERS_AT_ONCE = 1 << 22  # held for one block of positions, to bound its memory
 LONGEST_FOR_BASELINES = 50_000_000  # characters; counting and compressing more takes too long
-LONGEST_FOR_OVERLAP = 10_000_000  # characters; looking for common stretches takes too long
 LONGEST_CONTEXT = 8  # characters of context tried for the n-gram model
 RESAMPLES = 2_000  # of the bootstrap
 BLOCK = 1_000  # characters, at most; longer than what one character tells of the next ones
@@ -392,10 +391,13 @@ def evaluation_of(
 
 def find_overlap(train: Ids, part: Ids) -> Overlap | None:
     """The longest stretch of a part, (N,), that stands in the training part; None where looking for
-    it takes too long."""
-    if len(train) + len(part) > LONGEST_FOR_OVERLAP:
+    it takes too long, or needs a library that is missing."""
+    if len(train) + len(part) > LONGEST_TO_INDEX:
         return None
-    return longest_overlap(train, part)
+    try:
+        return longest_overlap(train, part)
+    except ImportError:
+        return None
 
 
 def count_bytes(vocabulary: Vocabulary, ids: Ids) -> int:

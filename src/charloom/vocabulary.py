@@ -76,7 +76,7 @@ class Vocabulary:
     @property
     def start_id(self) -> int:
         """The id read before a text that nothing precedes: a newline, or 0 where there is none."""
-        newline = self._ids_or_minus_one("\n")[0]
+        newline = self.ids_or_minus_one("\n")[0]
         return max(int(newline), 0)
 
     def grown(self, characters: Iterable[str]) -> Vocabulary:
@@ -84,7 +84,8 @@ class Vocabulary:
         new = sorted(set(characters) - set(self.characters))
         return Vocabulary(self.characters + tuple(new), self.as_bytes)
 
-    def _ids_or_minus_one(self, text: str) -> NDArray[np.int32]:
+    def ids_or_minus_one(self, text: str) -> NDArray[np.int32]:
+        """The ids of a text, (N,), with -1 for every character that is not known."""
         codes = code_points(text)
         if len(self._table) > 255 and codes.dtype == np.uint8:
             return self._table[codes]
@@ -99,7 +100,7 @@ class Vocabulary:
         Raises UnknownCharacterError, naming the first unknown character and its position in the
         text (counted from 0, `position` being the place of the first character given here).
         """
-        ids = self._ids_or_minus_one(text)
+        ids = self.ids_or_minus_one(text)
         if len(ids) and ids.min() < 0:
             first = int(np.argmax(ids < 0))
             count = int((ids < 0).sum())
@@ -113,7 +114,7 @@ class Vocabulary:
 
     def encode_known(self, text: str) -> tuple[NDArray[np.unsignedinteger], int]:
         """The ids of the characters that are known, and how many others were passed over."""
-        ids = self._ids_or_minus_one(text)
+        ids = self.ids_or_minus_one(text)
         known = ids[ids >= 0]
         return known.astype(self.id_type), len(ids) - len(known)
 
