@@ -22,6 +22,7 @@ Flags = NDArray[np.bool_]
 FARTHEST = 2_000  # characters from a bracket or quotation mark to the one that closes it, at most
 MOST_IN_LINE, MOST_IN_WORD, MOST_IN_SENTENCE = 200, 20, 300  # where distances stop to grow
 PAIRS = {")": "(", "]": "[", "}": "{"}
+CLOSED_BY = {'"': '"', "”": "“„", "“": "„", "»": "«"}  # what each quotation mark closes
 VOWELS = frozenset("aeiouyAEIOUYäöüÄÖÜàáâèéêëìíîïòóôùúûœæ")
 
 
@@ -96,11 +97,11 @@ def _flags(text: str, test: Callable[[str], bool]) -> Flags:
 
 
 def _before(flags: Flags) -> Flags:
-    return np.concatenate([[False], flags[:-1]])
+    return np.concatenate([[False], flags])[:-1]
 
 
 def _next(flags: Flags) -> Flags:
-    return np.concatenate([flags[1:], [False]])
+    return np.concatenate([flags, [False]])[1:]
 
 
 def _since(flags: Flags) -> NDArray[np.intp]:
@@ -140,19 +141,18 @@ def _quotations(text: str) -> list[tuple[int, int]]:
     """Where double quotation marks open and close. A straight one opens and closes in turn; a
     paragraph's end closes whatever is open, so that one mark too many does not turn the rest inside
     out."""
-    pairs = []
-    opened: int | None = None
+    pairs: list[tuple[int, int]] = []
+    opened: list[int] = []
     for m in re.finditer(r"[\"“”„«»]|\n\s*\n", text):
         place, mark = m.start(), m[0]
-        if opened is not None and (
-            mark in '"”»' or len(mark) > 1 or (mark == "“" and text[opened] == "„")
-        ):
-            if place - opened <= FARTHEST:
-                pairs.append((opened, place))
-            opened = None
-        elif len(mark) == 1 and mark not in "”»":
-            opened = place
-    return pairs
+        if len(mark) > 1:
+            pairs += [(begin, place) for begin in opened[:1]]
+            opened.clear()
+        elif opened and text[opened[-1]] in CLOSED_BY.get(mark, ""):
+            pairs.append((opened.pop(), place))
+        elif mark not in "”»":
+            opened.append(place)
+    return [(begin, end) for begin, end in pairs if end - begin <= FARTHEST]
 
 
 def _bracket_pairs(text: str) -> Iterator[tuple[int, int]]:
