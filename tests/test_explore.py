@@ -22,10 +22,12 @@ TEXT = 'The cat said "No (or yes), 42." to IT.\n  And so on & so forth <b>on</b>
 Captured = pytest.CaptureFixture[str]
 
 
-def make(cell: str = "gru", layers: int = 1, hidden_size: int = 12) -> LanguageModel:
+def make(
+    cell: str = "gru", layers: int = 1, hidden_size: int = 12, scale: float = 3
+) -> LanguageModel:
     vocabulary = Vocabulary.of(TEXT)
     parameters = initialize(ModelConfig(cell, hidden_size, layers, len(vocabulary)), seed=2)
-    parameters.flat[:] *= 3
+    parameters.flat[:] *= scale
     return LanguageModel(Checkpoint(parameters, vocabulary))
 
 
@@ -112,7 +114,7 @@ def test_a_planted_unit_is_found() -> None:
 
 
 def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make("lstm")
+    model = make("lstm", scale=1)  # one that forgets
     one = explore(model, TEXT)
     monkeypatch.setattr(module, "LENGTH_OF_ROW", 500)
     rows = explore(model, TEXT)
@@ -122,7 +124,7 @@ def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch)
         if not np.isnan(a.followed.first):  # which of two units alike is chosen may differ
             assert abs(a.followed.first) == pytest.approx(abs(b.followed.first), abs=0.05)
     for unit, values in one.activations.items():  # warmed with 500 characters
-        assert np.abs(values - rows.activations[unit]).max() <= 1
+        np.testing.assert_allclose(values / 100, rows.activations[unit] / 100, atol=0.011)
 
 
 def test_activations_are_the_states_in_hundredths() -> None:
