@@ -40,7 +40,7 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
     style = _asset("page.css")
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"  # the image: an icon, of nothing
     )
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
