@@ -43,6 +43,8 @@ ORDER = [
     "checkpoint",
     "pages",
     "language_model",
+    "events",
+    "report",
     "runs",
     "cli",
     "__main__",
