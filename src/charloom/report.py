@@ -145,13 +145,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
             paths.append(folder.resolve().parts)
         except (OSError, ValueError, RuntimeError):
             paths.append(folder.parts)
-    names = ["" for _ in paths]
-    for length in range(1, max(map(len, paths)) + 1):
-        for i, parts in enumerate(paths):
-            if names.count(names[i]) > 1 or length == 1:
-                names[i] = "/".join(parts[-length:])
-        if len(set(names)) == len(names):
-            break
+    names = [parts[-1] if parts else "." for parts in paths]
+    for length in range(2, max(map(len, paths)) + 1):
+        alike = {name for name in names if names.count(name) > 1}
+        names = [
+            "/".join(parts[-length:]) if name in alike else name
+            for name, parts in zip(names, paths, strict=True)
+        ]
     seen: dict[str, int] = {}
     for i, name in enumerate(names):
         seen[name] = seen.get(name, 0) + 1

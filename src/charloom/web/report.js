@@ -115,7 +115,9 @@ class Chart {
     const tall = this.height - MARGIN.top - MARGIN.bottom;
     const wide = Math.max(this.width - MARGIN.left - MARGIN.right, 20);
     const bottom = MARGIN.top + tall;
-    this.up = (y) => MARGIN.top + tall * (scale(high) - scale(y)) / (scale(high) - scale(low));
+    // What an axis of logarithms has no place for is drawn on its ground.
+    this.up = (y) =>
+      MARGIN.top + tall * (scale(high) - scale(Math.max(y, low))) / (scale(high) - scale(low));
     this.along = (value) => MARGIN.left + wide * value / x.most;
     this.value = (pixel) => (pixel - MARGIN.left) / wide * x.most;
 
@@ -213,7 +215,10 @@ function color(run, kind) {
   return SEVERAL ? `c${RUNS.indexOf(run) % 8}` : { validation: "c0", training: "c1" }[kind] ?? "c2";
 }
 
-/** Where another text was held against a run than before: indices into its validations. */
+/**
+ * Where another text was held against a run than before: indices into its validations. The last one
+ * of the text before is at the very step of the change.
+ */
 function breaks(run) {
   const { characters } = run.validations;
   return characters.flatMap((n, i) => (i && n !== characters[i - 1] ? [i] : []));
@@ -263,7 +268,7 @@ class Curves {
 
   notes() {
     const notes = RUNS.filter((run) => breaks(run).length).map((run) => {
-      const step = grouped.format(run.validations.step[breaks(run)[0]]);
+      const step = grouped.format(run.validations.step[breaks(run)[0] - 1]);
       return `${SEVERAL ? run.name + ": from" : "From"} step ${step} on the run learns from most ` +
         "of the validation part too. What is left of it is another text, with other figures: the " +
         "curve begins anew, and the baselines, which are of the whole part, end there.";
@@ -279,7 +284,7 @@ class Curves {
     const found = new Map();
     for (const run of RUNS) {
       const [first] = breaks(run);
-      const until = first === undefined ? null : run.validations[this.kind][first];
+      const until = first === undefined ? null : run.validations[this.kind][first - 1];
       for (const { name, bits } of run.baselines) {
         const key = `${name} ${bits.toFixed(6)}`;
         const before = found.get(key);
