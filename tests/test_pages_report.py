@@ -13,7 +13,7 @@ import pytest
 
 import charloom
 from charloom.cli import main
-from charloom.report import Standing, write_report
+from charloom.report import Standing, refresh_report, write_report
 
 PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.planted=1>"
 TEXT = f"The woods are lovely, {PLANTED}, dark and deep.\n" * 60
@@ -304,7 +304,7 @@ def test_a_refit_begins_a_curve_anew(base: Path, tmp_path: Path, open_page: Open
     folder = tmp_path / "run"
     charloom.train(base / "woods.txt", out=folder, steps=20, refit=0.5, **OPTIONS)
     page = open_page(write_report([folder]))
-    assert page.get_by_text("From step 10 on the run learns from most").is_visible()
+    assert page.get_by_text("From step 10 on, most of the validation part").is_visible()
     path = page.locator(".plot .curve.validation").get_attribute("d")
     assert path.count("M") == 2
     (end,) = set(
@@ -321,7 +321,8 @@ def test_a_refit_begins_a_curve_anew(base: Path, tmp_path: Path, open_page: Open
 
 def live(run: Path, open_page: OpenPage, state: str = "training") -> Any:
     """The page of a run that trains, under a clock that the test sets."""
-    page = open_page(write_report([run], standing=Standing(state, 0.43)))
+    refresh_report(run, Standing(state, 0.43))
+    page = open_page(run / "report.html")
     page.clock.install(time=time.time())
     page.reload()
     page.wait_for_selector("#standing")
@@ -342,7 +343,7 @@ def test_a_page_of_a_run_that_trains_keeps_up(run: Path, open_page: OpenPage) ->
     page.get_by_label("loss in").select_option("nats")
     page.evaluate("document.activeElement.blur(), scrollTo(0, 700)")
     assert not reloads(page, 8)
-    write_report([run], standing=Standing("training", 0.86))
+    refresh_report(run, Standing("training", 0.86))
     assert reloads(page, 10)
     assert "86% done" in page.locator("#standing").text_content()
     assert page.get_by_label("loss in").input_value() == "nats"

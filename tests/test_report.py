@@ -335,7 +335,7 @@ def test_a_page_that_cannot_be_written_ends_nothing(
     assert main([*command, "--hidden-size=8", "--batch-size=4", "--window=16"]) == 0
     err = capsys.readouterr().err
     assert err.count("holiday") == 1
-    assert "training goes on without a report" in err
+    assert "training goes on" in err
     load_checkpoint(tmp_path / "run" / "model.safetensors")
 
 
@@ -348,7 +348,7 @@ def test_drawing_rests_between_two_pages(tmp_path: Path, monkeypatch: pytest.Mon
         clock[0] += 0.5
 
     monkeypatch.setattr(report_module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(report_module, "write_report", draw)
+    monkeypatch.setattr(report_module, "refresh_report", draw)
     live = LiveReport(tmp_path, lambda note: None)
     for _ in range(100):
         live.draw(Standing("training", 0.5))
@@ -592,6 +592,12 @@ def test_no_step_appears_twice_after_a_crash(
     expected = set(expected_events(folder))
     assert {key for key in found if "sample" not in key[0]} == expected
     assert [step for tag, step in found if "sample" in tag] == [0, 3, 6, 9, 10]
+
+
+def test_a_page_that_no_browser_could_open(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_module, "LARGEST", 1_000)
+    with pytest.raises(CharloomError, match="too large"):
+        make_report([run])
 
 
 def test_write_report_returns_its_path(run: Path, tmp_path: Path) -> None:

@@ -477,6 +477,9 @@ def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None =
     speeds: list[tuple[float, int]] = []
     said = len(run.notes)
     for progress in run:
+        for note in run.notes[said:]:
+            _say(note)
+        said = len(run.notes)
         now = time.monotonic()
         if not refit and run.state.refit_step is not None:
             refit = True

@@ -74,14 +74,13 @@ def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def write_page(path: Path, page: str) -> None:
-    """Writes a page whole or not at all. Raises CharloomError where it cannot be written."""
+def write_page(path: Path, page: str, advice: str = "give another file") -> None:
+    """Writes a page whole or not at all. Raises CharloomError where it cannot be written; it ends
+    with the advice."""
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         write_atomically(path, page.encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
-        raise CharloomError(
-            f"cannot write {printable(str(path))} ({reason}): give another file"
-        ) from None
+        raise CharloomError(f"cannot write {printable(str(path))} ({reason}): {advice}") from None

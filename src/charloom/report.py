@@ -21,7 +21,7 @@ from charloom.checkpoint import read_header, write_atomically
 from charloom.errors import CharloomError, printable
 from charloom.language_model import MODEL_FILE
 from charloom.model import ModelConfig
-from charloom.pages import make_page, write_page
+from charloom.pages import LARGEST, make_page, write_page
 from charloom.scoring import Evaluation
 from charloom.training import SAMPLE_LENGTH, TrainingConfig, option_name
 
@@ -34,6 +34,7 @@ POINTS = 2_000  # of a curve, at most: more than a screen has pixels
 VALIDATIONS = 100_000  # at most, only that a page stays one that a browser can open
 SAMPLES = 20_000_000  # characters of a page's samples, as they stand in it, at most
 REST = 50.0  # times as long as a drawing took, until a running trainer draws the next
+SHOWN = 200  # characters of an overlap, of which the page shows the beginning
 # The figures of a line of metrics.jsonl: their names here and there.
 FIGURES = {
     "loss": "loss",
@@ -80,17 +81,24 @@ def make_report(folders: Sequence[Path], standing: Standing | None = None) -> st
         "configuration": _compared([_configuration(folder) for folder in folders]),
     }
     title = f"{names[0]}: training report" if len(names) == 1 else f"{len(names)} runs compared"
-    return make_page(title, ["report.js"], data, {})
+    page = make_page(title, ["report.js"], data, {})
+    if len(page) > LARGEST:
+        raise CharloomError("the page would be too large for a browser: give fewer runs")
+    return page
 
 
-def write_report(
-    folders: Sequence[Path], path: Path | None = None, standing: Standing | None = None
-) -> Path:
+def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
     """Draws runs into a file (by default the only one's own report.html) and returns its path."""
     if path is None:
         path = folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE)
-    write_page(path, make_report(folders, standing))
+    write_page(path, make_report(folders), "give another file with --out")
     return path
+
+
+def refresh_report(folder: Path, standing: Standing | None = None) -> None:
+    """Draws a run's own page, while other things are done with it."""
+    page = make_report([folder], standing)
+    write_page(folder / REPORT_FILE, page, "the page stays as it was")
 
 
 def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) -> None:
@@ -118,7 +126,7 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
             f"cannot write {printable(str(path))} ({error.strerror or error}): the figures are not "
             "kept for the report"
         ) from None
-    write_report([folder])
+    refresh_report(folder)
 
 
 def _entries(folder: Path) -> list[dict[str, Any]]:
@@ -398,7 +406,7 @@ def _evaluation(found: Mapping[str, Any], cell: str) -> dict[str, Any] | None:
             "accuracy": float(found["accuracy"]),
             "interval": interval and [float(interval[0]), float(interval[1])],
             "overlap": overlap
-            and {"characters": int(overlap["characters"]), "text": str(overlap["text"])},
+            and {"characters": int(overlap["characters"]), "text": str(overlap["text"])[:SHOWN]},
             "rows": [list(row) for row in (*sorted(rows), *missing)],
         }
         json.dumps(evaluation, allow_nan=False)
@@ -427,10 +435,10 @@ class LiveReport:
         if not now and before - self._drawn_at < REST * self.seconds:
             return
         try:
-            write_report([self._folder], standing=standing)
+            refresh_report(self._folder, standing)
         except (CharloomError, OSError) as error:
             if not self._failed:
-                self._say(f"{error}; training goes on without a report")
+                self._say(f"{error}; training goes on")
             self._failed = True
         self._drawn_at = time.monotonic()
         self.seconds = self._drawn_at - before

@@ -266,6 +266,7 @@ class TrainingRun:
                 self.dataset.train, self.dataset.validation, len(self.dataset.vocabulary)
             )
         self._counting = time.monotonic() - before
+        self._baselines: dict[str, Any] = {}
         if earlier is None:
             counts = character_counts(self.dataset.train, len(self.dataset.vocabulary))
             self._baselines = self._find_baselines(counts, loss_of_counts)

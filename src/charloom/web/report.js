@@ -123,7 +123,7 @@ class Chart {
 
     const parts = [];
     const find = this.logarithmic ? logarithmic_ticks : ticks;
-    for (const tick of find(low, high, Math.floor(tall / 40))) {
+    for (const tick of find(low, high, Math.floor(tall / 32))) {
       const y = this.up(tick);
       parts.push(
         make("line", { class: "grid", x1: MARGIN.left, x2: MARGIN.left + wide, y1: y, y2: y }),
@@ -263,16 +263,18 @@ class Curves {
       shown.map(([kind, name]) => make("li", {},
         sample(kind, SEVERAL ? "c7" : color(RUNS[0], kind === "validation" ? kind : "training")),
         " ", name)),
-      make("li", {}, "◆ the best validation"));
+      make("li", {}, "◇ the best validation"));
   }
 
   notes() {
-    const notes = RUNS.filter((run) => breaks(run).length).map((run) => {
-      const step = grouped.format(run.validations.step[breaks(run)[0] - 1]);
-      return `${SEVERAL ? run.name + ": from" : "From"} step ${step} on the run learns from most ` +
-        "of the validation part too. What is left of it is another text, with other figures: the " +
-        "curve begins anew, and the baselines, which are of the whole part, end there.";
-    });
+    const notes = [];
+    const refits = RUNS.filter((run) => breaks(run).length).map((run) =>
+      `step ${grouped.format(run.validations.step[breaks(run)[0] - 1])}${SEVERAL ? ` (${run.name})` : ""}`);
+    if (refits.length) {
+      notes.push(`From ${refits.join(", ")} on, most of the validation part is learned from too. What ` +
+        "is left of it is another text, with other figures: the curve begins anew, and the " +
+        "baselines, which are of the whole part, end there.");
+    }
     if (RUNS.every((run) => !run.validations.nats.some((n) => n !== null))) {
       notes.push("There is no validation yet, or no validation part.");
     }
