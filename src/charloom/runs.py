@@ -401,7 +401,9 @@ class TrainingRun:
             try:
                 self._draw(state, now=True)
                 if self._events is not None:
-                    self._events.close()
+                    # All that counts was flushed when it was saved; a full disk is told of by then.
+                    with contextlib.suppress(OSError):
+                        self._events.close()
             finally:
                 self._files.close()
 
