@@ -1,9 +1,30 @@
-"""What several tests share: where the large texts are, and a small text to train on."""
+"""What several tests share: where the large texts are, and a browser for pages."""
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+# No part of a browser that could ask the network for something of its own.
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test that opens a browser, so that `-m browser` runs them."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
 
 
 def corpus_path(file_name: str) -> Path:
@@ -25,3 +46,58 @@ def austen() -> Path:
 @pytest.fixture(scope="session")
 def shakespeare() -> Path:
     return corpus_path("tiny-shakespeare.txt")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, the system's or Playwright's own; skips the test where there is none.
+
+    It ends with the module: while it runs, Playwright keeps an event loop running in this thread,
+    and nothing else here could run one.
+    """
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="the extra `browser` is not installed"
+    )
+    with playwright.sync_playwright() as started:
+        try:
+            found = started.chromium.launch(
+                executable_path=shutil.which("chromium"), args=BROWSER_OPTIONS
+            )
+        except playwright.Error as error:
+            pytest.skip(f"no browser starts here: {str(error).strip().splitlines()[0]}")
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """`open_page(path)` opens a page from disk in a window of its own and returns Playwright's
+    page. More is for the window: viewport={"width": 400, "height": 800}, color_scheme="dark".
+
+    When the test is done, no page may have had an error, or have asked for anything but itself.
+    """
+    faults: list[str] = []
+    windows: list[Any] = []
+
+    def heard(message: Any) -> None:
+        if message.type in ("error", "warning"):
+            faults.append(f"{message.type} on the console: {message.text}")
+
+    def asked(request: Any) -> None:
+        itself = request.url.startswith("file:") and request.is_navigation_request()
+        if not itself and not request.url.startswith("data:"):
+            faults.append(f"asked for {request.url}")
+
+    def open_(path: Path, **window: Any) -> Any:
+        windows.append(browser.new_context(**window))
+        page = windows[-1].new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.on("request", asked)
+        page.goto(path.absolute().as_uri())
+        return page
+
+    yield open_
+    for window in windows:
+        window.close()
+    assert faults == []

@@ -47,6 +47,8 @@ ORDER = [
     "surprisal",
     "labels",
     "explore",
+    "events",
+    "report",
     "runs",
     "cli",
     "__main__",

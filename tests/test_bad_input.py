@@ -802,7 +802,7 @@ def test_a_command_that_is_none_is_refused(capsys: Captured, arguments: list[str
 
 TRAINING_OPTIONS = {option_name(f.name): f.type for f in dataclasses.fields(TrainingConfig)}
 OPTIONS: dict[str, list[str]] = {
-    "train": ["--out", "--resume", "--config", *TRAINING_OPTIONS],
+    "train": ["--out", "--resume", "--config", "--tensorboard", *TRAINING_OPTIONS],
     "sample": [
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
@@ -813,12 +813,18 @@ OPTIONS: dict[str, list[str]] = {
         *("--engine", "--threads"),
     ],
     "demo": ["--out", "--minutes", "--seed"],
+    "report": ["--out"],
     "info": ["--json"],
     "corpora": [],
 }
-FLAGS = {"--resume", "--json", "--skip-unknown", "--network-only", "--report-overlap"} | {
-    n for n, t in TRAINING_OPTIONS.items() if t == "bool"
-}
+FLAGS = {
+    "--resume",
+    "--json",
+    "--skip-unknown",
+    "--network-only",
+    "--report-overlap",
+    "--tensorboard",
+} | {n for n, t in TRAINING_OPTIONS.items() if t == "bool"}
 EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
 
 
@@ -1544,3 +1550,53 @@ def test_a_run_on_standard_input_needs_a_text(
     assert main(["train", "-", "--out=run", *FEW]) == 0
     assert "--training-text" in refused(capsys, "evaluate", "run")
     assert main(["evaluate", "run", "--training-text", text]) == 0
+
+
+# --- Reports and event files ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("nowhere", "no such folder"),
+        ("a-file", "give the folder of its run"),
+        ("empty", "holds no metrics.jsonl"),
+        ("nu\0ll", "cannot be read"),
+        ("", "holds no metrics.jsonl"),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_report_of_what_is_no_run_is_refused(
+    what: str, expected: str, beside: bool, capsys: Captured, run: str
+) -> None:
+    Path("a-file").touch()
+    Path("empty").mkdir()
+    line = refused(capsys, "report", *([run] if beside else []), what)
+    assert expected in line
+
+
+@pytest.mark.parametrize("out", ["a-folder", "", "missing/page.html", "a-file/page.html", "nu\0ll"])
+def test_a_report_that_cannot_be_written_is_refused(out: str, capsys: Captured, run: str) -> None:
+    Path("a-folder").mkdir()
+    Path("a-file").touch()
+    line = refused(capsys, "report", run, "--out", out)
+    assert "--out is empty" in line or "give another file" in line
+
+
+def test_tensorboard_that_is_not_installed(
+    text: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    line = refused(capsys, "train", text, "--out", "run", *FEW, "--tensorboard")
+    assert "charloom[tensorboard]" in line
+
+
+def test_a_folder_of_events_that_is_a_file(text: str, capsys: Captured) -> None:
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    assert main(["train", text, "--out", "run", *FEW]) == 0
+    Path("run/tensorboard").touch()
+    capsys.readouterr()
+    assert main(["train", text, "--out", "run", "--resume", "--steps=6", "--tensorboard"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "charloom: " in line]
+    assert "cannot write" in line
+    assert main(["train", text, "--out", "run", "--resume", "--steps=6"]) == 0

@@ -163,4 +163,6 @@ def test_the_context_is_chosen_on_the_validation_part() -> None:
     text = np.zeros(6_000, np.uint8)
     for i in range(1, len(text)):
         text[i] = following[text[i - 1], generator.integers(3)]
-    assert context_of_counts(text[:5_000], text[5_000:], 7) == 2
+    context, nats = context_of_counts(text[:5_000], text[5_000:], 7)
+    assert context == 2
+    assert nats == pytest.approx(np.log(3), abs=0.02)

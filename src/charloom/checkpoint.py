@@ -67,6 +67,7 @@ class Checkpoint:
     optimizer: dict[str, Float] = field(default_factory=dict)  # each (P,)
     state: State | None = None  # (S, L, B, H)
     position: dict[str, Any] | None = None
+    sha256: str | None = None  # what the file says of itself, where it was read from one
 
     @property
     def config(self) -> ModelConfig:
@@ -221,7 +222,23 @@ def _load(path: Path) -> Checkpoint:
         },
         state=tensors.get(STATE),
         position=position,
+        sha256=header.get("sha256"),
     )
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint's header says, as it stands there, without a look at its tensors; None
+    where there is no file that can be read so."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+        if header.get("format") != FORMAT:
+            return None
+        entries = ("config", "vocabulary", "training", "text", "metrics", "position", "counts")
+        found = {name: _parse(path, header, name) for name in entries if name in header}
+    except (OSError, SafetensorError, CharloomError):
+        return None
+    return found | {"sha256": header.get("sha256")}
 
 
 def _refuse_other_files(path: Path) -> None:

@@ -272,6 +272,9 @@ def add_train_arguments(parser: Parser) -> None:
         "--resume", action="store_true", help="go on with the run in --out, or start it"
     )
     parser.add_argument("--config", metavar="FILE.toml", help="options in a file")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard too"
+    )
     for f in fields(TrainingConfig):
         help_text = f.metadata["help"]
         if f.default is not None and not isinstance(f.default, bool):
@@ -330,7 +333,16 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
     folder = _folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
     command = ["charloom", "train", *arguments.text, "--out", str(folder), "--resume"]
     with Interrupts() as interrupts, _bar() as bar:
-        run = _start(arguments.text, folder, given, arguments.resume, interrupts, bar, started)
+        run = _start(
+            arguments.text,
+            folder,
+            given,
+            arguments.resume,
+            interrupts,
+            bar,
+            started,
+            arguments.tensorboard,
+        )
         _watch(run, bar)
     if run.interrupted:
         _say(
@@ -407,6 +419,7 @@ def _start(
     interrupts: Interrupts,
     bar: Any,
     started: float,
+    tensorboard: bool = False,
 ) -> TrainingRun:
     """Opens a run, with a bar while a long text is read, and says what it is."""
     from charloom.corpora import join_texts
@@ -435,6 +448,7 @@ def _start(
         should_stop=interrupts,
         report=report,
         started=started,
+        tensorboard=tensorboard,
     )
     for task in tasks.values():
         bar.remove_task(task)
@@ -463,7 +477,11 @@ def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None =
     task = bar.add_task("training", total=1.0, figures="")
     drawn, refit = -1e9, run.state.refit_step is not None
     speeds: list[tuple[float, int]] = []
+    said = len(run.notes)
     for progress in run:
+        for note in run.notes[said:]:
+            _say(note)
+        said = len(run.notes)
         now = time.monotonic()
         if not refit and run.state.refit_step is not None:
             refit = True
@@ -482,6 +500,8 @@ def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None =
             drawn = now
             speeds = [*speeds[-20:], (progress.elapsed, progress.characters)]
             bar.update(task, completed=progress.done, figures=_figures(progress, speeds))
+    for note in run.notes[said:]:
+        _say(note)
     bar.remove_task(task)
 
 
@@ -536,6 +556,31 @@ def _conclude(run: TrainingRun) -> None:
     _say(f"the model is {folder}/model.safetensors. Next:")
     _say(f"  charloom sample {folder}")
     _say(f"  charloom evaluate {folder}")
+    _say(f"its curves and samples: {folder}/report.html")
+
+
+# report
+
+
+def add_report_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="a run's folder; several are compared"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.html",
+        help="the page (default: report.html, in the run's folder if it is one run)",
+    )
+
+
+def run_report(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.report import write_report
+
+    if arguments.out == "":
+        raise CharloomError("--out is empty: give a file's name, or leave it out")
+    out = None if arguments.out is None else Path(arguments.out)
+    _print(str(write_report([Path(run) for run in arguments.runs], out)))
+    return 0
 
 
 # sample
@@ -715,7 +760,19 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
         _print_json(evaluation.as_dict())
     else:
         _print_evaluation(evaluation, model)
+    if arguments.text is None and Path(arguments.run).is_dir():
+        _keep_evaluation(Path(arguments.run), evaluation, model)
     return 0
+
+
+def _keep_evaluation(folder: Path, evaluation: Evaluation, model: LanguageModel) -> None:
+    """Keeps the figures for the run's report, where its folder can be written."""
+    from charloom.report import keep_evaluation
+
+    try:
+        keep_evaluation(folder, evaluation, model.checkpoint.sha256)
+    except (CharloomError, OSError) as error:
+        _say(str(error))
 
 
 def _evaluate(model: LanguageModel, bar: Any, **settings: Any) -> Evaluation:
@@ -1122,6 +1179,7 @@ def run_demo(arguments: argparse.Namespace, started: float) -> int:
         model = run.model()
         evaluation = _evaluate(model, bar)
     _print_evaluation(evaluation, model)
+    _keep_evaluation(folder, evaluation, model)
     name = shlex.quote(str(folder))
     _print(
         f"""
@@ -1160,6 +1218,11 @@ COMMANDS = {
     ),
     "explore": Command(
         "find out what a network's units track in a text", add_explore_arguments, run_explore
+    ),
+    "report": Command(
+        "draw a run's curves, samples and figures, or several runs beside each other, as a page",
+        add_report_arguments,
+        run_report,
     ),
     "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
     "corpora": Command("list the texts that have a name", add_no_arguments, run_corpora),

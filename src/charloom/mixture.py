@@ -141,10 +141,14 @@ def fit_theta(
     return np.asarray(np.round(theta, 5))
 
 
-def context_of_counts(train: Integers, validation: Integers, vocabulary_size: int) -> int:
-    """The number of characters of context, chosen on the validation part."""
+def context_of_counts(
+    train: Integers, validation: Integers, vocabulary_size: int
+) -> tuple[int, float | None]:
+    """The number of characters of context, chosen on the validation part; and the nats per
+    character that the counts alone reach there, None where there is no such part."""
     train = train[-TRAINING_AT_MOST:]
-    return FURTHER + context_from_parts(train, validation, vocabulary_size, LONGEST_CONTEXT)[0]
+    context, _, loss = context_from_parts(train, validation, vocabulary_size, LONGEST_CONTEXT)
+    return FURTHER + context, loss if len(validation) else None
 
 
 def count(text: Integers, vocabulary_size: int, context: int, most_bytes: float) -> NGramTable:

@@ -224,26 +224,35 @@ def choose_context(
     the last 4,000,000 of the former and the first 100,000 of the latter. Of equal losses the
     shortest context wins. Raises ValueError as `NGramModel.fit` does.
     """
+    return _context_and_loss(train_ids, validation_ids, vocabulary_size, longest)[0]
+
+
+def _context_and_loss(
+    train_ids: Integers, validation_ids: Integers, vocabulary_size: int, longest: int
+) -> tuple[int, float]:
     losses = losses_by_context(
         train_ids[-TRAINING_AT_MOST:], validation_ids[:VALIDATION_AT_MOST], vocabulary_size, longest
     )
-    return int(np.argmin(losses))
+    context = int(np.argmin(losses))
+    return context, float(losses[context])
 
 
 def context_from_parts(
     train: Integers, validation: Integers | None, vocabulary_size: int, longest: int
-) -> tuple[int, str]:
+) -> tuple[int, str, float | None]:
     """The number of characters of context chosen on the validation part, or, where there is none,
-    on the last tenth of the training part; and which of the two it was, in words."""
+    on the last tenth of the training part; which of the two it was, in words; and nats per
+    character there, None where there was nothing to choose on."""
     chosen_on = "the validation part"
     if validation is None or len(validation) == 0:
         cut = max(1, len(train) * 9 // 10)
         train, validation = train[:cut], train[cut:]
         chosen_on = "the last tenth of the training part"
     if not len(validation):
-        return 1, chosen_on
+        return 1, chosen_on, None
     longest = min(longest, max(1, len(train) - 1))
-    return choose_context(train, validation, vocabulary_size, longest=longest), chosen_on
+    context, loss = _context_and_loss(train, validation, vocabulary_size, longest)
+    return context, chosen_on, loss
 
 
 def _checked(ids: Integers, vocabulary_size: int) -> Integers:

@@ -40,9 +40,8 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
     script = "\n".join(_asset(name) for name in ("page.js", *scripts))
     style = _asset("page.css")
     policy = (
-        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; "
-        f"style-src '{_digest(style)}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"  # the image: an icon, of nothing
     )
     parts = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
@@ -99,16 +98,17 @@ def check_writable(path: Path) -> None:
         raise _cannot_write(path, error) from None
 
 
-def write_page(path: Path, page: str) -> None:
-    """Writes a page whole or not at all. Raises CharloomError where it cannot be written."""
+def write_page(path: Path, page: str, advice: str = "give another file") -> None:
+    """Writes a page whole or not at all. Raises CharloomError where it cannot be written; it ends
+    with the advice."""
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         write_atomically(path, page.encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise _cannot_write(path, error) from None
+        raise _cannot_write(path, error, advice) from None
 
 
-def _cannot_write(path: Path, error: Exception) -> CharloomError:
+def _cannot_write(path: Path, error: Exception, advice: str = "give another file") -> CharloomError:
     reason = getattr(error, "strerror", None) or error
-    return CharloomError(f"cannot write {printable(str(path))} ({reason}): give another file")
+    return CharloomError(f"cannot write {printable(str(path))} ({reason}): {advice}")

@@ -6,6 +6,9 @@
     resume.safetensors   the current weights and all else that the run needs to go on
     metrics.jsonl        a JSON object a line; what a clock decided is under `timing`
     samples.txt          a sample at every validation
+    report.html          all of it to look at, drawn again as it trains (charloom.report)
+    evaluations.json     what `charloom evaluate` found
+    tensorboard/         event files, where they were asked for
     .lock                held while a trainer is at work
 
 A run that is killed goes on from resume.safetensors: the two text files are cut to the lengths they
@@ -29,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from charloom.batches import Batches
@@ -37,11 +41,22 @@ from charloom.corpora import Text, join_texts, open_text, text_from_string
 from charloom.dataset import OtherTextError, Report, Split, character_counts, load_dataset
 from charloom.engines import available_cores, is_compiled, open_engine
 from charloom.errors import CharloomError, shortened
+from charloom.events import EventFile, load_tensorboard
 from charloom.language_model import MODEL_FILE, LanguageModel, model_path
 from charloom.mixture import FITTED_ON, context_of_counts, count, fit_mixture
 from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
 from charloom.optimizers import OPTIMIZERS
 from charloom.planning import measure_speed, plan
+from charloom.report import (
+    EVALUATIONS_FILE,
+    METRICS_FILE,
+    REPORT_FILE,
+    RESUME_FILE,
+    SAMPLES_FILE,
+    LiveReport,
+    Standing,
+)
+from charloom.scoring import baselines_of_validation
 from charloom.training import (
     LEAST_TRAINING,
     VALIDATED_AT_ONCE,
@@ -57,15 +72,15 @@ from charloom.training import (
     train_steps,
 )
 
-RESUME_FILE = "resume.safetensors"
-METRICS_FILE = "metrics.jsonl"
-SAMPLES_FILE = "samples.txt"
+EVENTS_FOLDER = "tensorboard"
 LOCK_FILE = ".lock"
 SAVE_EVERY = 10.0  # seconds between two saves of resume.safetensors
 SHORT = 30.0  # seconds; in fewer it does not pay to compile first
 # Seconds for each number that fitting a mixture touches; what counting costs at the end, as a part
 # of what choosing the context cost.
 MIXING, COUNTING = 2e-8, 1.2
+# Characters, at most, and of each second of the budget, that are compressed for a baseline.
+LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
 HOW = ("engine", "threads")
@@ -80,6 +95,9 @@ class RunFolder:
         self.resume = path / RESUME_FILE
         self.metrics = path / METRICS_FILE
         self.samples = path / SAMPLES_FILE
+        self.report = path / REPORT_FILE
+        self.evaluations = path / EVALUATIONS_FILE
+        self.events = path / EVENTS_FOLDER
         self._lock = FileLock(path / LOCK_FILE)
         self._made: list[Path] = []
 
@@ -123,12 +141,14 @@ class RunFolder:
 
     def _unfinished(self) -> list[Path]:
         """What a trainer leaves that is killed while saving."""
-        found = [self.path.glob(f".{name}.*.tmp") for name in (MODEL_FILE, RESUME_FILE)]
+        names = (MODEL_FILE, RESUME_FILE, REPORT_FILE, EVALUATIONS_FILE)
+        found = [self.path.glob(f".{name}.*.tmp") for name in names]
         return [path for paths in found for path in paths if path.is_file()]
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return self.model, self.resume, self.metrics, self.samples
+        texts = self.metrics, self.samples, self.report, self.evaluations
+        return self.model, self.resume, *texts, self.events
 
     def refuse_if_used(self, resume: bool) -> None:
         """Raises CharloomError where the folder holds something else, or a run that is not to go
@@ -161,7 +181,7 @@ class TrainingRun:
     preset's, or the run's own where it goes on.
     resume: go on if the folder holds a checkpoint. should_stop: asked after every step and every
     piece of a validation; True saves and ends the iteration, with `interrupted` set. started: when
-    the command began, by time.monotonic, for --minutes.
+    the command began, by time.monotonic, for --minutes. tensorboard: write event files too.
     Raises CharloomError, in a sentence, for whatever is wrong with text, options or folder.
     """
 
@@ -175,11 +195,16 @@ class TrainingRun:
         should_stop: Callable[[], bool] = lambda: False,
         report: Report | None = None,
         started: float | None = None,
+        tensorboard: bool = False,
     ) -> None:
         self.folder = folder
         self.interrupted = False
         self._saving = 0.0  # seconds that the last save took
-        self.notes: list[str] = []  # what the user should know before it starts
+        self.notes: list[str] = []  # what the user should know; most before it starts
+        self._report = LiveReport(folder, self.notes.append)
+        self._done = 0.0  # the part of the run that lies behind
+        self._with_events = tensorboard
+        self._events: EventFile | None = None
         self._should_stop = should_stop
         self._started = time.monotonic() if started is None else started
         self._files = RunFolder(folder)
@@ -187,6 +212,8 @@ class TrainingRun:
         self._files.refuse_if_used(resume=True)
         if not resume:
             TrainingConfig.of(given)
+        if tensorboard:
+            load_tensorboard()
         self._files.open()
         try:
             self._prepare(open_source, given, resume, report)
@@ -233,12 +260,16 @@ class TrainingRun:
         except OtherTextError as error:
             raise CharloomError(f"{error}; give that text again, or another --out") from None
         before = time.monotonic()
-        self._context = None
+        self._context, loss_of_counts = None, None
         if not self.config.no_mix:
-            self._context = context_of_counts(
+            self._context, loss_of_counts = context_of_counts(
                 self.dataset.train, self.dataset.validation, len(self.dataset.vocabulary)
             )
         self._counting = time.monotonic() - before
+        self._baselines: dict[str, Any] = {}
+        if earlier is None:
+            counts = character_counts(self.dataset.train, len(self.dataset.vocabulary))
+            self._baselines = self._find_baselines(counts, loss_of_counts)
         if earlier is None and self.config.is_to_be_planned:
             self._plan(given, base)
         self.batches = make_batches(self.config, self.dataset)
@@ -253,7 +284,7 @@ class TrainingRun:
         else:
             parameters = initialize(config, self.config.seed)
             # How often each character comes need not be learned step by step.
-            seen = character_counts(self.dataset.train, config.vocabulary_size) + 1.0
+            seen = counts + 1.0
             parameters["decoder.bias"][:] = np.log(seen / seen.sum())
         self.engine = open_engine(
             self.config.engine,
@@ -275,6 +306,29 @@ class TrainingRun:
         self._saved_at = time.monotonic()
         if earlier is not None:
             self._note_changes(position)
+
+    def _find_baselines(
+        self, counts: NDArray[np.integer], loss_of_counts: float | None
+    ) -> dict[str, Any]:
+        """What validations can be held against, as far as it is quickly found. The time it takes is
+        foreseen, not measured: no clock may decide what is written down."""
+        dataset = self.dataset
+        part = dataset.validation[:VALIDATED_AT_ONCE]
+        if not len(part):
+            return {}
+        most = LONGEST_COMPRESSED
+        if self.config.minutes is not None:
+            seconds = self.config.minutes * 60
+            most = min(most, int(seconds * COMPRESSED_A_SECOND)) if seconds >= SHORT else 0
+        found = baselines_of_validation(
+            dataset.vocabulary,
+            dataset.train,
+            part,
+            counts=counts,
+            ngram=loss_of_counts,
+            compressed=len(dataset.ids) <= most,
+        )
+        return {name: baseline.as_dict() for name, baseline in found.items()}
 
     def _compile(self) -> None:
         """Lets kernels be compiled before anything is timed."""
@@ -337,12 +391,21 @@ class TrainingRun:
             raise self._cannot_write(error) from None
 
     def __iter__(self) -> Iterator[Progress]:
+        state = "interrupted"
         try:
             # The limit ends with the run: it belongs to the process, not to charloom.
             with threadpool_limits(self.threads, user_api="blas"):
                 yield from self._train()
+            state = "interrupted" if self.interrupted else "finished"
         finally:
-            self._files.close()
+            try:
+                self._draw(state, now=True)
+                if self._events is not None:
+                    # All that counts was flushed when it was saved; a full disk is told of by then.
+                    with contextlib.suppress(OSError):
+                        self._events.close()
+            finally:
+                self._files.close()
 
     def _elapsed(self) -> float:
         return self._elapsed_before + time.monotonic() - self._started
@@ -359,7 +422,10 @@ class TrainingRun:
         )
         speed = _Speed()
         if not self._files.resume.exists():
+            self._record_start()
             self._save_resume()  # before the first model, which could not be gone on from alone
+        self._begin_events()
+        self._draw("training", now=True)
         for progress in events:
             if progress.kind in ("report", "validation"):
                 self._record(progress, speed(progress))
@@ -367,6 +433,8 @@ class TrainingRun:
                 self._save_best(progress)
             if progress.kind == "validation" or time.monotonic() - self._saved_at > SAVE_EVERY:
                 self._save_resume()
+                self._done = progress.done
+                self._draw("training")
             yield progress
             if self._should_stop():
                 self.interrupted = True
@@ -376,7 +444,7 @@ class TrainingRun:
 
     def _reserve(self, validation: float) -> float:
         """Seconds that a run needs after its last validation, which takes so many."""
-        needed = 2 * self._saving + 0.1
+        needed = 2 * self._saving + self._report.seconds + 0.1
         if self._context is not None:
             _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
             numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
@@ -409,6 +477,40 @@ class TrainingRun:
             best.mixture = replace(best.mixture, table=table)
         self._save(self._files.model, best)
 
+    def _draw(self, state: str, *, now: bool = False) -> None:
+        self._report.draw(Standing(state, self._done), now=now)
+
+    def _record_start(self) -> None:
+        """Begins metrics.jsonl with what does not change."""
+        line = {
+            "event": "start",
+            "step": self.state.step,
+            "baselines": self._baselines,
+            "timing": {"elapsed_seconds": round(self._elapsed(), 3)},
+        }
+        try:
+            _append(self._files.metrics, json.dumps(line, allow_nan=False) + "\n")
+            self._metrics_lines += 1
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
+    def _begin_events(self) -> None:
+        """Opens a file of events. What an earlier one holds of steps to be taken again counts for
+        nothing; so does a report of the step that the run goes on from, if its validation is still
+        to come."""
+        if not self._with_events:
+            return
+        step = self.state.step
+        validated = self.state.validated_step == step
+        try:
+            self._events = EventFile(self._files.events, step + validated)
+            lines = self._files.metrics.read_text("utf-8").splitlines()
+            last = json.loads(lines[-1]) if lines else {}
+            if not validated and last.get("event") == "report" and last["step"] == step:
+                self._events.add(step, _figures(last))
+        except OSError as error:
+            raise self._cannot_write(error) from None
+
     def _record(self, progress: Progress, characters_per_second: float | None) -> None:
         """Appends to metrics.jsonl and samples.txt."""
         validation = progress.validation
@@ -435,6 +537,8 @@ class TrainingRun:
                 loss = "" if validation is None else f", {validation.nats_per_character:.4f} nats"
                 text = f"--- step {progress.step}{loss}\n{progress.sample}\n\n"
                 self._samples_bytes += _append(self._files.samples, text)
+            if self._events is not None:
+                self._events.add(progress.step, _figures(line), progress.sample)
         except OSError as error:
             raise self._cannot_write(error) from None
 
@@ -470,6 +574,11 @@ class TrainingRun:
             raise DivergedError(self.state.step, self.config)
         for path in (self._files.metrics, self._files.samples):
             self._sync(path)
+        if self._events is not None:
+            try:
+                self._events.flush()
+            except OSError as error:
+                raise self._cannot_write(error) from None
         state = self.state
         state.elapsed = self._elapsed()
         values = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "hidden"}
@@ -533,6 +642,20 @@ class _Speed:
         if before is None or now[1] <= before[1]:
             return None
         return round((now[0] - before[0]) / (now[1] - before[1]), 1)
+
+
+def _figures(line: dict[str, Any]) -> dict[str, float | None]:
+    """What TensorBoard is to show of a line of metrics.jsonl, by name."""
+    if line["event"] == "validation":
+        validation = line["validation"]
+        return {"loss/validation": validation and validation["nats_per_character"]}
+    return {
+        "loss/training": line["loss"],
+        "loss/smoothed": line["smoothed_loss"],
+        "learning_rate": line["learning_rate"],
+        "gradient_norm": line["gradient_norm"],
+        "characters_per_second": line["timing"]["characters_per_second"],
+    }
 
 
 def _append(path: Path, text: str) -> int:
@@ -654,6 +777,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    tensorboard: bool = False,
     **options: Any,
 ) -> LanguageModel:
     """Trains a model and returns its best weights.
@@ -662,7 +786,8 @@ def train(
     than 255 characters, is the text itself; several in a list are joined, in that order.
     out: the run's folder; None keeps no files. options:
     those of `charloom train`, with underscores: cell, hidden_size, steps, minutes, seed, … (see
-    TrainingConfig). progress: called after every step.
+    TrainingConfig). progress: called after every step. tensorboard: write event files for
+    TensorBoard into the folder too.
     Raises CharloomError for whatever is wrong with text, options or folder.
     """
     started = time.monotonic()
@@ -689,7 +814,14 @@ def train(
     with contextlib.ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="charloom-"))
-        run = TrainingRun(open_source, Path(out), given, resume=resume, started=started)
+        run = TrainingRun(
+            open_source,
+            Path(out),
+            given,
+            resume=resume,
+            started=started,
+            tensorboard=tensorboard,
+        )
         for event in run:
             if progress is not None:
                 progress(event)

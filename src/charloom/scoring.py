@@ -299,6 +299,15 @@ class Baseline:
     note: str = ""
     reason: str | None = None
 
+    def as_dict(self) -> dict[str, Any]:
+        """The baseline as plain JSON values."""
+        return {
+            "bits_per_character": self.bits_per_character,
+            "protocol": self.protocol,
+            "note": self.note,
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -356,15 +365,7 @@ class Evaluation:
                 "training_place": self.overlap.training_place,
                 "text": self.overlap_text,
             },
-            "baselines": {
-                name: {
-                    "bits_per_character": baseline.bits_per_character,
-                    "protocol": baseline.protocol,
-                    "note": baseline.note,
-                    "reason": baseline.reason,
-                }
-                for name, baseline in self.baselines.items()
-            },
+            "baselines": {name: baseline.as_dict() for name, baseline in self.baselines.items()},
         }
 
 
@@ -430,9 +431,7 @@ def baselines(
     """
     size = len(vocabulary)
     static = Protocol() if protocol.adaptive else protocol  # these counts learn nothing further
-    result = {
-        "uniform": Baseline(math.log2(size), "static", f"each of {size} characters alike"),
-    }
+    result = {"uniform": _uniform(size)}
     if train is not None and len(train) + len(part) > LONGEST_FOR_BASELINES:
         reason = f"the text is longer than {LONGEST_FOR_BASELINES:,} characters"
         train = None
@@ -442,11 +441,8 @@ def baselines(
         result["xz"] = Baseline(None, "adaptive", reason=reason)
         result["bzip2"] = Baseline(None, "adaptive", reason=reason)
         return result
-    # One added to every count, so that a character of the part that never occurs has a probability.
-    counts = character_counts(train, size) + 1.0
-    unigram = -float(np.log2(counts / counts.sum())[part].mean())
-    result["unigram"] = Baseline(unigram, "static", "how often each character occurs")
-    context, chosen_on = context_from_parts(
+    result["unigram"] = _unigram(character_counts(train, size), part)
+    context, chosen_on, _ = context_from_parts(
         train if counted is None else counted, validation, size, LONGEST_CONTEXT
     )
     model = NGramModel.fit(train, size, context)
@@ -462,13 +458,52 @@ def baselines(
     train_bytes, part_bytes = _encoded(vocabulary, train), _encoded(vocabulary, part)
     compressors: dict[str, Callable[[bytes], bytes]] = {"xz": _xz, "bzip2": bz2.compress}
     for name, compress in compressors.items():
-        added = len(compress(train_bytes + part_bytes)) - len(compress(train_bytes))
-        result[name] = Baseline(
-            8 * added / len(part),
-            "adaptive",
-            "bytes that the part adds to the compressed training part",
-        )
+        result[name] = _compressed(compress, train_bytes, part_bytes, len(part))
     return result
+
+
+def baselines_of_validation(
+    vocabulary: Vocabulary,
+    train: Ids,
+    part: Ids,
+    *,
+    counts: NDArray[np.integer],
+    ngram: float | None,
+    compressed: bool,
+) -> dict[str, Baseline]:
+    """What a run's validations can be held against: the same figures, of a part (N,) of at least
+    one character, as far as they take hardly any time.
+
+    counts: of the training part's characters, (V,). ngram: nats per character of the n-grams that
+    the run counts anyway. compressed: with bzip2, whose time grows with the training text.
+    """
+    result = {"uniform": _uniform(len(vocabulary)), "unigram": _unigram(counts, part)}
+    if ngram is not None:
+        note = "Kneser-Ney, the best context on this part"
+        result["ngram"] = Baseline(ngram / math.log(2), "carried", note)
+    if compressed:
+        train_bytes, part_bytes = _encoded(vocabulary, train), _encoded(vocabulary, part)
+        result["bzip2"] = _compressed(bz2.compress, train_bytes, part_bytes, len(part))
+    return result
+
+
+def _uniform(size: int) -> Baseline:
+    return Baseline(math.log2(size), "static", f"each of {size} characters alike")
+
+
+def _unigram(counts: NDArray[np.integer], part: Ids) -> Baseline:
+    # One added to every count, so that a character of the part that never occurs has a probability.
+    one_more = counts + 1.0
+    unigram = -float(np.log2(one_more / one_more.sum())[part].mean())
+    return Baseline(unigram, "static", "how often each character occurs")
+
+
+def _compressed(
+    compress: Callable[[bytes], bytes], train: bytes, part: bytes, characters: int
+) -> Baseline:
+    added = len(compress(train + part)) - len(compress(train))
+    note = "bytes that the part adds to the compressed training part"
+    return Baseline(8 * added / characters, "adaptive", note)
 
 
 def _xz(data: bytes) -> bytes:
