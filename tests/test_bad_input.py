@@ -806,30 +806,32 @@ OPTIONS: dict[str, list[str]] = {
     "sample": [
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
-        *("--report-overlap", "--max-overlap", "--training-text"),
+        *("--clamp", "--report-overlap", "--max-overlap", "--training-text"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
         *("--engine", "--threads"),
     ],
     "demo": ["--out", "--minutes", "--seed"],
+    "score": [
+        *("--lines", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
+        *("--skip-unknown", "--network-only", "--engine", "--threads"),
+    ],
+    "explore": ["--out", "--json", "--units", "--skip-unknown", "--engine", "--threads"],
     "report": ["--out"],
     "info": ["--json"],
     "corpora": [],
 }
 FLAGS = {
-    "--resume",
-    "--json",
-    "--skip-unknown",
-    "--network-only",
-    "--report-overlap",
-    "--tensorboard",
+    *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
+    *("--report-overlap", "--tensorboard"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t == "bool"}
 EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
 
 
 def needed(command: str) -> list[str]:
-    return [] if command in ("demo", "corpora") else ["something"]
+    some = {"demo": 0, "corpora": 0, "score": 2, "explore": 2}
+    return ["something"] * some.get(command, 1)
 
 
 def test_every_command_is_in_the_table_above() -> None:
