@@ -174,8 +174,12 @@ start(async () => {
   const notes = [];
   if (DATA.shown < DATA.characters) notes.push(`This page shows the first ` +
     `${grouped.format(DATA.shown)} of ${grouped.format(DATA.characters)} characters.`);
-  if (!DATA.all) notes.push(`It carries ${carried.length} of ${DATA.units.length} units: those ` +
-    "best explained, and those that --units named.");
+  if (!DATA.all) {
+    const others = DATA.labels.filter((label) => label.first_half !== null && !carried.includes(label.unit));
+    const names = [...new Set(others.map((label) => label.unit))].join(",");
+    notes.push(`It carries ${carried.length} of ${DATA.units.length} units: those best explained, ` +
+      "and those that were named." + (names ? ` For the best of every label add --units ${names}` : ""));
+  }
   if (DATA.skipped_characters) notes.push(
     `${grouped.format(DATA.skipped_characters)} unknown characters were passed over.`);
   show(
