@@ -11,7 +11,7 @@ from charloom import explore as module
 from charloom.checkpoint import Checkpoint, save_checkpoint
 from charloom.cli import main
 from charloom.errors import CharloomError
-from charloom.explore import Exploration, confirmed, explore
+from charloom.explore import Exploration, _Sums, confirmed, explore
 from charloom.labels import label_text
 from charloom.language_model import LanguageModel
 from charloom.model import ModelConfig, initialize
@@ -111,6 +111,22 @@ def test_a_planted_unit_is_found() -> None:
     assert abs(row.random.second) < 0.95
     assert found.units[0].unit == Unit(0, 0, 5)
     assert found.units[0].label == "after a space"
+
+
+def test_small_differences_do_not_drown_in_a_large_mean() -> None:
+    sums = _Sums(ModelConfig("lstm", 2, 1, 5), 1)
+    values = np.random.default_rng(1).integers(0, 2, (4000, 1)).astype(np.float64)
+    states = np.zeros((4000, 2, 1, 2), np.float32)
+    states[:, 1, 0, 0] = 37.3 + 0.02 * values[:, 0]
+    states[:, 0, 0, 1] = 0.712 + 1e-4 * values[:, 0]
+    states[:, 1, 0, 1] = 37.3  # constant
+    for begin in range(0, 4000, 333):
+        sums.add(states[begin : begin + 333], values[begin : begin + 333])
+    with np.errstate(invalid="ignore"):
+        r = sums.correlations()[0]
+    assert r[1, 0, 0] == pytest.approx(1, abs=1e-3)
+    assert r[0, 0, 1] == pytest.approx(1, abs=1e-2)
+    assert np.isnan(r[1, 0, 1])
 
 
 def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ def marked(label: str, text: str) -> str:
         ("inside square or curly brackets", "a (b [c] {d})", ".....^^..^^.."),
         ("inside a tag <…>", "<b>x</b> 1 < 2 > 0", "^^..^^^..........."),
         ("inside a comment (# or //)", "a # b\nc // d", "..^^^...^^^^"),
+        ("inside a comment (# or //)", "see http://a.b //c", "...............^^^"),
         ("in the spaces that begin a line", "a\n  b c\n\td", "..^^....^."),
         ("in a line's first word", "ab c\n  de f", "^^.....^^.."),
         ("after an empty line", "a\n\nb\n", "..^.."),

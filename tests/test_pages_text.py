@@ -129,9 +129,11 @@ def test_keys_go_from_character_to_character(
     page.locator(".text").focus()
     for key, place in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowDown", None)):
         page.keyboard.press(key)
-        if place is not None:
-            here = page.locator("#bits").text_content()
-            assert here == f"{facts['scores'][place]['bits']:.3f}"
+        if place is None:  # in the row below, as far to the right
+            begin = page.locator(".text .row").nth(1).locator("span").first
+            place = begin.evaluate("span => span.place") + 1
+        here = page.locator("#bits").text_content()
+        assert here == f"{facts['scores'][place]['bits']:.3f}"
     for _ in range(30):
         page.keyboard.press("PageDown")
     page.keyboard.press("End")
@@ -200,7 +202,12 @@ def test_the_tables_are_the_json(
 
     rows = page.locator("#labels tbody tr").all()
     assert len(rows) == len(facts["labels"])
-    for row, label in zip(rows, facts["labels"], strict=True):
+
+    def strength(label: dict[str, Any]) -> float:
+        return -1.0 if label["second_half"] is None else abs(label["second_half"])
+
+    labels = sorted(facts["labels"], key=strength, reverse=True)
+    for row, label in zip(rows, labels, strict=True):
         cells = row.locator("td").all_text_contents()
         assert cells[0] == label["label"]
         assert cells[2] == ("–" if label["first_half"] is None else label["unit"])
@@ -261,6 +268,53 @@ def test_a_span_finds_others_like_it(
     assert page.locator(".text .chosen").count() == 4
 
 
+def test_every_character_can_be_pointed_at(run: Path, tmp_path: Path, open_page: OpenPage) -> None:
+    """Those without a width of their own too; and Hebrew is read from right to left."""
+    strange = "a\u0301e\u200bi\u202eo\ufeffu\u0085y\x01 שלום\n"
+    text = tmp_path / "strange.txt"
+    text.write_text(strange * 60, encoding="utf-8")
+    folder, path = tmp_path / "strange", tmp_path / "page.html"
+    options = ["--hidden-size=8", "--steps=3", "--window=16", "--batch-size=4", "--no-mix"]
+    assert main(["train", str(text), "--out", str(folder), *options]) == 0
+    assert main(["score", str(folder), str(text), "--html", str(path)]) == 0
+    page = open_page(path)
+    page.wait_for_selector("#bits")
+    boxes = (
+        page.locator(".text .row")
+        .first.locator("span")
+        .evaluate_all(
+            "all => all.map((s) => s.getBoundingClientRect()).map((box) => [box.left, box.width])"
+        )
+    )
+    assert len(boxes) == len(strange)
+    assert min(width for _, width in boxes) > 3
+    hebrew = [boxes[strange.index(letter)][0] for letter in "שלום"]
+    assert hebrew == sorted(hebrew, reverse=True)
+
+
+def test_what_is_on_top_stays_there_when_the_window_changes(
+    run: Path, tmp_path: Path, open_page: OpenPage
+) -> None:
+    text, path = tmp_path / "long.txt", tmp_path / "page.html"
+    text.write_text(TEXT * 10, encoding="utf-8")
+    assert main(["score", str(run), str(text), "--html", str(path), "--network-only"]) == 0
+    page = open_page(path, viewport={"width": 1200, "height": 800})
+    page.wait_for_selector("#bits")
+    page.locator(".text").evaluate("box => box.scrollTop = 9000")
+    page.wait_for_timeout(100)
+    first = """() => {
+      const box = document.querySelector(".text"), top = box.getBoundingClientRect().top;
+      const rows = [...document.querySelectorAll(".text .row")];
+      const seen = rows.filter((row) => row.getBoundingClientRect().bottom > top + 2);
+      return Math.min(...seen.map((row) => row.firstChild.place));
+    }"""
+    before = page.evaluate(first)
+    page.set_viewport_size({"width": 700, "height": 800})
+    page.wait_for_timeout(200)
+    assert before > 5000
+    assert abs(page.evaluate(first) - before) < 150
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_color_leaves_the_text_readable(
     scored: tuple[Path, dict[str, Any]], open_page: OpenPage, scheme: str
@@ -308,10 +362,14 @@ def test_every_color_leaves_the_text_readable(
     assert all(step < 0 for step in steps) or all(step > 0 for step in steps)
 
 
+@pytest.mark.parametrize("kind", ["scored", "explored"])
 def test_a_narrow_window_shows_everything(
-    explored: tuple[Path, dict[str, Any]], open_page: OpenPage
+    kind: str, request: pytest.FixtureRequest, open_page: OpenPage
 ) -> None:
-    page = open_page(explored[0], viewport={"width": 400, "height": 800})
+    path, _ = request.getfixturevalue(kind)
+    content = path.read_text(encoding="utf-8")  # a label can be long
+    path.write_text(content.replace('"label":"', '"label":"' + 30 * "long "), encoding="utf-8")
+    page = open_page(path, viewport={"width": 400, "height": 800})
     page.wait_for_selector(".text .row span")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.locator("#readout").is_visible()

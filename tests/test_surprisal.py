@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,28 @@ def test_a_line_by_itself_scores_as_a_text_does(model: LanguageModel) -> None:
     assert model.score_lines([]).shape == (0,)
 
 
+def test_a_long_line_does_not_hold_up_short_ones(model: LanguageModel) -> None:
+    """Rows end with the longest of their group, so groups are of lines about as long."""
+    steps: list[int] = []
+    ask = model.predictor.log_probabilities
+
+    def counted(inputs, state):  # type: ignore[no-untyped-def]
+        steps.append(inputs.size)
+        return ask(inputs, state)
+
+    model.predictor.log_probabilities = counted  # type: ignore[method-assign]
+    try:
+        lines = [TEXT[:5000], *["The cat sat."] * 63]
+        model.score_lines(lines)
+    finally:
+        del model.predictor.log_probabilities
+    assert sum(steps) < 3 * sum(map(len, lines))
+
+
 def test_unknown_characters_are_named_or_passed_over(model: LanguageModel) -> None:
     with pytest.raises(CharloomError, match=r"'€' \(U\+20AC EURO SIGN\) at position 3"):
         model.score("The€", likeliest=2)
-    with pytest.raises(CharloomError, match="EURO SIGN"):
+    with pytest.raises(CharloomError, match=r"line 2: .*EURO SIGN"):
         model.score_lines(["The", "c€t"])
     known = model.score_lines(["The", "c€t"], skip_unknown=True)
     np.testing.assert_allclose(known, model.score_lines(["The", "ct"]), rtol=1e-6)
@@ -256,6 +275,37 @@ def test_what_cannot_be_scored(
     assert len(captured.err.strip().splitlines()) == 1
     assert captured.out == ""
     assert sorted(Path.cwd().iterdir()) == before
+
+
+def test_csv_is_read_back_whatever_is_in_it(run: Path, capsys: Captured, tmp_path: Path) -> None:
+    text = 'a\rb\r\nc,"d"\n' * 200
+    (tmp_path / "t.txt").write_text(text, encoding="utf-8", newline="")
+    assert main(["train", "t.txt", "--out", "r", "--steps=2", "--hidden-size=8", "--no-mix"]) == 0
+    table = list(csv.reader(io.StringIO(score(capsys, "r", "t.txt", "--csv"), newline="")))
+    assert "".join(row[2] for row in table[1:]) == text
+    table = list(
+        csv.reader(io.StringIO(score(capsys, "r", "t.txt", "--lines", "--csv"), newline=""))
+    )
+    assert [row[4] for row in table[1:4]] == ["a\rb", 'c,"d"', "a\rb"]
+
+
+def test_a_page_replaces_nothing_but_a_page(run: Path, capsys: Captured, tmp_path: Path) -> None:
+    before = (tmp_path / "sentence.txt").read_bytes()
+    weights = run / "model.safetensors"
+    stored = weights.read_bytes()
+    for path in ("sentence.txt", str(weights)):
+        assert main(["score", str(run), "sentence.txt", "--html", path]) == 2
+        assert "what is there is no page): give another file" in capsys.readouterr().err
+    assert (tmp_path / "sentence.txt").read_bytes() == before
+    assert weights.read_bytes() == stored
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["score", str(run), "sentence.txt", "--html", "pipe"]) == 2
+    assert "it is no ordinary file" in capsys.readouterr().err
+    (tmp_path / "link.html").symlink_to("target.html")
+    for _ in range(2):  # what is there the second time is a page
+        score(capsys, str(run), "sentence.txt", "--html", "link.html")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "target.html").read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_unknown_characters_are_counted(run: Path, capsys: Captured) -> None:

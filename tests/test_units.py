@@ -158,5 +158,14 @@ def test_a_model_samples_with_a_unit_held() -> None:
     assert model.sample(length=60, seed=3, clamp={}) == free
     texts = {model.sample(length=60, seed=3, clamp={f"h{unit}": 1.0}) for unit in range(16)}
     assert len(texts - {free}) > 8
+    assert model.sample(length=60, seed=3, clamp="h1=0.5") == model.sample(
+        length=60, seed=3, clamp={"h1": 0.5}
+    )
+    for value in ("0.5", None, True):
+        with pytest.raises(CharloomError, match="give a number"):
+            model.sample(clamp={"h1": value})
+    for most in ("3", 1.5, 0):
+        with pytest.raises(CharloomError, match="max_overlap is"):
+            model.sample(max_overlap=most)
     with pytest.raises(CharloomError, match="there is no unit h16"):
         model.sample(clamp={"h16": 1.0})

@@ -332,6 +332,7 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
     given = _given_options(arguments)
     folder = _folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
     command = ["charloom", "train", *arguments.text, "--out", str(folder), "--resume"]
+    command += ["--tensorboard"] if arguments.tensorboard else []
     with Interrupts() as interrupts, _bar() as bar:
         run = _start(
             arguments.text,

@@ -77,20 +77,24 @@ class _Sums:
         groups = config.zero_state(1).shape[:2]
         size = config.hidden_size
         self.count = 0
+        # What is taken from every state, so that small differences do not drown in a large mean.
+        self.origin = np.zeros((*groups, size), config.dtype)
         self.labels = np.zeros(labels)  # Σ l
         self.label_squares = np.zeros(labels)
-        self.units = np.zeros((*groups, size))  # Σ x
+        self.units = np.zeros((*groups, size))  # Σ x, of states less their origin
         self.products = np.zeros((*groups, size, size))  # Σ x xᵀ
         self.both = np.zeros((*groups, labels, size))  # Σ l xᵀ
 
     def add(self, states: NDArray[np.floating], labels: Numbers) -> None:
         """states (n, S, L, H), labels (n, M)."""
+        if self.count == 0 and len(states):
+            self.origin[:] = states.mean(axis=0, dtype=np.float64)
         self.count += len(states)
         self.labels += labels.sum(axis=0)
         self.label_squares += (labels**2).sum(axis=0)
         flat_labels = labels.T.astype(states.dtype)  # (M, n)
         for group in np.ndindex(self.units.shape[:2]):
-            x = np.ascontiguousarray(states[:, *group])  # (n, H)
+            x = states[:, *group] - self.origin[group]  # (n, H)
             self.units[group] += x.sum(axis=0, dtype=np.float64)
             self.products[group] += x.T @ x
             self.both[group] += flat_labels @ x
@@ -337,9 +341,7 @@ def _find(
         _, random = _best(of_directions[0][label], of_directions[1][label])
         where = Unit(*(int(i) for i in np.unravel_index(unit, shape)))
         by_label.append(LabelFound(name, float(means[label]), where, followed, random))
-    unit_means = (sums[0].units + sums[1].units).reshape(-1) / count
-    squares = np.diagonal(sums[0].products + sums[1].products, axis1=-2, axis2=-1).reshape(-1)
-    deviations = np.sqrt(np.maximum(squares / count - unit_means**2, 0))
+    unit_means, deviations = _moments(sums)
     by_unit = []
     for unit in range(len(unit_means)):
         label, followed = _best(of_units[0][:, unit], of_units[1][:, unit])
@@ -351,6 +353,22 @@ def _find(
         )
     by_unit.sort(key=lambda found: -confirmed(found.followed))
     return by_label, by_unit
+
+
+def _moments(sums: tuple[_Sums, _Sums]) -> tuple[Numbers, Numbers]:
+    """Every unit's mean and standard deviation over the whole text, (D,)."""
+    count = max(1, sums[0].count + sums[1].count)
+    mean = np.zeros(sums[0].units.shape)
+    square = np.zeros_like(mean)  # of the distance from the first half's origin
+    origin = sums[0].origin.astype(np.float64)
+    for part in sums:
+        moved = part.origin - origin  # Σ (x + m)² = Σ x² + 2 m Σ x + n m²
+        squares = np.diagonal(part.products, axis1=-2, axis2=-1)
+        mean += part.units + part.count * moved
+        square += squares + 2 * moved * part.units + part.count * moved**2
+    mean, square = mean / count, square / count
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    return (mean + origin).reshape(-1), deviation.reshape(-1)
 
 
 def _best(first: Numbers, second: Numbers) -> tuple[int, Followed]:

@@ -1,8 +1,8 @@
 """What can be said of every character of a text without a model: labels, to explain units by.
 
-Each label is a number for every character, (N,), of the text up to and including it, as a network's
-state after reading it is; those of the next character say what a network can foresee. A flag is 0
-or 1.
+Each label is a number for every character, (N,), of what a network may know when it has read that
+character; those of the next character say what it can foresee. Quotation marks and brackets only
+count if they are closed, and a word in capitals is one from its first letter on. A flag is 0 or 1.
 
 N: characters of the text.
 """
@@ -50,7 +50,7 @@ def _labels(text: str) -> Iterator[tuple[str, NDArray[Any]]]:
     )
     yield "nesting depth of brackets", _depth(text, brackets)
     yield "inside a tag <…>", _spans(text, _found(r"<[/!?a-zA-Z][^<>\n]*>", text, 1))
-    yield "inside a comment (# or //)", _spans(text, _found(r"(?:#|//)[^\n]*", text, 0))
+    yield "inside a comment (# or //)", _spans(text, _found(r"(?:#|(?<!:)//)[^\n]*", text, 0))
 
     in_line = _since(is_newline)
     yield "position in the line", np.minimum(in_line, MOST_IN_LINE)

@@ -36,7 +36,7 @@ from charloom.scoring import (
     score_lines,
 )
 from charloom.units import parse_clamps
-from charloom.vocabulary import Vocabulary
+from charloom.vocabulary import UnknownCharacterError, Vocabulary
 
 MODEL_FILE = "model.safetensors"
 
@@ -120,7 +120,7 @@ class LanguageModel:
         seed: int = 0,
         index: int = 0,
         skip_unknown: bool = False,
-        clamp: Mapping[str, float] | Sequence[str] = (),
+        clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
         training_text: str | Path | Text | None = None,
     ) -> Iterator[str]:
@@ -139,8 +139,10 @@ class LanguageModel:
         left to go on with.
         """
         settings = SamplingSettings(temperature, top_k, top_p, min_p)
-        if max_overlap is not None and max_overlap < 1:
-            raise CharloomError(f"max_overlap is {max_overlap}: give 1 or more, or leave it out")
+        if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
+            raise CharloomError(
+                f"max_overlap is {max_overlap!r}: give a whole number, 1 or more, or leave it out"
+            )
         return stream_text(
             self.predictor,
             self.vocabulary,
@@ -252,7 +254,12 @@ class LanguageModel:
 
         Without its line break; an empty line's is 0. Many lines at a time: fast.
         """
-        encoded = [self.encode(line, skip_unknown=skip_unknown) for line in lines]
+        encoded = []
+        for number, line in enumerate(lines):
+            try:
+                encoded.append(self.encode(line, skip_unknown=skip_unknown))
+            except UnknownCharacterError as error:
+                raise UnknownCharacterError(f"line {number + 1:,}: {error}") from None
         with np.errstate(all="ignore"):
             return score_lines(self.predictor, encoded, self.vocabulary.start_id, report)
 

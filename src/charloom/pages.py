@@ -26,6 +26,7 @@ from charloom.checkpoint import write_atomically
 from charloom.errors import CharloomError, printable
 
 LARGEST = 60_000_000  # bytes of a page
+DOCTYPE = "<!doctype html>"  # what every page begins with
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -44,7 +45,7 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
         "img-src data:; base-uri 'none'; form-action 'none'"  # the image: an icon, of nothing
     )
     parts = [
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
+        DOCTYPE + '\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
         '<meta name="generator" content="charloom">\n<link rel="icon" href="data:,">\n',
@@ -90,23 +91,34 @@ def _digest(content: str) -> str:
 def check_writable(path: Path) -> None:
     """Raises CharloomError where no page could be written: before anything is computed for it."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=_target(path).parent):
             pass
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error) from None
 
 
 def write_page(path: Path, page: str, advice: str = "give another file") -> None:
-    """Writes a page whole or not at all. Raises CharloomError where it cannot be written; it ends
-    with the advice."""
+    """Writes a page whole or not at all; a link stays one. Raises CharloomError where it cannot be
+    written, or would replace what is no page; it ends with the advice."""
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "it is a folder")
-        write_atomically(path, page.encode())
+        write_atomically(_target(path), page.encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise _cannot_write(path, error, advice) from None
+
+
+def _target(path: Path) -> Path:
+    """The file that a path leads to. Raises OSError for what must not be replaced."""
+    path = path.resolve()
+    if path.is_dir():
+        raise IsADirectoryError(None, "it is a folder")
+    if path.exists():
+        if not path.is_file():
+            raise FileExistsError(None, "it is no ordinary file")
+        with path.open("rb") as file:
+            begins = file.read(len(DOCTYPE))
+        if begins and begins != DOCTYPE.encode():
+            raise FileExistsError(None, "what is there is no page")
+    return path
 
 
 def _cannot_write(path: Path, error: Exception, advice: str = "give another file") -> CharloomError:

@@ -157,7 +157,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     for length in range(2, max(map(len, paths)) + 1):
         alike = {name for name in names if names.count(name) > 1}
         names = [
-            "/".join(parts[-length:]) if name in alike else name
+            str(Path(*parts[-length:])) if name in alike else name
             for name, parts in zip(names, paths, strict=True)
         ]
     seen: dict[str, int] = {}

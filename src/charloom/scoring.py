@@ -156,9 +156,13 @@ def score_lines(
     lengths = np.array([len(line) for line in lines], dtype=np.intp)
     order = np.argsort(lengths, kind="stable")
     at_once = max(1, NUMBERS_AT_ONCE // predictor.config.numbers_per_position)
-    done = 0
-    for begin in range(0, len(lines), LINES_AT_ONCE):  # of about the same length, side by side
+    done = begin = 0
+    while begin < len(lines):
+        # Lines of about the same length, side by side: a row goes on to the end of the longest.
+        most = 2 * int(lengths[order[begin]]) + 16
         group = order[begin : begin + LINES_AT_ONCE]
+        group = group[lengths[group] <= most]
+        begin += len(group)
         longest = int(lengths[group[-1]])
         text = np.full((longest + 1, len(group)), before, dtype=np.intp)  # (T + 1, B)
         for row, line in enumerate(group):

@@ -199,5 +199,6 @@ class LineSurprisal:
 
 def _csv_row(values: list[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
+    # Every text in quotation marks: a carriage return is as a reader finds it only there.
+    csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(values)
     return line.getvalue()

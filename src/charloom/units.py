@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from charloom.errors import CharloomError, shortened
 from charloom.model import STATES, ModelConfig
 
@@ -61,7 +63,7 @@ def parse_unit(name: str, config: ModelConfig) -> Unit:
 
 
 def parse_clamps(
-    clamps: Mapping[str, float] | Sequence[str], config: ModelConfig
+    clamps: Mapping[str, float] | Sequence[str] | str, config: ModelConfig
 ) -> tuple[Clamp, ...]:
     """Units and their values from {"h17": 0.9} or ["h17=0.9"], cell states first.
 
@@ -69,11 +71,13 @@ def parse_clamps(
     is held twice.
     """
     if not isinstance(clamps, Mapping):
-        clamps = _split(clamps)
+        clamps = _split([clamps] if isinstance(clamps, str) else clamps)
     held: dict[Unit, float] = {}
     for name, value in clamps.items():
         unit = parse_unit(name, config)
         largest = LARGEST_CELL if unit.array else 1.0
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise CharloomError(f"{name} is held at {shortened(value)}: give a number")
         if not math.isfinite(value) or abs(value) > largest:
             raise CharloomError(
                 f"{name}={value:g} is out of range: give a number from {-largest:g} to {largest:g}"

@@ -3,6 +3,7 @@
 
 const LEVELS = 8;
 const MOST_UNITS = 5; // that make a span what it is
+const LEAST = 0.3; // standard deviations that a unit must stand out by
 const SPANS = 10; // that are listed
 const LONGEST_SPAN = 2000;
 
@@ -93,7 +94,7 @@ start(async () => {
       strengths.push({ name, z, mean, deviation, numbers });
     }
     strengths.sort((a, b) => Math.abs(b.z) - Math.abs(a.z));
-    return strengths.slice(0, MOST_UNITS);
+    return strengths.slice(0, MOST_UNITS).filter(({ z }) => Math.abs(z) >= LEAST);
   }
 
   /** Other places of the same length where those units are as far out, in the same directions. */
@@ -135,6 +136,10 @@ start(async () => {
     spans.replaceChildren(make("p", {}, "Looking …"));
     const units = await striking(begin, end);
     if (asked !== latest) return;
+    if (!units.length) {
+      spans.replaceChildren(make("p", {}, "No unit stands out in this span: choose another one."));
+      return;
+    }
     const text = (from, to) => Array.from(ids.subarray(from, to), (id) => visible(vocabulary[id])).join("");
     const rows = alike(units, begin, end).map(({ place, score }) => [
       (100 * score).toFixed(0) + "%",
@@ -158,7 +163,9 @@ start(async () => {
     }
   }
 
-  const label_rows = DATA.labels.map((label) => [
+  const strength = (label) => (label.second_half === null ? -1 : Math.abs(label.second_half));
+  const by_strength = [...DATA.labels].sort((a, b) => strength(b) - strength(a));
+  const label_rows = by_strength.map((label) => [
     label.label, fixed(label.mean, label.mean < 10 ? 4 : 1),
     label.first_half === null ? "–" : unit_button(label.unit),
     r(label.first_half), make("b", {}, r(label.second_half)),

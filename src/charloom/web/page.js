@@ -38,13 +38,17 @@ function fixed(value, digits) {
 
 const grouped = new Intl.NumberFormat("en-US");
 
-/** A character as it can be seen and read out. */
+/** A character as it can be seen and pointed at: one without a shape or width of its own gets one. */
 function visible(character) {
   if (character === "\n") return "↵";
   if (character === "\t") return "⇥";
   const code = character.codePointAt(0);
   if (code < 32) return String.fromCodePoint(0x2400 + code);
   if (code === 127) return "␡";
+  if (/^\p{M}/u.test(character)) return "◌" + character;
+  if (/^[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/u.test(character)) {
+    return "⟨" + code.toString(16).toUpperCase() + "⟩";
+  }
   return character;
 }
 

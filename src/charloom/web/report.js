@@ -23,6 +23,7 @@ function clock(seconds) {
 
 function brief(value) {
   if (value === null || value === undefined) return "–";
+  if (Math.abs(value) >= 1e6) return grouped.format(value / 1e6) + " M";
   if (Math.abs(value) >= 1000) return grouped.format(value);
   if (value !== 0 && Math.abs(value) < 1e-4) return value.toExponential(3);
   return String(Number(value.toPrecision(4)));

@@ -15,8 +15,10 @@ class TextView {
     this.color = color;
     this.onmove = onmove;
     this.onselect = onselect;
-    this.widths = vocabulary.map((c) => (WIDE.test(c) ? 2 : 1));
     this.seen = vocabulary.map(visible);
+    // In columns; a mark stands over the sign before it.
+    this.widths = this.seen.map((text) =>
+      WIDE.test(text) ? 2 : Math.max(1, text.replace(/\p{M}/gu, "").length));
     this.newline = vocabulary.indexOf("\n");
     this.space_id = vocabulary.indexOf(" ");
     this.here = 0;
@@ -52,6 +54,8 @@ class TextView {
       this.schedule();
       return;
     }
+    // What is on top stays there, or else the character that was pointed at.
+    const top = this.starts && this.first_in_sight();
     this.columns = columns;
     const starts = [];
     const { ids, widths, newline, space_id } = this;
@@ -73,8 +77,21 @@ class TextView {
     this.starts = Int32Array.from(starts);
     this.height = this.starts.length * ROW;
     this.space.style.height = Math.min(this.height, TALLEST) + "px";
+    if (top) this.scroll_to(this.row_of(top));
     this.redraw();
-    this.reveal(this.here);
+    if (!top) this.reveal(this.here);
+  }
+
+  /** The first character of the row on top. */
+  first_in_sight() {
+    return this.starts[Math.floor((this.element.scrollTop + this.offset()) / ROW)] ?? 0;
+  }
+
+  scroll_to(row) {
+    const view = this.element.clientHeight;
+    const wanted = Math.max(0, Math.min(this.height - view, row * ROW));
+    const part = this.height <= TALLEST ? 1 : (TALLEST - view) / (this.height - view);
+    this.element.scrollTop = wanted * part;
   }
 
   /** How far the rows are shifted against the scroll bar, which is too short for a very long text. */
@@ -201,9 +218,7 @@ class TextView {
     const row = this.row_of(i), view = this.element.clientHeight;
     const top = this.element.scrollTop + this.offset();
     if (row * ROW < top || (row + 1) * ROW > top + view) {
-      const wanted = Math.max(0, Math.min(this.height - view, row * ROW - view / 2));
-      const part = this.height <= TALLEST ? 1 : (TALLEST - view) / (this.height - view);
-      this.element.scrollTop = wanted * part;
+      this.scroll_to(row - view / 2 / ROW);
       this.draw();
     }
   }
@@ -233,7 +248,8 @@ class TextView {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const far = event.ctrlKey && ["Home", "End"].includes(event.key);
+    if (!far && (event.ctrlKey || event.metaKey || event.altKey)) return;
     const row = this.row_of(this.here), column = this.here - this.starts[row];
     const in_row = (number) => {
       const there = Math.max(0, Math.min(this.starts.length - 1, number));
@@ -247,8 +263,8 @@ class TextView {
       ArrowDown: () => in_row(row + 1),
       PageUp: () => in_row(row - page),
       PageDown: () => in_row(row + page),
-      Home: () => this.starts[row],
-      End: () => this.end_of(row) - 1,
+      Home: () => (far ? 0 : this.starts[row]),
+      End: () => (far ? this.ids.length : this.end_of(row)) - 1,
     };
     if (!(event.key in places)) return;
     event.preventDefault();
