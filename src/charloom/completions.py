@@ -468,10 +468,10 @@ class Reply:
     def usage(self) -> dict[str, Any]:
         prompt = sum(len(ids) for ids in self._completion.prompts)
         drawn = sum(answer.drawn for answer in self._answers)
-        cached = sum(
-            min(answer.cached, len(ids))
-            for answer, ids in zip(self._answers, self._completion.prompts, strict=True)
-        )
+        cached = 0
+        for answer, ids in zip(self._answers, self._completion.prompts, strict=True):
+            before = len(answer.request.prompt) - len(ids)  # the newline before a text
+            cached += max(answer.cached - before, 0)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": drawn,

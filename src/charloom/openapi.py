@@ -44,10 +44,17 @@ def describe_api(models: Sequence[str]) -> dict[str, Any]:
             }
         }
 
-    def post(text: str, asked: Mapping[str, Any], media: Mapping[str, Any], *statuses: int) -> Any:
-        properties = dict(asked["properties"])
-        properties["model"] = properties["model"] | {"description": f"One of {', '.join(models)}."}
-        body = {"application/json": {"schema": {**asked, "properties": properties}}}
+    def post(
+        text: str,
+        asked: Mapping[str, Any],
+        example: Mapping[str, Any],
+        media: Mapping[str, Any],
+        *statuses: int,
+    ) -> Any:
+        names = list(models) if "model" in asked["required"] else [*models, None]
+        properties = {**asked["properties"], "model": {"enum": names}}
+        schema = {**asked, "properties": properties}
+        body = {"application/json": {"schema": schema, "example": example}}
         return {
             "post": {
                 "summary": text,
@@ -94,22 +101,29 @@ def describe_api(models: Sequence[str]) -> dict[str, Any]:
     )
     completion["properties"]["usage"] = {"anyOf": [usage, {"type": "null"}]}
     model = thing(id=texts, object={"const": "model"}, created=whole, owned_by=texts)
-    in_path = {"name": "id", "in": "path", "required": True, "schema": texts}
-    in_query = {"name": "model", "in": "query", "schema": texts}
+    in_path = {"name": "id", "in": "path", "required": True, "schema": {"enum": list(models)}}
+    in_query = {"name": "model", "in": "query", "schema": {"enum": list(models)}}
     file = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(PLAYGROUND)}}
     paths = {
         "/v1/completions": post(
             "Texts that go on from a prompt.",
             REQUEST,
-            {**json_of(completion), "text/event-stream": {"schema": texts}},
+            {"model": models[0], "prompt": "", "max_tokens": 20, "logprobs": 2, "seed": 1},
+            # Of one event; its data is a completion with what is new in it, and at last [DONE].
+            {**json_of(completion), "text/event-stream": {"schema": thing(data=texts)}},
             503,
         ),
         "/v1/models": get("The models.", thing(object={"const": "list"}, data=listed(model))),
         "/v1/models/{id}": get("A model.", model, 404) | {"parameters": [in_path]},
         "/tokenize": post(
-            "A text's ids.", TOKENIZE, json_of(thing(tokens=listed(whole), count=whole))
+            "A text's ids.",
+            TOKENIZE,
+            {"prompt": ""},
+            json_of(thing(tokens=listed(whole), count=whole)),
         ),
-        "/detokenize": post("The text of ids.", DETOKENIZE, json_of(thing(prompt=texts))),
+        "/detokenize": post(
+            "The text of ids.", DETOKENIZE, {"tokens": [1]}, json_of(thing(prompt=texts))
+        ),
         "/tokenizer_info": get(
             "What ids stand for.",
             thing(

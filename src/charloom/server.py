@@ -343,19 +343,17 @@ async def _json_body(request: Request) -> Any:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"the content type is {shortened(kind)}: give application/json")
-    too_large = ApiError(
-        413,
-        f"the body is too large: at most {LARGEST_BODY:,} bytes",
-        headers={"connection": "close"},
-    )
-    length = request.headers.get("content-length", "0")
-    if len(length) > 12 or int(length) > LARGEST_BODY:  # h11 has seen that these are digits
+    too_large = ApiError(413, f"the body is too large: at most {LARGEST_BODY:,} bytes")
+    length = request.headers.get("content-length", "0")  # h11 has seen that these are digits
+    if "expect" in request.headers and (len(length) > 12 or int(length) > LARGEST_BODY):
         raise too_large
-    body = bytearray()
+    body, size = bytearray(), 0
     async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_BODY:
-            raise too_large
+        size += len(piece)
+        if size <= LARGEST_BODY:  # what is more is read, for a client may not hear us before
+            body += piece
+    if size > LARGEST_BODY:
+        raise too_large
     return read_json(bytes(body))
 
 
