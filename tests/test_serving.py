@@ -5,6 +5,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,13 +117,16 @@ def text_of(answer: Answer) -> list[str]:
 # --- The text -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("most_texts", [3, 40])
+@pytest.mark.parametrize(("most_texts", "alike"), [(3, False), (40, False), (40, True)])
 def test_a_text_is_the_same_alone_and_in_company(
-    predictor: Predictor, start: Callable[..., Batcher], most_texts: int
+    predictor: Predictor, start: Callable[..., Batcher], most_texts: int, alike: bool
 ) -> None:
     batcher = start(predictor, most_texts=most_texts)
     generator = np.random.default_rng(most_texts)
     requests = [random_request(generator) for _ in range(40)]
+    if alike:  # then several characters are drawn in one turn
+        settings = SamplingSettings(0.8)
+        requests = [replace(request, settings=settings, alternatives=None) for request in requests]
     answers: dict[int, Answer] = {}
     texts: dict[int, list[str]] = {}
 
@@ -271,16 +275,16 @@ def test_a_failing_model_fails_its_requests_and_goes_on(
 ) -> None:
     predictor = make("gru")
     batcher = start(predictor)
-    step = predictor.step
+    generate = predictor.generate
 
     def fail(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(predictor, "step", fail)
+    monkeypatch.setattr(predictor, "generate", fail)
     (answer,) = batcher.submit(Request(ids_of("a"), 5))
     with pytest.raises(MemoryError):
         answer.wait()
-    monkeypatch.setattr(predictor, "step", step)
+    monkeypatch.setattr(predictor, "generate", generate)
     request = Request(ids_of("a"), 5)
     assert text_of(batcher.submit(request)[0]) == alone(predictor, request)
 

@@ -240,9 +240,10 @@ class Service:
         if completion.stream:
             return EventStream(self._stream(reply, answers, request.receive))
         with self.bells.of(answers) as event:
-            async with _gone(request.receive) as gone:
+            async with _gone(request.receive, event) as gone:
                 while not all(answer.ended for answer in answers):
-                    if await _either(event, gone):
+                    await event.wait()
+                    if gone.done():
                         raise ClientDisconnect
                     event.clear()
             return json_reply(reply.whole())
@@ -252,9 +253,10 @@ class Service:
     ) -> AsyncIterator[Any]:
         """The events of a stream, as JSON values; those that are there at once in one list."""
         with self.bells.of(answers) as event:
-            async with _gone(receive) as gone:
+            async with _gone(receive, event) as gone:
                 while not reply.complete:
-                    if await _either(event, gone):
+                    await event.wait()
+                    if gone.done():
                         return
                     event.clear()
                     try:
@@ -289,29 +291,19 @@ class EventStream(Response):
 
 
 @contextlib.asynccontextmanager
-async def _gone(receive: Receive) -> AsyncIterator[asyncio.Task[None]]:
-    """A task that ends when the client has gone."""
+async def _gone(receive: Receive, event: asyncio.Event) -> AsyncIterator[asyncio.Task[None]]:
+    """A task that ends when the client has gone, and sets the event then."""
 
     async def wait() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        event.set()
 
     task = asyncio.create_task(wait())
     try:
         yield task
     finally:
         task.cancel()
-
-
-async def _either(event: asyncio.Event, gone: asyncio.Task[None]) -> bool:
-    """Waits for the event, or for the client to go; returns whether it has gone."""
-    if not event.is_set():
-        waiting = asyncio.create_task(event.wait())
-        try:
-            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-    return gone.done()
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -39,7 +39,12 @@ CACHED_EVERY = 256  # characters of a prompt
 # are being drawn, fewer would cost a turn's overhead too often.
 READ_IN_A_TURN, READ_OF_EACH = 512, 32
 SCORED_IN_A_TURN = 64
-TOLD_EVERY = 0.02  # seconds; whoever reads a stream need not be woken for every character
+# Characters that are drawn in one turn, of all texts together and of each: a turn of several costs
+# little more than of one, but whoever comes has to wait for its end.
+DRAWN_IN_A_TURN, DRAWN_OF_EACH = 512, 16
+# Whoever reads a stream need not be woken for every character: only after so many seconds, longer
+# where there are more than so many texts.
+TOLD_EVERY, TOLD_TEXTS = 0.02, 64
 
 
 class BusyError(Exception):
@@ -230,14 +235,19 @@ class _Text:
         self.held: list[Scored] = []  # of characters that may begin a stop text
         self.end: str | None = None
 
-    def add(self, id_: int, character: str, scored: Scored | None) -> None:
+    @property
+    def left(self) -> int:
+        return self.answer.request.length - len(self.drawn)
+
+    def add(self, id_: int, character: str, scored: Scored | None = None) -> None:
         self.drawn.append(id_)
+        self.answer.drawn += 1
         text, stopped = self.stops.add(character)
         if scored is not None:
             self.held.append(scored)
         if stopped:
             self.end = "stop"
-        elif len(self.drawn) == self.answer.request.length:
+        elif not self.left:
             self.end = "length"
             text += self.stops.rest()
         if text or self.end:
@@ -372,7 +382,7 @@ class Batcher:
 
     def _turn(self) -> None:
         self._drop_cancelled()
-        if self._texts:
+        if self._texts and (self._prompts or not self._generate()):
             self._step()
         self._read()
         self._score()
@@ -462,22 +472,47 @@ class Batcher:
         logits, state = self.predictor.step(self._last, self._state)
         ids = self._choose(logits)
         scored = self._score_drawn(logits, ids)
-        self.counts.steps += 1
-        self.counts.drawn += len(ids)
-        ended = []
         for row, text in enumerate(self._texts):
             id_ = int(ids[row])
             text.add(id_, self.vocabulary.characters[id_], scored.get(row))
-            text.answer.drawn += 1
+        self.counts.steps += 1
+        self.counts.drawn += len(ids)
+        self._go_on(ids, state, 1)
+
+    def _generate(self) -> bool:
+        """Several more characters for every text in one call, which chooses them itself; False if
+        they are not all to be drawn in the same way, or to be scored."""
+        requests = [text.answer.request for text in self._texts]
+        settings = requests[0].settings
+        if any(r.settings != settings or r.alternatives is not None for r in requests):
+            return False
+        each = max(1, DRAWN_IN_A_TURN // len(self._texts))
+        count = min(DRAWN_OF_EACH, each, *(text.left for text in self._texts))
+        uniforms = np.stack([text.generator.random(count) for text in self._texts], axis=1)
+        drawn, state = self.predictor.generate(self._last, self._state, settings, uniforms)
+        for text, ids in zip(self._texts, drawn.T.tolist(), strict=True):
+            for id_ in ids:
+                text.add(id_, self.vocabulary.characters[id_])
+                self.counts.drawn += 1
+                if text.end is not None:
+                    break
+        self.counts.steps += count
+        self._go_on(drawn[-1], state, count)
+        return True
+
+    def _go_on(self, last: NDArray[np.intp], state: Any, count: int) -> None:
+        """With the texts that have not ended, now that so many more characters were drawn."""
+        left = []
+        for row, text in enumerate(self._texts):
             self._untold[id(text.answer)] = text.answer
-            if text.end is not None:
-                ended.append(row)
-        for row in ended:  # what goes on from here need not be read again
-            text = self._texts[row]
-            read = np.concatenate([text.answer.request.prompt, text.drawn[:-1]]).astype(np.intp)
-            self.cache.put(read, rows_of(state, [row]))
-        self._last, self._state = ids, state
-        self._keep([row for row in range(len(self._texts)) if row not in set(ended)])
+            if text.end is None:
+                left.append(row)
+            elif text.end == "length" or count == 1:  # the state has read no more than the text
+                # What goes on from here need not be read again.
+                read = np.concatenate([text.answer.request.prompt, text.drawn[:-1]])
+                self.cache.put(read.astype(np.intp), rows_of(state, [row]))
+        self._last, self._state = last, state
+        self._keep(left)
 
     def _choose(self, logits: NDArray[np.floating]) -> NDArray[np.intp]:
         """Every text's next character, (B,); those with the same settings all at once."""
@@ -523,10 +558,11 @@ class Batcher:
 
     def _tell_readers(self) -> None:
         now = time.monotonic()
+        after = TOLD_EVERY * max(1.0, len(self._texts) / TOLD_TEXTS)
         told = [
             answer
             for answer in self._untold.values()
-            if answer.ended or (answer.request.streams and now - answer.told >= TOLD_EVERY)
+            if answer.ended or (answer.request.streams and now - answer.told >= after)
         ]
         for answer in told:
             answer.told = now
