@@ -212,6 +212,29 @@ def test_scores_are_the_protocol_s(predictor: Predictor, start: Callable[..., Ba
             assert id_ != score.id or log_p == score.log_probability
 
 
+def test_scores_are_the_same_alone_and_in_company(
+    predictor: Predictor, start: Callable[..., Batcher]
+) -> None:
+    batcher = start(predictor)
+    generator = np.random.default_rng(8)
+    requests = [
+        Request(
+            ids_of("".join(generator.choice(VOCABULARY.characters, size))),
+            20,
+            alternatives=2,
+            scores_prompt=True,
+        )
+        for size in generator.integers(0, 600, 30)
+    ]
+    together = batcher.submit(*requests)
+    for request, answer in zip(requests, together, strict=True):
+        (piece,) = answer.wait()
+        (alone_,) = batcher.submit(request)
+        assert alone_.wait() == [piece]
+        assert alone_.prompt_scores == answer.prompt_scores
+        assert len(answer.prompt_scores) == len(request.prompt) - 1
+
+
 # --- Coming and going -----------------------------------------------------------------------------
 
 
@@ -265,8 +288,8 @@ def test_long_prompts_hold_up_nobody(small: Predictor, start: Callable[..., Batc
     for answer in batcher.submit(scored, Request(prompt[:-1], 1)):
         answer.wait()
     # The stream got its characters between the pieces.
-    assert stream.drawn - before > len(prompt) / serving.SCORED_IN_A_TURN
-    assert batcher.counts.steps - turns > len(prompt) / serving.SCORED_IN_A_TURN
+    assert stream.drawn - before > len(prompt) / serving.SCORED_OF_EACH
+    assert batcher.counts.steps - turns > len(prompt) / serving.SCORED_OF_EACH
     stream.cancel()
 
 

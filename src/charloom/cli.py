@@ -1083,6 +1083,8 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
             )
             for name, run in zip(names, arguments.runs, strict=True)
         }
+        for model in models.values():
+            model.sample(length=1)  # compiles what the first request would wait for
         host, port = opened.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         server = Server(

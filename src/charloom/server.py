@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -53,11 +53,15 @@ from charloom.serving import MOST_TEXTS, Answer, Batcher, BusyError
 from charloom.vocabulary import Vocabulary
 
 LARGEST_BODY = 4_000_000  # bytes
+LONG = 20_000  # bytes or characters that take more than some milliseconds
 KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 30  # for what runs when the server is asked to end
 MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 ANY_HOST = ("", "0.0.0.0", "::")
 OPEN_PATHS = ("/", "/health", "/openapi.json")  # without a key, and so are the page's files
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,10 @@ class Bells:
 
     @contextlib.contextmanager
     def of(self, answers: Sequence[Answer]) -> Iterator[asyncio.Event]:
-        """An event that is set when there is something new. In the end the answers are cancelled,
-        which does nothing to those that have ended."""
+        """An event that is set when there is something new, and at first, for there may be already.
+        In the end the answers are cancelled, which does nothing to those that have ended."""
         event = asyncio.Event()
+        event.set()
         self._events |= dict.fromkeys(answers, event)
         try:
             yield event
@@ -208,7 +213,7 @@ class Service:
         )
 
     async def tokenize(self, request: Request) -> Response:
-        body = check(await _json_body(request), TOKENIZE)
+        body = await _json_body(request, TOKENIZE)
         vocabulary = self._model(body.get("model")).vocabulary
         ids = encode(body["prompt"], vocabulary)
         if body.get("add_special_tokens", True) is not False:
@@ -216,7 +221,7 @@ class Service:
         return json_reply({"tokens": to_tokens(ids), "count": len(ids)})
 
     async def detokenize(self, request: Request) -> Response:
-        body = check(await _json_body(request), DETOKENIZE)
+        body = await _json_body(request, DETOKENIZE)
         vocabulary = self._model(body.get("model")).vocabulary
         ids = from_tokens(body["tokens"], vocabulary, "tokens")
         return json_reply({"prompt": vocabulary.decode(ids)})
@@ -224,9 +229,11 @@ class Service:
     # Completions
 
     async def complete(self, request: Request) -> Response:
-        body = check(await _json_body(request), REQUEST)
+        body = await _json_body(request, REQUEST)
         model = self._model(body["model"])
-        completion = parse_completion(body, model.vocabulary, model.batcher.most_texts)
+        most = model.batcher.most_texts
+        size = int(request.headers.get("content-length", LARGEST_BODY))
+        completion = await _aside(size, lambda: parse_completion(body, model.vocabulary, most))
         try:
             answers = model.batcher.submit(*completion.requests)
         except BusyError:
@@ -246,7 +253,7 @@ class Service:
                     if gone.done():
                         raise ClientDisconnect
                     event.clear()
-            return json_reply(reply.whole())
+            return await _aside(_scores(answers), lambda: json_reply(reply.whole()))
 
     async def _stream(
         self, reply: Reply, answers: Sequence[Answer], receive: Receive
@@ -260,7 +267,7 @@ class Service:
                         return
                     event.clear()
                     try:
-                        choices = reply.take()
+                        choices = await _aside(_scores(answers), reply.take)
                     except ApiError as error:
                         yield [error.body()]
                         return
@@ -330,8 +337,9 @@ def _failure_reply(request: Request, error: Exception) -> Response:
     return _error_reply(request, ApiError(500, "the server failed at this request"))
 
 
-async def _json_body(request: Request) -> Any:
-    """Raises ApiError for a body that is no JSON, says it is none, or is too large."""
+async def _json_body(request: Request, schema: Mapping[str, Any]) -> Any:
+    """A body as the schema has it. Raises ApiError, also for one that says it is no JSON, or is too
+    large."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"the content type is {shortened(kind)}: give application/json")
@@ -346,7 +354,18 @@ async def _json_body(request: Request) -> Any:
             body += piece
     if size > LARGEST_BODY:
         raise too_large
-    return read_json(bytes(body))
+    return await _aside(size, lambda: check(read_json(bytes(body)), schema))
+
+
+async def _aside(size: int, function: Callable[[], T]) -> T:
+    """What a function gives: in a thread where it takes long, so that the streams go on."""
+    return await asyncio.to_thread(function) if size > LONG else function()
+
+
+def _scores(answers: Sequence[Answer]) -> int:
+    """How many characters with log-probabilities the answers may have at once."""
+    asked = [a.request for a in answers if a.request.alternatives is not None]
+    return sum((len(r.prompt) * r.scores_prompt + r.length) * len(r.indices) for r in asked)
 
 
 def _describe(model: ServedModel) -> dict[str, Any]:

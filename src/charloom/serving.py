@@ -38,7 +38,7 @@ CACHED_EVERY = 256  # characters of a prompt
 # Characters of prompts in one turn: all together, and of each. More would hold up the texts that
 # are being drawn, fewer would cost a turn's overhead too often.
 READ_IN_A_TURN, READ_OF_EACH = 512, 32
-SCORED_IN_A_TURN = 64
+SCORED_TOGETHER, SCORED_OF_EACH = 16, 32
 # Characters that are drawn in one turn, of all texts together and of each: a turn of several costs
 # little more than of one, but whoever comes has to wait for its end.
 DRAWN_IN_A_TURN, DRAWN_OF_EACH = 512, 16
@@ -215,6 +215,10 @@ class _Prompt:
     def unread(self) -> int:
         """Of all but the last character, which is read when the next one is drawn."""
         return len(self.ids) - 1 - self.place
+
+    def before_kept(self, place: int, left: int) -> int:
+        """Of the characters left from a place on, those up to the next state that is kept."""
+        return min(left, CACHED_EVERY - place % CACHED_EVERY)
 
     @property
     def unscored(self) -> int:
@@ -413,11 +417,8 @@ class Batcher:
         prompts = prompts[:READ_IN_A_TURN]
         if not prompts:
             return
-        steps = min(
-            READ_OF_EACH,
-            READ_IN_A_TURN // len(prompts),
-            *(min(p.unread, CACHED_EVERY - p.place % CACHED_EVERY) for p in prompts),
-        )
+        most = min(READ_OF_EACH, READ_IN_A_TURN // len(prompts))
+        steps = min(most, *(p.before_kept(p.place, p.unread) for p in prompts))
         inputs = np.stack([p.ids[p.place : p.place + steps] for p in prompts], axis=1)
         state = self.predictor.read(inputs, join_states([p.state for p in prompts]))
         self.counts.read += inputs.size
@@ -427,23 +428,30 @@ class Batcher:
             self._keep_state(prompt)
 
     def _score(self) -> None:
-        """A piece of the prompt that waits longest for its scores."""
-        prompt = next((p for p in self._prompts if p.unscored), None)
-        if prompt is None:
+        """A piece of the prompts that have waited longest for their scores, side by side."""
+        exact = self.predictor.windows_are_exact
+        waiting = [p for p in self._prompts if p.unscored]
+        # Where windows are not exact, a row's last digits depend on its companions.
+        prompts = waiting[: SCORED_TOGETHER if exact else 1]
+        if not prompts:
             return
-        begin, end = prompt.scored, prompt.scored + min(SCORED_IN_A_TURN, prompt.unscored)
-        inputs, came = prompt.ids[begin:end, None], prompt.ids[begin + 1 : end + 1]
-        log_p, prompt.scored_state = self.predictor.log_probabilities(inputs, prompt.scored_state)
-        alternatives = prompt.answer.request.alternatives or 0
-        prompt.answer.prompt_scores += _scored(log_p[:, 0], came, alternatives)
-        prompt.scored = end
-        self.counts.read += len(came)
-        if self.predictor.windows_are_exact:
-            prompt.place, prompt.state = end, prompt.scored_state
-            self._keep_state(prompt)
-        if prompt.unscored:  # it is the next one's turn
-            self._prompts.remove(prompt)
-            self._prompts.append(prompt)
+        steps = min(SCORED_OF_EACH, *(p.before_kept(p.scored, p.unscored) for p in prompts))
+        ids = np.stack([p.ids[p.scored : p.scored + steps + 1] for p in prompts], axis=1)
+        log_p, state = self.predictor.log_probabilities(
+            ids[:-1], join_states([p.scored_state for p in prompts])
+        )
+        self.counts.read += ids[1:].size
+        for row, prompt in enumerate(prompts):
+            alternatives = prompt.answer.request.alternatives or 0
+            prompt.answer.prompt_scores += _scored(log_p[:, row], ids[1:, row], alternatives)
+            prompt.scored += steps
+            prompt.scored_state = rows_of(state, [row])
+            if exact:
+                prompt.place, prompt.state = prompt.scored, prompt.scored_state
+                self._keep_state(prompt)
+        if len(waiting) > len(prompts):  # it is the others' turn
+            rest = [p for p in self._prompts if p not in prompts]
+            self._prompts = rest + prompts
 
     def _keep_state(self, prompt: _Prompt) -> None:
         if prompt.place % CACHED_EVERY == 0 or not prompt.unread:
