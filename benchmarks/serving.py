@@ -196,8 +196,8 @@ def main() -> None:
     print(f"Every text is the one that is drawn alone ({rounds} rounds).")
     if before is not None and after is not None:
         print(
-            f"Memory after {requests * 3 // 10:,} requests {before / 1e6:.1f} MB, after {requests:,} "
-            f"more {after / 1e6:.1f} MB."
+            f"Memory after {requests * 3 // 10:,} requests {before / 1e6:.1f} MB, "
+            f"after {requests:,} more {after / 1e6:.1f} MB."
         )
 
 

@@ -813,6 +813,10 @@ OPTIONS: dict[str, list[str]] = {
         *("--engine", "--threads"),
     ],
     "demo": ["--out", "--minutes", "--seed"],
+    "serve": [
+        *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
+        "--threads",
+    ],
     "info": ["--json"],
     "corpora": [],
 }

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from charloom.completions import ApiError, write_json
@@ -59,12 +60,13 @@ class Connection(H11Protocol):
         if self._deadline is None:
             self._deadline = self.loop.call_later(RECEIVE_SECONDS, self._receives_too_slowly)
         super().data_received(data)
-        if str(self.conn.their_state) not in ("IDLE", "SEND_BODY"):  # the whole request is here
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # the whole request is here
             self._deadline.cancel()
             self._deadline = None
 
     def _receives_too_slowly(self) -> None:
-        if self.cycle is None or not self.cycle.response_started:
+        unanswered = self.conn.their_state is h11.IDLE or not self.cycle.response_started
+        if unanswered:
             seconds = f"{RECEIVE_SECONDS:g}"
             error = ApiError(408, f"a request must be here whole within {seconds} seconds")
             self.transport.write(_raw_reply(error))

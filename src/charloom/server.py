@@ -110,8 +110,9 @@ def name_runs(runs: Sequence[str]) -> list[str]:
     """A name for each run, its folder's; each further one of the same name gets a number."""
     names: list[str] = []
     for run in runs:
-        path = model_path(run).absolute()
-        name = first = printable(path.parent.name if path.name == MODEL_FILE else path.stem)
+        path = model_path(run).resolve()
+        name = printable(path.parent.name if path.name == MODEL_FILE else path.stem) or "model"
+        first = name
         number = 1
         while name in names:
             number += 1
@@ -141,7 +142,6 @@ class Service:
             Route("/tokenize", self.tokenize, methods=["POST"], name="/tokenize"),
             Route("/detokenize", self.detokenize, methods=["POST"], name="/detokenize"),
         ]
-        self.paths = {route.name for route in routes}
         handlers: Mapping[Any, Any] = {
             ApiError: _error_reply,
             HTTPException: _http_error_reply,

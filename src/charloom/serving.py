@@ -1,10 +1,10 @@
 """One model, many requests side by side: what a server needs of a model. No HTTP.
 
 A `Batcher` has a thread, which alone calls the model. In a turn of it every text that is being
-drawn gets one character, all by one call of `step`, and a piece is read of every prompt that is
-still to be read. Texts come and go between turns. `step` gives a row the same bytes whatever its
-companions, so a text depends on nothing but its own request, and is the one that
-`LanguageModel.sample` draws.
+drawn gets its next character, all by one call of `step`, or several, by one call of `generate`; and
+a piece is read of the prompts that are still to be read. Texts come and go between turns. A row
+gets the same bytes whatever its companions, so a text depends on nothing but its own request, and
+is the one that `LanguageModel.sample` draws.
 
 N: characters of a prompt; B: rows, each a text that is being drawn; K: alternatives at a place;
 V: characters in the vocabulary.
@@ -129,16 +129,21 @@ class Answer:
 
     def take(self) -> list[Piece]:
         """What has come since the last time, at most one piece a text. Raises what went wrong."""
-        pieces: dict[int, Piece] = {}
+        news: dict[int, list[Piece]] = {}
         while self._pieces:
-            new = self._pieces.popleft()
-            piece = pieces.setdefault(new.number, Piece(new.number, ""))
-            piece.text += new.text
-            piece.scored += new.scored
-            piece.end = new.end
+            piece = self._pieces.popleft()
+            news.setdefault(piece.number, []).append(piece)
         if self.error is not None:
             raise self.error
-        return [pieces[number] for number in sorted(pieces)]
+        return [
+            Piece(
+                number,
+                "".join(piece.text for piece in pieces),
+                [score for piece in pieces for score in piece.scored],
+                pieces[-1].end,
+            )
+            for number, pieces in sorted(news.items())
+        ]
 
     def wait(self) -> list[Piece]:
         """The whole texts, when they are there."""
@@ -263,7 +268,6 @@ class _Text:
 class Counts:
     """What a batcher has done since it began."""
 
-    requests: int = 0
     refused: int = 0
     cancelled: int = 0
     read: int = 0  # characters of prompts
@@ -330,7 +334,6 @@ class Batcher:
             if self._closing or texts > room:
                 self.counts.refused += 1
                 raise BusyError
-            self.counts.requests += 1
             self._waiting.extend(answers)
             self._waiting_texts += texts
             self._condition.notify()
@@ -353,36 +356,47 @@ class Batcher:
                         self._condition.wait()
                     if self._closing:
                         break
-                    self._admit()
+                    admitted = self._admit()
                 try:
+                    self._begin_to_read(admitted)
                     self._turn()
                 except Exception as error:
+                    for answer in admitted:
+                        answer.fail(error)
                     logging.getLogger("charloom").exception("a turn of the batcher failed")
                     self._fail(error)
                 self._tell_readers()
         self._fail(CharloomError("the server stops"))
         self._tell_readers()
 
-    def _admit(self) -> None:
+    def _admit(self) -> list[Answer]:
         """Takes up requests in the order in which they came, while there is room."""
+        admitted: list[Answer] = []
+        drawing = self.drawing
         while self._waiting:
             answer = self._waiting[0]
             texts = len(answer.request.indices)
-            if self.drawing + texts > self.most_texts and self.drawing and not answer.cancelled:
-                return
+            if drawing and drawing + texts > self.most_texts and not answer.cancelled:
+                break
             self._waiting.popleft()
             self._waiting_texts -= texts
             if answer.cancelled:
                 self.counts.cancelled += 1
-                continue
-            prompt = _Prompt(answer, self.predictor)
+            else:
+                admitted.append(answer)
+                drawing += texts
+        return admitted
+
+    def _begin_to_read(self, answers: list[Answer]) -> None:
+        prompts = [_Prompt(answer, self.predictor) for answer in answers]
+        self._prompts += prompts
+        for prompt in prompts:
             if not (prompt.unscored and self.predictor.windows_are_exact):
                 length, state = self.cache.longest(prompt.ids[:-1])
                 if length:
                     prompt.place, prompt.state = length, state
                     self.counts.cached += length
-                    answer.cached = length
-            self._prompts.append(prompt)
+                    prompt.answer.cached = length
 
     def _turn(self) -> None:
         self._drop_cancelled()
