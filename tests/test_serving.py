@@ -114,6 +114,13 @@ def text_of(answer: Answer) -> list[str]:
     return [piece.text for piece in answer.wait()]
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 # --- The text -------------------------------------------------------------------------------------
 
 
@@ -148,7 +155,7 @@ def test_a_text_is_the_same_alone_and_in_company(
     for number, request in enumerate(requests):
         found = texts.get(number) or text_of(answers[number])
         assert found == alone(predictor, request)
-    assert batcher.drawing == batcher.waiting == 0
+    wait_for(lambda: batcher.drawing == batcher.waiting == 0)
 
 
 def test_a_stream_is_given_out_piece_by_piece(
@@ -236,13 +243,6 @@ def test_scores_are_the_same_alone_and_in_company(
 
 
 # --- Coming and going -----------------------------------------------------------------------------
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_a_cancelled_request_ends_at_once(small: Predictor, start: Callable[..., Batcher]) -> None:
