@@ -819,6 +819,10 @@ OPTIONS: dict[str, list[str]] = {
     ],
     "explore": ["--out", "--json", "--units", "--skip-unknown", "--engine", "--threads"],
     "report": ["--out"],
+    "serve": [
+        *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
+        "--threads",
+    ],
     "info": ["--json"],
     "corpora": [],
 }

@@ -134,6 +134,24 @@ def test_a_row_steps_to_the_same_bytes_in_any_company(
 
 @every_engine
 @every_cell
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reading_leaves_the_state_that_steps_leave(name: str, cell: str, dtype: str) -> None:
+    engine = make(name, cell, dtype=dtype, hidden_size=40)
+    inputs, _, start = window(engine, 300, 3)
+    stepped = start
+    for ids in inputs:
+        _, stepped = engine.step(ids, stepped)
+    assert engine.read(inputs, start).tobytes() == stepped.tobytes()
+    alone = engine.read(inputs[:, 1:2], start[:, :, 1:2])
+    assert alone.tobytes() == np.ascontiguousarray(stepped[:, :, 1:2]).tobytes()
+    assert engine.read(inputs[:0], start).tobytes() == start.tobytes()
+    if engine.windows_are_exact:
+        _, scored = engine.log_probabilities(inputs, start)
+        assert scored.tobytes() == stepped.tobytes()
+
+
+@every_engine
+@every_cell
 def test_generating_is_stepping_and_choosing(name: str, cell: str) -> None:
     engine = make(name, cell, dtype="float32")
     inputs, _, state = window(engine, 1, 4)

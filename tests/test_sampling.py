@@ -10,7 +10,7 @@ from charloom.engines import Engine, open_engine
 from charloom.errors import CharloomError
 from charloom.model import ModelConfig, initialize
 from charloom.overlap import TrainingIndex
-from charloom.sampling import Guard, read_prompt, stream_text
+from charloom.sampling import Guard, StopTexts, read_prompt, stream_text
 from charloom.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(tuple("\nabcdefgh"))
@@ -69,6 +69,18 @@ def test_the_first_of_several_stop_texts_counts(engine: Engine) -> None:
     text = draw(engine, length=300, seed=5)
     late, early = text[200:210], text[120:140]
     assert draw(engine, length=300, seed=5, stop=(late, early)) == text[: text.index(early)]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_the_stop_text_that_is_complete_first_counts(size: int) -> None:
+    stops = StopTexts(("bcdef", "d"))
+    given, ended = "", False
+    for begin in range(0, 8, size):
+        ready, ended = stops.add("abcdefgh"[begin : begin + size])
+        given += ready
+        if ended:
+            break
+    assert (given, ended) == ("abc", True)
 
 
 def test_the_beginning_of_a_stop_text_is_given_out_when_it_does_not_go_on(engine: Engine) -> None:

@@ -1091,6 +1091,72 @@ def _print_exploration(found: Exploration) -> None:
         _print(f"Not to be found in this text: {', '.join(missing)}")
 
 
+# serve
+
+
+def add_serve_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="runs' folders or checkpoint files; a request chooses one by its name",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for the whole network"
+    )
+    parser.add_argument("--port", type=whole_number, default=8000, help="0 takes a free one")
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="what a client must know (default: CHARLOOM_API_KEY, or nothing)",
+    )
+    parser.add_argument(
+        "--max-streams",
+        type=whole_number,
+        default=256,
+        metavar="N",
+        help="texts that are drawn at a time; as many more may wait",
+    )
+    _add_network_only(parser)
+    _add_engine(parser)
+
+
+def run_serve(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.connection import open_socket
+    from charloom.language_model import load
+    from charloom.server import Server, name_runs
+
+    key = os.environ.get("CHARLOOM_API_KEY") if arguments.api_key is None else arguments.api_key
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
+        raise CharloomError("--api-key is empty or not ASCII without spaces: give another, or none")
+    names = name_runs(arguments.runs)
+    opened = open_socket(arguments.host, arguments.port)
+    with _threads(arguments.threads), contextlib.closing(opened):
+        models = {
+            name: load(
+                run,
+                engine=arguments.engine,
+                threads=arguments.threads,
+                network_only=arguments.network_only,
+            )
+            for name, run in zip(names, arguments.runs, strict=True)
+        }
+        for model in models.values():
+            model.sample(length=1)  # compiles what the first request would wait for
+        host, port = opened.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        server = Server(
+            models,
+            opened,
+            host=arguments.host,
+            api_key=key,
+            most_texts=arguments.max_streams,
+            ready=lambda: _print(f"serving {', '.join(names)} at {url}"),
+        )
+        server.serve_until_ended()
+    return 0
+
+
 # info
 
 
@@ -1224,6 +1290,11 @@ COMMANDS = {
         "draw a run's curves, samples and figures, or several runs beside each other, as a page",
         add_report_arguments,
         run_report,
+    ),
+    "serve": Command(
+        "answer requests over HTTP, as OpenAI's completions are asked for",
+        add_serve_arguments,
+        run_serve,
     ),
     "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
     "corpora": Command("list the texts that have a name", add_no_arguments, run_corpora),

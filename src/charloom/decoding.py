@@ -42,24 +42,34 @@ class SamplingSettings:
 
 def probabilities(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.float64]:
     """The distribution that one row's logits, (V,), are drawn from under the settings, (V,)."""
+    return np.asarray(_distributions(logits[None], settings)[0])
+
+
+def _distributions(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.float64]:
+    """As `probabilities`, of rows, (B, V): nothing of a row's depends on the others."""
     x = logits.astype(np.float64)
     if settings.temperature == 0:
-        greedy = np.zeros(len(x))
-        greedy[int(np.argmax(x))] = 1
+        greedy = np.zeros(x.shape)
+        greedy[np.arange(len(x)), x.argmax(axis=1)] = 1
         return greedy
     with np.errstate(over="ignore", under="ignore"):
-        p = np.exp((x - x.max()) / settings.temperature)
-    p /= p.sum()
-    if settings.top_k is not None and settings.top_k < len(p):
-        p[np.argsort(-x, kind="stable")[settings.top_k :]] = 0
+        p = np.exp((x - x.max(axis=1, keepdims=True)) / settings.temperature)
+    p /= p.sum(axis=1, keepdims=True)
+    size = p.shape[1]
+    if settings.top_k is not None and settings.top_k < size:
+        order = np.argsort(-x, axis=1, kind="stable")
+        np.put_along_axis(p, order[:, settings.top_k :], 0, axis=1)
     if settings.top_p is not None:
-        order = np.argsort(-x, kind="stable")  # the logits tell apart what rounding made equal
-        reached = np.cumsum(p[order]) / p.sum()
+        order = np.argsort(-x, axis=1, kind="stable")  # they tell apart what rounding made equal
+        sorted_p = np.take_along_axis(p, order, axis=1)
+        reached = np.cumsum(sorted_p, axis=1) / p.sum(axis=1, keepdims=True)
         # The character that crosses top_p still belongs to the choice.
-        p[order[int(np.searchsorted(reached, settings.top_p)) + 1 :]] = 0
+        crossing = (reached < settings.top_p).sum(axis=1, keepdims=True)
+        sorted_p[np.arange(size) > crossing] = 0
+        np.put_along_axis(p, order, sorted_p, axis=1)
     if settings.min_p is not None:
-        p[p < settings.min_p * p.max()] = 0
-    return np.asarray(p / p.sum())
+        p[p < settings.min_p * p.max(axis=1, keepdims=True)] = 0
+    return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
 def choose(
@@ -70,10 +80,8 @@ def choose(
     The id is where the running sum of the probabilities, in the order of ids, passes the number. A
     row's choice depends on nothing but the row.
     """
-    ids = np.empty(len(logits), dtype=np.intp)
-    for row, (x, uniform) in enumerate(zip(logits, uniforms, strict=True)):
-        running = np.cumsum(probabilities(x, settings))
-        index = int(np.searchsorted(running, uniform * running[-1], side="right"))
-        # Rounding can push the number onto the last sum: the last possible character, then.
-        ids[row] = min(index, int(np.searchsorted(running, running[-1])))
-    return ids
+    running = np.cumsum(_distributions(logits, settings), axis=1)
+    total = running[:, -1:]
+    index = (running <= uniforms[:, None] * total).sum(axis=1)
+    # Rounding can push the number onto the last sum: the last possible character, then.
+    return np.asarray(np.minimum(index, (running < total).sum(axis=1)), np.intp)

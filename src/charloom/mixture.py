@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +186,27 @@ class MixedState(NamedTuple):
     context: NDArray[np.int32]
 
 
+def rows_of(state: Any, rows: Sequence[int]) -> Any:
+    """The state of some rows of a predictor's, in that order; a row may come more than once."""
+    if isinstance(state, MixedState):
+        return MixedState(rows_of(state.network, rows), state.context[list(rows)])
+    return np.take(state, rows, axis=2)
+
+
+def join_states(states: Sequence[Any]) -> Any:
+    """The rows of several states of one predictor, side by side."""
+    if isinstance(states[0], MixedState):
+        networks, contexts = zip(*states, strict=True)
+        return MixedState(join_states(networks), np.concatenate(contexts))
+    return np.concatenate(states, axis=2)
+
+
+def state_bytes(state: Any) -> int:
+    """The memory that a predictor's state takes."""
+    arrays = state if isinstance(state, MixedState) else [state]
+    return sum(array.nbytes for array in arrays)
+
+
 class MixedPredictor:
     """An engine with counts: what charloom.engines calls a Predictor."""
 
@@ -196,6 +217,10 @@ class MixedPredictor:
     @property
     def config(self) -> ModelConfig:
         return self.engine.config
+
+    @property
+    def windows_are_exact(self) -> bool:
+        return self.engine.windows_are_exact
 
     def zero_state(self, rows: int) -> MixedState:
         context = np.full((rows, self.mixture.table.context), -1, np.int32)
@@ -210,6 +235,10 @@ class MixedPredictor:
         counts = self.mixture.table.ask(asked)
         mixed = self.mixture.mix(network.reshape(steps * rows, size), counts)
         return mixed.reshape(network.shape), MixedState(after, read[:, steps:])
+
+    def read(self, inputs: Ids, state: MixedState) -> MixedState:
+        read = np.concatenate([state.context, inputs.T.astype(np.int32)], axis=1)  # (B, K + T)
+        return MixedState(self.engine.read(inputs, state.network), read[:, len(inputs) :])
 
     def step(
         self, ids: Ids, state: MixedState, clamps: Sequence[Clamp] = ()

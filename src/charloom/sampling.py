@@ -40,12 +40,34 @@ def read_prompt(
 
     Returns the last id, which is still to be read, and the state before it.
     """
-    last = vocabulary.start_id
-    state = predictor.zero_state(1)
-    for id_ in prompt:
-        _, state = predictor.step(np.array([last], dtype=np.intp), state)
-        last = int(id_)
-    return last, state
+    ids = np.concatenate([[vocabulary.start_id], prompt]).astype(np.intp)
+    return int(ids[-1]), predictor.read(ids[:-1, None], predictor.zero_state(1))
+
+
+class StopTexts:
+    """Gives out a text as it is drawn, up to where the first of some texts is complete."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = tuple(texts)
+        self._pending = ""  # drawn, but possibly the beginning of a stop text
+
+    def add(self, drawn: str) -> tuple[str, bool]:
+        """What can be given out now that this was drawn, and whether a stop text ends it."""
+        if not self._texts:
+            return drawn, False
+        pending = self._pending + drawn
+        places = [(pending.find(text), text) for text in self._texts]
+        # Which of several comes first must not depend on how many characters were drawn at once.
+        found = [(place + len(text), place) for place, text in places if place >= 0]
+        if found:
+            return pending[: min(found)[1]], True
+        ready = len(pending) - max(_held_back(pending, text) for text in self._texts)
+        self._pending = pending[ready:]
+        return pending[:ready], False
+
+    def rest(self) -> str:
+        """What is left when nothing more is drawn."""
+        return self._pending
 
 
 def stream_text(
@@ -103,7 +125,7 @@ def _stream(
 ) -> Iterator[str]:
     last, state = read_prompt(predictor, vocabulary, prompt)
     source = predictor if guard is None else _Guarded(predictor, guard, prompt)
-    pending = ""  # drawn, but possibly the beginning of a stop text
+    stops = StopTexts(stop)
     drawn = 0
     while length is None or drawn < length:
         count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
@@ -113,28 +135,22 @@ def _stream(
             np.array([last], dtype=np.intp), state, settings, generator.random((count, 1)), clamps
         )
         drawn += len(ids)
-        pending += vocabulary.decode(ids[:, 0])
-        found = [place for place in (pending.find(text) for text in stop) if place >= 0]
-        if found:
-            if pending[: min(found)]:
-                yield pending[: min(found)]
+        ready, ended = stops.add(vocabulary.decode(ids[:, 0]))
+        if ready:
+            yield ready
+        if ended:
             return
         if guard is not None and len(ids) < count:
-            if pending:
-                yield pending
+            if stops.rest():
+                yield stops.rest()
             raise CharloomError(
                 f"after {drawn:,} characters of the sample, each that could come next would copy "
                 f"more than {guard.most:,} in a row from the training text: give a larger "
                 "--max-overlap"
             )
         last = int(ids[-1, 0])
-        held = max((_held_back(pending, text) for text in stop), default=0)
-        ready = len(pending) - held
-        if ready:
-            yield pending[:ready]
-            pending = pending[ready:]
-    if pending:
-        yield pending
+    if stops.rest():
+        yield stops.rest()
 
 
 class _Guarded:

@@ -34,12 +34,21 @@ class Predictor(Protocol):
     @property
     def config(self) -> ModelConfig: ...
 
+    @property
+    def windows_are_exact(self) -> bool:
+        """Whether `log_probabilities` leaves the state that `step` leaves, to the byte."""
+        ...
+
     def zero_state(self, rows: int) -> Any:
         """The state of that many rows before any character."""
         ...
 
     def log_probabilities(self, inputs: Ids, state: Any) -> tuple[Float, Any]:
         """The natural logarithms of the next character's probabilities, (T, B, V)."""
+        ...
+
+    def read(self, inputs: Ids, state: Any) -> Any:
+        """The state that `step` leaves, to the byte, when it has read inputs (T, B) one by one."""
         ...
 
     def step(self, ids: Ids, state: Any, clamps: Sequence[Clamp] = ()) -> tuple[Float, Any]:
@@ -78,6 +87,7 @@ class Engine(Predictor, Protocol):
     config: ModelConfig
     parameters: Parameters
     threads: int  # the most that it uses
+    windows_are_exact: bool
 
     @property
     def gradients(self) -> Parameters:

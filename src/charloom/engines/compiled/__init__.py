@@ -79,6 +79,7 @@ INFER = Kernel(infer, "inference")
 # in one time step of inference.
 LEAST_FOR_ROWS = 4e6
 LEAST_FOR_UNITS = 1.5e5
+READ_AT_ONCE = 256  # characters of a prompt, to bound the memory of the states between them
 KEPT_WINDOWS = 4  # shapes of windows whose workspace is kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
 NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
@@ -159,6 +160,7 @@ class CompiledEngine:
     """
 
     name = "compiled"
+    windows_are_exact = True
 
     def __init__(
         self,
@@ -258,6 +260,12 @@ class CompiledEngine:
 
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
         return self._run_infer(LOG_PROBABILITIES, inputs, state)
+
+    def read(self, inputs: Ids, state: State) -> State:
+        state = state.copy()
+        for begin in range(0, len(inputs), READ_AT_ONCE):
+            _, state = self.states(inputs[begin : begin + READ_AT_ONCE], state)
+        return state
 
     def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
         logits, state = self._run_infer(LOGITS, ids[None], state, clamps=clamps)

@@ -1,0 +1,205 @@
+"""Many streams of text from one server, beside one stream, and beside a loop in PyTorch.
+
+    python -m benchmarks.serving            a network that was drawn at random
+    python -m benchmarks.serving --run RUN  a trained one, with its counts; PyTorch has the network
+    python -m benchmarks.serving --smoke    a tiny one: does everything run, is every text exact?
+
+The server is a process, asked over HTTP by a client that reads all streams at once. Every stream's
+text is compared with the one that the model draws alone. PyTorch serves one request at a time, a
+character a step, with the same weights and the same random numbers. Then many short requests, and
+what memory the server has before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import charloom
+from charloom.checkpoint import Checkpoint, save_checkpoint
+from charloom.engines import available_cores
+from charloom.language_model import LanguageModel
+from charloom.model import ModelConfig, initialize
+from charloom.vocabulary import Vocabulary
+
+STREAMS = (1, 4, 16, 64, 256)
+CHARACTERS = 300  # of each stream
+REQUESTS = 10_000  # short ones, for the memory
+PROMPT = "\n"
+
+
+@contextlib.contextmanager
+def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The command as a process, and its port."""
+    command = [sys.executable, "-m", "charloom", "serve", str(run), "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r":(\d+)$", process.stdout.readline())
+            assert found, "the server did not start"
+            yield process, int(found[1])
+        finally:
+            process.terminate()
+            process.wait()
+
+
+async def ask(port: int, fields: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a stream."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+    body = json.dumps(fields).encode()
+    head = (
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    writer.write(head.encode() + body)
+    content = await reader.read()
+    writer.close()
+    assert content.startswith(b"HTTP/1.1 200 "), content
+    return [json.loads(event) for event in re.findall(rb"^data: (\{.*\})\r?$", content, re.M)]
+
+
+async def streams(port: int, model: str, count: int, characters: int) -> list[str]:
+    """The texts of so many streams at once, each with a seed of its own."""
+    asked = {"model": model, "prompt": PROMPT, "max_tokens": characters, "stream": True}
+    events = await asyncio.gather(*(ask(port, asked | {"seed": seed}) for seed in range(count)))
+    return ["".join(event["choices"][0]["text"] for event in own) for own in events]
+
+
+async def many(port: int, model: str, count: int) -> None:
+    """So many short requests, sixteen at a time, each with a prompt of its own."""
+
+    async def client(first: int) -> None:
+        for number in range(first, count, 16):
+            fields = {"model": model, "prompt": PROMPT * (number % 50), "max_tokens": 8, "n": 2}
+            await ask(port, fields | {"seed": number, "stream": True})
+
+    await asyncio.gather(*(client(first) for first in range(16)))
+
+
+def resident_bytes(process: subprocess.Popen[str]) -> int | None:
+    """What the process holds of the memory; None where the system does not say so."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        return None
+    found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
+    return int(found[1]) * 1024 if found else None
+
+
+def pytorch(model: LanguageModel, characters: int) -> tuple[float, str] | None:
+    """Characters a second of a loop in PyTorch, on the number of threads that suits it best, and
+    the text; None where there is no PyTorch."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    config, size = model.config, model.config.vocabulary_size
+    kind = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[config.cell]
+    network = torch.nn.ModuleDict(
+        {
+            "rnn": kind(size, config.hidden_size, config.layers),
+            "decoder": torch.nn.Linear(config.hidden_size, size),
+        }
+    )
+    weights = {name: torch.tensor(values) for name, values in model.engine.parameters.items()}
+    network.load_state_dict(weights)
+    eye, vocabulary = torch.eye(size), model.vocabulary
+    best, text = 0.0, ""
+    with torch.inference_mode():
+        for threads in dict.fromkeys((1, available_cores())):
+            torch.set_num_threads(threads)
+            for _ in range(2):
+                uniforms = torch.from_numpy(
+                    np.random.Generator(np.random.PCG64([0, 0])).random(characters)
+                )
+                started = time.perf_counter()
+                state, drawn = None, []
+                _, state = network["rnn"](eye[vocabulary.start_id].view(1, 1, -1), state)
+                last = int(vocabulary.encode(PROMPT)[0])
+                for uniform in uniforms:
+                    y, state = network["rnn"](eye[last].view(1, 1, -1), state)
+                    running = network["decoder"](y[0, 0]).double().softmax(0).cumsum(0)
+                    last = min(int(torch.searchsorted(running, uniform)), size - 1)
+                    drawn.append(last)
+                speed = characters / (time.perf_counter() - started)
+                if speed > best:
+                    best, text = speed, vocabulary.decode(drawn)
+    return best, text
+
+
+def drawn_at_random(folder: Path, hidden_size: int) -> Path:
+    vocabulary = Vocabulary(tuple(map(chr, [10, *range(32, 127)])))
+    parameters = initialize(ModelConfig("gru", hidden_size, 1, len(vocabulary)), seed=0)
+    path = folder / "random.safetensors"
+    save_checkpoint(path, Checkpoint(parameters, vocabulary))
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--run", type=Path, help="a run's folder")
+    parser.add_argument("--hidden-size", type=int, default=512, help="of the network without --run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true", help="a tiny one: does everything run?")
+    arguments = parser.parse_args()
+    smoke = arguments.smoke
+    counts, characters = ((1, 4, 16), 20) if smoke else (STREAMS, CHARACTERS)
+    rounds, requests = (1, 200) if smoke else (arguments.rounds, REQUESTS)
+    with tempfile.TemporaryDirectory() as folder:
+        size = 16 if smoke else arguments.hidden_size
+        run = arguments.run or drawn_at_random(Path(folder), size)
+        model = charloom.load(run)
+        name = run.absolute().name.removesuffix(".safetensors")
+        expected = [
+            model.sample(PROMPT, length=characters, seed=seed)[len(PROMPT) :]
+            for seed in range(max(counts))
+        ]
+        loop = pytorch(model, characters)
+        if loop is not None and model.mixture is None:
+            same = sum(a == b for a, b in zip(loop[1], expected[0], strict=True))
+            assert same > characters * 0.9, "PyTorch draws another text"
+        with server(run) as (process, port):
+            asyncio.run(streams(port, name, 2, characters))  # compiles, and warms up
+            speeds: dict[int, list[float]] = {count: [] for count in counts}
+            for _ in range(rounds):
+                for count in counts:
+                    started = time.perf_counter()
+                    texts = asyncio.run(streams(port, name, count, characters))
+                    elapsed = time.perf_counter() - started
+                    speeds[count].append(count * characters / elapsed)
+                    assert texts == expected[:count], "a text is not the one that is drawn alone"
+            asyncio.run(many(port, name, requests * 3 // 10))  # by now the cache is full
+            before = resident_bytes(process)
+            asyncio.run(many(port, name, requests))
+            after = resident_bytes(process)
+    one = statistics.median(speeds[counts[0]])
+    print("| streams | characters a second | of one stream | of PyTorch's loop |")
+    print("|---:|---:|---:|---:|")
+    for count, found in speeds.items():
+        speed = statistics.median(found)
+        beside = "" if loop is None else f"{speed / loop[0]:.1f}"
+        print(f"| {count} | {speed:,.0f} | {speed / one:.1f} | {beside} |")
+    if loop is not None:
+        print(f"\nPyTorch, one request at a time: {loop[0]:,.0f} characters a second.")
+    print(f"Every text is the one that is drawn alone ({rounds} rounds).")
+    if before is not None and after is not None:
+        print(
+            f"Memory after {requests * 3 // 10:,} requests {before / 1e6:.1f} MB, "
+            f"after {requests:,} more {after / 1e6:.1f} MB."
+        )
+
+
+if __name__ == "__main__":
+    main()
