@@ -16,8 +16,8 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 
-/** The page's data: what Python wrote beside this script. */
-const DATA = JSON.parse(document.getElementById("data").textContent);
+/** The page's data: what Python wrote beside this script; null on a page that a server gives. */
+const DATA = JSON.parse(document.getElementById("data")?.textContent ?? "null");
 
 const ARRAYS = {
   int8: Int8Array, uint8: Uint8Array, int16: Int16Array, uint16: Uint16Array,
