@@ -8,7 +8,7 @@ from typing import Any
 from charloom import __version__
 from charloom.completions import DETOKENIZE, REQUEST, TOKENIZE
 
-PLAYGROUND = ("playground.html", "playground.js", "playground.css")
+PLAYGROUND = ("playground.html", "playground.js", "playground.css", "page.js", "page.css")
 REASONS = {
     400: "Something in the request is wrong; `param` names it.",
     401: "The server wants a key, and got another or none.",
