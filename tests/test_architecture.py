@@ -32,6 +32,7 @@ ORDER = [
     "engines.compiled.infer",
     "engines.compiled.table",
     "engines.compiled",
+    "engines.pytorch",
     "ngram",
     "ngram_table",
     "overlap",
@@ -58,6 +59,7 @@ LAZY = {
     ("engines", "engines.reference"),
     ("engines", "engines.compiled"),
     ("engines", "engines.compiled.compiling"),
+    ("engines", "engines.pytorch"),
 }
 
 

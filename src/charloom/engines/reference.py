@@ -299,6 +299,7 @@ class ReferenceEngine:
     """The Engine protocol in NumPy; see charloom.engines."""
 
     name = "reference"
+    device = "cpu"
 
     def __init__(
         self,

@@ -159,6 +159,7 @@ class CompiledEngine:
     """
 
     name = "compiled"
+    device = "cpu"
 
     def __init__(
         self,
