@@ -806,18 +806,26 @@ OPTIONS: dict[str, list[str]] = {
     "sample": [
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
-        *("--clamp", "--report-overlap", "--max-overlap", "--training-text"),
+        *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
-        *("--engine", "--threads"),
+        *("--engine", "--threads", "--device"),
     ],
     "demo": ["--out", "--minutes", "--seed"],
     "score": [
         *("--lines", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
-        *("--skip-unknown", "--network-only", "--engine", "--threads"),
+        *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
     ],
-    "explore": ["--out", "--json", "--units", "--skip-unknown", "--engine", "--threads"],
+    "explore": [
+        "--out",
+        "--json",
+        "--units",
+        "--skip-unknown",
+        "--engine",
+        "--threads",
+        "--device",
+    ],
     "report": ["--out"],
     "info": ["--json"],
     "corpora": [],
@@ -926,6 +934,7 @@ def test_an_error_is_one_line_and_no_more(run: str, arguments: list[str]) -> Non
 # --- Options of the other commands ----------------------------------------------------------------
 
 NO_ENGINES = words_that_are_no_choice(["reference"])
+NO_DEVICES = [*words_that_are_no_choice(["cpu"]), "gpu", "cuda:0"]
 NO_THREADS = [*WHOLE_NUMBERS, "0", "-1", "257", HUGE, ENDLESS]
 NO_PROTOCOLS = [
     *("", " ", "cold", "cold-", "cold-0", "cold--1", "cold-x", "cold-1.5", "cold-+5", "cold- 5"),
@@ -946,6 +955,7 @@ NONSENSE_ELSEWHERE: dict[tuple[str, str], list[str]] = {
     ("sample", "--training-text"): ["", "nowhere.txt", "."],
     ("sample", "--engine"): NO_ENGINES,
     ("sample", "--threads"): NO_THREADS,
+    ("sample", "--device"): NO_DEVICES,
     ("evaluate", "--protocol"): NO_PROTOCOLS,
     ("evaluate", "--engine"): NO_ENGINES,
     ("evaluate", "--threads"): NO_THREADS,

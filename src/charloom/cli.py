@@ -214,10 +214,13 @@ def _add_network_only(parser: Parser) -> None:
 
 def _add_engine(parser: Parser) -> None:
     parser.add_argument(
-        "--engine", default="auto", help="what computes: auto, compiled or reference"
+        "--engine", default="auto", help="what computes: auto, compiled, reference or pytorch"
     )
     parser.add_argument(
         "--threads", type=whole_number, help="threads to compute with (default: all cores)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="where the engine pytorch computes: cpu or cuda"
     )
 
 
@@ -644,6 +647,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
             arguments.run,
             engine=arguments.engine,
             threads=arguments.threads,
+            device=arguments.device,
             network_only=arguments.network_only,
         )
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
@@ -743,6 +747,7 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
             arguments.run,
             engine=arguments.engine,
             threads=arguments.threads,
+            device=arguments.device,
             network_only=arguments.network_only,
         )
         text = None
@@ -886,6 +891,7 @@ def run_score(arguments: argparse.Namespace, started: float) -> int:
             arguments.run,
             engine=arguments.engine,
             threads=arguments.threads,
+            device=arguments.device,
             network_only=arguments.network_only,
         )
         text = _open_for(model, bar, arguments.text)
@@ -1031,7 +1037,11 @@ def run_explore(arguments: argparse.Namespace, started: float) -> int:
         check_writable(page)
     with _threads(arguments.threads), _bar() as bar:
         model = load(
-            arguments.run, engine=arguments.engine, threads=arguments.threads, network_only=True
+            arguments.run,
+            engine=arguments.engine,
+            threads=arguments.threads,
+            device=arguments.device,
+            network_only=True,
         )
         text = _open_for(model, bar, arguments.text)
         task = bar.add_task("exploring", total=None, figures="")

@@ -83,7 +83,7 @@ MIXING, COUNTING = 2e-8, 1.2
 LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
-HOW = ("engine", "threads")
+HOW = ("engine", "threads", "device")
 
 
 class RunFolder:
@@ -292,6 +292,7 @@ class TrainingRun:
             seed=self.config.seed,
             classic=self.config.classic,
             threads=self.config.threads,
+            device=self.config.device,
         )
         self.optimizer = make_optimizer(self.config)
         if earlier is not None:
@@ -351,18 +352,19 @@ class TrainingRun:
         fixed = dict(given)
         if base is not None:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
-        speed = measure_speed(self.config.engine, self.config.threads)
+        speed = measure_speed(self.config.engine, self.config.threads, self.config.device)
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
         self.config = replace(self.config, **chosen.options)
         self.notes.append(chosen.reason)
 
     def _note_changes(self, position: dict[str, Any]) -> None:
-        before = (position.get("engine"), position.get("threads"))
-        if before != (self.engine.name, self.threads):
+        before = (position.get("engine"), position.get("threads"), position.get("device", "cpu"))
+        if before != (self.engine.name, self.threads, self.engine.device):
             self.notes.append(
-                f"the run was computed by {before[0]} on {before[1]} threads and goes on with "
-                f"{self.engine.name} on {self.threads}: it will not repeat to the byte"
+                f"the run was computed by {before[0]} on {before[1]} threads{_on(before[2])} and "
+                f"goes on with {self.engine.name} on {self.threads}{_on(self.engine.device)}: it "
+                "will not repeat to the byte"
             )
         best = self.state.best_step
         if best is not None and best <= self.state.step:
@@ -461,7 +463,12 @@ class TrainingRun:
         best = load_checkpoint(self._files.model)
         if best.mixture is not None:
             return  # nothing better was found since
-        network = open_engine(self.config.engine, best.parameters, threads=self.config.threads)
+        network = open_engine(
+            self.config.engine,
+            best.parameters,
+            threads=self.config.threads,
+            device=self.config.device,
+        )
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
         refit = best.metrics.get("refit", False)
@@ -594,6 +601,7 @@ class TrainingRun:
             "ends": {name: getattr(self.config, name) for name in ENDS},
             "engine": self.engine.name,
             "threads": self.threads,
+            "device": self.engine.device,
         }
         self._save(self._files.resume, checkpoint)
         self._saved_at = time.monotonic()
@@ -626,8 +634,13 @@ class TrainingRun:
             checkpoint,
             engine=self.config.engine,
             threads=self.config.threads,
+            device=self.config.device,
             dataset=self.dataset,
         )
+
+
+def _on(device: str) -> str:
+    return "" if device == "cpu" else f" and {device}"
 
 
 class _Speed:
@@ -676,7 +689,8 @@ def _left_off(
         position = checkpoint.position
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
-        how = {name: position[name] for name in HOW}
+        how = {name: position[name] for name in HOW if name != "device"}
+        how["device"] = position.get("device", "cpu")  # of a run from before there were devices
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0

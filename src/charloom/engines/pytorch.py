@@ -82,10 +82,11 @@ class PytorchEngine:
             self._notebook = ReferenceEngine(parameters, seed=seed, classic=True, threads=threads)
         self._gradients: Parameters | None = None
         self._host = torch.from_numpy(parameters.flat)
-        self._flat: Tensor = self._host.to(device)  # on the CPU the same memory
+        self._shares = device == "cpu"  # one memory with the host
+        self._flat: Tensor = self._host.to(device)
         self._tensors = self._views(self._flat)
-        # On a GPU: whether its copy is a step ahead of the host's, and whether it is up to date
-        # unless somebody says that the parameters have changed.
+        # Where it does not: whether the device's copy is ahead of the host's, and whether it is up
+        # to date as far as anybody has said.
         self._is_ahead = False
         self._is_current = True
         self._optimizer: Optimizer | None = None  # the one whose slots are on the device
@@ -148,7 +149,7 @@ class PytorchEngine:
                 gradient *= optimizer.clip / norm
             update(optimizer, self._flat, gradient, *self._slots_of(optimizer))
             optimizer.step_count += 1
-            self._is_ahead = self.device != "cpu"
+            self._is_ahead = not self._shares
             return loss, norm, _array(after)
 
     def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
@@ -215,7 +216,7 @@ class PytorchEngine:
     def _upload(self) -> None:
         """Brings them to the GPU, unless it has newer: whoever may have written to them has read
         them."""
-        if self.device == "cpu" or self._is_ahead:
+        if self._shares or self._is_ahead:
             return
         self._flat.copy_(self._host)
         self._is_current = True
@@ -228,11 +229,11 @@ class PytorchEngine:
 
     def _slots_of(self, optimizer: Optimizer) -> list[Tensor]:
         """What the optimizer remembers, each (P,), on the device."""
-        if self.device == "cpu" or optimizer is not self._optimizer:
+        if self._shares or optimizer is not self._optimizer:
             self._fetch()
             optimizer.prepare(self._parameters.flat)
             slots = [torch.from_numpy(slot) for slot in optimizer.slots.values()]
-            self._slots = [slot.to(self.device) for slot in slots]
+            self._slots = [slot.to(self.device, copy=not self._shares) for slot in slots]
             self._optimizer = optimizer
         return self._slots
 
@@ -268,6 +269,8 @@ class PytorchEngine:
                 # cuDNN copies the weights together in each call: little beside its time loop.
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single")
                 yield
+        except torch.OutOfMemoryError:
+            raise MemoryError from None
         finally:
             torch.set_num_threads(threads)
 
