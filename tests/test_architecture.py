@@ -45,6 +45,7 @@ ORDER = [
     "checkpoint",
     "pages",
     "language_model",
+    "exchange",
     "surprisal",
     "labels",
     "explore",

@@ -828,6 +828,8 @@ OPTIONS: dict[str, list[str]] = {
     ],
     "report": ["--out"],
     "info": ["--json"],
+    "export": ["--to", "--out"],
+    "import": ["--vocabulary", "--out"],
     "corpora": [],
 }
 FLAGS = {

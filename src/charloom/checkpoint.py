@@ -172,7 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Checkpoint:
-    _refuse_other_files(path)
+    refuse_other_files(path)
     with safe_open(path, framework="numpy") as file:
         header = file.metadata() or {}
         if header.get("format") != FORMAT:
@@ -241,7 +241,8 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return found | {"sha256": header.get("sha256")}
 
 
-def _refuse_other_files(path: Path) -> None:
+def refuse_other_files(path: Path) -> None:
+    """Raises CharloomError where a file's first bytes are not those of safetensors."""
     with path.open("rb") as file:
         start = file.read(9)
         size = file.seek(0, os.SEEK_END)

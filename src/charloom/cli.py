@@ -1156,6 +1156,71 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
     return 0
 
 
+# export, import
+
+
+def add_export_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument(
+        "--to", metavar="pytorch|onnx", default=argparse.SUPPRESS, help="what to write"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", default=argparse.SUPPRESS, help="the file to write"
+    )
+
+
+def run_export(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.checkpoint import load_checkpoint
+    from charloom.exchange import export_onnx, export_pytorch
+    from charloom.language_model import model_path
+    from charloom.pages import check_writable
+
+    to, name = getattr(arguments, "to", ""), getattr(arguments, "out", "")
+    if to not in ("pytorch", "onnx"):
+        raise CharloomError(f"--to is {shortened(to)}: give pytorch or onnx")
+    if name == "":
+        raise CharloomError("--out is missing: give the file to write")
+    path, out = model_path(arguments.run), Path(name)
+    checkpoint = load_checkpoint(path)
+    check_writable(out)
+    if out.exists() and out.samefile(path):
+        raise CharloomError(f"--out is the model itself, {path}: give another file")
+    if to == "pytorch":
+        _print(export_pytorch(checkpoint, out).rstrip("\n"))
+        _say(f"{out} is the state dict; these lines are in {out.with_suffix('.py')} too")
+    else:
+        export_onnx(checkpoint, out)
+        _say(
+            f"{out} takes ids (T, B) and state (S, L, B, H) and gives logits (T, B, V) and "
+            "next_state"
+        )
+        if checkpoint.config.dtype != "float32":
+            _say(f"it computes in float32, not {checkpoint.config.dtype}")
+    if checkpoint.mixture is not None:
+        _say("the model's counts of n-grams are not exported: this is its network alone")
+    return 0
+
+
+def add_import_arguments(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a PyTorch state dict in safetensors")
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FILE.json",
+        help="its characters in the order of their ids: a JSON list, or one string",
+    )
+    parser.add_argument("--out", metavar="DIR", help="the model's folder (default: runs/NAME)")
+
+
+def run_import(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.exchange import import_pytorch
+
+    path = Path(arguments.file)
+    vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
+    folder = _folder(arguments.out, Path("runs") / path.stem)
+    _print(str(import_pytorch(path, vocabulary, folder)))
+    return 0
+
+
 # demo
 
 
@@ -1235,5 +1300,15 @@ COMMANDS = {
         run_report,
     ),
     "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
+    "export": Command(
+        "write a model's network for PyTorch or as an ONNX graph",
+        add_export_arguments,
+        run_export,
+    ),
+    "import": Command(
+        "make a model of a PyTorch state dict and a vocabulary",
+        add_import_arguments,
+        run_import,
+    ),
     "corpora": Command("list the texts that have a name", add_no_arguments, run_corpora),
 }
