@@ -297,6 +297,55 @@ def test_a_gpu_is_for_the_engine_pytorch_alone(run: None, command: list[str], en
     assert not Path("new").exists()
 
 
+@with_torch
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_trains_about_as_well(torch: Any, cell: str) -> None:
+    config = ModelConfig(cell, 32, 2, 40, 0.2, "float32", 0.1)
+    flat = initialize(config, seed=1).flat
+    losses = []
+    for bf16 in (False, True):
+        engine = open_pytorch(Parameters(config, flat.copy()), seed=6, bf16=bf16)
+        losses.append(train(engine, Adam(0.01), 10))
+        assert engine.train_step(
+            *windows(config, 1)[0], engine.zero_state(3), Adam(0.01)
+        )[2].dtype == np.float32  # fmt: skip
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+    # Scoring knows nothing of it.
+    other = open_pytorch(Parameters(config, engine.parameters.flat.copy()))
+    inputs, _ = windows(config, 1)[0]
+    one, _ = engine.log_probabilities(inputs, engine.zero_state(3))
+    two, _ = other.log_probabilities(inputs, engine.zero_state(3))
+    assert one.tobytes() == two.tobytes()
+
+
+@with_torch
+def test_bfloat16_is_kept_and_noted(
+    torch: Any, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SMALL, "--engine=pytorch", "--threads=1"]
+    assert main(["train", text, "--out=run", "--steps=2", *options]) == 0
+    assert main(["train", text, "--out=run", "--resume", "--steps=3", "--bf16"]) == 0
+    assert "goes on with pytorch on 1 threads in bfloat16" in capfd.readouterr().err
+    assert main(["train", text, "--out=run", "--resume", "--steps=4"]) == 0
+    assert "not repeat" not in capfd.readouterr().err
+    assert "bf16" in Path("run/report.html").read_text("utf-8")
+
+
+@with_torch
+@pytest.mark.parametrize("option", ["--dtype=float64", "--preset=classic"])
+def test_bfloat16_for_other_numbers_is_refused(torch: Any, text: str, option: str) -> None:
+    arguments = ["train", text, "--out=new", "--steps=1", "--bf16", "--engine=pytorch", option]
+    assert "--bf16 is for float32" in refused(*arguments)
+    assert not Path("new").exists()
+
+
+def test_bfloat16_is_for_the_engine_pytorch_alone(text: str) -> None:
+    line = refused("train", text, "--out=new", "--steps=1", "--bf16")
+    assert "--bf16 is for the engine pytorch" in line
+    assert not Path("new").exists()
+
+
 def test_a_device_that_is_none() -> None:
     with pytest.raises(CharloomError, match="device 'tpu' is not one of cpu, cuda"):
         open_engine("reference", initialize(ModelConfig("rnn", 2, 1, 2), 0), device="tpu")

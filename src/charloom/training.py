@@ -129,6 +129,7 @@ class TrainingConfig:
         None, "threads to compute with (default: all cores)", least=1, most=256
     )
     device: str = option("cpu", "where the engine pytorch computes", choices=DEVICES)
+    bf16: bool = option(False, "let the engine pytorch train with products in bfloat16")
 
     def __post_init__(self) -> None:
         for f in fields(self):

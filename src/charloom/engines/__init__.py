@@ -125,15 +125,17 @@ def open_engine(
     classic: bool = False,
     threads: int | None = None,
     device: str = "cpu",
+    bf16: bool = False,
 ) -> Engine:
     """The engine of that name on these parameters; `auto` takes the fastest there is that needs no
     extra.
 
     seed: of dropout's masks. classic: the notebook's objective, the gradient of the window's sum,
     with `bias_hh` left at zero. threads: the most to use; by default all cores. The reference
-    leaves them to NumPy. device: cpu, or cuda for the engine pytorch.
-    Raises CharloomError for a name that is none, an engine that cannot be imported, and a device
-    that it cannot have.
+    leaves them to NumPy. device: cpu, or cuda for the engine pytorch. bf16: lets that engine train
+    with products in bfloat16.
+    Raises CharloomError for a name that is none, an engine that cannot be imported, and what it
+    cannot do.
     """
     if name not in ENGINES:
         raise CharloomError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
@@ -147,9 +149,13 @@ def open_engine(
                 f"the pytorch engine needs PyTorch, which cannot be imported ({error}): pip "
                 "install 'charloom[torch]', or leave --engine out"
             ) from None
-        return PytorchEngine(parameters, seed=seed, classic=classic, threads=threads, device=device)
+        return PytorchEngine(
+            parameters, seed=seed, classic=classic, threads=threads, device=device, bf16=bf16
+        )
     if device != "cpu":
         raise CharloomError(f"--device {device} is for the engine pytorch: add --engine pytorch")
+    if bf16:
+        raise CharloomError("--bf16 is for the engine pytorch: add --engine pytorch")
     if name != "reference":
         try:
             from charloom.engines.compiled import CompiledEngine

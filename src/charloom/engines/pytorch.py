@@ -50,7 +50,8 @@ class PytorchEngine:
     On the CPU the parameters are the very memory of `parameters`. On a GPU they and the optimizer's
     slots are copies: training goes on there, and reading `parameters` brings both back, so whoever
     writes to them after a step of training asks for them anew. threads: the most that it uses on
-    the CPU.
+    the CPU. bf16: in training, products are those of bfloat16 (autocast); the parameters, their
+    gradient and all else stay in float32.
     """
 
     name = "pytorch"
@@ -63,12 +64,18 @@ class PytorchEngine:
         classic: bool = False,
         threads: int | None = None,
         device: str = "cpu",
+        bf16: bool = False,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise CharloomError(
                 "--device cuda: PyTorch finds no GPU here that it can use; leave --device out"
             )
+        if bf16 and (parameters.config.dtype != "float32" or classic):
+            raise CharloomError(
+                "--bf16 is for float32, and not for the preset classic: leave it out"
+            )
         self.config = parameters.config
+        self.bf16 = bf16
         self.seed = seed
         self.classic = classic
         self.threads = threads or available_cores()
@@ -282,16 +289,17 @@ class PytorchEngine:
         """The mean loss, the gradient of it (or of the sum, under `classic`), (P,), the state."""
         leaf = self._flat.detach().requires_grad_()
         p = self._views(leaf)
-        y, after = self._forward(p, self._ids(inputs), self._numbers(state), dropout_step)
-        total = cross_entropy(
-            self._decode(p, y).flatten(0, 1), self._ids(targets).flatten(), reduction="sum"
-        )
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            y, after = self._forward(p, self._ids(inputs), self._numbers(state), dropout_step)
+            total = cross_entropy(
+                self._decode(p, y).flatten(0, 1), self._ids(targets).flatten(), reduction="sum"
+            )
         (gradient,) = torch.autograd.grad(total if self.classic else total / inputs.size, leaf)
         if self.classic:
             for name, part in self._views(gradient).items():
                 if "bias_hh" in name:
                     part.zero_()
-        return total.item() / inputs.size, gradient, after.detach()
+        return total.item() / inputs.size, gradient, after.detach().to(self._dtype)
 
     def _decode(self, p: dict[str, Tensor], y: Tensor) -> Tensor:
         return linear(y, p["decoder.weight"], p["decoder.bias"])
