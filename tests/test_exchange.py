@@ -107,8 +107,10 @@ def test_the_state_dict_carries_configuration_and_vocabulary() -> None:
         header = file.metadata()
     assert json.loads(header["vocabulary"]) == list(CHARACTERS)
     assert ModelConfig(**{k: v for k, v in json.loads(header["config"]).items() if k != "bytes"})
+    once = Path("a.safetensors").read_bytes()
     # Written again over our own lines, it is the same; over another's, it is refused.
     assert run("export", "model.safetensors", "--to=pytorch", "--out=a.safetensors")[0] == 0
+    assert Path("a.safetensors").read_bytes() == once
     Path("a.py").write_text("mine = 1\n")
     line = refused("export", "model.safetensors", "--to=pytorch", "--out=a.safetensors")
     assert "a.py is there and not ours" in line

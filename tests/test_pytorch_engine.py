@@ -108,6 +108,22 @@ def test_settings_of_the_process_stay_what_they_were(torch: Any) -> None:
     assert torch.get_num_threads() == before
 
 
+@with_torch
+def test_too_little_memory_is_told_as_such(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = open_pytorch(initialize(ModelConfig("gru", 6, 1, 5), 0))
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ):
+
+        def fail(*_: Any, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(engine, "_forward", fail)
+        with pytest.raises(MemoryError):
+            engine.log_probabilities(np.zeros((1, 1), np.intp), engine.zero_state(1))
+
+
 @pytest.fixture(params=["a memory of its own", "cuda"])
 def apart(request: pytest.FixtureRequest, torch: Any) -> Any:
     """Opens an engine whose parameters do not lie in the host's memory: on a GPU, where there is

@@ -106,10 +106,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if mixture is not None:
         header["counts"] = _json({"context": mixture.table.context})
     header["sha256"] = _digest(tensors, header)
-    write_atomically(path, _in_order(save(tensors, metadata=header)))
+    write_atomically(path, in_order(save(tensors, metadata=header)))
 
 
-def _in_order(data: bytes) -> bytes:
+def in_order(data: bytes) -> bytes:
     """The same file with the entries of its header sorted: the library's order changes from call to
     call, and a run that goes on must end in the same bytes."""
     length = int.from_bytes(data[:8], "little")

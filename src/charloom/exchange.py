@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.checkpoint import Checkpoint, refuse_other_files, save_checkpoint, write_atomically
+from charloom.checkpoint import (
+    Checkpoint,
+    in_order,
+    refuse_other_files,
+    save_checkpoint,
+    write_atomically,
+)
 from charloom.errors import CharloomError, shortened
 from charloom.language_model import MODEL_FILE
 from charloom.model import GATES, STATES, Float, ModelConfig, Parameters
@@ -39,7 +45,7 @@ def export_pytorch(checkpoint: Checkpoint, out: Path) -> str:
     if script.exists() and not script.read_bytes().startswith(WRITTEN_BY.encode()):
         raise CharloomError(f"{script} is there and not ours: give another --out")
     header = _header(checkpoint) | {"format": "pt"}  # as PyTorch's users mark their files
-    write_atomically(out, save(dict(checkpoint.parameters), metadata=header))
+    write_atomically(out, in_order(save(dict(checkpoint.parameters), metadata=header)))
     lines = _loading(checkpoint, out)
     write_atomically(script, f"{WRITTEN_BY}\n{lines}".encode())
     return lines
@@ -301,9 +307,9 @@ def _recognize(
     missing = sorted(set(sources.values()) - set(shapes))
     extra = sorted(set(shapes) - set(sources.values()))
     if missing:
-        raise CharloomError(f"{path}: tensors are missing: {', '.join(missing)}")
+        raise CharloomError(f"{path}: tensors are missing: {_listed(missing)}")
     if extra:
-        raise CharloomError(f"{path} holds tensors that have no place here: {', '.join(extra)}")
+        raise CharloomError(f"{path} holds tensors that have no place here: {_listed(extra)}")
     for ours, shape in config.shapes().items():
         if shapes[sources[ours]] != shape:
             raise CharloomError(
@@ -312,3 +318,8 @@ def _recognize(
                 "hidden units"
             )
     return config, sources
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -144,7 +144,7 @@ def open_engine(
     if name == "pytorch":
         try:
             from charloom.engines.pytorch import PytorchEngine
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: one of its libraries is missing
             raise CharloomError(
                 f"the pytorch engine needs PyTorch, which cannot be imported ({error}): pip "
                 "install 'charloom[torch]', or leave --engine out"

@@ -217,8 +217,8 @@ class PytorchEngine:
         self._is_ahead = False
         self._host.copy_(self._flat)
         if self._optimizer is not None:
-            for slot, values in zip(self._optimizer.slots.values(), self._slots, strict=True):
-                torch.from_numpy(slot).copy_(values)
+            for slot, values in zip(_slots_on_host(self._optimizer), self._slots, strict=True):
+                slot.copy_(values)
 
     def _upload(self) -> None:
         """Brings them to the GPU, unless it has newer: whoever may have written to them has read
@@ -239,8 +239,9 @@ class PytorchEngine:
         if self._shares or optimizer is not self._optimizer:
             self._fetch()
             optimizer.prepare(self._parameters.flat)
-            slots = [torch.from_numpy(slot) for slot in optimizer.slots.values()]
-            self._slots = [slot.to(self.device, copy=not self._shares) for slot in slots]
+            self._slots = [
+                slot.to(self.device, copy=not self._shares) for slot in _slots_on_host(optimizer)
+            ]
             self._optimizer = optimizer
         return self._slots
 
@@ -276,8 +277,11 @@ class PytorchEngine:
                 # cuDNN copies the weights together in each call: little beside its time loop.
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single")
                 yield
-        except torch.OutOfMemoryError:
-            raise MemoryError from None
+        except RuntimeError as error:
+            on_gpu = isinstance(error, torch.OutOfMemoryError)
+            if on_gpu or "can't allocate memory" in str(error):
+                raise MemoryError from None
+            raise
         finally:
             torch.set_num_threads(threads)
 
@@ -291,9 +295,8 @@ class PytorchEngine:
         p = self._views(leaf)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             y, after = self._forward(p, self._ids(inputs), self._numbers(state), dropout_step)
-            total = cross_entropy(
-                self._decode(p, y).flatten(0, 1), self._ids(targets).flatten(), reduction="sum"
-            )
+            logits = self._decode(p, y).flatten(0, 1)
+        total = cross_entropy(logits.to(self._dtype), self._ids(targets).flatten(), reduction="sum")
         (gradient,) = torch.autograd.grad(total if self.classic else total / inputs.size, leaf)
         if self.classic:
             for name, part in self._views(gradient).items():
@@ -373,6 +376,10 @@ class PytorchEngine:
                 held = torch.sigmoid(a) * torch.tanh(held)
             y[0, :, unit.number] = held
             after[0][0, :, unit.number] = held
+
+
+def _slots_on_host(optimizer: Optimizer) -> list[Tensor]:
+    return [torch.from_numpy(optimizer.slots[name]) for name in optimizer.slot_names]
 
 
 def _array(tensor: Tensor) -> Any:
