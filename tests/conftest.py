@@ -1,5 +1,6 @@
 """What several tests share: where the large texts are, and a browser for pages."""
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,9 +21,18 @@ BROWSER_OPTIONS = [
 ]
 
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test that opens a browser, so that `-m browser` runs them."""
+    """Marks every test that opens a browser, so that `-m browser` runs them; and every test of the
+    engine pytorch, which is skipped where PyTorch is not installed."""
     for item in items:
+        arguments = getattr(getattr(item, "callspec", None), "params", {})
+        if arguments.get("name") == "pytorch":
+            item.add_marker("torch")
+            if not HAS_TORCH:
+                item.add_marker(pytest.mark.skip(reason="PyTorch (extra `torch`) is not installed"))
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
 

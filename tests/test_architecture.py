@@ -32,6 +32,7 @@ ORDER = [
     "engines.compiled.infer",
     "engines.compiled.table",
     "engines.compiled",
+    "engines.pytorch",
     "ngram",
     "ngram_table",
     "overlap",
@@ -44,6 +45,7 @@ ORDER = [
     "checkpoint",
     "pages",
     "language_model",
+    "exchange",
     "surprisal",
     "labels",
     "explore",
@@ -63,6 +65,7 @@ LAZY = {
     ("engines", "engines.reference"),
     ("engines", "engines.compiled"),
     ("engines", "engines.compiled.compiling"),
+    ("engines", "engines.pytorch"),
 }
 
 
@@ -119,7 +122,8 @@ def test_the_order_is_the_one_in_the_documentation() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, charloom, charloom.cli; charloom.cli.main(['--help']);"
-        "heavy = {'numpy', 'pydivsufsort', 'rich', 'torch', 'safetensors', 'starlette', 'uvicorn'};"
+        "heavy = {'numpy', 'pydivsufsort', 'rich', 'torch', 'onnx', 'safetensors', 'starlette',"
+        "'uvicorn'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

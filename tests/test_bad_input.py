@@ -806,24 +806,34 @@ OPTIONS: dict[str, list[str]] = {
     "sample": [
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
-        *("--clamp", "--report-overlap", "--max-overlap", "--training-text"),
+        *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
-        *("--engine", "--threads"),
+        *("--engine", "--threads", "--device"),
     ],
     "demo": ["--out", "--minutes", "--seed"],
     "score": [
         *("--lines", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
-        *("--skip-unknown", "--network-only", "--engine", "--threads"),
+        *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
     ],
-    "explore": ["--out", "--json", "--units", "--skip-unknown", "--engine", "--threads"],
+    "explore": [
+        "--out",
+        "--json",
+        "--units",
+        "--skip-unknown",
+        "--engine",
+        "--threads",
+        "--device",
+    ],
     "report": ["--out"],
     "serve": [
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
         "--threads",
     ],
     "info": ["--json"],
+    "export": ["--to", "--out"],
+    "import": ["--vocabulary", "--out"],
     "corpora": [],
 }
 FLAGS = {
@@ -930,6 +940,7 @@ def test_an_error_is_one_line_and_no_more(run: str, arguments: list[str]) -> Non
 # --- Options of the other commands ----------------------------------------------------------------
 
 NO_ENGINES = words_that_are_no_choice(["reference"])
+NO_DEVICES = [*words_that_are_no_choice(["cpu"]), "gpu", "cuda:0"]
 NO_THREADS = [*WHOLE_NUMBERS, "0", "-1", "257", HUGE, ENDLESS]
 NO_PROTOCOLS = [
     *("", " ", "cold", "cold-", "cold-0", "cold--1", "cold-x", "cold-1.5", "cold-+5", "cold- 5"),
@@ -950,6 +961,7 @@ NONSENSE_ELSEWHERE: dict[tuple[str, str], list[str]] = {
     ("sample", "--training-text"): ["", "nowhere.txt", "."],
     ("sample", "--engine"): NO_ENGINES,
     ("sample", "--threads"): NO_THREADS,
+    ("sample", "--device"): NO_DEVICES,
     ("evaluate", "--protocol"): NO_PROTOCOLS,
     ("evaluate", "--engine"): NO_ENGINES,
     ("evaluate", "--threads"): NO_THREADS,

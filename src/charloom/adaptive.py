@@ -253,7 +253,7 @@ def _copy(engine: Engine) -> Engine:
     """An engine like this one on parameters of its own, that drops nothing."""
     parameters = Parameters(replace(engine.config, dropout=0.0, weight_drop=0.0))
     parameters.flat[:] = engine.parameters.flat
-    return open_engine(engine.name, parameters, threads=engine.threads)
+    return open_engine(engine.name, parameters, threads=engine.threads, device=engine.device)
 
 
 def _mean_squares(engine: Engine, text: Ids) -> NDArray[np.floating]:

@@ -106,10 +106,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if mixture is not None:
         header["counts"] = _json({"context": mixture.table.context})
     header["sha256"] = _digest(tensors, header)
-    write_atomically(path, _in_order(save(tensors, metadata=header)))
+    write_atomically(path, in_order(save(tensors, metadata=header)))
 
 
-def _in_order(data: bytes) -> bytes:
+def in_order(data: bytes) -> bytes:
     """The same file with the entries of its header sorted: the library's order changes from call to
     call, and a run that goes on must end in the same bytes."""
     length = int.from_bytes(data[:8], "little")
@@ -172,7 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _load(path: Path) -> Checkpoint:
-    _refuse_other_files(path)
+    refuse_other_files(path)
     with safe_open(path, framework="numpy") as file:
         header = file.metadata() or {}
         if header.get("format") != FORMAT:
@@ -241,7 +241,8 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return found | {"sha256": header.get("sha256")}
 
 
-def _refuse_other_files(path: Path) -> None:
+def refuse_other_files(path: Path) -> None:
+    """Raises CharloomError where a file's first bytes are not those of safetensors."""
     with path.open("rb") as file:
         start = file.read(9)
         size = file.seek(0, os.SEEK_END)

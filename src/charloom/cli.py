@@ -214,10 +214,13 @@ def _add_network_only(parser: Parser) -> None:
 
 def _add_engine(parser: Parser) -> None:
     parser.add_argument(
-        "--engine", default="auto", help="what computes: auto, compiled or reference"
+        "--engine", default="auto", help="what computes: auto, compiled, reference or pytorch"
     )
     parser.add_argument(
         "--threads", type=whole_number, help="threads to compute with (default: all cores)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="where the engine pytorch computes: cpu or cuda"
     )
 
 
@@ -645,6 +648,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
             arguments.run,
             engine=arguments.engine,
             threads=arguments.threads,
+            device=arguments.device,
             network_only=arguments.network_only,
         )
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
@@ -744,6 +748,7 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
             arguments.run,
             engine=arguments.engine,
             threads=arguments.threads,
+            device=arguments.device,
             network_only=arguments.network_only,
         )
         text = None
@@ -887,6 +892,7 @@ def run_score(arguments: argparse.Namespace, started: float) -> int:
             arguments.run,
             engine=arguments.engine,
             threads=arguments.threads,
+            device=arguments.device,
             network_only=arguments.network_only,
         )
         text = _open_for(model, bar, arguments.text)
@@ -1032,7 +1038,11 @@ def run_explore(arguments: argparse.Namespace, started: float) -> int:
         check_writable(page)
     with _threads(arguments.threads), _bar() as bar:
         model = load(
-            arguments.run, engine=arguments.engine, threads=arguments.threads, network_only=True
+            arguments.run,
+            engine=arguments.engine,
+            threads=arguments.threads,
+            device=arguments.device,
+            network_only=True,
         )
         text = _open_for(model, bar, arguments.text)
         task = bar.add_task("exploring", total=None, figures="")
@@ -1213,6 +1223,71 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
     return 0
 
 
+# export, import
+
+
+def add_export_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument(
+        "--to", metavar="pytorch|onnx", default=argparse.SUPPRESS, help="what to write"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", default=argparse.SUPPRESS, help="the file to write"
+    )
+
+
+def run_export(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.checkpoint import load_checkpoint
+    from charloom.exchange import export_onnx, export_pytorch
+    from charloom.language_model import model_path
+    from charloom.pages import check_writable
+
+    to, name = getattr(arguments, "to", ""), getattr(arguments, "out", "")
+    if to not in ("pytorch", "onnx"):
+        raise CharloomError(f"--to is {shortened(to)}: give pytorch or onnx")
+    if name == "":
+        raise CharloomError("--out is missing: give the file to write")
+    path, out = model_path(arguments.run), Path(name)
+    checkpoint = load_checkpoint(path)
+    check_writable(out)
+    if out.exists() and out.samefile(path):
+        raise CharloomError(f"--out is the model itself, {path}: give another file")
+    if to == "pytorch":
+        _print(export_pytorch(checkpoint, out).rstrip("\n"))
+        _say(f"{out} is the state dict; these lines are in {out.with_suffix('.py')} too")
+    else:
+        export_onnx(checkpoint, out)
+        _say(
+            f"{out} takes ids (T, B) and state (S, L, B, H) and gives logits (T, B, V) and "
+            "next_state"
+        )
+        if checkpoint.config.dtype != "float32":
+            _say(f"it computes in float32, not {checkpoint.config.dtype}")
+    if checkpoint.mixture is not None:
+        _say("the model's counts of n-grams are not exported: this is its network alone")
+    return 0
+
+
+def add_import_arguments(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a PyTorch state dict in safetensors")
+    parser.add_argument(
+        "--vocabulary",
+        metavar="FILE.json",
+        help="its characters in the order of their ids: a JSON list, or one string",
+    )
+    parser.add_argument("--out", metavar="DIR", help="the model's folder (default: runs/NAME)")
+
+
+def run_import(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.exchange import import_pytorch
+
+    path = Path(arguments.file)
+    vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
+    folder = _folder(arguments.out, Path("runs") / path.stem)
+    _print(str(import_pytorch(path, vocabulary, folder)))
+    return 0
+
+
 # demo
 
 
@@ -1297,5 +1372,15 @@ COMMANDS = {
         run_serve,
     ),
     "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
+    "export": Command(
+        "write a model's network for PyTorch or as an ONNX graph",
+        add_export_arguments,
+        run_export,
+    ),
+    "import": Command(
+        "make a model of a PyTorch state dict and a vocabulary",
+        add_import_arguments,
+        run_import,
+    ),
     "corpora": Command("list the texts that have a name", add_no_arguments, run_corpora),
 }

@@ -81,11 +81,12 @@ class LanguageModel:
         *,
         engine: str = "auto",
         threads: int | None = None,
+        device: str = "cpu",
         dataset: Dataset | None = None,
         network_only: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
-        self.engine = open_engine(engine, checkpoint.parameters, threads=threads)
+        self.engine = open_engine(engine, checkpoint.parameters, threads=threads, device=device)
         self.mixture = None if network_only else checkpoint.mixture
         self.predictor: Predictor = self.engine
         if self.mixture is not None:
@@ -465,14 +466,19 @@ def load(
     *,
     engine: str = "auto",
     threads: int | None = None,
+    device: str = "cpu",
     network_only: bool = False,
 ) -> LanguageModel:
     """The model of a run's folder, or of a checkpoint file. Raises CharloomError if it is not one.
 
     A file is checked whole before it is used, and nothing in it can run code. engine: auto,
-    compiled or reference. threads: the most to use; by default all cores. network_only: without the
-    counts, where the model has some.
+    compiled, reference or pytorch. threads: the most to use; by default all cores. device: cpu, or
+    cuda for the engine pytorch. network_only: without the counts, where the model has some.
     """
     return LanguageModel(
-        load_checkpoint(model_path(run)), engine=engine, threads=threads, network_only=network_only
+        load_checkpoint(model_path(run)),
+        engine=engine,
+        threads=threads,
+        device=device,
+        network_only=network_only,
     )

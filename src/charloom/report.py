@@ -324,7 +324,9 @@ def _configuration(folder: Path) -> dict[str, str]:
     position = header.get("position", {})
     ends = position.get("ends")
     options = dict(header.get("training", {})) | (ends if isinstance(ends, dict) else {})
-    options |= {name: position[name] for name in ("engine", "threads") if name in position}
+    options |= {
+        name: position[name] for name in ("engine", "threads", "device", "bf16") if name in position
+    }
     found: dict[str, str] = {}
     text = header.get("text", {})
     if "name" in text:

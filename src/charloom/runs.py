@@ -83,7 +83,7 @@ MIXING, COUNTING = 2e-8, 1.2
 LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
-HOW = ("engine", "threads")
+HOW = ("engine", "threads", "device", "bf16")
 
 
 class RunFolder:
@@ -292,6 +292,8 @@ class TrainingRun:
             seed=self.config.seed,
             classic=self.config.classic,
             threads=self.config.threads,
+            device=self.config.device,
+            bf16=self.config.bf16,
         )
         self.optimizer = make_optimizer(self.config)
         if earlier is not None:
@@ -351,18 +353,20 @@ class TrainingRun:
         fixed = dict(given)
         if base is not None:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
-        speed = measure_speed(self.config.engine, self.config.threads)
+        speed = measure_speed(
+            self.config.engine, self.config.threads, self.config.device, self.config.bf16
+        )
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
         self.config = replace(self.config, **chosen.options)
         self.notes.append(chosen.reason)
 
     def _note_changes(self, position: dict[str, Any]) -> None:
-        before = (position.get("engine"), position.get("threads"))
-        if before != (self.engine.name, self.threads):
+        before, now = _computed_by(position), _computed_by(self._how())
+        if before != now:
             self.notes.append(
-                f"the run was computed by {before[0]} on {before[1]} threads and goes on with "
-                f"{self.engine.name} on {self.threads}: it will not repeat to the byte"
+                f"the run was computed by {before} and goes on with {now}: it will not repeat to "
+                "the byte"
             )
         best = self.state.best_step
         if best is not None and best <= self.state.step:
@@ -461,7 +465,12 @@ class TrainingRun:
         best = load_checkpoint(self._files.model)
         if best.mixture is not None:
             return  # nothing better was found since
-        network = open_engine(self.config.engine, best.parameters, threads=self.config.threads)
+        network = open_engine(
+            self.config.engine,
+            best.parameters,
+            threads=self.config.threads,
+            device=self.config.device,
+        )
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
         refit = best.metrics.get("refit", False)
@@ -592,11 +601,19 @@ class TrainingRun:
             "metrics_lines": self._metrics_lines,
             "samples_bytes": self._samples_bytes,
             "ends": {name: getattr(self.config, name) for name in ENDS},
-            "engine": self.engine.name,
-            "threads": self.threads,
+            **self._how(),
         }
         self._save(self._files.resume, checkpoint)
         self._saved_at = time.monotonic()
+
+    def _how(self) -> dict[str, Any]:
+        """What a checkpoint keeps of HOW."""
+        return {
+            "engine": self.engine.name,
+            "threads": self.threads,
+            "device": self.engine.device,
+            "bf16": self.config.bf16,
+        }
 
     def _save(self, path: Path, checkpoint: Checkpoint) -> None:
         before = time.monotonic()
@@ -626,8 +643,16 @@ class TrainingRun:
             checkpoint,
             engine=self.config.engine,
             threads=self.config.threads,
+            device=self.config.device,
             dataset=self.dataset,
         )
+
+
+def _computed_by(how: dict[str, Any]) -> str:
+    """Engine and all, for a sentence."""
+    device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
+    numbers = " in bfloat16" if how.get("bf16") else ""
+    return f"{how.get('engine')} on {how.get('threads')} threads{device}{numbers}"
 
 
 class _Speed:
@@ -676,7 +701,9 @@ def _left_off(
         position = checkpoint.position
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
-        how = {name: position[name] for name in HOW}
+        # A run from before there was a choice says nothing of these.
+        earlier: dict[str, Any] = {"device": "cpu", "bf16": False}
+        how = {name: (earlier | position)[name] for name in HOW}
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from charloom.batches import Batches, SlidingWindows, Streams
 from charloom.dataset import Dataset, Split
-from charloom.engines import ENGINES, Engine
+from charloom.engines import DEVICES, ENGINES, Engine
 from charloom.errors import CharloomError, printable, shortened
 from charloom.model import GATES, LARGEST_HIDDEN_SIZE, MOST_LAYERS, ModelConfig, State
 from charloom.optimizers import (
@@ -128,6 +128,8 @@ class TrainingConfig:
     threads: int | None = option(
         None, "threads to compute with (default: all cores)", least=1, most=256
     )
+    device: str = option("cpu", "where the engine pytorch computes", choices=DEVICES)
+    bf16: bool = option(False, "let the engine pytorch train with products in bfloat16")
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -20,7 +20,8 @@ from charloom.model import Float, ModelConfig, Parameters, State
 from charloom.optimizers import Optimizer
 from charloom.units import Clamp
 
-ENGINES = ("auto", "compiled", "reference")
+ENGINES = ("auto", "compiled", "reference", "pytorch")
+DEVICES = ("cpu", "cuda")
 
 Ids = NDArray[np.intp]
 
@@ -85,9 +86,12 @@ class Engine(Predictor, Protocol):
 
     name: str
     config: ModelConfig
-    parameters: Parameters
     threads: int  # the most that it uses
     windows_are_exact: bool
+    device: str
+
+    @property
+    def parameters(self) -> Parameters: ...
 
     @property
     def gradients(self) -> Parameters:
@@ -130,16 +134,38 @@ def open_engine(
     seed: int = 0,
     classic: bool = False,
     threads: int | None = None,
+    device: str = "cpu",
+    bf16: bool = False,
 ) -> Engine:
-    """The engine of that name on these parameters; `auto` takes the fastest there is.
+    """The engine of that name on these parameters; `auto` takes the fastest there is that needs no
+    extra.
 
     seed: of dropout's masks. classic: the notebook's objective, the gradient of the window's sum,
     with `bias_hh` left at zero. threads: the most to use; by default all cores. The reference
-    leaves them to NumPy.
-    Raises CharloomError for a name that is none, and for an engine that cannot be imported.
+    leaves them to NumPy. device: cpu, or cuda for the engine pytorch. bf16: lets that engine train
+    with products in bfloat16.
+    Raises CharloomError for a name that is none, an engine that cannot be imported, and what it
+    cannot do.
     """
     if name not in ENGINES:
         raise CharloomError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
+    if device not in DEVICES:
+        raise CharloomError(f"device {device!r} is not one of {', '.join(DEVICES)}")
+    if name == "pytorch":
+        try:
+            from charloom.engines.pytorch import PytorchEngine
+        except (ImportError, OSError) as error:  # OSError: one of its libraries is missing
+            raise CharloomError(
+                f"the pytorch engine needs PyTorch, which cannot be imported ({error}): pip "
+                "install 'charloom[torch]', or leave --engine out"
+            ) from None
+        return PytorchEngine(
+            parameters, seed=seed, classic=classic, threads=threads, device=device, bf16=bf16
+        )
+    if device != "cpu":
+        raise CharloomError(f"--device {device} is for the engine pytorch: add --engine pytorch")
+    if bf16:
+        raise CharloomError("--bf16 is for the engine pytorch: add --engine pytorch")
     if name != "reference":
         try:
             from charloom.engines.compiled import CompiledEngine

@@ -300,6 +300,7 @@ class ReferenceEngine:
 
     name = "reference"
     windows_are_exact = False  # their matrix products add up in another order
+    device = "cpu"
 
     def __init__(
         self,

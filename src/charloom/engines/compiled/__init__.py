@@ -161,6 +161,7 @@ class CompiledEngine:
 
     name = "compiled"
     windows_are_exact = True
+    device = "cpu"
 
     def __init__(
         self,

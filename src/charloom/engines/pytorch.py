@@ -1,0 +1,463 @@
+"""The engine on PyTorch: its recurrent layers and its gradients, on a CPU or a GPU (extra `torch`).
+
+A layer is one call of what `torch.nn.RNN/LSTM/GRU` call (oneDNN, cuDNN), layer by layer, for our
+masks stand between the layers and on the recurrent weights. The parameters stay on one flat vector
+(P,), of which PyTorch sees views; so does the gradient, and the optimizers' fused updates.
+
+V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
+T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 for lstm, else 1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import cross_entropy, linear, one_hot
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
+
+from charloom.decoding import SamplingSettings, choose
+from charloom.engines import Ids, available_cores
+from charloom.engines.reference import ReferenceEngine
+from charloom.errors import CharloomError
+from charloom.model import Float, Parameters, State, dropout_mask, weight_mask
+from charloom.optimizers import (
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    NonFiniteGradientError,
+    Optimizer,
+    RMSProp,
+)
+from charloom.units import Clamp
+
+Tensor: TypeAlias = torch.Tensor
+LAYERS = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
+
+
+class PytorchEngine:
+    """The Engine protocol in PyTorch; see charloom.engines.
+
+    On the CPU the parameters are the very memory of `parameters`. On a GPU they and the optimizer's
+    slots are copies: training goes on there, and reading `parameters` brings both back, so whoever
+    writes to them after a step of training asks for them anew. threads: the most that it uses on
+    the CPU. bf16: in training, products are those of bfloat16 (autocast); the parameters, their
+    gradient and all else stay in float32.
+    """
+
+    name = "pytorch"
+    windows_are_exact = False  # libraries group the sums of their products by shape
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        seed: int = 0,
+        classic: bool = False,
+        threads: int | None = None,
+        device: str = "cpu",
+        bf16: bool = False,
+    ) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise CharloomError(
+                "--device cuda: PyTorch finds no GPU here that it can use; leave --device out"
+            )
+        if bf16 and (parameters.config.dtype != "float32" or classic):
+            raise CharloomError(
+                "--bf16 is for float32, and not for the preset classic: leave it out"
+            )
+        self.config = parameters.config
+        self.bf16 = bf16
+        self.seed = seed
+        self.classic = classic
+        self.threads = threads or available_cores()
+        self.device = device
+        self._dtype = getattr(torch, self.config.dtype)
+        self._parameters = parameters
+        # The preset classic is chaotic: only the notebook's own order of sums, which the reference
+        # keeps in float64, gives the notebook's own numbers.
+        self._notebook = None
+        if classic and self.config.dtype == "float64":
+            self._notebook = ReferenceEngine(parameters, seed=seed, classic=True, threads=threads)
+        self._gradients: Parameters | None = None
+        self._host = torch.from_numpy(parameters.flat)
+        self._shares = device == "cpu"  # one memory with the host
+        self._flat: Tensor = self._host.to(device)
+        self._tensors = self._views(self._flat)
+        # Where it does not: whether the device's copy is ahead of the host's, and whether it is up
+        # to date as far as anybody has said.
+        self._is_ahead = False
+        self._is_current = True
+        self._optimizer: Optimizer | None = None  # the one whose slots are on the device
+        self._slots: list[Tensor] = []
+
+    @property
+    def parameters(self) -> Parameters:
+        self._fetch()
+        return self._parameters
+
+    @property
+    def gradients(self) -> Parameters:
+        """Made when it is first asked for: sampling and scoring need none."""
+        if self._gradients is None:
+            self._gradients = Parameters(self.config)
+            if self._notebook is not None:
+                self._gradients = self._notebook.gradients
+        return self._gradients
+
+    def parameters_changed(self) -> None:
+        self._is_current = False
+
+    def zero_state(self, rows: int) -> State:
+        return self.config.zero_state(rows)
+
+    def loss_and_gradients(
+        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+    ) -> tuple[float, State]:
+        if self._notebook is not None:
+            return self._notebook.loss_and_gradients(
+                inputs, targets, state, dropout_step=dropout_step
+            )
+        with self._settings():
+            self._upload()
+            loss, gradient, after = self._gradient(inputs, targets, state, dropout_step)
+            torch.from_numpy(self.gradients.flat).copy_(gradient)
+            return loss, _array(after)
+
+    def train_step(
+        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+    ) -> tuple[float, float, State]:
+        if self._notebook is not None:
+            self.parameters_changed()
+            return self._notebook.train_step(inputs, targets, state, optimizer)
+        update = UPDATES.get(type(optimizer))
+        with self._settings():
+            self._upload()
+            loss, gradient, after = self._gradient(inputs, targets, state, optimizer.step_count)
+            if not math.isfinite(loss):
+                raise NonFiniteGradientError
+            if update is None:  # an optimizer that is not one of ours
+                with np.errstate(all="ignore"):
+                    norm = optimizer.update(self.parameters.flat, _array(gradient))
+                self.parameters_changed()
+                return loss, norm, _array(after)
+            norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+            if not math.isfinite(norm):
+                raise NonFiniteGradientError
+            if optimizer.clip is not None and norm > optimizer.clip:
+                gradient *= optimizer.clip / norm
+            update(optimizer, self._flat, gradient, *self._slots_of(optimizer))
+            optimizer.step_count += 1
+            self._is_ahead = not self._shares
+            return loss, norm, _array(after)
+
+    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        with self._settings(), torch.no_grad():
+            self._refresh()
+            y, after = self._forward(self._tensors, self._ids(inputs), self._numbers(state))
+            return _array(torch.log_softmax(self._decode(self._tensors, y), 2)), _array(after)
+
+    def read(self, inputs: Ids, state: State) -> State:
+        new_state = np.empty_like(state)
+        with self._settings(), torch.no_grad():
+            self._refresh()
+            for row in range(inputs.shape[1]):  # a row and a character at a time, as in `step`
+                own = self._numbers(state[:, :, row : row + 1])
+                for t in range(len(inputs)):
+                    ids = self._ids(inputs[t : t + 1, row : row + 1])
+                    _, own = self._forward(self._tensors, ids, own)
+                new_state[:, :, row : row + 1] = _array(own)
+        return new_state
+
+    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
+        weight, bias = self._tensors["decoder.weight"], self._tensors["decoder.bias"]
+        logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
+        new_state = np.empty_like(state)
+        with self._settings(), torch.no_grad():
+            self._refresh()
+            for row in range(len(ids)):
+                # A row at a time, and the decoder's products summed character by character, as in
+                # the reference: libraries group their sums by the shapes of matrices.
+                own = self._numbers(state[:, :, row : row + 1])
+                y, own = self._forward(
+                    self._tensors, self._ids(ids[row : row + 1, None]), own, clamps=clamps
+                )
+                logits[row] = _array((weight * y[0]).sum(dim=1) + bias)
+                new_state[:, :, row : row + 1] = _array(own)
+        return logits, new_state
+
+    def generate(
+        self,
+        ids: Ids,
+        state: State,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
+    ) -> tuple[Ids, State]:
+        drawn = np.empty(uniforms.shape, dtype=np.intp)
+        for position, numbers in enumerate(uniforms):
+            logits, state = self.step(ids, state, clamps)
+            with np.errstate(all="ignore"):
+                ids = choose(logits, settings, numbers)
+            drawn[position] = ids
+        return drawn, state
+
+    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        out = np.empty((len(inputs), *state.shape), self.config.dtype)
+        with self._settings(), torch.no_grad():
+            self._refresh()
+            ids, now = self._ids(inputs), self._numbers(state)
+            for t in range(len(ids)):
+                _, now = self._forward(self._tensors, ids[t : t + 1], now)
+                out[t] = _array(now)
+            return out, _array(now)
+
+    # Where the parameters are.
+
+    def _fetch(self) -> None:
+        """Brings the parameters and the optimizer's slots to the host, where the GPU has newer."""
+        if not self._is_ahead:
+            return
+        self._is_ahead = False
+        self._host.copy_(self._flat)
+        if self._optimizer is not None:
+            for slot, values in zip(_slots_on_host(self._optimizer), self._slots, strict=True):
+                slot.copy_(values)
+
+    def _upload(self) -> None:
+        """Brings them to the GPU, unless it has newer: whoever may have written to them has read
+        them."""
+        if self._shares or self._is_ahead:
+            return
+        self._flat.copy_(self._host)
+        self._is_current = True
+        self._optimizer = None
+
+    def _refresh(self) -> None:
+        """The same for scoring, which is told when the parameters have changed."""
+        if not self._is_current:
+            self._upload()
+
+    def _slots_of(self, optimizer: Optimizer) -> list[Tensor]:
+        """What the optimizer remembers, each (P,), on the device."""
+        if self._shares or optimizer is not self._optimizer:
+            self._fetch()
+            optimizer.prepare(self._parameters.flat)
+            self._slots = [
+                slot.to(self.device, copy=not self._shares) for slot in _slots_on_host(optimizer)
+            ]
+            self._optimizer = optimizer
+        return self._slots
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        """A flat vector's parts, by the parameters' names."""
+        shapes = self.config.shapes()
+        parts = flat.split([math.prod(shape) for shape in shapes.values()])
+        return {
+            name: part.view(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+
+    def _ids(self, ids: Ids) -> Tensor:
+        return torch.tensor(np.asarray(ids, dtype=np.int64), device=self.device)
+
+    def _numbers(self, values: Float) -> Tensor:
+        return torch.tensor(values, dtype=self._dtype, device=self.device)
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """PyTorch's settings, which belong to the process, as they are needed here."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            if self.device == "cpu":
+                yield
+                return
+            with (
+                # TensorFloat-32 would keep ten bits of the products' numbers.
+                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+                warnings.catch_warnings(),
+            ):
+                # cuDNN copies the weights together in each call: little beside its time loop.
+                warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+                yield
+        except RuntimeError as error:
+            on_gpu = isinstance(error, torch.OutOfMemoryError)
+            if on_gpu or "can't allocate memory" in str(error):
+                raise MemoryError from None
+            raise
+        finally:
+            torch.set_num_threads(threads)
+
+    # The model.
+
+    def _gradient(
+        self, inputs: Ids, targets: Ids, state: State, dropout_step: int | None
+    ) -> tuple[float, Tensor, Tensor]:
+        """The mean loss, the gradient of it (or of the sum, under `classic`), (P,), the state."""
+        leaf = self._flat.detach().requires_grad_()
+        p = self._views(leaf)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            y, after = self._forward(p, self._ids(inputs), self._numbers(state), dropout_step)
+            logits = self._decode(p, y).flatten(0, 1)
+        total = cross_entropy(logits.to(self._dtype), self._ids(targets).flatten(), reduction="sum")
+        (gradient,) = torch.autograd.grad(total if self.classic else total / inputs.size, leaf)
+        if self.classic:
+            for name, part in self._views(gradient).items():
+                if "bias_hh" in name:
+                    part.zero_()
+        return total.item() / inputs.size, gradient, after.detach().to(self._dtype)
+
+    def _decode(self, p: dict[str, Tensor], y: Tensor) -> Tensor:
+        return linear(y, p["decoder.weight"], p["decoder.bias"])
+
+    def _forward(
+        self,
+        p: dict[str, Tensor],
+        ids: Tensor,
+        state: Tensor,
+        dropout_step: int | None = None,
+        clamps: Sequence[Clamp] = (),
+    ) -> tuple[Tensor, Tensor]:
+        """Ids (T, B) -> the last layer's outputs (T, B, H) and the state after them.
+
+        With clamps only of one character, T = 1.
+        """
+        config = self.config
+        y = one_hot(ids, config.vocabulary_size).to(self._dtype)
+        states = []
+        for layer in range(config.layers):
+            weights = [
+                p[f"rnn.{kind}_l{layer}"]
+                for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            ]
+            if dropout_step is not None and config.weight_drop > 0:
+                shape = (config.gates * config.hidden_size, config.hidden_size)
+                mask = weight_mask(
+                    self.seed, dropout_step, layer, shape, config.weight_drop, config.dtype
+                )
+                weights[1] = weights[1] * self._numbers(mask)
+            before = state[:, layer : layer + 1]  # (S, 1, B, H)
+            below = y
+            # Biases, one layer, no dropout of theirs; whether gradients are wanted; one direction.
+            y, *after = LAYERS[config.cell](
+                below,
+                tuple(before) if config.cell == "lstm" else before[0],
+                weights,
+                *(True, 1, 0.0, torch.is_grad_enabled(), False, False),
+            )
+            if clamps:
+                self._hold(clamps, layer, y, after, (below, before, weights))
+            states.append(torch.stack(after))
+            if dropout_step is not None and config.dropout > 0:
+                shape_of_outputs = (y.shape[0], y.shape[1], y.shape[2])
+                mask = dropout_mask(
+                    self.seed, dropout_step, layer, shape_of_outputs, config.dropout, config.dtype
+                )
+                y = y * self._numbers(mask)
+        return y, torch.cat(states, dim=1)
+
+    def _hold(
+        self,
+        clamps: Sequence[Clamp],
+        layer: int,
+        y: Tensor,
+        after: list[Tensor],
+        of_step: tuple[Tensor, Tensor, list[Tensor]],
+    ) -> None:
+        """Writes held units' values into a layer's outputs (1, B, H) and the states after them. A
+        held cell state changes the hidden one, h = o ⊙ tanh(c), with o computed anew: the library
+        does not give it."""
+        below, before, (w_ih, w_hh, b_ih, b_hh) = of_step
+        for unit, value in clamps:
+            if unit.layer != layer:
+                continue
+            held = torch.full_like(y[0, :, unit.number], value)
+            if unit.array == 1:
+                row = 3 * self.config.hidden_size + unit.number
+                a = below[0] @ w_ih[row] + before[0, 0] @ w_hh[row] + b_ih[row] + b_hh[row]
+                after[1][0, :, unit.number] = held
+                held = torch.sigmoid(a) * torch.tanh(held)
+            y[0, :, unit.number] = held
+            after[0][0, :, unit.number] = held
+
+
+def _slots_on_host(optimizer: Optimizer) -> list[Tensor]:
+    return [torch.from_numpy(optimizer.slots[name]) for name in optimizer.slot_names]
+
+
+def _array(tensor: Tensor) -> Any:
+    """A tensor's numbers on the host."""
+    return tensor.cpu().numpy()
+
+
+# The optimizers of charloom.optimizers, in place on the parameters p, with the gradient g and the
+# slots; all (P,). PyTorch's fused kernels go over them once.
+
+
+def _sgd(optimizer: SGD, p: Tensor, g: Tensor, momentum: Tensor) -> None:
+    sgd(
+        [p],
+        [g],
+        [momentum],
+        fused=True,
+        lr=optimizer.learning_rate,
+        momentum=optimizer.momentum,
+        weight_decay=0.0,
+        dampening=0.0,
+        nesterov=False,
+        maximize=False,
+    )
+
+
+def _adagrad(optimizer: AdaGrad, p: Tensor, g: Tensor, squares: Tensor) -> None:
+    squares.addcmul_(g, g)
+    if optimizer.epsilon_inside:
+        below = squares.add(optimizer.epsilon).sqrt_()
+    else:
+        below = squares.sqrt().add_(optimizer.epsilon)
+    p.addcdiv_(g, below, value=-optimizer.learning_rate)
+
+
+def _rmsprop(optimizer: RMSProp, p: Tensor, g: Tensor, mean_square: Tensor) -> None:
+    mean_square.mul_(optimizer.decay).addcmul_(g, g, value=1 - optimizer.decay)
+    p.addcdiv_(g, mean_square.sqrt().add_(optimizer.epsilon), value=-optimizer.learning_rate)
+
+
+def _adam(optimizer: Adam, p: Tensor, g: Tensor, first: Tensor, second: Tensor) -> None:
+    count = torch.tensor(float(optimizer.step_count), device=p.device)  # the kernel adds one
+    decay = optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
+    (adamw if isinstance(optimizer, AdamW) else adam)(
+        [p],
+        [g],
+        [first],
+        [second],
+        [],
+        [count],
+        fused=True,
+        lr=optimizer.learning_rate,
+        beta1=optimizer.beta1,
+        beta2=optimizer.beta2,
+        eps=optimizer.epsilon,
+        weight_decay=decay,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+UPDATES: dict[type[Optimizer], Callable[..., None]] = {
+    SGD: _sgd,
+    AdaGrad: _adagrad,
+    RMSProp: _rmsprop,
+    Adam: _adam,
+    AdamW: _adam,
+}
