@@ -499,7 +499,7 @@ TRAVERSALS = [
     "playground.js%00.html",
     "playground.html/../../cli.py",
     "link.js",
-    "page.js",
+    "text.js",
     "",
 ]
 

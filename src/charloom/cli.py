@@ -1249,7 +1249,7 @@ def run_export(arguments: argparse.Namespace, started: float) -> int:
         raise CharloomError("--out is missing: give the file to write")
     path, out = model_path(arguments.run), Path(name)
     checkpoint = load_checkpoint(path)
-    check_writable(out)
+    check_writable(out, page=False)
     if out.exists() and out.samefile(path):
         raise CharloomError(f"--out is the model itself, {path}: give another file")
     if to == "pytorch":

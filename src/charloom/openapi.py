@@ -8,6 +8,7 @@ from typing import Any
 from charloom import __version__
 from charloom.completions import DETOKENIZE, REQUEST, TOKENIZE
 
+JSON = "application/json"
 PLAYGROUND = ("playground.html", "playground.js", "playground.css", "page.js", "page.css")
 REASONS = {
     400: "Something in the request is wrong; `param` names it.",
@@ -36,11 +37,11 @@ def describe_api(models: Sequence[str]) -> dict[str, Any]:
             found[str(status)] = {"description": REASONS[status], "content": content}
         return found
 
-    def get(text: str, schema: Any, *statuses: int, media: str = "application/json") -> Any:
+    def get(text: str, schema: Any, *statuses: int, media: Sequence[str] = (JSON,)) -> Any:
         return {
             "get": {
                 "summary": text,
-                "responses": replies(*statuses, media={media: {"schema": schema}}),
+                "responses": replies(*statuses, media={kind: {"schema": schema} for kind in media}),
             }
         }
 
@@ -137,10 +138,15 @@ def describe_api(models: Sequence[str]) -> dict[str, Any]:
         )
         | {"parameters": [in_query]},
         "/health": get("Whether it answers.", thing(status=texts, version=texts)),
-        "/metrics": get("Figures for Prometheus.", texts, media="text/plain"),
+        "/metrics": get("Figures for Prometheus.", texts, media=["text/plain"]),
         "/openapi.json": get("This document.", {"type": "object"}),
-        "/": get("The playground.", texts, 404, media="text/html"),
-        "/static/{name}": get("The playground's files.", texts, 404, media="text/javascript")
+        "/": get("The playground.", texts, 404, media=["text/html"]),
+        "/static/{name}": get(
+            "The playground's files.",
+            texts,
+            404,
+            media=["text/html", "text/javascript", "text/css"],
+        )
         | {"parameters": [file]},
     }
     return {

@@ -88,10 +88,11 @@ def _digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def check_writable(path: Path) -> None:
-    """Raises CharloomError where no page could be written: before anything is computed for it."""
+def check_writable(path: Path, *, page: bool = True) -> None:
+    """Raises CharloomError where no page (or other file) could be written: before anything is
+    computed for it."""
     try:
-        with tempfile.TemporaryFile(dir=_target(path).parent):
+        with tempfile.TemporaryFile(dir=_target(path, page).parent):
             pass
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error) from None
@@ -106,7 +107,7 @@ def write_page(path: Path, page: str, advice: str = "give another file") -> None
         raise _cannot_write(path, error, advice) from None
 
 
-def _target(path: Path) -> Path:
+def _target(path: Path, page: bool = True) -> Path:
     """The file that a path leads to. Raises OSError for what must not be replaced."""
     path = path.resolve()
     if path.is_dir():
@@ -116,7 +117,7 @@ def _target(path: Path) -> Path:
             raise FileExistsError(None, "it is no ordinary file")
         with path.open("rb") as file:
             begins = file.read(len(DOCTYPE))
-        if begins and begins != DOCTYPE.encode():
+        if page and begins and begins != DOCTYPE.encode():
             raise FileExistsError(None, "what is there is no page")
     return path
 
