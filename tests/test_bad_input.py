@@ -830,6 +830,7 @@ OPTIONS: dict[str, list[str]] = {
     "serve": [
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
         "--threads",
+        "--device",
     ],
     "info": ["--json"],
     "export": ["--to", "--out"],

@@ -1147,6 +1147,7 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
                 run,
                 engine=arguments.engine,
                 threads=arguments.threads,
+                device=arguments.device,
                 network_only=arguments.network_only,
             )
             for name, run in zip(names, arguments.runs, strict=True)
