@@ -73,9 +73,14 @@ class Pane {
     span.number = this.drawn.length;
     this.drawn.push({ text: token, bits, span,
       likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) });
+    return span;
+  }
+
+  /** Adds what came at once: the layout is looked at once, not for every character. */
+  add_all({ tokens, token_logprobs, top_logprobs }) {
     const box = this.output;
     const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-    box.append(span);
+    box.append(...tokens.map((token, i) => this.add(token, token_logprobs[i], top_logprobs?.[i])));
     if (follows) box.scrollTop = box.scrollHeight;
   }
 
@@ -254,8 +259,7 @@ async function draw(pane, signal) {
     const found = JSON.parse(event);
     if (found.error) throw new Refused("The server refuses: " + found.error.message);
     const logprobs = found.choices[0]?.logprobs;
-    logprobs?.tokens.forEach((token, i) =>
-      pane.add(token, logprobs.token_logprobs[i], logprobs.top_logprobs?.[i]));
+    if (logprobs) pane.add_all(logprobs);
   }
   if (!done) throw new Refused("The server is gone in the middle of the text. Waiting for it …",
     { gone: true });
