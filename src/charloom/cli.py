@@ -224,6 +224,21 @@ def _add_engine(parser: Parser) -> None:
     )
 
 
+def _load(
+    arguments: argparse.Namespace, run: str, *, network_only: bool | None = None
+) -> LanguageModel:
+    """A run's model, with what computes as _add_engine's options say."""
+    from charloom.language_model import load
+
+    return load(
+        run,
+        engine=arguments.engine,
+        threads=arguments.threads,
+        device=arguments.device,
+        network_only=arguments.network_only if network_only is None else network_only,
+    )
+
+
 # corpora
 
 
@@ -636,21 +651,13 @@ def add_sample_arguments(parser: Parser) -> None:
 def run_sample(arguments: argparse.Namespace, started: float) -> int:
     import secrets
 
-    from charloom.language_model import load
-
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: give 1 or more")
     looks_up = arguments.report_overlap or arguments.max_overlap is not None
     if arguments.training_text is not None and not looks_up:
         raise CharloomError("--training-text is for --report-overlap and --max-overlap: give one")
     with _threads(arguments.threads):
-        model = load(
-            arguments.run,
-            engine=arguments.engine,
-            threads=arguments.threads,
-            device=arguments.device,
-            network_only=arguments.network_only,
-        )
+        model = _load(arguments, arguments.run)
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
         prompt, stop = arguments.prompt, arguments.stop
         if model.vocabulary.as_bytes:
@@ -741,16 +748,9 @@ def add_evaluate_arguments(parser: Parser) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
-    from charloom.language_model import load
 
     with _threads(arguments.threads), _bar() as bar:
-        model = load(
-            arguments.run,
-            engine=arguments.engine,
-            threads=arguments.threads,
-            device=arguments.device,
-            network_only=arguments.network_only,
-        )
+        model = _load(arguments, arguments.run)
         text = None
         if arguments.text is not None:
             text = _open_for(model, bar, arguments.text)
@@ -873,7 +873,6 @@ def add_score_arguments(parser: Parser) -> None:
 
 
 def run_score(arguments: argparse.Namespace, started: float) -> int:
-    from charloom.language_model import load
     from charloom.pages import check_writable, write_page
 
     if arguments.json and arguments.csv:
@@ -888,13 +887,7 @@ def run_score(arguments: argparse.Namespace, started: float) -> int:
     if page is not None:
         check_writable(page)
     with _threads(arguments.threads), _bar() as bar:
-        model = load(
-            arguments.run,
-            engine=arguments.engine,
-            threads=arguments.threads,
-            device=arguments.device,
-            network_only=arguments.network_only,
-        )
+        model = _load(arguments, arguments.run)
         text = _open_for(model, bar, arguments.text)
         task = bar.add_task("scoring", total=None, figures="")
 
@@ -1030,20 +1023,13 @@ def add_explore_arguments(parser: Parser) -> None:
 
 def run_explore(arguments: argparse.Namespace, started: float) -> int:
     from charloom.explore import explore
-    from charloom.language_model import load
     from charloom.pages import check_writable, write_page
 
     page = None if arguments.out is None else Path(arguments.out)
     if page is not None:
         check_writable(page)
     with _threads(arguments.threads), _bar() as bar:
-        model = load(
-            arguments.run,
-            engine=arguments.engine,
-            threads=arguments.threads,
-            device=arguments.device,
-            network_only=True,
-        )
+        model = _load(arguments, arguments.run, network_only=True)
         text = _open_for(model, bar, arguments.text)
         task = bar.add_task("exploring", total=None, figures="")
 
@@ -1133,7 +1119,6 @@ def add_serve_arguments(parser: Parser) -> None:
 
 def run_serve(arguments: argparse.Namespace, started: float) -> int:
     from charloom.connection import open_socket
-    from charloom.language_model import load
     from charloom.server import Server, name_runs
 
     key = os.environ.get("CHARLOOM_API_KEY") if arguments.api_key is None else arguments.api_key
@@ -1143,14 +1128,7 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
     opened = open_socket(arguments.host, arguments.port)
     with _threads(arguments.threads), contextlib.closing(opened):
         models = {
-            name: load(
-                run,
-                engine=arguments.engine,
-                threads=arguments.threads,
-                device=arguments.device,
-                network_only=arguments.network_only,
-            )
-            for name, run in zip(names, arguments.runs, strict=True)
+            name: _load(arguments, run) for name, run in zip(names, arguments.runs, strict=True)
         }
         for model in models.values():
             model.sample(length=1)  # compiles what the first request would wait for
