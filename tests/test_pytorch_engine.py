@@ -134,8 +134,7 @@ def apart(request: pytest.FixtureRequest, torch: Any) -> Any:
         def __init__(self, parameters: Parameters, **settings: Any) -> None:
             super().__init__(parameters, **settings)
             self._shares = False
-            self._flat = self._host.clone()
-            self._tensors = self._views(self._flat)
+            self._place(self._host.clone())
 
     if request.param == "cuda":
         if not torch.cuda.is_available():

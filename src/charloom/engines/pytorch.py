@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import Parameter
 from torch.nn.functional import cross_entropy, linear, one_hot
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
@@ -91,8 +92,8 @@ class PytorchEngine:
         self._gradients: Parameters | None = None
         self._host = torch.from_numpy(parameters.flat)
         self._shares = device == "cpu"  # one memory with the host
-        self._flat: Tensor = self._host.to(device)
-        self._tensors = self._views(self._flat)
+        self._copies: dict[str, Tensor] | None = None
+        self._place(self._host.to(device))
         # Where it does not: whether the device's copy is ahead of the host's, and whether it is up
         # to date as far as anybody has said.
         self._is_ahead = False
@@ -115,7 +116,7 @@ class PytorchEngine:
         return self._gradients
 
     def parameters_changed(self) -> None:
-        self._is_current = False
+        self._is_current, self._copies = False, None
 
     def zero_state(self, rows: int) -> State:
         return self.config.zero_state(rows)
@@ -139,6 +140,7 @@ class PytorchEngine:
         if self._notebook is not None:
             self.parameters_changed()
             return self._notebook.train_step(inputs, targets, state, optimizer)
+        self._copies = None
         update = UPDATES.get(type(optimizer))
         with self._settings():
             self._upload()
@@ -164,33 +166,31 @@ class PytorchEngine:
         with self._settings(), torch.no_grad():
             self._refresh()
             y, after = self._forward(self._tensors, self._ids(inputs), self._numbers(state))
-            return _array(torch.log_softmax(self._decode(self._tensors, y), 2)), _array(after)
+            return _array(torch.log_softmax(self._decode(y), 2)), _array(after)
 
     def read(self, inputs: Ids, state: State) -> State:
         new_state = np.empty_like(state)
         with self._settings(), torch.no_grad():
-            self._refresh()
+            p = self._aligned()
             for row in range(inputs.shape[1]):  # a row and a character at a time, as in `step`
                 own = self._numbers(state[:, :, row : row + 1])
                 for t in range(len(inputs)):
                     ids = self._ids(inputs[t : t + 1, row : row + 1])
-                    _, own = self._forward(self._tensors, ids, own)
+                    _, own = self._forward(p, ids, own)
                 new_state[:, :, row : row + 1] = _array(own)
         return new_state
 
     def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
-        weight, bias = self._tensors["decoder.weight"], self._tensors["decoder.bias"]
         logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
         new_state = np.empty_like(state)
         with self._settings(), torch.no_grad():
-            self._refresh()
+            p = self._aligned()
+            weight, bias = p["decoder.weight"], p["decoder.bias"]
             for row in range(len(ids)):
                 # A row at a time, and the decoder's products summed character by character, as in
                 # the reference: libraries group their sums by the shapes of matrices.
                 own = self._numbers(state[:, :, row : row + 1])
-                y, own = self._forward(
-                    self._tensors, self._ids(ids[row : row + 1, None]), own, clamps=clamps
-                )
+                y, own = self._forward(p, self._ids(ids[row : row + 1, None]), own, clamps=clamps)
                 logits[row] = _array((weight * y[0]).sum(dim=1) + bias)
                 new_state[:, :, row : row + 1] = _array(own)
         return logits, new_state
@@ -223,6 +223,13 @@ class PytorchEngine:
 
     # Where the parameters are.
 
+    def _place(self, flat: Tensor) -> None:
+        """Computes with the parameters there, (P,)."""
+        self._flat = flat
+        self._tensors = {name: Parameter(part) for name, part in self._views(flat).items()}
+        self._window = _Window(self)
+        self._copies = None
+
     def _fetch(self) -> None:
         """Brings the parameters and the optimizer's slots to the host, where the GPU has newer."""
         if not self._is_ahead:
@@ -246,6 +253,14 @@ class PytorchEngine:
         """The same for scoring, which is told when the parameters have changed."""
         if not self._is_current:
             self._upload()
+
+    def _aligned(self) -> dict[str, Tensor]:
+        """Copies of the parameters, each where the allocator puts it: some libraries' sums depend
+        on where in memory a matrix begins, which in the flat vector depends on V."""
+        self._refresh()
+        if self._copies is None:
+            self._copies = {name: p.detach().clone() for name, p in self._tensors.items()}
+        return self._copies
 
     def _slots_of(self, optimizer: Optimizer) -> list[Tensor]:
         """What the optimizer remembers, each (P,), on the device."""
@@ -304,21 +319,19 @@ class PytorchEngine:
         self, inputs: Ids, targets: Ids, state: State, dropout_step: int | None
     ) -> tuple[float, Tensor, Tensor]:
         """The mean loss, the gradient of it (or of the sum, under `classic`), (P,), the state."""
-        leaf = self._flat.detach().requires_grad_()
-        p = self._views(leaf)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            y, after = self._forward(p, self._ids(inputs), self._numbers(state), dropout_step)
-            logits = self._decode(p, y).flatten(0, 1)
-        total = cross_entropy(logits.to(self._dtype), self._ids(targets).flatten(), reduction="sum")
-        (gradient,) = torch.autograd.grad(total if self.classic else total / inputs.size, leaf)
+        total, after = self._window(
+            self._ids(inputs), self._ids(targets), self._numbers(state), dropout_step
+        )
+        (total if self.classic else total / inputs.size).backward()
+        gradient = torch.cat([_taken_gradient(p) for p in self._tensors.values()])
         if self.classic:
             for name, part in self._views(gradient).items():
                 if "bias_hh" in name:
                     part.zero_()
         return total.item() / inputs.size, gradient, after.detach().to(self._dtype)
 
-    def _decode(self, p: dict[str, Tensor], y: Tensor) -> Tensor:
-        return linear(y, p["decoder.weight"], p["decoder.bias"])
+    def _decode(self, y: Tensor) -> Tensor:
+        return linear(y, self._tensors["decoder.weight"], self._tensors["decoder.bias"])
 
     def _forward(
         self,
@@ -333,13 +346,18 @@ class PytorchEngine:
         With clamps only of one character, T = 1.
         """
         config = self.config
-        y = one_hot(ids, config.vocabulary_size).to(self._dtype)
+        if ids.numel() > 1:
+            y = one_hot(ids, config.vocabulary_size).to(self._dtype)
+        else:  # its column alone: what is summed must not depend on V
+            y = torch.ones((1, 1, 1), dtype=self._dtype, device=self.device)
         states = []
         for layer in range(config.layers):
             weights = [
                 p[f"rnn.{kind}_l{layer}"]
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             ]
+            if layer == 0 and ids.numel() == 1:
+                weights[0] = weights[0][:, ids[0]]
             if dropout_step is not None and config.weight_drop > 0:
                 shape = (config.gates * config.hidden_size, config.hidden_size)
                 mask = weight_mask(
@@ -389,6 +407,34 @@ class PytorchEngine:
                 held = torch.sigmoid(a) * torch.tanh(held)
             y[0, :, unit.number] = held
             after[0][0, :, unit.number] = held
+
+
+class _Window(torch.nn.Module):  # type: ignore[misc]
+    """A window's loss as a module of the engine's parameters, as PyTorch's tools want it."""
+
+    def __init__(self, engine: PytorchEngine) -> None:
+        super().__init__()
+        self._engine = [engine]  # in a list: the engine is no part of the module
+        for name, parameter in engine._tensors.items():
+            self.register_parameter(name.replace(".", "_"), parameter)
+
+    def forward(
+        self, inputs: Tensor, targets: Tensor, state: Tensor, dropout_step: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Windows (T, B) -> the sum of their losses in nats, and the state after them."""
+        (engine,) = self._engine
+        with torch.autocast(engine.device, torch.bfloat16, enabled=engine.bf16):
+            y, after = engine._forward(engine._tensors, inputs, state, dropout_step)
+            logits = engine._decode(y).flatten(0, 1)
+        total = cross_entropy(logits.to(engine._dtype), targets.flatten(), reduction="sum")
+        return total, after.detach()
+
+
+def _taken_gradient(parameter: Parameter) -> Tensor:
+    """A parameter's gradient, flat, which is not there any more for the next one to be added to."""
+    gradient = parameter.grad
+    parameter.grad = None
+    return gradient.flatten()
 
 
 def _slots_on_host(optimizer: Optimizer) -> list[Tensor]:
