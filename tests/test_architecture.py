@@ -20,6 +20,7 @@ ORDER = [
     "decoding",
     "optimizers",
     "units",
+    "ranks",
     "engines",
     "engines.reference",
     "engines.compiled.vectors",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from charloom.corpora import Text
     from charloom.explore import Exploration
     from charloom.language_model import LanguageModel
+    from charloom.ranks import Ranks
     from charloom.runs import TrainingRun
     from charloom.scoring import Evaluation
     from charloom.surprisal import Surprisal
@@ -351,7 +352,13 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
     folder = _folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
     command = ["charloom", "train", *arguments.text, "--out", str(folder), "--resume"]
     command += ["--tensorboard"] if arguments.tensorboard else []
-    with Interrupts() as interrupts, _bar() as bar:
+    with contextlib.ExitStack() as stack:
+        ranks = _ranks(given)
+        if ranks is not None:
+            stack.enter_context(ranks)
+            if not ranks.leads:
+                return _follow(arguments.text, given, ranks)
+        interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(_bar())
         run = _start(
             arguments.text,
             folder,
@@ -361,6 +368,7 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
             bar,
             started,
             arguments.tensorboard,
+            ranks,
         )
         _watch(run, bar)
     if run.interrupted:
@@ -369,6 +377,29 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
         )
         return 128 + (interrupts.received or signal.SIGINT)
     _conclude(run)
+    return 0
+
+
+def _ranks(given: dict[str, Any]) -> Ranks | None:
+    """The processes that torchrun started to train together, where it started several."""
+    from charloom.ranks import Ranks, started_by_torchrun
+    from charloom.training import TrainingConfig
+
+    if not started_by_torchrun():
+        return None
+    config = TrainingConfig.of(given)  # refuses nonsense
+    return Ranks(config.rank_timeout, config.device)
+
+
+def _follow(sources: Sequence[str], given: dict[str, Any], ranks: Ranks) -> int:
+    """Trains with rank 0, which alone is told to stop, and tells all that is to be told."""
+    from charloom.runs import follow
+
+    for number_ in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number_, signal.SIG_IGN)
+    with _bar() as bar:
+        bar.disable = True
+        follow(_opener(sources, bar), given, ranks)
     return 0
 
 
@@ -439,9 +470,9 @@ def _start(
     bar: Any,
     started: float,
     tensorboard: bool = False,
+    ranks: Ranks | None = None,
 ) -> TrainingRun:
     """Opens a run, with a bar while a long text is read, and says what it is."""
-    from charloom.corpora import join_texts
     from charloom.runs import TrainingRun
 
     tasks: dict[str, Any] = {}
@@ -451,16 +482,8 @@ def _start(
             tasks[what] = bar.add_task(f"{what} the text", total=of, figures="")
         bar.update(tasks[what], completed=done, figures=f"{done:,} characters")
 
-    def open_source(config: TrainingConfig) -> Text:
-        reading = {
-            "raw": config.raw,
-            "normalize_newlines": config.normalize_newlines,
-            "as_bytes": config.bytes,
-        }
-        return join_texts([_open(bar, source, **reading) for source in sources])
-
     run = TrainingRun(
-        open_source,
+        _opener(sources, bar),
         folder,
         given,
         resume=resume,
@@ -468,6 +491,7 @@ def _start(
         report=report,
         started=started,
         tensorboard=tensorboard,
+        ranks=ranks,
     )
     for task in tasks.values():
         bar.remove_task(task)
@@ -484,11 +508,27 @@ def _start(
         f"{config.cell} of {config.hidden_size} units, layers: {config.layers}, "
         f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
         f"{config.window} characters; {config.optimizer} at {config.learning_rate:g}; engine "
-        f"{run.engine.name}, threads: {run.threads}",
+        f"{run.engine.name}, threads: {run.threads}"
+        + ("" if ranks is None else f", ranks: {ranks.size}"),
         markup=False,
     )
     interrupts.training = True
     return run
+
+
+def _opener(sources: Sequence[str], bar: Any) -> Callable[[TrainingConfig], Text]:
+    """What opens the texts that were given as a configuration wants them read."""
+    from charloom.corpora import join_texts
+
+    def open_source(config: TrainingConfig) -> Text:
+        reading = {
+            "raw": config.raw,
+            "normalize_newlines": config.normalize_newlines,
+            "as_bytes": config.bytes,
+        }
+        return join_texts([_open(bar, source, **reading) for source in sources])
+
+    return open_source
 
 
 def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None = None) -> None:

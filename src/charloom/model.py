@@ -232,14 +232,21 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
 
 
 def dropout_mask(
-    seed: int, step: int, layer: int, shape: tuple[int, int, int], rate: float, dtype: str
+    seed: int,
+    step: int,
+    layer: int,
+    shape: tuple[int, int, int],
+    rate: float,
+    dtype: str,
+    first_row: int = 0,
 ) -> Float:
-    """A mask over (T, B, H): 0 with probability `rate`, else 1 / (1 - rate).
+    """A mask over (T, B, H): 0 with probability `rate`, else 1 / (1 - rate). first_row: which row
+    of a larger batch the first one is.
 
     A counter is hashed for each entry, keyed by seed, step, layer and row (SplitMix64's finalizer,
     Steele et al. 2014), so that every engine draws the same mask, in any order.
     """
-    return _mask(dropout_key(seed, step, rate), layer, shape, dtype)
+    return _mask(dropout_key(seed, step, rate), layer, shape, dtype, first_row)
 
 
 def weight_mask(
@@ -256,13 +263,14 @@ def _mask(
     layer: int,
     shape: tuple[int, int, int],
     dtype: str,
+    first_row: int = 0,
 ) -> Float:
     steps, rows, size = shape
     golden = np.uint64(GOLDEN)
     (_, key, least), kept = key_and_scale
     with np.errstate(over="ignore"):
         key = _mix(key + np.uint64(layer) * golden)
-        keys = _mix(key + np.arange(rows, dtype=np.uint64) * golden)  # (B,)
+        keys = _mix(key + np.arange(first_row, first_row + rows, dtype=np.uint64) * golden)  # (B,)
         counters = np.arange(1, steps * size + 1, dtype=np.uint64).reshape(steps, 1, size)
         bits = _mix(keys[None, :, None] + counters * golden)  # (T, B, H)
     # The uppermost 53 bits, as a number from 0 to 1, are below the rate.

@@ -35,18 +35,26 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from charloom.batches import Batches
+from charloom import __version__
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.corpora import Text, join_texts, open_text, text_from_string
-from charloom.dataset import OtherTextError, Report, Split, character_counts, load_dataset
-from charloom.engines import available_cores, is_compiled, open_engine
+from charloom.dataset import Dataset, OtherTextError, Report, Split, character_counts, load_dataset
+from charloom.engines import Engine, available_cores, is_compiled, open_engine
 from charloom.errors import CharloomError, shortened
 from charloom.events import EventFile, load_tensorboard
 from charloom.language_model import MODEL_FILE, LanguageModel, model_path
 from charloom.mixture import FITTED_ON, context_of_counts, count, fit_mixture
-from charloom.model import ModelConfig, grow_vocabulary, initialize, initialize_classic
-from charloom.optimizers import OPTIMIZERS
+from charloom.model import (
+    ModelConfig,
+    Parameters,
+    State,
+    grow_vocabulary,
+    initialize,
+    initialize_classic,
+)
+from charloom.optimizers import OPTIMIZERS, Optimizer
 from charloom.planning import measure_speed, plan
+from charloom.ranks import Ranks, check_alike
 from charloom.report import (
     EVALUATIONS_FILE,
     METRICS_FILE,
@@ -64,6 +72,7 @@ from charloom.training import (
     Progress,
     TrainingConfig,
     TrainingState,
+    follow_steps,
     make_batches,
     make_optimizer,
     model_config,
@@ -71,6 +80,7 @@ from charloom.training import (
     rows_of_validation,
     train_steps,
 )
+from charloom.vocabulary import Vocabulary
 
 EVENTS_FOLDER = "tensorboard"
 LOCK_FILE = ".lock"
@@ -81,9 +91,11 @@ SHORT = 30.0  # seconds; in fewer it does not pay to compile first
 MIXING, COUNTING = 2e-8, 1.2
 # Characters, at most, and of each second of the budget, that are compressed for a baseline.
 LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
+# What each rank of a run may be given for itself.
+OWN = ("threads", "rank_timeout", "from_run")
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
-HOW = ("engine", "threads", "device", "bf16")
+HOW = ("engine", "threads", "device", "bf16", "rank_timeout")
 
 
 class RunFolder:
@@ -182,6 +194,7 @@ class TrainingRun:
     resume: go on if the folder holds a checkpoint. should_stop: asked after every step and every
     piece of a validation; True saves and ends the iteration, with `interrupted` set. started: when
     the command began, by time.monotonic, for --minutes. tensorboard: write event files too.
+    ranks: the processes that train together, of which this is rank 0; the others call `follow`.
     Raises CharloomError, in a sentence, for whatever is wrong with text, options or folder.
     """
 
@@ -196,8 +209,10 @@ class TrainingRun:
         report: Report | None = None,
         started: float | None = None,
         tensorboard: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self.folder = folder
+        self.ranks = ranks
         self.interrupted = False
         self._saving = 0.0  # seconds that the last save took
         self.notes: list[str] = []  # what the user should know; most before it starts
@@ -208,6 +223,8 @@ class TrainingRun:
         self._should_stop = should_stop
         self._started = time.monotonic() if started is None else started
         self._files = RunFolder(folder)
+        if ranks is not None:
+            introduce(given, ranks)
         # What makes no sense is refused before anything is made or read.
         self._files.refuse_if_used(resume=True)
         if not resume:
@@ -246,6 +263,8 @@ class TrainingRun:
             if self.config.from_run is not None:
                 base = load_checkpoint(model_path(self.config.from_run))
                 self.config = _with_shape_of(base.config, self.config, given)
+        if self.ranks is not None:
+            self.config = _among_ranks(self.config, given, self.ranks)
         self._elapsed_before = self.state.elapsed
         known = earlier or base
         try:
@@ -259,6 +278,11 @@ class TrainingRun:
             )
         except OtherTextError as error:
             raise CharloomError(f"{error}; give that text again, or another --out") from None
+        if self.ranks is not None:
+            self.ranks.tell_message(_reading(self.config, self.dataset))
+            for rank, refusal in enumerate(self.ranks.collect(None)):
+                if refusal is not None:
+                    raise CharloomError(f"rank {rank}: {refusal}")
         before = time.monotonic()
         self._context, loss_of_counts = None, None
         if not self.config.no_mix:
@@ -273,8 +297,11 @@ class TrainingRun:
         if earlier is None and self.config.is_to_be_planned:
             self._plan(given, base)
         self.batches = make_batches(self.config, self.dataset)
+        if self.ranks is not None:
+            self.ranks.split(self.batches.rows)
         config = model_config(self.config, len(self.dataset.vocabulary))
-        _refuse_if_too_large(config, self.config, self.batches)
+        rows = self.batches.rows if self.ranks is None else -(-self.batches.rows // self.ranks.size)
+        _refuse_if_too_large(config, self.config, rows)
         if earlier is not None:
             parameters = earlier.parameters
         elif base is not None:
@@ -286,19 +313,13 @@ class TrainingRun:
             # How often each character comes need not be learned step by step.
             seen = counts + 1.0
             parameters["decoder.bias"][:] = np.log(seen / seen.sum())
-        self.engine = open_engine(
-            self.config.engine,
-            parameters,
-            seed=self.config.seed,
-            classic=self.config.classic,
-            threads=self.config.threads,
-            device=self.config.device,
-            bf16=self.config.bf16,
-        )
         self.optimizer = make_optimizer(self.config)
         if earlier is not None:
             self.optimizer.slots.update(earlier.optimizer)
             self.optimizer.step_count = self.state.step
+        if self.ranks is not None:
+            self._share(parameters)
+        self.engine = _open_engine(self.config, parameters, self.ranks)
         self.threads = self.engine.threads
         if self.engine.name == "reference" and self.config.threads is None:
             self.threads = _threads_for_numpy(config, self.batches.rows)
@@ -308,6 +329,23 @@ class TrainingRun:
         self._saved_at = time.monotonic()
         if earlier is not None:
             self._note_changes(position)
+
+    def _share(self, parameters: Parameters) -> None:
+        """Gives the other ranks what they begin with; `_take_share` is the other half."""
+        ranks, state = self.ranks, self.state
+        assert ranks is not None
+        rows = None if state.hidden is None else state.hidden.shape[2]
+        ranks.tell_message(
+            {
+                "config": asdict(self.config),
+                "step": state.step,
+                "refit_step": state.refit_step,
+                "rows": rows,
+            }
+        )
+        self.optimizer.prepare(parameters.flat)
+        for values in _shared(parameters, self.optimizer, state.hidden):
+            ranks.broadcast(values)
 
     def _find_baselines(
         self, counts: NDArray[np.integer], loss_of_counts: float | None
@@ -423,6 +461,7 @@ class TrainingRun:
             self.state,
             self._elapsed,
             self._reserve,
+            self.ranks,
         )
         speed = _Speed()
         if not self._files.resume.exists():
@@ -444,6 +483,8 @@ class TrainingRun:
                 self.interrupted = True
                 break
         self._save_resume()
+        if self.ranks is not None:
+            self.ranks.end()
         self._mix()
 
     def _reserve(self, validation: float) -> float:
@@ -594,8 +635,7 @@ class TrainingRun:
         checkpoint = self._checkpoint({"step": state.step})
         self.optimizer.prepare(self.engine.parameters.flat)
         checkpoint.optimizer = self.optimizer.slots
-        hidden = state.hidden
-        checkpoint.state = self.engine.config.zero_state(1) if hidden is None else hidden
+        checkpoint.state = self._hidden()
         checkpoint.position = {
             "state": values,
             "metrics_lines": self._metrics_lines,
@@ -606,6 +646,18 @@ class TrainingRun:
         self._save(self._files.resume, checkpoint)
         self._saved_at = time.monotonic()
 
+    def _hidden(self) -> State:
+        """The state between two windows, of all rows."""
+        hidden = self.state.hidden
+        if hidden is None:
+            return self.engine.config.zero_state(1)
+        if self.ranks is None:
+            return hidden
+        self.ranks.tell("gather")
+        whole = self.ranks.gather(hidden)
+        assert whole is not None
+        return whole
+
     def _how(self) -> dict[str, Any]:
         """What a checkpoint keeps of HOW."""
         return {
@@ -613,6 +665,8 @@ class TrainingRun:
             "threads": self.threads,
             "device": self.engine.device,
             "bf16": self.config.bf16,
+            "rank_timeout": self.config.rank_timeout,
+            "ranks": 1 if self.ranks is None else self.ranks.size,
         }
 
     def _save(self, path: Path, checkpoint: Checkpoint) -> None:
@@ -652,7 +706,8 @@ def _computed_by(how: dict[str, Any]) -> str:
     """Engine and all, for a sentence."""
     device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
     numbers = " in bfloat16" if how.get("bf16") else ""
-    return f"{how.get('engine')} on {how.get('threads')} threads{device}{numbers}"
+    ranks = f" of {how['ranks']} ranks" if how.get("ranks", 1) > 1 else ""
+    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}"
 
 
 class _Speed:
@@ -690,6 +745,109 @@ def _append(path: Path, text: str) -> int:
     return len(data)
 
 
+# What rank 0 and the others do in turn, before the first step: rank 0 tells how the text is read
+# (_reading), the others read it and answer None or why they cannot; rank 0 tells the configuration
+# and gives weights, optimizer and state (_share).
+
+
+def _reading(config: TrainingConfig, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "config": asdict(config),
+        "characters": list(dataset.vocabulary.characters),
+        "bytes": dataset.vocabulary.as_bytes,
+        "sha256": dataset.sha256,
+    }
+
+
+def follow(
+    open_source: Callable[[TrainingConfig], Text], given: dict[str, Any], ranks: Ranks
+) -> None:
+    """Takes part in the run of rank 0, as another rank, until it ends.
+
+    open_source, given: as TrainingRun has them. Raises CharloomError where rank 0 is lost; what
+    else is wrong, rank 0 is told, and says.
+    """
+    introduce(given, ranks)
+    if (reading := ranks.hear_message()) is None:
+        return
+    refusal, config = None, TrainingConfig(**reading["config"])
+    try:
+        dataset = load_dataset(
+            open_source(config),
+            Split.parse(config.split),
+            base=Vocabulary(tuple(reading["characters"]), reading["bytes"]),
+            sha256=reading["sha256"],
+        )
+    except OtherTextError:
+        refusal = "its text is not that of rank 0 (SHA-256): give all ranks the same"
+    except CharloomError as error:
+        refusal = str(error)
+    except OSError as error:
+        refusal = f"its text cannot be read ({error.strerror or error})"
+    ranks.collect(refusal)
+    if (begin := ranks.hear_message()) is None:
+        return
+    config = _among_ranks(TrainingConfig(**begin["config"]), given, ranks)
+    parameters = Parameters(model_config(config, len(dataset.vocabulary)))
+    optimizer = make_optimizer(config)
+    optimizer.prepare(parameters.flat)
+    optimizer.step_count = begin["step"]
+    rows = begin["rows"]
+    state = TrainingState(
+        step=begin["step"],
+        refit_step=begin["refit_step"],
+        hidden=None if rows is None else parameters.config.zero_state(rows),
+    )
+    for values in _shared(parameters, optimizer, state.hidden):
+        ranks.broadcast(values)
+    ranks.split(make_batches(config, dataset).rows)
+    engine = _open_engine(config, parameters, ranks)
+    with threadpool_limits(engine.threads, user_api="blas"):
+        follow_steps(engine, optimizer, dataset, config, state, ranks)
+
+
+def introduce(given: dict[str, Any], ranks: Ranks) -> None:
+    """Tells all ranks what this one was given. Raises CharloomError, at rank 0, where another was
+    given something else, or is another version."""
+    told = {option_name(name): value for name, value in given.items() if name not in OWN}
+    told["charloom's version"] = __version__
+    everybody = ranks.collect(told)
+    if ranks.leads:
+        check_alike(everybody)
+
+
+def _among_ranks(config: TrainingConfig, given: dict[str, Any], ranks: Ranks) -> TrainingConfig:
+    """The same, computed by what can train among ranks, with this one's part of the cores."""
+    engine = given.get("engine", "auto")
+    threads = given.get("threads") or max(1, available_cores() // ranks.on_this_machine)
+    return replace(config, engine="pytorch" if engine == "auto" else engine, threads=threads)
+
+
+def _shared(
+    parameters: Parameters, optimizer: Optimizer, hidden: State | None
+) -> Iterator[NDArray[Any]]:
+    """What every rank begins with alike, in an order."""
+    yield parameters.flat
+    for name in optimizer.slot_names:
+        yield optimizer.slots[name]
+    if hidden is not None:
+        yield hidden
+
+
+def _open_engine(config: TrainingConfig, parameters: Parameters, ranks: Ranks | None) -> Engine:
+    """The engine that a configuration trains with."""
+    return open_engine(
+        config.engine,
+        parameters,
+        seed=config.seed,
+        classic=config.classic,
+        threads=config.threads,
+        device=config.device,
+        bf16=config.bf16,
+        ranks=ranks,
+    )
+
+
 def _left_off(
     path: Path, checkpoint: Checkpoint
 ) -> tuple[TrainingConfig, TrainingState, dict[str, Any]]:
@@ -702,7 +860,7 @@ def _left_off(
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
         # A run from before there was a choice says nothing of these.
-        earlier: dict[str, Any] = {"device": "cpu", "bf16": False}
+        earlier: dict[str, Any] = {"device": "cpu", "bf16": False, "rank_timeout": 300.0}
         how = {name: (earlier | position)[name] for name in HOW}
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
@@ -773,7 +931,7 @@ def _with_shape_of(
     return config
 
 
-def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, batches: Batches) -> None:
+def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) -> None:
     """Raises CharloomError where a run would need more memory than the machine has."""
     try:
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -782,7 +940,7 @@ def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, batches: Ba
     # Parameters, gradients, the optimizer's slots and scratch, and one more copy while saving.
     copies = 5 + len(OPTIMIZERS[config.optimizer].slot_names)
     numbers = model.parameter_count * copies
-    numbers += model.numbers_per_position * batches.rows * config.window
+    numbers += model.numbers_per_position * rows * config.window
     needed = numbers * np.dtype(model.dtype).itemsize
     if needed > available:
         raise CharloomError(

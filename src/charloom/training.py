@@ -6,6 +6,7 @@ TrainingState, so that a run can be left and taken up at any of them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -27,6 +28,7 @@ from charloom.optimizers import (
     Optimizer,
     learning_rate_factor,
 )
+from charloom.ranks import Ranks
 from charloom.sampling import stream_text
 from charloom.scoring import Validation, validate
 
@@ -130,6 +132,9 @@ class TrainingConfig:
     )
     device: str = option("cpu", "where the engine pytorch computes", choices=DEVICES)
     bf16: bool = option(False, "let the engine pytorch train with products in bfloat16")
+    rank_timeout: float = option(
+        300.0, "seconds to wait for the other ranks of torchrun", above=0, most=1e6
+    )
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -334,16 +339,32 @@ def train_steps(
     state: TrainingState,
     elapsed: Callable[[], float] | None = None,
     reserve: Callable[[float], float] = lambda validation: 0.0,
+    ranks: Ranks | None = None,
 ) -> Iterator[Progress]:
     """Trains until the end that the configuration names, changing `state` in place; yields Progress
     after every step and validation.
 
     elapsed: gives the seconds that count against --minutes; by default from the call on. With
     --steps or --epochs alone, no result depends on it. reserve: from the seconds that a validation
-    takes, those that are needed after the last one.
+    takes, those that are needed after the last one. ranks: the processes that train too, which
+    call `follow_steps` meanwhile; of all rows, `state.hidden` keeps this one's.
     Raises DivergedError before a step that would spoil the weights.
     """
-    return _Trainer(engine, optimizer, dataset, config, state, elapsed, reserve).run()
+    trainer = _Trainer(engine, optimizer, dataset, config, state, elapsed, reserve, ranks)
+    return trainer.run()
+
+
+def follow_steps(
+    engine: Engine,
+    optimizer: Optimizer,
+    dataset: Dataset,
+    config: TrainingConfig,
+    state: TrainingState,
+    ranks: Ranks,
+) -> None:
+    """Takes the steps that rank 0 takes, with this rank's rows, until it ends. `state` is rank 0's,
+    as far as steps depend on it."""
+    _Trainer(engine, optimizer, dataset, config, state, ranks=ranks).follow()
 
 
 def rows_of_validation(characters: int) -> int:
@@ -359,22 +380,26 @@ class _Trainer:
         dataset: Dataset,
         config: TrainingConfig,
         state: TrainingState,
-        elapsed: Callable[[], float] | None,
-        reserve: Callable[[float], float],
+        elapsed: Callable[[], float] | None = None,
+        reserve: Callable[[float], float] = lambda validation: 0.0,
+        ranks: Ranks | None = None,
     ) -> None:
         self.reserve = reserve
+        self.ranks = ranks
         self.engine = engine
         self.optimizer = optimizer
         self.dataset = dataset
         self.config = config
         self.state = state
-        self.batches = make_batches(config, dataset)
+        self._read_from(make_batches(config, dataset))
         self.steps = total_steps(config, self.batches)
         self._hold(False)
         self.epochs_before = 0.0  # passes before `began_with`, the step that these batches begin at
         self.began_with = 0
         if state.refit_step is not None:
             self._begin_refit(state.refit_step)
+        if ranks is not None and state.hidden is not None:
+            state.hidden = state.hidden[:, :, ranks.rows]
         self.budget = None if config.minutes is None else config.minutes * 60
         started = time.monotonic() - state.elapsed
         self.elapsed = elapsed or (lambda: time.monotonic() - started)
@@ -396,12 +421,17 @@ class _Trainer:
                 state.refit_step, state.hidden = state.step, None
                 # What is held against it from now on is another text.
                 state.best_step = state.best_loss = None
+                if self.ranks is not None:
+                    self.ranks.tell("refit")
                 self._begin_refit(state.step)
             if self._validation_is_due():
                 yield from self._validate()
             if self._done() >= 1 or self._nothing_more_is_learned():
                 return
-            self._step()
+            rate = self._rate()
+            if self.ranks is not None:
+                self.ranks.tell("step", rate)
+            self._step(rate)
             if self._report_is_due():
                 state.reported_loss = state.recent_loss / state.recent_steps
                 state.recent_loss, state.recent_steps = 0.0, 0
@@ -430,8 +460,13 @@ class _Trainer:
 
     def _begin_refit(self, step: int) -> None:
         self.epochs_before, self.began_with = step / self.batches.steps_per_epoch, step
-        self.batches = make_batches(self.config, self.dataset, refit=True)
+        self._read_from(make_batches(self.config, self.dataset, refit=True))
         self._hold(True)
+
+    def _read_from(self, batches: Batches) -> None:
+        self.batches = batches
+        if self.ranks is not None:
+            self.ranks.split(batches.rows)
 
     def _hold(self, refit: bool) -> None:
         self.learned, watched = self.dataset.learned_and_watched(refit)
@@ -444,23 +479,46 @@ class _Trainer:
             return False
         return self._done() - state.best_done > PATIENCE
 
-    def _step(self) -> None:
-        state, optimizer = self.state, self.optimizer
-        batch = self.batches(state.step - self.began_with)
-        hidden = state.hidden
-        if batch.fresh or hidden is None:
-            hidden = self.engine.config.zero_state(batch.inputs.shape[1])
+    def follow(self) -> None:
+        state, ranks = self.state, self.ranks
+        assert ranks is not None
+        while True:
+            order, value = ranks.hear()
+            if order == "step":
+                with contextlib.suppress(DivergedError):  # rank 0 sees it too, and ends
+                    self._step(value)
+            elif order == "refit":
+                state.refit_step, state.hidden = state.step, None
+                self._begin_refit(state.step)
+            elif order == "gather":
+                assert state.hidden is not None
+                ranks.gather(state.hidden)
+            else:
+                return
+
+    def _rate(self) -> float:
         assert self.config.learning_rate is not None
-        optimizer.learning_rate = self.config.learning_rate * learning_rate_factor(
+        return self.config.learning_rate * learning_rate_factor(
             self.config.schedule, self.config.warmup, self._done()
         )
+
+    def _step(self, learning_rate: float) -> None:
+        state, optimizer = self.state, self.optimizer
+        batch = self.batches(state.step - self.began_with)
+        inputs, targets = batch.inputs, batch.targets
+        if self.ranks is not None:
+            inputs, targets = inputs[:, self.ranks.rows], targets[:, self.ranks.rows]
+        hidden = state.hidden
+        if batch.fresh or hidden is None:
+            hidden = self.engine.config.zero_state(inputs.shape[1])
+        optimizer.learning_rate = learning_rate
         try:
             loss, state.gradient_norm, state.hidden = self.engine.train_step(
-                batch.inputs, batch.targets, hidden, optimizer
+                inputs, targets, hidden, optimizer
             )
         except NonFiniteGradientError:
             raise DivergedError(state.step + 1, self.config) from None
-        state.learning_rate = optimizer.learning_rate
+        state.learning_rate = learning_rate
         state.step += 1
         state.recent_loss += loss
         state.recent_steps += 1

@@ -18,6 +18,7 @@ from charloom.decoding import SamplingSettings
 from charloom.errors import CharloomError
 from charloom.model import Float, ModelConfig, Parameters, State
 from charloom.optimizers import Optimizer
+from charloom.ranks import Ranks
 from charloom.units import Clamp
 
 ENGINES = ("auto", "compiled", "reference", "pytorch")
@@ -136,6 +137,7 @@ def open_engine(
     threads: int | None = None,
     device: str = "cpu",
     bf16: bool = False,
+    ranks: Ranks | None = None,
 ) -> Engine:
     """The engine of that name on these parameters; `auto` takes the fastest there is that needs no
     extra.
@@ -143,7 +145,7 @@ def open_engine(
     seed: of dropout's masks. classic: the notebook's objective, the gradient of the window's sum,
     with `bias_hh` left at zero. threads: the most to use; by default all cores. The reference
     leaves them to NumPy. device: cpu, or cuda for the engine pytorch. bf16: lets that engine train
-    with products in bfloat16.
+    with products in bfloat16. ranks: the processes that it trains with, for that engine too.
     Raises CharloomError for a name that is none, an engine that cannot be imported, and what it
     cannot do.
     """
@@ -160,12 +162,20 @@ def open_engine(
                 "install 'charloom[torch]', or leave --engine out"
             ) from None
         return PytorchEngine(
-            parameters, seed=seed, classic=classic, threads=threads, device=device, bf16=bf16
+            parameters,
+            seed=seed,
+            classic=classic,
+            threads=threads,
+            device=device,
+            bf16=bf16,
+            ranks=ranks,
         )
     if device != "cpu":
         raise CharloomError(f"--device {device} is for the engine pytorch: add --engine pytorch")
     if bf16:
         raise CharloomError("--bf16 is for the engine pytorch: add --engine pytorch")
+    if ranks is not None:
+        raise CharloomError(f"--engine {name} trains in one process: leave it out, or torchrun")
     if name != "reference":
         try:
             from charloom.engines.compiled import CompiledEngine

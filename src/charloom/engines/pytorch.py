@@ -39,6 +39,7 @@ from charloom.optimizers import (
     Optimizer,
     RMSProp,
 )
+from charloom.ranks import Ranks
 from charloom.units import Clamp
 
 Tensor: TypeAlias = torch.Tensor
@@ -52,7 +53,9 @@ class PytorchEngine:
     slots are copies: training goes on there, and reading `parameters` brings both back, so whoever
     writes to them after a step of training asks for them anew. threads: the most that it uses on
     the CPU. bf16: in training, products are those of bfloat16 (autocast); the parameters, their
-    gradient and all else stay in float32.
+    gradient and all else stay in float32. ranks: the processes that it trains with. Then what it
+    trains on, windows and state, are this rank's rows of the batch, and loss and gradient are those
+    of the whole batch.
     """
 
     name = "pytorch"
@@ -67,6 +70,7 @@ class PytorchEngine:
         threads: int | None = None,
         device: str = "cpu",
         bf16: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise CharloomError(
@@ -82,6 +86,7 @@ class PytorchEngine:
         self.classic = classic
         self.threads = threads or available_cores()
         self.device = device
+        self._ranks = ranks
         self._dtype = getattr(torch, self.config.dtype)
         self._parameters = parameters
         # The preset classic is chaotic: only the notebook's own order of sums, which the reference
@@ -227,7 +232,8 @@ class PytorchEngine:
         """Computes with the parameters there, (P,)."""
         self._flat = flat
         self._tensors = {name: Parameter(part) for name, part in self._views(flat).items()}
-        self._window = _Window(self)
+        window = _Window(self)
+        self._window = window if self._ranks is None else self._ranks.in_parallel(window)
         self._copies = None
 
     def _fetch(self) -> None:
@@ -319,16 +325,28 @@ class PytorchEngine:
         self, inputs: Ids, targets: Ids, state: State, dropout_step: int | None
     ) -> tuple[float, Tensor, Tensor]:
         """The mean loss, the gradient of it (or of the sum, under `classic`), (P,), the state."""
+        ranks, characters = self._ranks, inputs.size
         total, after = self._window(
             self._ids(inputs), self._ids(targets), self._numbers(state), dropout_step
         )
-        (total if self.classic else total / inputs.size).backward()
+        loss = total.detach().to(torch.float64, copy=True)
+        if ranks is None:
+            (total if self.classic else total / characters).backward()
+        else:
+            # The mean over the ranks is the whole batch's, however unequal their rows.
+            characters = len(inputs) * ranks.all_rows
+            try:
+                summed = ranks.begin_sum(loss)
+                (total * (ranks.size / characters)).backward()
+                summed.wait()
+            except RuntimeError as error:
+                raise ranks.lost(error) from None
         gradient = torch.cat([_taken_gradient(p) for p in self._tensors.values()])
         if self.classic:
             for name, part in self._views(gradient).items():
                 if "bias_hh" in name:
                     part.zero_()
-        return total.item() / inputs.size, gradient, after.detach().to(self._dtype)
+        return loss.item() / characters, gradient, after.detach().to(self._dtype)
 
     def _decode(self, y: Tensor) -> Tensor:
         return linear(y, self._tensors["decoder.weight"], self._tensors["decoder.bias"])
@@ -379,7 +397,13 @@ class PytorchEngine:
             if dropout_step is not None and config.dropout > 0:
                 shape_of_outputs = (y.shape[0], y.shape[1], y.shape[2])
                 mask = dropout_mask(
-                    self.seed, dropout_step, layer, shape_of_outputs, config.dropout, config.dtype
+                    self.seed,
+                    dropout_step,
+                    layer,
+                    shape_of_outputs,
+                    config.dropout,
+                    config.dtype,
+                    first_row=0 if self._ranks is None else self._ranks.rows.start,
                 )
                 y = y * self._numbers(mask)
         return y, torch.cat(states, dim=1)
