@@ -14,6 +14,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import time
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError
 from charloom.model import State
 
 # What rank 0 tells the others, with a number: a message follows, of so many bytes; take a step at
@@ -84,9 +87,10 @@ class Ranks:
         try:
             longest = timedelta(seconds=wait)
             store, _, _ = next(iter(self._talk.rendezvous("env://", timeout=longest)))
+            start = self._agree_on_start(store, wait)
             self._talk.init_process_group(
                 "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo",
-                store=store,
+                store=self._talk.PrefixStore(start, store),
                 rank=self.rank,
                 world_size=self.size,
                 timeout=longest,
@@ -95,9 +99,37 @@ class Ranks:
         except (RuntimeError, ValueError) as error:  # PyTorch's own are RuntimeErrors
             raise CharloomError(
                 f"rank {self.rank} of {self.size} did not reach the others at {place} in "
-                f"{wait:g} seconds ({_first_line(error)}): start all of them, let them reach that "
+                f"{wait:g} seconds ({_reason(error)}): start all of them, let them reach that "
                 "address, or give a larger --rank-timeout"
             ) from None
+
+    def _agree_on_start(self, store: Any, wait: float) -> str:
+        """A name for this start, the same at all ranks. torchrun keeps the store when it starts
+        all ranks again, and what an earlier start wrote there still stands.
+
+        Raises RuntimeError where a rank does not come.
+        """
+        mine = uuid.uuid4().hex
+        if not self.leads:
+            store.set(f"charloom/asks/{self.rank}", mine)
+            store.wait([f"charloom/start/{mine}"], timedelta(seconds=wait))
+            start = str(store.get(f"charloom/start/{mine}").decode())
+            store.set(f"charloom/{start}/{self.rank}", "is here")
+            return start
+        missing = set(range(1, self.size))
+        until = time.monotonic() + wait
+        while missing:
+            for rank in sorted(missing):
+                if store.check([f"charloom/{mine}/{rank}"]):
+                    missing.remove(rank)
+                elif store.check([f"charloom/asks/{rank}"]):  # perhaps a dead one: no answer comes
+                    its = store.get(f"charloom/asks/{rank}").decode()
+                    store.set(f"charloom/start/{its}", mine)
+            if missing and time.monotonic() > until:
+                names = ", ".join(str(rank) for rank in sorted(missing))
+                raise RuntimeError(f"missing: rank {names}")
+            time.sleep(0.02)
+        return mine
 
     def _take_gpu(self) -> None:
         local, there = int(os.environ.get("LOCAL_RANK", "0")), self._torch.cuda.device_count()
@@ -224,7 +256,7 @@ class Ranks:
     def lost(self, error: Exception) -> CharloomError:
         """What to say where the others are gone."""
         return CharloomError(
-            f"rank {self.rank} lost the others ({_first_line(error)}): the last checkpoint is "
+            f"rank {self.rank} lost the others ({_reason(error)}): the last checkpoint is "
             "intact; start all ranks again with --resume, if torchrun does not"
         )
 
@@ -241,9 +273,10 @@ class Ranks:
         return self._talk.all_reduce(value, async_op=True)
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return shortened(lines[0].strip()) if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """The first sentence of PyTorch's error, without the place in its source."""
+    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^(\[[^]]*\] *)+", "", line).split(". ")[0].rstrip(". ")
 
 
 def check_alike(told: list[dict[str, Any]]) -> None:
