@@ -350,12 +350,13 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
 
     given = _given_options(arguments)
     folder = _folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
-    command = ["charloom", "train", *arguments.text, "--out", str(folder), "--resume"]
-    command += ["--tensorboard"] if arguments.tensorboard else []
+    command = shlex.join(["charloom", "train", *arguments.text, "--out", str(folder), "--resume"])
+    command += " --tensorboard" if arguments.tensorboard else ""
     with contextlib.ExitStack() as stack:
         ranks = _ranks(given)
         if ranks is not None:
             stack.enter_context(ranks)
+            command = f"torchrun … -m {command}"
             if not ranks.leads:
                 return _follow(arguments.text, given, ranks)
         interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(_bar())
@@ -372,9 +373,7 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
         )
         _watch(run, bar)
     if run.interrupted:
-        _say(
-            f"interrupted at step {run.state.step:,}; all is saved. To go on: {shlex.join(command)}"
-        )
+        _say(f"interrupted at step {run.state.step:,}; all is saved. To go on: {command}")
         return 128 + (interrupts.received or signal.SIGINT)
     _conclude(run)
     return 0
@@ -399,8 +398,7 @@ def _follow(sources: Sequence[str], given: dict[str, Any], ranks: Ranks) -> int:
         signal.signal(number_, signal.SIG_IGN)
     with _bar() as bar:
         bar.disable = True
-        follow(_opener(sources, bar), given, ranks)
-    return 0
+        return 0 if follow(_opener(sources, bar), given, ranks) else 2
 
 
 class Interrupts:

@@ -78,7 +78,7 @@ class Ranks:
         self.rank = int(os.environ["RANK"])
         self.size = int(os.environ["WORLD_SIZE"])
         self.on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self._ended = False
+        self.listening = False  # whether the others wait for what rank 0 tells
         self.rows = slice(0)  # this rank's rows of a batch
         self.all_rows = 0
         if device == "cuda":
@@ -156,8 +156,8 @@ class Ranks:
 
     def end(self) -> None:
         """Lets the others go, if they are still there."""
-        if not self._ended:
-            self._ended = True
+        if self.listening:
+            self.listening = False
             with contextlib.suppress(CharloomError):
                 self.tell("end")
 
@@ -233,6 +233,24 @@ class Ranks:
         with self._talking():
             self._talk.broadcast(self._torch.from_numpy(values), 0, group=self._messages)
 
+    def introduce(self, told: dict[str, Any]) -> None:
+        """Begins a run: tells all ranks what this one was given.
+
+        Raises CharloomError, at rank 0 and naming the first difference, where another was given
+        something else.
+        """
+        everybody = self.collect(told)
+        self.listening = True
+        if not self.leads:
+            return
+        for rank, one in enumerate(everybody):
+            for name in sorted({*told, *one}):
+                if told.get(name) != one.get(name):
+                    raise CharloomError(
+                        f"{name} is {one.get(name)} at rank {rank} and {told.get(name)} at rank "
+                        "0: start all ranks alike"
+                    )
+
     def collect(self, value: Any) -> list[Any]:
         """Every rank's JSON value, in their order, at all of them."""
         data = json.dumps(value).encode()
@@ -277,15 +295,3 @@ def _reason(error: Exception) -> str:
     """The first sentence of PyTorch's error, without the place in its source."""
     line, *_ = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^(\[[^]]*\] *)+", "", line).split(". ")[0].rstrip(". ")
-
-
-def check_alike(told: list[dict[str, Any]]) -> None:
-    """Raises CharloomError, naming the first difference, where ranks were given other options or
-    are another version than rank 0."""
-    for rank, one in enumerate(told):
-        for name in sorted({*told[0], *one}):
-            ours, its = told[0].get(name), one.get(name)
-            if ours != its:
-                raise CharloomError(
-                    f"{name} is {its} at rank {rank} and {ours} at rank 0: start all ranks alike"
-                )

@@ -54,7 +54,7 @@ from charloom.model import (
 )
 from charloom.optimizers import OPTIMIZERS, Optimizer
 from charloom.planning import measure_speed, plan
-from charloom.ranks import Ranks, check_alike
+from charloom.ranks import Ranks
 from charloom.report import (
     EVALUATIONS_FILE,
     METRICS_FILE,
@@ -224,7 +224,7 @@ class TrainingRun:
         self._started = time.monotonic() if started is None else started
         self._files = RunFolder(folder)
         if ranks is not None:
-            introduce(given, ranks)
+            ranks.introduce(_told(given))
         # What makes no sense is refused before anything is made or read.
         self._files.refuse_if_used(resume=True)
         if not resume:
@@ -761,15 +761,16 @@ def _reading(config: TrainingConfig, dataset: Dataset) -> dict[str, Any]:
 
 def follow(
     open_source: Callable[[TrainingConfig], Text], given: dict[str, Any], ranks: Ranks
-) -> None:
-    """Takes part in the run of rank 0, as another rank, until it ends.
+) -> bool:
+    """Takes part in the run of rank 0, as another rank, until it ends; returns whether there was
+    anything to take part in.
 
     open_source, given: as TrainingRun has them. Raises CharloomError where rank 0 is lost; what
     else is wrong, rank 0 is told, and says.
     """
-    introduce(given, ranks)
+    ranks.introduce(_told(given))
     if (reading := ranks.hear_message()) is None:
-        return
+        return False
     refusal, config = None, TrainingConfig(**reading["config"])
     try:
         dataset = load_dataset(
@@ -786,7 +787,7 @@ def follow(
         refusal = f"its text cannot be read ({error.strerror or error})"
     ranks.collect(refusal)
     if (begin := ranks.hear_message()) is None:
-        return
+        return False
     config = _among_ranks(TrainingConfig(**begin["config"]), given, ranks)
     parameters = Parameters(model_config(config, len(dataset.vocabulary)))
     optimizer = make_optimizer(config)
@@ -804,21 +805,20 @@ def follow(
     engine = _open_engine(config, parameters, ranks)
     with threadpool_limits(engine.threads, user_api="blas"):
         follow_steps(engine, optimizer, dataset, config, state, ranks)
+    return True
 
 
-def introduce(given: dict[str, Any], ranks: Ranks) -> None:
-    """Tells all ranks what this one was given. Raises CharloomError, at rank 0, where another was
-    given something else, or is another version."""
+def _told(given: dict[str, Any]) -> dict[str, Any]:
+    """What must be alike at all ranks."""
     told = {option_name(name): value for name, value in given.items() if name not in OWN}
-    told["charloom's version"] = __version__
-    everybody = ranks.collect(told)
-    if ranks.leads:
-        check_alike(everybody)
+    return told | {"charloom's version": __version__}
 
 
 def _among_ranks(config: TrainingConfig, given: dict[str, Any], ranks: Ranks) -> TrainingConfig:
     """The same, computed by what can train among ranks, with this one's part of the cores."""
     engine = given.get("engine", "auto")
+    if engine not in ("auto", "pytorch"):
+        raise CharloomError(f"--engine {engine} trains in one process: leave it out, or torchrun")
     threads = given.get("threads") or max(1, available_cores() // ranks.on_this_machine)
     return replace(config, engine="pytorch" if engine == "auto" else engine, threads=threads)
 

@@ -174,8 +174,7 @@ def open_engine(
         raise CharloomError(f"--device {device} is for the engine pytorch: add --engine pytorch")
     if bf16:
         raise CharloomError("--bf16 is for the engine pytorch: add --engine pytorch")
-    if ranks is not None:
-        raise CharloomError(f"--engine {name} trains in one process: leave it out, or torchrun")
+    assert ranks is None, "only the engine pytorch trains among ranks"
     if name != "reference":
         try:
             from charloom.engines.compiled import CompiledEngine
