@@ -18,6 +18,7 @@ bench:
 bench-smoke:
 	$(PYTHON) -m benchmarks --smoke
 	$(PYTHON) -m benchmarks.serving --smoke
+	$(PYTHON) -m benchmarks.ranks --smoke
 
 # The site, into the folder site/.
 docs:

@@ -49,6 +49,8 @@ def shown_commands() -> list[str]:
             for line in block.replace("\\\n", " ").splitlines():
                 for part in re.split(r"\||&&|<|>", line.removeprefix("$ ")):
                     words = shlex.split(part, comments=True)
+                    if words[:1] == ["torchrun"]:
+                        words = words[words.index("charloom") :]
                     if words and Path(words[0]).name == "charloom":
                         lines.append(shlex.join(words[1:]))
     return lines

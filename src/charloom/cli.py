@@ -22,7 +22,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from charloom import __version__
-from charloom.errors import CharloomError, printable, shortened
+from charloom.errors import CharloomError, LostRanksError, printable, shortened
 
 if TYPE_CHECKING:
     from charloom.corpora import Text
@@ -63,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
+    except LostRanksError as error:
+        _say(str(error))
+        os._exit(2)  # PyTorch's threads, which wait for those that are lost, would abort
     except CharloomError as error:
         _say(str(error))
         return 2

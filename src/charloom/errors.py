@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see: a sentence that says what is wrong and what to do."""
+"""The exceptions a user is meant to see: a sentence that says what is wrong and what to do."""
 
 
 def printable(text: str) -> str:
@@ -22,3 +22,7 @@ class CharloomError(ValueError):
 
     The command line prints it as `charloom: MESSAGE` on standard error and exits with status 2.
     """
+
+
+class LostRanksError(CharloomError):
+    """The other processes of a training are gone."""

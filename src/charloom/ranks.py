@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, LostRanksError
 from charloom.model import State
 
 # What rank 0 tells the others, with a number: a message follows, of so many bytes; take a step at
@@ -271,9 +271,9 @@ class Ranks:
         except RuntimeError as error:
             raise self.lost(error) from None
 
-    def lost(self, error: Exception) -> CharloomError:
+    def lost(self, error: Exception) -> LostRanksError:
         """What to say where the others are gone."""
-        return CharloomError(
+        return LostRanksError(
             f"rank {self.rank} lost the others ({_reason(error)}): the last checkpoint is "
             "intact; start all ranks again with --resume, if torchrun does not"
         )

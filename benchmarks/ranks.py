@@ -1,0 +1,96 @@
+"""Training in one process beside training on several ranks that torchrun starts, on this machine.
+
+    python -m benchmarks.ranks             the presets, on as many ranks as there are cores
+    python -m benchmarks.ranks --smoke     tiny ones: does everything run, do the losses agree?
+
+One process has all cores; each rank has its part of them. Both train the same steps by the engine
+pytorch; the compiled engine, in one process, stands beside them. A speed is the median of what
+metrics.jsonl tells between reports, in turn over several rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from charloom.corpora import open_text
+from charloom.engines import available_cores
+
+PRESETS = ("small", "medium", "large")
+STEPS = 60
+ROUNDS = 3
+TEXT = "python-docs"
+
+
+def train(
+    command: list[str], text: Path, options: list[str], folder: Path
+) -> tuple[float, list[float]]:
+    """Characters a second, and the losses."""
+    options = [*options, "--no-mix", "--validate-every", "1000000", "--out", str(folder)]
+    done = subprocess.run(
+        [*command, "-m", "charloom", "train", str(text), *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
+    reports = [line for line in lines if line["event"] == "report"]
+    speeds = [line["timing"]["characters_per_second"] for line in reports[5:]]
+    return statistics.median(speeds), [line["loss"] for line in reports]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ranks")
+    parser.add_argument("--ranks", type=int, default=max(2, available_cores()))
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--smoke", action="store_true")
+    arguments = parser.parse_args()
+    alone = [sys.executable]
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={arguments.ranks}",
+    ]
+    rounds, steps = (1, 20) if arguments.smoke else (ROUNDS, STEPS)
+    print(f"characters a second, medians of {rounds} rounds; {available_cores()} cores")
+    print(
+        f"{'preset':<8}{'rows':>6}{'compiled':>12}{'pytorch':>12}{f'{arguments.ranks} ranks':>12}"
+    )
+    with tempfile.TemporaryDirectory() as work:
+        text = Path(work, "text.txt")
+        text.write_text("".join(open_text(TEXT).chunks()), "utf-8")
+        for preset in ("tiny",) if arguments.smoke else PRESETS:
+            for rows in [8] if arguments.smoke else arguments.batch_sizes:
+                options = ["--preset", preset, "--batch-size", str(rows), "--steps", str(steps)]
+                ways: dict[str, tuple[list[str], list[str]]] = {
+                    "compiled": (alone, [*options, "--engine", "compiled"]),
+                    "pytorch": (alone, [*options, "--engine", "pytorch"]),
+                    "ranks": ([*alone, *torchrun], options),
+                }
+                speeds: dict[str, list[float]] = {name: [] for name in ways}
+                losses: dict[str, Any] = {}
+                for number in range(rounds):
+                    for name, (command, given) in ways.items():
+                        folder = Path(work, f"{preset}-{rows}-{name}-{number}")
+                        speed, losses[name] = train(command, text, given, folder)
+                        speeds[name].append(speed)
+                for name in ways:
+                    pairs = zip(losses[name], losses["compiled"], strict=True)
+                    apart = max(abs(one - other) for one, other in pairs)
+                    assert apart < 1e-2, f"{name}: losses differ by {apart}"
+                medians = [statistics.median(speeds[name]) for name in ways]
+                print(f"{preset:<8}{rows:>6}" + "".join(f"{speed:>12,.0f}" for speed in medians))
+
+
+if __name__ == "__main__":
+    main()
