@@ -46,7 +46,7 @@ try:
         ModelCard,
         ModelCardData,
         ModelHubMixin,
-        snapshot_download,
+        hf_hub_download,
     )
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -67,7 +67,10 @@ CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 MODEL_TYPE = "charloom"  # what `config.json` says, so that a folder is known to be ours
 MARK = "<!-- Written by charloom, which keeps it as it is once it was changed. SHA-256 {} -->\n"
-LONGEST_NAME = 200  # characters of a text's name that a card shows
+LONGEST_NAME = 200  # characters of a text's name, or another's reason, that are shown
+LONGEST_WAIT = 10.0  # seconds, for the hub's first answer
+# Errors of what huggingface_hub asks by: requests, httpx or httpx2.
+NO_CONNECTION = (*HfHubHTTPError.__bases__, OSError)
 Evaluations = Sequence[Mapping[str, Any]]  # as `read_evaluations` gives them
 
 
@@ -119,10 +122,7 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
             )
         config = _read_config(path, name) if path.is_dir() else {}
         if path.is_dir() and not (path / MODEL_FILE).is_file():
-            raise CharloomError(
-                f"{printable(name)} holds no {MODEL_FILE}, which alone charloom loads (pickles can "
-                "run code when they are opened): give a run, or a model that charloom exported"
-            )
+            raise _lacks(name, MODEL_FILE)
         file = model_path(path)
         checkpoint = load_checkpoint(file)
         for entry, value in _config(checkpoint).items():
@@ -184,10 +184,11 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         Raises CharloomError where the hub cannot be reached, or does not take it.
         """
         with _explained(repo_id):
-            api = HfApi(token=token)
-            repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
+            if "/" not in repo_id:  # the hub tells whose it is
+                api = HfApi(token=token)
+                repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
             ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else ignore_patterns
-            if _card_was_changed(api, repo_id, branch):
+            if _card_was_changed(repo_id, branch, token):
                 warnings.warn(card_kept(f"{repo_id}/{CARD_FILE}"), stacklevel=2)
                 ignored = [*(ignored or ()), CARD_FILE]
             commit: str = super().push_to_hub(
@@ -345,16 +346,16 @@ def _explained(name: str, revision: str | None = None) -> Iterator[None]:
             f"{shown} is no folder here and was not downloaded before, and the hub cannot be "
             "reached, or is not to be asked: look at the name and the connection"
         ) from None
-    # Errors of what huggingface_hub asks by (requests, httpx or httpx2), of the system, and what
-    # its threads make of both.
-    except (*HfHubHTTPError.__bases__, OSError, RuntimeError, ValueError) as error:
+    except (*NO_CONNECTION, RuntimeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # of a thread that uploads
         response = getattr(error, "response", None)
         if response is not None and response.status_code in (401, 403):
             reason = "it does not let you: hf auth login, with a token that may write there"
         else:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = shortened(first, 200)
-        raise CharloomError(f"{shown} and the hub: {reason}") from error
+            reason = printable(first)[:LONGEST_NAME]
+        raise CharloomError(f"Hugging Face's hub, asked about {shown}: {reason}") from error
 
 
 def _exists(path: Path) -> bool:
@@ -364,24 +365,71 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _download(name: str, **how: Any) -> Path:
-    """The folder in the cache with a model's files, of one commit."""
-    with _explained(name, how["revision"]):
-        # First what tells whose model it is: one of another library may have gigabytes.
-        _read_config(Path(snapshot_download(name, allow_patterns=[CONFIG_FILE], **how)), name)
-        files = [CONFIG_FILE, EVALUATIONS_FILE, MODEL_FILE]
-        return Path(snapshot_download(name, allow_patterns=files, **how))
+def _download(
+    name: str,
+    *,
+    revision: str | None,
+    token: str | bool | None,
+    local_files_only: bool,
+    **how: Any,
+) -> Path:
+    """The folder in the cache with a model's files, all of one commit. Where the hub cannot be
+    reached, what was downloaded before will do."""
+    with _explained(name, revision):
+        files = None
+        if not local_files_only:
+            try:
+                files = _files_of(name, revision, token)
+            except HfHubHTTPError:  # an answer
+                raise
+            except NO_CONNECTION:
+                local_files_only = True
+        if files is not None and not {CONFIG_FILE, MODEL_FILE} <= files:
+            raise _lacks(name, MODEL_FILE if MODEL_FILE not in files else CONFIG_FILE)
+
+        def download(file: str, revision: str | None) -> Path:
+            path = hf_hub_download(
+                name,
+                file,
+                revision=revision,
+                token=token,
+                local_files_only=local_files_only,
+                **how,
+            )
+            return Path(path)
+
+        # First what tells whose model it is: another library's may have gigabytes.
+        folder = download(CONFIG_FILE, revision).parent
+        _read_config(folder, name)
+        if files is None or EVALUATIONS_FILE in files:
+            with contextlib.suppress(EntryNotFoundError):
+                download(EVALUATIONS_FILE, folder.name)
+        return download(MODEL_FILE, folder.name).parent
 
 
-def _card_was_changed(api: HfApi, repo_id: str, branch: str | None) -> bool:
+def _files_of(name: str, revision: str | None, token: str | bool | None) -> set[str]:
+    """The files of a model on the hub. huggingface_hub's other requests wait for ever for an
+    answer, or for minutes."""
+    info = HfApi(token=token).model_info(name, revision=revision, timeout=LONGEST_WAIT)
+    return {file.rfilename for file in info.siblings or ()}
+
+
+def _lacks(name: str, file: str) -> CharloomError:
+    return CharloomError(
+        f"{printable(name)} holds no {file}: give a run, or a model that charloom exported (it "
+        "loads nothing else, and no pickles, which can run code when they are opened)"
+    )
+
+
+def _card_was_changed(repo_id: str, branch: str | None, token: str | None) -> bool:
     """Whether a repository has a card that is not as we wrote it."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = api.hf_hub_download(repo_id, CARD_FILE, revision=branch, local_dir=folder)
-        except LocalEntryNotFoundError:  # the hub cannot be reached
-            raise
-        except (EntryNotFoundError, RevisionNotFoundError):
+    try:
+        if CARD_FILE not in _files_of(repo_id, branch, token):
             return False
+    except (RepositoryNotFoundError, RevisionNotFoundError):  # is still to be made
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        path = hf_hub_download(repo_id, CARD_FILE, revision=branch, token=token, local_dir=folder)
         return not _is_as_written(Path(path))
 
 
