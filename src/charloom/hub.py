@@ -341,11 +341,6 @@ def _explained(name: str, revision: str | None = None) -> Iterator[None]:
         ) from None
     except RevisionNotFoundError:
         raise CharloomError(f"{shown} has no revision {shortened(revision)} on the hub") from None
-    except LocalEntryNotFoundError:
-        raise CharloomError(
-            f"{shown} is no folder here and was not downloaded before, and the hub cannot be "
-            "reached, or is not to be asked: look at the name and the connection"
-        ) from None
     except (*NO_CONNECTION, RuntimeError, ValueError) as error:
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
             error = error.__cause__  # of a thread that uploads
@@ -353,9 +348,14 @@ def _explained(name: str, revision: str | None = None) -> Iterator[None]:
         if response is not None and response.status_code in (401, 403):
             reason = "it does not let you: hf auth login, with a token that may write there"
         else:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = printable(first)[:LONGEST_NAME]
+            reason = _reason(error)
         raise CharloomError(f"Hugging Face's hub, asked about {shown}: {reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, of which the libraries make pages, on one line."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable(first)[:LONGEST_NAME]
 
 
 def _exists(path: Path) -> bool:
@@ -376,33 +376,34 @@ def _download(
     """The folder in the cache with a model's files, all of one commit. Where the hub cannot be
     reached, what was downloaded before will do."""
     with _explained(name, revision):
-        files = None
+        files, hub = None, "is not to be asked"
         if not local_files_only:
             try:
                 files = _files_of(name, revision, token)
             except HfHubHTTPError:  # an answer
                 raise
-            except NO_CONNECTION:
-                local_files_only = True
+            except NO_CONNECTION as error:
+                local_files_only, hub = True, f"cannot be reached ({_reason(error)})"
         if files is not None and not {CONFIG_FILE, MODEL_FILE} <= files:
             raise _lacks(name, MODEL_FILE if MODEL_FILE not in files else CONFIG_FILE)
 
         def download(file: str, revision: str | None) -> Path:
-            path = hf_hub_download(
-                name,
-                file,
-                revision=revision,
-                token=token,
-                local_files_only=local_files_only,
-                **how,
-            )
-            return Path(path)
+            how["local_files_only"] = local_files_only
+            try:
+                return Path(hf_hub_download(name, file, revision=revision, token=token, **how))
+            except LocalEntryNotFoundError as error:
+                if not local_files_only:
+                    raise
+                raise CharloomError(
+                    f"{printable(name)} is no folder here and was not downloaded before, and the "
+                    f"hub {hub}: look at the name and the connection"
+                ) from error
 
         # First what tells whose model it is: another library's may have gigabytes.
         folder = download(CONFIG_FILE, revision).parent
         _read_config(folder, name)
         if files is None or EVALUATIONS_FILE in files:
-            with contextlib.suppress(EntryNotFoundError):
+            with contextlib.suppress(EntryNotFoundError, CharloomError):
                 download(EVALUATIONS_FILE, folder.name)
         return download(MODEL_FILE, folder.name).parent
 
@@ -519,7 +520,7 @@ def _training_text(checkpoint: Checkpoint) -> str:
     of = "characters" if type(size) is not int else f"{size:,} characters"
     return (
         f"{_code(text.get('name', ''))}, {of}, SHA-256 {_code(text.get('sha256', ''))}. Nothing is "
-        "claimed here about a license, of the text or of the model."
+        "claimed here about its license."
     )
 
 
