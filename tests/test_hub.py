@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -641,6 +641,7 @@ class Hub(ThreadingHTTPServer):
         self.large: dict[str, bytes] = {}  # by SHA-256
         self.asked: list[str] = []
         self.status = 0  # that it answers everything with
+        self.meanwhile: Callable[[], Any] | None = None  # what happens while a file is given
 
     def repository(self, name: str, folder: Path | None = None, **more: Any) -> Repository:
         made = self.repositories[name] = Repository(**more)
@@ -763,6 +764,8 @@ class Answers(BaseHTTPRequestHandler):
         if content is None:
             return self.fail(404, "EntryNotFound", {"X-Repo-Commit": commit})
         etag = f'"{hashlib.sha1(content).hexdigest()}"'
+        if self.command == "GET" and self.server.meanwhile is not None:
+            self.server.meanwhile()
         return self.send(200, content, {"X-Repo-Commit": commit, "ETag": etag})
 
     def give(self, value: Any, status: int = 200) -> None:
@@ -871,6 +874,15 @@ def test_what_was_downloaded_is_there_without_a_hub(
     with pytest.raises(CharloomError, match=r"Hugging Face's hub, asked about me/book: ") as caught:
         HubModel(some_checkpoint()).push_to_hub("me/book", token=TOKEN)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_files_are_of_one_commit(hub: Hub) -> None:
+    write_folder(some_checkpoint("lstm"), [], Path("newer"))
+    repository = hub.repository("you/book", saved())
+    hub.meanwhile = lambda: repository.commit("main", contents(Path("newer")))
+    assert HubModel.from_pretrained("you/book").config.cell == "gru"
+    hub.meanwhile = None
+    assert HubModel.from_pretrained("you/book").config.cell == "lstm"
 
 
 def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
