@@ -128,7 +128,7 @@ def test_counts_are_not_exported_and_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "--to is '': give pytorch or onnx"),
+        ([], "--to is '': give pytorch, onnx or huggingface"),
         (["--to=onnx"], "--out is missing"),
         (["--to=tensorflow", "--out=a"], "--to is 'tensorflow'"),
         (["--to=onnx", "--out="], "--out is missing"),
@@ -149,6 +149,16 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "onnx", None)
     line = refused("export", kept(some_model("rnn")), "--to=onnx", "--out=a.onnx")
     assert "pip install 'charloom[onnx]'" in line
+
+
+def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.delitem(sys.modules, "charloom.hub", raising=False)
+    line = refused("export", kept(some_model("rnn")), "--to=huggingface", "--out=a")
+    assert "pip install 'charloom[hub]'" in line
+    assert not Path("a").exists()
+    with pytest.raises(CharloomError, match=r"charloom\[hub\]"):
+        import charloom.hub  # noqa: F401
 
 
 # Out, to ONNX.

@@ -25,6 +25,7 @@ from charloom import __version__
 from charloom.errors import CharloomError, LostRanksError, printable, shortened
 
 if TYPE_CHECKING:
+    from charloom.checkpoint import Checkpoint
     from charloom.corpora import Text
     from charloom.explore import Exploration
     from charloom.language_model import LanguageModel
@@ -1249,10 +1250,16 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
 def add_export_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument(
-        "--to", metavar="pytorch|onnx", default=argparse.SUPPRESS, help="what to write"
+        "--to",
+        metavar="pytorch|onnx|huggingface",
+        default=argparse.SUPPRESS,
+        help="what to write",
     )
     parser.add_argument(
-        "--out", metavar="FILE", default=argparse.SUPPRESS, help="the file to write"
+        "--out",
+        metavar="FILE|DIR",
+        default=argparse.SUPPRESS,
+        help="the file to write; for huggingface the folder",
     )
 
 
@@ -1263,12 +1270,14 @@ def run_export(arguments: argparse.Namespace, started: float) -> int:
     from charloom.pages import check_writable
 
     to, name = getattr(arguments, "to", ""), getattr(arguments, "out", "")
-    if to not in ("pytorch", "onnx"):
-        raise CharloomError(f"--to is {shortened(to)}: give pytorch or onnx")
+    if to not in ("pytorch", "onnx", "huggingface"):
+        raise CharloomError(f"--to is {shortened(to)}: give pytorch, onnx or huggingface")
     if name == "":
-        raise CharloomError("--out is missing: give the file to write")
+        raise CharloomError("--out is missing: give the file or folder to write")
     path, out = model_path(arguments.run), Path(name)
     checkpoint = load_checkpoint(path)
+    if to == "huggingface":
+        return _export_for_hub(path, checkpoint, out)
     check_writable(out, page=False)
     if out.exists() and out.samefile(path):
         raise CharloomError(f"--out is the model itself, {path}: give another file")
@@ -1285,6 +1294,17 @@ def run_export(arguments: argparse.Namespace, started: float) -> int:
             _say(f"it computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
         _say("the model's counts of n-grams are not exported: this is its network alone")
+    return 0
+
+
+def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path) -> int:
+    from charloom.hub import CARD_FILE, card_kept, write_folder
+    from charloom.report import read_evaluations
+
+    if write_folder(checkpoint, read_evaluations(path.parent), out):
+        _say(card_kept(out / CARD_FILE))
+    _say(f"{out} is the model with its card, {out / CARD_FILE}. To upload it:")
+    _say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
     return 0
 
 
@@ -1393,7 +1413,7 @@ COMMANDS = {
     ),
     "info": Command("tell what a checkpoint is", add_info_arguments, run_info),
     "export": Command(
-        "write a model's network for PyTorch or as an ONNX graph",
+        "write a model's network for PyTorch or as an ONNX graph, or the model for Hugging Face",
         add_export_arguments,
         run_export,
     ),

@@ -112,7 +112,7 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
     found = evaluation.as_dict()
     kept = [
         entry
-        for entry in _entries(folder)
+        for entry in read_evaluations(folder)
         if entry["sha256"] == sha256
         and (entry["evaluation"].get("protocol"), entry["evaluation"].get("model"))
         != (found["protocol"], found["model"])
@@ -129,8 +129,9 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
     refresh_report(folder)
 
 
-def _entries(folder: Path) -> list[dict[str, Any]]:
-    """What is kept in evaluations.json, of whatever weights."""
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """What `keep_evaluation` kept in a folder, of whatever weights: their `sha256`, and the
+    `evaluation` as JSON values, which may be damaged (see `rows_of_evaluation`)."""
     try:
         entries = json.loads((folder / EVALUATIONS_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -370,14 +371,16 @@ def _evaluations(folder: Path, header: Mapping[str, Any]) -> tuple[list[dict[str
     if (folder / MODEL_FILE).exists():
         current = header.get("sha256")
     cell = str(header.get("config", {}).get("cell", "network"))
-    entries = _entries(folder)
+    entries = read_evaluations(folder)
     found = [
-        _evaluation(entry["evaluation"], cell) for entry in entries if entry["sha256"] == current
+        rows_of_evaluation(entry["evaluation"], cell)
+        for entry in entries
+        if entry["sha256"] == current
     ]
     return [one for one in found if one is not None], len(entries) - len(found)
 
 
-def _evaluation(found: Mapping[str, Any], cell: str) -> dict[str, Any] | None:
+def rows_of_evaluation(found: Mapping[str, Any], cell: str) -> dict[str, Any] | None:
     """An evaluation with its rows as `charloom evaluate` prints them; None where it is damaged."""
     try:
         mixture = found["model"] == "mixture"
@@ -411,8 +414,8 @@ def _evaluation(found: Mapping[str, Any], cell: str) -> dict[str, Any] | None:
             and {"characters": int(overlap["characters"]), "text": str(overlap["text"])[:SHOWN]},
             "rows": [list(row) for row in (*sorted(rows), *missing)],
         }
-        json.dumps(evaluation, allow_nan=False)
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, IndexError):
+        json.dumps([evaluation, found], allow_nan=False)
+    except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError):
         return None
     return evaluation
 
