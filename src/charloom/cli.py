@@ -363,6 +363,8 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
             command = f"torchrun … -m {command}"
             if not ranks.leads:
                 return _follow(arguments.text, given, ranks)
+            if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not arguments.resume:
+                _say("ranks that torchrun starts again cannot go on without --resume: add it")
         interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(_bar())
         run = _start(
             arguments.text,
