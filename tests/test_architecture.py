@@ -52,6 +52,7 @@ ORDER = [
     "events",
     "report",
     "runs",
+    "tuning",
     "serving",
     "completions",
     "openapi",
@@ -122,7 +123,7 @@ def test_the_order_is_the_one_in_the_documentation() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, charloom, charloom.cli; charloom.cli.main(['--help']);"
-        "heavy = {'numpy', 'pydivsufsort', 'rich', 'torch', 'onnx', 'safetensors', 'starlette',"
+        "heavy = {'numpy', 'optuna', 'pydivsufsort', 'rich', 'torch', 'onnx', 'safetensors', 'starlette',"
         "'uvicorn'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
