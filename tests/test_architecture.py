@@ -123,8 +123,8 @@ def test_the_order_is_the_one_in_the_documentation() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, charloom, charloom.cli; charloom.cli.main(['--help']);"
-        "heavy = {'numpy', 'optuna', 'pydivsufsort', 'rich', 'torch', 'onnx', 'safetensors', 'starlette',"
-        "'uvicorn'};"
+        "heavy = {'numpy', 'optuna', 'pydivsufsort', 'rich', 'torch', 'onnx', 'safetensors',"
+        "'starlette', 'uvicorn'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -157,7 +157,8 @@ class LockedFolder:
             raise CharloomError(
                 f"cannot look into {self.path} ({error.strerror or error}): give another --out"
             ) from None
-        if any(path in self.files for path in found):
+        # A report alone says nothing: runs have one, and searches.
+        if any(path in self.files and path.name != REPORT_FILE for path in found):
             if resume:
                 return
             raise CharloomError(

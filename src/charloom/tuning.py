@@ -73,9 +73,9 @@ TRIALS_IN_A_SEARCH = 20  # as long as none is pruned
 SHORTEST_TRIAL = 0.01  # minutes
 USUAL_SHORTEST = 0.1  # minutes, where nobody asked for less
 FINISHING = 0.5  # seconds that a trial's end takes, outside its own time
-# A trial's validations are compared at these parts of its time; in the first ones it says little
-# how it will end, and a larger network is always behind.
-PARTS, FIRST_PRUNED = 10, 4
+# A trial's validations are compared at these parts of its time, from its half on: a larger network
+# is behind in the first one, though it may be ahead at the end.
+PARTS, FIRST_PRUNED = 10, 5
 NEVER_PRUNED = 4  # trials that must have come to their end before one is pruned
 RANDOM_TRIALS = 8  # before TPE has something to learn from
 FEW = 20  # combinations that are rather gone through one after the other
@@ -257,7 +257,7 @@ class Search:
                     f"{settings.text['sha256'][:12]}…; give that text again, or another --out"
                 )
             self._compile(settings.given)
-            self._before = float(self._study.attributes().get("seconds", 0.0))
+            self._before = self._study.seconds()
             if settings.minutes != before.minutes:
                 self._study.set("settings", asdict(settings))
         self.settings = settings
@@ -399,8 +399,8 @@ class Search:
         if left:
             return self._study.take_up(left[0], self.settings.ranges)
         time_left = self.settings.minutes * 60 - self._elapsed()
-        # The first one has been given the time that there was.
-        if time_left < self.settings.trial_seconds + (FINISHING if self.trials else 0):
+        # The first one has been given what time there was.
+        if self.trials and time_left < self.settings.trial_seconds + FINISHING:
             return None
         wanted = None
         if not self.trials:
@@ -464,10 +464,9 @@ class Search:
                         point = [progress.done, validation.nats_per_character, progress.elapsed]
                         # What a killed process had seen after its last save was taken again.
                         curve = [p for p in curve if p[0] < point[0]] + [point]
-                        pruned = self._study.report(handle, curve) and progress.done < 1
-                        self._study.note(handle, curve=curve, steps=progress.step)
-                        self._study.set("seconds", self._elapsed())
-                        self._update(number, curve=curve, steps=progress.step)
+                        seen = _Seen(curve, progress.step, self._elapsed())
+                        pruned = self._study.report(handle, seen) and progress.done < 1
+                        self._update(number, seen)
                         self._draw("searching")
                     yield SearchProgress(self.trials[number], progress)
                     if pruned:
@@ -479,17 +478,18 @@ class Search:
         if run is not None and run.interrupted and failed is None:
             self.interrupted = True
             return
-        if run is not None and failed is None:
-            self._study.note(handle, steps=run.state.step)
+        steps = self.trials[number].steps if run is None else run.state.step
         loss = None if failed is not None or pruned or run is None else run.state.best_loss
-        self._study.end(handle, loss, self._elapsed(), failed)
+        self._study.end(handle, _Seen(curve, steps, self._elapsed(), failed), loss)
         self.trials = self._study.trials()
         yield SearchProgress(self.trials[number], None)
 
-    def _update(self, number: int, **what: Any) -> None:
-        """What the storage has been told of a running trial."""
-        losses = [loss for _, loss, _ in what["curve"]]
-        self.trials[number] = replace(self.trials[number], loss=min(losses), **what)
+    def _update(self, number: int, seen: _Seen) -> None:
+        """What is known of a running trial, if not all of it is in the storage yet."""
+        losses = [loss for _, loss, _ in seen.curve]
+        self.trials[number] = replace(
+            self.trials[number], loss=min(losses), curve=seen.curve, steps=seen.steps
+        )
 
     def _text_is_read(self, config: TrainingConfig) -> Text:
         raise AssertionError("a trial reads no text")
@@ -828,6 +828,16 @@ def _toml(value: Any) -> str:
 # Optuna
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What the storage keeps of a trial's training, beside what Optuna keeps."""
+
+    curve: list[list[float]]
+    steps: int | None
+    seconds: float  # of the search
+    reason: str | None = None  # why it failed
+
+
 def _load_optuna() -> Any:
     """The library. Raises CharloomError where it is not installed."""
     try:
@@ -847,6 +857,10 @@ def _damaged(path: Path, what: str) -> CharloomError:
     )
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(os.fspath(path))
+
+
 class _Study:
     """Optuna's study in its file: all that is asked of the library, with what it says kept quiet
     and its errors in a sentence."""
@@ -860,7 +874,7 @@ class _Study:
             storage = optuna.storages.RDBStorage(
                 "sqlite://",
                 engine_kwargs={
-                    "creator": lambda: sqlite3.connect(os.fspath(path)),
+                    "creator": lambda: _connect(path),
                     "poolclass": NullPool,
                 },
             )
@@ -929,36 +943,44 @@ class _Study:
             frozen = self._study.get_trials(deepcopy=False)[number]
             return _with_options(optuna.trial.Trial(self._study, frozen._trial_id), ranges)
 
-    def report(self, handle: Any, curve: Sequence[Sequence[float]]) -> bool:
+    def report(self, handle: Any, seen: _Seen) -> bool:
         """Reports what the curve's last piece passes, between two validations in a straight line,
-        so that trials are compared at equal parts of their time; whether to prune."""
-        if len(curve) < 2:
+        so that trials are compared at equal parts of their time; whether to prune.
+
+        Nothing else is written: every transaction waits for the disk.
+        """
+        if len(seen.curve) < 2:
             return False
-        (before, first, _), (now, last, _) = curve[-2:]
+        (before, first, _), (now, last, _) = seen.curve[-2:]
         with self._asking():
             reported = self._study.get_trials(deepcopy=False)[handle.number].intermediate_values
-            for part in range(max(reported, default=0) + 1, PARTS):
-                if before < part / PARTS <= now:
-                    along = (part / PARTS - before) / (now - before)
-                    handle.report(first + (last - first) * along, part)
+            parts = range(max(reported, default=0) + 1, PARTS)
+            passed = [part for part in parts if before < part / PARTS <= now]
+            if not passed:
+                return False
+            handle.set_user_attr("seen", asdict(seen))
+            for part in passed:
+                along = (part / PARTS - before) / (now - before)
+                handle.report(first + (last - first) * along, part)
             return bool(handle.should_prune())
 
-    def note(self, handle: Any, **what: Any) -> None:
-        with self._asking():
-            for name, value in what.items():
-                handle.set_user_attr(name, value)
-
-    def end(self, handle: Any, loss: float | None, ended: float, reason: str | None) -> None:
+    def end(self, handle: Any, seen: _Seen, loss: float | None) -> None:
         """Tells what came of a trial. One that failed counts as pruned, for of failed ones the
         sampler learns nothing and would propose the like again."""
         with self._asking() as optuna:
-            handle.set_user_attr("ended", ended)
-            if reason is not None:
-                handle.set_user_attr("reason", reason)
+            handle.set_user_attr("seen", asdict(seen))
             if loss is not None:
                 self._study.tell(handle, loss)
             else:
                 self._study.tell(handle, state=optuna.trial.TrialState.PRUNED)
+
+    def seconds(self) -> float:
+        """Of the search, as far as is known."""
+        with self._asking():
+            found = [trial.user_attrs.get("seen") for trial in self._study.get_trials()]
+            ended = float(self._study.user_attrs.get("seconds", 0))
+            seconds = [float(seen["seconds"]) for seen in found if seen is not None]
+            return max([ended, *seconds])
 
     def trials(self) -> list[Trial]:
         with self._asking():
@@ -989,19 +1011,18 @@ def _with_options(trial: Any, ranges: Mapping[str, Range]) -> Any:
 
 
 def _trial(frozen: Any) -> Trial:
-    noted = frozen.user_attrs
-    curve = [[float(number) for number in point] for point in noted.get("curve", [])]
-    reason = noted.get("reason")
-    state = "failed" if reason is not None else frozen.state.name.lower()
-    losses = [loss for _, loss, _ in curve]
+    seen = _Seen(**frozen.user_attrs.get("seen", {"curve": [], "steps": None, "seconds": 0.0}))
+    running = frozen.state.name in ("RUNNING", "WAITING")
+    state = "failed" if seen.reason is not None else frozen.state.name.lower()
+    losses = [loss for _, loss, _ in seen.curve]
     loss = frozen.value if state == "complete" else min(losses, default=None)
     return Trial(
         number=frozen.number,
         state=state,
         options=_rounded(frozen.params),
         loss=None if state == "failed" else loss,
-        curve=curve,
-        steps=noted.get("steps"),
-        ended=noted.get("ended"),
-        reason=reason,
+        curve=seen.curve,
+        steps=seen.steps,
+        ended=None if running else seen.seconds,
+        reason=seen.reason,
     )

@@ -180,7 +180,9 @@ class Report {
     }, this.here);
     const curved = TRIALS.filter((trial) => trial.curve.length);
     this.curves.draw({
-      ...range_of(curved.flatMap((t) => t.curve.map(([, loss]) => scaled(loss)))),
+      // The steep beginning is cut off, so that the ends keep apart.
+      ...range_of(curved.flatMap((t) => t.curve.filter(([done], i) => done > 0.1 || i + 1 === t.curve.length)
+        .map(([, loss]) => scaled(loss)))),
       least: losses.least,
       x: { low: 0, high: 1, text: (part) => `${Math.round(100 * part)}%` },
       lines: curved.map((trial) => ({ trial,
