@@ -350,10 +350,21 @@ def test_a_best_run_that_is_in_use_is_left_alone(search: Path, text: str) -> Non
 
 def test_more_minutes_go_on(search: Path, text: str) -> None:
     before = resumed(text, search)
-    after = resumed(text, search, minutes=0.15)
-    assert len(after.trials) > len(before.trials)
-    assert after.trials[: len(before.trials)] == before.trials
-    assert resumed(text, search).settings.minutes == 0.15
+    count = len(before.trials)
+    more: list[str] = []
+    after = Search(
+        lambda config: text_from_string(TEXT),
+        search,
+        {"minutes": 5.0},
+        resume=True,
+        should_stop=lambda: bool(more),
+    )
+    for event in after:
+        if event.progress is None:
+            more.append(event.trial.state)
+    assert len(after.trials) == count + 1
+    assert after.trials[:count] == before.trials
+    assert after.settings == replace(before.settings, minutes=5.0)
 
 
 # --- The search itself, with trials that are scripted ---------------------------------------------
