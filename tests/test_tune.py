@@ -490,7 +490,7 @@ def test_a_trial_that_fails_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_search_of_which_every_trial_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CharloomError, match=r"none of 5 trials came to its end.*step 0"):
+    with pytest.raises(CharloomError, match=r"every trial failed, the last of 5.*step 0"):
         Scripted(lambda number: [float("nan")], 100).search(monkeypatch)
 
 
@@ -575,6 +575,16 @@ def test_optuna_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     assert logging.getLogger("optuna").handlers
 
 
+@pytest.mark.parametrize("optimizer", ["adagrad", "rmsprop", "sgd"])
+def test_an_optimizer_of_which_nothing_is_known(
+    optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Scripted(lambda number: falling(2.0), 2).search(monkeypatch, optimizer=optimizer)
+    rate = TrainingConfig.of({"optimizer": optimizer}).learning_rate
+    assert search.trials[0].options["learning_rate"] == rate
+    assert search.trials[1].options["learning_rate"] != rate
+
+
 @pytest.mark.parametrize("characters", [2_000, 700])
 def test_a_short_text_s_window_is_not_searched(
     characters: int, monkeypatch: pytest.MonkeyPatch
@@ -622,6 +632,7 @@ REFUSED = {
     "--preset=small": "auto",
     "--refit=0.5": "validation part",
     "--split=95/0/5": "validation part",
+    "--window=60000": "validation part",
     "--cell=snn": "--cell",
     "--out=": "--out is empty",
     "--from=nowhere": "nowhere",

@@ -622,7 +622,9 @@ def add_tune_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--config", metavar="FILE.toml", help="options in a file")
     parser.add_argument(
-        "--trial-minutes", type=number, help="wall time of a trial (default: a twentieth of all)"
+        "--trial-minutes",
+        type=number,
+        help="wall time of a trial (default: a twentieth of all, at least 0.25)",
     )
     senseless = ("preset", "steps", "epochs", "refit")
     told = {"minutes": "wall time of the whole search (default: 30)"}
@@ -667,6 +669,12 @@ def _watch_search(search: Search, bar: Any) -> None:
         f"{settings.minutes:g} minutes in all",
         markup=False,
     )
+    if search.trials:
+        bar.console.print(
+            f"going on after {len(search.trials)} trials, {100 * search.done:.0f}% of the time is "
+            "spent",
+            markup=False,
+        )
     task = bar.add_task("searching", total=1.0, figures="")
     drawn, said = -1e9, 0
     best: Trial | None = search.best
@@ -701,7 +709,7 @@ def _trial_line(trial: Trial, best: Trial | None) -> str:
         "failed": f"failed: {trial.reason}",
     }[trial.state]
     options = ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in trial.options.items())
-    best_so_far = "" if best is None else f"; best {best.loss:.4f} (trial {best.number})"
+    best_so_far = "" if best is None else f"; best {best.loss:.4f}"
     return f"{_duration(trial.ended or 0)}  trial {trial.number}: {what}{best_so_far}  [{options}]"
 
 
@@ -713,16 +721,15 @@ def _conclude_search(search: Search, sources: Sequence[str]) -> None:
     }
     trials = ", ".join(f"{number_} {state}" for state, number_ in count.items() if number_)
     best, first = search.best, search.trials[0]
-    if best is None:
-        _say(f"no trial came to its end ({trials}): go on with --resume and more --minutes")
-        return
+    assert best is not None  # or the search had ended with an error
     if search.exhausted:
         _say("every combination of what was searched has been tried")
     others = ""
     if best is not first and first.state == "complete" and first.loss is not None:
         others = f"; what charloom would choose itself reached {first.loss:.4f}"
+    several = "s" if len(search.trials) > 1 else ""
     _say(
-        f"the best of {len(search.trials)} trials ({trials}) was trial {best.number}: "
+        f"the best of {len(search.trials)} trial{several} ({trials}) was trial {best.number}: "
         f"{best.loss:.4f} nats ({_bits(best.loss or 0):.3f} bits) per character{others}"
     )
     run = shlex.quote(str(search.best_run))

@@ -43,7 +43,6 @@ from charloom.engines import open_engine
 from charloom.errors import CharloomError, printable, shortened
 from charloom.language_model import LanguageModel, load, model_path
 from charloom.model import initialize
-from charloom.optimizers import OPTIMIZERS
 from charloom.pages import make_page, write_page
 from charloom.planning import FEWEST_UNITS, MOST_UNITS, PROBE, measure_speed, plan
 from charloom.report import REPORT_FILE, REST, RESUME_FILE, Standing, refresh_report
@@ -57,7 +56,13 @@ from charloom.runs import (
     read_material,
     text_opener,
 )
-from charloom.training import DivergedError, Progress, TrainingConfig, option_name
+from charloom.training import (
+    DivergedError,
+    Progress,
+    TrainingConfig,
+    make_batches,
+    option_name,
+)
 
 STUDY_FILE = "study.db"
 OPTIONS_FILE = "best.toml"
@@ -71,7 +76,7 @@ SEARCHED = (
 DEFAULT_MINUTES = 30.0
 TRIALS_IN_A_SEARCH = 20  # as long as none is pruned
 SHORTEST_TRIAL = 0.01  # minutes
-USUAL_SHORTEST = 0.1  # minutes, where nobody asked for less
+USUAL_SHORTEST = 0.25  # minutes, where nobody asked for less: there is hardly a curve to prune by
 FINISHING = 0.5  # seconds that a trial's end takes, outside its own time
 # A trial's validations are compared at these parts of its time, from its half on: a larger network
 # is behind in the first one, though it may be ahead at the end.
@@ -81,6 +86,9 @@ RANDOM_TRIALS = 8  # before TPE has something to learn from
 FEW = 20  # combinations that are rather gone through one after the other
 IMPORTANCES_FROM = 8  # trials that came to their end
 TARGET = 0.25  # the best part of them, which importances ask for
+# How far from its first value the learning rate is searched: where experiments have fitted it, and
+# where it is but the optimizer's usual one.
+RATES, UNKNOWN_RATES = 4, 10
 HOPELESS = 5  # trials that failed, while none has come to its end
 
 Range = dict[str, Any]  # choices; or low, high, and perhaps step or log
@@ -298,7 +306,11 @@ class Search:
         planned = plan(seconds, speed, dataset, fixed).options
         for name in ("refit", "epochs"):  # each trial finds the passes that it can use
             planned.pop(name, None)
-        ranges = _ranges(planned, fixed, config, len(dataset.validation))
+        factor = RATES if "learning_rate" in planned else UNKNOWN_RATES
+        planned.setdefault("learning_rate", config.learning_rate)
+        # What fits no validation part is refused before anything is tried.
+        make_batches(TrainingConfig.of(planned | fixed), dataset)
+        ranges = _ranges(planned, fixed, factor, len(dataset.validation))
         if not ranges:
             raise _nothing_to_search()
         text = {
@@ -385,13 +397,14 @@ class Search:
                 return
             handle = self._next()
             if handle is None:
+                self._refuse_to_go_on_in_vain(1)
                 return
             yield from self._try(handle)
             if self.interrupted:
                 return
             self._keep_best()
             self._draw("searching", now=True)
-            self._refuse_to_go_on_in_vain()
+            self._refuse_to_go_on_in_vain(HOPELESS)
 
     def _next(self) -> Any:
         """Optuna's trial to run: one that was left, else a new one; None at the search's end."""
@@ -506,12 +519,14 @@ class Search:
             "minutes": settings.trial_seconds / 60,
         }
 
-    def _refuse_to_go_on_in_vain(self) -> None:
+    def _refuse_to_go_on_in_vain(self, most: int) -> None:
+        """Raises CharloomError where so many trials failed, and none has come to its end."""
         failed = [trial for trial in self.trials if trial.state == "failed"]
-        if self.best is None and len(failed) >= HOPELESS:
+        if self.best is None and len(failed) >= most:
+            trials = "the only trial" if len(failed) == 1 else f"the last of {len(failed)} trials"
             raise CharloomError(
-                f"none of {len(self.trials)} trials came to its end, the last one because "
-                f"{failed[-1].reason}: change or leave out what was given, with another --out"
+                f"every trial failed, {trials} because {failed[-1].reason}: change or leave out "
+                "what was given, with another --out"
             )
 
     def _keep_best(self) -> None:
@@ -735,15 +750,12 @@ def _nothing_to_search() -> CharloomError:
 
 
 def _ranges(
-    planned: Mapping[str, Any], fixed: Mapping[str, Any], config: TrainingConfig, validation: int
+    planned: Mapping[str, Any], fixed: Mapping[str, Any], factor: float, validation: int
 ) -> dict[str, Range]:
-    """What is searched, around what charloom would choose itself. The experiments of docs/log.md
-    say how far it pays: they found the rates within a factor of two, but for other optimizers
-    nothing; an rnn learned less than a gru of any size in every one of them, so that it is only
-    tried where it is given."""
-    units = planned["hidden_size"]
-    rate = planned.get("learning_rate", OPTIMIZERS[config.optimizer].default_learning_rate)
-    factor = 4 if "learning_rate" in planned else 10
+    """What is searched, around what charloom would choose itself. factor: of the learning rate, up
+    and down. A search has too few trials for what is seldom any good, so an rnn, more layers or
+    far more units are only tried where they are given."""
+    units, rate = planned["hidden_size"], planned["learning_rate"]
     longest = min(128, validation // 16 * 16)
     found: dict[str, Range] = {
         "cell": {"choices": ["gru", "lstm"]},
