@@ -25,7 +25,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -465,7 +465,7 @@ class TrainingRun:
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Generator[Progress, None, None]:
         state = "interrupted"
         try:
             # The limit ends with the run: it belongs to the process, not to charloom.

@@ -470,7 +470,7 @@ class Search:
                 material=self._material,
                 mixes=is_best,
             )
-            with contextlib.closing(iter(run)) as events:  # type: ignore[type-var]
+            with contextlib.closing(iter(run)) as events:
                 for progress in events:
                     validation = progress.validation
                     if validation is not None:
@@ -553,8 +553,7 @@ class Search:
             ) from None
 
     def _put_into_place(self, run: Path) -> None:
-        """Two renames: a killed process may leave the best run in its old place, never half of
-        it."""
+        """Two renames: after a kill between them the best run is in its old place, and whole."""
         files = self._files
         if files.best.exists():
             in_place = RunFolder(files.best)
@@ -907,7 +906,7 @@ class _Study:
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                warnings.simplefilter("ignore")
                 yield optuna
         except (*wrong, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise self._in_a_sentence(error) from None
