@@ -281,7 +281,8 @@ class TrainingRun:
     piece of a validation; True saves and ends the iteration, with `interrupted` set. started: when
     the command began, by time.monotonic, for --minutes. tensorboard: write event files too.
     material: what another run with the same split has read; then nothing is opened. mixes: asked
-    when training is over; False leaves the model without its counts.
+    when training is over; False leaves the model without its counts. Where it is given, counting is
+    no part of the run's --minutes.
     Raises CharloomError, in a sentence, for whatever is wrong with text, options or folder.
     """
 
@@ -297,7 +298,7 @@ class TrainingRun:
         started: float | None = None,
         tensorboard: bool = False,
         material: Material | None = None,
-        mixes: Callable[[], bool] = lambda: True,
+        mixes: Callable[[], bool] | None = None,
     ) -> None:
         self.folder = folder
         self._mixes = mixes
@@ -515,13 +516,13 @@ class TrainingRun:
                 self.interrupted = True
                 break
         self._save_resume()
-        if self._mixes():
+        if self._mixes is None or self._mixes():
             self._mix()
 
     def _reserve(self, validation: float) -> float:
         """Seconds that a run needs after its last validation, which takes so many."""
         needed = 2 * self._saving + self._report.seconds + 0.1
-        if self._context is not None:
+        if self._context is not None and self._mixes is None:
             _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
             numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
                 len(self.dataset.vocabulary) + 1000

@@ -47,6 +47,7 @@ from charloom.pages import make_page, write_page
 from charloom.planning import FEWEST_UNITS, MOST_UNITS, PROBE, measure_speed, plan
 from charloom.report import REPORT_FILE, REST, RESUME_FILE, Standing, refresh_report
 from charloom.runs import (
+    COUNTING,
     LockedFolder,
     Material,
     RunFolder,
@@ -77,7 +78,7 @@ DEFAULT_MINUTES = 30.0
 TRIALS_IN_A_SEARCH = 20  # as long as none is pruned
 SHORTEST_TRIAL = 0.01  # minutes
 USUAL_SHORTEST = 0.25  # minutes, where nobody asked for less: there is hardly a curve to prune by
-FINISHING = 0.5  # seconds that a trial's end takes, outside its own time
+FINISHING = 0.5  # seconds that a trial's end takes, outside its own time, counting apart
 # A trial's validations are compared at these parts of its time, from its half on: a larger network
 # is behind in the first one, though it may be ahead at the end.
 PARTS, FIRST_PRUNED = 10, 5
@@ -88,7 +89,7 @@ IMPORTANCES_FROM = 8  # trials that came to their end
 TARGET = 0.25  # the best part of them, which importances ask for
 # How far from its first value the learning rate is searched: where experiments have fitted it, and
 # where it is but the optimizer's usual one.
-RATES, UNKNOWN_RATES = 4, 10
+RATES, UNKNOWN_RATES = 3, 10
 HOPELESS = 5  # trials that failed, while none has come to its end
 
 Range = dict[str, Any]  # choices; or low, high, and perhaps step or log
@@ -215,6 +216,7 @@ class Search:
         self._before = 0.0  # seconds of earlier processes
         self._should_stop = should_stop
         self._drawn_at, self._drawing = -math.inf, 0.0
+        self._finishing = FINISHING  # seconds
         self._files = SearchFolder(folder)
         # What makes no sense is refused before anything is made or read.
         given = dict(given)
@@ -269,6 +271,7 @@ class Search:
             if settings.minutes != before.minutes:
                 self._study.set("settings", asdict(settings))
         self.settings = settings
+        self._finishing = self._time_to_finish()
         self.dataset = self._material.dataset
         self.trials = self._study.trials()
 
@@ -301,7 +304,7 @@ class Search:
         self._material = replace(material, speed=speed)
         self._compile(given)
         # Whatever it took to get here, one trial fits.
-        left = minutes * 60 - self._elapsed() - FINISHING
+        left = minutes * 60 - self._elapsed() - self._time_to_finish()
         seconds = max(min(trial_minutes * 60, left), SHORTEST_TRIAL * 60)
         planned = plan(seconds, speed, dataset, fixed).options
         for name in ("refit", "epochs"):  # each trial finds the passes that it can use
@@ -342,6 +345,11 @@ class Search:
             config.engine, initialize(PROBE, 0), threads=config.threads, device=config.device
         )
         compile_kernels(engine, None if config.no_mix else self._material.dataset)
+
+    def _time_to_finish(self) -> float:
+        """Seconds to keep for what comes after a trial's own time."""
+        counts = self._material.context is not None
+        return FINISHING + (COUNTING * self._material.counting if counts else 0.0)
 
     def _elapsed(self) -> float:
         return self._before + time.monotonic() - self._started
@@ -413,7 +421,7 @@ class Search:
             return self._study.take_up(left[0], self.settings.ranges)
         time_left = self.settings.minutes * 60 - self._elapsed()
         # The first one has been given what time there was.
-        if self.trials and time_left < self.settings.trial_seconds + FINISHING:
+        if self.trials and time_left < self.settings.trial_seconds + self._finishing:
             return None
         wanted = None
         if not self.trials:
@@ -451,7 +459,7 @@ class Search:
         number = handle.number
         curve = self.trials[number].curve
         best = self.best
-        failed, pruned, run = None, False, None
+        failed, pruned, run, trained = None, False, None, math.inf
 
         def is_best() -> bool:
             """Only what will be kept is worth counting for."""
@@ -484,6 +492,7 @@ class Search:
                     yield SearchProgress(self.trials[number], progress)
                     if pruned:
                         break
+                    trained = time.monotonic()
         except (DivergedError, TooLargeError) as error:
             failed = str(error).split(": ")[0]
         except MemoryError:
@@ -495,6 +504,7 @@ class Search:
         loss = None if failed is not None or pruned or run is None else run.state.best_loss
         self._study.end(handle, _Seen(curve, steps, self._elapsed(), failed), loss)
         self.trials = self._study.trials()
+        self._finishing = max(self._finishing, FINISHING + time.monotonic() - trained)
         yield SearchProgress(self.trials[number], None)
 
     def _update(self, number: int, seen: _Seen) -> None:
@@ -755,19 +765,25 @@ def _ranges(
     and down. A search has too few trials for what is seldom any good, so an rnn, more layers or
     far more units are only tried where they are given."""
     units, rate = planned["hidden_size"], planned["learning_rate"]
+
+    def dropped(name: str, further: float) -> Range:
+        about = planned[name]
+        low, high = max(about - further, 0.0), min(about + further, 0.9)
+        return {"low": round(low, 2), "high": round(high, 2), "step": 0.01}
+
     longest = min(128, validation // 16 * 16)
     found: dict[str, Range] = {
         "cell": {"choices": ["gru", "lstm"]},
         "hidden_size": {
-            "low": max(FEWEST_UNITS, units // 48 * 16),
+            "low": max(FEWEST_UNITS, units // 32 * 16),
             "high": min(MOST_UNITS, 2 * units),
             "step": 16,
         },
         "layers": {"low": 1, "high": 2, "step": 1},
         "learning_rate": {"low": rate / factor, "high": rate * factor, "log": True},
-        "dropout": {"low": 0.0, "high": 0.6, "step": 0.01},
-        "weight_drop": {"low": 0.0, "high": 0.5, "step": 0.01},
-        "batch_size": {"low": 8, "high": 64, "step": 8},
+        "dropout": dropped("dropout", 0.3),
+        "weight_drop": dropped("weight_drop", 0.2),
+        "batch_size": {"low": 8, "high": 32, "step": 8},
         "window": {"low": 32, "high": longest, "step": 16},
     }
     if planned["window"] % 16 or longest <= 32:  # the validation part is shorter than that
