@@ -54,6 +54,7 @@ ORDER = [
     "report",
     "hub",
     "runs",
+    "tuning",
     "serving",
     "completions",
     "openapi",
@@ -124,7 +125,7 @@ def test_the_order_is_the_one_in_the_documentation() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, charloom, charloom.cli; charloom.cli.main(['--help']);"
-        "heavy = {'numpy', 'huggingface_hub', 'pydivsufsort', 'rich', 'torch', 'onnx',"
+        "heavy = {'numpy', 'huggingface_hub', 'optuna', 'pydivsufsort', 'rich', 'torch', 'onnx',"
         "'safetensors', 'starlette', 'uvicorn'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -803,6 +803,10 @@ def test_a_command_that_is_none_is_refused(capsys: Captured, arguments: list[str
 TRAINING_OPTIONS = {option_name(f.name): f.type for f in dataclasses.fields(TrainingConfig)}
 OPTIONS: dict[str, list[str]] = {
     "train": ["--out", "--resume", "--config", "--tensorboard", *TRAINING_OPTIONS],
+    "tune": [
+        *("--out", "--resume", "--config", "--trial-minutes"),
+        *(o for o in TRAINING_OPTIONS if o not in ("--preset", "--steps", "--epochs", "--refit")),
+    ],
     "sample": [
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
@@ -936,6 +940,15 @@ def test_an_error_is_one_line_and_no_more(run: str, arguments: list[str]) -> Non
     assert found.stdout == b""
     assert found.stderr.count(b"\n") == 1
     one_line(found.stderr)
+
+
+def test_a_search_without_its_library_is_refused(
+    capsys: Captured, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    line = refused(capsys, "tune", text)
+    assert "a search needs Optuna" in line
+    assert "pip install 'charloom[tune]'" in line
 
 
 # --- Options of the other commands ----------------------------------------------------------------

@@ -196,6 +196,16 @@ def test_a_planned_run_ends_when_nothing_more_is_learned() -> None:
     assert list(events)[-1].done == 1
 
 
+def test_a_run_with_slow_validations_does_not_end_before_its_second_one() -> None:
+    """It would be the untrained network's."""
+    clock = Clock(0.3, 1, 0.02)  # in the first validation, that is; ten times as long is waited
+    events, state = planned(0.1, clock)
+    last = list(events)[-1]
+    assert last.kind == "validation"
+    assert last.done == 1
+    assert state.best_step == state.step > 0
+
+
 def test_the_last_part_learns_from_the_validation_part_too() -> None:
     half = TEXT[:20_000] + TEXT[:20_000].swapcase()
     options = {"steps": 400, "split": "50/40/10", "window": 32}

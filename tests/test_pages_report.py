@@ -19,7 +19,7 @@ PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.p
 TEXT = f"The woods are lovely, {PLANTED}, dark and deep.\n" * 60
 OPTIONS: dict[str, Any] = {"hidden_size": 8, "batch_size": 4, "window": 16, "seed": 1}
 NATS = 1 / math.log(2)
-LEFT, RIGHT = 58, 14  # of the charts, as in report.js
+LEFT, RIGHT = 58, 14  # of the charts, as in charts.js
 
 OpenPage = Callable[..., Any]
 

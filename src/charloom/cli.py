@@ -27,6 +27,7 @@ from charloom.errors import CharloomError, LostRanksError, printable, shortened
 if TYPE_CHECKING:
     from charloom.checkpoint import Checkpoint
     from charloom.corpora import Text
+    from charloom.dataset import Dataset
     from charloom.explore import Exploration
     from charloom.language_model import LanguageModel
     from charloom.ranks import Ranks
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from charloom.scoring import Evaluation
     from charloom.surprisal import Surprisal
     from charloom.training import Progress, TrainingConfig
+    from charloom.tuning import Search, Trial
 
 DEMO_TEXT = "python-docs"
 
@@ -281,8 +283,6 @@ def _open(bar: Any, source: str, **reading: bool) -> Text:
 
 
 def add_train_arguments(parser: Parser) -> None:
-    from charloom.training import TrainingConfig, option_name
-
     parser.formatter_class = argparse.HelpFormatter
     parser.add_argument(
         "text",
@@ -298,10 +298,18 @@ def add_train_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--tensorboard", action="store_true", help="write event files for TensorBoard too"
     )
+    _add_training_options(parser)
+
+
+def _add_training_options(parser: Parser, told: dict[str, str] | None = None) -> None:
+    """TrainingConfig's options. told: another help for some, argparse.SUPPRESS for none."""
+    from charloom.training import TrainingConfig, option_name
+
     for f in fields(TrainingConfig):
         help_text = f.metadata["help"]
         if f.default is not None and not isinstance(f.default, bool):
             help_text += f" (default: {f.default})"
+        help_text = (told or {}).get(f.name, help_text)
         kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
         kind = str(f.type).split("|")[0].strip()
         if kind == "bool":
@@ -404,7 +412,7 @@ def _follow(sources: Sequence[str], given: dict[str, Any], ranks: Ranks) -> int:
         signal.signal(number_, signal.SIG_IGN)
     with _bar() as bar:
         bar.disable = True
-        return 0 if follow(_opener(sources, bar), given, ranks) else 2
+        return 0 if follow(_opener(bar, sources), given, ranks) else 2
 
 
 class Interrupts:
@@ -479,35 +487,22 @@ def _start(
     """Opens a run, with a bar while a long text is read, and says what it is."""
     from charloom.runs import TrainingRun
 
-    tasks: dict[str, Any] = {}
-
-    def report(what: str, done: int, of: int | None) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(f"{what} the text", total=of, figures="")
-        bar.update(tasks[what], completed=done, figures=f"{done:,} characters")
-
-    run = TrainingRun(
-        _opener(sources, bar),
-        folder,
-        given,
-        resume=resume,
-        should_stop=interrupts,
-        report=report,
-        started=started,
-        tensorboard=tensorboard,
-        ranks=ranks,
-    )
-    for task in tasks.values():
-        bar.remove_task(task)
-    config, dataset = run.config, run.dataset
+    with _reading(bar) as report:
+        run = TrainingRun(
+            _opener(bar, sources),
+            folder,
+            given,
+            resume=resume,
+            should_stop=interrupts,
+            report=report,
+            started=started,
+            tensorboard=tensorboard,
+            ranks=ranks,
+        )
+    config = run.config
     for note in run.notes:
         _say(note)
-    bar.console.print(
-        f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {len(dataset.vocabulary)} "
-        f"distinct; {len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
-        f"{len(dataset.test):,} to test",
-        markup=False,
-    )
+    _tell_of(run.dataset, bar)
     bar.console.print(
         f"{config.cell} of {config.hidden_size} units, layers: {config.layers}, "
         f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
@@ -520,8 +515,23 @@ def _start(
     return run
 
 
-def _opener(sources: Sequence[str], bar: Any) -> Callable[[TrainingConfig], Text]:
-    """What opens the texts that were given as a configuration wants them read."""
+@contextlib.contextmanager
+def _reading(bar: Any) -> Iterator[Callable[[str, int, int | None], None]]:
+    """What tells, on the bar, how far a text is read."""
+    tasks: dict[str, Any] = {}
+
+    def report(what: str, done: int, of: int | None) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(f"{what} the text", total=of, figures="")
+        bar.update(tasks[what], completed=done, figures=f"{done:,} characters")
+
+    yield report
+    for task in tasks.values():
+        bar.remove_task(task)
+
+
+def _opener(bar: Any, sources: Sequence[str]) -> Callable[[TrainingConfig], Text]:
+    """What opens a command's texts, as one, the way that a configuration reads them."""
     from charloom.corpora import join_texts
 
     def open_source(config: TrainingConfig) -> Text:
@@ -533,6 +543,15 @@ def _opener(sources: Sequence[str], bar: Any) -> Callable[[TrainingConfig], Text
         return join_texts([_open(bar, source, **reading) for source in sources])
 
     return open_source
+
+
+def _tell_of(dataset: Dataset, bar: Any) -> None:
+    bar.console.print(
+        f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {len(dataset.vocabulary)} "
+        f"distinct; {len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
+        f"{len(dataset.test):,} to test",
+        markup=False,
+    )
 
 
 def _watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None = None) -> None:
@@ -620,6 +639,144 @@ def _conclude(run: TrainingRun) -> None:
     _say(f"  charloom sample {folder}")
     _say(f"  charloom evaluate {folder}")
     _say(f"its curves and samples: {folder}/report.html")
+
+
+# tune
+
+
+def add_tune_arguments(parser: Parser) -> None:
+    parser.formatter_class = argparse.HelpFormatter
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="+",
+        help="a path, - for standard input, or a corpus; several are joined, in that order",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="the search's folder (default: runs/NAME-tune)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the search in --out, or start it"
+    )
+    parser.add_argument("--config", metavar="FILE.toml", help="options in a file")
+    parser.add_argument(
+        "--trial-minutes",
+        type=number,
+        help="wall time of a trial (default: a twentieth of all, at least 0.25)",
+    )
+    senseless = ("preset", "steps", "epochs", "refit")
+    told = {"minutes": "wall time of the whole search (default: 30)"}
+    _add_training_options(parser, told | dict.fromkeys(senseless, argparse.SUPPRESS))
+
+
+def run_tune(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.corpora import text_name
+    from charloom.tuning import Search
+
+    given = _given_options(arguments)
+    folder = _folder(arguments.out, Path("runs") / f"{text_name(arguments.text[0])}-tune")
+    with Interrupts() as interrupts, _bar() as bar:
+        with _reading(bar) as report:
+            search = Search(
+                _opener(bar, arguments.text),
+                folder,
+                given,
+                trial_minutes=arguments.trial_minutes,
+                resume=arguments.resume,
+                should_stop=interrupts,
+                report=report,
+                started=started,
+            )
+        _tell_of(search.dataset, bar)
+        interrupts.training = True
+        _watch_search(search, bar)
+    if search.interrupted:
+        command = ["charloom", "tune", *arguments.text, "--out", str(folder), "--resume"]
+        _say(f"interrupted; all is saved. To go on: {shlex.join(command)}")
+        return 128 + (interrupts.received or signal.SIGINT)
+    _conclude_search(search, arguments.text)
+    return 0
+
+
+def _watch_search(search: Search, bar: Any) -> None:
+    """Searches, with a bar, and a line for every trial that has ended."""
+    settings = search.settings
+    searched = ", ".join(name.replace("_", " ") for name in settings.ranges)
+    bar.console.print(
+        f"searching {searched}; trials of {_duration(settings.trial_seconds)} each, "
+        f"{settings.minutes:g} minutes in all",
+        markup=False,
+    )
+    if search.trials:
+        bar.console.print(
+            f"going on after {len(search.trials)} trials, {100 * search.done:.0f}% of the time is "
+            "spent",
+            markup=False,
+        )
+    task = bar.add_task("searching", total=1.0, figures="")
+    drawn, said = -1e9, 0
+    best: Trial | None = search.best
+    for event in search:
+        for note in search.notes[said:]:
+            _say(note)
+        said = len(search.notes)
+        if event.progress is None:
+            best = search.best
+            bar.console.print(_trial_line(event.trial, best), markup=False)
+        now = time.monotonic()
+        if now - drawn > 0.2:
+            drawn = now
+            figures = f"trial {event.trial.number}"
+            if event.progress is not None:
+                figures += (
+                    f", {100 * event.progress.done:.0f}% done  step {event.progress.step:,}  loss "
+                    f"{event.progress.smoothed_loss:.3f}"
+                )
+            figures += "" if best is None else f"  best {best.loss:.4f} (trial {best.number})"
+            bar.update(task, completed=search.done, figures=figures)
+    for note in search.notes[said:]:
+        _say(note)
+    bar.remove_task(task)
+
+
+def _trial_line(trial: Trial, best: Trial | None) -> str:
+    loss = "" if trial.loss is None else f"{trial.loss:.4f} nats"
+    what = {
+        "complete": loss + (" *" if best is not None and best.number == trial.number else ""),
+        "pruned": f"pruned after {100 * max((p[0] for p in trial.curve), default=0):.0f}%, {loss}",
+        "failed": f"failed: {trial.reason}",
+    }[trial.state]
+    options = ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in trial.options.items())
+    best_so_far = "" if best is None else f"; best {best.loss:.4f}"
+    return f"{_duration(trial.ended or 0)}  trial {trial.number}: {what}{best_so_far}  [{options}]"
+
+
+def _conclude_search(search: Search, sources: Sequence[str]) -> None:
+    """What a search that has had its time came to, and what can be done with it."""
+    count = {
+        state: sum(trial.state == state for trial in search.trials)
+        for state in ("complete", "pruned", "failed")
+    }
+    trials = ", ".join(f"{number_} {state}" for state, number_ in count.items() if number_)
+    best, first = search.best, search.trials[0]
+    assert best is not None  # or the search had ended with an error
+    if search.exhausted:
+        _say("every combination of what was searched has been tried")
+    others = ""
+    if best is not first and first.state == "complete" and first.loss is not None:
+        others = f"; what charloom would choose itself reached {first.loss:.4f}"
+    several = "s" if len(search.trials) > 1 else ""
+    _say(
+        f"the best of {len(search.trials)} trial{several} ({trials}) was trial {best.number}: "
+        f"{best.loss:.4f} nats ({_bits(best.loss or 0):.3f} bits) per character{others}"
+    )
+    run = shlex.quote(str(search.best_run))
+    _say(f"its run, trained for {_duration(search.settings.trial_seconds)}, is {run}. Next:")
+    _say(f"  charloom sample {run}")
+    _say(f"  charloom evaluate {run}")
+    _say(f"to train longer with its options (they are in {search.folder / 'best.toml'} too):")
+    _say(f"  {shlex.join(search.settings.command(best, sources))}")
+    _say(f"what was tried: {shlex.quote(str(search.folder / 'report.html'))}")
 
 
 # report
@@ -1393,6 +1550,11 @@ COMMANDS = {
         run_demo,
     ),
     "train": Command("train a model on a text", add_train_arguments, run_train),
+    "tune": Command(
+        "search for the options that learn a text best, in many short trainings",
+        add_tune_arguments,
+        run_tune,
+    ),
     "sample": Command("draw text from a model", add_sample_arguments, run_sample),
     "evaluate": Command(
         "measure how well a model predicts, beside baselines", add_evaluate_arguments, run_evaluate

@@ -81,7 +81,7 @@ def make_report(folders: Sequence[Path], standing: Standing | None = None) -> st
         "configuration": _compared([_configuration(folder) for folder in folders]),
     }
     title = f"{names[0]}: training report" if len(names) == 1 else f"{len(names)} runs compared"
-    page = make_page(title, ["report.js"], data, {})
+    page = make_page(title, ["charts.js", "report.js"], data, {})
     if len(page) > LARGEST:
         raise CharloomError("the page would be too large for a browser: give fewer runs")
     return page

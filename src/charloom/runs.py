@@ -25,8 +25,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,14 @@ from threadpoolctl import threadpool_limits
 from charloom import __version__
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.corpora import Text, join_texts, open_text, text_from_string
-from charloom.dataset import Dataset, OtherTextError, Report, Split, character_counts, load_dataset
+from charloom.dataset import (
+    Dataset,
+    OtherTextError,
+    Report,
+    Split,
+    character_counts,
+    load_dataset,
+)
 from charloom.engines import Engine, available_cores, is_compiled, open_engine
 from charloom.errors import CharloomError, shortened
 from charloom.events import EventFile, load_tensorboard
@@ -98,18 +105,15 @@ ENDS = ("steps", "epochs", "minutes")
 HOW = ("engine", "threads", "device", "bf16", "rank_timeout")
 
 
-class RunFolder:
-    """Where a run's files are, and the lock on them."""
+class LockedFolder:
+    """A folder that one process at a time writes to: its lock, and what may be in it."""
+
+    doing, holds = "at work", "something"  # in sentences
+    atomic: tuple[str, ...] = ()  # names of files that are written whole or not at all
+    files: tuple[Path, ...] = ()  # what of its kind a folder may hold
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.model = path / MODEL_FILE
-        self.resume = path / RESUME_FILE
-        self.metrics = path / METRICS_FILE
-        self.samples = path / SAMPLES_FILE
-        self.report = path / REPORT_FILE
-        self.evaluations = path / EVALUATIONS_FILE
-        self.events = path / EVENTS_FOLDER
         self._lock = FileLock(path / LOCK_FILE)
         self._made: list[Path] = []
 
@@ -125,7 +129,8 @@ class RunFolder:
                 path.unlink()
         except Timeout:
             raise CharloomError(
-                f"another charloom is training in {self.path}: wait for it, or give another --out"
+                f"another charloom is {self.doing} in {self.path}: wait for it, or give another "
+                "--out"
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             self._take_away()
@@ -152,30 +157,24 @@ class RunFolder:
                 path.rmdir()
 
     def _unfinished(self) -> list[Path]:
-        """What a trainer leaves that is killed while saving."""
-        names = (MODEL_FILE, RESUME_FILE, REPORT_FILE, EVALUATIONS_FILE)
-        found = [self.path.glob(f".{name}.*.tmp") for name in names]
+        """What a process leaves that is killed while saving."""
+        found = [self.path.glob(f".{name}.*.tmp") for name in self.atomic]
         return [path for paths in found for path in paths if path.is_file()]
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        texts = self.metrics, self.samples, self.report, self.evaluations
-        return self.model, self.resume, *texts, self.events
-
     def refuse_if_used(self, resume: bool) -> None:
-        """Raises CharloomError where the folder holds something else, or a run that is not to go
-        on."""
+        """Raises CharloomError where the folder holds something else, or what is not to go on."""
         try:
             found = sorted(self.path.iterdir()) if self.path.is_dir() else []
         except OSError as error:
             raise CharloomError(
                 f"cannot look into {self.path} ({error.strerror or error}): give another --out"
             ) from None
-        if any(path in self.files for path in found):
+        # A report alone says nothing: runs have one, and searches.
+        if any(path in self.files and path.name != REPORT_FILE for path in found):
             if resume:
                 return
             raise CharloomError(
-                f"{self.path} already holds a run: add --resume to go on with it, or give "
+                f"{self.path} already holds {self.holds}: add --resume to go on with it, or give "
                 "another --out"
             )
         for path in found:
@@ -183,6 +182,105 @@ class RunFolder:
                 raise CharloomError(
                     f"{self.path} is not empty ({path.name} is in it): give a new folder with --out"
                 )
+
+
+class RunFolder(LockedFolder):
+    """Where a run's files are, and the lock on them."""
+
+    doing, holds = "training", "a run"
+    atomic = (MODEL_FILE, RESUME_FILE, REPORT_FILE, EVALUATIONS_FILE)
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.model = path / MODEL_FILE
+        self.resume = path / RESUME_FILE
+        self.metrics = path / METRICS_FILE
+        self.samples = path / SAMPLES_FILE
+        self.report = path / REPORT_FILE
+        self.evaluations = path / EVALUATIONS_FILE
+        self.events = path / EVENTS_FOLDER
+        texts = self.metrics, self.samples, self.report, self.evaluations
+        self.files = self.model, self.resume, *texts, self.events
+
+
+class TooLargeError(CharloomError):
+    """A run would need more memory than the machine has."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is found out about a text before training begins: runs on the same text can share it."""
+
+    dataset: Dataset
+    counts: NDArray[np.int64] | None  # how often each character stands in the training part, (V,)
+    context: int | None  # characters of context that the counts look back; None: no counts
+    counting: float  # seconds that choosing it took
+    baselines: dict[str, Any]  # what validations can be held against, by name
+    speed: float | None = None  # of the machine, as measure_speed gives it, if it was asked
+
+
+def read_material(
+    text: Text,
+    config: TrainingConfig,
+    *,
+    base: Checkpoint | None = None,
+    earlier: Checkpoint | None = None,
+    folder: Path | None = None,
+    report: Report | None = None,
+) -> Material:
+    """Reads a text and counts what a run with that configuration needs. base: the model that it
+    starts from. earlier: the run's own checkpoint, which knows the text and needs no baselines.
+
+    Raises OtherTextError where it is not the text of `earlier`, and CharloomError for one that
+    cannot be learned from.
+    """
+    known = earlier or base
+    dataset = load_dataset(
+        text,
+        Split.parse(config.split),
+        base=None if known is None else known.vocabulary,
+        sha256=None if earlier is None else earlier.text["sha256"],
+        folder=folder,
+        report=report,
+    )
+    before = time.monotonic()
+    context, loss_of_counts = None, None
+    if not config.no_mix:
+        context, loss_of_counts = context_of_counts(
+            dataset.train, dataset.validation, len(dataset.vocabulary)
+        )
+    counting = time.monotonic() - before
+    if earlier is not None:
+        return Material(dataset, None, context, counting, {})
+    counts = character_counts(dataset.train, len(dataset.vocabulary))
+    baselines = _find_baselines(dataset, config, counts, loss_of_counts)
+    return Material(dataset, counts, context, counting, baselines)
+
+
+def _find_baselines(
+    dataset: Dataset,
+    config: TrainingConfig,
+    counts: NDArray[np.int64],
+    loss_of_counts: float | None,
+) -> dict[str, Any]:
+    """What validations can be held against, as far as it is quickly found. The time it takes is
+    foreseen, not measured: no clock may decide what is written down."""
+    part = dataset.validation[:VALIDATED_AT_ONCE]
+    if not len(part):
+        return {}
+    most = LONGEST_COMPRESSED
+    if config.minutes is not None:
+        seconds = config.minutes * 60
+        most = min(most, int(seconds * COMPRESSED_A_SECOND)) if seconds >= SHORT else 0
+    found = baselines_of_validation(
+        dataset.vocabulary,
+        dataset.train,
+        part,
+        counts=counts,
+        ngram=loss_of_counts,
+        compressed=len(dataset.ids) <= most,
+    )
+    return {name: baseline.as_dict() for name, baseline in found.items()}
 
 
 class TrainingRun:
@@ -194,7 +292,10 @@ class TrainingRun:
     resume: go on if the folder holds a checkpoint. should_stop: asked after every step and every
     piece of a validation; True saves and ends the iteration, with `interrupted` set. started: when
     the command began, by time.monotonic, for --minutes. tensorboard: write event files too.
-    ranks: the processes that train together, of which this is rank 0; the others call `follow`.
+    material: what another run with the same split has read; then nothing is opened. mixes: asked
+    when training is over; False leaves the model without its counts. Where it is given, counting is
+    no part of the run's --minutes. ranks: the processes that train together, of which this is rank
+    0; the others call `follow`.
     Raises CharloomError, in a sentence, for whatever is wrong with text, options or folder.
     """
 
@@ -209,10 +310,13 @@ class TrainingRun:
         report: Report | None = None,
         started: float | None = None,
         tensorboard: bool = False,
+        material: Material | None = None,
+        mixes: Callable[[], bool] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.folder = folder
         self.ranks = ranks
+        self._mixes = mixes
         self.interrupted = False
         self._saving = 0.0  # seconds that the last save took
         self.notes: list[str] = []  # what the user should know; most before it starts
@@ -233,7 +337,7 @@ class TrainingRun:
             load_tensorboard()
         self._files.open()
         try:
-            self._prepare(open_source, given, resume, report)
+            self._prepare(open_source, given, resume, report, material)
         except BaseException:
             self._files.close()
             raise
@@ -244,6 +348,7 @@ class TrainingRun:
         given: dict[str, Any],
         resume: bool,
         report: Report | None,
+        material: Material | None,
     ) -> None:
         files = self._files
         earlier = load_checkpoint(files.resume) if resume and files.resume.exists() else None
@@ -266,36 +371,28 @@ class TrainingRun:
         if self.ranks is not None:
             self.config = _among_ranks(self.config, given, self.ranks)
         self._elapsed_before = self.state.elapsed
-        known = earlier or base
-        try:
-            self.dataset = load_dataset(
-                open_source(self.config),
-                Split.parse(self.config.split),
-                base=None if known is None else known.vocabulary,
-                sha256=None if earlier is None else earlier.text["sha256"],
-                folder=self.folder,
-                report=report,
-            )
-        except OtherTextError as error:
-            raise CharloomError(f"{error}; give that text again, or another --out") from None
+        if material is None:
+            try:
+                material = read_material(
+                    open_source(self.config),
+                    self.config,
+                    base=base,
+                    earlier=earlier,
+                    folder=self.folder,
+                    report=report,
+                )
+            except OtherTextError as error:
+                raise CharloomError(f"{error}; give that text again, or another --out") from None
+        self.dataset = material.dataset
+        self._context, self._counting = material.context, material.counting
+        self._baselines = material.baselines
         if self.ranks is not None:
             self.ranks.tell_message(_reading(self.config, self.dataset))
             for rank, refusal in enumerate(self.ranks.collect(None)):
                 if refusal is not None:
                     raise CharloomError(f"rank {rank}: {refusal}")
-        before = time.monotonic()
-        self._context, loss_of_counts = None, None
-        if not self.config.no_mix:
-            self._context, loss_of_counts = context_of_counts(
-                self.dataset.train, self.dataset.validation, len(self.dataset.vocabulary)
-            )
-        self._counting = time.monotonic() - before
-        self._baselines: dict[str, Any] = {}
-        if earlier is None:
-            counts = character_counts(self.dataset.train, len(self.dataset.vocabulary))
-            self._baselines = self._find_baselines(counts, loss_of_counts)
         if earlier is None and self.config.is_to_be_planned:
-            self._plan(given, base)
+            self._plan(given, base, material.speed)
         self.batches = make_batches(self.config, self.dataset)
         if self.ranks is not None:
             self.ranks.split(self.batches.rows)
@@ -311,7 +408,8 @@ class TrainingRun:
         else:
             parameters = initialize(config, self.config.seed)
             # How often each character comes need not be learned step by step.
-            seen = counts + 1.0
+            assert material.counts is not None
+            seen = material.counts + 1.0
             parameters["decoder.bias"][:] = np.log(seen / seen.sum())
         self.optimizer = make_optimizer(self.config)
         if earlier is not None:
@@ -331,7 +429,7 @@ class TrainingRun:
             self._note_changes(position)
 
     def _share(self, parameters: Parameters) -> None:
-        """Gives the other ranks what they begin with; `_take_share` is the other half."""
+        """Gives the other ranks what they begin with."""
         ranks, state = self.ranks, self.state
         assert ranks is not None
         rows = None if state.hidden is None else state.hidden.shape[2]
@@ -347,38 +445,11 @@ class TrainingRun:
         for values in _shared(parameters, self.optimizer, state.hidden):
             ranks.broadcast(values)
 
-    def _find_baselines(
-        self, counts: NDArray[np.integer], loss_of_counts: float | None
-    ) -> dict[str, Any]:
-        """What validations can be held against, as far as it is quickly found. The time it takes is
-        foreseen, not measured: no clock may decide what is written down."""
-        dataset = self.dataset
-        part = dataset.validation[:VALIDATED_AT_ONCE]
-        if not len(part):
-            return {}
-        most = LONGEST_COMPRESSED
-        if self.config.minutes is not None:
-            seconds = self.config.minutes * 60
-            most = min(most, int(seconds * COMPRESSED_A_SECOND)) if seconds >= SHORT else 0
-        found = baselines_of_validation(
-            dataset.vocabulary,
-            dataset.train,
-            part,
-            counts=counts,
-            ngram=loss_of_counts,
-            compressed=len(dataset.ids) <= most,
-        )
-        return {name: baseline.as_dict() for name, baseline in found.items()}
-
     def _compile(self) -> None:
         """Lets kernels be compiled before anything is timed."""
-        nothing = np.zeros((1, 1), np.intp)
-        self.engine.log_probabilities(nothing, self.engine.zero_state(1))
-        if self._context is not None:
-            size = len(self.dataset.vocabulary)
-            count(self.dataset.train[:2], size, 1, math.inf).ask(np.zeros((1, 1), np.int32))
+        compile_kernels(self.engine, None if self._context is None else self.dataset)
 
-    def _plan(self, given: dict[str, Any], base: Checkpoint | None) -> None:
+    def _plan(self, given: dict[str, Any], base: Checkpoint | None, speed: float | None) -> None:
         """Chooses what was not given."""
         assert self.config.minutes is not None
         seconds = self.config.minutes * 60
@@ -391,9 +462,10 @@ class TrainingRun:
         fixed = dict(given)
         if base is not None:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
-        speed = measure_speed(
-            self.config.engine, self.config.threads, self.config.device, self.config.bf16
-        )
+        if speed is None:
+            speed = measure_speed(
+                self.config.engine, self.config.threads, self.config.device, self.config.bf16
+            )
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
         self.config = replace(self.config, **chosen.options)
@@ -432,7 +504,7 @@ class TrainingRun:
         except OSError as error:
             raise self._cannot_write(error) from None
 
-    def __iter__(self) -> Iterator[Progress]:
+    def __iter__(self) -> Generator[Progress, None, None]:
         state = "interrupted"
         try:
             # The limit ends with the run: it belongs to the process, not to charloom.
@@ -485,12 +557,13 @@ class TrainingRun:
         self._save_resume()
         if self.ranks is not None:
             self.ranks.end()
-        self._mix()
+        if self._mixes is None or self._mixes():
+            self._mix()
 
     def _reserve(self, validation: float) -> float:
         """Seconds that a run needs after its last validation, which takes so many."""
         needed = 2 * self._saving + self._report.seconds + 0.1
-        if self._context is not None:
+        if self._context is not None and self._mixes is None:
             _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
             numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
                 len(self.dataset.vocabulary) + 1000
@@ -700,6 +773,16 @@ class TrainingRun:
             device=self.config.device,
             dataset=self.dataset,
         )
+
+
+def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
+    """Lets the kernels of inference be compiled, and of counting where a text is counted: nobody
+    should take their time for that of training."""
+    nothing = np.zeros((1, 1), np.intp)
+    engine.log_probabilities(nothing, engine.zero_state(1))
+    if counted is not None:
+        size = len(counted.vocabulary)
+        count(counted.train[:2], size, 1, math.inf).ask(np.zeros((1, 1), np.int32))
 
 
 def _computed_by(how: dict[str, Any]) -> str:
@@ -943,7 +1026,7 @@ def _refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) 
     numbers += model.numbers_per_position * rows * config.window
     needed = numbers * np.dtype(model.dtype).itemsize
     if needed > available:
-        raise CharloomError(
+        raise TooLargeError(
             f"this model and batch need about {needed / 2**30:,.0f} GiB of memory, more than the "
             f"machine's {available / 2**30:,.0f}: use a smaller --hidden-size, --layers, "
             "--batch-size or --window"
@@ -954,6 +1037,33 @@ def _threads_for_numpy(model: ModelConfig, rows: int) -> int:
     """Threads for the matrix products: one where they are too small to share out."""
     work = rows * model.gates * model.hidden_size**2  # of one recurrent product
     return 1 if work < 1_000_000 else available_cores()
+
+
+def text_opener(
+    text: str | Path | Text | Sequence[str | Path | Text], given: dict[str, Any]
+) -> Callable[[TrainingConfig], Text]:
+    """What opens the text of a call from Python, as `train` takes it, for a configuration. What the
+    text and the types of Python say of the options is put into `given`."""
+    texts = [text] if isinstance(text, (str, Path, Text)) else list(text)
+    if not texts:
+        raise CharloomError("there is no text to train on: give at least one")
+    if isinstance(texts[0], Text):
+        given["bytes"] = texts[0].as_bytes
+    if isinstance(given.get("from_run"), os.PathLike):
+        given["from_run"] = os.fspath(given["from_run"])
+
+    def open_one(text: str | Path | Text, config: TrainingConfig) -> Text:
+        if isinstance(text, Text):
+            return text
+        newlines, as_bytes = config.normalize_newlines, config.bytes
+        if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
+            return text_from_string(text, normalize_newlines=newlines, as_bytes=as_bytes)
+        return open_text(text, raw=config.raw, normalize_newlines=newlines, as_bytes=as_bytes)
+
+    def open_source(config: TrainingConfig) -> Text:
+        return join_texts([open_one(one, config) for one in texts])
+
+    return open_source
 
 
 def train(
@@ -977,25 +1087,7 @@ def train(
     """
     started = time.monotonic()
     given = {name: value for name, value in options.items() if value is not None}
-    texts = [text] if isinstance(text, (str, Path, Text)) else list(text)
-    if not texts:
-        raise CharloomError("there is no text to train on: give at least one")
-    if isinstance(texts[0], Text):
-        given["bytes"] = texts[0].as_bytes
-    if isinstance(given.get("from_run"), os.PathLike):
-        given["from_run"] = os.fspath(given["from_run"])
-
-    def open_one(text: str | Path | Text, config: TrainingConfig) -> Text:
-        if isinstance(text, Text):
-            return text
-        newlines, as_bytes = config.normalize_newlines, config.bytes
-        if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
-            return text_from_string(text, normalize_newlines=newlines, as_bytes=as_bytes)
-        return open_text(text, raw=config.raw, normalize_newlines=newlines, as_bytes=as_bytes)
-
-    def open_source(config: TrainingConfig) -> Text:
-        return join_texts([open_one(one, config) for one in texts])
-
+    open_source = text_opener(text, given)
     with contextlib.ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="charloom-"))

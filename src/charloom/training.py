@@ -477,6 +477,8 @@ class _Trainer:
         state = self.state
         if self.config.preset != "auto" or self.budget is None or state.best_step is None:
             return False
+        if state.validated_step != state.step:
+            return False  # where validations are slow and far between, the next one is waited for
         return self._done() - state.best_done > PATIENCE
 
     def follow(self) -> None:
