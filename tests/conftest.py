@@ -37,6 +37,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+@pytest.fixture
+def compiler(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """PyTorch's compiler, which keeps what it compiles for the other tests, in their folder; skips
+    the test where it finds no C++ compiler."""
+    dynamo = pytest.importorskip("torch._dynamo", reason="PyTorch (extra `torch`) is not installed")
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("there is no C++ compiler here")
+    # PyTorch's commands to the C++ compiler take no path with a space in it.
+    folder = tmp_path_factory.getbasetemp() / "torchinductor"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    dynamo.reset()  # it compiles a function for so many kinds of arguments, and no more
+    yield
+    dynamo.reset()
+
+
 def corpus_path(file_name: str) -> Path:
     """A text of the folder that CHARLOOM_CORPORA names; skips the test where there is none."""
     folder = os.environ.get("CHARLOOM_CORPORA")

@@ -83,7 +83,7 @@ MIXING, COUNTING = 2e-8, 1.2
 LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
-HOW = ("engine", "threads", "device", "bf16")
+HOW = ("engine", "threads", "device", "bf16", "compile")
 
 
 class RunFolder:
@@ -294,6 +294,7 @@ class TrainingRun:
             threads=self.config.threads,
             device=self.config.device,
             bf16=self.config.bf16,
+            compile=self.config.compile,
         )
         self.optimizer = make_optimizer(self.config)
         if earlier is not None:
@@ -354,7 +355,11 @@ class TrainingRun:
         if base is not None:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
         speed = measure_speed(
-            self.config.engine, self.config.threads, self.config.device, self.config.bf16
+            self.config.engine,
+            self.config.threads,
+            self.config.device,
+            self.config.bf16,
+            self.config.compile,
         )
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
@@ -613,6 +618,7 @@ class TrainingRun:
             "threads": self.threads,
             "device": self.engine.device,
             "bf16": self.config.bf16,
+            "compile": self.config.compile,
         }
 
     def _save(self, path: Path, checkpoint: Checkpoint) -> None:
@@ -652,7 +658,8 @@ def _computed_by(how: dict[str, Any]) -> str:
     """Engine and all, for a sentence."""
     device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
     numbers = " in bfloat16" if how.get("bf16") else ""
-    return f"{how.get('engine')} on {how.get('threads')} threads{device}{numbers}"
+    compiled = " with --compile" if how.get("compile") else ""
+    return f"{how.get('engine')} on {how.get('threads')} threads{device}{numbers}{compiled}"
 
 
 class _Speed:
@@ -702,7 +709,7 @@ def _left_off(
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
         # A run from before there was a choice says nothing of these.
-        earlier: dict[str, Any] = {"device": "cpu", "bf16": False}
+        earlier: dict[str, Any] = {"device": "cpu", "bf16": False, "compile": False}
         how = {name: (earlier | position)[name] for name in HOW}
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)

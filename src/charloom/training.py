@@ -130,6 +130,7 @@ class TrainingConfig:
     )
     device: str = option("cpu", "where the engine pytorch computes", choices=DEVICES)
     bf16: bool = option(False, "let the engine pytorch train with products in bfloat16")
+    compile: bool = option(False, "let PyTorch compile a part of the engine pytorch's steps")
 
     def __post_init__(self) -> None:
         for f in fields(self):

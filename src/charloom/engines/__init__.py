@@ -136,6 +136,7 @@ def open_engine(
     threads: int | None = None,
     device: str = "cpu",
     bf16: bool = False,
+    compile: bool = False,
 ) -> Engine:
     """The engine of that name on these parameters; `auto` takes the fastest there is that needs no
     extra.
@@ -143,7 +144,7 @@ def open_engine(
     seed: of dropout's masks. classic: the notebook's objective, the gradient of the window's sum,
     with `bias_hh` left at zero. threads: the most to use; by default all cores. The reference
     leaves them to NumPy. device: cpu, or cuda for the engine pytorch. bf16: lets that engine train
-    with products in bfloat16.
+    with products in bfloat16. compile: lets PyTorch compile a part of that engine's steps.
     Raises CharloomError for a name that is none, an engine that cannot be imported, and what it
     cannot do.
     """
@@ -160,12 +161,20 @@ def open_engine(
                 "install 'charloom[torch]', or leave --engine out"
             ) from None
         return PytorchEngine(
-            parameters, seed=seed, classic=classic, threads=threads, device=device, bf16=bf16
+            parameters,
+            seed=seed,
+            classic=classic,
+            threads=threads,
+            device=device,
+            bf16=bf16,
+            compile=compile,
         )
     if device != "cpu":
         raise CharloomError(f"--device {device} is for the engine pytorch: add --engine pytorch")
     if bf16:
         raise CharloomError("--bf16 is for the engine pytorch: add --engine pytorch")
+    if compile:
+        raise CharloomError("--compile is for the engine pytorch: add --engine pytorch")
     if name != "reference":
         try:
             from charloom.engines.compiled import CompiledEngine
