@@ -116,7 +116,8 @@ def test_float32(name: str, cell: str, layers: int, optimizer: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_compiled_on_request(compiler: None, name: str, cell: str, dtype: str) -> None:
     exact = dtype == "float64"
-    for (steps, rows), optimizer in (((5, 3), "adamw"), ((6, 26), "sgd"), ((7, 1), "sgd")):
+    cases = (((5, 3), "adamw"), ((6, 26), "sgd"), ((7, 1), "sgd"))
+    for (steps, rows), optimizer in cases if exact else cases[:2]:
         config = ModelConfig(cell, 9, 2, 11, 0.3, dtype, 0.2)
         theirs, ours = pair(name, config, 1, compile=True)
         expected = train(theirs, OPTIMIZERS[optimizer](), steps, rows)
