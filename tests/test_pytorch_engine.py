@@ -4,6 +4,7 @@ What every engine does is in test_engines.py, test_parity.py and test_units.py, 
 """
 
 import contextlib
+import importlib
 import io
 import os
 import subprocess
@@ -313,6 +314,20 @@ def test_a_gpu_is_for_the_engine_pytorch_alone(run: None, command: list[str], en
     line = refused(*command, f"--engine={engine}", "--device=cuda")
     assert "--device cuda is for the engine pytorch" in line
     assert not Path("new").exists()
+
+
+@with_torch
+def test_benchmarks_of_a_gpu_that_is_not_there(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["python -m benchmarks.gpu"])
+    assert importlib.import_module("benchmarks.gpu").main() == 2
+    out, err = capfd.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert "PyTorch finds no GPU here" in err
 
 
 @with_torch
