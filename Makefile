@@ -17,6 +17,7 @@ bench:
 # The same on tiny models, with the peers that are installed: does everything run, and agree?
 bench-smoke:
 	$(PYTHON) -m benchmarks --smoke
+	$(PYTHON) -m benchmarks.gpu --smoke --device cpu
 	$(PYTHON) -m benchmarks.serving --smoke
 	$(PYTHON) -m benchmarks.ranks --smoke
 

@@ -95,7 +95,7 @@ class Job:
     def __init__(
         self, workload: Workload, ids: NDArray[np.unsignedinteger], size: int, threads: int
     ) -> None:
-        self.workload = workload
+        self.workload, self.device = workload, "cpu"
         parameters = weights(workload, size)
         self.p = {name: jnp.array(values) for name, values in parameters.items()}
         zeros = {name: jnp.zeros_like(values) for name, values in self.p.items()}

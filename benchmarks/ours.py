@@ -16,11 +16,28 @@ class Job:
     """A workload that has begun, and goes on with every call of `step`."""
 
     def __init__(
-        self, workload: Workload, ids: NDArray[np.unsignedinteger], size: int, threads: int
+        self,
+        workload: Workload,
+        ids: NDArray[np.unsignedinteger],
+        size: int,
+        threads: int,
+        engine: str = "compiled",
+        device: str = "cpu",
+        bf16: bool = False,
+        compile: bool = False,
     ) -> None:
         self.workload = workload
+        self.device = device
         parameters = weights(workload, size)
-        self.engine = open_engine("compiled", parameters, classic=workload.classic, threads=threads)
+        self.engine = open_engine(
+            engine,
+            parameters,
+            classic=workload.classic,
+            threads=threads,
+            device=device,
+            bf16=bf16,
+            compile=compile,
+        )
         self.batches = batches(workload, ids)
         self.ids = ids.astype(np.intp)
         self.state = parameters.config.zero_state(workload.rows)

@@ -1,4 +1,4 @@
-"""PyTorch, as someone who knows it well would write it for a CPU.
+"""PyTorch, as someone who knows it well would write it for a CPU, or a GPU.
 
 The one-hot input goes straight into nn.RNN, nn.LSTM or nn.GRU, which is faster there than an
 embedding; the optimizer is fused where it has a fused form, else foreach; clipping is foreach.
@@ -39,20 +39,23 @@ class Job:
         ids: NDArray[np.unsignedinteger],
         size: int,
         threads: int,
-        compiled: bool = False,
+        device: str = "cpu",
+        bf16: bool = False,
+        compile: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
-        self.workload = workload
-        self.model = Model(workload, size)
-        self.call = torch.compile(self.model) if compiled else self.model
-        self.eye = torch.eye(size)
+        torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+        self.workload, self.device, self.bf16 = workload, device, bf16
+        self.model = Model(workload, size).to(device)
+        self.call = torch.compile(self.model) if compile else self.model
+        self.eye = torch.eye(size, device=device)
         self.ids = torch.tensor(ids.astype(np.int64))
         self.batches = batches(workload, ids)
         self.count = 0
         shape = (workload.layers, workload.rows, workload.hidden_size)
-        self.zeros: Any = torch.zeros(shape)
+        self.zeros: Any = torch.zeros(shape, device=device)
         if workload.cell == "lstm":
-            self.zeros = torch.zeros(shape), torch.zeros(shape)
+            self.zeros = self.zeros, torch.zeros_like(self.zeros)
         self.state = self.zeros
         self.last = torch.zeros(workload.rows, dtype=torch.int64)
         if workload.classic:  # the notebook has one bias
@@ -65,7 +68,8 @@ class Job:
                 lr=workload.learning_rate,
                 initial_accumulator_value=1e-8,
                 eps=0,
-                fused=True,
+                fused=device == "cpu",  # on a GPU there is none
+                foreach=device != "cpu",
             )
         else:
             self.optimizer = torch.optim.AdamW(
@@ -75,13 +79,15 @@ class Job:
     def train(self) -> float:
         workload = self.workload
         batch = self.batches(self.count)
-        inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+        inputs = torch.from_numpy(batch.inputs).to(self.device)
+        targets = torch.from_numpy(batch.targets).to(self.device)
         if batch.fresh:
             self.state = self.zeros
         self.count += 1
-        logits, state = self.call(self.eye[inputs], self.state)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            logits, state = self.call(self.eye[inputs], self.state)
         loss = functional.cross_entropy(
-            logits.view(-1, logits.shape[-1]),
+            logits.float().view(-1, logits.shape[-1]),
             targets.reshape(-1),
             reduction="sum" if workload.classic else "mean",
         )
@@ -91,7 +97,9 @@ class Job:
             torch.nn.utils.clip_grad_norm_(self.trained, workload.clip, foreach=True)
         self.optimizer.step()
         self.state = (
-            tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+            tuple(s.detach().float() for s in state)
+            if isinstance(state, tuple)
+            else state.detach().float()
         )
         value = loss.item()
         return value / workload.characters if workload.classic else value

@@ -13,19 +13,25 @@ def speed(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def ratios(row: Row) -> list[tuple[str, float, float, float]]:
-    """For each comparison: the peer, the ratio, what it must reach, what it aims at."""
+def ratios(row: Row) -> list[tuple[str, float, float | None, float | None]]:
+    """For each comparison: the peer, the ratio, what it must reach, what it aims at, if anything.
+
+    The ratios are those of the row's `ours`, by default charloom with its compiled engine.
+    """
     best = {name: found["best"] for name, found in row["systems"].items()}
     result = []
+    ours = row.get("ours", "charloom")
+    if ours not in best:
+        return []
     for peer, must, aim in row["against"]:
         if peer == "best":
-            peers = {n: s for n, s in best.items() if n != "charloom"}
+            peers = {n: s for n, s in best.items() if not n.startswith("charloom")}
             if not peers:
                 continue
             name = max(peers, key=lambda n: peers[n])
-            result.append((f"best peer: {name}", best["charloom"] / peers[name], must, aim))
+            result.append((f"best peer: {name}", best[ours] / peers[name], must, aim))
         elif peer in best:
-            result.append((peer, best["charloom"] / best[peer], must, aim))
+            result.append((peer, best[ours] / best[peer], must, aim))
     return result
 
 
@@ -35,10 +41,11 @@ def verdict(value: float, must: float, aim: float) -> str:
 
 def markdown(report: Row) -> str:
     machine = report["machine"]
+    gpu = f"{machine['gpu']}; " if "gpu" in machine else ""
     lines = [
         "# charloom beside its peers",
         "",
-        f"{report['date']}, {machine['processor']}, {machine['cores']} cores, Python "
+        f"{report['date']}, {gpu}{machine['processor']}, {machine['cores']} cores, Python "
         f"{machine['python']}; "
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         + ".",
@@ -50,33 +57,41 @@ def markdown(report: Row) -> str:
         "backward, clipping, the optimizer's update.",
         "",
     ]
+    if "device" in report:
+        lines += [
+            f"charloom stands for its compiled engine, on the CPU; all the others compute on "
+            f"{report['device']}, with bf16 in products of bfloat16 instead. A round ends when the "
+            "device has done what it was given.",
+            "",
+        ]
     names = list(dict.fromkeys(n for row in report["rows"] for n in row["systems"]))
-    lines.append("| work | " + " | ".join(names) + " | ratio | must, aim |")
-    lines.append("| --- " * (len(names) + 3) + "|")
+    has_aims = any(must is not None for row in report["rows"] for _, _, must, _ in ratios(row))
+    aims = [" must, aim |"] if has_aims else []
+    lines.append("| work | " + " | ".join(names) + " | ratio |" + "".join(aims))
+    lines.append("| --- " * (len(names) + 2 + len(aims)) + "|")
     for row in report["rows"]:
         cells = []
         for name in names:
             found = row["systems"].get(name)
             cells.append(f"{speed(found['best'])} ({found['threads']})" if found else "")
         compared = ratios(row)
-        lines.append(
-            f"| {row['name']} | "
-            + " | ".join(cells)
-            + " | "
-            + "; ".join(f"{value:.2f} × {name}" for name, value, _, _ in compared)
-            + " | "
-            + "; ".join(
+        cells.append("; ".join(f"{value:.2f} × {name}" for name, value, _, _ in compared))
+        if has_aims:
+            verdicts = (
                 f"{must:g}, {aim:g}: {verdict(value, must, aim)}"
                 for _, value, must, aim in compared
+                if must is not None and aim is not None
             )
-            + " |"
-        )
-    lines += ["", *_physical_limit(report), "", *_memory(report, names), "", *_first_calls(report)]
+            cells.append("; ".join(verdicts))
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    lines += ["", *_physical_limit(report), *_memory(report, names), "", *_first_calls(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _physical_limit(report: Row) -> list[str]:
     peaks = report["peak"]
+    if not peaks:
+        return []
     lines = [
         "## The distance from the physical limit",
         "",
@@ -106,12 +121,14 @@ def _physical_limit(report: Row) -> list[str]:
             f"| {row['name']} | {row['operations']:,} | {done / 1e9:.1f} | {share:.0%}{note} | "
             f"{row['bytes']:,} |"
         )
-    return lines
+    return [*lines, ""]
 
 
 def _memory(report: Row, names: list[str]) -> list[str]:
     lines = [
-        "## Peak memory of the process, MB",
+        "## Peak memory, MB",
+        "",
+        "Of the process; of what computes on a GPU, its tensors there.",
         "",
         "| work | " + " | ".join(names) + " |",
         "| --- " * (len(names) + 1) + "|",

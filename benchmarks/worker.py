@@ -20,17 +20,24 @@ import numpy as np
 from benchmarks.workloads import CHECKED_STEPS, Workload
 
 
-def make_job(system: str, workload: Workload, ids: Any, size: int, threads: int) -> Any:
+def make_job(
+    system: str, workload: Workload, ids: Any, size: int, threads: int, device: str
+) -> Any:
     if hasattr(os, "sched_setaffinity"):  # what no setting of a library's can exceed
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    how = {"device": device, "bf16": "bf16" in system, "compile": "compile" in system}
     if system == "charloom":
         from benchmarks import ours
 
         return ours.Job(workload, ids, size, threads)
+    if system.startswith("charloom, engine pytorch"):
+        from benchmarks import ours
+
+        return ours.Job(workload, ids, size, threads, engine="pytorch", **how)
     if system.startswith("pytorch"):
         from benchmarks import pytorch
 
-        return pytorch.Job(workload, ids, size, threads, compiled=system.endswith("compile"))
+        return pytorch.Job(workload, ids, size, threads, **how)
     from benchmarks import in_jax
 
     return in_jax.Job(workload, ids, size, threads)
@@ -57,13 +64,27 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def peak_memory_of_gpu() -> int:
+    """Bytes of the GPU's memory that PyTorch's tensors took at most."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated())
+
+
+def wait_for_gpu() -> None:
+    """Until it has done what it was given."""
+    import torch
+
+    torch.cuda.synchronize()
+
+
 def main() -> None:
     setup = json.loads(sys.stdin.readline())
     workload = Workload(
         **{**setup["workload"], "against": ()},
     )
     ids = np.load(setup["ids"])
-    job = make_job(setup["system"], workload, ids, setup["size"], setup["threads"])
+    job = make_job(setup["system"], workload, ids, setup["size"], setup["threads"], setup["device"])
     print(json.dumps({"results": first_results(job)}), flush=True)
     step = getattr(job, workload.kind)
     for line in sys.stdin:
@@ -71,8 +92,12 @@ def main() -> None:
         started = time.perf_counter()
         for _ in range(count):
             step()
+        on_gpu = job.device == "cuda"
+        if on_gpu:
+            wait_for_gpu()
         seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak_memory()}), flush=True)
+        peak = peak_memory_of_gpu() if on_gpu else peak_memory()
+        print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """What several tests share: where the large texts are, and a browser for pages."""
 
+import importlib
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="PyTorch (extra `torch`) is not installed"))
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+
+
+@pytest.fixture
+def compiler(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """PyTorch's compiler, which keeps what it compiles for the other tests, in their folder; skips
+    the test where it finds no C++ compiler."""
+    if not HAS_TORCH:
+        pytest.skip("PyTorch (extra `torch`) is not installed")
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("there is no C++ compiler here")
+    # PyTorch's commands to the C++ compiler take no path with a space in it.
+    folder = tmp_path_factory.getbasetemp() / "torchinductor"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    dynamo = importlib.import_module("torch._dynamo")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        settings = importlib.import_module("torch._inductor.config")
+    # Compiled headers would go to a folder of the system's all the same.
+    with settings.patch(cpp_cache_precompile_headers=False):
+        dynamo.reset()  # it compiles a function for so many kinds of arguments, and no more
+        yield
+        dynamo.reset()
 
 
 def corpus_path(file_name: str) -> Path:

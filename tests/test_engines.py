@@ -28,12 +28,13 @@ def make(
     dtype: str = "float64",
     hidden_size: int = 5,
     vocabulary_size: int = 7,
+    **settings: int,
 ) -> Engine:
     """An engine with all parameters away from zero, biases too."""
     config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout)
     parameters = initialize(config, seed=4)
     parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
-    return open_engine(name, parameters, seed=6)
+    return open_engine(name, parameters, seed=6, **settings)
 
 
 def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignore[no-untyped-def]
@@ -52,7 +53,19 @@ def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignor
 def test_gradients_equal_central_differences(
     name: str, cell: str, dropout: float, steps: int, rows: int
 ) -> None:
-    engine = make(name, cell, dropout=dropout)
+    check_every_gradient(make(name, cell, dropout=dropout), steps, rows)
+
+
+@pytest.mark.parametrize("name", ["pytorch"])
+@every_cell
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_what_is_compiled_on_request_has_the_same_gradients(
+    compiler: None, name: str, cell: str, dropout: float
+) -> None:
+    check_every_gradient(make(name, cell, dropout=dropout, threads=1, compile=True), 4, 3)
+
+
+def check_every_gradient(engine: Engine, steps: int, rows: int) -> None:
     inputs, targets, state = window(engine, steps, rows)
 
     def loss() -> float:

@@ -37,14 +37,14 @@ def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pair(
-    name: str, config: ModelConfig, threads: int, classic: bool = False
+    name: str, config: ModelConfig, threads: int, classic: bool = False, **settings: bool
 ) -> tuple[ReferenceEngine, Engine]:
     parameters = initialize(config, seed=2)
     parameters.flat[:] += np.random.default_rng(3).normal(0, 0.1, parameters.flat.shape)
     copy = Parameters(config, parameters.flat.copy())
     return (
         ReferenceEngine(parameters, seed=6, classic=classic),
-        open_engine(name, copy, seed=6, classic=classic, threads=threads),
+        open_engine(name, copy, seed=6, classic=classic, threads=threads, **settings),
     )
 
 
@@ -107,6 +107,25 @@ def test_float32(name: str, cell: str, layers: int, optimizer: str) -> None:
         if optimizer == "sgd":
             for tensor, values in theirs.parameters.items():
                 assert relative(ours.parameters[tensor], values) <= 1e-5, (tensor, steps, rows)
+
+
+# PyTorch hides this one, which it causes itself as it compiles for a row alone.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("name", ["pytorch"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_compiled_on_request(compiler: None, name: str, cell: str, dtype: str) -> None:
+    exact = dtype == "float64"
+    cases = (((5, 3), "adamw"), ((6, 26), "sgd"), ((7, 1), "sgd"))
+    for (steps, rows), optimizer in cases if exact else cases[:2]:
+        config = ModelConfig(cell, 9, 2, 11, 0.3, dtype, 0.2)
+        theirs, ours = pair(name, config, 1, compile=True)
+        expected = train(theirs, OPTIMIZERS[optimizer](), steps, rows)
+        found = train(ours, OPTIMIZERS[optimizer](), steps, rows)
+        np.testing.assert_allclose(found, expected, rtol=1e-10 if exact else 1e-4)
+        if exact or optimizer == "sgd":
+            for tensor, values in theirs.parameters.items():
+                assert relative(ours.parameters[tensor], values) <= (1e-9 if exact else 1e-5)
 
 
 @pytest.mark.parametrize("name", OTHERS)

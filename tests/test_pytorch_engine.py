@@ -4,7 +4,10 @@ What every engine does is in test_engines.py, test_parity.py and test_units.py, 
 """
 
 import contextlib
+import importlib
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +25,7 @@ from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError
 from charloom.model import ModelConfig, Parameters, grow_vocabulary, initialize
 from charloom.optimizers import OPTIMIZERS, SGD, Adam, NonFiniteGradientError, Optimizer
+from charloom.planning import measure_speed
 
 CELLS = ("rnn", "lstm", "gru")
 TEXT = "".join(f"{i} mal {j} ist {i * j}, schön\n" for i in range(20) for j in range(20))
@@ -313,6 +317,20 @@ def test_a_gpu_is_for_the_engine_pytorch_alone(run: None, command: list[str], en
 
 
 @with_torch
+def test_benchmarks_of_a_gpu_that_is_not_there(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["python -m benchmarks.gpu"])
+    assert importlib.import_module("benchmarks.gpu").main() == 2
+    out, err = capfd.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert "PyTorch finds no GPU here" in err
+
+
+@with_torch
 @pytest.mark.parametrize("cell", CELLS)
 def test_bfloat16_trains_about_as_well(torch: Any, cell: str) -> None:
     config = ModelConfig(cell, 32, 2, 40, 0.2, "float32", 0.1)
@@ -358,6 +376,104 @@ def test_bfloat16_for_other_numbers_is_refused(torch: Any, text: str, option: st
 def test_bfloat16_is_for_the_engine_pytorch_alone(text: str) -> None:
     line = refused("train", text, "--out=new", "--steps=1", "--bf16")
     assert "--bf16 is for the engine pytorch" in line
+    assert not Path("new").exists()
+
+
+# What PyTorch compiles on request; its losses and gradients are in the other two suites.
+
+
+@with_torch
+def test_what_is_compiled_is_compiled_when_the_engine_opens(compiler: None, torch: Any) -> None:
+    config = ModelConfig("gru", 12, 2, 21, 0.2)
+    engine = open_pytorch(initialize(config, 0), seed=6, compile=True)
+    assert not any(p.grad is not None for p in engine._tensors.values())  # type: ignore[attr-defined]
+    optimizer = Adam(0.01)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for steps, rows in ((6, 3), (16, 4), (3, 17), (64, 2)):
+            inputs, targets = windows(config, 1, steps, rows)[0]
+            engine.train_step(inputs, targets, engine.zero_state(rows), optimizer)
+
+
+@with_torch
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_compiled_is_about_the_same(compiler: None, torch: Any, cell: str) -> None:
+    config = ModelConfig(cell, 12, 2, 21, 0.2)
+    flat = initialize(config, seed=1).flat
+    losses = []
+    for compile in (False, True):
+        parameters = Parameters(config, flat.copy())
+        engine = open_pytorch(parameters, seed=6, bf16=True, compile=compile)
+        losses.append(train(engine, Adam(0.01), 5))
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+@with_torch
+def test_a_run_goes_on_compiled(
+    compiler: None, torch: Any, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SMALL, "--engine=pytorch", "--threads=1"]
+    assert main(["train", text, "--out=run", "--steps=2", *options]) == 0
+    assert main(["train", text, "--out=run", "--resume", "--steps=3", "--compile"]) == 0
+    assert "goes on with pytorch on 1 threads with --compile" in capfd.readouterr().err
+    assert main(["train", text, "--out=run", "--resume", "--steps=4"]) == 0
+    assert "not repeat" not in capfd.readouterr().err
+    assert "compile" in Path("run/report.html").read_text("utf-8")
+    for run in ("one", "two"):
+        assert main(["train", text, f"--out={run}", "--steps=3", "--compile", *options]) == 0
+    assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
+
+
+@with_torch
+def test_the_speed_of_what_is_compiled_is_measured(compiler: None, torch: Any) -> None:
+    assert measure_speed("pytorch", 1, compile=True) > 0
+
+
+@with_torch
+@pytest.mark.parametrize("environment", [{"PATH": "nowhere"}, {"CXX": "no-compiler"}])
+def test_without_a_compiler_it_is_refused(
+    torch: Any, text: str, environment: dict[str, str]
+) -> None:
+    before = os.environ.copy()
+    before.pop("CXX", None)
+    command = [sys.executable, "-m", "charloom", "train", text, "--out=new", "--steps=1", *SMALL]
+    done = subprocess.run(
+        [*command, "--engine=pytorch", "--compile"],
+        env={**before, "TORCHINDUCTOR_CACHE_DIR": str(Path("cache").absolute()), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("charloom: --compile needs a C++ compiler that PyTorch can use")
+    assert not done.stdout
+    assert not Path("new").exists()
+
+
+@with_torch
+def test_a_compiler_that_fails_is_told_in_a_line(
+    compiler: None, torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("C++ compile error\n\nCommand:\ng++ x.cpp\n")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: compile)
+    with pytest.raises(CharloomError, match=r"needs a C\+\+ compiler .*C\+\+ compile error"):
+        open_pytorch(initialize(ModelConfig("rnn", 2, 1, 2), 0), compile=True)
+
+
+@with_torch
+def test_there_is_nothing_to_compile_for_the_notebook_s_numbers(torch: Any, text: str) -> None:
+    arguments = ["train", text, "--out=new", "--steps=1", "--compile", "--engine=pytorch"]
+    line = refused(*arguments, "--preset=classic", "--dtype=float64")
+    assert "--compile: NumPy computes the preset classic in float64" in line
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("engine", ["auto", "compiled", "reference"])
+def test_compile_is_for_the_engine_pytorch_alone(text: str, engine: str) -> None:
+    line = refused("train", text, "--out=new", "--steps=1", "--compile", f"--engine={engine}")
+    assert "--compile is for the engine pytorch" in line
     assert not Path("new").exists()
 
 

@@ -60,10 +60,21 @@ def multiplications(cell: str, hidden_size: int, layers: int, vocabulary_size: i
 
 
 def measure_speed(
-    engine: str, threads: int | None, device: str = "cpu", bf16: bool = False
+    engine: str,
+    threads: int | None,
+    device: str = "cpu",
+    bf16: bool = False,
+    compile: bool = False,
 ) -> float:
     """How fast this machine trains, as against the one of the experiments; takes a moment."""
-    probe = open_engine(engine, initialize(PROBE, 0), threads=threads, device=device, bf16=bf16)
+    probe = open_engine(
+        engine,
+        initialize(PROBE, 0),
+        threads=threads,
+        device=device,
+        bf16=bf16,
+        compile=compile,
+    )
     optimizer = AdamW(1e-3, 1.0)
     ids = np.arange(PROBE_WINDOW * PROBE_ROWS).reshape(PROBE_WINDOW, PROBE_ROWS) * 7 % 64
     state = probe.zero_state(PROBE_ROWS)

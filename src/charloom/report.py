@@ -326,7 +326,9 @@ def _configuration(folder: Path) -> dict[str, str]:
     ends = position.get("ends")
     options = dict(header.get("training", {})) | (ends if isinstance(ends, dict) else {})
     options |= {
-        name: position[name] for name in ("engine", "threads", "device", "bf16") if name in position
+        name: position[name]
+        for name in ("engine", "threads", "device", "bf16", "compile")
+        if name in position
     }
     found: dict[str, str] = {}
     text = header.get("text", {})

@@ -102,7 +102,7 @@ LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
 OWN = ("threads", "rank_timeout", "from_run")
 # What may be changed when a run goes on: ends may be moved further, and how it is computed.
 ENDS = ("steps", "epochs", "minutes")
-HOW = ("engine", "threads", "device", "bf16", "rank_timeout")
+HOW = ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
 
 
 class LockedFolder:
@@ -464,7 +464,11 @@ class TrainingRun:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
         if speed is None:
             speed = measure_speed(
-                self.config.engine, self.config.threads, self.config.device, self.config.bf16
+                self.config.engine,
+                self.config.threads,
+                self.config.device,
+                self.config.bf16,
+                self.config.compile,
             )
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
@@ -738,6 +742,7 @@ class TrainingRun:
             "threads": self.threads,
             "device": self.engine.device,
             "bf16": self.config.bf16,
+            "compile": self.config.compile,
             "rank_timeout": self.config.rank_timeout,
             "ranks": 1 if self.ranks is None else self.ranks.size,
         }
@@ -789,8 +794,9 @@ def _computed_by(how: dict[str, Any]) -> str:
     """Engine and all, for a sentence."""
     device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
     numbers = " in bfloat16" if how.get("bf16") else ""
+    compiled = " with --compile" if how.get("compile") else ""
     ranks = f" of {how['ranks']} ranks" if how.get("ranks", 1) > 1 else ""
-    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}"
+    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}{compiled}"
 
 
 class _Speed:
@@ -927,6 +933,7 @@ def _open_engine(config: TrainingConfig, parameters: Parameters, ranks: Ranks | 
         threads=config.threads,
         device=config.device,
         bf16=config.bf16,
+        compile=config.compile,
         ranks=ranks,
     )
 
@@ -943,7 +950,12 @@ def _left_off(
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
         # A run from before there was a choice says nothing of these.
-        earlier: dict[str, Any] = {"device": "cpu", "bf16": False, "rank_timeout": 300.0}
+        earlier: dict[str, Any] = {
+            "device": "cpu",
+            "bf16": False,
+            "compile": False,
+            "rank_timeout": 300.0,
+        }
         how = {name: (earlier | position)[name] for name in HOW}
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)

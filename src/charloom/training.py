@@ -132,6 +132,7 @@ class TrainingConfig:
     )
     device: str = option("cpu", "where the engine pytorch computes", choices=DEVICES)
     bf16: bool = option(False, "let the engine pytorch train with products in bfloat16")
+    compile: bool = option(False, "let PyTorch compile a part of the engine pytorch's steps")
     rank_timeout: float = option(
         300.0, "seconds to wait for the other ranks of torchrun", above=0, most=1e6
     )

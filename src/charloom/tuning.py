@@ -300,7 +300,9 @@ class Search:
                 f"a search needs a validation part to compare its trials by, and --split "
                 f"{config.split} leaves none: give a longer text, or a second part"
             )
-        speed = measure_speed(config.engine, config.threads, config.device, config.bf16)
+        speed = measure_speed(
+            config.engine, config.threads, config.device, config.bf16, config.compile
+        )
         self._material = replace(material, speed=speed)
         self._compile(given)
         # Whatever it took to get here, one trial fits.

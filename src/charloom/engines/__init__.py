@@ -137,6 +137,7 @@ def open_engine(
     threads: int | None = None,
     device: str = "cpu",
     bf16: bool = False,
+    compile: bool = False,
     ranks: Ranks | None = None,
 ) -> Engine:
     """The engine of that name on these parameters; `auto` takes the fastest there is that needs no
@@ -145,7 +146,8 @@ def open_engine(
     seed: of dropout's masks. classic: the notebook's objective, the gradient of the window's sum,
     with `bias_hh` left at zero. threads: the most to use; by default all cores. The reference
     leaves them to NumPy. device: cpu, or cuda for the engine pytorch. bf16: lets that engine train
-    with products in bfloat16. ranks: the processes that it trains with, for that engine too.
+    with products in bfloat16. compile: lets PyTorch compile a part of that engine's steps. ranks:
+    the processes that it trains with, for that engine too.
     Raises CharloomError for a name that is none, an engine that cannot be imported, and what it
     cannot do.
     """
@@ -168,12 +170,15 @@ def open_engine(
             threads=threads,
             device=device,
             bf16=bf16,
+            compile=compile,
             ranks=ranks,
         )
     if device != "cpu":
         raise CharloomError(f"--device {device} is for the engine pytorch: add --engine pytorch")
     if bf16:
         raise CharloomError("--bf16 is for the engine pytorch: add --engine pytorch")
+    if compile:
+        raise CharloomError("--compile is for the engine pytorch: add --engine pytorch")
     assert ranks is None, "only the engine pytorch trains among ranks"
     if name != "reference":
         try:

@@ -11,6 +11,7 @@ T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 f
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from torch.optim.sgd import sgd
 from charloom.decoding import SamplingSettings, choose
 from charloom.engines import Ids, available_cores
 from charloom.engines.reference import ReferenceEngine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.model import Float, Parameters, State, dropout_mask, weight_mask
 from charloom.optimizers import (
     SGD,
@@ -44,6 +45,7 @@ from charloom.units import Clamp
 
 Tensor: TypeAlias = torch.Tensor
 LAYERS = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
+LOG = logging.getLogger("charloom")
 
 
 class PytorchEngine:
@@ -53,9 +55,10 @@ class PytorchEngine:
     slots are copies: training goes on there, and reading `parameters` brings both back, so whoever
     writes to them after a step of training asks for them anew. threads: the most that it uses on
     the CPU. bf16: in training, products are those of bfloat16 (autocast); the parameters, their
-    gradient and all else stay in float32. ranks: the processes that it trains with. Then what it
-    trains on, windows and state, are this rank's rows of the batch, and loss and gradient are those
-    of the whole batch.
+    gradient and all else stay in float32. compile: PyTorch compiles what a step of training
+    computes above the layers. ranks: the processes that it trains with. Then what it trains on,
+    windows and state, are this rank's rows of the batch, and loss and gradient are those of the
+    whole batch.
     """
 
     name = "pytorch"
@@ -70,6 +73,7 @@ class PytorchEngine:
         threads: int | None = None,
         device: str = "cpu",
         bf16: bool = False,
+        compile: bool = False,
         ranks: Ranks | None = None,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
@@ -79,6 +83,11 @@ class PytorchEngine:
         if bf16 and (parameters.config.dtype != "float32" or classic):
             raise CharloomError(
                 "--bf16 is for float32, and not for the preset classic: leave it out"
+            )
+        if compile and classic and parameters.config.dtype == "float64":
+            raise CharloomError(
+                "--compile: NumPy computes the preset classic in float64, as the notebook did, and "
+                "there is nothing to compile: leave it out"
             )
         self.config = parameters.config
         self.bf16 = bf16
@@ -105,6 +114,7 @@ class PytorchEngine:
         self._is_current = True
         self._optimizer: Optimizer | None = None  # the one whose slots are on the device
         self._slots: list[Tensor] = []
+        self._loss = self._compiled_loss() if compile else _summed_loss
 
     @property
     def parameters(self) -> Parameters:
@@ -310,6 +320,7 @@ class PytorchEngine:
             ):
                 # cuDNN copies the weights together in each call: little beside its time loop.
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+                warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # it is meant
                 yield
         except RuntimeError as error:
             on_gpu = isinstance(error, torch.OutOfMemoryError)
@@ -348,8 +359,50 @@ class PytorchEngine:
                     part.zero_()
         return loss.item() / characters, gradient, after.detach().to(self._dtype)
 
+    def _compiled_loss(self) -> Callable[..., Tensor]:
+        """_summed_loss, compiled, backward too, before anybody waits for it.
+
+        The layers are not compiled with it: PyTorch would write their loops over time out, which
+        takes minutes for each length of a window, and gives up the libraries' own.
+        """
+        # T and B apart, or PyTorch takes them for one; a size of 1 it compiles for itself.
+        shape = (2, 1 if self.classic else 3, self.config.hidden_size)
+        try:
+            with warnings.catch_warnings(), self._settings():
+                # What PyTorch's compiler imports says of itself.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                if self.device == "cpu":
+                    from torch._inductor.cpp_builder import get_cpp_compiler
+
+                    get_cpp_compiler()  # raises where there is none
+                LOG.warning("PyTorch compiles for --compile: some seconds")
+                loss: Callable[..., Tensor] = torch.compile(_summed_loss, dynamic=True)
+                with self._autocast():
+                    y = torch.zeros(shape, dtype=self._dtype, device=self.device) + 0
+                    y.requires_grad_()
+                    targets = torch.zeros(shape[:2], dtype=torch.int64, device=self.device)
+                    # Not the parameters themselves, whose gradients other ranks would wait for.
+                    decoder = [p.detach().requires_grad_() for p in self._decoder()]
+                    total = loss(y, *decoder, targets, self._dtype)
+                total.backward()
+        except MemoryError:
+            raise
+        except Exception as error:  # of many kinds, PyTorch's and others
+            reason = " ".join(str(error).split())
+            raise CharloomError(
+                "--compile needs a C++ compiler that PyTorch can use, on a GPU Triton too "
+                f"({shortened(reason)}): install g++, or leave --compile out"
+            ) from None
+        return loss
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
+
+    def _decoder(self) -> tuple[Parameter, Parameter]:
+        return self._tensors["decoder.weight"], self._tensors["decoder.bias"]
+
     def _decode(self, y: Tensor) -> Tensor:
-        return linear(y, self._tensors["decoder.weight"], self._tensors["decoder.bias"])
+        return linear(y, *self._decoder())
 
     def _forward(
         self,
@@ -447,11 +500,18 @@ class _Window(torch.nn.Module):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor]:
         """Windows (T, B) -> the sum of their losses in nats, and the state after them."""
         (engine,) = self._engine
-        with torch.autocast(engine.device, torch.bfloat16, enabled=engine.bf16):
+        with engine._autocast():
             y, after = engine._forward(engine._tensors, inputs, state, dropout_step)
-            logits = engine._decode(y).flatten(0, 1)
-        total = cross_entropy(logits.to(engine._dtype), targets.flatten(), reduction="sum")
+            total = engine._loss(y, *engine._decoder(), targets, engine._dtype)
         return total, after.detach()
+
+
+def _summed_loss(
+    y: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """The last layer's outputs (T, B, H) -> the sum of the losses of targets (T, B), in nats."""
+    logits = linear(y, weight, bias).flatten(0, 1)
+    return cross_entropy(logits.to(dtype), targets.flatten(), reduction="sum")
 
 
 def _taken_gradient(parameter: Parameter) -> Tensor:
