@@ -382,7 +382,7 @@ class PytorchEngine:
                     y.requires_grad_()
                     targets = torch.zeros(shape[:2], dtype=torch.int64, device=self.device)
                     # Not the parameters themselves, whose gradients other ranks would wait for.
-                    decoder = [p.detach().requires_grad_() for p in self._decoder()]
+                    decoder = [Parameter(p.detach()) for p in self._decoder()]
                     total = loss(y, *decoder, targets, self._dtype)
                 total.backward()
         except MemoryError:
