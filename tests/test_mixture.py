@@ -1,5 +1,6 @@
 """The mixture: its weights, its fitting, and that it scores and samples as it should."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,19 @@ def test_probabilities_of_zero_do_no_harm() -> None:
     counts = table.ask(np.array([[1, 2]], np.int32))
     assert np.isfinite(features(network, counts, 2)).all()
     assert np.isfinite(mixture.mix(network, counts)).all()
+
+
+def test_neither_part_is_ever_left_out(engine: Engine) -> None:
+    mixed = predictor(engine).mixture
+    contexts = contexts_before(TEXT[:6], 3)[:5]
+    sure = np.full((5, SIZE), -900.0, np.float32)  # of one character, and wrong
+    sure[:, 0] = 0
+    for side in (-1e4, 1e4):
+        theta = np.zeros_like(mixed.theta)
+        theta[0] = side
+        mixture = replace(mixed, theta=theta)
+        log_p = mixture.mix(sure, mixture.table.ask(contexts))
+        assert np.isfinite(log_p).all()
 
 
 def test_the_context_is_chosen_on_the_validation_part() -> None:

@@ -36,6 +36,8 @@ FURTHER = 1
 ROUNDS, HALVINGS = 50, 12  # of fitting, and of a step in it, at most
 ENOUGH = 1e-6  # nats that a round must gain for another one
 FITTED_ON = 60_000  # characters, at most
+# Neither counts for nothing: on a text unlike any other each can give a character no probability.
+LEAST_WEIGHT = 1e-12
 RIDGE = 3.0  # holds θ near zero where there is little to fit it on
 
 Features = NDArray[np.float64]
@@ -87,13 +89,15 @@ class Mixture:
     def weight(self, x: Features) -> NDArray[np.float64]:
         """g, (N,): what the network counts for, from the features (N, F)."""
         # Added up row by row, so that a row's bytes do not depend on how many there are.
-        return _sigmoid((x * self.theta).sum(axis=1))
+        g = _sigmoid((x * self.theta).sum(axis=1))
+        return np.clip(g, LEAST_WEIGHT, 1 - LEAST_WEIGHT)
 
     def mix(self, network: Float, counts: Answers, x: Features | None = None) -> Float:
         """log p, (N, V), from log p_network (N, V); x: the features, where they are known."""
         g = self.weight(self.features(network, counts) if x is None else x)
+        rest = (1 - g)[:, None].astype(network.dtype)  # before it is rounded to nothing
         g = g[:, None].astype(network.dtype)
-        return np.asarray(np.log(g * np.exp(network) + (1 - g) * counts.probabilities))
+        return np.asarray(np.log(g * np.exp(network) + rest * counts.probabilities))
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
