@@ -24,7 +24,7 @@ from charloom.corpora import open_text
 from charloom.engines import available_cores
 
 PRESETS = ("small", "medium", "large")
-STEPS = 60
+STEPS = 30
 ROUNDS = 3
 TEXT = "python-docs"
 

@@ -386,11 +386,15 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
             ranks,
         )
         _watch(run, bar)
+    status = 0
     if run.interrupted:
         _say(f"interrupted at step {run.state.step:,}; all is saved. To go on: {command}")
-        return 128 + (interrupts.received or signal.SIGINT)
-    _conclude(run)
-    return 0
+        status = 128 + (interrupts.received or signal.SIGINT)
+    else:
+        _conclude(run)
+    if ranks is not None:
+        os._exit(status)  # at an ordinary exit, threads of PyTorch that are left can abort it
+    return status
 
 
 def _ranks(given: dict[str, Any]) -> Ranks | None:

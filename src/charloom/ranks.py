@@ -12,6 +12,7 @@ T: time steps; B: rows of a batch; H: hidden units; L: layers; S: arrays of stat
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -151,6 +152,9 @@ class Ranks:
         """Ends the connection: PyTorch wants it ended before the process."""
         if self.leads:
             self.end()
+        # An engine that is not yet collected keeps PyTorch's threads, which abort the process at exit.
+        gc.collect()
+        self._messages = None
         with contextlib.suppress(RuntimeError):
             self._talk.destroy_process_group()
 
