@@ -152,7 +152,7 @@ class Ranks:
         """Ends the connection: PyTorch wants it ended before the process."""
         if self.leads:
             self.end()
-        # An engine that is not yet collected keeps PyTorch's threads, which abort the process at exit.
+        # An engine that is not collected yet keeps PyTorch's threads, which abort the process.
         gc.collect()
         self._messages = None
         with contextlib.suppress(RuntimeError):
