@@ -30,6 +30,8 @@ def test_python_blocks_run(
 ) -> None:
     if "charloom.hub" in block:
         pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
+    if "charloom.tuning" in block:
+        pytest.importorskip("optuna", reason="the extra `tune` is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "block.py").write_text(block, encoding="utf-8")
     done = subprocess.run(
