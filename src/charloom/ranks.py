@@ -148,8 +148,10 @@ class Ranks:
     def __enter__(self) -> Ranks:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         """Ends the connection: PyTorch wants it ended before the process."""
+        if kind is LostRanksError:  # there is none, and what is wrong is to be told at once
+            return
         if self.leads:
             self.end()
         # An engine that is not collected yet keeps PyTorch's threads, which abort the process.
