@@ -213,6 +213,15 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
 
 
+def _add_texts(parser: Parser) -> None:
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="+",
+        help="a path, - for standard input, or a corpus; several are joined, in that order",
+    )
+
+
 def _add_network_only(parser: Parser) -> None:
     parser.add_argument(
         "--network-only", action="store_true", help="leave out the counts that a model mixes in"
@@ -284,12 +293,7 @@ def _open(bar: Any, source: str, **reading: bool) -> Text:
 
 def add_train_arguments(parser: Parser) -> None:
     parser.formatter_class = argparse.HelpFormatter
-    parser.add_argument(
-        "text",
-        metavar="TEXT",
-        nargs="+",
-        help="a path, - for standard input, or a corpus; several are joined, in that order",
-    )
+    _add_texts(parser)
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, or start it"
@@ -650,12 +654,7 @@ def _conclude(run: TrainingRun) -> None:
 
 def add_tune_arguments(parser: Parser) -> None:
     parser.formatter_class = argparse.HelpFormatter
-    parser.add_argument(
-        "text",
-        metavar="TEXT",
-        nargs="+",
-        help="a path, - for standard input, or a corpus; several are joined, in that order",
-    )
+    _add_texts(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="the search's folder (default: runs/NAME-tune)"
     )

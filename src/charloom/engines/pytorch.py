@@ -323,8 +323,7 @@ class PytorchEngine:
                 warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # it is meant
                 yield
         except RuntimeError as error:
-            on_gpu = isinstance(error, torch.OutOfMemoryError)
-            if on_gpu or "can't allocate memory" in str(error):
+            if _lacks_memory(error):
                 raise MemoryError from None
             raise
         finally:
@@ -351,6 +350,8 @@ class PytorchEngine:
                 (total * (ranks.size / characters)).backward()
                 summed.wait()
             except RuntimeError as error:
+                if _lacks_memory(error):
+                    raise
                 raise ranks.lost(error) from None
         gradient = torch.cat([_taken_gradient(p) for p in self._tensors.values()])
         if self.classic:
@@ -512,6 +513,11 @@ def _summed_loss(
     """The last layer's outputs (T, B, H) -> the sum of the losses of targets (T, B), in nats."""
     logits = linear(y, weight, bias).flatten(0, 1)
     return cross_entropy(logits.to(dtype), targets.flatten(), reduction="sum")
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Whether it tells of too little memory, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _taken_gradient(parameter: Parameter) -> Tensor:
