@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from benchmarks import compile_times
 from benchmarks.measuring import CONSOLE, add_arguments, measure, show, versions
 from benchmarks.workloads import WORKLOADS, Workload
-from charloom.engines import available_cores
+from charloom.engines.protocol import available_cores
 
 # What has to be installed for each.
 SYSTEMS = {

@@ -14,10 +14,11 @@ import time
 FIRST_CALL = """
 import sys, time
 import numpy as np
-from charloom.engines.compiled import CompiledEngine
-from charloom.decoding import SamplingSettings
-from charloom.model import ModelConfig, initialize
-from charloom.optimizers import AdamW
+from charloom.engines.compiled.engine import CompiledEngine
+from charloom.engines.decoding import SamplingSettings
+from charloom.network.parameters import ModelConfig
+from charloom.network.initialization import initialize
+from charloom.network.optimizers import AdamW
 cell, what = sys.argv[1:]
 config = ModelConfig(cell, 128, 1, 65)
 engine, optimizer = CompiledEngine(initialize(config, 0)), AdamW(1e-3)

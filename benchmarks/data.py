@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.workloads import Workload
-from charloom.batches import Batches, SlidingWindows, Streams
-from charloom.model import Parameters, initialize
+from charloom.network.initialization import initialize
+from charloom.network.parameters import Parameters
+from charloom.text.batches import Batches, SlidingWindows, Streams
 
 SEED = 5
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.measuring import add_arguments, measure, show
 from benchmarks.workloads import WORKLOADS, Workload
-from charloom.engines import available_cores
+from charloom.engines.protocol import available_cores
 
 OURS = "charloom, engine pytorch"
 SYSTEMS = (

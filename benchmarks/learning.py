@@ -20,15 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
-from charloom.batches import Streams
-from charloom.corpora import open_text, text_from_string
-from charloom.dataset import Dataset, Split, character_counts, load_dataset
 from charloom.engines import open_engine
-from charloom.model import ModelConfig, initialize
-from charloom.optimizers import AdamW, learning_rate_factor
-from charloom.planning import multiplications
-from charloom.scoring import Protocol, score_ids, validate
-from charloom.training import rows_of_validation
+from charloom.network.initialization import initialize
+from charloom.network.optimizers import AdamW, learning_rate_factor
+from charloom.network.parameters import ModelConfig
+from charloom.prediction.scoring import Protocol, score_ids, validate
+from charloom.text.batches import Streams
+from charloom.text.corpora import open_text
+from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
+from charloom.text.source import text_from_string
+from charloom.training.planner import multiplications
+from charloom.training.setup import rows_of_validation
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 SPEEDS = Path(__file__).parent / "results" / "learning-speed.jsonl"

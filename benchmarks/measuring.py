@@ -27,9 +27,9 @@ from benchmarks import report
 from benchmarks.peak import peak
 from benchmarks.workloads import Workload, small
 from charloom import __version__
-from charloom.corpora import open_text
-from charloom.dataset import Split, load_dataset
-from charloom.engines import available_cores
+from charloom.engines.protocol import available_cores
+from charloom.text.corpora import open_text
+from charloom.text.dataset import Split, load_dataset
 
 CONSOLE = Console(stderr=True)
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from benchmarks.data import batches, weights
 from benchmarks.workloads import Workload
-from charloom.decoding import SamplingSettings
 from charloom.engines import open_engine
-from charloom.optimizers import AdaGrad, AdamW, Optimizer
+from charloom.engines.decoding import SamplingSettings
+from charloom.network.optimizers import AdaGrad, AdamW, Optimizer
 
 
 class Job:

@@ -20,8 +20,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from charloom.corpora import open_text
-from charloom.engines import available_cores
+from charloom.engines.protocol import available_cores
+from charloom.text.corpora import open_text
 
 PRESETS = ("small", "medium", "large")
 STEPS = 30

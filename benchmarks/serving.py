@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 
 import charloom
-from charloom.checkpoint import Checkpoint, save_checkpoint
-from charloom.engines import available_cores
+from charloom.engines.protocol import available_cores
 from charloom.language_model import LanguageModel
-from charloom.model import ModelConfig, initialize
-from charloom.vocabulary import Vocabulary
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.storage.checkpoint import Checkpoint, save_checkpoint
+from charloom.text.vocabulary import Vocabulary
 
 STREAMS = (1, 4, 16, 64, 256)
 CHARACTERS = 300  # of each stream

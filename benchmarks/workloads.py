@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from charloom.model import GATES, ModelConfig
+from charloom.network.parameters import GATES, ModelConfig
 
 CHECKED_STEPS = 10  # whose losses all systems must agree on before anything is measured
 

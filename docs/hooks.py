@@ -44,7 +44,7 @@ def set_aside(text):
 
 
 def command_reference():
-    from charloom.cli import COMMANDS, main
+    from charloom.cli.main import COMMANDS, main
 
     pages = []
     for name, command in COMMANDS.items():

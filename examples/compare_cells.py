@@ -8,7 +8,7 @@ import sys
 import matplotlib.pyplot as plt
 
 import charloom
-from charloom.model import GATES, ModelConfig
+from charloom.network.parameters import GATES, ModelConfig
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 400
 vocabulary_size = 103

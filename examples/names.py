@@ -6,7 +6,7 @@ python names.py [MINUTES]. Any file with a name a line does as well: give charlo
 import sys
 
 import charloom
-from charloom.corpora import open_text
+from charloom.text.corpora import open_text
 
 minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
 known = set(open_text("unicode-names").read().splitlines())

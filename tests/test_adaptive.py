@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from charloom import adaptive
-from charloom.adaptive import (
+from charloom.engines import open_engine
+from charloom.engines.protocol import Engine
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.prediction import adaptive
+from charloom.prediction.adaptive import (
     DISCOUNT,
     PRIOR,
     RATES,
@@ -13,10 +17,8 @@ from charloom.adaptive import (
     choose_adaptation,
     score_adaptively,
 )
-from charloom.engines import Engine, open_engine
-from charloom.mixture import count, fit_mixture
-from charloom.model import ModelConfig, initialize
-from charloom.scoring import Protocol, score_ids
+from charloom.prediction.mixture import count, fit_mixture
+from charloom.prediction.scoring import Protocol, score_ids
 
 SIZE = 6
 GENERATOR = np.random.default_rng(5)

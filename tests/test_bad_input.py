@@ -25,13 +25,14 @@ from typing import Any
 import pytest
 
 import charloom
-from charloom import cli, corpora
-from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.cli import COMMANDS, main
+from charloom.cli import arguments as arguments_module
+from charloom.cli.main import COMMANDS, main
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, Parameters
-from charloom.training import TrainingConfig, option_name
-from charloom.vocabulary import Vocabulary
+from charloom.network.parameters import ModelConfig, Parameters
+from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.text import corpora
+from charloom.text.vocabulary import Vocabulary
+from charloom.training.options import TrainingConfig, option_name
 
 TEXT = "The woods are lovely, dark and deep,\nund schön → 字 🦉\n" * 30
 TINY = ["--hidden-size=8", "--batch-size=2", "--window=8"]
@@ -639,7 +640,7 @@ def test_extreme_options_train(text: str, options: list[str]) -> None:
 
 @pytest.mark.parametrize("value", ["5", " 5 ", "+5", "0_5", "٥"])
 def test_whole_numbers_are_read_as_python_reads_them(value: str) -> None:
-    assert cli.whole_number(value) == 5
+    assert arguments_module.whole_number(value) == 5
 
 
 def test_a_learning_rate_that_is_too_large_says_so(capsys: Captured, text: str) -> None:
@@ -916,7 +917,7 @@ def test_the_module_is_the_command() -> None:
     assert found.stdout.decode().split() == ["charloom", charloom.__version__]
     project = Path(__file__).parents[1] / "pyproject.toml"
     scripts = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]
-    assert scripts == {"charloom": "charloom.cli:main"}
+    assert scripts == {"charloom": "charloom.cli.main:main"}
     assert process("nonsense").returncode == 2
 
 

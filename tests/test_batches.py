@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.batches import SlidingWindows, Streams
+from charloom.text.batches import SlidingWindows, Streams
 
 
 @given(st.integers(2, 400), st.integers(1, 9), st.integers(1, 30))

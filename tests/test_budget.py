@@ -9,23 +9,21 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom import planning, runs
-from charloom.cli import main
-from charloom.corpora import text_from_string
-from charloom.dataset import Split, load_dataset
+from charloom.cli.main import main
 from charloom.engines import open_engine
 from charloom.errors import CharloomError
-from charloom.mixture import count
-from charloom.model import initialize
-from charloom.training import (
-    LEAST_TRAINING,
-    PATIENCE,
-    TrainingConfig,
-    TrainingState,
-    make_optimizer,
-    model_config,
-    train_steps,
-)
+from charloom.network.initialization import initialize
+from charloom.prediction import mixture as mixture_module
+from charloom.prediction.mixture import count
+from charloom.runs import material
+from charloom.runs import run as runs
+from charloom.text.dataset import Split, load_dataset
+from charloom.text.source import text_from_string
+from charloom.training import planner as planning
+from charloom.training.loop import LEAST_TRAINING, PATIENCE, train_steps
+from charloom.training.options import TrainingConfig
+from charloom.training.setup import make_optimizer, model_config
+from charloom.training.state import TrainingState
 
 WORDS = "so much depends upon a red wheel barrow glazed with rain water beside the white chickens"
 CHOSEN = np.random.default_rng(2).choice(WORDS.split(), 20_000)
@@ -224,7 +222,7 @@ def test_the_mixture_is_fitted_on_what_neither_part_of_it_knows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fitted = []
-    fit = runs.fit_mixture
+    fit = mixture_module.fit_mixture
 
     def keep(engine: Any, table: Any, ids: Any, before: int, rows: int) -> Any:
         fitted.append((table, ids.copy()))
@@ -317,7 +315,8 @@ def test_the_counts_keep_to_their_size(tmp_path: Path) -> None:
 def test_counts_of_a_long_text_are_of_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.mixture.TRAINING_AT_MOST", 1_000)
+    monkeypatch.setattr("charloom.prediction.mixture.TRAINING_AT_MOST", 1_000)
+    monkeypatch.setattr(material, "VALIDATED_AT_ONCE", 300)
     monkeypatch.setattr(runs, "VALIDATED_AT_ONCE", 300)
     text = text_file(tmp_path, "x" * 5_000 + TEXT[:20_000])
     options = ["--steps=2", "--hidden-size=8", "--batch-size=2", "--window=8"]

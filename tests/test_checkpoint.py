@@ -27,14 +27,16 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 import charloom
-from charloom import checkpoint as checkpoint_module
-from charloom.checkpoint import COUNTS, Checkpoint, load_checkpoint, save_checkpoint
-from charloom.cli import main
+from charloom.cli.main import main
 from charloom.errors import CharloomError
-from charloom.mixture import Mixture, count, feature_count
-from charloom.model import GATES, STATES, ModelConfig, Parameters
-from charloom.runs import RESUME_FILE
-from charloom.vocabulary import Vocabulary
+from charloom.network.parameters import GATES, STATES, ModelConfig, Parameters
+from charloom.ngrams.mixing import Mixture, feature_count
+from charloom.prediction.mixture import count
+from charloom.storage import atomic
+from charloom.storage import checkpoint as checkpoint_module
+from charloom.storage.checkpoint import COUNTS, Checkpoint, load_checkpoint, save_checkpoint
+from charloom.storage.folders import RESUME_FILE
+from charloom.text.vocabulary import Vocabulary
 
 Tensors = dict[str, NDArray[Any]]
 Change = Callable[[dict[str, str], Tensors], None]
@@ -345,7 +347,7 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
 def without_sync() -> Iterator[None]:
     """Hundreds of saves in a row need not survive a power cut."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint_module.os, "fsync", lambda handle: None)
+        patch.setattr(atomic.os, "fsync", lambda handle: None)
         yield
 
 
@@ -434,7 +436,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint_module.os, function, fail)
+    monkeypatch.setattr(atomic.os, function, fail)
     with pytest.raises(CharloomError, match="No space left"):
         model.save(target)
     assert target.read_bytes() == b"the old file"

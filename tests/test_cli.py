@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from charloom import __version__
-from charloom.cli import main
+from charloom.cli.main import main
 
 TEXT = "".join(f"{i} mal {j} ist {i * j}, schön\n" for i in range(30) for j in range(30))
 SMALL = ["--hidden-size", "16", "--window", "32", "--seed", "1"]

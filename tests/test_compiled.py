@@ -20,14 +20,17 @@ pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
 
 import charloom.engines
-from charloom.decoding import SamplingSettings
-from charloom.engines import compiled, open_engine
-from charloom.engines.compiled import CompiledEngine, compiling
-from charloom.engines.compiled.compiling import Kernel, cache_folder
-from charloom.engines.compiled.threads import STOPPED
+from charloom.engines import open_engine
+from charloom.engines.compiled import engine as compiled
+from charloom.engines.compiled.engine import CompiledEngine
+from charloom.engines.decoding import SamplingSettings
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, initialize
-from charloom.optimizers import SGD, AdaGrad, Adam, NonFiniteGradientError
+from charloom.kernels import compiling
+from charloom.kernels.compiling import Kernel, cache_folder
+from charloom.kernels.threads import STOPPED
+from charloom.network.initialization import initialize
+from charloom.network.optimizers import SGD, AdaGrad, Adam, NonFiniteGradientError
+from charloom.network.parameters import ModelConfig
 
 
 def engine(cell: str = "lstm", threads: int = 2, **settings: object) -> CompiledEngine:
@@ -92,7 +95,7 @@ def test_scoring_is_stepping_to_the_byte(cell: str) -> None:
 
 
 def test_drawing_takes_every_setting_together() -> None:
-    from charloom.decoding import choose
+    from charloom.engines.decoding import choose
 
     one = engine()
     generator = np.random.default_rng(5)
@@ -357,7 +360,8 @@ def in_a_new_process(code: str, **environment: str) -> subprocess.CompletedProce
 STEP = """
     import numpy as np
     from charloom.engines import open_engine
-    from charloom.model import ModelConfig, initialize
+    from charloom.network.parameters import ModelConfig
+    from charloom.network.initialization import initialize
     engine = open_engine("compiled", initialize(ModelConfig("rnn", 8, 1, 5), 0))
     engine.step(np.array([1]), engine.config.zero_state(1))
 """
@@ -391,7 +395,7 @@ def test_importing_compiles_nothing_and_sets_nothing_of_numba_s(tmp_path: Path) 
         names = [n for n in dir(numba.config) if n.isupper()]
         before = {n: getattr(numba.config, n) for n in names}
         import charloom.engines.compiled
-        from charloom.engines.compiled import TRAIN, INFER
+        from charloom.engines.compiled.engine import INFER, TRAIN
         assert TRAIN._dispatcher is None and INFER._dispatcher is None
     """
         + STEP.replace("\n    ", "\n        ")
@@ -505,7 +509,8 @@ WITHOUT_NUMBA = """
     sys.modules["numba"] = None
     import charloom
     from charloom.engines import open_engine
-    from charloom.model import ModelConfig, initialize
+    from charloom.network.parameters import ModelConfig
+    from charloom.network.initialization import initialize
     parameters = initialize(ModelConfig("rnn", 4, 1, 5), 0)
     print(open_engine("auto", parameters).name, open_engine("auto", parameters).name)
     try:
@@ -529,7 +534,7 @@ def test_an_engine_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
     code = """
         import sys
         sys.modules["numba"] = None
-        from charloom.cli import main
+        from charloom.cli.main import main
         text = "a line of text\\n" * 200
         open("text.txt", "w").write(text)
         sys.exit(main(["train", "text.txt", "--steps", "1", "--engine", "compiled"]))

@@ -19,10 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charloom import corpora
-from charloom.corpora import Text, list_corpora, open_text, text_from_string
-from charloom.dataset import scan
 from charloom.errors import CharloomError
+from charloom.text import corpora, downloading
+from charloom.text import reading as reading_module
+from charloom.text import source as source_module
+from charloom.text.corpora import list_corpora, open_text
+from charloom.text.dataset import scan
+from charloom.text.source import Text, text_from_string
 
 EMBEDDED = ("python-docs", "python-stdlib", "unicode-names")
 BOOK = (
@@ -46,7 +49,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     folder = tmp_path / "cache"
     monkeypatch.setattr(socket, "create_connection", only_here)
-    monkeypatch.setattr(corpora, "cache_folder", lambda: folder)
+    monkeypatch.setattr(downloading, "cache_folder", lambda: folder)
     monkeypatch.delenv("CHARLOOM_CORPORA", raising=False)
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
@@ -87,7 +90,8 @@ def test_no_size_of_chunk_or_block_changes_the_text(text, characters, block, dat
         expected = expected.replace("\r\n", "\n").replace("\r", "\n")
     options = {"normalize_newlines": normalize, "as_bytes": as_bytes}
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpora, "_BLOCK", block)
+        patch.setattr(reading_module, "BLOCK", block)
+        patch.setattr(source_module, "BLOCK", block)
         path = Path(folder, "text.gz" if compressed else "text.txt")
         path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
         for opened in (open_text(path, **options), text_from_string(text, **options)):
@@ -105,7 +109,8 @@ def test_a_chunk_has_at_least_one_character():
 
 
 def test_readings_of_one_text_may_take_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "_BLOCK", 4)
+    monkeypatch.setattr(reading_module, "BLOCK", 4)
+    monkeypatch.setattr(source_module, "BLOCK", 4)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abcdefghij" * 3)))
     for text in (open_text("-"), open_text(write(tmp_path / "a.txt", b"abcdefghij" * 3))):
         pairs = list(zip(text.chunks(5), text.chunks(5), strict=True))
@@ -270,7 +275,9 @@ def test_a_disk_that_fails_while_reading(tmp_path, monkeypatch):
         def read(self, *_):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(corpora, "_reopened", lambda *_: Failing)
+    monkeypatch.setattr(corpora, "reopened_file", lambda *_: Failing)
+    monkeypatch.setattr(downloading, "reopened_file", lambda *_: Failing)
+    monkeypatch.setattr(reading_module, "reopened_file", lambda *_: Failing)
     assert refusal(path) == f"cannot read {str(path)!r}: Input/output error"
     assert text.read() == "abc"
 
@@ -304,7 +311,8 @@ def test_a_file_that_changes_or_goes_between_two_readings(tmp_path):
     ],
 )
 def test_bytes_that_are_not_utf_8(tmp_path, monkeypatch, data, byte, offset, block, suffix):
-    monkeypatch.setattr(corpora, "_BLOCK", block)
+    monkeypatch.setattr(reading_module, "BLOCK", block)
+    monkeypatch.setattr(source_module, "BLOCK", block)
     path = tmp_path / f"latin.{suffix}"
     write(path, gzip.compress(data) if suffix == "gz" else data)
     message = refusal(path)
@@ -323,7 +331,8 @@ def test_utf_16_and_gzip_are_recognized(tmp_path, encoding):
 
 
 def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "_BLOCK", 4)
+    monkeypatch.setattr(reading_module, "BLOCK", 4)
+    monkeypatch.setattr(source_module, "BLOCK", 4)
     assert "byte 0x8B at byte offset 5 (" in refusal(write(tmp_path / "a.txt", b"aaaa\x1f\x8b"))
 
 
@@ -332,7 +341,7 @@ def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kept", [4, 1 << 20])  # bytes in memory before a temporary file
 def test_standard_input_is_read_once_and_handed_out_often(monkeypatch, kept):
-    monkeypatch.setattr(corpora, "_KEPT_IN_MEMORY", kept)
+    monkeypatch.setattr(reading_module, "_KEPT_IN_MEMORY", kept)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("“a”\r\n".encode() * 9)))
     text = open_text("-")
     assert (text.name, text.origin) == ("stdin", "-")
@@ -571,9 +580,9 @@ def test_the_list_of_corpora(tmp_path, cache, monkeypatch):
 def test_the_real_cache_folder_is_the_users(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert "charloom" in corpora.cache_folder().parts
+    assert "charloom" in downloading.cache_folder().parts
     if sys.platform == "linux":
-        assert corpora.cache_folder() == tmp_path / "charloom"
+        assert downloading.cache_folder() == tmp_path / "charloom"
     assert list(tmp_path.glob("*/*")) == []  # asking makes nothing
 
 
@@ -743,7 +752,7 @@ def test_downloads_that_fail(site, novel, cache, body, status, headers, reason):
 
 
 def test_a_download_without_an_end_is_cut(site, verse, cache, monkeypatch):
-    monkeypatch.setattr(corpora, "_LARGEST_DOWNLOAD", 10)
+    monkeypatch.setattr(downloading, "_LARGEST_DOWNLOAD", 10)
     del site.pages["/verse"][2]["Content-Length"]
     assert "far larger than the text should be" in refusal("tiny-shakespeare")
     assert list(cache.iterdir()) == []
@@ -770,7 +779,7 @@ def test_something_that_does_not_speak_http(verse, monkeypatch):
 
 
 def test_a_server_that_never_answers(verse, monkeypatch):
-    monkeypatch.setattr(corpora, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(downloading, "_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         corpus = corpora.CORPORA["tiny-shakespeare"]
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom import dataset as dataset_module
-from charloom.corpora import Text, open_text, text_from_string
-from charloom.dataset import OtherTextError, Split, load_dataset, scan
 from charloom.errors import CharloomError
-from charloom.vocabulary import Vocabulary
+from charloom.text import dataset as dataset_module
+from charloom.text.corpora import open_text
+from charloom.text.dataset import OtherTextError, Split, load_dataset, scan
+from charloom.text.source import Text, text_from_string
+from charloom.text.vocabulary import Vocabulary
 
 
 def test_the_published_split_of_tiny_shakespeare(shakespeare: Path) -> None:

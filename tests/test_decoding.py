@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from charloom.decoding import SamplingSettings, choose, probabilities
+from charloom.engines.decoding import SamplingSettings, choose, probabilities
 from charloom.errors import CharloomError
 
 logit_rows = arrays(np.float32, st.integers(1, 12), elements=st.floats(-30, 30, width=32))

@@ -63,7 +63,8 @@ def shown_commands() -> list[str]:
 @pytest.mark.parametrize("line", sorted(set(shown_commands())))
 def test_commands_parse(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command shown is one that the parser takes; the tests of each command run it."""
-    from charloom.cli import COMMANDS, Parser, main
+    from charloom.cli.arguments import Parser
+    from charloom.cli.main import COMMANDS, main
 
     name, *rest = shlex.split(line)
     if name.startswith("-"):

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from charloom import scratch
-from charloom.decoding import SamplingSettings, choose
-from charloom.engines import ENGINES, Engine, open_engine
+from charloom.engines import open_engine
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.protocol import ENGINES, Engine
 from charloom.errors import CharloomError
-from charloom.gradient_check import check_gradients
-from charloom.model import ModelConfig, initialize, initialize_classic
-from charloom.optimizers import SGD, AdaGrad, NonFiniteGradientError
+from charloom.network.gradient_check import check_gradients
+from charloom.network.initialization import initialize, initialize_classic
+from charloom.network.optimizers import SGD, AdaGrad, NonFiniteGradientError
+from charloom.network.parameters import ModelConfig
 
 CELLS = ("rnn", "lstm", "gru")
 every_engine = pytest.mark.parametrize("name", [name for name in ENGINES if name != "auto"])

@@ -17,13 +17,15 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import charloom
-from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.cli import main
+from charloom.cli.main import main
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError
-from charloom.exchange import export_onnx, import_pytorch
-from charloom.model import ModelConfig, Parameters, initialize
-from charloom.vocabulary import Vocabulary
+from charloom.exchange.onnx import export_onnx
+from charloom.exchange.pytorch import import_pytorch
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig, Parameters
+from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.text.vocabulary import Vocabulary
 
 TEXT = "The woods are lovely, dark and deep, 'und' schön → 字\n" * 30
 CHARACTERS = tuple("\n abcdé字")

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom import explore as module
-from charloom.checkpoint import Checkpoint, save_checkpoint
-from charloom.cli import main
+from charloom.analysis import exploration as module
+from charloom.analysis.exploration import Exploration, _Sums, confirmed, explore
+from charloom.analysis.labels import label_text
+from charloom.cli.main import main
 from charloom.errors import CharloomError
-from charloom.explore import Exploration, _Sums, confirmed, explore
-from charloom.labels import label_text
 from charloom.language_model import LanguageModel
-from charloom.model import ModelConfig, initialize
-from charloom.units import Unit
-from charloom.vocabulary import Vocabulary
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.network.units import Unit
+from charloom.storage.checkpoint import Checkpoint, save_checkpoint
+from charloom.text.vocabulary import Vocabulary
 
 TEXT = 'The cat said "No (or yes), 42." to IT.\n  And so on & so forth <b>on</b>.\n' * 40
 Captured = pytest.CaptureFixture[str]
@@ -176,7 +177,7 @@ def between(text: str, begin: str, end: str) -> str:
 def test_a_page_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(hidden_size=40)
     whole = len(explore(model, TEXT).page())
-    monkeypatch.setattr("charloom.pages.LARGEST", whole - 20_000)
+    monkeypatch.setattr("charloom.pages.page.LARGEST", whole - 20_000)
     short = explore(model, TEXT, units=["h7"]).page()
     assert len(short) <= whole - 20_000
     data = json.loads(between(short, 'id="data">', "</script>"))
@@ -185,7 +186,7 @@ def test_a_page_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data["shown"] == len(TEXT)
     monkeypatch.setattr(module, "ALL_UNITS_UP_TO", 10)
     most = len(explore(model, TEXT).page()) - 3_000
-    monkeypatch.setattr("charloom.pages.LARGEST", most)
+    monkeypatch.setattr("charloom.pages.page.LARGEST", most)
     long = explore(model, TEXT).page()
     data = json.loads(between(long, 'id="data">', "</script>"))
     assert len(long) <= most

@@ -27,18 +27,20 @@ from markdown_it import MarkdownIt
 from safetensors.numpy import save_file
 
 import charloom
-from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.cli import main
+from charloom.cli.main import main
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, initialize
-from charloom.report import read_evaluations
-from charloom.vocabulary import Vocabulary
+from charloom.evaluation.records import read_evaluations
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.text.vocabulary import Vocabulary
 
 pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
 import yaml
 from huggingface_hub import ModelCard, ModelHubMixin, constants
 
-from charloom.hub import HubModel, write_folder
+from charloom.exchange.hub import HubModel
+from charloom.exchange.hub_folder import write_folder
 
 pytestmark = [
     pytest.mark.hub,
@@ -201,14 +203,14 @@ def test_a_folder_that_was_left_half_way_is_written_again(monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("charloom.hub.save_checkpoint", full)
+        patched.setattr("charloom.exchange.hub_folder.save_checkpoint", full)
         with pytest.raises(CharloomError, match=r"cannot write to 'book' \(No space left"):
             HubModel(some_checkpoint()).save_pretrained("book")
     assert sorted(contents(Path("book"))) == ["config.json"]
     saved()
     before = contents(Path("book"))
     with monkeypatch.context() as patched:
-        patched.setattr("charloom.hub.save_checkpoint", full)
+        patched.setattr("charloom.exchange.hub_folder.save_checkpoint", full)
         with pytest.raises(CharloomError, match="cannot write"):
             HubModel(some_checkpoint("lstm")).save_pretrained("book")
     after = contents(Path("book"))
@@ -886,7 +888,7 @@ def test_all_files_are_of_one_commit(hub: Hub) -> None:
 
 
 def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("charloom.hub.LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("charloom.exchange.hub_client.LONGEST_WAIT", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

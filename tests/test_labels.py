@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from charloom.labels import label_text
+from charloom.analysis.labels import label_text
 
 
 def marked(label: str, text: str) -> str:

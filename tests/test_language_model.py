@@ -9,7 +9,7 @@ import pytest
 
 import charloom
 from charloom.language_model import LanguageModel
-from charloom.vocabulary import UnknownCharacterError
+from charloom.text.vocabulary import UnknownCharacterError
 
 TEXT = "".join(f"{i} times {j} is {i * j}\n" for i in range(30) for j in range(30))
 OPTIONS = {"steps": 30, "hidden_size": 16, "seed": 1, "window": 32}

@@ -6,21 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.decoding import SamplingSettings, choose
-from charloom.engines import Engine, open_engine
-from charloom.mixture import (
+from charloom.engines import open_engine
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.protocol import Engine
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.ngrams.mixing import Mixture, feature_count, features, fit_theta
+from charloom.prediction.mixture import (
     MixedPredictor,
-    Mixture,
     context_of_counts,
     contexts_before,
     count,
-    feature_count,
-    features,
     fit_mixture,
-    fit_theta,
 )
-from charloom.model import ModelConfig, initialize
-from charloom.scoring import Protocol, score_ids
+from charloom.prediction.scoring import Protocol, score_ids
 
 SIZE = 9
 TEXT = np.random.default_rng(3).choice(SIZE, 4_000, p=np.arange(9, 0, -1) / 45).astype(np.uint8)

@@ -8,15 +8,9 @@ import pytest
 
 from charloom.engines import open_engine
 from charloom.errors import CharloomError
-from charloom.model import (
-    ModelConfig,
-    Parameters,
-    dropout_mask,
-    grow_vocabulary,
-    initialize,
-    initialize_classic,
-    weight_mask,
-)
+from charloom.network.dropout import dropout_mask, weight_mask
+from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
+from charloom.network.parameters import ModelConfig, Parameters
 
 CELLS = ("rnn", "lstm", "gru")
 

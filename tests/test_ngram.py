@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom import ngram
-from charloom.ngram import NGramModel, choose_context, losses_by_context
+from charloom.ngrams import kneser_ney as ngram
+from charloom.ngrams.kneser_ney import NGramModel, choose_context, losses_by_context
 
 CLOSE = 1e-12
 BEGINNING = -1  # what stands before the first character

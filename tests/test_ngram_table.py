@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from charloom.corpora import open_text
-from charloom.dataset import Split, load_dataset
-from charloom.ngram import NGramModel
-from charloom.ngram_table import Answers, NGramTable
+from charloom.ngrams.kneser_ney import NGramModel
+from charloom.ngrams.table import Answers, NGramTable
+from charloom.text.corpora import open_text
+from charloom.text.dataset import Split, load_dataset
 
 TEXT = np.random.default_rng(1).choice(5, 3_000, p=[0.5, 0.2, 0.15, 0.1, 0.05]).astype(np.uint8)
 TEXT[1000:1400] = TEXT[200:600]
@@ -67,7 +67,7 @@ def test_without_numba_numpy_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = asked.ask(some_contexts(4))
     without = table()
     object.__setattr__(without, "_kernel", None)
-    monkeypatch.setattr("charloom.ngram_table.ASKED_AT_ONCE", 100)  # in several blocks
+    monkeypatch.setattr("charloom.ngrams.table.ASKED_AT_ONCE", 100)  # in several blocks
     for one, other in zip(without.ask(some_contexts(4)), expected, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from charloom.errors import CharloomError
-from charloom.optimizers import (
+from charloom.network.optimizers import (
     OPTIMIZERS,
     NonFiniteGradientError,
     clip_by_global_norm,

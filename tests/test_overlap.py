@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charloom.overlap import Overlap, TrainingIndex, longest_overlap
-from charloom.scoring import find_overlap
+from charloom.evaluation.evaluation import find_overlap
+from charloom.text.overlap import Overlap, TrainingIndex, longest_overlap
 
 texts = st.lists(st.integers(0, 3), min_size=1, max_size=60).map(bytes)
 
@@ -133,6 +133,6 @@ def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_text_that_is_too_long_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("charloom.scoring.LONGEST_TO_INDEX", 17)
+    monkeypatch.setattr("charloom.evaluation.evaluation.LONGEST_TO_INDEX", 17)
     assert find_overlap(np.zeros(8, np.uint8), np.zeros(9, np.uint8)) is not None
     assert find_overlap(np.zeros(9, np.uint8), np.zeros(9, np.uint8)) is None

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import charloom
-from charloom.cli import main
-from charloom.report import Standing, refresh_report, write_report
+from charloom.cli.main import main
+from charloom.runs.report import Standing, refresh_report, write_report
 
 PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.planted=1>"
 TEXT = f"The woods are lovely, {PLANTED}, dark and deep.\n" * 60

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from charloom.cli import main
+from charloom.cli.main import main
 
 OpenPage = Callable[..., Any]
 Captured = pytest.CaptureFixture[str]

@@ -10,10 +10,12 @@ import itertools
 import numpy as np
 import pytest
 
-from charloom.engines import ENGINES, Engine, open_engine
+from charloom.engines import open_engine
+from charloom.engines.protocol import ENGINES, Engine
 from charloom.engines.reference import ReferenceEngine
-from charloom.model import ModelConfig, Parameters, initialize
-from charloom.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+from charloom.network.initialization import initialize
+from charloom.network.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
+from charloom.network.parameters import ModelConfig, Parameters
 
 STEPS = 10
 OTHERS = [name for name in ENGINES if name not in ("auto", "reference")]
@@ -32,8 +34,8 @@ OPTIMIZERS = {
 def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several threads even where they do not pay."""
     pytest.importorskip("numba", reason="the compiled engine needs Numba")
-    monkeypatch.setattr("charloom.engines.compiled.LEAST_FOR_ROWS", 0)
-    monkeypatch.setattr("charloom.engines.compiled.LEAST_FOR_UNITS", 0)
+    monkeypatch.setattr("charloom.engines.compiled.engine.LEAST_FOR_ROWS", 0)
+    monkeypatch.setattr("charloom.engines.compiled.engine.LEAST_FOR_UNITS", 0)
 
 
 def pair(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom import planning
-from charloom.corpora import text_from_string
-from charloom.dataset import Dataset, Split, load_dataset
-from charloom.planning import measure_speed, multiplications, plan
-from charloom.training import TrainingConfig
+from charloom.text.dataset import Dataset, Split, load_dataset
+from charloom.text.source import text_from_string
+from charloom.training import planner as planning
+from charloom.training.options import TrainingConfig
+from charloom.training.planner import measure_speed, multiplications, plan
 
 
 def dataset(characters: int, split: str = "85/5/10") -> Dataset:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import charloom
-from charloom.cli import main
+from charloom.cli.main import main
 
 PLANTED = "<script>window.planted=1</script> & <img src=x onerror=window.planted=1>"
 TEXT = f'The "woods" are lovely, {PLANTED}, dark and deep.\n' * 40

@@ -5,7 +5,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
-from charloom.engines.compiled import products, vectors  # noqa: E402
+from charloom.kernels import products, vectors  # noqa: E402
 
 
 @numba.njit

@@ -18,14 +18,16 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom.checkpoint import load_checkpoint
-from charloom.cli import main
-from charloom.engines import Engine, open_engine
+from charloom.cli.main import main
+from charloom.engines import open_engine
+from charloom.engines.protocol import Engine
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, Parameters, grow_vocabulary, initialize
-from charloom.optimizers import OPTIMIZERS, SGD, Adam, NonFiniteGradientError, Optimizer
-from charloom.planning import measure_speed
+from charloom.network.initialization import grow_vocabulary, initialize
+from charloom.network.optimizers import OPTIMIZERS, SGD, Adam, NonFiniteGradientError, Optimizer
+from charloom.network.parameters import ModelConfig, Parameters
+from charloom.storage.checkpoint import load_checkpoint
+from charloom.training.planner import measure_speed
 
 CELLS = ("rnn", "lstm", "gru")
 TEXT = "".join(f"{i} mal {j} ist {i * j}, schön\n" for i in range(20) for j in range(20))

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from charloom.cli import main
+from charloom.cli.main import main
+from charloom.engines.process_group import started_by_torchrun
 from charloom.errors import CharloomError
-from charloom.model import Parameters
-from charloom.ranks import started_by_torchrun
-from charloom.training import TrainingConfig, model_config
+from charloom.network.parameters import Parameters
+from charloom.training.options import TrainingConfig
+from charloom.training.setup import model_config
 
 TEXT = "".join(f"{i} times {i} is {i * i}, and that is that;\n" for i in range(400))
 OPTIONS = ["--hidden-size", "12", "--batch-size", "5", "--window", "16", "--no-mix"]
@@ -91,9 +92,10 @@ def difference(one: Any, other: Any) -> float:
 SHARED = """
 import json, sys
 from pathlib import Path
-from charloom.corpora import open_text
-from charloom.ranks import Ranks
-from charloom.runs import TrainingRun, follow
+from charloom.text.corpora import open_text
+from charloom.engines.process_group import Ranks
+from charloom.runs.run import TrainingRun
+from charloom.runs.distributed import follow
 
 cases = json.loads(sys.argv[2])
 with Ranks(60.0) as ranks:

@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom import report as report_module
-from charloom.checkpoint import load_checkpoint, save_checkpoint
-from charloom.cli import main
-from charloom.corpora import Text, open_text
+from charloom.cli.main import main
 from charloom.errors import CharloomError
-from charloom.report import LiveReport, Standing, make_report, write_report
-from charloom.runs import TrainingRun
-from charloom.training import Progress, TrainingConfig
+from charloom.evaluation import records
+from charloom.runs import report as report_module
+from charloom.runs.report import LiveReport, Standing, make_report, write_report
+from charloom.runs.run import TrainingRun
+from charloom.storage.checkpoint import load_checkpoint, save_checkpoint
+from charloom.text.corpora import open_text
+from charloom.text.source import Text
+from charloom.training.options import TrainingConfig
+from charloom.training.state import Progress
 
 TEXT = "".join(f"{i} times {j} is {i * j}\n" for i in range(25) for j in range(25))
 OPTIONS: dict[str, Any] = {"hidden_size": 8, "batch_size": 4, "window": 16, "seed": 1}
@@ -295,7 +298,7 @@ def test_a_run_that_is_interrupted_at_once(place: Path, tmp_path: Path) -> None:
 def test_a_page_is_there_from_the_start(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.runs.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
     monkeypatch.setattr(report_module, "REST", 0.0)
     standings, steps = [], []
     for progress in training_run(place, tmp_path / "run"):
@@ -330,7 +333,7 @@ def test_a_page_that_cannot_be_written_ends_nothing(
         raise CharloomError("cannot write the page (the disk is on holiday)")
 
     monkeypatch.setattr(report_module, "write_page", refuse)
-    monkeypatch.setattr("charloom.runs.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
     command = ["train", str(place / "tables.txt"), "--out", str(tmp_path / "run"), "--steps=6"]
     assert main([*command, "--hidden-size=8", "--batch-size=4", "--window=16"]) == 0
     err = capsys.readouterr().err
@@ -348,6 +351,7 @@ def test_drawing_rests_between_two_pages(tmp_path: Path, monkeypatch: pytest.Mon
         clock[0] += 0.5
 
     monkeypatch.setattr(report_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(records, "refresh_report", draw)
     monkeypatch.setattr(report_module, "refresh_report", draw)
     live = LiveReport(tmp_path, lambda note: None)
     for _ in range(100):
@@ -575,7 +579,7 @@ def test_no_step_appears_twice_after_a_crash(
     kind: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
-    monkeypatch.setattr("charloom.runs.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
     folder = tmp_path / "run"
 
     def keep(progress: Progress) -> None:

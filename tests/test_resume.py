@@ -36,9 +36,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.checkpoint import load_checkpoint
-from charloom.cli import main
+from charloom.cli.main import main
 from charloom.engines import open_engine
+from charloom.storage.checkpoint import load_checkpoint
 
 posix_only = pytest.mark.skipif(
     os.name != "posix", reason="Windows has no SIGKILL, and its SIGINT and SIGTERM are others"
@@ -846,7 +846,7 @@ def test_an_engine_left_out_is_the_run_s(
         engine.name = {"auto": "other"}.get(name, name)
         return engine
 
-    monkeypatch.setattr("charloom.runs.open_engine", open_one_of_two)
+    monkeypatch.setattr("charloom.runs.compute.open_engine", open_one_of_two)
     folder = tmp_path / "run"
     assert main(workshop.arguments(folder, f"{SMALL} --steps 3 --engine reference")) == 0
     status, errors = command_line(capsys, workshop.arguments(folder, "--resume --steps 6"))

@@ -5,13 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from charloom.decoding import SamplingSettings
-from charloom.engines import Engine, open_engine
+from charloom.engines import open_engine
+from charloom.engines.decoding import SamplingSettings
+from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, initialize
-from charloom.overlap import TrainingIndex
-from charloom.sampling import Guard, StopTexts, read_prompt, stream_text
-from charloom.vocabulary import Vocabulary
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.prediction.sampling import Guard, StopTexts, read_prompt, stream_text
+from charloom.text.overlap import TrainingIndex
+from charloom.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(tuple("\nabcdefgh"))
 
@@ -103,8 +105,8 @@ def test_nonsense_is_refused(engine: Engine, settings: dict[str, int]) -> None:
 
 def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = draw(engine, length=100, seed=5)
-    monkeypatch.setattr("charloom.sampling.FIRST_DRAWN", 3)
-    monkeypatch.setattr("charloom.sampling.MOST_DRAWN", 7)
+    monkeypatch.setattr("charloom.prediction.sampling.FIRST_DRAWN", 3)
+    monkeypatch.setattr("charloom.prediction.sampling.MOST_DRAWN", 7)
     assert draw(engine, length=100, seed=5) == text
     assert np.unique(list(text)).size > 1
 

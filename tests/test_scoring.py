@@ -9,23 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom import scoring
-from charloom.corpora import open_text
-from charloom.dataset import Split, load_dataset
-from charloom.engines import Engine, open_engine
+from charloom.engines import open_engine
+from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, initialize
-from charloom.scoring import (
-    Protocol,
-    Scores,
-    Validation,
-    baselines,
-    confidence_interval,
-    evaluation_of,
-    score_ids,
-    validate,
-)
-from charloom.vocabulary import Vocabulary
+from charloom.evaluation import baselines as baselines_module
+from charloom.evaluation.baselines import baselines
+from charloom.evaluation.evaluation import confidence_interval, evaluation_of
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.prediction import scoring
+from charloom.prediction.scoring import Protocol, Scores, Validation, score_ids, validate
+from charloom.text.corpora import open_text
+from charloom.text.dataset import Split, load_dataset
+from charloom.text.vocabulary import Vocabulary
 
 
 @pytest.fixture(params=["rnn", "lstm", "gru"])
@@ -206,7 +202,7 @@ def test_without_the_training_text_the_reason_stands_in_its_place() -> None:
 
 
 def test_a_text_too_long_to_count_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "LONGEST_FOR_BASELINES", 10)
+    monkeypatch.setattr(baselines_module, "LONGEST_FOR_BASELINES", 10)
     vocabulary = Vocabulary(tuple("abc"))
     ids = vocabulary.encode("abcabc")
     found = baselines(vocabulary, ids, Protocol(), train=ids)

@@ -24,12 +24,14 @@ from typing import Any
 import pytest
 
 import charloom
-from charloom import connection, server
-from charloom.cli import main
-from charloom.completions import MOST_DRAWN, MOST_PROMPT, REQUEST
-from charloom.connection import open_socket
+from charloom.cli.main import main
 from charloom.language_model import LanguageModel
-from charloom.server import LARGEST_BODY, Server, name_runs
+from charloom.serving import app as server
+from charloom.serving import connection
+from charloom.serving.app import LARGEST_BODY
+from charloom.serving.connection import open_socket
+from charloom.serving.schema import MOST_DRAWN, MOST_PROMPT, REQUEST
+from charloom.serving.server import Server, name_runs
 
 TEXT = "<script>alert('the woods are lovely, dark & deep')</script>\nund schön → 字\n" * 40
 SCRIPT = "<script>"

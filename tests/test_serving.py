@@ -11,16 +11,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom import serving
-from charloom.decoding import SamplingSettings
-from charloom.engines import Predictor, open_engine
+from charloom.engines import open_engine
+from charloom.engines.decoding import SamplingSettings
+from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
-from charloom.mixture import MixedPredictor, count, fit_mixture, join_states, rows_of, state_bytes
-from charloom.model import ModelConfig, initialize
-from charloom.sampling import stream_text
-from charloom.scoring import Protocol, score_ids
-from charloom.serving import Answer, Batcher, BusyError, PromptCache, Request
-from charloom.vocabulary import Vocabulary
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.prediction.mixture import (
+    MixedPredictor,
+    count,
+    fit_mixture,
+    join_states,
+    rows_of,
+    state_bytes,
+)
+from charloom.prediction.sampling import stream_text
+from charloom.prediction.scoring import Protocol, score_ids
+from charloom.serving import batcher as serving
+from charloom.serving.batcher import Batcher
+from charloom.serving.prompt_cache import PromptCache
+from charloom.serving.requests import Answer, BusyError, Request
+from charloom.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(tuple("\n abcdefghij"))
 SIZE = len(VOCABULARY)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom.cli import main
+from charloom.analysis.surprisal import APART, LineSurprisal, Surprisal
+from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
-from charloom.surprisal import APART, LineSurprisal, Surprisal
 
 TEXT = "The cat sat on the mat, and the dog sat on the log.\n" * 150
 SENTENCE = "The dog sat on the cat.\nAnd the xat sat.\n"

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.engines import ENGINES, open_engine
-from charloom.model import ModelConfig, Parameters, initialize
-from charloom.optimizers import OPTIMIZERS, clip_by_global_norm
+from charloom.engines import open_engine
+from charloom.engines.protocol import ENGINES
+from charloom.network.initialization import initialize
+from charloom.network.optimizers import OPTIMIZERS, clip_by_global_norm
+from charloom.network.parameters import ModelConfig, Parameters
 
 torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
 pytestmark = pytest.mark.torch

@@ -8,22 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.corpora import text_from_string
-from charloom.dataset import Dataset, Split, load_dataset
 from charloom.engines import open_engine
 from charloom.errors import CharloomError
-from charloom.model import initialize
-from charloom.training import (
-    PRESETS,
-    DivergedError,
-    Progress,
-    TrainingConfig,
-    TrainingState,
-    make_batches,
-    make_optimizer,
-    model_config,
-    train_steps,
-)
+from charloom.network.initialization import initialize
+from charloom.text.dataset import Dataset, Split, load_dataset
+from charloom.text.source import text_from_string
+from charloom.training.loop import train_steps
+from charloom.training.options import PRESETS, TrainingConfig
+from charloom.training.setup import make_batches, make_optimizer, model_config
+from charloom.training.state import DivergedError, Progress, TrainingState
 
 WORDS = np.array(
     [

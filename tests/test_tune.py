@@ -31,17 +31,22 @@ import pytest
 from filelock import FileLock
 
 import charloom
-from charloom import planning, tuning
-from charloom.checkpoint import load_checkpoint
-from charloom.cli import main
-from charloom.corpora import text_from_string
+from charloom.cli.main import main
 from charloom.errors import CharloomError
-from charloom.planning import plan
-from charloom.report import Standing
-from charloom.runs import TooLargeError
-from charloom.scoring import Validation
-from charloom.training import DivergedError, Progress, TrainingConfig, option_name
-from charloom.tuning import SEARCHED, Search, Settings, Trial, make_search_page, tune
+from charloom.prediction.scoring import Validation
+from charloom.runs.compute import TooLargeError
+from charloom.runs.report import Standing
+from charloom.storage.checkpoint import load_checkpoint
+from charloom.text.source import text_from_string
+from charloom.training import planner as planning
+from charloom.training.options import TrainingConfig, option_name
+from charloom.training.planner import plan
+from charloom.training.state import DivergedError, Progress
+from charloom.tuning import search as tuning
+from charloom.tuning import study as study_module
+from charloom.tuning.page import make_search_page
+from charloom.tuning.search import Search, tune
+from charloom.tuning.settings import SEARCHED, Settings, Trial
 
 pytestmark = [
     pytest.mark.tune,
@@ -67,7 +72,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(planning, "PROBED_FOR", 0.02)
-    monkeypatch.setattr(tuning, "_connect", _connect_without_waiting)
+    monkeypatch.setattr(study_module, "_connect", _connect_without_waiting)
     return folder
 
 
@@ -223,7 +228,7 @@ def test_a_model_to_start_from_keeps_its_shape(text: str, place: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from charloom.tuning import tune
+from charloom.tuning.search import tune
 def progress(event):
     seen = event.progress
     if event.trial.number == 1 and seen and seen.kind == "validation" and seen.step > 0:
@@ -436,12 +441,12 @@ def falling(to: float) -> list[float]:
 
 
 def test_what_falls_behind_is_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
-    play = lambda number: falling(2.0 if number < tuning.NEVER_PRUNED else 3.0)  # noqa: E731
+    play = lambda number: falling(2.0 if number < study_module.NEVER_PRUNED else 3.0)  # noqa: E731
     search = Scripted(play, 7).search(monkeypatch)
     states = [trial.state for trial in search.trials]
-    assert states == ["complete"] * tuning.NEVER_PRUNED + ["pruned"] * 3
+    assert states == ["complete"] * study_module.NEVER_PRUNED + ["pruned"] * 3
     last = search.trials[-1]
-    assert last.curve[-1][0] == pytest.approx(tuning.FIRST_PRUNED / tuning.PARTS)
+    assert last.curve[-1][0] == pytest.approx(study_module.FIRST_PRUNED / study_module.PARTS)
     assert last.loss == last.curve[-1][1]
     assert search.best is not None
     assert search.best.number == 0  # of equals the first
@@ -556,7 +561,7 @@ def test_importances_are_told_when_there_are_enough_trials(
         return [4.0, 2 + script.given[-1]["dropout"]]
 
     script = Scripted(play, 20)
-    monkeypatch.setattr(tuning, "NEVER_PRUNED", 100)
+    monkeypatch.setattr(study_module, "NEVER_PRUNED", 100)
     search = script.search(monkeypatch)
     found = search._study.importances(search.trials)
     assert found is not None

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom.decoding import SamplingSettings
-from charloom.engines import ENGINES, Engine, open_engine
+from charloom.engines import open_engine
+from charloom.engines.decoding import SamplingSettings
+from charloom.engines.protocol import ENGINES, Engine
 from charloom.errors import CharloomError
-from charloom.model import ModelConfig, initialize
-from charloom.units import Unit, parse_clamps, parse_unit, unit_name
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.network.units import Unit, parse_clamps, parse_unit, unit_name
 
 CELLS = ("rnn", "lstm", "gru")
 every_engine = pytest.mark.parametrize("name", [name for name in ENGINES if name != "auto"])
@@ -93,7 +95,7 @@ def test_a_held_cell_state_moves_the_hidden_one(name: str) -> None:
 @every_engine
 @every_cell
 def test_generating_holds_as_stepping_does(name: str, cell: str) -> None:
-    from charloom.decoding import choose
+    from charloom.engines.decoding import choose
 
     engine = make(name, cell)
     ids, state = some(engine, 1, 2)

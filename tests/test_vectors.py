@@ -8,7 +8,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
-from charloom.engines.compiled import vectors as v  # noqa: E402
+from charloom.kernels import vectors as v  # noqa: E402
 
 # Units in the last place, over the whole range where the result is a normal number; the largest
 # ones found over all numbers of float32: 1.09, 2.48 and 2.52 (docs/log.md).

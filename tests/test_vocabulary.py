@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.errors import CharloomError
-from charloom.vocabulary import UnknownCharacterError, Vocabulary
+from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 

@@ -3,32 +3,117 @@
     model = charloom.train("book.txt", minutes=3)   # or charloom.load("runs/book")
     print(model.sample("The ", length=300, temperature=0.8))
 
-What is named here is loaded when it is first used, so that `import charloom` costs nothing.
+These names are the public interface; the packages behind them can change. Each name is imported
+when it is first used, so that `import charloom` loads nothing heavy.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from charloom.version import __version__
 
 if TYPE_CHECKING:
+    from charloom.analysis.exploration import Exploration, LabelFound, UnitFound, explore
+    from charloom.analysis.surprisal import LineSurprisal, Surprisal
     from charloom.errors import CharloomError
-    from charloom.gradient_check import check_gradients
-    from charloom.language_model import LanguageModel, load
-    from charloom.runs import train
+    from charloom.evaluation.baselines import Baseline
+    from charloom.evaluation.evaluation import Evaluation
+    from charloom.exchange.hub import HubModel
+    from charloom.language_model import CopiedStretch, LanguageModel, load
+    from charloom.network.gradient_check import check_gradients
+    from charloom.network.parameters import GATES, ModelConfig
+    from charloom.prediction.scoring import Scores
+    from charloom.runs.api import train
+    from charloom.serving.connection import open_socket
+    from charloom.serving.server import Server
+    from charloom.text.corpora import open_text
+    from charloom.text.overlap import Overlap
+    from charloom.text.source import Text
+    from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
+    from charloom.training.options import PRESETS, TrainingConfig
+    from charloom.training.state import Progress
+    from charloom.tuning.search import Search, SearchProgress, tune
+    from charloom.tuning.settings import Settings, Trial
 
-_PLACES = {
+_MODULES = {
+    "Baseline": "evaluation.baselines",
     "CharloomError": "errors",
+    "CopiedStretch": "language_model",
+    "Evaluation": "evaluation.evaluation",
+    "Exploration": "analysis.exploration",
+    "GATES": "network.parameters",
+    "HubModel": "exchange.hub",
+    "LabelFound": "analysis.exploration",
     "LanguageModel": "language_model",
-    "check_gradients": "gradient_check",
+    "LineSurprisal": "analysis.surprisal",
+    "ModelConfig": "network.parameters",
+    "Overlap": "text.overlap",
+    "PRESETS": "training.options",
+    "Progress": "training.state",
+    "Scores": "prediction.scoring",
+    "Search": "tuning.search",
+    "SearchProgress": "tuning.search",
+    "Server": "serving.server",
+    "Settings": "tuning.settings",
+    "Surprisal": "analysis.surprisal",
+    "Text": "text.source",
+    "TrainingConfig": "training.options",
+    "Trial": "tuning.settings",
+    "UnitFound": "analysis.exploration",
+    "UnknownCharacterError": "text.vocabulary",
+    "Vocabulary": "text.vocabulary",
+    "check_gradients": "network.gradient_check",
+    "explore": "analysis.exploration",
     "load": "language_model",
-    "train": "runs",
+    "open_socket": "serving.connection",
+    "open_text": "text.corpora",
+    "train": "runs.api",
+    "tune": "tuning.search",
 }
 
-__all__ = ["CharloomError", "LanguageModel", "__version__", "check_gradients", "load", "train"]
+__all__ = [
+    "GATES",
+    "PRESETS",
+    "Baseline",
+    "CharloomError",
+    "CopiedStretch",
+    "Evaluation",
+    "Exploration",
+    "HubModel",
+    "LabelFound",
+    "LanguageModel",
+    "LineSurprisal",
+    "ModelConfig",
+    "Overlap",
+    "Progress",
+    "Scores",
+    "Search",
+    "SearchProgress",
+    "Server",
+    "Settings",
+    "Surprisal",
+    "Text",
+    "TrainingConfig",
+    "Trial",
+    "UnitFound",
+    "UnknownCharacterError",
+    "Vocabulary",
+    "__version__",
+    "check_gradients",
+    "explore",
+    "load",
+    "open_socket",
+    "open_text",
+    "train",
+    "tune",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
         raise AttributeError(f"module 'charloom' has no attribute {name!r}")
-    return getattr(import_module(f"charloom.{_PLACES[name]}"), name)
+    return getattr(_import_module(f"charloom.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,7 +2,7 @@
 
 import sys
 
-from charloom.cli import main
+from charloom.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,45 +12,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.adaptive import choose_adaptation, score_adaptively
-from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from charloom.corpora import Text, can_be_read_again, open_text, reopen_text
-from charloom.dataset import Dataset, Ids, Split, load_dataset
-from charloom.decoding import SamplingSettings
-from charloom.engines import Predictor, open_engine
+from charloom.engines import open_engine
+from charloom.engines.decoding import SamplingSettings
+from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable, shortened
-from charloom.mixture import MixedPredictor
-from charloom.model import ModelConfig
-from charloom.overlap import LONGEST_TO_INDEX, TrainingIndex
-from charloom.sampling import Guard, stream_text
-from charloom.scoring import (
-    Baseline,
-    Evaluation,
-    Protocol,
-    Report,
-    Scores,
-    baselines,
-    evaluation_of,
-    find_overlap,
-    score_ids,
-    score_lines,
-)
-from charloom.units import parse_clamps
-from charloom.vocabulary import UnknownCharacterError, Vocabulary
-
-MODEL_FILE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Parts of a training text: what the network learned from, what was held against it, what of
-    both the baselines may know; its training part, and the part on which things were chosen."""
-
-    learned: Ids
-    watched: Ids
-    known: Ids
-    train: Ids
-    validation: Ids | None
+from charloom.evaluation.baselines import Baseline, baselines
+from charloom.evaluation.evaluation import Evaluation, evaluation_of, find_overlap
+from charloom.evaluation.training_text import TrainingParts, held_out_part
+from charloom.network.parameters import ModelConfig
+from charloom.network.units import parse_clamps
+from charloom.prediction.adaptive import choose_adaptation, score_adaptively
+from charloom.prediction.mixture import MixedPredictor
+from charloom.prediction.sampling import Guard, stream_text
+from charloom.prediction.scoring import Protocol, Report, Scores, score_ids, score_lines
+from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.storage.folders import MODEL_FILE, model_path
+from charloom.text.corpora import can_be_read_again, open_text, reopen_text
+from charloom.text.dataset import Dataset, Split, load_dataset
+from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
+from charloom.text.source import Text
+from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -269,7 +250,7 @@ class LanguageModel:
         ids: NDArray[np.unsignedinteger],
         before: int,
         protocol: Protocol,
-        held: _Held | None,
+        held: TrainingParts | None,
         missing: str,
         report: Report | None = None,
         likeliest: int = 0,
@@ -321,7 +302,7 @@ class LanguageModel:
         if text is None:
             if dataset is None:
                 raise CharloomError(f"{missing}; give a text to evaluate, or --training-text")
-            name, part, before = _held_out(dataset)
+            name, part, before = held_out_part(dataset)
             if name == "validation part" and held is not None:
                 held = replace(held, watched=part[:0], validation=None)
         else:
@@ -382,7 +363,7 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error.strerror or error}") from None
 
-    def _held(self, dataset: Dataset | None) -> _Held | None:
+    def _held(self, dataset: Dataset | None) -> TrainingParts | None:
         """The parts of the training text, as the model knows them."""
         if dataset is None:
             return None
@@ -391,7 +372,7 @@ class LanguageModel:
         known = dataset.train
         if refit:  # its counts know all but the test part
             known = dataset.ids[: len(learned) + len(watched)]
-        return _Held(learned, watched, known, dataset.train, dataset.validation)
+        return TrainingParts(learned, watched, known, dataset.train, dataset.validation)
 
     def _training_dataset(self, elsewhere: str | Path | Text | None) -> tuple[Dataset | None, str]:
         """The text that the model was trained on, or why it is not to be had."""
@@ -427,38 +408,6 @@ class LanguageModel:
         except CharloomError as error:
             return None, str(error)
         return dataset, ""
-
-
-def _held_out(dataset: Dataset) -> tuple[str, NDArray[np.unsignedinteger], int]:
-    """The part that is evaluated, its name, and the id of the character before it."""
-    first, second = dataset.split.boundaries(len(dataset.ids))
-    if len(dataset.test):
-        return "test part", dataset.test, int(dataset.ids[second - 1])
-    if len(dataset.validation):
-        return "validation part", dataset.validation, int(dataset.ids[first - 1])
-    raise CharloomError(
-        "the run was trained on the whole text (--split 100/0/0): give another text to evaluate"
-    )
-
-
-def model_path(run: str | os.PathLike[str]) -> Path:
-    """The model's file, from a run's folder or from the file itself."""
-    path = Path(run)
-    try:
-        found, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:
-        raise CharloomError(f"{shortened(str(run))} names no run or file ({error})") from None
-    if is_folder:
-        if not (path / MODEL_FILE).is_file():
-            raise CharloomError(
-                f"{path} holds no {MODEL_FILE}: give the folder of a run, or a checkpoint file"
-            )
-        return path / MODEL_FILE
-    if not found:
-        raise CharloomError(
-            f"{path}: there is no such run or file; give the folder that charloom train wrote"
-        )
-    return path
 
 
 def load(

@@ -26,12 +26,13 @@ from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from charloom.decoding import SamplingSettings, choose
-from charloom.engines import Ids, available_cores
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.process_group import Ranks
+from charloom.engines.protocol import Ids, available_cores
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened
-from charloom.model import Float, Parameters, State, dropout_mask, weight_mask
-from charloom.optimizers import (
+from charloom.network.dropout import dropout_mask, weight_mask
+from charloom.network.optimizers import (
     SGD,
     AdaGrad,
     Adam,
@@ -40,8 +41,8 @@ from charloom.optimizers import (
     Optimizer,
     RMSProp,
 )
-from charloom.ranks import Ranks
-from charloom.units import Clamp
+from charloom.network.parameters import Float, Parameters, State
+from charloom.network.units import Clamp
 
 Tensor: TypeAlias = torch.Tensor
 LAYERS = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.decoding import SamplingSettings, choose
-from charloom.engines import Ids, available_cores
-from charloom.model import Float, Parameters, State, dropout_mask, weight_mask
-from charloom.optimizers import NonFiniteGradientError, Optimizer
-from charloom.units import Clamp
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.protocol import Ids, available_cores
+from charloom.network.dropout import dropout_mask, weight_mask
+from charloom.network.optimizers import NonFiniteGradientError, Optimizer
+from charloom.network.parameters import Float, Parameters, State
+from charloom.network.units import Clamp
 
 Cache = tuple[Any, ...]
 

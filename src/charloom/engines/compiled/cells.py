@@ -7,8 +7,9 @@ the flat array w; the other arguments are where. The derivations stand in the re
 
 from __future__ import annotations
 
-from charloom.engines.compiled.compiling import subroutine
-from charloom.engines.compiled.vectors import fma, load, sigmoid, store, tanh, width
+from charloom.kernels.compiling import subroutine
+from charloom.kernels.vector_math import fma, sigmoid, tanh
+from charloom.kernels.vectors import load, store, width
 
 
 @subroutine(inline=True)

@@ -1,0 +1,135 @@
+"""`charloom evaluate`: compare a model with the baselines on held-out text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
+from charloom.cli.terminal import excerpt, in_bits, print_json, print_line, progress_bar, say
+from charloom.cli.texts import open_for
+from charloom.errors import CharloomError
+
+if TYPE_CHECKING:
+    from charloom.evaluation.evaluation import Evaluation
+    from charloom.language_model import LanguageModel
+
+
+# evaluate
+
+
+def add_evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument(
+        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test part)"
+    )
+    parser.add_argument(
+        "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
+    )
+    add_network_only(parser)
+    add_engine(parser)
+
+
+def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
+
+    with limit_threads(arguments.threads), progress_bar() as bar:
+        model = load_model(arguments, arguments.run)
+        text = None
+        if arguments.text is not None:
+            text = open_for(model, bar, arguments.text)
+        evaluation = evaluate_model(
+            model,
+            bar,
+            text=text,
+            protocol=arguments.protocol,
+            training_text=arguments.training_text,
+            skip_unknown=arguments.skip_unknown,
+        )
+    if arguments.json:
+        print_json(evaluation.as_dict())
+    else:
+        print_evaluation(evaluation, model)
+    if arguments.text is None and Path(arguments.run).is_dir():
+        keep_evaluation_of(Path(arguments.run), evaluation, model)
+    return 0
+
+
+def keep_evaluation_of(folder: Path, evaluation: Evaluation, model: LanguageModel) -> None:
+    """Keeps the figures for the run's report, where its folder can be written."""
+    from charloom.evaluation.records import keep_evaluation
+    from charloom.runs.report import refresh_report
+
+    try:
+        if keep_evaluation(folder, evaluation, model.checkpoint.sha256):
+            refresh_report(folder)
+    except (CharloomError, OSError) as error:
+        say(str(error))
+
+
+def evaluate_model(model: LanguageModel, bar: Any, **settings: Any) -> Evaluation:
+    task = bar.add_task("evaluating", total=None, figures="")
+
+    def report(done: int, of: int) -> None:
+        if done < of:
+            bar.update(task, completed=done, total=of, figures=f"{done:,} of {of:,} characters")
+        else:
+            bar.update(task, total=None, figures="counting and compressing for the baselines")
+
+    evaluation = model.evaluate(report=report, **settings)
+    bar.remove_task(task)
+    return evaluation
+
+
+def print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
+    e = evaluation
+    print_line(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
+    if e.skipped_characters:
+        print_line(f"{e.skipped_characters:,} unknown characters were passed over")
+    print_line(
+        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
+        f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
+        f"top guess right {100 * e.accuracy:.1f}%"
+    )
+    if e.interval is not None:
+        low, high = e.interval
+        print_line(
+            f"in 95 of 100 such texts between {low:.4f} and {high:.4f} nats "
+            f"({in_bits(low):.4f} and {in_bits(high):.4f} bits) per character"
+        )
+    if e.overlap is not None:
+        print_line(
+            f"the longest stretch that stands in the training text has {e.overlap.length:,} "
+            f"characters: {excerpt(ascii(e.overlap_text))}"
+        )
+    print_line()
+    network = f"this {model.config.cell}"
+    ours = network if e.model == "network" else "mixture"
+    note = "" if e.model == "network" else f"{network} and the counts of n-grams"
+    rows = [(e.bits_per_character, ours, e.protocol, note)]
+    missing = []
+    for name, baseline in e.baselines.items():
+        name = network if name == "network" else name
+        if baseline.bits_per_character is None:
+            missing.append((name, baseline.protocol, baseline.reason))
+        else:
+            rows.append((baseline.bits_per_character, name, baseline.protocol, baseline.note))
+    print_line(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
+    for bits, name, protocol, note in sorted(rows):
+        print_line(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
+    for name, protocol, reason in missing:
+        print_line(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
+    better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
+    ours = "network" if e.model == "network" else "mixture"
+    print_line()
+    if better:
+        *others, last = better
+        names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
+        print_line(f"Counting wins here: {names} this part better than the {ours} does.")
+    else:
+        print_line(f"The {ours} predicts this part better than every baseline.")

@@ -1,0 +1,33 @@
+"""`charloom report`: write one page of curves, samples and metrics for one or more runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from charloom.cli.arguments import Parser
+from charloom.cli.terminal import print_line
+from charloom.errors import CharloomError
+
+# report
+
+
+def add_report_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="a run's folder; several are compared"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE.html",
+        help="the page (default: report.html, in the run's folder if it is one run)",
+    )
+
+
+def run_report(arguments: argparse.Namespace, started: float) -> int:
+    from charloom.runs.report import write_report
+
+    if arguments.out == "":
+        raise CharloomError("--out is empty: give a file's name, or leave it out")
+    out = None if arguments.out is None else Path(arguments.out)
+    print_line(str(write_report([Path(run) for run in arguments.runs], out)))
+    return 0

@@ -1,0 +1,142 @@
+"""`charloom sample`: write text."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from charloom.cli.arguments import (
+    Parser,
+    add_engine,
+    add_network_only,
+    length,
+    limit_threads,
+    load_model,
+    number,
+    whole_number,
+)
+from charloom.cli.terminal import excerpt, output_stream, say, write_text
+from charloom.errors import CharloomError
+
+if TYPE_CHECKING:
+    from charloom.language_model import LanguageModel
+
+
+# sample
+
+
+def add_sample_arguments(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
+    parser.add_argument("--prompt", default="", help="text that the sample begins with")
+    parser.add_argument(
+        "--length", type=length, default=500, help="characters to draw; inf goes on for ever"
+    )
+    parser.add_argument("--temperature", type=number, default=1.0, help="0 is greedy")
+    parser.add_argument("--top-k", type=whole_number, help="only the k likeliest characters")
+    parser.add_argument("--top-p", type=number, help="only the likeliest that reach probability p")
+    parser.add_argument(
+        "--min-p", type=number, help="only those p times as likely as the likeliest"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], help="text that ends the sample; may be repeated"
+    )
+    parser.add_argument("--seed", type=whole_number, help="of the draw (default: a new one)")
+    parser.add_argument("--count", type=whole_number, default=1, help="samples to draw")
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="pass over unknown characters of the prompt"
+    )
+    parser.add_argument(
+        "--clamp",
+        metavar="UNIT=VALUE",
+        action="append",
+        default=[],
+        help="hold a unit while drawing, like h17=0.9 (see charloom explore); may be repeated",
+    )
+    parser.add_argument(
+        "--report-overlap",
+        action="store_true",
+        help="tell the longest stretch that each sample copies from the training text",
+    )
+    parser.add_argument(
+        "--max-overlap",
+        type=whole_number,
+        metavar="N",
+        help="copy at most N characters in a row from the training text",
+    )
+    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
+    add_network_only(parser)
+    add_engine(parser)
+
+
+def run_sample(arguments: argparse.Namespace, started: float) -> int:
+    import secrets
+
+    if arguments.count < 1:
+        raise CharloomError(f"--count is {arguments.count}: give 1 or more")
+    looks_up = arguments.report_overlap or arguments.max_overlap is not None
+    if arguments.training_text is not None and not looks_up:
+        raise CharloomError("--training-text is for --report-overlap and --max-overlap: give one")
+    with limit_threads(arguments.threads):
+        model = load_model(arguments, arguments.run)
+        seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
+        prompt, stop = arguments.prompt, arguments.stop
+        if model.vocabulary.as_bytes:
+            prompt, *stop = (os.fsencode(text).decode("latin-1") for text in (prompt, *stop))
+        _, skipped = model.vocabulary.encode_known(prompt)
+        if looks_up:  # now, so that a text that is not to be had is told before anything is drawn
+            model.training_index(arguments.training_text)
+        for index in range(arguments.count):
+            stream = model.stream(
+                prompt,
+                length=arguments.length,
+                temperature=arguments.temperature,
+                top_k=arguments.top_k,
+                top_p=arguments.top_p,
+                min_p=arguments.min_p,
+                stop=stop,
+                seed=seed,
+                index=index,
+                skip_unknown=arguments.skip_unknown,
+                clamp=arguments.clamp,
+                max_overlap=arguments.max_overlap,
+            )
+            if index:
+                write_text(model, "\n")
+            else:
+                output_stream()
+                if skipped:
+                    say(f"{skipped} characters of the prompt were unknown and passed over")
+                if arguments.seed is None:
+                    say(f"seed {seed}")
+            write_text(model, prompt)
+            drawn = io.StringIO()
+            try:
+                for piece in stream:
+                    write_text(model, piece)
+                    if arguments.report_overlap:
+                        drawn.write(piece)
+            finally:  # of what there is, where Ctrl-C ends the sample
+                if arguments.report_overlap:
+                    if sys.stdout.isatty():
+                        write_text(model, "\n")
+                    _report_overlap(model, index, prompt, drawn.getvalue())
+        if sys.stdout.isatty() and not arguments.report_overlap:
+            write_text(model, "\n")
+    return 0
+
+
+def _report_overlap(model: LanguageModel, index: int, prompt: str, drawn: str) -> None:
+    found = model.overlap(prompt + drawn, drawn_from=len(prompt))
+    if not found.length:
+        say(f"sample {index + 1}: nothing is copied from the training text")
+        return
+    copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
+    characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    say(
+        f"sample {index + 1}: the longest stretch copied from the training text has {characters}: "
+        f"{excerpt(repr(copied))} (at character {found.training_place + 1:,}, line "
+        f"{found.training_line:,})"
+    )

@@ -1,0 +1,385 @@
+"""The compiled engine: the reference's arithmetic in Numba kernels, several times faster.
+
+One step of training is one call of a kernel, which runs in as many threads as pay, each on its own
+rows of the batch; so is a text to score, or a stretch to generate. See, in this order,
+
+    vectors     SIMD arithmetic, and exp, tanh and the logistic function on it
+    compiling   how kernels are compiled, and where the compiled code is kept
+    threads     how a kernel's threads wait for each other
+    products    matrix products on packed weights
+    layout      where everything lies in the flat arrays
+    cells       what rnn, lstm and gru make of the products, forward and backward
+    train       a step of training
+    infer       scoring, stepping, generating
+
+V: characters in the vocabulary; T: time steps; B: rows of a batch; P: parameters in all;
+S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.engines.compiled.infer import (
+    FOLLOW,
+    GENERATE,
+    HELD,
+    LOG_PROBABILITIES,
+    LOGITS,
+    PACK,
+    infer,
+)
+from charloom.engines.compiled.plan import DECODED_AT_ONCE, make_plan
+from charloom.engines.compiled.train import (
+    CLIP,
+    GRADIENTS_ONLY,
+    KEPT,
+    KEPT_WEIGHT,
+    KIND,
+    LOSS,
+    NORM,
+    OF_WEIGHTS,
+    train,
+)
+from charloom.engines.compiled.update import ADAGRAD, ADAGRAD_INSIDE, ADAM, RMSPROP, SGD_KIND
+from charloom.engines.compiled.windows import TrainingWindows, Windows
+from charloom.engines.decoding import SamplingSettings
+from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.reference import ReferenceEngine
+from charloom.kernels.compiling import Kernel
+from charloom.network.dropout import dropout_key
+from charloom.network.optimizers import (
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    NonFiniteGradientError,
+    Optimizer,
+    RMSProp,
+)
+from charloom.network.parameters import STATES, Float, Parameters, State, aligned_zeros
+from charloom.network.units import Clamp
+
+TRAIN = Kernel(train, "training")
+INFER = Kernel(infer, "inference")
+
+# Below so many multiplications another thread costs more than it saves: in a step of training, and
+# in one time step of inference.
+LEAST_FOR_ROWS = 4e6
+LEAST_FOR_UNITS = 1.5e5
+READ_AT_ONCE = 256  # characters of a prompt, to bound the memory of the states between them
+KEPT_WINDOWS = 4  # shapes of windows whose workspace is kept
+INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
+NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
+
+
+class CompiledEngine:
+    """The Engine protocol in Numba; see charloom.engines.
+
+    threads: the most that it uses; all of the processor's cores if it is not given. Training gives
+    the same bytes for the same number of threads, everything else whatever their number.
+    """
+
+    name = "compiled"
+    windows_are_exact = True
+    device = "cpu"
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        *,
+        seed: int = 0,
+        classic: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.config = parameters.config
+        self._dtype = np.dtype(self.config.dtype)
+        self.parameters = parameters
+        self.seed = seed
+        self.classic = classic
+        self.threads = threads or available_cores()
+        # The preset classic is chaotic: only the notebook's own order of sums, which the reference
+        # keeps in float64, gives the notebook's own numbers.
+        self._notebook = None
+        if classic and self.config.dtype == "float64":
+            self._notebook = ReferenceEngine(parameters, seed=seed, classic=True)
+        self._gradients: Parameters | None = None
+        plan = make_plan(self.config, 1, 1, 1, training=False)
+        self.packed = aligned_zeros(plan.packed_length, self.config.dtype)
+        self._packed_is_current = False
+        self._training_windows: dict[tuple[int, int], TrainingWindows] = {}
+        self._inference_windows: dict[tuple[int, int], Windows] = {}
+        self._train: Any = None
+        self._infer: Any = None
+        self._lock = threading.RLock()  # several threads may ask, one after the other
+        # Multiplications for one character, on the way forward.
+        config = self.config
+        inputs = config.layers - 1  # layers whose input is another one's output
+        self._multiplications = config.hidden_size * (
+            config.gates * config.hidden_size * (config.layers + inputs) + config.vocabulary_size
+        )
+
+    @property
+    def gradients(self) -> Parameters:
+        """Made when it is first asked for: sampling and scoring need none."""
+        if self._gradients is None:
+            self._gradients = Parameters(self.config)
+            if self._notebook is not None:
+                self._gradients = self._notebook.gradients
+        return self._gradients
+
+    def parameters_changed(self) -> None:
+        self._packed_is_current = False
+
+    def zero_state(self, rows: int) -> State:
+        return self.config.zero_state(rows)
+
+    def loss_and_gradients(
+        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+    ) -> tuple[float, State]:
+        if self._notebook is not None:
+            self._packed_is_current = False
+            return self._notebook.loss_and_gradients(
+                inputs, targets, state, dropout_step=dropout_step
+            )
+        with self._lock:
+            windows = self._run_train(inputs, targets, state, dropout_step, NO_UPDATE, 0.0, ())
+            return windows.results.item(LOSS), windows.new_state.copy()
+
+    def train_step(
+        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+    ) -> tuple[float, float, State]:
+        with self._lock:
+            return self._train_step(inputs, targets, state, optimizer)
+
+    def _train_step(
+        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+    ) -> tuple[float, float, State]:
+        described = _describe(optimizer)
+        if self._notebook is not None or described is None:
+            loss, new_state = self.loss_and_gradients(
+                inputs, targets, state, dropout_step=optimizer.step_count
+            )
+            if not math.isfinite(loss):
+                raise NonFiniteGradientError
+            norm = optimizer.update(self.parameters.flat, self.gradients.flat)
+            self._packed_is_current = False
+            return loss, norm, new_state
+        optimizer.prepare(self.parameters.flat)
+        slots = tuple(optimizer.slots.values())
+        windows = self._run_train(
+            inputs, targets, state, optimizer.step_count, described, optimizer.clip or 0.0, slots
+        )
+        loss, norm = windows.results.item(LOSS), windows.results.item(NORM)
+        if not math.isfinite(loss):
+            raise NonFiniteGradientError
+        if math.isfinite(norm):
+            optimizer.step_count += 1
+        else:  # its square may have overflowed where the norm itself does not
+            with np.errstate(all="ignore"):
+                norm = optimizer.update(self.parameters.flat, self.gradients.flat)
+        return loss, norm, windows.new_state.copy()
+
+    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        return self._run_infer(LOG_PROBABILITIES, inputs, state)
+
+    def read(self, inputs: Ids, state: State) -> State:
+        state = state.copy()
+        for begin in range(0, len(inputs), READ_AT_ONCE):
+            _, state = self.states(inputs[begin : begin + READ_AT_ONCE], state)
+        return state
+
+    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
+        logits, state = self._run_infer(LOGITS, ids[None], state, clamps=clamps)
+        return logits[0], state
+
+    def generate(
+        self,
+        ids: Ids,
+        state: State,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
+    ) -> tuple[Ids, State]:
+        steps, batch = uniforms.shape
+        drawn = np.empty((steps + 1, batch), dtype=np.int64)
+        drawn[0] = ids
+        _, state = self._run_infer(GENERATE, drawn, state, settings, uniforms, clamps)
+        return drawn[1:], state
+
+    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+        return self._run_infer(FOLLOW, inputs, state)
+
+    def _run_train(
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        dropout_step: int | None,
+        described: tuple[float, ...],
+        clip: float,
+        slots: tuple[Float, ...],
+    ) -> TrainingWindows:
+        shape = inputs.shape
+        windows = self._training_windows.get(shape)
+        if windows is None:
+            windows = self._make_training_windows(*shape)
+        if not windows.arguments or not windows.has(slots):
+            windows.bind(self.parameters.flat, self.gradients.flat, self.packed, slots)
+        windows.inputs[...] = inputs
+        windows.targets[...] = targets
+        windows.state[...] = state
+        numbers = windows.numbers
+        if windows.described != (described, clip):
+            kind, *rest = described
+            numbers[: len(rest)] = rest
+            numbers[KIND] = kind
+            numbers[CLIP] = clip
+            windows.described = described, clip
+        if self.config.dropout:
+            windows.keys[:OF_WEIGHTS], numbers[KEPT] = dropout_key(
+                self.seed, dropout_step, self.config.dropout
+            )
+        if self.config.weight_drop:
+            windows.keys[OF_WEIGHTS:], numbers[KEPT_WEIGHT] = dropout_key(
+                self.seed, dropout_step, self.config.weight_drop, of_weights=True
+            )
+        if self._train is None:
+            self._train = TRAIN.compiled((*windows.arguments, windows.crew.sync, 1, 0))
+        self._packed_is_current = False
+        windows.crew.run(self._train, windows.arguments, stays=True)
+        return windows
+
+    def _run_infer(
+        self,
+        mode: int,
+        ids: Ids,
+        state: State,
+        settings: SamplingSettings | None = None,
+        uniforms: NDArray[np.float64] | None = None,
+        clamps: Sequence[Clamp] = (),
+    ) -> tuple[Float, State]:
+        generating = mode == GENERATE
+        batch = ids.shape[1]
+        steps = len(ids) - 1 if generating else len(ids)
+        chunk = 1
+        if mode in (LOGITS, LOG_PROBABILITIES):
+            chunk = min(max(DECODED_AT_ONCE // max(batch, 1), 1), max(steps, 1))
+        expected = (len(state), self.config.layers, batch, self.config.hidden_size)
+        if state.shape != expected or len(state) != STATES[self.config.cell]:
+            raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
+        with self._lock:
+            windows = self._inference_windows.get((chunk, batch))
+            if windows is None:
+                windows = self._make_inference_windows(chunk, batch)
+        vocabulary = self.config.vocabulary_size
+        new_state = np.empty(state.shape, self._dtype)
+        out = np.zeros(0, self._dtype)
+        if mode == FOLLOW:
+            out = np.empty((steps, *state.shape), self._dtype)
+        elif not generating:
+            out = np.empty((steps, batch, vocabulary), self._dtype)
+        numbers = NO_NUMBERS
+        if settings is not None or clamps:
+            numbers = _numbers(settings or SamplingSettings(), clamps)
+
+        def arguments(mode: int) -> tuple[Any, ...]:
+            return (
+                windows.plan,
+                mode,
+                steps,
+                batch,
+                chunk,
+                _plain(ids, INT),
+                _plain(state, self._dtype),
+                new_state,
+                self.parameters.flat,
+                self.packed,
+                windows.work,
+                out.reshape(-1),
+                numbers,
+                NO_UNIFORMS if uniforms is None else _plain(uniforms, DOUBLE),
+                np.empty(windows.choices if generating else 0),
+                np.empty(windows.choices if generating else 0, np.int64),
+            )
+
+        with self._lock:
+            if self._infer is None:
+                self._infer = INFER.compiled((*arguments(mode), windows.crew.sync, 1, 0))
+            if not self._packed_is_current:
+                windows.crew.run(self._infer, arguments(PACK))
+                self._packed_is_current = True
+            windows.crew.run(self._infer, arguments(mode))
+        return out, new_state
+
+    def _make_training_windows(self, steps: int, batch: int) -> TrainingWindows:
+        work = 3 * self._multiplications * steps * batch
+        threads = min(self.threads, batch) if work >= LEAST_FOR_ROWS else 1
+        _forget_all_but(KEPT_WINDOWS - 1, self._training_windows)
+        windows = TrainingWindows(self.config, steps, batch, threads, self.classic)
+        self._training_windows[steps, batch] = windows
+        return windows
+
+    def _make_inference_windows(self, steps: int, batch: int) -> Windows:
+        threads = self.threads if self._multiplications * batch >= LEAST_FOR_UNITS else 1
+        plan = make_plan(self.config, steps, batch, threads, training=False)
+        _forget_all_but(KEPT_WINDOWS - 1, self._inference_windows)
+        windows = Windows(plan, threads, self.config.dtype)
+        self._inference_windows[steps, batch] = windows
+        return windows
+
+
+def _forget_all_but(count: int, windows: dict[tuple[int, int], Any]) -> None:
+    """The oldest go first."""
+    while len(windows) > count:
+        windows.pop(next(iter(windows)))
+
+
+def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array as kernels take it: contiguous, aligned, writable; a copy if it is not so."""
+    if values.dtype == dtype and values.flags.carray:
+        return values
+    return np.array(values, dtype, order="C")
+
+
+def _numbers(settings: SamplingSettings, clamps: Sequence[Clamp]) -> NDArray[np.float64]:
+    """How to draw and what to hold, as the kernel takes them."""
+    numbers = [
+        settings.temperature,
+        settings.top_k or 0,
+        settings.top_p or 0,
+        settings.min_p or 0,
+        len(clamps),
+    ]
+    for unit, value in clamps:
+        numbers += [*unit, value, math.tanh(value)]
+    return np.array(numbers, dtype=np.float64)
+
+
+NO_UPDATE = (GRADIENTS_ONLY,)
+
+
+def _describe(optimizer: Optimizer) -> tuple[float, ...] | None:
+    """An optimizer's kind and numbers as the kernel takes them; None for one of somebody's own."""
+    kind = type(optimizer)
+    rate = optimizer.learning_rate
+    if kind is SGD and isinstance(optimizer, SGD):
+        return SGD_KIND, rate, optimizer.momentum
+    if kind is AdaGrad and isinstance(optimizer, AdaGrad):
+        name = ADAGRAD_INSIDE if optimizer.epsilon_inside else ADAGRAD
+        return name, rate, optimizer.epsilon
+    if kind is RMSProp and isinstance(optimizer, RMSProp):
+        return RMSPROP, rate, optimizer.decay, optimizer.epsilon
+    if kind in (Adam, AdamW) and isinstance(optimizer, Adam):
+        step = optimizer.step_count + 1
+        decay = rate * optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
+        beta1, beta2 = optimizer.beta1, optimizer.beta2
+        first, second = 1 - beta1**step, math.sqrt(1 - beta2**step)
+        return ADAM, rate, beta1, beta2, optimizer.epsilon, first, second, 1 - decay
+    return None

@@ -1,0 +1,225 @@
+"""Where everything lies: the sizes of a model and its windows, and offsets in the flat arrays.
+
+V: characters in the vocabulary; H: hidden units; L: layers; G: gates; T: time steps; R: rows of a
+thread's part of a batch, the most that one gets. All numbers count array entries.
+
+Rows are padded with zeros to whole vectors, and the strides between them to an odd number of cache
+lines: with even strides the rows of a matrix compete for few places in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+
+from charloom.kernels.compiling import subroutine
+from charloom.kernels.products import outer_scratch
+from charloom.kernels.vectors import lanes
+from charloom.network.parameters import CACHE_LINE, ModelConfig
+
+RNN, LSTM, GRU = 0, 1, 2
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+DECODED_AT_ONCE = 128  # positions whose logits are held at a time
+
+
+class Plan(NamedTuple):
+    """What a kernel needs to know. What belongs to a layer stands for the first one; each next
+    layer's lies flat_layer, packed_layer, work_layer or gradients_layer further on."""
+
+    steps: int  # T
+    batch: int  # B
+    cell: int
+    layers: int
+    hidden: int  # H
+    vocabulary: int  # V
+    gates: int  # G
+    dropout: int  # 1 if there is any
+    weight_drop: int
+    size: int  # H in whole vectors
+    hst: int  # the stride between rows of states, (·, H)
+    gst: int  # of gates, (·, G·size)
+    classes: int  # V in whole vectors
+    classes64: int  # V in whole vectors of either dtype
+    vst: int  # the stride between rows of logits, (·, V)
+    across: int  # a panel's width
+    tail: int  # the distance between rows of a last panel of H columns that is one vector wide
+    panels: int  # of H columns
+    vocabulary_panels: int
+
+    # On the flat vector of parameters. The first layer's weight_ih comes first of all.
+    flat_layer: int
+    flat_hh: int
+    flat_b_ih: int
+    flat_b_hh: int
+    flat_decoder: int
+    flat_decoder_bias: int
+    flat_length: int
+
+    # In the packed weights: a gate's (H, H) or all gates' transposes (G·size, H) in panels.
+    packed_layer: int
+    packed_gate: int
+    hh: int
+    hh_back: int
+    ih: int
+    ih_back: int
+    bias: int  # (G·size): the sum of the two biases; for gru's n only the input's
+    bias_q: int  # (size): gru's recurrent bias of n
+    table: int  # (V, gst): the first layer's gates for each character, biases included
+    decoder: int
+    decoder_back: int
+    decoder_bias: int
+    hh_mask: int  # (L, G·H, H): weight dropping's masks, and what they leave of the weights
+    hh_left: int
+    packed_length: int
+
+    # In a thread's workspace. (T + 1, ·) has the state before the window first.
+    work_layer: int
+    work_gates: int  # (T, R, gst)
+    work_h: int  # (T + 1, R, hst)
+    work_extra: int  # (T, R, hst): lstm's tanh c, gru's q
+    work_c: int  # (T + 1, R, hst): lstm's c
+    work_mask: int  # (T, R, hst): dropout's mask
+    work_y: int  # (T, R, hst): a layer's outputs after dropout; without it they are its h
+    dy: int  # (T + 1, R, hst): the gradient of h, for even layers
+    dy_odd: int  # for odd ones, this much further on
+    dc: int  # (R, hst)
+    logits: int  # (DECODED_AT_ONCE, vst)
+    scratch: int  # four vectors
+    outer: int  # what outer_product copies
+
+    # A thread's gradients, in its workspace.
+    gradients: int  # where they begin
+    gradients_layer: int
+    dw_hh: int  # (G·H, hst)
+    dw_ih: int  # (G·H, hst)
+    db: int  # (G·size)
+    db_q: int  # (size)
+    dtable: int  # (V, gst)
+    dw_decoder: int  # (V, hst)
+    db_decoder: int  # (V)
+    work_length: int
+
+
+def make_plan(
+    config: ModelConfig, steps: int, batch: int, threads: int, training: bool = True
+) -> Plan:
+    """The plan for windows (T, B) in so many threads. Without `training` there is no place for the
+    way back, no dropout, and every thread sees all rows."""
+    count = lanes(config.dtype)
+    line = CACHE_LINE // np.dtype(config.dtype).itemsize
+
+    rows = -(-batch // threads) if training else batch
+    dropout = training and config.dropout > 0
+
+    def padded(numbers: int) -> int:
+        return -(-numbers // count) * count
+
+    def stride(numbers: int) -> int:
+        return (-(-numbers // line) | 1) * line
+
+    h, v, gates, layers = (
+        config.hidden_size, config.vocabulary_size, config.gates, config.layers
+    )  # fmt: skip
+    size, classes, across = padded(h), padded(v), 2 * count
+    hst, gst, vst = stride(size), stride(gates * size), stride(classes)
+    panels, vocabulary_panels = -(-size // across), -(-classes // across)
+
+    # Where the last vector of H columns holds few of them, its rows stand close together, so that
+    # the weights stay in the nearest cache. What a product then computes in the padding is no zero,
+    # which rnn's way back never reads.
+    tail, left = across, h % count
+    if config.cell == "rnn" and 0 < left <= count // 2 and size // count % 2:
+        tail = -(-left // 4) * 4
+
+    def places(**lengths: int) -> tuple[dict[str, int], int]:
+        """Offsets of things that stand one after the other, and the length of all."""
+        offsets, at = {}, 0
+        for name, length in lengths.items():
+            offsets[name] = at
+            at += stride(length) if length else 0
+        return offsets, at
+
+    stacked = gates * h
+    flat_hh = stacked * v
+    flat_layer = stacked * (2 * h + 2)
+    flat_decoder = flat_hh + flat_layer * (layers - 1) + stacked * (h + 2)
+
+    gate, back = panels * across * h, panels * across * gates * size
+    deep = 1 if layers > 1 else 0
+    packed, packed_layer = places(
+        hh=gates * gate, hh_back=back, ih=deep * gates * gate, ih_back=deep * back,
+        bias=gst, bias_q=hst,
+    )  # fmt: skip
+    masked = layers * stacked * h if config.weight_drop > 0 else 0
+    whole, packed_length = places(
+        of_layers=layers * packed_layer, table=v * gst, decoder=vocabulary_panels * across * h,
+        decoder_back=panels * across * v, decoder_bias=vst, hh_mask=masked, hh_left=masked,
+    )  # fmt: skip
+    del whole["of_layers"]
+
+    backward = 1 if training else 0
+    states, before = steps * rows * hst, rows * hst
+    work, work_layer = places(
+        work_gates=steps * rows * gst,
+        work_h=states + before,
+        work_extra=states if config.cell != "rnn" else 0,
+        work_c=states + before if config.cell == "lstm" else 0,
+        work_mask=states if dropout else 0,
+        work_y=states if dropout else 0,
+    )
+    gradients, gradients_layer = places(
+        dw_hh=stacked * hst, dw_ih=deep * stacked * hst, db=gst, db_q=hst
+    )
+    other, work_length = places(
+        of_layers=layers * work_layer, logits=DECODED_AT_ONCE * vst,
+        dy=backward * (states + before), dy_odd=backward * (states + before), dc=backward * before,
+        scratch=backward * 4 * count,
+        outer=backward * outer_scratch(panels * across, count),
+        gradients=backward * layers * gradients_layer, dtable=backward * v * gst,
+        dw_decoder=backward * v * hst, db_decoder=backward * vst,
+    )  # fmt: skip
+    del other["of_layers"]
+    other["dy_odd"] -= other["dy"]
+    for name in gradients:
+        gradients[name] += other["gradients"]
+
+    return Plan(
+        steps=steps, batch=batch,
+        cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
+        dropout=int(dropout), weight_drop=int(masked > 0),
+        size=size, hst=hst, gst=gst, classes=classes,
+        classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst,
+        across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,
+        flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
+        flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,
+        flat_decoder_bias=flat_decoder + v * h,
+        flat_length=config.parameter_count,
+        packed_layer=packed_layer, packed_gate=gate, **packed, **whole,
+        packed_length=packed_length,
+        work_layer=work_layer, **work, **other,
+        gradients_layer=gradients_layer, **gradients, work_length=work_length,
+    )  # fmt: skip
+
+
+@subroutine(types.intp)
+def w_ih_at(s: Plan, layer: int) -> int:
+    """Where a layer's weight_ih begins on the flat vector."""
+    if layer == 0:
+        return 0
+    return s.flat_hh + layer * s.flat_layer - s.gates * s.hidden * s.hidden
+
+
+@subroutine(types.intp, inline=True)
+def outputs_at(s: Plan, rows: int) -> int:
+    """Where the first layer's outputs begin in the workspace of a thread with so many rows."""
+    if s.dropout:
+        return s.work_y
+    return s.work_h + rows * s.hst
+
+
+@subroutine(types.intp, inline=True)
+def share(count: int, thread: int, threads: int) -> int:
+    """Where a thread's part of `count` things begins; it ends where the next one's begins."""
+    return count * thread // threads

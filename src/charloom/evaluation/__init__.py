@@ -1,0 +1,1 @@
+"""Held-out evaluation: metrics with confidence intervals, baselines, and the records of them."""

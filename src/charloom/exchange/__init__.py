@@ -1,0 +1,1 @@
+"""Exchange models with PyTorch, ONNX and Hugging Face Hub."""

@@ -1,0 +1,43 @@
+"""Names imported from huggingface_hub (extra `hub`); an error if it is not installed."""
+
+from charloom.errors import CharloomError
+
+try:
+    from huggingface_hub import (
+        EvalResult,
+        HfApi,
+        ModelCard,
+        ModelCardData,
+        ModelHubMixin,
+        hf_hub_download,
+    )
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+except ImportError as error:
+    raise CharloomError(
+        f"Hugging Face's hub needs huggingface_hub, which cannot be imported ({error}): pip "
+        "install 'charloom[hub]'"
+    ) from None
+
+__all__ = [
+    "EntryNotFoundError",
+    "EvalResult",
+    "GatedRepoError",
+    "HFValidationError",
+    "HfApi",
+    "HfHubHTTPError",
+    "LocalEntryNotFoundError",
+    "ModelCard",
+    "ModelCardData",
+    "ModelHubMixin",
+    "RepositoryNotFoundError",
+    "RevisionNotFoundError",
+    "hf_hub_download",
+]

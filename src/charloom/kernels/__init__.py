@@ -1,0 +1,1 @@
+"""Building blocks of every kernel: compilation and its cache, SIMD vectors, products, threads."""

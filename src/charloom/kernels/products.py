@@ -1,0 +1,379 @@
+"""Matrix products inside Numba kernels, made for the thin matrices of a recurrent network.
+
+A library's product packs its operands afresh in every call, which a time loop cannot afford. Here
+the weights are packed once for a whole window: in panels two vectors wide, each panel's rows one
+after the other in memory. What runs innermost keeps a block of up to fourteen rows and two vectors
+of the result in registers (fewer rows, more vectors: about 24 sums at once, so that the latency of
+one is hidden by the others) and adds one outer product for each k.
+
+Every entry of a result is summed in the order of k, whatever the shapes: an entry's bytes depend on
+nothing but its row and its column.
+
+M: rows of a result; N: its columns, rounded up to whole vectors; K: length of the sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from charloom.kernels.compiling import subroutine
+from charloom.kernels.vectors import (
+    INT32,
+    INT64,
+    VECTOR_REGISTERS,
+    float_type,
+    lanes,
+    load,
+    load_first,
+    store,
+    store_first,
+    transpose,
+    vector_type,
+    width,
+)
+
+# The largest blocks: rows, and for up to so many rows how many vectors wide.
+MOST_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
+_WIDTHS = ((3, 8), (6, 4), (14, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
+PREFETCHED = 64  # rows of a panel
+_AS_WRITTEN = {1: (8, 7, 6, 5, 4, 3, 2, 1)}  # other row counts take powers of two
+
+
+def _widths(rows: int) -> tuple[int, ...]:
+    """The block widths, in vectors, that there are for a number of rows; the widest first."""
+    most = next(width for largest, width in _WIDTHS if rows <= largest)
+    return tuple(n for n in _AS_WRITTEN.get(rows, (8, 4, 2, 1)) if n <= most)
+
+
+@subroutine(types.intp, inline=True)
+def block_vectors(rows):
+    """How many vectors wide a block is where a product has so many rows."""
+    for largest, vectors in _WIDTHS:
+        if rows <= largest:
+            return vectors
+    return 2
+
+
+def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns: bool) -> Any:
+    """LLVM's function for one block: c (rows × vectors) = or += Σ_k a(·, k) b(k, ·).
+
+    a(i, k) stands at a[i·lda + k], or with `by_columns` at a[i + k·lda]. A row of b is read from
+    two vectors in each of several panels, `panel` numbers apart; its next row is ldb further.
+    """
+    name = f"charloom_block_{dtype}_{rows}_{vectors}_{'columns' if by_columns else 'rows'}"
+    if name in module.globals:
+        return module.globals[name]
+    number, vector, count = float_type(dtype), vector_type(dtype), lanes(dtype)
+    address = number.as_pointer()
+    function = ir.Function(
+        module,
+        ir.FunctionType(ir.VoidType(), [address, INT64, address, INT64, address, *[INT64] * 5]),
+        name,
+    )
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    c, ldc, a, lda, b, panel, ldb, tail, length, add = function.args
+    entry, loop, end = (function.append_basic_block(n) for n in ("entry", "loop", "end"))
+    builder = ir.IRBuilder(entry)
+    fma = cgutils.get_or_insert_function(
+        module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{count}f{dtype.bitwidth}"
+    )
+    byte = ir.IntType(8).as_pointer()
+    prefetch = cgutils.get_or_insert_function(
+        module, ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32]), "llvm.prefetch.p0"
+    )
+
+    def vector_at(base: Any, offset: Any) -> Any:
+        return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+    def load(base: Any, offset: Any) -> Any:
+        value = builder.load(vector_at(base, offset))
+        value.align = dtype.bitwidth // 8
+        return value
+
+    def times(value: Any, factor: int) -> Any:
+        return builder.mul(value, INT64(factor)) if factor else INT64(0)
+
+    grid = [(i, v) for i in range(rows) for v in range(vectors)]
+    in_c = {(i, v): builder.add(times(ldc, i), INT64(v * count)) for i, v in grid}
+    in_b = [builder.add(times(panel, v // 2), INT64(v % 2 * count)) for v in range(vectors)]
+    in_a = [INT64(i) if by_columns else times(lda, i) for i in range(rows)]
+    zero = ir.Constant(vector, [0.0] * count)
+    with builder.if_else(builder.icmp_signed("!=", add, INT64(0))) as (adding, anew):
+        with adding:
+            old = {cell: load(c, in_c[cell]) for cell in grid}
+            from_adding = builder.block
+        with anew:
+            from_anew = builder.block
+    start = {}
+    for cell in grid:
+        start[cell] = builder.phi(vector)
+        start[cell].add_incoming(old[cell], from_adding)
+        start[cell].add_incoming(zero, from_anew)
+    first_tail = builder.gep(b, [in_b[-1]])
+    before = builder.block
+    builder.cbranch(builder.icmp_signed(">", length, INT64(0)), loop, end)
+
+    builder.position_at_end(loop)
+    left, a_k, b_k, tail_k = (builder.phi(kind) for kind in (INT64, *[address] * 3))
+    sums = {cell: builder.phi(vector) for cell in grid}
+    # A single vector at the end has its own distance between rows.
+    odd = vectors % 2
+    b_row = [load(b_k, offset) for offset in in_b[: vectors - odd]]
+    if odd:
+        b_row.append(load(tail_k, INT64(0)))
+    if not by_columns and rows > _WIDTHS[1][0]:
+        # What the weights' panels hold further on is asked for early: with many hidden units they
+        # come from a far cache.
+        for offset in in_b:
+            ahead = builder.gep(b_k, [builder.add(builder.mul(ldb, INT64(PREFETCHED)), offset)])
+            builder.call(prefetch, [builder.bitcast(ahead, byte), *map(INT32, (0, 3, 1))])
+    lanes_0 = ir.Constant(ir.VectorType(INT32, count), [0] * count)
+    undefined = ir.Constant(vector, ir.Undefined)
+    added = {}
+    for i in range(rows):
+        value = builder.load(builder.gep(a_k, [in_a[i]]))
+        value = builder.insert_element(undefined, value, INT32(0))
+        value = builder.shuffle_vector(value, undefined, lanes_0)
+        for v in range(vectors):
+            added[i, v] = builder.call(fma, [value, b_row[v], sums[i, v]])
+    next_a = builder.gep(a_k, [lda if by_columns else INT64(1)])
+    next_b = builder.gep(b_k, [ldb])
+    next_tail = builder.gep(tail_k, [tail])
+    still = builder.sub(left, INT64(1))
+    for phi, first, following in (
+        (left, length, still),
+        (a_k, a, next_a),
+        (b_k, b, next_b),
+        (tail_k, first_tail, next_tail),
+        *((sums[cell], start[cell], added[cell]) for cell in grid),
+    ):
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed(">", still, INT64(0)), loop, end)
+
+    builder.position_at_end(end)
+    results = {}
+    for cell in grid:
+        results[cell] = builder.phi(vector)
+        results[cell].add_incoming(start[cell], before)
+        results[cell].add_incoming(added[cell], loop)
+    for cell in grid:
+        written = builder.store(results[cell], vector_at(c, in_c[cell]))
+        written.align = dtype.bitwidth // 8
+    builder.ret_void()
+    return function
+
+
+def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
+    """LLVM's function that calls the block function for a number of rows, the widest with at most
+    so many vectors, and returns how many those were."""
+    name = f"charloom_any_block_{dtype}_{'columns' if by_columns else 'rows'}"
+    if name in module.globals:
+        return module.globals[name]
+    address = float_type(dtype).as_pointer()
+    function = ir.Function(
+        module,
+        ir.FunctionType(INT64, [address, INT64, address, INT64, address, *[INT64] * 7]),
+        name,
+    )
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    *operands, rows, vectors = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    impossible = function.append_basic_block("impossible")
+    switch = builder.switch(builder.add(builder.mul(rows, INT64(16)), vectors), impossible)
+    for r in range(1, MOST_ROWS + 1):
+        cases = {}
+        for n in _widths(r):
+            cases[n] = function.append_basic_block(f"block_{r}_{n}")
+            builder.position_at_end(cases[n])
+            builder.call(_block_function(module, dtype, r, n, by_columns), operands)
+            builder.ret(INT64(n))
+        for available in range(1, _widths(r)[0] + 1):
+            fitting = next(n for n in _widths(r) if n <= available)
+            switch.add_case(INT64(16 * r + available), cases[fitting])
+    builder.position_at_end(impossible)
+    builder.unreachable()
+    return function
+
+
+def _blocks(by_columns: bool) -> Any:
+    """The intrinsic that computes one block, of any number of rows up to MOST_ROWS, as wide as it
+    may be with at most so many vectors; it returns how many vectors that were."""
+
+    @intrinsic
+    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors):
+        dtype = c.dtype
+
+        def emit(context, builder, sig, args):
+            c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors = args
+            operands = [
+                builder.gep(c, [c0]),
+                ldc,
+                builder.gep(a, [a0]),
+                lda,
+                builder.gep(b, [b0]),
+                panel,
+                ldb,
+                tail,
+                length,
+                add,
+            ]
+            function = _any_block_function(builder.module, dtype, by_columns)
+            return builder.call(function, [*operands, rows, vectors])
+
+        numbers = [types.intp] * 8
+        return types.intp(c, types.intp, types.intp, a, types.intp, types.intp, b, *numbers), emit
+
+    return block
+
+
+_block_by_rows = _blocks(by_columns=False)
+_block_by_columns = _blocks(by_columns=True)
+
+
+@subroutine(inline=True)
+def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):
+    """c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
+
+    All are flat arrays with an offset and a stride between rows; n counts vectors. b's panels, two
+    vectors wide, are `panel` numbers apart and their rows ldb, those of a last panel of a single
+    vector `tail`: see `pack`.
+    """
+    lanes_ = width(c)
+    if m < 1:
+        return
+    count = (m + MOST_ROWS - 1) // MOST_ROWS
+    widest = block_vectors((m + count - 1) // count)
+    column = 0
+    while column < n:
+        vectors = min(widest, n - column)
+        row = 0
+        done = vectors
+        for block in range(count):
+            rows = (m - row + count - block - 1) // (count - block)
+            done = _block_by_rows(
+                c, c0 + row * ldc + column * lanes_, ldc,
+                a, a0 + row * lda, lda,
+                b, b0 + column // 2 * panel, panel, ldb,
+                tail, k, add, rows, vectors,
+            )  # fmt: skip
+            row += rows
+        column += done
+
+
+OUTER_PIECE = 128  # k's that are summed before the next block
+LEAST_COPIED, FAR_APART = 64, 384  # so many rows, so many numbers from each other
+
+
+@subroutine(types.intp)
+def sliver_width(lanes):
+    """What a block's rows take in a copied piece: whole vectors."""
+    return (MOST_ROWS + lanes - 1) // lanes * lanes
+
+
+def outer_scratch(columns: int, lanes: int) -> int:
+    """How many numbers `outer_product` copies at a time, for so many columns in whole panels."""
+    return OUTER_PIECE * (columns + sliver_width(lanes))
+
+
+@subroutine()
+def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add, scratch, s0):
+    """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
+
+    It is the sum over k of the rows' outer products, taken in pieces short enough for the nearest
+    cache. Rows of a and b can be far apart, each on a page of memory of its own, more of them than
+    the processor knows addresses of: what a long piece reads is copied together first.
+    """
+    lanes_ = width(c)
+    across = 2 * lanes_
+    sliver = sliver_width(lanes_)
+    count = (m + MOST_ROWS - 1) // MOST_ROWS
+    b_copy = s0 + OUTER_PIECE * sliver
+    for piece in range(0, k, OUTER_PIECE):
+        length = min(OUTER_PIECE, k - piece)
+        copied = length >= LEAST_COPIED and lda >= FAR_APART
+        if copied:
+            for column in range(n):
+                to = b_copy + column // 2 * across * length + column % 2 * lanes_
+                at = b0 + piece * ldb + column * lanes_
+                for i in range(length):
+                    store(scratch, to + i * across, load(b, at + i * ldb))
+        row = 0
+        for block in range(count):
+            rows = (m - row + count - block - 1) // (count - block)
+            widest = block_vectors(rows)
+            at = a0 + piece * lda + row
+            if copied:
+                for j in range(0, rows, lanes_):
+                    kept = min(lanes_, rows - j)
+                    for i in range(length):
+                        store(scratch, s0 + i * sliver + j, load_first(a, at + i * lda + j, kept))
+            column = 0
+            while column < n:
+                vectors = min(widest, n - column)
+                to = c0 + row * ldc + column * lanes_
+                adds = 1 if piece > 0 else add
+                if copied:
+                    column += _block_by_columns(
+                        c, to, ldc, scratch, s0, sliver,
+                        scratch, b_copy + column // 2 * across * length, across * length, across,
+                        across, length, adds, rows, vectors,
+                    )  # fmt: skip
+                else:
+                    column += _block_by_columns(
+                        c, to, ldc, a, at, lda,
+                        b, b0 + piece * ldb + column * lanes_, across, ldb, ldb,
+                        length, adds, rows, vectors,
+                    )  # fmt: skip
+            row += rows
+
+
+@subroutine()
+def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, first, last):
+    """Packs source(k, n) = source[s0 + k·k_stride + n·n_stride], (K, N), one of whose strides is 1,
+    into panels: those from `first` to before `last`.
+
+    Panels are `panel` numbers apart; in each, `rows` rows of two vectors are written, with zeros
+    where the source has nothing. In a last panel of one vector the rows are `tail` numbers apart:
+    where that is less than a vector, a row is followed by the next ones instead of zeros.
+    """
+    lanes_ = width(packed)
+    across = 2 * lanes_
+    zeros = load_first(source, s0, 0)
+    for index in range(first, last):
+        to = p0 + index * panel
+        between = tail if n - index * across <= lanes_ else across
+        for column in range(0, across, lanes_):
+            n0 = index * across + column
+            columns = min(lanes_, n - n0)
+            if columns <= 0:
+                continue  # no product reads it
+            kept = min(lanes_, between)
+            if n_stride == 1:
+                at = s0 + n0
+                if columns == lanes_:
+                    for row in range(k):
+                        store(
+                            packed, to + row * between + column, load(source, at + row * k_stride)
+                        )
+                else:
+                    for row in range(k):
+                        x = load_first(source, at + row * k_stride, columns)
+                        store_first(packed, to + row * between + column, x, kept)
+            else:
+                at = s0 + n0 * n_stride
+                for row in range(0, k, lanes_):
+                    transpose(
+                        packed, to + row * between + column, between,
+                        source, at + row, n_stride, columns, min(lanes_, k - row), kept, zeros,
+                    )  # fmt: skip
+            for row in range(k, rows):
+                for j in range(kept):
+                    packed[to + row * between + column + j] = 0.0

@@ -1,0 +1,241 @@
+"""Elementary functions of SIMD vectors: exp, tanh, the logistic function, roots and division."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from charloom.kernels.vectors import ESTIMATES, Vector, filled, vector_type
+
+# eʳ = 1 + r + r²·Q(r) for |r| ≤ log(2)/2; Q is the polynomial nearest to (eʳ − 1 − r)/r² there
+# (Chebyshev; the largest error of eʳ is 8e-9 in float32 and 2e-19 in float64), highest power first.
+_Q = {
+    32: (
+        1.3926183587713494542e-3,
+        8.3631790527225773704e-3,
+        4.1666554617204574203e-2,
+        1.6666576989698775683e-1,
+        0.5,
+    ),
+    64: (
+        2.0914686968086877233e-9,
+        2.5105217004720745164e-8,
+        2.7557273643110295328e-7,
+        2.755725540020642443e-6,
+        2.4801587325547741216e-5,
+        1.9841269874820625271e-4,
+        1.3888888888883748305e-3,
+        8.3333333333261351258e-3,
+        4.1666666666666669755e-2,
+        1.6666666666666670991e-1,
+        0.5,
+    ),
+}
+_LOG2_E = 1.4426950408889634074
+# log(2) in two parts, the first with zeros at its end so that n times it is exact.
+_LN2 = {
+    32: (0.693145751953125, 1.42860682030941723212e-6),
+    64: (6.93147180369123816490e-1, 1.90821492927058770002e-10),
+}
+# Where eˣ leaves the normal numbers below and above, and from where on tanh x is 1.
+_LIMITS = {32: (-87.3, 88.3, 9.5), 64: (-708.3, 709.4, 19.5)}
+
+
+class _Emitter:
+    """Writes arithmetic on vectors of one kind as LLVM instructions."""
+
+    def __init__(self, builder: Any, vector: Vector) -> None:
+        self.builder = builder
+        self.kind = vector_type(vector.dtype)
+        self.count = vector.lanes
+        self.bits = vector.dtype.bitwidth
+
+    def number(self, value: float) -> Any:
+        return ir.Constant(self.kind, [value] * self.count)
+
+    def call(self, name: str, *values: Any) -> Any:
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.kind, [self.kind] * len(values)),
+            f"llvm.{name}.v{self.count}f{self.bits}",
+        )
+        return self.builder.call(function, values)
+
+    def where_less(self, x: Any, y: Any, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.fcmp_ordered("<", x, y), a, b)
+
+    def reduced(self, x: Any) -> tuple[Any, Any]:
+        """x = n·log 2 + r: the numbers 2ⁿ and eʳ − 1; garbage outside the limits.
+
+        Adding the magic number 1.5·2^23 (2^52) rounds to a whole number and leaves it in the last
+        bits, from where it goes into the exponent.
+        """
+        builder = self.builder
+        mantissa, bias = (23, 127) if self.bits == 32 else (52, 1023)
+        magic = self.number(1.5 * 2.0**mantissa)
+        biased = self.call("fma", x, self.number(_LOG2_E), magic)
+        n = builder.fsub(biased, magic)
+        high, low = _LN2[self.bits]
+        r = self.call("fma", n, self.number(-high), x)
+        r = self.call("fma", n, self.number(-low), r)
+        coefficients = _Q[self.bits]
+        q = self.number(coefficients[0])
+        for coefficient in coefficients[1:]:
+            q = self.call("fma", q, r, self.number(coefficient))
+        m = self.call("fma", builder.fmul(q, r), r, r)
+        integers = ir.VectorType(ir.IntType(self.bits), self.count)
+        whole = builder.sub(builder.bitcast(biased, integers), builder.bitcast(magic, integers))
+        exponent = builder.add(whole, ir.Constant(integers, [bias] * self.count))
+        shifted = builder.shl(exponent, ir.Constant(integers, [mantissa] * self.count))
+        return builder.bitcast(shifted, self.kind), m
+
+    def estimate(self, name: str, x: Any) -> Any:
+        """AVX-512's 14 bits of 1/x or 1/√x."""
+        mask = ir.IntType(16)
+        function = cgutils.get_or_insert_function(
+            self.builder.module,
+            ir.FunctionType(self.kind, [self.kind, self.kind, mask]),
+            f"llvm.x86.avx512.{name}14.ps.512",
+        )
+        return self.builder.call(function, [x, self.number(0.0), mask(0xFFFF)])
+
+    def divide(self, x: Any, y: Any) -> Any:
+        """x / y for 2⁻¹²⁶ ≤ |y| < 2¹²⁶: where there are estimates, one of Newton's steps to the
+        reciprocal and one to the quotient are faster than the division and as good."""
+        if not ESTIMATES or self.bits != 32:
+            return self.builder.fdiv(x, y)
+        minus = self.builder.fneg(y)
+        r = self.estimate("rcp", y)
+        r = self.call("fma", r, self.call("fma", minus, r, self.number(1.0)), r)
+        q = self.builder.fmul(x, r)
+        return self.call("fma", r, self.call("fma", minus, q, x), q)
+
+    def root(self, x: Any) -> Any:
+        """√x, in the same way; at most 2⁶³ (for x up to infinity)."""
+        if not ESTIMATES or self.bits != 32:
+            return self.call("sqrt", x)
+        least, most = self.number(2.0**-126), self.number(2.0**126)
+        x = self.where_less(most, x, most, x)
+        r = self.estimate("rsqrt", self.where_less(x, least, least, x))
+        y = self.builder.fmul(x, r)
+        rest = self.call("fma", self.builder.fneg(y), y, x)
+        return self.call("fma", self.builder.fmul(r, self.number(0.5)), rest, y)
+
+    def inverse_root(self, x: Any) -> Any:
+        """1 / √x for x ≥ 2⁻¹²⁶, in the same way; at least 2⁻⁶³."""
+        if not ESTIMATES or self.bits != 32:
+            return self.builder.fdiv(self.number(1.0), self.call("sqrt", x))
+        least, most = self.number(2.0**-126), self.number(2.0**126)
+        x = self.where_less(most, x, most, x)
+        x = self.where_less(x, least, least, x)
+        r = self.estimate("rsqrt", x)
+        half = self.builder.fmul(r, self.number(0.5))
+        rest = self.call("fma", self.builder.fneg(self.builder.fmul(x, r)), r, self.number(1.0))
+        return self.call("fma", half, rest, r)
+
+    def exp(self, x: Any) -> Any:
+        lowest, highest, _ = _LIMITS[self.bits]
+        scale, m = self.reduced(x)
+        y = self.call("fma", m, scale, scale)
+        y = self.where_less(self.number(highest), x, self.number(float("inf")), y)
+        return self.where_less(x, self.number(lowest), self.number(0.0), y)
+
+    def sigmoid(self, x: Any) -> Any:
+        lowest = _LIMITS[self.bits][0]
+        x = self.builder.fneg(x)
+        x = self.where_less(self.number(-lowest), x, self.number(-lowest), x)
+        x = self.where_less(x, self.number(lowest), self.number(lowest), x)
+        scale, m = self.reduced(x)
+        e = self.call("fma", m, scale, scale)
+        return self.divide(self.number(1.0), self.builder.fadd(self.number(1.0), e))
+
+    def tanh(self, x: Any) -> Any:
+        one = self.number(_LIMITS[self.bits][2])
+        a = self.call("fabs", x)
+        a = self.where_less(one, a, one, a)
+        scale, m = self.reduced(self.builder.fadd(a, a))
+        m = self.call("fma", m, scale, self.builder.fsub(scale, self.number(1.0)))
+        y = self.divide(m, self.builder.fadd(m, self.number(2.0)))
+        return self.call("copysign", y, x)
+
+
+def _elementwise(emit_as: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return emit_as(_Emitter(builder, sig.return_type), args[0])
+
+    return emit
+
+
+# The largest errors over the whole range, in units in the last place, are measured and held by
+# tests/test_vectors.py, and stand in docs/architecture.md. NaN gives NaN.
+
+
+def _of_vectors(*given: Any) -> Any:
+    """The vector type among operands of which others are numbers; None if there is none."""
+    vectors = [g for g in given if isinstance(g, Vector)]
+    return vectors[0] if vectors else None
+
+
+@intrinsic
+def fma(context, x, y, z):
+    """x · y + z, rounded once."""
+    vector = _of_vectors(x, y, z)
+
+    def emit(context, builder, sig, args):
+        return _Emitter(builder, vector).call("fma", *filled(context, builder, sig, args))
+
+    return vector and (vector(x, y, z), emit)
+
+
+@intrinsic
+def where_less(context, x, y, a, b):
+    """a where x < y, else b; b where either is NaN."""
+    vector = _of_vectors(x, y, a, b)
+
+    def emit(context, builder, sig, args):
+        return _Emitter(builder, vector).where_less(*filled(context, builder, sig, args))
+
+    return vector and (vector(x, y, a, b), emit)
+
+
+@intrinsic
+def exp(context, x):
+    """eˣ; 0 below the lower limit, infinite above the upper one."""
+    return x(x), _elementwise(_Emitter.exp)
+
+
+@intrinsic
+def sigmoid(context, x):
+    """σ(x) = 1 / (1 + e⁻ˣ)."""
+    return x(x), _elementwise(_Emitter.sigmoid)
+
+
+@intrinsic
+def tanh(context, x):
+    """tanh |x| = m / (m + 2) with m = e^(2|x|) − 1, which keeps its digits near 0."""
+    return x(x), _elementwise(_Emitter.tanh)
+
+
+@intrinsic
+def root(context, x):
+    """√x."""
+    return x(x), _elementwise(_Emitter.root)
+
+
+@intrinsic
+def inverse_root(context, x):
+    """1 / √x."""
+    return x(x), _elementwise(_Emitter.inverse_root)
+
+
+@intrinsic
+def divide(context, x, y):
+    """x / y for y neither tiny nor huge, see above."""
+
+    def emit(context, builder, sig, args):
+        return _Emitter(builder, x).divide(*args)
+
+    return x(x, y), emit

@@ -1,0 +1,467 @@
+"""SIMD vectors inside Numba kernels: arithmetic on as many numbers as fit a register.
+
+Numba's own loops depend on LLVM to find the parallelism in them, which it does for some and not for
+others. Here it is written down: `load` takes a register full of neighboring numbers from a flat
+array, `+ - * /` and the functions below work on all of them at once, `store` puts them back.
+Operations follow IEEE 754; NaN and infinity come through.
+
+A vector is 64 bytes wide where the processor has AVX-512, else 32; LLVM splits what the processor
+cannot do in one piece.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.imputils import lower_getattr_generic
+from numba.core.typing.templates import (
+    AbstractTemplate,
+    AttributeTemplate,
+    infer_getattr,
+    infer_global,
+    signature,
+)
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+_FEATURES = llvmlite.binding.get_host_cpu_features()
+MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
+VECTOR_BYTES = 64 if _FEATURES.get("avx512f", False) else 32
+# How many vector registers of that width there are decides how large a block of a product fits.
+VECTOR_REGISTERS = 16 if MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
+# Whether the processor estimates 1/x and 1/√x of a whole vector of float32.
+ESTIMATES = VECTOR_BYTES == 64 and MACHINE == "x86_64"
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+
+
+def lanes(dtype: Any) -> int:
+    """How many numbers of that type a vector holds."""
+    return VECTOR_BYTES // np.dtype(str(dtype)).itemsize
+
+
+class Vector(types.Type):
+    """Numba's type of a vector of float32 or float64."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        self.lanes = lanes(dtype)
+        super().__init__(name=f"vector({self.lanes} x {dtype})")
+
+
+def float_type(dtype: types.Float) -> Any:
+    """LLVM's type of a number."""
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def vector_type(dtype: types.Float) -> Any:
+    """LLVM's type of a vector of such numbers."""
+    return ir.VectorType(float_type(dtype), lanes(dtype))
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector_type(vector.dtype))
+
+
+def _splat(builder: Any, value: Any, count: int) -> Any:
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(value.type, count), ir.Undefined), value, INT32(0)
+    )
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(INT32, count), [0] * count))
+
+
+def _as_vector(context: Any, builder: Any, value: Any, given: Any, vector: Vector) -> Any:
+    """The operand of an operation: a vector as it is, a number in every lane."""
+    if isinstance(given, Vector):
+        return value
+    return _splat(builder, context.cast(builder, value, given, vector.dtype), vector.lanes)
+
+
+def _operation(symbol: Any, emit: str) -> None:
+    """Defines a binary operator on two vectors, or on a vector and a number."""
+
+    @infer_global(symbol)
+    class Template(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            vectors = [a for a in args if isinstance(a, Vector)]
+            if kws or len(args) != 2 or not vectors or vectors[0] != vectors[-1]:
+                return None
+            if not all(isinstance(a, (Vector, types.Number)) for a in args):
+                return None
+            return signature(vectors[0], *args)
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return getattr(builder, emit)(*filled(context, builder, sig, args))
+
+    for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
+        lower_builtin(symbol, *pair)(lower)
+
+
+for _symbol, _emit in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _operation(_symbol, _emit)
+
+
+# A flat array inside a kernel: where it begins, and nothing else. Numba's own arrays are seven
+# entries each, counted when they are handed on, which is much to compile and slow to pass.
+
+
+class Flat(types.Type):
+    """The type of a flat array's place."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"flat({dtype})")
+
+
+@register_model(Flat)
+class FlatModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, flat_type: Flat) -> None:
+        entry = manager.lookup(flat_type.dtype).get_data_type()
+        super().__init__(manager, flat_type, entry.as_pointer())
+
+
+@intrinsic
+def as_flat(context, array):
+    """The place of a contiguous array's first entry."""
+    if not isinstance(array, types.Array) or array.layout != "C":
+        return None
+
+    def emit(context, builder, sig, args):
+        return cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
+
+    return Flat(array.dtype)(array), emit
+
+
+@intrinsic
+def flat_at(context, address, like):
+    """The place of an array from its address; `like` is a place or an array of its type."""
+    kind = Flat(like.dtype)
+
+    def emit(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.intp, like), emit
+
+
+@infer_global(operator.getitem)
+class FlatGet(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        array, index = args
+        if isinstance(array, Flat) and isinstance(index, types.Integer):
+            return signature(array.dtype, array, types.intp)
+        return None
+
+
+@infer_global(operator.setitem)
+class FlatSet(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        array, index, _ = args
+        if isinstance(array, Flat) and isinstance(index, types.Integer):
+            return signature(types.none, array, types.intp, array.dtype)
+        return None
+
+
+@lower_builtin(operator.getitem, Flat, types.intp)
+def _get(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.load(builder.gep(args[0], [args[1]]))
+
+
+@lower_builtin(operator.setitem, Flat, types.intp, types.Any)
+def _set(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    builder.store(args[2], builder.gep(args[0], [args[1]]))
+    return context.get_dummy_value()
+
+
+class Numbers(types.Type):
+    """The type of a named tuple of whole numbers that lies in an array."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        super().__init__(name=f"numbers({kind.__name__})")
+
+
+@register_model(Numbers)
+class NumbersModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numbers: Numbers) -> None:
+        super().__init__(manager, numbers, INT64.as_pointer())
+
+
+@intrinsic
+def as_numbers(context, kind, array):
+    """A place of int64 as a named tuple of that kind."""
+
+    def emit(context, builder, sig, args):
+        return args[1]
+
+    return Numbers(kind.instance_class)(kind, array), emit
+
+
+@infer_getattr
+class NumbersAttributes(AttributeTemplate):
+    key = Numbers
+
+    def generic_resolve(self, numbers: Numbers, name: str) -> Any:
+        return types.intp if name in numbers.kind._fields else None
+
+
+@lower_getattr_generic(Numbers)
+def _number(context: Any, builder: Any, numbers: Any, value: Any, name: str) -> Any:
+    loaded = builder.load(builder.gep(value, [INT64(numbers.kind._fields.index(name))]))
+    # It never changes: the compiler may read it once for all.
+    loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return loaded
+
+
+@intrinsic
+def width(context, array):
+    """How many of the array's numbers a vector holds."""
+    count = lanes(array.dtype)
+
+    def emit(context, builder, sig, args):
+        return ir.Constant(INT64, count)
+
+    return types.intp(array), emit
+
+
+@intrinsic
+def load(context, array, index):
+    """The vector that starts at an index of a flat array."""
+    vector = Vector(array.dtype)
+
+    def emit(context, builder, sig, args):
+        address = builder.gep(args[0], [args[1]])
+        value = builder.load(builder.bitcast(address, vector_type(array.dtype).as_pointer()))
+        value.align = array.dtype.bitwidth // 8
+        return value
+
+    return vector(array, types.intp), emit
+
+
+@intrinsic
+def store(context, array, index, value):
+    """Writes a vector, or a number into every lane, at an index of a flat array."""
+    vector = Vector(array.dtype)
+
+    def emit(context, builder, sig, args):
+        address = builder.gep(args[0], [args[1]])
+        filled = _as_vector(context, builder, args[2], sig.args[2], vector)
+        written = builder.store(
+            filled, builder.bitcast(address, vector_type(array.dtype).as_pointer())
+        )
+        written.align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), emit
+
+
+def _mask(builder: Any, dtype: Any, count: Any) -> Any:
+    """The first `count` lanes."""
+    integers = ir.VectorType(INT64, lanes(dtype))
+    numbers = ir.Constant(integers, list(range(lanes(dtype))))
+    return builder.icmp_signed("<", numbers, _splat(builder, count, lanes(dtype)))
+
+
+def _masked_load(builder: Any, dtype: Any, address: Any, mask: Any) -> Any:
+    kind = vector_type(dtype)
+    name = f"llvm.masked.load.v{lanes(dtype)}f{dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(kind, [kind.as_pointer(), INT32, mask.type, kind]),
+        name,
+    )
+    align, zeros = INT32(dtype.bitwidth // 8), ir.Constant(kind, [0.0] * lanes(dtype))
+    return builder.call(function, [builder.bitcast(address, kind.as_pointer()), align, mask, zeros])
+
+
+def _masked_store(builder: Any, dtype: Any, address: Any, mask: Any, value: Any) -> None:
+    kind = vector_type(dtype)
+    name = f"llvm.masked.store.v{lanes(dtype)}f{dtype.bitwidth}.p0"
+    function = cgutils.get_or_insert_function(
+        builder.module,
+        ir.FunctionType(ir.VoidType(), [kind, kind.as_pointer(), INT32, mask.type]),
+        name,
+    )
+    align = INT32(dtype.bitwidth // 8)
+    builder.call(function, [value, builder.bitcast(address, kind.as_pointer()), align, mask])
+
+
+@intrinsic
+def load_first(context, array, index, count):
+    """As `load`, but only the first `count` numbers; the other lanes are zero."""
+
+    def emit(context, builder, sig, args):
+        address = builder.gep(args[0], [args[1]])
+        mask = _mask(builder, array.dtype, args[2])
+        return _masked_load(builder, array.dtype, address, mask)
+
+    return Vector(array.dtype)(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_first(context, array, index, value, count):
+    """As `store`, but only the first `count` lanes."""
+
+    def emit(context, builder, sig, args):
+        address = builder.gep(args[0], [args[1]])
+        mask = _mask(builder, array.dtype, args[3])
+        _masked_store(builder, array.dtype, address, mask, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value, types.intp), emit
+
+
+@intrinsic
+def widened(context, vector, upper):
+    """Half of a float32 vector as float64: the lower lanes, or the upper ones. A float64 vector
+    has all its lanes in the lower half, and zeros above."""
+    count = lanes(types.float64)
+
+    def emit(context, builder, sig, args):
+        kind = vector_type(types.float64)
+        if vector.dtype == types.float64:
+            return builder.select(args[1], ir.Constant(kind, [0.0] * count), args[0])
+        indexes = ir.VectorType(INT32, count)
+        lower = builder.shuffle_vector(args[0], args[0], ir.Constant(indexes, list(range(count))))
+        higher = builder.shuffle_vector(
+            args[0], args[0], ir.Constant(indexes, list(range(count, 2 * count)))
+        )
+        return builder.fpext(builder.select(args[1], higher, lower), kind)
+
+    return Vector(types.float64)(vector, types.boolean), emit
+
+
+def _transpose_function(module: Any, dtype: Any) -> Any:
+    """LLVM's function for `transpose`: whole squares without masks, others with them."""
+    name = f"charloom_transpose_{dtype}"
+    if name in module.globals:
+        return module.globals[name]
+    count, kind = lanes(dtype), vector_type(dtype)
+    address = float_type(dtype).as_pointer()
+    function = ir.Function(
+        module,
+        ir.FunctionType(ir.VoidType(), [address, INT64, address, INT64, INT64, INT64, INT64, kind]),
+        name,
+    )
+    function.linkage = "linkonce_odr"
+    function.attributes.add("noinline")
+    target, to_stride, source, stride, rows, columns, across, added = function.args
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    nothing = ir.Constant(ir.VectorType(ir.IntType(1), count), [0] * count)
+    align = dtype.bitwidth // 8
+
+    def part(mask: Any, index: int, of: Any) -> Any:
+        """The mask if there is an index-th row, else no lane."""
+        return builder.select(builder.icmp_signed("<", INT64(index), of), mask, nothing)
+
+    def at(array: Any, step: Any, index: int) -> Any:
+        return builder.gep(array, [builder.mul(step, INT64(index))])
+
+    def transposed(square: list[Any]) -> list[Any]:
+        # Exchange the halves of ever smaller blocks off the diagonal, of rows i and i + half.
+        indexes = ir.VectorType(INT32, count)
+        half = count // 2
+        while half:
+            first = [j if not j & half else j - half + count for j in range(count)]
+            second = [j + half if not j & half else j + count for j in range(count)]
+            for i in range(count):
+                if not i & half:
+                    a, b = square[i], square[i + half]
+                    square[i] = builder.shuffle_vector(a, b, ir.Constant(indexes, first))
+                    square[i + half] = builder.shuffle_vector(a, b, ir.Constant(indexes, second))
+            half //= 2
+        return square
+
+    whole = builder.icmp_signed("==", rows, INT64(count))
+    for number in (columns, across):
+        whole = builder.and_(whole, builder.icmp_signed("==", number, INT64(count)))
+    with builder.if_else(whole) as (without, with_masks):
+        with without:
+            square = []
+            for i in range(count):
+                place = builder.bitcast(at(source, stride, i), kind.as_pointer())
+                square.append(builder.load(place))
+                square[-1].align = align
+            for j, row in enumerate(transposed(square)):
+                place = builder.bitcast(at(target, to_stride, j), kind.as_pointer())
+                builder.store(builder.fadd(row, added), place).align = align
+        with with_masks:
+            mask = _mask(builder, dtype, columns)
+            square = [
+                _masked_load(builder, dtype, at(source, stride, i), part(mask, i, rows))
+                for i in range(count)
+            ]
+            mask = _mask(builder, dtype, across)
+            for j, row in enumerate(transposed(square)):
+                place = at(target, to_stride, j)
+                row = builder.fadd(row, added)
+                _masked_store(builder, dtype, place, part(mask, j, columns), row)
+    builder.ret_void()
+    return function
+
+
+@intrinsic
+def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across, added):
+    """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
+    another: target[to + j·to_stride + i] = source[start + i·stride + j] + added[i].
+
+    Of the source there are so many rows and columns; what is missing counts as zero. Of the target
+    are written as many rows as the source has columns, and `across` numbers of each.
+    """
+
+    def emit(context, builder, sig, args):
+        target, to, to_stride, source_, start, stride, *counts = args
+        function = _transpose_function(builder.module, source.dtype)
+        places = builder.gep(target, [to]), builder.gep(source_, [start])
+        builder.call(function, [places[0], to_stride, places[1], stride, *counts])
+        return context.get_dummy_value()
+
+    numbers = [types.intp] * 2
+    counts = [types.intp] * 3
+    return types.void(target, *numbers, source, *numbers, *counts, added), emit
+
+
+@intrinsic
+def total(context, vector):
+    """The sum of a vector's numbers, in the order of the lanes."""
+
+    def emit(context, builder, sig, args):
+        result = builder.extract_element(args[0], INT32(0))
+        for index in range(1, vector.lanes):
+            result = builder.fadd(result, builder.extract_element(args[0], INT32(index)))
+        return result
+
+    return vector.dtype(vector), emit
+
+
+@intrinsic
+def largest(context, vector):
+    """The largest of a vector's numbers; NaN where the first is NaN."""
+
+    def emit(context, builder, sig, args):
+        result = builder.extract_element(args[0], INT32(0))
+        for index in range(1, vector.lanes):
+            other = builder.extract_element(args[0], INT32(index))
+            result = builder.select(builder.fcmp_ordered("<", result, other), other, result)
+        return result
+
+    return vector.dtype(vector), emit
+
+
+def filled(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
+    """The operands, numbers put in every lane."""
+    return [
+        _as_vector(context, builder, value, given, sig.return_type)
+        for value, given in zip(args, sig.args, strict=True)
+    ]

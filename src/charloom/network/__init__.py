@@ -1,0 +1,1 @@
+"""The network's parameters, initialization, dropout masks and optimizers, in NumPy."""

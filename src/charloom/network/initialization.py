@@ -1,0 +1,95 @@
+"""Initialize parameters, and add new characters to a trained network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from charloom.errors import CharloomError
+from charloom.network.parameters import Float, ModelConfig, Parameters
+
+
+def initialize(config: ModelConfig, seed: int) -> Parameters:
+    """New parameters: orthogonal recurrent weights gate by gate (Saxe et al. 2014), uniform
+    ±1/√H elsewhere, zero biases but for the lstm's forget gates, whose two biases sum to 1
+    (Jozefowicz et al. 2015).
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    parameters = Parameters(config)
+    size = config.hidden_size
+    bound = 1 / math.sqrt(size)
+    for name, values in parameters.items():
+        if "weight_hh" in name:
+            for gate in range(config.gates):
+                values[gate * size : (gate + 1) * size] = _orthogonal(generator, size)
+        elif "weight" in name:
+            values[...] = generator.uniform(-bound, bound, values.shape)
+        elif "bias_ih" in name and config.cell == "lstm":
+            values[size : 2 * size] = 1
+    return parameters
+
+
+def _orthogonal(generator: np.random.Generator, size: int) -> Float:
+    """A random orthogonal matrix, (H, H), uniform among them."""
+    q, r = np.linalg.qr(generator.standard_normal((size, size)))
+    return np.asarray(q * np.where(np.diag(r) < 0, -1, 1))
+
+
+def initialize_classic(config: ModelConfig, seed: int) -> Parameters:
+    """The notebook's parameters: weights drawn from a normal of deviation 0.01, zero biases."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    parameters = Parameters(config)
+    for name, values in parameters.items():
+        if "weight" in name:
+            values[...] = generator.standard_normal(values.shape) * 0.01
+    return parameters
+
+
+NEW_CHARACTERS_PROBABILITY = 1e-3
+
+
+def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
+    """The same model with more characters, whose ids follow the old ones. `config` is the old one
+    but for its vocabulary_size and what it drops in training.
+
+    The old characters' logits stay what they were, bit for bit. The new ones' are constant, and so
+    low that in every state together they get a probability of at most 1e-3.
+
+    A new logit b must satisfy n·e^b ≤ 1e-3 · Σ_v e^{l_v} whatever the state h, |h_j| ≤ 1. By
+    Jensen, for any weights q over the old characters, log Σ_v e^{l_v} ≥ Σ_v q_v l_v + entropy(q),
+    and Σ_v q_v l_v = q·b + (qᵀW)·h ≥ q·b − ‖qᵀW‖₁. The best of two choices of q is taken: uniform,
+    and the softmax of the biases.
+    """
+    before = old.config.vocabulary_size
+    new = config.vocabulary_size - before
+    expected = replace(
+        config,
+        vocabulary_size=before,
+        dropout=old.config.dropout,
+        weight_drop=old.config.weight_drop,
+    )
+    if new < 0 or expected != old.config:
+        raise CharloomError("a model can grow in its vocabulary alone")
+    grown = Parameters(config)
+    for name, values in old.items():
+        if name == "rnn.weight_ih_l0":
+            grown[name][:, :before] = values
+            grown[name][:, before:] = values.mean(axis=1, keepdims=True)  # an average character
+        elif name.startswith("decoder."):
+            grown[name][:before] = values
+        else:
+            grown[name][...] = values
+    if new > 0:
+        weight = old["decoder.weight"].astype(np.float64)  # (V, H)
+        bias = old["decoder.bias"].astype(np.float64)  # (V,)
+        soft = np.exp(bias - bias.max())
+        bounds = []
+        for q in (np.full(before, 1 / before), soft / soft.sum()):
+            entropy = -float(q @ np.log(np.maximum(q, np.finfo(float).tiny)))
+            bounds.append(float(q @ bias) - float(np.abs(q @ weight).sum()) + entropy)
+        margin = 0.01  # nats, for the rounding of float32
+        logit = max(bounds) + math.log(NEW_CHARACTERS_PROBABILITY / new) - margin
+        grown["decoder.bias"][before:] = logit
+    return grown

@@ -1,0 +1,147 @@
+"""The model's shape and its parameters: names, shapes, initialization, views on one flat vector.
+
+V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
+T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 lstm, else 1).
+
+Names, shapes and the order of gates are those of `torch.nn.RNN/LSTM/GRU` and `torch.nn.Linear`:
+
+    rnn.weight_ih_l0  (G·H, V)   U in the notebook; (G·H, H) in deeper layers
+    rnn.weight_hh_l0  (G·H, H)   W
+    rnn.bias_ih_l0    (G·H)      b_s
+    rnn.bias_hh_l0    (G·H)
+    decoder.weight    (V, H)     V
+    decoder.bias      (V)        b_y
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.errors import CharloomError
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}  # lstm: i, f, g, o; gru: r, z, n
+STATES = {"rnn": 1, "lstm": 2, "gru": 1}  # the hidden state; for lstm the cell state after it
+LARGEST_HIDDEN_SIZE = 65_536
+MOST_LAYERS = 64
+
+Float = NDArray[np.floating]
+State = NDArray[np.floating]  # (S, L, B, H)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What fixes the names and shapes of a model's parameters, and how it computes."""
+
+    cell: str
+    hidden_size: int
+    layers: int
+    vocabulary_size: int
+    dropout: float = 0.0  # the part of each layer's outputs that is dropped in training
+    dtype: str = "float32"
+    weight_drop: float = 0.0  # the part of the recurrent weights that is dropped in each step of it
+
+    def __post_init__(self) -> None:
+        if self.cell not in GATES:
+            raise CharloomError(f"cell {self.cell!r} is not one of {', '.join(GATES)}")
+        for name, largest in (
+            ("hidden_size", LARGEST_HIDDEN_SIZE),
+            ("layers", MOST_LAYERS),
+            ("vocabulary_size", 0x110000),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+                raise CharloomError(f"{name} is {value!r}: it must be from 1 to {largest:,}")
+        for name in ("dropout", "weight_drop"):
+            part = getattr(self, name)
+            if not isinstance(part, (int, float)) or not 0 <= part < 1:
+                raise CharloomError(f"{name} is {part!r}: it must be from 0 to below 1")
+        if self.dtype not in ("float32", "float64"):
+            raise CharloomError(f"dtype {self.dtype!r} is not one of float32, float64")
+
+    @property
+    def gates(self) -> int:
+        return GATES[self.cell]
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
+    @property
+    def numbers_per_position(self) -> int:
+        """About how many numbers an engine holds for each of a window's T·B positions."""
+        return self.layers * (2 * self.gates + 6) * self.hidden_size + 4 * self.vocabulary_size
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter's name and shape, in their order on the flat vector."""
+        stacked = self.gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.layers):
+            below = self.vocabulary_size if layer == 0 else self.hidden_size
+            shapes[f"rnn.weight_ih_l{layer}"] = (stacked, below)
+            shapes[f"rnn.weight_hh_l{layer}"] = (stacked, self.hidden_size)
+            shapes[f"rnn.bias_ih_l{layer}"] = (stacked,)
+            shapes[f"rnn.bias_hh_l{layer}"] = (stacked,)
+        shapes["decoder.weight"] = (self.vocabulary_size, self.hidden_size)
+        shapes["decoder.bias"] = (self.vocabulary_size,)
+        return shapes
+
+    def zero_state(self, rows: int) -> State:
+        """The state before any character, (S, L, B, H)."""
+        shape = (STATES[self.cell], self.layers, rows, self.hidden_size)
+        return np.zeros(shape, dtype=self.dtype)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
+        """The configuration that a file holds. Raises CharloomError where it is not one."""
+        expected = {field.name for field in fields(cls)}
+        if set(values) != expected:
+            odd = ", ".join(sorted(set(values) ^ expected))
+            raise CharloomError(f"the model's configuration has missing or unknown entries: {odd}")
+        return cls(**values)
+
+
+CACHE_LINE = 64  # bytes
+
+
+def aligned_zeros(count: int, dtype: Any) -> NDArray[Any]:
+    """Zeros, flat, that begin at a whole cache line, where vectors of them are read fastest."""
+    kind = np.dtype(dtype)
+    raw = np.zeros(count * kind.itemsize + CACHE_LINE, dtype=np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + count * kind.itemsize].view(kind)
+
+
+class Parameters(Mapping[str, Float]):
+    """Named arrays that are views on one flat vector `flat`, (P,)."""
+
+    def __init__(self, config: ModelConfig, flat: Float | None = None) -> None:
+        self.config = config
+        self.flat: Float = (
+            aligned_zeros(config.parameter_count, config.dtype) if flat is None else flat
+        )
+        if self.flat.shape != (config.parameter_count,) or self.flat.dtype != config.dtype:
+            raise CharloomError("the flat vector does not fit the model's configuration")
+        self._views: dict[str, Float] = {}
+        start = 0
+        for name, shape in config.shapes().items():
+            size = math.prod(shape)
+            self._views[name] = self.flat[start : start + size].reshape(shape)
+            start += size
+
+    def __getitem__(self, name: str) -> Float:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)

@@ -1,0 +1,1 @@
+"""N-gram models with Kneser-Ney smoothing, and their mixture with the network."""

@@ -1,0 +1,1 @@
+"""Pages in one file: HTML, script, style and data."""

@@ -1,0 +1,1 @@
+"""Predict characters: sample, score, mix network and n-gram model, adapt."""

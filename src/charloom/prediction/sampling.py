@@ -1,0 +1,195 @@
+"""From a prompt to text: reads the prompt, then draws character after character.
+
+V: characters in the vocabulary; B: rows of a batch; S, L, H: see charloom.model.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.protocol import Predictor
+from charloom.errors import CharloomError
+from charloom.network.units import Clamp
+from charloom.text.overlap import TrainingIndex
+from charloom.text.vocabulary import Vocabulary
+
+# Characters between two looks at stop texts and at the reader: few at first, so that the first ones
+# appear at once, then more, so that a call's own cost does not count.
+FIRST_DRAWN, MOST_DRAWN = 16, 256
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Keeps a sample from copying more than `most` characters in a row from a training text."""
+
+    index: TrainingIndex
+    most: int
+
+
+def read_prompt(
+    predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
+) -> tuple[int, Any]:
+    """Reads a prompt's ids, (N,), from a zero state, a newline first as before any text.
+
+    Returns the last id, which is still to be read, and the state before it.
+    """
+    ids = np.concatenate([[vocabulary.start_id], prompt]).astype(np.intp)
+    return int(ids[-1]), predictor.read(ids[:-1, None], predictor.zero_state(1))
+
+
+class StopTexts:
+    """Gives out a text as it is drawn, up to where the first of some texts is complete."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = tuple(texts)
+        self._pending = ""  # drawn, but possibly the beginning of a stop text
+
+    def add(self, drawn: str) -> tuple[str, bool]:
+        """What can be given out now that this was drawn, and whether a stop text ends it."""
+        if not self._texts:
+            return drawn, False
+        pending = self._pending + drawn
+        places = [(pending.find(text), text) for text in self._texts]
+        # Which of several comes first must not depend on how many characters were drawn at once.
+        found = [(place + len(text), place) for place, text in places if place >= 0]
+        if found:
+            return pending[: min(found)[1]], True
+        ready = len(pending) - max(_held_back(pending, text) for text in self._texts)
+        self._pending = pending[ready:]
+        return pending[:ready], False
+
+    def rest(self) -> str:
+        """What is left when nothing more is drawn."""
+        return self._pending
+
+
+def stream_text(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    *,
+    prompt: NDArray[np.unsignedinteger] | None = None,
+    length: int | None = 500,
+    settings: SamplingSettings | None = None,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    index: int = 0,
+    clamps: Sequence[Clamp] = (),
+    guard: Guard | None = None,
+) -> Iterator[str]:
+    """Yields what is drawn after a prompt, in pieces, as it is drawn; without the prompt itself.
+
+    prompt: its ids, (N,). length: characters to draw; None goes on for ever. stop: texts that end
+    the sample where they appear; they are not yielded. seed, index: the index-th sample of a seed
+    draws its own random numbers, so that each is the same whatever the others are. clamps: units
+    that are held from the prompt's last character on. guard: what would copy too much is not drawn;
+    the copied stretch may begin in the prompt.
+    Raises CharloomError for a negative length, seed or index and an empty stop text; and, after
+    what was drawn, where the guard leaves no character to go on with.
+    """
+    if length is not None and length < 0:
+        raise CharloomError(f"length is {length}: give 0 or more")
+    if seed < 0 or index < 0:
+        raise CharloomError(f"seed is {seed}: give 0 or more")
+    if any(not text for text in stop):
+        raise CharloomError("a stop text is empty: give at least one character, or none at all")
+    return _stream(
+        predictor,
+        vocabulary,
+        np.zeros(0, vocabulary.id_type) if prompt is None else prompt,
+        length,
+        settings or SamplingSettings(),
+        tuple(stop),
+        np.random.Generator(np.random.PCG64([seed, index])),
+        tuple(clamps),
+        guard,
+    )
+
+
+def _stream(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    prompt: NDArray[np.unsignedinteger],
+    length: int | None,
+    settings: SamplingSettings,
+    stop: tuple[str, ...],
+    generator: np.random.Generator,
+    clamps: tuple[Clamp, ...],
+    guard: Guard | None,
+) -> Iterator[str]:
+    last, state = read_prompt(predictor, vocabulary, prompt)
+    source = predictor if guard is None else _Guarded(predictor, guard, prompt)
+    stops = StopTexts(stop)
+    drawn = 0
+    while length is None or drawn < length:
+        count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
+        if length is not None:
+            count = min(count, length - drawn)
+        ids, state = source.generate(
+            np.array([last], dtype=np.intp), state, settings, generator.random((count, 1)), clamps
+        )
+        drawn += len(ids)
+        ready, ended = stops.add(vocabulary.decode(ids[:, 0]))
+        if ready:
+            yield ready
+        if ended:
+            return
+        if guard is not None and len(ids) < count:
+            if stops.rest():
+                yield stops.rest()
+            raise CharloomError(
+                f"after {drawn:,} characters of the sample, each that could come next would copy "
+                f"more than {guard.most:,} in a row from the training text: give a larger "
+                "--max-overlap"
+            )
+        last = int(ids[-1, 0])
+    if stops.rest():
+        yield stops.rest()
+
+
+class _Guarded:
+    """Draws from a predictor under a guard. It knows the end of the prompt and of what it drew."""
+
+    def __init__(
+        self, predictor: Predictor, guard: Guard, prompt: NDArray[np.unsignedinteger]
+    ) -> None:
+        self._predictor, self._index = predictor, guard.index
+        # Nothing longer than the training text stands in it.
+        self._recent = deque((int(id_) for id_ in prompt), min(guard.most, len(guard.index) + 1))
+
+    def generate(
+        self,
+        ids: NDArray[np.intp],
+        state: Any,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp] = (),
+    ) -> tuple[NDArray[np.intp], Any]:
+        """As a predictor's, of one row, but ends where no character is left to draw."""
+        drawn = np.empty(uniforms.shape, np.intp)
+        for count, numbers in enumerate(uniforms):
+            logits, after = self._predictor.step(ids, state, clamps)
+            if len(self._recent) == self._recent.maxlen:
+                copied = self._index.followers(np.array(self._recent))
+                # Before the choice, so that temperature, top_k and the others act on the rest.
+                logits = np.where(copied, -np.inf, logits).astype(logits.dtype)
+                if not (logits > -np.inf).any():
+                    return drawn[:count], state
+            ids = drawn[count] = choose(logits, settings, numbers)
+            self._recent.append(int(ids[0]))
+            state = after
+        return drawn, state
+
+
+def _held_back(text: str, stop: str) -> int:
+    """How many of the last characters of the text are the beginning of the stop text."""
+    for size in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0

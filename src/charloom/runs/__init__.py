@@ -1,0 +1,1 @@
+"""A training run on disk: prepare, train, record, save, resume."""

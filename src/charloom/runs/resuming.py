@@ -1,0 +1,117 @@
+"""Resume a run: read its position, and check that the options still fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from charloom.errors import CharloomError
+from charloom.network.optimizers import OPTIMIZERS
+from charloom.network.parameters import ModelConfig
+from charloom.storage.checkpoint import Checkpoint
+from charloom.training.options import TrainingConfig, option_name
+from charloom.training.setup import model_config
+from charloom.training.state import TrainingState
+
+# What may be changed when a run goes on: ends may be moved further, and how it is computed.
+ENDS = ("steps", "epochs", "minutes")
+HOW = ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
+
+
+def computed_by(how: dict[str, Any]) -> str:
+    """Engine and all, for a sentence."""
+    device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
+    numbers = " in bfloat16" if how.get("bf16") else ""
+    compiled = " with --compile" if how.get("compile") else ""
+    ranks = f" of {how['ranks']} ranks" if how.get("ranks", 1) > 1 else ""
+    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}{compiled}"
+
+
+def resume_position(
+    path: Path, checkpoint: Checkpoint
+) -> tuple[TrainingConfig, TrainingState, dict[str, Any]]:
+    """What a resume file holds of a run: its configuration, its state, and its position as it is.
+
+    Raises CharloomError where they make no sense together: another version may have written it.
+    """
+    try:
+        position = checkpoint.position
+        if position is None or checkpoint.state is None:
+            raise ValueError("it holds no position")
+        # A run from before there was a choice says nothing of these.
+        earlier: dict[str, Any] = {
+            "device": "cpu",
+            "bf16": False,
+            "compile": False,
+            "rank_timeout": 300.0,
+        }
+        how = {name: (earlier | position)[name] for name in HOW}
+        config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
+        state = TrainingState(**position["state"], hidden=checkpoint.state)
+        rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
+        counts = (state.recent_steps, position["metrics_lines"], position["samples_bytes"])
+        if not all(isinstance(count, int) and 0 <= count < 10**15 for count in counts):
+            raise ValueError("its counts are none")
+        for f in fields(state):
+            value, kinds = getattr(state, f.name), str(f.type)
+            if f.name == "hidden" or (value is None and "None" in kinds):
+                continue
+            number = isinstance(value, int if "int" in kinds else (int, float))
+            if not number or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"its {f.name} is no number")
+        if state.step < 0 or config.learning_rate is None:
+            raise ValueError("its step or learning rate is none")
+        if model_config(config, len(checkpoint.vocabulary)) != checkpoint.config:
+            raise ValueError("its options describe another model")
+        if checkpoint.state.shape != checkpoint.config.zero_state(rows).shape:
+            raise ValueError("its hidden state has another shape")
+        if rows not in (1, config.batch_size) and rows > config.batch_size:
+            raise ValueError("its hidden state has too many rows")
+        if set(checkpoint.optimizer) != set(OPTIMIZERS[config.optimizer].slot_names):
+            raise ValueError("its optimizer is another one")
+        if "sha256" not in checkpoint.text:
+            raise ValueError("it does not say what text it was trained on")
+    except (KeyError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise CharloomError(
+            f"{path} cannot be gone on from ({what}): start again with another --out"
+        ) from None
+    return config, state, position
+
+
+def continued_config(stored: TrainingConfig, given: dict[str, Any]) -> TrainingConfig:
+    """The configuration a run goes on with. Raises CharloomError, naming the first difference,
+    where the options given are not the run's."""
+    TrainingConfig.of(given)  # refuses nonsense
+    for name, value in given.items():
+        before = getattr(stored, name)
+        if name in HOW or value == before:
+            continue
+        if name not in ENDS:
+            raise CharloomError(
+                f"{option_name(name)} is {value}, but the run has {before}: leave the option out "
+                "to go on with it, or give another --out"
+            )
+        if before is not None and value < before:
+            raise CharloomError(
+                f"{option_name(name)} {value} is less than the run's {before:g}: it can only be "
+                "raised"
+            )
+    return replace(stored, **{k: v for k, v in given.items() if k in (*ENDS, *HOW)})
+
+
+def with_shape_of(
+    base: ModelConfig, config: TrainingConfig, given: dict[str, Any]
+) -> TrainingConfig:
+    """The configuration with the shape of the model that training starts from."""
+    for name in ("cell", "hidden_size", "layers", "dtype"):
+        before = getattr(base, name)
+        if name in given and given[name] != before:
+            raise CharloomError(
+                f"{option_name(name)} is {given[name]}, but the model of --from has {before}: "
+                "leave the option out"
+            )
+        config = replace(config, **{name: before})
+    return config

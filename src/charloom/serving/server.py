@@ -1,0 +1,117 @@
+"""Run the HTTP server: socket, models, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import uvicorn
+
+from charloom.errors import printable
+from charloom.language_model import LanguageModel
+from charloom.serving.access import Gate
+from charloom.serving.app import ServedModel, Service
+from charloom.serving.batcher import MOST_TEXTS, Batcher
+from charloom.serving.connection import BACKLOG, Connection
+from charloom.serving.streaming import Bells
+from charloom.storage.folders import MODEL_FILE, model_path
+
+KEEP_ALIVE_SECONDS = 15
+GRACE_SECONDS = 30  # for what runs when the server is asked to end
+
+
+def name_runs(runs: Sequence[str]) -> list[str]:
+    """A name for each run, its folder's; each further one of the same name gets a number."""
+    names: list[str] = []
+    for run in runs:
+        path = model_path(run).resolve()
+        name = printable(path.parent.name if path.name == MODEL_FILE else path.stem) or "model"
+        first = name
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{first}-{number}"
+        names.append(name)
+    return names
+
+
+class Server(uvicorn.Server):
+    """Serves models at a socket, by their names. A signal ends it when what runs is done; a second
+    one ends it at once.
+
+    host: the name it was opened by, and may be asked by. api_key: what a client must know.
+    most_texts: drawn from each model at a time. ready: called when it answers.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, LanguageModel],
+        opened: socket.socket,
+        *,
+        host: str = "127.0.0.1",
+        api_key: str | None = None,
+        most_texts: int = MOST_TEXTS,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._bells, self._opened, self._ready = Bells(), opened, ready
+        now = int(time.time())
+        self.models = []
+        for name, model in models.items():
+            batcher = Batcher(
+                model.predictor, model.vocabulary, most_texts=most_texts, tell=self._bells.ring
+            )
+            self.models.append(ServedModel(name, now, model.vocabulary, batcher))
+        service = Service(self.models, self._bells)
+        super().__init__(
+            uvicorn.Config(
+                Gate(service, host=host, api_key=api_key),
+                http=Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+
+    def serve_until_ended(self) -> None:
+        try:
+            self.run(sockets=[self._opened])
+        finally:
+            self._opened.close()
+            for model in self.models:
+                model.batcher.close()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._bells.loop = asyncio.get_running_loop()
+        await super().startup(sockets=sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        # uvicorn's own raises the signal again when all is done, so that a clean end looks like
+        # a death.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {s: signal.signal(s, self._end) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, frame: Any) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True

@@ -1,0 +1,1 @@
+"""Files: checkpoints, atomic writes, the names in a run's folder."""

@@ -1,0 +1,311 @@
+"""Checkpoints: one safetensors file that holds a whole model, checked before it is believed.
+
+`model.safetensors` is the file to share: the weights, and in its header JSON strings under
+`config`, `vocabulary` (the characters in the order of their ids), `training`, `text`, `metrics`.
+A mixture adds its counts and weights, `counts.*` and `mixture.theta`, and the header's `counts`.
+`resume.safetensors` holds the same of the current weights, and under `optimizer.*`, `state` and
+`position` what a run needs to go on. Each carries a SHA-256 of all that is in it, since safetensors
+has none of its own. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from charloom.errors import CharloomError
+from charloom.network.parameters import Float, ModelConfig, Parameters, State
+from charloom.ngrams.mixing import Mixture, feature_count
+from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
+from charloom.storage.atomic import write_atomically
+from charloom.text.vocabulary import Vocabulary
+
+FORMAT = "charloom 1"
+LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+STATE = "state"
+OPTIMIZER = "optimizer."
+THETA = "mixture.theta"
+TYPES = {
+    "F32": "float32",
+    "F64": "float64",
+    "I32": "int32",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+}
+# A table's arrays, and the types that they may have in a file.
+COUNTS = {
+    "characters": ("U8", "U16", "U32"),
+    "probabilities": ("F32",),
+    "first": ("I32",),
+    "weights": ("F32",),
+}
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds. `position`, `optimizer` and `state` are a resume file's alone."""
+
+    parameters: Parameters
+    vocabulary: Vocabulary
+    training: dict[str, Any] = field(default_factory=dict)  # how it was trained
+    text: dict[str, Any] = field(default_factory=dict)  # on what: name, origin, SHA-256, length
+    metrics: dict[str, Any] = field(default_factory=dict)  # of these weights: step, validation
+    mixture: Mixture | None = None
+    optimizer: dict[str, Float] = field(default_factory=dict)  # each (P,)
+    state: State | None = None  # (S, L, B, H)
+    position: dict[str, Any] | None = None
+    sha256: str | None = None  # what the file says of itself, where it was read from one
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.parameters.config
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint so that at every moment the old file or the new one is there, whole.
+
+    Raises OSError where it cannot be written (the old file is intact, nothing else is left), and
+    CharloomError where a weight is not finite.
+    """
+    tensors: dict[str, NDArray[Any]] = dict(checkpoint.parameters)
+    for name, values in checkpoint.optimizer.items():
+        tensors[OPTIMIZER + name] = values
+    if checkpoint.state is not None:
+        tensors[STATE] = checkpoint.state
+    mixture = checkpoint.mixture
+    if mixture is not None:
+        tensors |= {f"counts.{name}": getattr(mixture.table, name) for name in COUNTS}
+        tensors[THETA] = mixture.theta
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise CharloomError(f"{name} holds NaN or infinity: it is not saved")
+    vocabulary = checkpoint.vocabulary
+    header = {
+        "format": FORMAT,
+        "config": _json(checkpoint.config.as_dict() | {"bytes": vocabulary.as_bytes}),
+        "vocabulary": _json(list(vocabulary.characters)),
+        "training": _json(checkpoint.training),
+        "text": _json(checkpoint.text),
+        "metrics": _json(checkpoint.metrics),
+    }
+    if checkpoint.position is not None:
+        header["position"] = _json(checkpoint.position)
+    if mixture is not None:
+        header["counts"] = _json({"context": mixture.table.context})
+    header["sha256"] = _digest(tensors, header)
+    write_atomically(path, in_order(save(tensors, metadata=header)))
+
+
+def in_order(data: bytes) -> bytes:
+    """The same file with the entries of its header sorted: the library's order changes from call to
+    call, and a run that goes on must end in the same bytes."""
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    header = _json(entries).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint of either kind. Raises CharloomError, in a sentence, for anything else.
+
+    Names, shapes and types are compared with the configuration before a tensor is read.
+    """
+    try:
+        return _load(path)
+    except FileNotFoundError:
+        raise CharloomError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise CharloomError(f"{path} is a folder, not a checkpoint") from None
+    except OSError as error:
+        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _load(path: Path) -> Checkpoint:
+    refuse_other_files(path)
+    with safe_open(path, framework="numpy") as file:
+        header = file.metadata() or {}
+        if header.get("format") != FORMAT:
+            raise CharloomError(
+                f"{path} is not a charloom checkpoint that this version reads (its header says "
+                f"format {header.get('format')!r}, not {FORMAT!r})"
+            )
+        entries = {
+            name: _parse(path, header, name)
+            for name in ("config", "vocabulary", "training", "text", "metrics")
+        }
+        position = _parse(path, header, "position") if "position" in header else None
+        counts = _parse(path, header, "counts") if "counts" in header else None
+        for name in ("name", "origin", "sha256"):
+            if not isinstance(entries["text"].get(name, ""), str):
+                raise _damaged(path, f"its header's text {name} is no string")
+        config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
+        expected = _expected_tensors(path, config, file.keys(), position, counts)
+        for name, (shape, types) in expected.items():
+            piece = file.get_slice(name)
+            found = tuple(piece.get_shape())
+            if shape is not None and found != shape:
+                raise _damaged(path, f"{name} has shape {found}, not {shape}")
+            if piece.get_dtype() not in types:
+                names = " or ".join(TYPES[kind] for kind in types)
+                raise _damaged(path, f"{name} has type {piece.get_dtype()}, not {names}")
+        tensors = {name: file.get_tensor(name) for name in expected}
+    if _digest(tensors, {k: v for k, v in header.items() if k != "sha256"}) != header.get("sha256"):
+        raise _damaged(path, "its contents do not match its SHA-256")
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise _damaged(path, f"{name} holds NaN or infinity")
+    parameters = Parameters(config)
+    for name in parameters:
+        parameters[name][...] = tensors.pop(name)
+    return Checkpoint(
+        parameters,
+        vocabulary,
+        entries["training"],
+        entries["text"],
+        entries["metrics"],
+        mixture=None if counts is None else _mixture(path, config, counts, tensors),
+        optimizer={
+            name.removeprefix(OPTIMIZER): values
+            for name, values in tensors.items()
+            if name.startswith(OPTIMIZER)
+        },
+        state=tensors.get(STATE),
+        position=position,
+        sha256=header.get("sha256"),
+    )
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint's header says, as it stands there, without a look at its tensors; None
+    where there is no file that can be read so."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+        if header.get("format") != FORMAT:
+            return None
+        entries = ("config", "vocabulary", "training", "text", "metrics", "position", "counts")
+        found = {name: _parse(path, header, name) for name in entries if name in header}
+    except (OSError, SafetensorError, CharloomError):
+        return None
+    return found | {"sha256": header.get("sha256")}
+
+
+def refuse_other_files(path: Path) -> None:
+    """Raises CharloomError where a file's first bytes are not those of safetensors."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        size = file.seek(0, os.SEEK_END)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and length <= min(size - 8, LARGEST_HEADER):
+        return  # a pickle's first bytes can also be a header's length, but not this
+    if re.match(rb"\x80[\x02-\x05]|PK\x03\x04", start):
+        raise CharloomError(
+            f"{path} is a pickle or an archive of pickles, which can run code when it is opened: "
+            "charloom reads safetensors alone"
+        )
+    raise _damaged(path, "it is cut short or no safetensors file")
+
+
+def _parse(path: Path, header: Mapping[str, str], name: str) -> Any:
+    try:
+        value = json.loads(header[name])
+    except (KeyError, ValueError, RecursionError):
+        raise _damaged(path, f"its header has no readable {name!r}") from None
+    if not isinstance(value, list if name == "vocabulary" else dict):
+        raise _damaged(path, f"its header has no readable {name!r}")
+    return value
+
+
+def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[Any, Any]:
+    as_bytes = config.pop("bytes", None)
+    if not isinstance(as_bytes, bool) or not all(isinstance(c, str) for c in characters):
+        raise _damaged(path, "its vocabulary is not readable")
+    try:
+        found = ModelConfig.from_dict(config)
+        vocabulary = Vocabulary(tuple(characters), as_bytes)
+    except (CharloomError, TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+    if found.vocabulary_size != len(vocabulary):
+        raise _damaged(
+            path, f"{found.vocabulary_size} characters configured, {len(vocabulary)} listed"
+        )
+    return found, vocabulary
+
+
+def _mixture(
+    path: Path, config: ModelConfig, counts: dict[str, Any], tensors: Mapping[str, NDArray[Any]]
+) -> Mixture:
+    arrays = {name: tensors[f"counts.{name}"] for name in COUNTS}
+    try:
+        table = NGramTable(config.vocabulary_size, counts["context"], **arrays)
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, f"in its counts {error}") from None
+    return Mixture(table, tensors[THETA])
+
+
+Expected = dict[str, tuple[tuple[int, ...] | None, tuple[str, ...]]]  # a tensor's shape and types
+
+
+def _expected_tensors(
+    path: Path,
+    config: ModelConfig,
+    names: list[str],
+    position: dict[str, Any] | None,
+    counts: dict[str, Any] | None,
+) -> Expected:
+    types = ({"float32": "F32", "float64": "F64"}[config.dtype],)
+    expected: Expected = {name: (shape, types) for name, shape in config.shapes().items()}
+    if position is not None:
+        for name in names:
+            if name.startswith(OPTIMIZER):
+                expected[name] = (config.parameter_count,), types
+        expected[STATE] = None, types  # its number of rows is the run's
+    if counts is not None:
+        context = counts.get("context")
+        if type(context) is not int or not 0 <= context <= LARGEST_CONTEXT:
+            raise _damaged(path, "its counts have no readable context")
+        expected |= {f"counts.{name}": (None, kinds) for name, kinds in COUNTS.items()}
+        expected[THETA] = (feature_count(context),), ("F64",)
+    missing = sorted(set(expected) - set(names))
+    extra = sorted(set(names) - set(expected))
+    if missing:
+        raise _damaged(path, f"tensors are missing: {', '.join(missing)}")
+    if extra:
+        raise _damaged(path, f"there are tensors it should not hold: {', '.join(extra)}")
+    return expected
+
+
+def _damaged(path: Path, what: str) -> CharloomError:
+    what = " ".join(what.split())
+    return CharloomError(f"{path} is damaged ({what}): use a copy of it, or train again")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, sort_keys=True)
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, str]) -> str:
+    """SHA-256 over every tensor's name, type, shape and bytes, and every entry of the header."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = np.ascontiguousarray(tensors[name])
+        digest.update(_json([name, str(values.dtype), list(values.shape)]).encode())
+        digest.update(values.data)
+    for name in sorted(header):
+        digest.update(_json([name, header[name]]).encode())
+    return digest.hexdigest()

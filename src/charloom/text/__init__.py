@@ -1,0 +1,1 @@
+"""Texts: sources, corpora, vocabulary, encoded datasets, batches, overlaps."""

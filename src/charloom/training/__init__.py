@@ -1,0 +1,1 @@
+"""Train: options, the planner for a time budget, the training loop. No I/O."""

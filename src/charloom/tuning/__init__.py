@@ -1,0 +1,1 @@
+"""Search for the training options that suit a text best."""
