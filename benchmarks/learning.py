@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW, learning_rate_factor
 from charloom.network.parameters import ModelConfig
@@ -78,7 +78,7 @@ def run(experiment: Experiment, threads: int | None = None) -> dict[str, object]
     if e.unigram_bias:
         counts = character_counts(data.train, size) + 1.0
         parameters["decoder.bias"][:] = np.log(counts / counts.sum())
-    engine = open_engine("compiled", parameters, seed=e.seed, threads=threads)
+    engine = Backend("compiled", threads=threads).open(parameters, seed=e.seed)
     optimizer = AdamW(e.learning_rate, 1.0, beta2=e.beta2, weight_decay=e.weight_decay)
     batches = Streams(data.train, e.batch_size, e.window)
     before, rows = int(data.train[-1]), rows_of_validation(len(data.validation))
@@ -154,7 +154,7 @@ def measure_speeds() -> None:
     for cell, sizes in (("gru", (128, 256, 384, 512, 704, 896)), ("lstm", (128, 256, 512, 704))):
         for hidden_size in sizes:
             config = ModelConfig(cell, hidden_size, 1, 65)
-            engine, optimizer = open_engine("compiled", initialize(config, 0)), AdamW(1e-3, 1.0)
+            engine, optimizer = Backend("compiled").open(initialize(config, 0)), AdamW(1e-3, 1.0)
             ids, state = generator.integers(0, 65, (64, 16)), config.zero_state(16)
             steps, began = 0, time.perf_counter()
             while steps < 5 or time.perf_counter() - began < 2:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.data import batches, weights
 from benchmarks.workloads import Workload
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.network.optimizers import AdaGrad, AdamW, Optimizer
 
@@ -29,15 +29,8 @@ class Job:
         self.workload = workload
         self.device = device
         parameters = weights(workload, size)
-        self.engine = open_engine(
-            engine,
-            parameters,
-            classic=workload.classic,
-            threads=threads,
-            device=device,
-            bf16=bf16,
-            compile=compile,
-        )
+        backend = Backend(engine, threads, device, bf16, compile)
+        self.engine = backend.open(parameters, classic=workload.classic)
         self.batches = batches(workload, ids)
         self.ids = ids.astype(np.intp)
         self.state = parameters.config.zero_state(workload.rows)
