@@ -308,7 +308,7 @@ def show(results: dict[str, Any], arguments: argparse.Namespace, name: str = "")
     """
     if arguments.smoke:
         for row in results["rows"]:
-            print(f"{row['name']}, small: {', '.join(row['systems'])} agree")
+            print(f"{row['name']}, small: {'; '.join(row['systems'])} agree")
         return
     page = report.markdown(results)
     print(page)

@@ -51,8 +51,8 @@ def markdown(report: Row) -> str:
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         + ".",
         "",
-        f"Text: {report['text']}, {report['vocabulary']} distinct characters. Speeds are predicted "
-        f"characters per second, T·B per step, medians of {report['rounds']} rounds. The systems "
+        f"Text: {report['text']}, {report['vocabulary']} distinct characters. Speeds are "
+        f"characters predicted per second, T·B per step, medians of {report['rounds']} rounds. The systems "
         "take turns, each in its own process. Each is shown with its best number of threads (in "
         "brackets). All compute in float32. Training includes the batch, the forward pass, the "
         "backward pass, clipping and the optimizer's update.",
