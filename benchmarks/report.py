@@ -52,10 +52,11 @@ def markdown(report: Row) -> str:
         + ".",
         "",
         f"Text: {report['text']}, {report['vocabulary']} distinct characters. Speeds are "
-        f"characters predicted per second, T·B per step, medians of {report['rounds']} rounds. The systems "
-        "take turns, each in its own process. Each is shown with its best number of threads (in "
-        "brackets). All compute in float32. Training includes the batch, the forward pass, the "
-        "backward pass, clipping and the optimizer's update.",
+        "characters predicted per second, T·B per step, medians of "
+        f"{report['rounds']} rounds. The systems take turns, each in its own process. Each is "
+        "shown with its best number of threads (in brackets). All compute in float32. Training "
+        "includes the batch, the forward pass, the backward pass, clipping and the optimizer's "
+        "update.",
         "",
     ]
     if "device" in report:
