@@ -28,9 +28,9 @@ PYTHON = [
 def test_python_blocks_run(
     page: Path, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "HubModel" in block:
+    if "charloom.HubModel" in block:
         pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
-    if "tune(" in block:
+    if "charloom.tune(" in block:
         pytest.importorskip("optuna", reason="the extra `tune` is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "block.py").write_text(block, encoding="utf-8")
@@ -63,8 +63,7 @@ def shown_commands() -> list[str]:
 @pytest.mark.parametrize("line", sorted(set(shown_commands())))
 def test_commands_parse(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command shown is one that the parser takes; the tests of each command run it."""
-    from charloom.cli.arguments import Parser
-    from charloom.cli.main import COMMANDS, main
+    from charloom.cli import COMMANDS, Parser, main
 
     name, *rest = shlex.split(line)
     if name.startswith("-"):
