@@ -31,6 +31,10 @@ class Message(NamedTuple):
     text: str
 
 
+def words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Calls whose arguments a user sees, by the last part of the called name.
 SHOWING = re.compile(
     r"""_*(?:
@@ -41,12 +45,12 @@ SHOWING = re.compile(
     re.X,
 )
 # Keywords whose values a user sees, whatever is called.
-SHOWN_KEYWORDS = frozenset(
-    "help help_text description epilog metavar summary title label message text reason note".split()
+SHOWN_KEYWORDS = words(
+    "help help_text description epilog metavar summary title label message text reason note"
 )
 # Keywords of calls that show something, whose values are not shown.
-HIDDEN_KEYWORDS = frozenset(
-    "end sep file encoding code param type choices action dest default style headers".split()
+HIDDEN_KEYWORDS = words(
+    "end sep file encoding code param type choices action dest default style headers"
 )
 # Calls whose arguments a user does not see.
 HIDING = re.compile(
@@ -58,9 +62,7 @@ HIDING = re.compile(
     )""",
     re.X,
 )
-REGULAR_EXPRESSIONS = frozenset(
-    "compile match fullmatch search sub subn findall finditer split".split()
-)
+REGULAR_EXPRESSIONS = words("compile match fullmatch search sub subn findall finditer split")
 # Texts for machines, though they have words and spaces.
 EXCLUDED = re.compile(
     r"""
@@ -83,10 +85,10 @@ def has_words(text: str) -> bool:
     if EXCLUDED.search(text):
         return False
     plain = PLACEHOLDER.sub("\0", text)
-    words = WORD.findall(plain.replace("\0", " "))
+    found = WORD.findall(plain.replace("\0", " "))
     if not re.search(r"[^\S\n]", plain.strip()) and not re.search(r"\0 | \0", plain):
         return False
-    return len(words) >= 2 or (len(words) == 1 and len(words[0]) > 1 and "\0" in plain)
+    return len(found) >= 2 or (len(found) == 1 and len(found[0]) > 1 and "\0" in plain)
 
 
 def has_letters(text: str) -> bool:
@@ -177,7 +179,7 @@ class PythonMessages(ast.NodeVisitor):
         self._visit_as(False, *node.decorator_list, arguments)
         self._visit_as(False, *node.body)
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+    visit_AsyncFunctionDef = visit_FunctionDef
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._visit_as(self._shown, node.body)
@@ -311,7 +313,8 @@ def script_tokens(source: str, line: int = 1) -> Iterator[Token]:
             kind, end = "sign", place + 1  # a division
         else:
             end = match.end()
-        value, inner = source[place:end], ()
+        value = source[place:end]
+        inner: tuple[str, ...] = ()
         if kind == "template":
             end, value, inner = _template(source, end)
             kind = "text"
@@ -361,16 +364,16 @@ def _unescaped(text: str) -> str:
 
 
 SHOWN_PROPERTIES = frozenset(["aria-label", "placeholder", "title", "alt", "label", "textContent"])
-HIDDEN_PROPERTIES = frozenset(
-    "class id type name role href for d transform style points method className autocomplete".split()
+HIDDEN_PROPERTIES = words(
+    "class id type name role href for d transform style points method className autocomplete"
 )
-HIDING_FUNCTIONS = frozenset(
+HIDING_FUNCTIONS = words(
     "querySelector querySelectorAll getElementById createElement createElementNS addEventListener"
     " add remove toggle contains includes indexOf matches closest getItem setItem get set"
-    " getContext dispatchEvent startsWith endsWith".split()
+    " getContext dispatchEvent startsWith endsWith"
 )
-SHOWING_FUNCTIONS = frozenset(
-    "say append prepend replaceChildren alert confirm fail announce Error select".split()
+SHOWING_FUNCTIONS = words(
+    "say append prepend replaceChildren alert confirm fail announce Error select"
 )
 NOT_SHOWN = re.compile(
     r"""
