@@ -18,6 +18,7 @@ import ast
 import io
 import json
 import re
+import signal
 import sys
 import tokenize
 from collections import Counter
@@ -44,12 +45,16 @@ TOLERANCE = 2
 
 
 class Rule(NamedTuple):
-    """A phrase to avoid: a regular expression in which a space stands for any white space."""
+    """A phrase to avoid: a regular expression in which a space matches any white space.
+
+    unless: words that excuse the phrase where the same sentence has one of them.
+    """
 
     name: str
     pattern: str
     suggestion: str
     places: frozenset[str] = EVERYWHERE
+    unless: str = ""
 
 
 RULES = (
@@ -88,7 +93,12 @@ RULES = (
         r"learn(?:s|ed|t|ing)?(?: \w+){0,2} from(?! scratch)|(?:is|are|was|were|been) learned",
         "trained on, fitted to",
     ),
-    Rule("draws", r"draw(?:s|n|ing)?|drew", "sample (of text and masks), plot (of charts)"),
+    Rule(
+        "draws",
+        r"draw(?:s|n|ing)?|drew",
+        "sample (of text and masks), plot (of charts)",
+        unless=r"pages?|charts?|ax[ei]s|curves?|canvas|browser|report|picture",
+    ),
     Rule(
         "way-back",
         r"way (?:back|forth)|(?:backwards|forwards) (?:through|in) time",
@@ -381,20 +391,22 @@ def _comments(source: str) -> Iterator[Block]:
 
 def script_blocks(source: str, messages: Iterable[Message]) -> Iterator[Block]:
     """Return the comments of a script, and its messages."""
-    last = -1
+    last, code = -1, -1
     block: list[tuple[int, str]] = []
     for token in script_tokens(source):
         if token.kind != "comment":
+            code = token.line + token.value.count("\n")
             continue
         lines = [
             (token.line + i, re.sub(r"^\s*/?\*+/?|^\s*//|\*/$", "", line).strip())
             for i, line in enumerate(token.value.splitlines())
         ]
-        if token.line != last + 1 and block:
+        own_line = token.line != code
+        if not (own_line and token.line == last + 1) and block:
             yield Block(COMMENT, tuple(block))
             block = []
         block += [(number, line) for number, line in lines if line]
-        last = lines[-1][0]
+        last = lines[-1][0] if own_line else -1
     if block:
         yield Block(COMMENT, tuple(block))
     yield from message_blocks(messages)
@@ -462,7 +474,7 @@ LEGEND = re.compile(rf"(?<![\w.])(?:[A-Za-zα-ωΑ-Ω][\w'₀-₉]?|{CODE_MARK}+
 
 
 def masked(text: str, place: str) -> str:
-    """Replace what is not prose with characters that keep every offset."""
+    """Replace code, formulas and addresses with characters that keep every offset."""
 
     def one_word(match: re.Match[str]) -> str:
         return CODE_MARK * len(match[0])
@@ -499,7 +511,7 @@ def without_introduction(sentence: str, place: str) -> str:
 
 
 def count_words(sentence: str) -> int:
-    """Return the number of words: what holds a letter, or is code."""
+    """Count the words that have a letter, and spans of code."""
     return sum(bool(re.search(rf"[^\W\d_]|{CODE_MARK}", word)) for word in sentence.split())
 
 
@@ -535,17 +547,21 @@ def check_block(path: Path, block: Block) -> Iterator[Hit]:
     """Return the hits of a paragraph."""
     joined = Joined(block)
     text = masked(joined.text, block.place)
+    sentences = list(sentences_of(text))
     yield from _check_opening(path, block, text)
     for rule, pattern in COMPILED:
         if block.place not in rule.places:
             continue
         for match in pattern.finditer(text):
+            around = next(each for begin, each in reversed(sentences) if begin <= match.start())
+            if rule.unless and re.search(rf"\b(?:{rule.unless})\b", around, re.I):
+                continue
             if CASE_SENSITIVE.get(rule.name, "\0") in match[0]:
                 continue  # Python's None
             found = joined.around(match.start(), match.end())
             yield Hit(path, joined.line(match.start()), rule.name, found, rule.suggestion)
     longest = LONGEST_SENTENCE[block.place]
-    for offset, sentence in sentences_of(text):
+    for offset, sentence in sentences:
         words, rest = count_words(sentence), without_introduction(sentence, block.place)
         begin = offset + len(sentence) - len(sentence.lstrip())
         faults = {
@@ -649,4 +665,6 @@ def shortest(path: Path) -> Path:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when a pager is closed
     sys.exit(main())

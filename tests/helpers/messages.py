@@ -4,8 +4,8 @@
 `tests/contracts/test_messages.py` compares it with. With paths, it prints the messages of those
 files, each with its line.
 
-A string counts as visible where its context shows it (a raised exception, a printed line, a help
-text, a child of a page's element), and otherwise where it holds at least two words. Docstrings,
+A string counts as visible where its context shows it: a raised exception, a printed line, a help
+text, a child of a page's element. Any other string counts if it has at least two words. Docstrings,
 regular expressions, protocol texts (`EXCLUDED`) and the operands of comparisons do not count.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ EXCLUDED = re.compile(
     re.X,
 )
 WORD = re.compile(r"(?<![\w.$#@/<-])[A-Za-z][A-Za-z'’]*(?:-[A-Za-z]+)*(?![\w/=(>])")
-BRACES = str.maketrans("{}", "‹›")  # of what stands in braces itself
+BRACES = str.maketrans("{}", "‹›")  # of expressions that are written in braces
 PLACEHOLDER = re.compile(r"\$?\{[^{}]*\}")
 
 
@@ -208,7 +209,7 @@ class PythonMessages(ast.NodeVisitor):
             self.generic_visit(node)
 
     def _visit_values(self, node: ast.expr) -> None:
-        """Visit what stands in braces in a text: it may hold texts of its own."""
+        """Visit the expressions in a text's braces: they can hold texts of their own."""
         if isinstance(node, ast.JoinedStr):
             for part in node.values:
                 if isinstance(part, ast.FormattedValue):
@@ -390,7 +391,7 @@ SELECTOR = re.compile(r"^[.#:\[]|:(?:hover|focus|checked)|^\w+\[|^var\(|^[MLHVZ]
 
 @dataclass
 class Frame:
-    """A bracket that is open: its sign, what is called, the argument and the property in it."""
+    """An open bracket: its sign, the called function, the argument and the property in it."""
 
     sign: str
     called: str = ""
@@ -430,7 +431,7 @@ def script_messages(source: str, line: int = 1) -> list[Message]:
 
 
 def _sum(tokens: Sequence[Token], i: int) -> tuple[int, str]:
-    """Join a text with what is added to it: return the index behind the sum, and the sum."""
+    """Join a text with its summands: return the index behind the sum, and the sum."""
     text = tokens[i].value
     i += 1
     while i + 1 < len(tokens) and tokens[i].value == "+" and tokens[i].kind == "sign":
@@ -574,4 +575,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when a pager is closed
     sys.exit(main(sys.argv[1:]))
