@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import charloom
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -63,7 +65,8 @@ def shown_commands() -> list[str]:
 @pytest.mark.parametrize("line", sorted(set(shown_commands())))
 def test_commands_parse(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A command shown is one that the parser takes; the tests of each command run it."""
-    from charloom.cli import COMMANDS, Parser, main
+    from charloom.cli.arguments import Parser
+    from charloom.cli.main import COMMANDS, main
 
     name, *rest = shlex.split(line)
     if name.startswith("-"):
@@ -91,13 +94,19 @@ def test_links_inside_the_project_lead_somewhere() -> None:
 
 
 def look_up(name: str) -> object:
-    """What `module.attribute` names in the package; `reference` is an engine's module."""
+    """Return what `module.attribute` names in the package, in whatever folder the module lies."""
     module, *attributes = name.split(".")
-    package = "charloom.engines." if module == "reference" else "charloom."
-    found: object = importlib.import_module(package + module)
-    for attribute in attributes:
-        found = getattr(found, attribute)
-    return found
+    package = Path(charloom.__file__).parent
+    for path in sorted(package.rglob(f"{module}.py")):
+        place = path.relative_to(package.parent).with_suffix("")
+        found: object = importlib.import_module(".".join(place.parts))
+        try:
+            for attribute in attributes:
+                found = getattr(found, attribute)
+        except AttributeError:
+            continue
+        return found
+    raise AssertionError(f"{name} is not in the package")
 
 
 def test_every_function_named_beside_an_equation_is_in_the_code() -> None:
