@@ -529,6 +529,8 @@ def card_with(word: str) -> ModelCard:
         "model": "mixture",
         "protocol": word,
         "characters": 100,
+        "utf8_bytes": 104,
+        "skipped_characters": 0,
         "nats_per_character": 1.5,
         "nats_per_character_95_percent": [1.4, 1.6],
         "bits_per_character": 2.2,

@@ -121,7 +121,9 @@ def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
 def test_without_baselines_a_given_text_needs_no_training_text(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.language_model.load_dataset", None)  # calling it would fail
+    monkeypatch.setattr(
+        "charloom.evaluation.training_text.load_dataset", None
+    )  # calling it would fail
     assert model.evaluate("3 times 4 is 12", with_baselines=False).characters == 15
 
 
@@ -273,17 +275,19 @@ def test_the_guard_needs_the_training_text_and_indexes_it_once(
     for wrong in (0, -1):
         with pytest.raises(charloom.CharloomError, match=f"max_overlap is {wrong}"):
             model.stream(max_overlap=wrong)
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TEXT) - 1)
+    monkeypatch.setattr("charloom.evaluation.training_text.LONGEST_TO_INDEX", len(TEXT) - 1)
     given = folder.parent / "tables.txt"
     with pytest.raises(charloom.CharloomError, match="at most"):
         model.overlap("3 times", training_text=given)
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TEXT))
+    monkeypatch.setattr("charloom.evaluation.training_text.LONGEST_TO_INDEX", len(TEXT))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pydivsufsort", None)
         with pytest.raises(charloom.CharloomError, match="pip install pydivsufsort"):
             model.overlap("3 times", training_text=given)
     assert model.sample(length=9, seed=1, max_overlap=8, training_text=given)
-    monkeypatch.setattr("charloom.language_model.load_dataset", None)  # calling it would fail
+    monkeypatch.setattr(
+        "charloom.evaluation.training_text.load_dataset", None
+    )  # calling it would fail
     assert model.overlap("3 times").length == 7
     assert model.sample(length=9, seed=1, max_overlap=8)
 

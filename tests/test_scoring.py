@@ -15,6 +15,7 @@ from charloom.errors import CharloomError
 from charloom.evaluation import baselines as baselines_module
 from charloom.evaluation.baselines import baselines
 from charloom.evaluation.evaluation import confidence_interval, evaluation_of
+from charloom.evaluation.training_text import ScoredText
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction import scoring
@@ -115,7 +116,7 @@ def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
     vocabulary = Vocabulary(tuple("abcdefgé☃"))
     ids = IDS[:200]
     scores = score_ids(engine, ids, 0, Protocol())
-    e = evaluation_of(scores, vocabulary, ids, Protocol(), text="text")
+    e = evaluation_of(scores, ScoredText("text", ids, 0), Protocol(), vocabulary)
     nats = -one_by_one(engine, ids, 0, set()).mean()
     text = vocabulary.decode(ids)
     assert e.nats_per_character == pytest.approx(nats)
@@ -124,7 +125,7 @@ def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
     assert e.perplexity == pytest.approx(math.exp(nats))
     assert e.characters == 200
     as_bytes = Vocabulary(tuple("abcdefgé\xff"), as_bytes=True)
-    e = evaluation_of(scores, as_bytes, ids, Protocol(), text="text")
+    e = evaluation_of(scores, ScoredText("text", ids, 0), Protocol(), as_bytes)
     assert e.bits_per_byte == e.bits_per_character
 
 
@@ -132,7 +133,7 @@ def test_numbers_that_overflow_are_refused() -> None:
     scores = Scores.empty(2)
     scores.log_probabilities[:] = -1, -np.inf
     with pytest.raises(CharloomError, match="overflow"):
-        evaluation_of(scores, Vocabulary(tuple("ab")), IDS[:2], Protocol(), text="x")
+        evaluation_of(scores, ScoredText("x", IDS[:2], 0), Protocol(), Vocabulary(tuple("ab")))
 
 
 def test_the_interval_is_as_wide_as_blocks_differ() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,19 @@ from numpy.typing import NDArray
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError, printable, shortened
-from charloom.evaluation.baselines import Baseline, baselines
-from charloom.evaluation.evaluation import Evaluation, evaluation_of, find_overlap
-from charloom.evaluation.training_text import TrainingParts, held_out_part
+from charloom.errors import CharloomError
+from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
+from charloom.evaluation.training_text import ScoredText, TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
-from charloom.prediction.adaptive import choose_adaptation, score_adaptively
 from charloom.prediction.mixture import MixedPredictor
-from charloom.prediction.sampling import Guard, stream_text
-from charloom.prediction.scoring import Protocol, Report, Scores, score_ids, score_lines
+from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
+from charloom.prediction.scoring import Protocol, Report, Scores, score_lines
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
-from charloom.text.corpora import can_be_read_again, open_text, reopen_text
-from charloom.text.dataset import Dataset, Split, load_dataset
-from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
+from charloom.text.corpora import open_text
+from charloom.text.dataset import Dataset
+from charloom.text.overlap import TrainingIndex
 from charloom.text.source import Text
 from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
@@ -87,6 +84,8 @@ class LanguageModel:
             return self.vocabulary.encode_known(text)[0]
         return self.vocabulary.encode(text)
 
+    # Every option of sampling is one keyword here, because this is the signature for users: they
+    # need not learn the types below it. Inside, the options travel as one SampleRequest.
     def stream(
         self,
         prompt: str = "",
@@ -118,25 +117,23 @@ class LanguageModel:
         where the training text is not to be had and, after what was drawn, where no character is
         left to go on with.
         """
-        settings = SamplingSettings(temperature, top_k, top_p, min_p)
         if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: give a whole number, 1 or more, or leave it out"
             )
-        return stream_text(
-            self.predictor,
-            self.vocabulary,
+        request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
-            settings=settings,
-            stop=(stop,) if isinstance(stop, str) else stop,
+            settings=SamplingSettings(temperature, top_k, top_p, min_p),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             index=index,
             clamps=parse_clamps(clamp, self.config),
             guard=None
             if max_overlap is None
-            else Guard(self.training_index(training_text), max_overlap),
+            else OverlapGuard(self.training_index(training_text), max_overlap),
         )
+        return stream_text(self.predictor, self.vocabulary, request)
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
         """The prompt and `length` characters drawn after it; settings as for `stream`."""
@@ -176,24 +173,7 @@ class LanguageModel:
         Raises CharloomError where the training text is not to be had, or too long.
         """
         if self._training_index is None:
-            dataset, missing = self._training_dataset(training_text)
-            if dataset is None:
-                raise CharloomError(
-                    "looking for what is copied needs the training text, and "
-                    f"{missing}: say where it is with --training-text"
-                )
-            if len(dataset.ids) > LONGEST_TO_INDEX:
-                raise CharloomError(
-                    f"the training text has {len(dataset.ids):,} characters: what is copied is "
-                    f"only looked for in texts of at most {LONGEST_TO_INDEX:,}"
-                )
-            try:
-                self._training_index = TrainingIndex(dataset.ids, len(self.vocabulary))
-            except ImportError as error:
-                raise CharloomError(
-                    "looking for what is copied needs pydivsufsort, which cannot be imported "
-                    f"({error}): pip install pydivsufsort"
-                ) from None
+            self._training_index = self._find_training_text(training_text).index()
         return self._training_index
 
     def score(
@@ -217,11 +197,15 @@ class LanguageModel:
         ids = self.encode(text, skip_unknown=skip_unknown)
         if len(ids) == 0:
             raise CharloomError("the text has no characters to score")
-        parsed = Protocol.parse(protocol)
-        dataset, missing = self._training_dataset(training_text) if parsed.adaptive else (None, "")
-        before = self.vocabulary.start_id
-        held, most = self._held(dataset), min(likeliest, len(self.vocabulary))
-        return self._score(ids, before, parsed, held, missing, report, most, alone=False)[0]
+        scores, _ = score_text(
+            self,
+            ScoredText("text", ids, self.vocabulary.start_id),
+            Protocol.parse(protocol),
+            self._find_training_text(training_text),
+            report=report,
+            likeliest=min(likeliest, len(self.vocabulary)),
+        )
+        return scores
 
     def score_lines(
         self,
@@ -243,37 +227,6 @@ class LanguageModel:
         with np.errstate(all="ignore"):
             return score_lines(self.predictor, encoded, self.vocabulary.start_id, report)
 
-    def _score(
-        self,
-        ids: NDArray[np.unsignedinteger],
-        before: int,
-        protocol: Protocol,
-        held: TrainingParts | None,
-        missing: str,
-        report: Report | None = None,
-        likeliest: int = 0,
-        alone: bool = True,
-    ) -> tuple[Scores, Scores | None]:
-        """The scores of ids, (N,), and, for a mixture and if asked, those of its network alone."""
-        with np.errstate(all="ignore"):
-            if not protocol.adaptive:
-                scores = score_ids(self.predictor, ids, before, protocol, report, likeliest)
-                if self.mixture is None or not alone:
-                    return scores, None
-                return scores, score_ids(self.engine, ids, before, protocol)
-            if held is None:
-                raise CharloomError(
-                    f"the protocol adaptive needs the training text, and {missing}: say where it "
-                    "is with --training-text"
-                )
-            adaptation = choose_adaptation(
-                self.engine, self.mixture, held.learned, held.watched, report
-            )
-            mixture, network = score_adaptively(
-                self.engine, ids, before, adaptation, report, likeliest
-            )
-            return (network, None) if mixture is None else (mixture, network)
-
     def evaluate(
         self,
         text: str | Path | Text | None = None,
@@ -291,65 +244,11 @@ class LanguageModel:
         Without it a given text's baselines that need it are empty, with the reason.
         Raises CharloomError where there is nothing to evaluate or the run's part is not to be had.
         """
-        parsed = Protocol.parse(protocol)
-        dataset, missing = None, ""
-        if text is None or with_baselines or parsed.adaptive:
-            dataset, missing = self._training_dataset(training_text)
-        skipped = 0
-        held = self._held(dataset)
-        if text is None:
-            if dataset is None:
-                raise CharloomError(f"{missing}; give a text to evaluate, or --training-text")
-            name, part, before = held_out_part(dataset)
-            if name == "validation part" and held is not None:
-                held = replace(held, watched=part[:0], validation=None)
-        else:
-            given = text if isinstance(text, Text) else None
-            if isinstance(text, Path):
-                given = open_text(text, as_bytes=self.vocabulary.as_bytes)
-            name = given.name if given else "text"
-            content = given.read() if given else str(text)
-            if skip_unknown:
-                part, skipped = self.vocabulary.encode_known(content)
-            else:
-                part = self.vocabulary.encode(content)
-            before = self.vocabulary.start_id
-        if len(part) == 0:
-            raise CharloomError(f"{name} has no characters to evaluate")
-        scores, network = self._score(part, before, parsed, held, missing, report)
-        overlap = None
-        if with_baselines and held is not None:
-            overlap = find_overlap(held.known, part)
-        evaluation = evaluation_of(
-            scores,
-            self.vocabulary,
-            part,
-            parsed,
-            text=name,
-            model="network" if self.mixture is None else "mixture",
-            skipped_characters=skipped,
-            overlap=overlap,
-            overlap_text=""
-            if overlap is None
-            else self.vocabulary.decode(part[overlap.place : overlap.place + overlap.length]),
+        parsed, training = Protocol.parse(protocol), self._find_training_text(training_text)
+        scored = training.held_out() if text is None else self._encode_given(text, skip_unknown)
+        return evaluate(
+            self, scored, parsed, training, with_baselines=with_baselines, report=report
         )
-        found = {}
-        if network is not None:
-            note = "without the counts"
-            bits = network.nats_per_character / math.log(2)
-            found["network"] = Baseline(bits, str(parsed), note)
-        if with_baselines:
-            found |= baselines(
-                self.vocabulary,
-                part,
-                parsed,
-                before=before,
-                train=None if held is None else held.known,
-                counted=None if held is None else held.train,
-                validation=None if held is None else held.validation,
-                reason=missing,
-            )
-        return replace(evaluation, baselines=found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to one file, or as model.safetensors into a folder that exists."""
@@ -361,51 +260,19 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error.strerror or error}") from None
 
-    def _held(self, dataset: Dataset | None) -> TrainingParts | None:
-        """The parts of the training text, as the model knows them."""
-        if dataset is None:
-            return None
-        refit = bool(self.checkpoint.metrics.get("refit"))
-        learned, watched = dataset.learned_and_watched(refit)
-        known = dataset.train
-        if refit:  # its counts know all but the test part
-            known = dataset.ids[: len(learned) + len(watched)]
-        return TrainingParts(learned, watched, known, dataset.train, dataset.validation)
+    def _find_training_text(self, elsewhere: str | Path | Text | None) -> TrainingText:
+        return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
-    def _training_dataset(self, elsewhere: str | Path | Text | None) -> tuple[Dataset | None, str]:
-        """The text that the model was trained on, or why it is not to be had."""
-        if elsewhere is None and self._dataset is not None:
-            return self._dataset, ""
-        recorded, training = self.checkpoint.text, self.checkpoint.training
-        sha256 = recorded.get("sha256")
-        if not isinstance(sha256, str):
-            return None, "the model does not say what text it was trained on"
-        source: str | Path | Text = recorded.get("origin", "") if elsewhere is None else elsewhere
-        if elsewhere is None and not can_be_read_again(str(source)):
-            where = f" at {printable(str(source))}" if source not in ("", "-") else ""
-            name = shortened(recorded.get("name", ""))
-            return None, f"the training text {name} is not to be found{where}"
-        try:
-            reading: dict[str, Any] = {
-                "raw": bool(training.get("raw", False)),
-                "normalize_newlines": bool(training.get("normalize_newlines", False)),
-                "as_bytes": self.vocabulary.as_bytes,
-            }
-            if isinstance(source, Text):
-                text = source
-            elif elsewhere is None:
-                text = reopen_text(str(source), **reading)
-            else:
-                text = open_text(source, **reading)
-            dataset = load_dataset(
-                text,
-                Split.parse(str(training.get("split", Split()))),
-                base=self.vocabulary,
-                sha256=sha256,
-            )
-        except CharloomError as error:
-            return None, str(error)
-        return dataset, ""
+    def _encode_given(self, text: str | Path | Text, skip_unknown: bool) -> ScoredText:
+        """Open a given text if it is a path, and encode it."""
+        if isinstance(text, Path):
+            text = open_text(text, as_bytes=self.vocabulary.as_bytes)
+        name, content = (text.name, text.read()) if isinstance(text, Text) else ("text", str(text))
+        before = self.vocabulary.start_id
+        if skip_unknown:
+            ids, skipped = self.vocabulary.encode_known(content)
+            return ScoredText(name, ids, before, skipped)
+        return ScoredText(name, self.vocabulary.encode(content), before)
 
 
 def load(

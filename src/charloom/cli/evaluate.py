@@ -108,28 +108,15 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
             f"characters: {excerpt(ascii(e.overlap_text))}"
         )
     print_line()
-    network = f"this {model.config.cell}"
-    ours = network if e.model == "network" else "mixture"
-    note = "" if e.model == "network" else f"{network} and the counts of n-grams"
-    rows = [(e.bits_per_character, ours, e.protocol, note)]
-    missing = []
-    for name, baseline in e.baselines.items():
-        name = network if name == "network" else name
-        if baseline.bits_per_character is None:
-            missing.append((name, baseline.protocol, baseline.reason))
-        else:
-            rows.append((baseline.bits_per_character, name, baseline.protocol, baseline.note))
     print_line(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
-    for bits, name, protocol, note in sorted(rows):
-        print_line(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
-    for name, protocol, reason in missing:
-        print_line(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
-    better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
-    ours = "network" if e.model == "network" else "mixture"
+    for row in e.rows(model.config.cell):
+        bits = "-" if row.bits is None else f"{row.bits:.4f}"
+        print_line(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())
     print_line()
+    better = e.winners()
     if better:
         *others, last = better
         names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
-        print_line(f"Counting wins here: {names} this part better than the {ours} does.")
+        print_line(f"Counting wins here: {names} this part better than the {e.model} does.")
     else:
-        print_line(f"The {ours} predicts this part better than every baseline.")
+        print_line(f"The {e.model} predicts this part better than every baseline.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,17 @@ class Baseline:
             "note": self.note,
             "reason": self.reason,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Baseline:
+        """Read a baseline from JSON values; raises what Python raises where they are damaged."""
+        bits, reason = values["bits_per_character"], values["reason"]
+        return cls(
+            None if bits is None else float(bits),
+            str(values["protocol"]),
+            str(values["note"]),
+            None if reason is None else str(reason),
+        )
 
 
 def _encoded(vocabulary: Vocabulary, ids: Ids) -> bytes:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, field
-from typing import Any
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError
-from charloom.evaluation.baselines import Baseline
-from charloom.prediction.scoring import Protocol, Scores
+from charloom.evaluation.baselines import Baseline, baselines
+from charloom.evaluation.training_text import ScoredText, TrainingText
+from charloom.ngrams.mixing import Mixture
+from charloom.prediction.adaptive import choose_adaptation, score_adaptively
+from charloom.prediction.scoring import Protocol, Report, Scores, score_ids
 from charloom.text.dataset import Ids
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
 from charloom.text.vocabulary import Vocabulary
@@ -42,13 +49,32 @@ def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, 
     return float(low), float(high)
 
 
+class Row(NamedTuple):
+    """A predictor's result in an evaluation's table; `bits` is None where the note says why."""
+
+    bits: float | None
+    predictor: str
+    protocol: str
+    note: str
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of a text. Perplexity is per character; accuracy is the top guess's.
+    """Results of evaluating a model on a text. Perplexity is per character.
 
-    model: `mixture` of network and counts, or `network`. interval: of nats per character, in 95 of
-    100 cases; None for a short text. overlap: the longest stretch of the text that stands in the
-    training text, None where that is not known.
+    Attributes:
+        text: the text's name.
+        protocol: the protocol by which it was scored.
+        characters: its length.
+        utf8_bytes: its length in bytes.
+        nats_per_character: the mean negative log-likelihood.
+        accuracy: the share of characters that were the model's top guess.
+        model: `mixture` of network and n-gram model, or `network`.
+        interval: the 95% confidence interval of nats_per_character, None for a short text.
+        overlap: the longest verbatim overlap with the training text, None if it is unknown.
+        overlap_text: the characters of that overlap.
+        baselines: the results of simple predictors on the same text, by name.
+        skipped_characters: the number of unknown characters that were skipped.
     """
 
     text: str
@@ -76,8 +102,44 @@ class Evaluation:
     def perplexity(self) -> float:
         return math.exp(min(self.nats_per_character, 700))
 
+    def predictor(self, cell: str) -> str:
+        """Return the model's name in the table, given its network's cell."""
+        return "mixture" if self.model == "mixture" else f"this {cell}"
+
+    def rows(self, cell: str) -> list[Row]:
+        """Return the table of all predictors, best first, then those without a result.
+
+        Args:
+            cell: the cell of the model's network, which names it in the table.
+        """
+        network = f"this {cell}"
+        note = f"{network} and the counts of n-grams" if self.model == "mixture" else ""
+        found = [Row(self.bits_per_character, self.predictor(cell), self.protocol, note)]
+        missing = []
+        for name, baseline in self.baselines.items():
+            shown, bits = network if name == "network" else name, baseline.bits_per_character
+            if bits is None:
+                missing.append(Row(None, shown, baseline.protocol, baseline.reason or ""))
+            else:
+                found.append(Row(bits, shown, baseline.protocol, baseline.note))
+        return sorted(found) + missing
+
+    def winners(self) -> list[str]:
+        """Return the names of the baselines that beat the model, best first.
+
+        A mixture's own network is not among them.
+        """
+        better = [
+            (baseline.bits_per_character, name)
+            for name, baseline in self.baselines.items()
+            if name != "network"
+            and baseline.bits_per_character is not None
+            and baseline.bits_per_character < self.bits_per_character
+        ]
+        return [name for _, name in sorted(better)]
+
     def as_dict(self) -> dict[str, Any]:
-        """The evaluation as plain JSON values."""
+        """Return the evaluation as plain JSON values."""
         return {
             "text": self.text,
             "model": self.model,
@@ -101,25 +163,198 @@ class Evaluation:
             "baselines": {name: baseline.as_dict() for name, baseline in self.baselines.items()},
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+        """Read an evaluation from JSON values, which `as_dict` returned.
+
+        Raises:
+            CharloomError: if an entry is missing, has a wrong type or is not a finite number.
+        """
+        try:
+            interval, overlap = values["nats_per_character_95_percent"], values["longest_overlap"]
+            found = cls(
+                text=str(values["text"]),
+                protocol=str(values["protocol"]),
+                characters=int(values["characters"]),
+                utf8_bytes=int(values["utf8_bytes"]),
+                nats_per_character=float(values["nats_per_character"]),
+                accuracy=float(values["accuracy"]),
+                model=str(values["model"]),
+                interval=None if interval is None else (float(interval[0]), float(interval[1])),
+                overlap=None if overlap is None else _overlap_from(overlap),
+                overlap_text="" if overlap is None else str(overlap["text"]),
+                baselines={
+                    str(name): Baseline.from_dict(baseline)
+                    for name, baseline in values["baselines"].items()
+                },
+                skipped_characters=int(values["skipped_characters"]),
+            )
+            json.dumps(found.as_dict(), allow_nan=False)
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+        ):
+            raise CharloomError("the evaluation is damaged: evaluate the model again") from None
+        return found
+
+
+def _overlap_from(values: Mapping[str, Any]) -> Overlap:
+    length, place, training_place = (
+        int(values[name]) for name in ("characters", "place", "training_place")
+    )
+    return Overlap(length, place, training_place)
+
+
+class TrainedModel(typing.Protocol):
+    """A model that can be scored: a network, and an n-gram model where it has one."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def mixture(self) -> Mixture | None: ...
+
+    @property
+    def predictor(self) -> Predictor:
+        """The mixture's predictions, or the network's."""
+        ...
+
+
+def evaluate(
+    model: TrainedModel,
+    text: ScoredText,
+    protocol: Protocol,
+    training: TrainingText,
+    *,
+    with_baselines: bool = True,
+    report: Report | None = None,
+) -> Evaluation:
+    """Evaluate a model on a text.
+
+    Args:
+        model: the model.
+        text: the text.
+        protocol: the protocol by which the text is scored.
+        training: the model's training text. Where it is not available, the baselines that are
+            trained on it are empty and carry the reason.
+        with_baselines: whether the baselines and the overlap with the training text are computed.
+        report: called with the characters scored, and their total.
+
+    Raises:
+        CharloomError: if the text is empty, if the adaptive protocol needs the training text and
+            it is not available, or if the model's numbers overflow.
+    """
+    if len(text.ids) == 0:
+        raise CharloomError(f"{text.name} has no characters to evaluate")
+    scores, network = score_text(model, text, protocol, training, report=report, both=True)
+    evaluation = replace(
+        evaluation_of(scores, text, protocol, model.vocabulary),
+        model="network" if model.mixture is None else "mixture",
+    )
+    found = {}
+    if network is not None:
+        bits = network.nats_per_character / math.log(2)
+        found["network"] = Baseline(bits, str(protocol), "without the counts")
+    if not with_baselines:
+        return replace(evaluation, baselines=found)
+    parts = training.parts_beside(text)
+    found |= baselines(
+        model.vocabulary,
+        text.ids,
+        protocol,
+        before=text.before,
+        train=None if parts is None else parts.known,
+        counted=None if parts is None else parts.train,
+        validation=None if parts is None else parts.validation,
+        reason=training.problem,
+    )
+    overlap = None if parts is None else find_overlap(parts.known, text.ids)
+    if overlap is None:
+        return replace(evaluation, baselines=found)
+    copied = text.ids[overlap.place : overlap.place + overlap.length]
+    return replace(
+        evaluation,
+        baselines=found,
+        overlap=overlap,
+        overlap_text=model.vocabulary.decode(copied),
+    )
+
+
+def score_text(
+    model: TrainedModel,
+    text: ScoredText,
+    protocol: Protocol,
+    training: TrainingText,
+    *,
+    report: Report | None = None,
+    likeliest: int = 0,
+    both: bool = False,
+) -> tuple[Scores, Scores | None]:
+    """Score a text by a protocol.
+
+    Args:
+        model: the model.
+        text: the text.
+        protocol: the protocol.
+        training: the model's training text, which only the adaptive protocol needs.
+        report: called with the characters scored, and their total.
+        likeliest: the number of likeliest characters to return at each position.
+        both: whether a mixture's network is scored by itself too.
+
+    Returns:
+        The model's scores, and those of a mixture's network if they were computed.
+
+    Raises:
+        CharloomError: if the training text is needed and not available.
+    """
+    ids, before = text.ids, text.before
+    with np.errstate(all="ignore"):
+        if not protocol.adaptive:
+            scores = score_ids(model.predictor, ids, before, protocol, report, likeliest)
+            if model.mixture is None or not both:
+                return scores, None
+            return scores, score_ids(model.engine, ids, before, protocol)
+        training.require("the protocol adaptive")
+        parts = training.parts_beside(text)
+        assert parts is not None
+        adaptation = choose_adaptation(
+            model.engine, model.mixture, parts.fit, parts.holdout, report
+        )
+        mixture, network = score_adaptively(
+            model.engine, ids, before, adaptation, report, likeliest
+        )
+        return (network, None) if mixture is None else (mixture, network)
+
 
 def evaluation_of(
-    scores: Scores, vocabulary: Vocabulary, ids: Ids, protocol: Protocol, *, text: str, **more: Any
+    scores: Scores, text: ScoredText, protocol: Protocol, vocabulary: Vocabulary
 ) -> Evaluation:
-    """What the scores of a part's ids, (N,), come to; without baselines."""
+    """Summarize the scores of a text, without baselines.
+
+    Raises:
+        CharloomError: if a character has no probability.
+    """
     if not math.isfinite(scores.nats_per_character):
         raise CharloomError(
             "the model gives a character no probability, or its numbers overflow: train again with "
             "a lower --learning-rate"
         )
     return Evaluation(
-        text=text,
+        text=text.name,
         protocol=str(protocol),
-        characters=len(ids),
-        utf8_bytes=count_bytes(vocabulary, ids),
+        characters=len(text.ids),
+        utf8_bytes=count_bytes(vocabulary, text.ids),
         nats_per_character=scores.nats_per_character,
         accuracy=float(scores.guessed.mean()),
         interval=confidence_interval(scores.log_probabilities),
-        **more,
+        skipped_characters=text.skipped,
     )
 
 

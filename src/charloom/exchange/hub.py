@@ -22,8 +22,8 @@ from typing import Any
 
 from charloom.engines.backend import Backend
 from charloom.errors import CharloomError, printable, shortened
-from charloom.evaluation.records import read_evaluations
-from charloom.exchange.card import Evaluations, card_kept, model_card
+from charloom.evaluation.records import Records, read_evaluations
+from charloom.exchange.card import card_kept, model_card
 from charloom.exchange.hub_client import (
     card_was_changed,
     download_files,
@@ -62,7 +62,7 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         self,
         checkpoint: Checkpoint,
         *,
-        evaluations: Evaluations = (),
+        evaluations: Records = (),
         engine: str = "auto",
         threads: int | None = None,
         device: str = "cpu",

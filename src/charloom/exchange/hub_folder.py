@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from charloom.errors import CharloomError, printable, shortened
-from charloom.exchange.card import Evaluations, evaluations_of, is_as_written, model_card
+from charloom.evaluation.records import Records
+from charloom.exchange.card import is_as_written, model_card, published
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
@@ -21,9 +22,7 @@ MODEL_TYPE = "charloom"  # what `config.json` says, so that a folder is known to
 # The folder.
 
 
-def write_folder(
-    checkpoint: Checkpoint, evaluations: Evaluations, folder: Path, **metadata: Any
-) -> bool:
+def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metadata: Any) -> bool:
     """Writes a model's folder in the hub's layout, over an earlier one; returns whether a card was
     kept because somebody changed it. metadata: more of the card's, as for `model_card`.
 
@@ -32,7 +31,7 @@ def write_folder(
     """
     # The current weights of an interrupted run are a model too, without what it goes on with.
     checkpoint = replace(checkpoint, optimizer={}, state=None, position=None)
-    found = [dict(entry) for entry in evaluations_of(checkpoint, evaluations)]
+    found = published(checkpoint, records)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         card = model_card(checkpoint, found, **{"model_name": folder.resolve().name, **metadata})

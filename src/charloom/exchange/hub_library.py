@@ -3,6 +3,7 @@
 from charloom.errors import CharloomError
 
 try:
+    import jinja2  # noqa: F401  # by which huggingface_hub fills in a card's template
     from huggingface_hub import (
         EvalResult,
         HfApi,

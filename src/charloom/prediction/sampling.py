@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ FIRST_DRAWN, MOST_DRAWN = 16, 256
 
 
 @dataclass(frozen=True)
-class Guard:
+class OverlapGuard:
     """Keeps a sample from copying more than `most` characters in a row from a training text."""
 
     index: TrainingIndex
@@ -70,69 +70,66 @@ class StopTexts:
         return self._pending
 
 
-def stream_text(
-    predictor: Predictor,
-    vocabulary: Vocabulary,
-    *,
-    prompt: NDArray[np.unsignedinteger] | None = None,
-    length: int | None = 500,
-    settings: SamplingSettings | None = None,
-    stop: Sequence[str] = (),
-    seed: int = 0,
-    index: int = 0,
-    clamps: Sequence[Clamp] = (),
-    guard: Guard | None = None,
-) -> Iterator[str]:
-    """Yields what is drawn after a prompt, in pieces, as it is drawn; without the prompt itself.
+@dataclass(frozen=True, eq=False)
+class SampleRequest:
+    """A sample to draw from a predictor.
 
-    prompt: its ids, (N,). length: characters to draw; None goes on for ever. stop: texts that end
-    the sample where they appear; they are not yielded. seed, index: the index-th sample of a seed
-    draws its own random numbers, so that each is the same whatever the others are. clamps: units
-    that are held from the prompt's last character on. guard: what would copy too much is not drawn;
-    the copied stretch may begin in the prompt.
-    Raises CharloomError for a negative length, seed or index and an empty stop text; and, after
-    what was drawn, where the guard leaves no character to go on with.
+    Attributes:
+        prompt: the ids that precede the sample, (N,); None for an empty prompt.
+        length: the number of characters to sample; None is unlimited.
+        settings: how each character is chosen.
+        stop: texts that end the sample where they appear, and are not part of it.
+        seed: the random seed.
+        index: the number of the sample under that seed. Each has random numbers of its own, so
+            that a sample does not depend on the others.
+        clamps: units that are held from the prompt's last character on.
+        guard: excludes characters that would copy too much; the copied stretch can begin in the
+            prompt.
+
+    Raises:
+        CharloomError: for a negative length, seed or index, and for an empty stop text.
     """
-    if length is not None and length < 0:
-        raise CharloomError(f"length is {length}: give 0 or more")
-    if seed < 0 or index < 0:
-        raise CharloomError(f"seed is {seed}: give 0 or more")
-    if any(not text for text in stop):
-        raise CharloomError("a stop text is empty: give at least one character, or none at all")
-    return _stream(
-        predictor,
-        vocabulary,
-        np.zeros(0, vocabulary.id_type) if prompt is None else prompt,
-        length,
-        settings or SamplingSettings(),
-        tuple(stop),
-        np.random.Generator(np.random.PCG64([seed, index])),
-        tuple(clamps),
-        guard,
-    )
+
+    prompt: NDArray[np.unsignedinteger] | None = None
+    length: int | None = 500
+    settings: SamplingSettings = field(default_factory=SamplingSettings)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    index: int = 0
+    clamps: tuple[Clamp, ...] = ()
+    guard: OverlapGuard | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 0:
+            raise CharloomError(f"length is {self.length}: give 0 or more")
+        if self.seed < 0 or self.index < 0:
+            raise CharloomError(f"seed is {self.seed}: give 0 or more")
+        if any(not text for text in self.stop):
+            raise CharloomError("a stop text is empty: give at least one character, or none at all")
 
 
-def _stream(
-    predictor: Predictor,
-    vocabulary: Vocabulary,
-    prompt: NDArray[np.unsignedinteger],
-    length: int | None,
-    settings: SamplingSettings,
-    stop: tuple[str, ...],
-    generator: np.random.Generator,
-    clamps: tuple[Clamp, ...],
-    guard: Guard | None,
+def stream_text(
+    predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
 ) -> Iterator[str]:
+    """Yield a sample in pieces while it is drawn, without its prompt.
+
+    Raises:
+        CharloomError: after the sample so far, if the guard excludes every next character.
+    """
+    length, guard = request.length, request.guard
+    prompt = np.zeros(0, vocabulary.id_type) if request.prompt is None else request.prompt
+    generator = np.random.Generator(np.random.PCG64([request.seed, request.index]))
     last, state = read_prompt(predictor, vocabulary, prompt)
-    source = predictor if guard is None else _Guarded(predictor, guard, prompt)
-    stops = StopTexts(stop)
+    source = predictor if guard is None else GuardedSampler(predictor, guard, prompt)
+    stops = StopTexts(request.stop)
     drawn = 0
     while length is None or drawn < length:
         count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
         if length is not None:
             count = min(count, length - drawn)
+        uniforms = generator.random((count, 1))
         ids, state = source.generate(
-            np.array([last], dtype=np.intp), state, settings, generator.random((count, 1)), clamps
+            np.array([last], dtype=np.intp), state, request.settings, uniforms, request.clamps
         )
         drawn += len(ids)
         ready, ended = stops.add(vocabulary.decode(ids[:, 0]))
@@ -153,11 +150,11 @@ def _stream(
         yield stops.rest()
 
 
-class _Guarded:
+class GuardedSampler:
     """Draws from a predictor under a guard. It knows the end of the prompt and of what it drew."""
 
     def __init__(
-        self, predictor: Predictor, guard: Guard, prompt: NDArray[np.unsignedinteger]
+        self, predictor: Predictor, guard: OverlapGuard, prompt: NDArray[np.unsignedinteger]
     ) -> None:
         self._predictor, self._index = predictor, guard.index
         # Nothing longer than the training text stands in it.
