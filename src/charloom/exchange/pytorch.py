@@ -89,36 +89,29 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
-    """Makes a model of a PyTorch state dict in safetensors, in a folder; returns the model's file.
+    """Make a model from a PyTorch state dict in safetensors.
 
-    vocabulary: a JSON file, a list of characters or one string, in the order of their ids; a file
-    that `export_pytorch` wrote needs none. An nn.RNN is taken for one with tanh: a state dict does
-    not tell.
-    Raises CharloomError, in a sentence, for what is no such file or no such model.
+    An nn.RNN is assumed to use tanh, because a state dict does not record the nonlinearity.
+
+    Args:
+        path: the state dict.
+        vocabulary: a JSON file, a list of characters or one string in the order of their ids. A
+            file that `export_pytorch` wrote does not need it.
+        out: the model's folder, which must be empty or missing.
+
+    Returns:
+        The path of the model's file.
+
+    Raises:
+        CharloomError: if the file is not such a state dict or cannot be read, or if the folder
+            cannot be written.
     """
-    try:
-        refuse_other_files(path)
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            pieces = {name: file.get_slice(name) for name in names}
-            shapes = {name: tuple(pieces[name].get_shape()) for name in names}
-            types = {name: pieces[name].get_dtype() for name in names}
-            known = _vocabulary(vocabulary, file.metadata() or {})
-            config, sources = _recognize(path, shapes, types, len(known))
-            parameters = Parameters(config)
-            for name, source in sources.items():
-                parameters[name][...] = file.get_tensor(source)
-    except FileNotFoundError:
-        raise CharloomError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
-    except SafetensorError as error:
-        raise CharloomError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+    checkpoint = _read_state_dict(path, vocabulary)
     try:
         if out.exists() and any(out.iterdir()):
             raise CharloomError(f"{out} is not empty: give a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(out / MODEL_FILE, Checkpoint(parameters, known))
+        save_checkpoint(out / MODEL_FILE, checkpoint)
     except OSError as error:
         raise CharloomError(
             f"cannot write to {shortened(str(out))} ({error.strerror or error}): give another --out"
@@ -126,15 +119,39 @@ def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
     return out / MODEL_FILE
 
 
-def _vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary:
-    """The characters in the order of their ids, from a file or from what `_header` wrote."""
+def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
+    try:
+        refuse_other_files(path)
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            pieces = {name: file.get_slice(name) for name in names}
+            known = _read_vocabulary(vocabulary, file.metadata() or {})
+            found = _StateDict(
+                path,
+                {name: tuple(pieces[name].get_shape()) for name in names},
+                {name: pieces[name].get_dtype() for name in names},
+                len(known),
+            )
+            parameters = Parameters(found.config)
+            for name, source in found.sources().items():
+                parameters[name][...] = file.get_tensor(source)
+    except FileNotFoundError:
+        raise CharloomError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise CharloomError(f"{path} is damaged ({' '.join(str(error).split())})") from None
+    return Checkpoint(parameters, known)
+
+
+def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary:
+    """Read the characters, in the order of their ids, from a file or from the header."""
+    where = "the file's header" if path is None else str(path)
     as_bytes = False
     try:
         if path is not None:
-            where = str(path)
             characters = json.loads(path.read_text("utf-8"))
         elif "vocabulary" in header:
-            where = "the file's header"
             characters = json.loads(header["vocabulary"])
             as_bytes = json.loads(header.get("config", "{}")).get("bytes") is True
         else:
@@ -159,63 +176,106 @@ def _vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary:
         raise CharloomError(f"{where}: {error}") from None
 
 
-def _recognize(
-    path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary_size: int
-) -> tuple[ModelConfig, dict[str, str]]:
-    """The configuration that a state dict's shapes tell, and which of its tensors is which of
-    ours."""
-    found = {name: match for name in shapes if (match := RECURRENT.fullmatch(name))}
-    prefixes = {match[1] for match in found.values()}
-    if len(prefixes) != 1:
-        what = f"{len(prefixes)} recurrent networks" if prefixes else "no recurrent network"
+class _StateDict:
+    """A state dict's tensors, of which one recurrent network and one decoder are recognized.
+
+    Args:
+        path: its file, which errors name.
+        shapes: each tensor's shape.
+        types: each tensor's number type, as safetensors names it.
+        vocabulary_size: the number of characters.
+
+    Raises:
+        CharloomError: if the configuration cannot be inferred from the shapes and types.
+    """
+
+    def __init__(
+        self, path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary_size: int
+    ) -> None:
+        self._path, self._shapes = path, shapes
+        found = [match for name in shapes if (match := RECURRENT.fullmatch(name))]
+        self._prefix = self._find_prefix({match[1] for match in found})
+        cell, hidden_size = self._find_cell()
+        layers = 1 + max(int(match[3]) for match in found)
+        dtype = self._find_type(set(types.values()))
+        self.config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dtype=dtype)
+
+    def _find_prefix(self, prefixes: set[str]) -> str:
+        """Return what precedes `weight_ih_l0` in the names of the only recurrent network."""
+        if len(prefixes) != 1:
+            what = f"{len(prefixes)} recurrent networks" if prefixes else "no recurrent network"
+            raise CharloomError(
+                f"{self._path} holds {what}: it must hold one, with names like rnn.weight_ih_l0"
+            )
+        (prefix,) = prefixes
+        return prefix
+
+    def _find_cell(self) -> tuple[str, int]:
+        """Return the cell and its hidden units, inferred from the shape (G·H, H)."""
+        name = f"{self._prefix}weight_hh_l0"
+        shape = self._shapes.get(name, ())
+        if len(shape) == 2 and shape[1] and shape[0] % shape[1] == 0:
+            for cell, gates in GATES.items():
+                if shape[0] == gates * shape[1]:
+                    return cell, shape[1]
         raise CharloomError(
-            f"{path} holds {what}: it must hold one, with names like rnn.weight_ih_l0"
-        )
-    (prefix,) = prefixes
-    recurrent = shapes.get(f"{prefix}weight_hh_l0", ())
-    cells = {gates: cell for cell, gates in GATES.items()}
-    cell = None
-    if len(recurrent) == 2 and recurrent[1] and recurrent[0] % recurrent[1] == 0:
-        cell = cells.get(recurrent[0] // recurrent[1])
-    if cell is None:
-        raise CharloomError(
-            f"{path}: {prefix}weight_hh_l0 "
-            + (f"has shape {recurrent}" if recurrent else "is missing")
+            f"{self._path}: {name} "
+            + (f"has shape {shape}" if shape else "is missing")
             + ": from (G·H, H) the cell is told, G being 1 for rnn, 3 for gru, 4 for lstm"
         )
-    layers = 1 + max(int(match[3]) for match in found.values())
-    kinds = set(types.values())
-    if len(kinds) != 1 or not kinds <= set(TYPES):
-        raise CharloomError(
-            f"{path} holds numbers of type {', '.join(sorted(kinds))}: all must be F32, or all F64"
-        )
-    config = ModelConfig(cell, recurrent[1], layers, vocabulary_size, dtype=TYPES[kinds.pop()])
-    sources = {
-        name: prefix + name.removeprefix("rnn.")
-        for name in config.shapes()
-        if name.startswith("rnn.")
-    }
-    # Whatever it is called, the decoder is the only weight with the only bias beside the network.
-    others = {name: shape for name, shape in shapes.items() if name not in sources.values()}
-    for ours, dimensions in (("decoder.weight", 2), ("decoder.bias", 1)):
-        fitting = [name for name, shape in others.items() if len(shape) == dimensions]
-        exact = [name for name in fitting if shapes[name] == config.shapes()[ours]]
-        candidates = exact if len(exact) == 1 else fitting
-        sources[ours] = candidates[0] if len(candidates) == 1 else ours
-    missing = sorted(set(sources.values()) - set(shapes))
-    extra = sorted(set(shapes) - set(sources.values()))
-    if missing:
-        raise CharloomError(f"{path}: tensors are missing: {_listed(missing)}")
-    if extra:
-        raise CharloomError(f"{path} holds tensors that have no place here: {_listed(extra)}")
-    for ours, shape in config.shapes().items():
-        if shapes[sources[ours]] != shape:
+
+    def _find_type(self, types: set[str]) -> str:
+        if len(types) != 1 or not types <= set(TYPES):
             raise CharloomError(
-                f"{path}: {sources[ours]} has shape {shapes[sources[ours]]}, not {shape}, with "
-                f"{vocabulary_size:,} characters in the vocabulary and {config.hidden_size:,} "
-                "hidden units"
+                f"{self._path} holds numbers of type {', '.join(sorted(types))}: all must be F32, "
+                "or all F64"
             )
-    return config, sources
+        return TYPES[types.pop()]
+
+    def sources(self) -> dict[str, str]:
+        """Return the name of the tensor for each parameter of the model.
+
+        Raises:
+            CharloomError: if a tensor is missing, superfluous or of another shape.
+        """
+        expected = self.config.shapes()
+        sources = {
+            name: self._prefix + name.removeprefix("rnn.")
+            for name in expected
+            if name.startswith("rnn.")
+        }
+        sources |= self._find_decoder(set(self._shapes) - set(sources.values()))
+        missing = sorted(set(sources.values()) - set(self._shapes))
+        extra = sorted(set(self._shapes) - set(sources.values()))
+        if missing:
+            raise CharloomError(f"{self._path}: tensors are missing: {_listed(missing)}")
+        if extra:
+            raise CharloomError(
+                f"{self._path} holds tensors that have no place here: {_listed(extra)}"
+            )
+        for name, shape in expected.items():
+            found = self._shapes[sources[name]]
+            if found != shape:
+                raise CharloomError(
+                    f"{self._path}: {sources[name]} has shape {found}, not {shape}, with "
+                    f"{self.config.vocabulary_size:,} characters in the vocabulary and "
+                    f"{self.config.hidden_size:,} hidden units"
+                )
+        return sources
+
+    def _find_decoder(self, others: set[str]) -> dict[str, str]:
+        """Return the names of the decoder's tensors.
+
+        The decoder can have any name, because it is the only weight with the only bias beside the
+        recurrent network.
+        """
+        expected, decoder = self.config.shapes(), {}
+        for name, dimensions in (("decoder.weight", 2), ("decoder.bias", 1)):
+            fitting = [other for other in others if len(self._shapes[other]) == dimensions]
+            exact = [other for other in fitting if self._shapes[other] == expected[name]]
+            candidates = exact if len(exact) == 1 else fitting
+            decoder[name] = candidates[0] if len(candidates) == 1 else name
+        return decoder
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:
