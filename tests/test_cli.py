@@ -191,12 +191,12 @@ def test_what_a_model_of_bytes_copies(capfdbinary: pytest.CaptureFixture[bytes])
 def test_evaluating_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tables"]) == 0
     out = capsys.readouterr().out
-    assert "test part" in out
+    assert "test split" in out
     assert "carried" in out
     for name in ("mixture", "this gru", "uniform", "unigram", "ngram", "xz", "bzip2"):
         assert name in out
-    assert "in 95 of 100 such texts between" in out
-    assert "longest stretch that stands in the training text" in out
+    assert "95% confidence interval: " in out
+    assert "longest verbatim overlap with the training text: " in out
 
 
 def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:

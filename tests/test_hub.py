@@ -238,9 +238,9 @@ def test_files_that_are_not_ours_are_not_overwritten(name: str, content: bytes) 
     Path("book").mkdir()
     Path("book", name).write_bytes(content)
     line = refused("export", "model.safetensors", "--to=huggingface", "--out=book")
-    assert f"{Path('book', name)} is there" in line
-    assert "give a new folder" in line
-    with pytest.raises(CharloomError, match="is there"):
+    assert f"{Path('book', name)} exists" in line
+    assert "pass a new folder" in line
+    with pytest.raises(CharloomError, match="exists"):
         HubModel.from_pretrained("model.safetensors").save_pretrained("book")
     assert contents(Path("book")) == {name: content}
 
@@ -250,7 +250,7 @@ def test_a_run_is_not_overwritten(evaluated: Path) -> None:
     before = contents(Path("other"))
     for out in ("other", "other/."):
         line = refused("export", str(evaluated), "--to=huggingface", f"--out={out}")
-        assert "model.safetensors is there and would be overwritten" in line
+        assert "model.safetensors exists and would be overwritten" in line
     assert contents(Path("other")) == before
 
 
@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_written(out: str) -> None:
 
 
 def test_a_configuration_cannot_be_given() -> None:
-    with pytest.raises(CharloomError, match="leave config out"):
+    with pytest.raises(CharloomError, match="omit config"):
         HubModel(some_checkpoint()).save_pretrained("book", config={"cell": "lstm"})  # type: ignore[arg-type]
     assert not Path("book").exists()
 
@@ -315,16 +315,16 @@ class Payload:
 
 
 NO_MODEL = [
-    (without("model.safetensors"), "holds no model.safetensors"),
-    (with_pickle_only, "no pickles"),
-    (of_another_library, "model_type is 'gpt2', not 'charloom'"),
-    (holding("config.json", b"{"), "model_type is None, not 'charloom'"),
-    (holding("config.json", b"\xff"), "model_type is None, not 'charloom'"),
-    (configured(hidden_size=12), "hidden_size is 12, but in model.safetensors it is 7"),
-    (configured(cell="lstm"), "cell is 'lstm', but in model.safetensors it is 'gru'"),
-    (configured(vocabulary=["a"] * 1000), "says that vocabulary is"),
-    (configured(counts={"context": 3}), "counts is {'context': 3}, but"),
-    (configured(format="charloom 2"), "format is 'charloom 2', but"),
+    (without("model.safetensors"), "contains no model.safetensors"),
+    (with_pickle_only, "pickles can run code"),
+    (of_another_library, "model_type in its config.json is 'gpt2', not 'charloom'"),
+    (holding("config.json", b"{"), "model_type in its config.json is None, not 'charloom'"),
+    (holding("config.json", b"\xff"), "model_type in its config.json is None, not 'charloom'"),
+    (configured(hidden_size=12), "hidden_size is 12 in config.json and 7 in model.safetensors"),
+    (configured(cell="lstm"), "cell is 'lstm' in config.json and 'gru' in model.safetensors"),
+    (configured(vocabulary=["a"] * 1000), "because vocabulary is"),
+    (configured(counts={"context": 3}), "counts is {'context': 3} in config.json"),
+    (configured(format="charloom 2"), "format is 'charloom 2' in config.json"),
     (cut, "is damaged"),
     (flipped, "is damaged"),
     (holding("model.safetensors", pickle.dumps(Payload())), "is a pickle"),
@@ -372,7 +372,7 @@ def test_the_card_says_what_was_found(evaluated: Path) -> None:
     (index,) = metadata["model-index"]
     assert index["name"] == "book"
     (result,) = index["results"]
-    assert result["dataset"]["name"] == "woods, test part"
+    assert result["dataset"]["name"] == "woods, test split"
     figures = {(metric["name"], metric["value"]) for metric in result["metrics"]}
     assert len(figures) == 8
     lines = text.splitlines()
@@ -380,7 +380,7 @@ def test_the_card_says_what_was_found(evaluated: Path) -> None:
         protocol = one["protocol"]
         bits = round(one["bits_per_character"], 4)
         assert (f"bits per character (mixture, {protocol})", bits) in figures
-        assert f"{one['characters']:,} characters, by the protocol {protocol}" in text
+        assert f"{one['characters']:,} characters, protocol {protocol}:" in text
         baselines = one["baselines"]
         assert set(baselines) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
         rows = {"mixture": (bits, protocol)} | {
@@ -401,14 +401,14 @@ def test_the_card_says_what_was_found(evaluated: Path) -> None:
             if value < one["bits_per_character"] and not name.startswith("this ")
         ]
         assert better, "a network of eight units is worse than counting"
-        assert ("Better than this model here: " in text) is bool(better)
+        assert ("Baselines that beat this model here: " in text) is bool(better)
     sha256 = hashlib.sha256(TEXT.encode()).hexdigest()
     assert f"`woods`, {len(TEXT):,} characters, SHA-256 `{sha256}`" in text
     assert str(evaluated.parent) not in text  # where it was is nobody's business
-    assert "Nothing is claimed here about its license" in text
+    assert "No license of the text is stated here" in text
     parameters = model.config.parameter_count
-    assert f"(gru) of 8 hidden units in one layer, {parameters:,} parameters in float32" in text
-    assert "n-grams that were counted" in text
+    assert f"(gru) with 8 hidden units in one layer, {parameters:,} parameters in float32" in text
+    assert "mixed with those of an n-gram model of" in text
     # A table for a reader of Markdown too, and nothing else than what was meant.
     html = rendered(text)
     assert html.count("<table>") == 2
@@ -422,7 +422,7 @@ def test_a_stretch_that_leaked_is_not_published(evaluated: Path) -> None:
         overlap = there["evaluation"]["longest_overlap"]
         assert overlap["text"]
         assert entry["evaluation"]["longest_overlap"] == overlap | {"text": ""}
-    assert f"in the training text has {overlap['characters']:,} characters" in (
+    assert f"overlap with the training text: {overlap['characters']:,} characters" in (
         Path("book/README.md").read_text("utf-8")
     )
 
@@ -459,7 +459,7 @@ def test_the_card_of_what_was_never_evaluated() -> None:
     older = read_evaluations(Path("run"))
     newer = HubModel(some_checkpoint(), evaluations=older)
     assert "| ---" not in newer.generate_model_card().text
-    assert "does not say what text it was trained on" in newer.generate_model_card().text
+    assert "has no record of its training text" in newer.generate_model_card().text
     assert "| ---" in HubModel.from_pretrained("run").generate_model_card("book").text
 
 
@@ -469,9 +469,9 @@ def test_a_validation_part_is_told_as_one() -> None:
     assert run("evaluate", "run")[0] == 0
     HubModel.from_pretrained("run").save_pretrained("book")
     text = Path("book/README.md").read_text("utf-8")
-    assert "On the validation part of" in text
-    assert "chosen on this very part" in text
-    assert "It is the network alone" in text
+    assert "on the validation split of" in text
+    assert "chosen on this split" in text
+    assert "It has no n-gram model" in text
     assert "** | this gru | carried |" in text
 
 
@@ -567,14 +567,14 @@ def test_damaged_evaluations_are_passed_over(evaluations: bytes) -> None:
     Path("evaluations.json").write_bytes(evaluations.replace(b"SHA", sha256.encode()))
     HubModel.from_pretrained(".").save_pretrained("book")
     assert json.loads(Path("book/evaluations.json").read_text()) == []
-    assert "were not evaluated" in Path("book/README.md").read_text()
+    assert "have not been evaluated" in Path("book/README.md").read_text()
 
 
 def test_metadata_that_is_no_number_is_passed_over() -> None:
     for metrics in ({"validation": 3}, {"validation": {"nats_per_character": "x"}}, {}):
         checkpoint = some_checkpoint()
         checkpoint.metrics = metrics
-        assert "were not evaluated" in HubModel(checkpoint).generate_model_card().text
+        assert "have not been evaluated" in HubModel(checkpoint).generate_model_card().text
 
 
 @pytest.mark.parametrize("folder", ["..", ".", "a b", "```", "<b>", "-- x", "字"])
@@ -597,12 +597,12 @@ def test_a_card_that_was_changed_is_kept(evaluated: Path) -> None:
     assert mine != ours
     for changed in (mine, b"", b"# Mine\n", b"\xff\xfe", ours + b"\n", ours[:-30]):
         (folder / "README.md").write_bytes(changed)
-        with pytest.warns(UserWarning, match=r"book.README\.md is not as charloom wrote it"):
+        with pytest.warns(UserWarning, match=r"book.README\.md was edited by hand"):
             HubModel.from_pretrained(evaluated).save_pretrained("book")
         assert (folder / "README.md").read_bytes() == changed
     status, _, errors = run("export", str(evaluated), "--to=huggingface", "--out=book")
     assert status == 0
-    assert "kept as it is" in errors.splitlines()[0]
+    assert "has not been overwritten" in errors.splitlines()[0]
     assert (folder / "README.md").read_bytes() == ours[:-30]
     assert HubModel.from_pretrained("book").config.hidden_size == 8  # the model is the new one
     # As git gives it back on Windows, it is still ours.
@@ -818,7 +818,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub, evaluated: Path) -> No
     back = HubModel.from_pretrained("me/book", token=TOKEN)
     assert back.sample(length=50) == model.sample(length=50)
     assert back.generate_model_card("me/book").content == text
-    with pytest.raises(CharloomError, match="no model on the hub that you may see"):
+    with pytest.raises(CharloomError, match="nor an accessible model on Hugging Face Hub"):
         HubModel.from_pretrained("me/book", cache_dir="elsewhere")  # without the token
 
 
@@ -869,13 +869,17 @@ def test_what_was_downloaded_is_there_without_a_hub(
     ask_at(NOBODY, tmp_path, monkeypatch)
     assert HubModel.from_pretrained("you/book", cache_dir="two").config.hidden_size == 7
     for more, said in (
-        ({}, r"the hub cannot be reached \(.*refused"),
-        ({"local_files_only": True}, "the hub is not to be asked"),
+        ({}, r"Hugging Face Hub cannot be reached \(.*refused"),
+        ({"local_files_only": True}, "Hugging Face Hub is not used"),
     ):
-        with pytest.raises(CharloomError, match=f"was not downloaded before.*{said}") as caught:
+        with pytest.raises(
+            CharloomError, match=f"neither a folder nor in the cache.*{said}"
+        ) as caught:
             HubModel.from_pretrained("you/other", cache_dir="two", **more)
         assert len(str(caught.value).splitlines()) == 1
-    with pytest.raises(CharloomError, match=r"Hugging Face's hub, asked about me/book: ") as caught:
+    with pytest.raises(
+        CharloomError, match=r"Hugging Face Hub request for me/book failed: "
+    ) as caught:
         HubModel(some_checkpoint()).push_to_hub("me/book", token=TOKEN)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -895,9 +899,9 @@ def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         ask_at(f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path, monkeypatch)
-        with pytest.raises(CharloomError, match="the hub cannot be reached"):
+        with pytest.raises(CharloomError, match="Hugging Face Hub cannot be reached"):
             HubModel.from_pretrained("you/book")
-        with pytest.raises(CharloomError, match="asked about me/book"):
+        with pytest.raises(CharloomError, match="request for me/book failed"):
             HubModel(some_checkpoint()).push_to_hub("me/book", token=TOKEN)
 
 
@@ -911,7 +915,7 @@ def test_a_card_that_was_changed_on_the_hub_is_kept(hub: Hub) -> None:
     assert b"(lstm)" in theirs
     mine = theirs.replace(b"## Limits", b"## Mine")
     repository.commit("main", repository.files() | {"README.md": mine})
-    with pytest.warns(UserWarning, match=r"me/book/README\.md is not as charloom wrote it"):
+    with pytest.warns(UserWarning, match=r"me/book/README\.md was edited by hand"):
         HubModel(some_checkpoint("gru")).push_to_hub(
             "me/book", token=TOKEN, ignore_patterns="*.txt"
         )
@@ -939,19 +943,19 @@ def test_what_the_hub_refuses(hub: Hub) -> None:
         assert len(str(caught.value).splitlines()) == 1
         return str(caught.value)
 
-    assert "no model on the hub that you may see" in told("you/nothing")
+    assert "nor an accessible model on Hugging Face Hub" in told("you/nothing")
     for name in ("a/b/c", "a b", "../a", "a\0b", "x" * 5000, "you/--", "runs/book.txt/"):
-        assert "is neither a folder nor a name on the hub" in told(name)
+        assert "is neither a folder nor a model's name on Hugging Face Hub" in told(name)
     hub.repository("you/book", saved())
     hub.repository("you/empty")
-    assert "you/empty holds no model.safetensors" in told("you/empty")
+    assert "you/empty contains no model.safetensors" in told("you/empty")
     (Path("book") / "config.json").unlink()
     hub.repository("you/bare", Path("book"))
-    assert "you/bare holds no config.json" in told("you/bare")
+    assert "you/bare contains no config.json" in told("you/bare")
     hub.repositories["you/book"].gated = True
-    assert "its owner lets in" in told("you/book")
+    assert "is restricted by its owner" in told("you/book")
     hub.status = 500
-    assert "asked about you/book: " in told("you/book")
+    assert "request for you/book failed: " in told("you/book")
     hub.status = 0
 
     def told_when_pushing(name: str, token: str | None) -> str:
@@ -963,5 +967,7 @@ def test_what_the_hub_refuses(hub: Hub) -> None:
     assert "hf auth login" in told_when_pushing("you/book", TOKEN)
     assert "hf auth login" in told_when_pushing("me/book", "hf_wrong")
     assert "hf auth login" in told_when_pushing("me/book", None)
-    assert "is neither a folder nor a name on the hub" in told_when_pushing("a/b/c", TOKEN)
+    assert "is neither a folder nor a model's name on Hugging Face Hub" in told_when_pushing(
+        "a/b/c", TOKEN
+    )
     assert not [name for name in hub.repositories if name.startswith("me/")]

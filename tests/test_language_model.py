@@ -102,7 +102,7 @@ def test_the_adaptive_protocol_needs_the_training_text(
 
 def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
     e = model.evaluate()
-    assert (e.text, e.characters) == ("test part", len(TEXT) - len(TEXT) * 95 // 100)
+    assert (e.text, e.characters) == ("test split", len(TEXT) - len(TEXT) * 95 // 100)
     assert set(e.baselines) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
     assert all(b.bits_per_character is not None for b in e.baselines.values())
     # The same characters given as a text, but for what comes before them.
@@ -130,7 +130,7 @@ def test_without_baselines_a_given_text_needs_no_training_text(
 def test_without_a_test_part_the_validation_part_is_evaluated(tmp_path: Path) -> None:
     model = charloom.train(TEXT, **OPTIONS, split="90/10/0", out=tmp_path / "run")
     e = model.evaluate()
-    assert (e.text, e.characters) == ("validation part", len(TEXT) - len(TEXT) * 9 // 10)
+    assert (e.text, e.characters) == ("validation split", len(TEXT) - len(TEXT) * 9 // 10)
     assert "last tenth of the training part" in e.baselines["ngram"].note
     whole = charloom.train(TEXT, **OPTIONS, split="100/0/0")
     with pytest.raises(charloom.CharloomError, match="another text"):

@@ -33,10 +33,14 @@ from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
 @dataclass(frozen=True)
 class CopiedStretch:
-    """A stretch of a sample that stands verbatim in the training text; of length 0 if none does.
+    """The longest verbatim overlap of a sample with the training text.
 
-    place, training_place: where it begins, counted from 0, in the sample and where it first stands
-    in the training text; training_line: the latter's line, counted from 1.
+    Attributes:
+        length: its number of characters, 0 if there is no overlap.
+        text: its characters.
+        place: the index of its first character in the sample, from 0.
+        training_place: the index of its first occurrence in the training text, from 0.
+        training_line: the line of that occurrence, from 1.
     """
 
     length: int
@@ -47,10 +51,16 @@ class CopiedStretch:
 
 
 class LanguageModel:
-    """What `charloom.load` and `charloom.train` give.
+    """A trained model, as `charloom.load` and `charloom.train` return it.
 
-    With counts in its checkpoint, a model is the mixture of its network and them, unless
-    `network_only` asks for the network alone.
+    If the checkpoint has an n-gram model, the predictions are the mixture of network and n-gram
+    model.
+
+    Args:
+        checkpoint: the model's parameters, vocabulary and metadata.
+        backend: the engine that computes; by default the fastest one on the CPU.
+        dataset: the training text, if it is already in memory.
+        network_only: whether the n-gram model is excluded.
     """
 
     def __init__(
@@ -67,8 +77,8 @@ class LanguageModel:
         self.predictor: Predictor = self.engine
         if self.mixture is not None:
             self.predictor = MixedPredictor(self.engine, self.mixture)
-        self._dataset = dataset  # the training text, where it is already in memory
-        self._training_index: TrainingIndex | None = None  # made when it is first asked for
+        self._dataset = dataset
+        self._training_index: TrainingIndex | None = None  # built on first use
 
     @property
     def config(self) -> ModelConfig:
@@ -79,13 +89,17 @@ class LanguageModel:
         return self.checkpoint.vocabulary
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
-        """A text's ids, (N,). Raises UnknownCharacterError, or passes over unknown characters."""
+        """Encode a text as ids, (N,).
+
+        Raises:
+            UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
+        """
         if skip_unknown:
             return self.vocabulary.encode_known(text)[0]
         return self.vocabulary.encode(text)
 
-    # Every option of sampling is one keyword here, because this is the signature for users: they
-    # need not learn the types below it. Inside, the options travel as one SampleRequest.
+    # Each sampling option is a keyword here, because this is the signature for users, who need no
+    # other type. Internally, the options are one SampleRequest.
     def stream(
         self,
         prompt: str = "",
@@ -103,23 +117,36 @@ class LanguageModel:
         max_overlap: int | None = None,
         training_text: str | Path | Text | None = None,
     ) -> Iterator[str]:
-        """Yields text piece by piece, as it is drawn: what follows the prompt, without it.
+        """Yield a sample in pieces while it is generated, without its prompt.
 
-        For a model of bytes, prompt and stop texts are a character a byte, as what is yielded.
-        length: characters to draw; None draws for ever. temperature: 0 is greedy. stop: texts that
-        end the sample and are left out. index: which sample of that seed; each is its own.
-        clamp: units that are held while drawing, {"h17": 0.9} (see charloom.units).
-        max_overlap: no stretch of more characters that ends in a drawn one stands in the training
-        text, of which all parts count, the test part too; it may begin in the prompt.
-        training_text: as for `evaluate`; read only where `max_overlap` needs it.
-        Raises CharloomError for settings that make no sense, UnknownCharacterError for a prompt
-        with characters that the model never saw, unless `skip_unknown`; with `max_overlap` also
-        where the training text is not to be had and, after what was drawn, where no character is
-        left to go on with.
+        The pieces of a model of bytes have one character a byte, and so do its prompt and stop
+        texts.
+
+        Args:
+            prompt: the text that precedes the sample.
+            length: the number of characters to sample; None is unlimited.
+            temperature: the divisor of the logits; 0 is greedy.
+            top_k: sample only from the k likeliest characters.
+            top_p: sample only from the likeliest characters whose probabilities add up to p.
+            min_p: sample only from characters at least p times as likely as the likeliest one.
+            stop: texts that end the sample and are not part of it.
+            seed: the random seed.
+            index: the number of the sample under that seed.
+            skip_unknown: whether unknown characters of the prompt are skipped.
+            clamp: units that are held at a value, such as {"h17": 0.9}; `explore` finds them.
+            max_overlap: the maximum number of consecutive characters copied from the training
+                text, its validation and test splits included. A copy can begin in the prompt.
+            training_text: the training text as in `evaluate`, which only `max_overlap` requires.
+
+        Raises:
+            CharloomError: if an option is invalid, if `max_overlap` requires the training text and
+                it is not available, or if `max_overlap` excludes every next character.
+            UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
+                not set.
         """
         if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
             raise CharloomError(
-                f"max_overlap is {max_overlap!r}: give a whole number, 1 or more, or leave it out"
+                f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
@@ -136,7 +163,10 @@ class LanguageModel:
         return stream_text(self.predictor, self.vocabulary, request)
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
-        """The prompt and `length` characters drawn after it; settings as for `stream`."""
+        """Return the prompt and a sample of `length` characters after it.
+
+        The other options are those of `stream`.
+        """
         return prompt + "".join(self.stream(prompt, length=length, **settings))
 
     def overlap(
@@ -146,15 +176,20 @@ class LanguageModel:
         drawn_from: int = 0,
         training_text: str | Path | Text | None = None,
     ) -> CopiedStretch:
-        """The longest stretch of a sample that stands verbatim in the training text, of which all
-        parts count, the test part too.
+        """Find the longest verbatim overlap of a sample with the training text.
 
-        drawn_from: where the drawn part begins, the prompt's length; the stretch ends in it, but
-        may begin before. training_text: where it is, as for `evaluate`.
-        Raises CharloomError where the training text is not to be had.
+        Its validation and test splits are searched too.
+
+        Args:
+            text: the prompt and the sample.
+            drawn_from: the length of the prompt. The overlap ends after it, but can begin in it.
+            training_text: the training text, as in `evaluate`.
+
+        Raises:
+            CharloomError: if the training text is not available.
         """
         if drawn_from < 0:
-            raise CharloomError(f"drawn_from is {drawn_from}: give 0 or more")
+            raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
         found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
         newline = self.vocabulary.ids_or_minus_one("\n")[0]
@@ -167,10 +202,12 @@ class LanguageModel:
         )
 
     def training_index(self, training_text: str | Path | Text | None = None) -> TrainingIndex:
-        """The whole training text in the order in which `overlap` and `max_overlap` look things
-        up; made once. training_text: where it is, as for `evaluate`.
+        """Return the index of the training text that `overlap` and `max_overlap` search.
 
-        Raises CharloomError where the training text is not to be had, or too long.
+        It is built on the first call only. `training_text` is as in `evaluate`.
+
+        Raises:
+            CharloomError: if the training text is not available or too long.
         """
         if self._training_index is None:
             self._training_index = self._find_training_text(training_text).index()
@@ -186,14 +223,28 @@ class LanguageModel:
         training_text: str | Path | Text | None = None,
         report: Report | None = None,
     ) -> Scores:
-        """For each character of a text, its natural log-probability and whether it was the top
-        guess: arrays, (N,). The text is read as if a newline came before it.
+        """Score each character of a text: its natural log-probability and whether it was predicted.
 
-        likeliest: also the so many likeliest characters at each place, and their probabilities.
-        training_text: where it is now; only the protocol `adaptive` needs it, see `evaluate`.
+        The text is scored as if a newline preceded it.
+
+        Args:
+            text: the text.
+            protocol: `carried`, `cold-N` or `adaptive`.
+            skip_unknown: whether unknown characters are skipped.
+            likeliest: the number of likeliest characters to return at each position, with their
+                probabilities.
+            training_text: the training text as in `evaluate`, which only the protocol `adaptive`
+                requires.
+            report: called with the number of characters scored, and their total.
+
+        Raises:
+            CharloomError: if the text is empty, the protocol is unknown or the training text is
+                required and not available.
+            UnknownCharacterError: if the text has an unknown character and `skip_unknown` is not
+                set.
         """
         if likeliest < 0:
-            raise CharloomError(f"likeliest is {likeliest}: give 0 or more")
+            raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
         ids = self.encode(text, skip_unknown=skip_unknown)
         if len(ids) == 0:
             raise CharloomError("the text has no characters to score")
@@ -214,9 +265,19 @@ class LanguageModel:
         skip_unknown: bool = False,
         report: Report | None = None,
     ) -> NDArray[np.float64]:
-        """Each line's natural log-probability, (N,), by itself, as `score` gives its characters'.
+        """Return the natural log-probability of each line by itself, (N,).
 
-        Without its line break; an empty line's is 0. Many lines at a time: fast.
+        It is the sum of those that `score` returns for the line's characters, without its line
+        break, and 0 for an empty line. Lines are scored in batches, which is fast.
+
+        Args:
+            lines: the lines, without their line breaks.
+            skip_unknown: whether unknown characters are skipped.
+            report: called with the number of characters scored, and their total.
+
+        Raises:
+            UnknownCharacterError: if a line has an unknown character and `skip_unknown` is not
+                set.
         """
         encoded = []
         for number, line in enumerate(lines):
@@ -237,12 +298,24 @@ class LanguageModel:
         skip_unknown: bool = False,
         report: Report | None = None,
     ) -> Evaluation:
-        """Bits per character and more, on the run's test part (its validation part where it has no
-        test part) or on a text: a str is the text itself, a Path a file.
+        """Evaluate the model, beside baselines, on held-out text.
 
-        training_text: where the training text is, if not where it was; a str is a name or a path.
-        Without it a given text's baselines that need it are empty, with the reason.
-        Raises CharloomError where there is nothing to evaluate or the run's part is not to be had.
+        Args:
+            text: the text to evaluate: a str is the text itself, a Path is a file. By default it is
+                the run's test split, or its validation split if it has no test split.
+            protocol: `carried`, `cold-N` or `adaptive`.
+            training_text: the training text, or its name or path, if it is not at its recorded
+                path. If it is not available, the baselines that require it are empty and contain
+                the reason.
+            with_baselines: whether baselines and the overlap with the training text are computed.
+            skip_unknown: whether unknown characters of `text` are skipped.
+            report: called with the number of characters scored, and their total.
+
+        Raises:
+            CharloomError: if the text is empty, the protocol is unknown or the training text is
+                required and not available.
+            UnknownCharacterError: if the text has an unknown character and `skip_unknown` is not
+                set.
         """
         parsed, training = Protocol.parse(protocol), self._find_training_text(training_text)
         scored = training.held_out() if text is None else self._encode_given(text, skip_unknown)
@@ -251,7 +324,11 @@ class LanguageModel:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model to one file, or as model.safetensors into a folder that exists."""
+        """Write the model to one file, or as model.safetensors into an existing folder.
+
+        Raises:
+            CharloomError: if the file cannot be written.
+        """
         target = Path(path)
         if target.is_dir():
             target = target / MODEL_FILE
@@ -264,7 +341,7 @@ class LanguageModel:
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
     def _encode_given(self, text: str | Path | Text, skip_unknown: bool) -> ScoredText:
-        """Open a given text if it is a path, and encode it."""
+        """Encode a text, or the contents of a path."""
         if isinstance(text, Path):
             text = open_text(text, as_bytes=self.vocabulary.as_bytes)
         name, content = (text.name, text.read()) if isinstance(text, Text) else ("text", str(text))
@@ -283,11 +360,19 @@ def load(
     device: str = "cpu",
     network_only: bool = False,
 ) -> LanguageModel:
-    """The model of a run's folder, or of a checkpoint file. Raises CharloomError if it is not one.
+    """Load the model of a run's folder or of a checkpoint file.
 
-    A file is checked whole before it is used, and nothing in it can run code. engine: auto,
-    compiled, reference or pytorch. threads: the most to use; by default all cores. device: cpu, or
-    cuda for the engine pytorch. network_only: without the counts, where the model has some.
+    The file is validated completely before it is used, and cannot run code.
+
+    Args:
+        run: the folder or the file.
+        engine: auto, compiled, reference or pytorch.
+        threads: the maximum number of threads; by default all cores.
+        device: cpu, or cuda for the engine pytorch.
+        network_only: whether the n-gram model is excluded, if the model has one.
+
+    Raises:
+        CharloomError: if the file is not a model or cannot be read.
     """
     return LanguageModel(
         load_checkpoint(model_path(run)),

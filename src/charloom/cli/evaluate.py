@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
 
 
-# evaluate
-
-
 def add_evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument(
-        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test part)"
+        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test split)"
     )
     parser.add_argument(
         "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
     parser.add_argument(
-        "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
+        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+    )
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
     )
     add_network_only(parser)
     add_engine(parser)
@@ -61,7 +60,7 @@ def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
 
 
 def keep_evaluation_of(folder: Path, evaluation: Evaluation, model: LanguageModel) -> None:
-    """Keeps the figures for the run's report, where its folder can be written."""
+    """Save the results for the run's report, or print a message if they cannot be written."""
     from charloom.evaluation.records import keep_evaluation
     from charloom.runs.report import refresh_report
 
@@ -79,7 +78,7 @@ def evaluate_model(model: LanguageModel, bar: Any, **settings: Any) -> Evaluatio
         if done < of:
             bar.update(task, completed=done, total=of, figures=f"{done:,} of {of:,} characters")
         else:
-            bar.update(task, total=None, figures="counting and compressing for the baselines")
+            bar.update(task, total=None, figures="computing baselines")
 
     evaluation = model.evaluate(report=report, **settings)
     bar.remove_task(task)
@@ -90,22 +89,22 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
     e = evaluation
     print_line(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
     if e.skipped_characters:
-        print_line(f"{e.skipped_characters:,} unknown characters were passed over")
+        print_line(f"{e.skipped_characters:,} unknown characters were skipped")
     print_line(
         f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
         f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
-        f"top guess right {100 * e.accuracy:.1f}%"
+        f"top-1 accuracy {100 * e.accuracy:.1f}%"
     )
     if e.interval is not None:
         low, high = e.interval
         print_line(
-            f"in 95 of 100 such texts between {low:.4f} and {high:.4f} nats "
-            f"({in_bits(low):.4f} and {in_bits(high):.4f} bits) per character"
+            f"95% confidence interval: {low:.4f} to {high:.4f} nats "
+            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per character"
         )
     if e.overlap is not None:
         print_line(
-            f"the longest stretch that stands in the training text has {e.overlap.length:,} "
-            f"characters: {excerpt(ascii(e.overlap_text))}"
+            f"longest verbatim overlap with the training text: {e.overlap.length:,} characters, "
+            f"{excerpt(ascii(e.overlap_text))}"
         )
     print_line()
     print_line(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
@@ -113,10 +112,16 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
         bits = "-" if row.bits is None else f"{row.bits:.4f}"
         print_line(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())
     print_line()
-    better = e.winners()
-    if better:
-        *others, last = better
-        names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
-        print_line(f"Counting wins here: {names} this part better than the {e.model} does.")
-    else:
-        print_line(f"The {e.model} predicts this part better than every baseline.")
+    print_line(_verdict(e))
+
+
+def _verdict(evaluation: Evaluation) -> str:
+    names = {"ngram": "the n-gram model", "unigram": "the unigram model"}
+    better = [names.get(name, name) for name in evaluation.winners()]
+    if not better:
+        return "This model beats every baseline here."
+    *others, last = better
+    verdict = f"{', '.join(others)} and {last} beat" if others else f"{last} beats"
+    if verdict.startswith("the "):
+        verdict = verdict.replace("the", "The", 1)
+    return f"{verdict} this model here."

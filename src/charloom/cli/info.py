@@ -8,8 +8,6 @@ from typing import Any
 from charloom.cli.arguments import Parser
 from charloom.cli.terminal import excerpt, print_json, print_line
 
-# info
-
 
 def add_info_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
@@ -52,8 +50,8 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
     if checkpoint.mixture is not None:
         table = checkpoint.mixture.table
         print_line(
-            f"mixed with counts of {len(table.characters):,} n-grams ({table.context} characters "
-            f"of context, {table.nbytes:,} bytes)"
+            f"mixed with an n-gram model: {len(table.characters):,} n-grams, {table.context} "
+            f"characters of context, {table.nbytes:,} bytes"
         )
     kind = "bytes" if vocabulary.as_bytes else "characters"
     print_line(f"{len(vocabulary)} {kind}: {excerpt(ascii(''.join(vocabulary.characters)))}")

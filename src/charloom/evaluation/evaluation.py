@@ -1,4 +1,4 @@
-"""Evaluate scores on held-out text: confidence interval, overlap with the training text, result."""
+"""Evaluate a model on held-out text: scores, confidence interval, overlap, table of predictors."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from charloom.text.dataset import Ids
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
 from charloom.text.vocabulary import Vocabulary
 
-RESAMPLES = 2_000  # of the bootstrap
-BLOCK = 1_000  # characters, at most; longer than what one character tells of the next ones
-FEWEST_BLOCKS = 10  # for fewer there is no interval
+RESAMPLES = 2_000  # bootstrap samples
+BLOCK = 1_000  # characters of a block, at most, because correlations are shorter than that
+FEWEST_BLOCKS = 10  # a shorter text has no interval
 
 
 def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Between which nats per character the mean of such a text's (N,) lies, in 95 of 100 cases.
+    """Return the 95% confidence interval of nats per character, given log-probabilities (N,).
 
-    By a circular block bootstrap (Politis and Romano 1992): as many blocks as fill the text are
-    drawn from it, with their neighbors, since what is hard to predict comes in stretches. None for
-    a text of few blocks.
+    A circular block bootstrap (Politis and Romano 1992) samples as many blocks as the text has.
+    Blocks are sampled instead of characters, because characters that are hard to predict are
+    close together. A text of few blocks has no interval.
     """
     length = len(log_probabilities)
     block = min(BLOCK, length // (2 * FEWEST_BLOCKS))
     if block < FEWEST_BLOCKS:
         return None
     around = np.concatenate([[0.0], np.cumsum(np.resize(log_probabilities, length + block))])
-    sums = around[block : block + length] - around[:length]  # of the block that begins at each
+    sums = around[block : block + length] - around[:length]  # one for each first character
     generator = np.random.Generator(np.random.PCG64(0))
     means = np.empty(RESAMPLES)
     for sample in range(RESAMPLES):
@@ -50,7 +50,7 @@ def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, 
 
 
 class Row(NamedTuple):
-    """A predictor's result in an evaluation's table; `bits` is None where the note says why."""
+    """A predictor's result in an evaluation's table; without `bits`, the note is the reason."""
 
     bits: float | None
     predictor: str
@@ -60,7 +60,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of evaluating a model on a text. Perplexity is per character.
+    """Results of evaluating a model on a text.
 
     Attributes:
         text: the text's name.
@@ -103,17 +103,16 @@ class Evaluation:
         return math.exp(min(self.nats_per_character, 700))
 
     def predictor(self, cell: str) -> str:
-        """Return the model's name in the table, given its network's cell."""
+        """Return the model's name in the table."""
         return "mixture" if self.model == "mixture" else f"this {cell}"
 
     def rows(self, cell: str) -> list[Row]:
         """Return the table of all predictors, best first, then those without a result.
 
-        Args:
-            cell: the cell of the model's network, which names it in the table.
+        `cell` is that of the model's network, which is named after it.
         """
         network = f"this {cell}"
-        note = f"{network} and the counts of n-grams" if self.model == "mixture" else ""
+        note = f"{network} and the n-gram model" if self.model == "mixture" else ""
         found = [Row(self.bits_per_character, self.predictor(cell), self.protocol, note)]
         missing = []
         for name, baseline in self.baselines.items():
@@ -127,7 +126,7 @@ class Evaluation:
     def winners(self) -> list[str]:
         """Return the names of the baselines that beat the model, best first.
 
-        A mixture's own network is not among them.
+        The network of a mixture is not a baseline.
         """
         better = [
             (baseline.bits_per_character, name)
@@ -165,7 +164,7 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Read an evaluation from JSON values, which `as_dict` returned.
+        """Read an evaluation from JSON values in the form of `as_dict`.
 
         Raises:
             CharloomError: if an entry is missing, has a wrong type or is not a finite number.
@@ -242,14 +241,14 @@ def evaluate(
         model: the model.
         text: the text.
         protocol: the protocol by which the text is scored.
-        training: the model's training text. Where it is not available, the baselines that are
-            trained on it are empty and carry the reason.
-        with_baselines: whether the baselines and the overlap with the training text are computed.
-        report: called with the characters scored, and their total.
+        training: the model's training text. If it is not available, the baselines that are
+            trained on it are empty and contain the reason.
+        with_baselines: whether baselines and the overlap with the training text are computed.
+        report: called with the number of characters scored, and their total.
 
     Raises:
-        CharloomError: if the text is empty, if the adaptive protocol needs the training text and
-            it is not available, or if the model's numbers overflow.
+        CharloomError: if the text is empty, if the adaptive protocol requires the training text
+            and it is not available, or if the model's numbers overflow.
     """
     if len(text.ids) == 0:
         raise CharloomError(f"{text.name} has no characters to evaluate")
@@ -261,7 +260,7 @@ def evaluate(
     found = {}
     if network is not None:
         bits = network.nats_per_character / math.log(2)
-        found["network"] = Baseline(bits, str(protocol), "without the counts")
+        found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
     if not with_baselines:
         return replace(evaluation, baselines=found)
     parts = training.parts_beside(text)
@@ -303,16 +302,16 @@ def score_text(
         model: the model.
         text: the text.
         protocol: the protocol.
-        training: the model's training text, which only the adaptive protocol needs.
-        report: called with the characters scored, and their total.
+        training: the model's training text, which only the adaptive protocol requires.
+        report: called with the number of characters scored, and their total.
         likeliest: the number of likeliest characters to return at each position.
-        both: whether a mixture's network is scored by itself too.
+        both: whether the network of a mixture is also scored alone.
 
     Returns:
-        The model's scores, and those of a mixture's network if they were computed.
+        The model's scores, and those of the network alone if they were computed.
 
     Raises:
-        CharloomError: if the training text is needed and not available.
+        CharloomError: if the training text is required and not available.
     """
     ids, before = text.ids, text.before
     with np.errstate(all="ignore"):
@@ -321,7 +320,7 @@ def score_text(
             if model.mixture is None or not both:
                 return scores, None
             return scores, score_ids(model.engine, ids, before, protocol)
-        training.require("the protocol adaptive")
+        training.require("the adaptive protocol")
         parts = training.parts_beside(text)
         assert parts is not None
         adaptation = choose_adaptation(
@@ -339,12 +338,12 @@ def evaluation_of(
     """Summarize the scores of a text, without baselines.
 
     Raises:
-        CharloomError: if a character has no probability.
+        CharloomError: if the mean log-probability is not finite.
     """
     if not math.isfinite(scores.nats_per_character):
         raise CharloomError(
-            "the model gives a character no probability, or its numbers overflow: train again with "
-            "a lower --learning-rate"
+            "a character has probability 0, or the model's numbers overflow: train again with a "
+            "lower --learning-rate"
         )
     return Evaluation(
         text=text.name,
@@ -358,18 +357,23 @@ def evaluation_of(
     )
 
 
-def find_overlap(train: Ids, part: Ids) -> Overlap | None:
-    """The longest stretch of a part, (N,), that stands in the training part; None where looking for
-    it takes too long, or needs a library that is missing."""
-    if len(train) + len(part) > LONGEST_TO_INDEX:
+def find_overlap(train: Ids, text: Ids) -> Overlap | None:
+    """Return the longest verbatim overlap of a text, (N,), with the training text.
+
+    It is None if the texts are too long to search, or if pydivsufsort is missing.
+    """
+    if len(train) + len(text) > LONGEST_TO_INDEX:
         return None
     try:
-        return longest_overlap(train, part)
+        return longest_overlap(train, text)
     except ImportError:
         return None
 
 
 def count_bytes(vocabulary: Vocabulary, ids: Ids) -> int:
-    """The bytes of the text that ids, (N,), stand for: UTF-8, or one each where they are bytes."""
+    """Return the size in bytes of a text, given its ids, (N,): that of its UTF-8 encoding.
+
+    In a vocabulary of bytes, each id is one byte.
+    """
     sizes = np.array([1 if vocabulary.as_bytes else len(c.encode()) for c in vocabulary.characters])
     return int(np.bincount(ids, minlength=len(vocabulary)) @ sizes)

@@ -20,7 +20,7 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
     """Keep an evaluation of a run's own text, the latest of each protocol and model.
 
     Args:
-        folder: the run's folder; a folder without a run is left alone.
+        folder: the run's folder; other folders are left unchanged.
         evaluation: the evaluation to keep.
         sha256: digest of the evaluated weights.
 
@@ -46,14 +46,14 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
         write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
     except OSError as error:
         raise CharloomError(
-            f"cannot write {printable(str(path))} ({error.strerror or error}): the figures are not "
+            f"cannot write {printable(str(path))} ({error.strerror or error}): the results are not "
             "kept for the report"
         ) from None
     return True
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Return the records that `keep_evaluation` wrote into a folder, for any weights.
+    """Read the records that `keep_evaluation` wrote into a folder, for any weights.
 
     Each has a `sha256` and an `evaluation`, whose JSON values can be damaged.
     """

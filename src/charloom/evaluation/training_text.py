@@ -23,8 +23,8 @@ class ScoredText:
         name: its name in the output.
         ids: its characters, (N,).
         before: the id of the character before it.
-        skipped: the number of unknown characters that were left out of it.
-        split: the split of the training text that it is, if it is one.
+        skipped: the number of unknown characters that were skipped in it.
+        split: the split of the training text, if it is one.
     """
 
     name: str
@@ -86,10 +86,14 @@ class TrainingText:
         return str(self._result) if isinstance(self._result, CharloomError) else ""
 
     def require(self, purpose: str) -> Dataset:
-        """Return the text. Raise CharloomError with the purpose and the reason if it is missing."""
+        """Return the text.
+
+        Raises:
+            CharloomError: if it is not available, with the purpose and the reason.
+        """
         if isinstance(self._result, CharloomError):
             raise CharloomError(
-                f"{purpose} needs the training text, and {self.problem}: say where it is with "
+                f"{purpose} requires the training text, but {self.problem}: pass its path with "
                 "--training-text"
             )
         return self._result
@@ -102,21 +106,26 @@ class TrainingText:
         """
         dataset = self._result
         if isinstance(dataset, CharloomError):
-            raise CharloomError(f"{self.problem}; give a text to evaluate, or --training-text")
+            raise CharloomError(
+                f"{self.problem}: pass a text to evaluate, or the path of the training text with "
+                "--training-text"
+            )
         first, second = dataset.split.boundaries(len(dataset.ids))
         if len(dataset.test):
-            return ScoredText("test part", dataset.test, int(dataset.ids[second - 1]), split="test")
+            return ScoredText(
+                "test split", dataset.test, int(dataset.ids[second - 1]), split="test"
+            )
         if len(dataset.validation):
             before = int(dataset.ids[first - 1])
-            return ScoredText("validation part", dataset.validation, before, split="validation")
+            return ScoredText("validation split", dataset.validation, before, split="validation")
         raise CharloomError(
-            "the run was trained on the whole text (--split 100/0/0): give another text to evaluate"
+            "the run was trained on the whole text (--split 100/0/0): pass another text to evaluate"
         )
 
     def parts_beside(self, text: ScoredText) -> TrainingParts | None:
         """Return the parts that can be used to score a text, None if they are not available.
 
-        Nothing is chosen on the validation split where it is itself the text that is scored.
+        If the validation split is itself scored, it is not used to choose anything.
         """
         if isinstance(self._result, CharloomError):
             return None
@@ -131,17 +140,17 @@ class TrainingText:
         Raises:
             CharloomError: if the text is not available or too long, or pydivsufsort is missing.
         """
-        dataset = self.require("looking for what is copied")
+        dataset = self.require("searching for verbatim overlap")
         if len(dataset.ids) > LONGEST_TO_INDEX:
             raise CharloomError(
-                f"the training text has {len(dataset.ids):,} characters: what is copied is "
-                f"only looked for in texts of at most {LONGEST_TO_INDEX:,}"
+                f"the training text has {len(dataset.ids):,} characters: verbatim overlap is only "
+                f"searched in texts of at most {LONGEST_TO_INDEX:,}"
             )
         try:
             return TrainingIndex(dataset.ids, len(self._checkpoint.vocabulary))
         except ImportError as error:
             raise CharloomError(
-                "looking for what is copied needs pydivsufsort, which cannot be imported "
+                "searching for verbatim overlap requires pydivsufsort, which cannot be imported "
                 f"({error}): pip install pydivsufsort"
             ) from None
 
@@ -158,7 +167,7 @@ class TrainingText:
         recorded, training = self._checkpoint.text, self._checkpoint.training
         sha256 = recorded.get("sha256")
         if not isinstance(sha256, str):
-            raise CharloomError("the model does not say what text it was trained on")
+            raise CharloomError("the model has no record of its training text")
         return load_dataset(
             self._open(str(recorded.get("name", "")), str(recorded.get("origin", ""))),
             Split.parse(str(training.get("split", Split()))),
@@ -179,5 +188,5 @@ class TrainingText:
             return open_text(self._elsewhere, **reading)
         if not can_be_read_again(origin):
             where = f" at {printable(origin)}" if origin not in ("", "-") else ""
-            raise CharloomError(f"the training text {shortened(name)} is not to be found{where}")
+            raise CharloomError(f"the training text {shortened(name)} was not found{where}")
         return reopen_text(origin, **reading)

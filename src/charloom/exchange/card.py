@@ -19,19 +19,19 @@ from charloom.storage.checkpoint import Checkpoint
 
 MARK = "<!-- Written by charloom, which keeps it as it is once it was changed. SHA-256 {} -->\n"
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
-LONGEST_NAME = 200  # characters of a text's name, or another's reason, that are shown
+LONGEST_NAME = 200  # characters of a text's name, or of another library's message
 
 
 def card_kept(card: str | Path) -> str:
-    """The sentence about a card that was not replaced."""
+    """Return the message about a card that was not overwritten."""
     return (
-        f"{printable(str(card))} is not as charloom wrote it and is kept as it is, its figures too:"
-        " delete it to have a new one"
+        f"{printable(str(card))} was edited by hand and has not been overwritten (its results may "
+        "be out of date): delete it to regenerate it"
     )
 
 
 def published(checkpoint: Checkpoint, records: Records) -> list[dict[str, Any]]:
-    """Return the records of a model's weights, without the text of an overlap, which is private."""
+    """Return the records of a model's weights, without the training text's overlaps."""
     return [
         {"sha256": checkpoint.sha256, "evaluation": replace(found, overlap_text="").as_dict()}
         for found in evaluations_of(records, checkpoint.sha256)
@@ -51,7 +51,7 @@ def model_card(
         metadata: entries of ModelCardData, such as license, which replace ours.
 
     Returns:
-        The card, which ends with a mark by which an edited card is detected.
+        The card. It ends with a SHA-256 by which an edited card is detected.
     """
     config = checkpoint.config
     found = evaluations_of(records, checkpoint.sha256)
@@ -83,7 +83,7 @@ def _mark(content: str) -> str:
 
 
 def is_as_written(path: Path) -> bool:
-    """Return whether a card is one that charloom wrote and nobody edited."""
+    """Return whether a card was written by charloom and not edited since."""
     try:
         content, found, _ = (text := path.read_text("utf-8")).rpartition(MARK.split("{}")[0])
     except ValueError:
@@ -91,7 +91,7 @@ def is_as_written(path: Path) -> bool:
     return bool(found) and content + _mark(content) == text
 
 
-# Values of the template. Each that a text or a file can contain passes through `_code` or `_plain`.
+# Values for the template. `_code` or `_plain` escapes each value that comes from a text or a file.
 
 
 def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _evaluation_values(found: Evaluation, cell: str) -> dict[str, Any]:
         "accuracy": f"{100 * found.accuracy:.1f}%",
         "interval": interval,
         "overlap": found.overlap and f"{found.overlap.length:,}",
-        "chosen_on": found.text == "validation part",
+        "chosen_on": found.text == "validation split",
         "rows": [
             _table_row(row, row.predictor == found.predictor(cell)) for row in found.rows(cell)
         ],
@@ -184,19 +184,19 @@ def _eval_results(checkpoint: Checkpoint, found: Sequence[Evaluation]) -> list[E
         metrics = [
             ("bits_per_character", "bits per character", one.bits_per_character, ours),
             ("perplexity", "perplexity per character", one.perplexity, ours),
-            ("accuracy", "top guess right", one.accuracy, ours),
+            ("accuracy", "top-1 accuracy", one.accuracy, ours),
         ]
         alone = one.baselines.get("network")
         if alone is not None and alone.bits_per_character is not None:
             network, bits = f"this {cell} alone", alone.bits_per_character
             metrics.append(("bits_per_character", "bits per character", bits, network))
-        part, name = printable(one.text), printable(str(checkpoint.text.get("name", "")))
+        split, name = printable(one.text), printable(str(checkpoint.text.get("name", "")))
         results += [
             EvalResult(
                 task_type="text-generation",
                 dataset_type="own-text",
-                dataset_name=f"{name[:LONGEST_NAME]}, {part}",
-                dataset_split=part.removesuffix(" part"),
+                dataset_name=f"{name[:LONGEST_NAME]}, {split}",
+                dataset_split=split.removesuffix(" split"),
                 metric_type=kind,
                 metric_name=f"{metric} ({predictor}, {protocol})",
                 metric_value=round(value, 4),
@@ -207,10 +207,10 @@ def _eval_results(checkpoint: Checkpoint, found: Sequence[Evaluation]) -> list[E
 
 
 def _code(text: object) -> str:
-    """A text as Markdown shows it letter by letter, whatever it is: a code span of one line."""
+    """Quote a text as a Markdown code span of one line, so that it is shown literally."""
     shown = printable(str(text))[:LONGEST_NAME]
     if not shown.strip():
-        return "(without a name)"
+        return "(unnamed)"
     longest = max(map(len, re.findall("`+", shown)), default=0)
     space = " " if shown[0] in "` " or shown[-1] in "` " else ""
     fence = "`" * (longest + 1)
@@ -218,5 +218,5 @@ def _code(text: object) -> str:
 
 
 def _plain(text: object) -> str:
-    """A text that Markdown shows as it is, in a table too."""
+    """Escape a text so that Markdown shows it literally, in a table too."""
     return re.sub(r"([\\`*_\[\]<>|&~$:@])", r"\\\1", printable(str(text)))

@@ -16,20 +16,25 @@ from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
-MODEL_TYPE = "charloom"  # what `config.json` says, so that a folder is known to be ours
-
-
-# The folder.
+MODEL_TYPE = "charloom"  # the entry of `config.json` by which a folder is recognized
 
 
 def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metadata: Any) -> bool:
-    """Writes a model's folder in the hub's layout, over an earlier one; returns whether a card was
-    kept because somebody changed it. metadata: more of the card's, as for `model_card`.
+    """Write a model's folder in the Hub's layout, over an earlier one.
 
-    Raises CharloomError where the folder holds files that were not written so, or cannot be
-    written.
+    Args:
+        checkpoint: the model.
+        records: evaluations, as `read_evaluations` returns them.
+        folder: the folder, which is created if it is missing.
+        metadata: entries of the card's metadata, as in `model_card`.
+
+    Returns:
+        Whether a card was kept because it was edited.
+
+    Raises:
+        CharloomError: if the folder contains files of another origin or cannot be written.
     """
-    # The current weights of an interrupted run are a model too, without what it goes on with.
+    # An interrupted run's current weights are a model too, without the state for resuming.
     checkpoint = replace(checkpoint, optimizer={}, state=None, position=None)
     found = published(checkpoint, records)
     try:
@@ -39,11 +44,13 @@ def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metad
             for name in (MODEL_FILE, EVALUATIONS_FILE):
                 if (folder / name).exists():
                     raise CharloomError(
-                        f"{folder / name} is there and would be overwritten: give a new folder"
+                        f"{folder / name} exists and would be overwritten: pass a new folder"
                     )
         elif _read_json(folder / CONFIG_FILE).get("model_type") != MODEL_TYPE:
-            raise CharloomError(f"{folder / CONFIG_FILE} is there and not ours: give a new folder")
-        # In this order a folder that was left half-way is known to be ours.
+            raise CharloomError(
+                f"{folder / CONFIG_FILE} exists and is not charloom's: pass a new folder"
+            )
+        # The configuration first, so that a partly written folder is recognized as charloom's.
         _write_json(folder / CONFIG_FILE, hub_config(checkpoint))
         save_checkpoint(folder / MODEL_FILE, checkpoint)
         _write_json(folder / EVALUATIONS_FILE, found)
@@ -52,16 +59,20 @@ def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metad
         write_atomically(folder / CARD_FILE, str(card).encode())
     except CharloomError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # also of names that no folder can have
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # also for names that are invalid for a folder
         reason = getattr(error, "strerror", None) or error
         raise CharloomError(
-            f"cannot write to {shortened(str(folder))} ({reason}): give another folder"
+            f"cannot write to {shortened(str(folder))} ({reason}): pass another folder"
         ) from None
     return False
 
 
 def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `config.json` says, for programs that do not read the checkpoint's own header."""
+    """Return the contents of `config.json`, for programs that cannot read the checkpoint."""
     mixture = checkpoint.mixture
     return {
         "model_type": MODEL_TYPE,
@@ -74,27 +85,30 @@ def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The folder's config.json, empty where there is none. Raises CharloomError where it says that
-    the model is not charloom's."""
+    """Read a folder's config.json, or return an empty dictionary if it is missing.
+
+    Raises:
+        CharloomError: if the model is not charloom's.
+    """
     if not (folder / CONFIG_FILE).is_file():
         return {}
     config = _read_json(folder / CONFIG_FILE)
     if config.get("model_type") != MODEL_TYPE:
         raise CharloomError(
-            f"{printable(name)} is no model of charloom: in its {CONFIG_FILE} model_type is "
+            f"{printable(name)} is not a charloom model: model_type in its {CONFIG_FILE} is "
             f"{shortened(config.get('model_type'))}, not {MODEL_TYPE!r}"
         )
     return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; an empty one for anything else that it may hold."""
+    """Read a file's JSON object, or return an empty dictionary for any other content."""
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return {}
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
     return found if isinstance(found, dict) else {}
 
 

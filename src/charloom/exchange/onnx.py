@@ -17,7 +17,7 @@ from charloom.network.parameters import STATES, Float, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import Checkpoint
 
-# The blocks of our gates, in the order in which ONNX expects them: lstm i, o, f, c; gru z, r, h.
+# The indices of our gate blocks in the order of ONNX, which is i, o, f, c (lstm) or z, r, h (gru).
 ONNX_BLOCKS = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 OPSET, IR_VERSION = 14, 8  # old enough for runtimes that are several years old
 
@@ -36,7 +36,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
         from onnx import checker, helper
     except ImportError as error:
         raise CharloomError(
-            f"exporting to ONNX needs onnx, which cannot be imported ({error}): pip install "
+            f"exporting to ONNX requires onnx, which cannot be imported ({error}): pip install "
             "'charloom[onnx]'"
         ) from None
     model = helper.make_model(

@@ -1,4 +1,4 @@
-"""In and out: a model as a PyTorch state dict or an ONNX graph, and a state dict as a model.
+"""Export a model as a PyTorch state dict, and import a state dict as a model.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
 T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
@@ -21,23 +21,28 @@ from charloom.storage.checkpoint import Checkpoint, in_order, refuse_other_files
 from charloom.storage.folders import MODEL_FILE
 from charloom.text.vocabulary import Vocabulary
 
-# Out, to PyTorch.
-
 WRITTEN_BY = "# Written by charloom export."
 MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 def export_pytorch(checkpoint: Checkpoint, out: Path) -> str:
-    """Writes a state dict in safetensors, with configuration and vocabulary in its header, and
-    beside it the lines of Python that load it, which are returned.
+    """Write a state dict in safetensors, and beside it the Python code that loads it.
 
-    Raises CharloomError where the name will not do; OSError.
+    The header contains configuration and vocabulary.
+
+    Returns:
+        The Python code.
+
+    Raises:
+        CharloomError: if the file name has another suffix, or if the code would overwrite a file
+            of another origin.
+        OSError: if a file cannot be written.
     """
     script = out.with_suffix(".py")
     check_suffix(out, ".safetensors")
     if script.exists() and not script.read_bytes().startswith(WRITTEN_BY.encode()):
-        raise CharloomError(f"{script} is there and not ours: give another --out")
-    header = exported_header(checkpoint) | {"format": "pt"}  # as PyTorch's users mark their files
+        raise CharloomError(f"{script} exists and is not charloom's: pass another --out")
+    header = exported_header(checkpoint) | {"format": "pt"}  # the customary mark of PyTorch's files
     write_atomically(out, in_order(save(dict(checkpoint.parameters), metadata=header)))
     lines = _loading(checkpoint, out)
     write_atomically(script, f"{WRITTEN_BY}\n{lines}".encode())
@@ -60,7 +65,7 @@ decoder = torch.nn.Linear({hidden}, {size}, dtype={dtype})
 torch.nn.ModuleDict({{"rnn": rnn, "decoder": decoder}}).load_state_dict(tensors)
 ids = torch.tensor([[vocabulary.index(c)] for c in {first!a}])  # (T, B): here one character
 y, state = rnn(torch.nn.functional.one_hot(ids, {size}).to({dtype}))
-logits = decoder(y)  # (T, B, V); go on with rnn(..., state)
+logits = decoder(y)  # (T, B, V); continue with rnn(..., state)
 """
 
 
@@ -75,11 +80,9 @@ def exported_header(checkpoint: Checkpoint) -> dict[str, str]:
 def check_suffix(out: Path, suffix: str) -> None:
     if out.suffix != suffix:
         raise CharloomError(
-            f"--out is {shortened(str(out))}: give a file's name that ends in {suffix}"
+            f"--out is {shortened(str(out))}: pass a file name that ends in {suffix}"
         )
 
-
-# In, from PyTorch.
 
 KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 RECURRENT = re.compile(rf"(.*?)({'|'.join(KINDS)})_l(\d{{1,4}})", re.S)
@@ -109,12 +112,12 @@ def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
     checkpoint = _read_state_dict(path, vocabulary)
     try:
         if out.exists() and any(out.iterdir()):
-            raise CharloomError(f"{out} is not empty: give a new folder with --out")
+            raise CharloomError(f"{out} is not empty: pass a new folder with --out")
         out.mkdir(parents=True, exist_ok=True)
         save_checkpoint(out / MODEL_FILE, checkpoint)
     except OSError as error:
         raise CharloomError(
-            f"cannot write to {shortened(str(out))} ({error.strerror or error}): give another --out"
+            f"cannot write to {shortened(str(out))} ({error.strerror or error}): pass another --out"
         ) from None
     return out / MODEL_FILE
 
@@ -136,9 +139,9 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
             for name, source in found.sources().items():
                 parameters[name][...] = file.get_tensor(source)
     except FileNotFoundError:
-        raise CharloomError(f"{path}: there is no such file") from None
+        raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise CharloomError(f"{path} is damaged ({' '.join(str(error).split())})") from None
     return Checkpoint(parameters, known)
@@ -156,20 +159,24 @@ def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary
             as_bytes = json.loads(header.get("config", "{}")).get("bytes") is True
         else:
             raise CharloomError(
-                "a state dict has no characters: give them in the order of their ids with "
-                "--vocabulary FILE.json"
+                "the state dict has no vocabulary: pass its characters in the order of their ids "
+                "with --vocabulary FILE.json"
             )
     except FileNotFoundError:
-        raise CharloomError(f"{path}: there is no such file") from None
+        raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
     except CharloomError:
         raise
     except (ValueError, RecursionError, AttributeError):
-        raise CharloomError(f"{where} is not JSON that can be read") from None
+        raise CharloomError(
+            f"{where} is not valid JSON: pass a list of characters, or one string"
+        ) from None
     is_list = isinstance(characters, list) and all(isinstance(c, str) for c in characters)
     if not is_list and not isinstance(characters, str):
-        raise CharloomError(f"{where} is no vocabulary: give a list of characters, or one string")
+        raise CharloomError(
+            f"{where} is not a vocabulary: pass a list of characters, or one string"
+        )
     try:
         return Vocabulary(tuple(characters), as_bytes)
     except CharloomError as error:
@@ -177,10 +184,10 @@ def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary
 
 
 class _StateDict:
-    """A state dict's tensors, of which one recurrent network and one decoder are recognized.
+    """The tensors of a state dict, which must be one recurrent network and one decoder.
 
     Args:
-        path: its file, which errors name.
+        path: its file, for error messages.
         shapes: each tensor's shape.
         types: each tensor's number type, as safetensors names it.
         vocabulary_size: the number of characters.
@@ -201,11 +208,12 @@ class _StateDict:
         self.config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dtype=dtype)
 
     def _find_prefix(self, prefixes: set[str]) -> str:
-        """Return what precedes `weight_ih_l0` in the names of the only recurrent network."""
+        """Return the prefix of the recurrent network's tensors, such as `rnn.`."""
         if len(prefixes) != 1:
             what = f"{len(prefixes)} recurrent networks" if prefixes else "no recurrent network"
             raise CharloomError(
-                f"{self._path} holds {what}: it must hold one, with names like rnn.weight_ih_l0"
+                f"{self._path} contains {what}: it must contain one, with names like "
+                "rnn.weight_ih_l0"
             )
         (prefix,) = prefixes
         return prefix
@@ -221,14 +229,14 @@ class _StateDict:
         raise CharloomError(
             f"{self._path}: {name} "
             + (f"has shape {shape}" if shape else "is missing")
-            + ": from (G·H, H) the cell is told, G being 1 for rnn, 3 for gru, 4 for lstm"
+            + ": it must be (G·H, H), where G is 1 for rnn, 3 for gru and 4 for lstm"
         )
 
     def _find_type(self, types: set[str]) -> str:
         if len(types) != 1 or not types <= set(TYPES):
             raise CharloomError(
-                f"{self._path} holds numbers of type {', '.join(sorted(types))}: all must be F32, "
-                "or all F64"
+                f"{self._path} contains numbers of type {', '.join(sorted(types))}: all must be "
+                "F32, or all F64"
             )
         return TYPES[types.pop()]
 
@@ -248,11 +256,9 @@ class _StateDict:
         missing = sorted(set(sources.values()) - set(self._shapes))
         extra = sorted(set(self._shapes) - set(sources.values()))
         if missing:
-            raise CharloomError(f"{self._path}: tensors are missing: {_listed(missing)}")
+            raise CharloomError(f"{self._path} lacks tensors: {_listed(missing)}")
         if extra:
-            raise CharloomError(
-                f"{self._path} holds tensors that have no place here: {_listed(extra)}"
-            )
+            raise CharloomError(f"{self._path} contains unexpected tensors: {_listed(extra)}")
         for name, shape in expected.items():
             found = self._shapes[sources[name]]
             if found != shape:
@@ -266,8 +272,8 @@ class _StateDict:
     def _find_decoder(self, others: set[str]) -> dict[str, str]:
         """Return the names of the decoder's tensors.
 
-        The decoder can have any name, because it is the only weight with the only bias beside the
-        recurrent network.
+        The decoder can have any name, because no other weight and bias remain beside the recurrent
+        network.
         """
         expected, decoder = self.config.shapes(), {}
         for name, dimensions in (("decoder.weight", 2), ("decoder.bias", 1)):
