@@ -1,6 +1,6 @@
-"""From a prompt to text: reads the prompt, then draws character after character.
+"""Sample text after a prompt, one character after another.
 
-V: characters in the vocabulary; B: rows of a batch; S, L, H: see charloom.model.
+V: characters in the vocabulary; B: rows of a batch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import Vocabulary
 
-# Characters between two looks at stop texts and at the reader: few at first, so that the first ones
-# appear at once, then more, so that a call's own cost does not count.
+# Characters that one call of the engine samples, at first and at most. The first calls are short so
+# that text appears at once. The later ones are longer, so that the cost of a call is negligible.
 FIRST_DRAWN, MOST_DRAWN = 16, 256
 
 
 @dataclass(frozen=True)
 class OverlapGuard:
-    """Keeps a sample from copying more than `most` characters in a row from a training text."""
+    """A limit of `most` consecutive characters that a sample can copy from a training text."""
 
     index: TrainingIndex
     most: int
@@ -36,28 +36,29 @@ class OverlapGuard:
 def read_prompt(
     predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
 ) -> tuple[int, Any]:
-    """Reads a prompt's ids, (N,), from a zero state, a newline first as before any text.
+    """Read a newline and a prompt's ids, (N,), from a zero state.
 
-    Returns the last id, which is still to be read, and the state before it.
+    Returns:
+        The last id, which has not been read yet, and the state before it.
     """
     ids = np.concatenate([[vocabulary.start_id], prompt]).astype(np.intp)
     return int(ids[-1]), predictor.read(ids[:-1, None], predictor.zero_state(1))
 
 
 class StopTexts:
-    """Gives out a text as it is drawn, up to where the first of some texts is complete."""
+    """A filter that passes sampled text on, up to the first complete stop text."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
-        self._pending = ""  # drawn, but possibly the beginning of a stop text
+        self._pending = ""  # sampled, but possibly the beginning of a stop text
 
     def add(self, drawn: str) -> tuple[str, bool]:
-        """What can be given out now that this was drawn, and whether a stop text ends it."""
+        """Add sampled text; return the text to pass on, and whether a stop text ends it."""
         if not self._texts:
             return drawn, False
         pending = self._pending + drawn
         places = [(pending.find(text), text) for text in self._texts]
-        # Which of several comes first must not depend on how many characters were drawn at once.
+        # The earliest end wins, so that the result does not depend on the size of the pieces.
         found = [(place + len(text), place) for place, text in places if place >= 0]
         if found:
             return pending[: min(found)[1]], True
@@ -66,13 +67,13 @@ class StopTexts:
         return pending[:ready], False
 
     def rest(self) -> str:
-        """What is left when nothing more is drawn."""
+        """Return the pending text at the end of the sample."""
         return self._pending
 
 
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """A sample to draw from a predictor.
+    """The options of one sample.
 
     Attributes:
         prompt: the ids that precede the sample, (N,); None for an empty prompt.
@@ -101,17 +102,17 @@ class SampleRequest:
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 0:
-            raise CharloomError(f"length is {self.length}: give 0 or more")
+            raise CharloomError(f"length is {self.length}: pass 0 or more")
         if self.seed < 0 or self.index < 0:
-            raise CharloomError(f"seed is {self.seed}: give 0 or more")
+            raise CharloomError(f"seed is {self.seed}: pass 0 or more")
         if any(not text for text in self.stop):
-            raise CharloomError("a stop text is empty: give at least one character, or none at all")
+            raise CharloomError("a stop text is empty: pass at least one character, or omit it")
 
 
 def stream_text(
     predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
 ) -> Iterator[str]:
-    """Yield a sample in pieces while it is drawn, without its prompt.
+    """Yield a sample in pieces while it is generated, without its prompt.
 
     Raises:
         CharloomError: after the sample so far, if the guard excludes every next character.
@@ -141,8 +142,8 @@ def stream_text(
             if stops.rest():
                 yield stops.rest()
             raise CharloomError(
-                f"after {drawn:,} characters of the sample, each that could come next would copy "
-                f"more than {guard.most:,} in a row from the training text: give a larger "
+                f"after {drawn:,} characters of the sample, every next one would copy more than "
+                f"{guard.most:,} consecutive characters from the training text: pass a larger "
                 "--max-overlap"
             )
         last = int(ids[-1, 0])
@@ -151,13 +152,13 @@ def stream_text(
 
 
 class GuardedSampler:
-    """Draws from a predictor under a guard. It knows the end of the prompt and of what it drew."""
+    """A predictor's `generate` under a guard, with the last characters of prompt and sample."""
 
     def __init__(
         self, predictor: Predictor, guard: OverlapGuard, prompt: NDArray[np.unsignedinteger]
     ) -> None:
         self._predictor, self._index = predictor, guard.index
-        # Nothing longer than the training text stands in it.
+        # A longer limit is equivalent, because no copy is longer than the training text.
         self._recent = deque((int(id_) for id_ in prompt), min(guard.most, len(guard.index) + 1))
 
     def generate(
@@ -168,7 +169,7 @@ class GuardedSampler:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[NDArray[np.intp], Any]:
-        """As a predictor's, of one row, but ends where no character is left to draw."""
+        """Sample one row as a predictor does, but stop if every next character is excluded."""
         drawn = np.empty(uniforms.shape, np.intp)
         for count, numbers in enumerate(uniforms):
             logits, after = self._predictor.step(ids, state, clamps)
@@ -185,7 +186,7 @@ class GuardedSampler:
 
 
 def _held_back(text: str, stop: str) -> int:
-    """How many of the last characters of the text are the beginning of the stop text."""
+    """Return the number of characters at a text's end that begin the stop text."""
     for size in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:size]):
             return size
