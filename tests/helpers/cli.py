@@ -1,0 +1,83 @@
+"""The command: run in this process or as one of its own, and what it says as it refuses."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charloom.cli import main
+
+Captured = pytest.CaptureFixture[str]
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="as POSIX has it")
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Everything in a folder, with its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def refused(capsys: Captured, *arguments: str) -> str:
+    """What the command says as it refuses: one line, status 2, and nothing changed here."""
+    before = contents(Path.cwd())
+    capsys.readouterr()
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    assert status == 2, (status, out, err)
+    assert out == ""
+    # Empty lines are counted once, in test_an_error_is_one_line_and_no_more.
+    (line,) = [line for line in err.split("\n") if line]
+    assert line.startswith("charloom: ")
+    assert line.isprintable()
+    assert contents(Path.cwd()) == before
+    return line
+
+
+def process(
+    *arguments: str | bytes,
+    environment: dict[str, str] | None = None,
+    redirect: str = "",
+    stdin: bytes = b"",
+) -> "subprocess.CompletedProcess[bytes]":
+    """The command as a process; `redirect` is what a shell would be told, like `>&-`."""
+    command: list[str | bytes] = [sys.executable, "-m", "charloom", *arguments]
+    if redirect:
+        command = ["sh", "-c", f'exec "$@" {redirect}', "sh", *command]
+    return subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def one_line(err: bytes) -> str:
+    (line,) = err.decode().splitlines()
+    assert line.startswith("charloom: ")
+    return line
+
+
+def short(value: object) -> str:
+    """A test's name that can be read, the same in every process."""
+    if type(value) is object:
+        return "object"
+    return repr(value) if len(repr(value)) < 40 else repr(value)[:20] + "…"
+
+
+def in_place_of_standard_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def drawn(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> str:
+    capfdbinary.readouterr()
+    assert main(["sample", *arguments]) == 0
+    return capfdbinary.readouterr().out.decode()
