@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from helpers.extras import EXTENDED, EXTRAS, FIXTURES, FOLDERS, IMPORTING, is_installed
 
@@ -18,6 +19,9 @@ pytest_plugins = [
     "helpers.fixtures.serving",
     "helpers.fixtures.workshop",
 ]
+# No property is held to a clock, which a busy machine would break.
+settings.register_profile("clockless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("clockless")
 collect_ignore = [
     path for extra in IMPORTING if not is_installed(extra) for path in IMPORTING[extra]
 ]

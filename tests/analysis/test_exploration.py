@@ -17,17 +17,14 @@ from charloom.language_model import LanguageModel
 from charloom.model import ModelConfig, initialize
 from charloom.units import Unit
 from charloom.vocabulary import Vocabulary
-
-TEXT = 'The cat said "No (or yes), 42." to IT.\n  And so on & so forth <b>on</b>.\n' * 40
-
-
-Captured = pytest.CaptureFixture[str]
+from helpers.cli import Captured
+from helpers.texts import EVERY_LABEL
 
 
 def make(
     cell: str = "gru", layers: int = 1, hidden_size: int = 12, scale: float = 3
 ) -> LanguageModel:
-    vocabulary = Vocabulary.of(TEXT)
+    vocabulary = Vocabulary.of(EVERY_LABEL)
     parameters = initialize(ModelConfig(cell, hidden_size, layers, len(vocabulary)), seed=2)
     parameters.flat[:] *= scale
     return LanguageModel(Checkpoint(parameters, vocabulary))
@@ -47,12 +44,12 @@ def states_of(model: LanguageModel, text: str) -> np.ndarray:  # type: ignore[ty
 @pytest.mark.parametrize(("cell", "layers"), [("rnn", 1), ("gru", 2), ("lstm", 2)])
 def test_correlations_are_pearsons(cell: str, layers: int) -> None:
     model = make(cell, layers)
-    found = explore(model, TEXT)
-    states = states_of(model, TEXT).astype(np.float64)
-    labels = label_text(TEXT)
-    half = len(TEXT) // 2
+    found = explore(model, EVERY_LABEL)
+    states = states_of(model, EVERY_LABEL).astype(np.float64)
+    labels = label_text(EVERY_LABEL)
+    half = len(EVERY_LABEL) // 2
     assert [f.label for f in found.labels] == list(labels)
-    flat = states.reshape(len(TEXT), -1)
+    flat = states.reshape(len(EVERY_LABEL), -1)
     for f in found.labels:
         values = labels[f.label].astype(np.float64)
         assert f.mean == pytest.approx(values.mean())
@@ -78,13 +75,13 @@ def test_correlations_are_pearsons(cell: str, layers: int) -> None:
 
 def test_random_directions_are_of_the_same_states() -> None:
     model = make()
-    found = explore(model, TEXT, seed=3)
-    states = states_of(model, TEXT)[:, 0, 0].astype(np.float64)
+    found = explore(model, EVERY_LABEL, seed=3)
+    states = states_of(model, EVERY_LABEL)[:, 0, 0].astype(np.float64)
     generator = np.random.Generator(np.random.PCG64(3))
     directions = generator.normal(size=(12, 12))  # as many as there are units
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    half = len(TEXT) // 2
-    values = label_text(TEXT)["after a space"]
+    half = len(EVERY_LABEL) // 2
+    values = label_text(EVERY_LABEL)["after a space"]
     along = states @ directions.T
     first = [np.corrcoef(values[:half], x[:half])[0, 1] for x in along.T]
     best = int(np.abs(first).argmax())
@@ -92,7 +89,9 @@ def test_random_directions_are_of_the_same_states() -> None:
     assert row.random.first == pytest.approx(first[best], abs=1e-4)
     second = np.corrcoef(values[half:], along[half:, best])[0, 1]
     assert row.random.second == pytest.approx(second, abs=1e-4)
-    other = next(f for f in explore(model, TEXT, seed=4).labels if f.label == "after a space")
+    other = next(
+        f for f in explore(model, EVERY_LABEL, seed=4).labels if f.label == "after a space"
+    )
     assert other.random != row.random
     assert other.followed == row.followed
 
@@ -105,7 +104,7 @@ def test_a_planted_unit_is_found() -> None:
     p["rnn.weight_ih_l0"][5] = -2
     p["rnn.weight_ih_l0"][5, model.vocabulary.characters.index(" ")] = 2
     model.engine.parameters_changed()
-    found = explore(model, TEXT)
+    found = explore(model, EVERY_LABEL)
     row = next(f for f in found.labels if f.label == "after a space")
     assert row.unit == Unit(0, 0, 5)
     assert row.followed.first > 0.999
@@ -133,11 +132,11 @@ def test_small_differences_do_not_drown_in_a_large_mean() -> None:
 
 def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("lstm", scale=1)  # one that forgets
-    one = explore(model, TEXT)
+    one = explore(model, EVERY_LABEL)
     monkeypatch.setattr(module, "LENGTH_OF_ROW", 500)
-    rows = explore(model, TEXT)
+    rows = explore(model, EVERY_LABEL)
     assert one.protocol == "carried"
-    assert rows.protocol == f"carried-{len(TEXT) // 500}-rows"
+    assert rows.protocol == f"carried-{len(EVERY_LABEL) // 500}-rows"
     for a, b in zip(one.labels, rows.labels, strict=True):
         if not np.isnan(a.followed.first):  # which of two units alike is chosen may differ
             assert abs(a.followed.first) == pytest.approx(abs(b.followed.first), abs=0.05)
@@ -147,8 +146,8 @@ def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch)
 
 def test_activations_are_the_states_in_hundredths() -> None:
     model = make("lstm", 2)
-    found = explore(model, TEXT)
-    states = states_of(model, TEXT)
+    found = explore(model, EVERY_LABEL)
+    states = states_of(model, EVERY_LABEL)
     assert len(found.activations) == 2 * 2 * 12
     for unit, values in found.activations.items():
         x = states[:, unit.array, unit.layer, unit.number]
@@ -158,10 +157,10 @@ def test_activations_are_the_states_in_hundredths() -> None:
 def test_a_page_carries_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(hidden_size=40)
     monkeypatch.setattr(module, "ALL_UNITS_UP_TO", 1000)
-    found = explore(model, TEXT, units=["h39", "h0"])
+    found = explore(model, EVERY_LABEL, units=["h39", "h0"])
     best = [f.unit for f in found.units[:24]]
     assert set(found.activations) == {*best, Unit(0, 0, 39), Unit(0, 0, 0)}
-    short = explore(model, TEXT[:900])
+    short = explore(model, EVERY_LABEL[:900])
     assert len(short.activations) == 40
     data = json.loads(between(found.page(), 'id="data">', "</script>"))
     assert data["carried"] == [
@@ -177,22 +176,22 @@ def between(text: str, begin: str, end: str) -> str:
 
 def test_a_page_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(hidden_size=40)
-    whole = len(explore(model, TEXT).page())
+    whole = len(explore(model, EVERY_LABEL).page())
     monkeypatch.setattr("charloom.pages.LARGEST", whole - 20_000)
-    short = explore(model, TEXT, units=["h7"]).page()
+    short = explore(model, EVERY_LABEL, units=["h7"]).page()
     assert len(short) <= whole - 20_000
     data = json.loads(between(short, 'id="data">', "</script>"))
     assert "h7" in data["carried"]
     assert 1 < len(data["carried"]) < 40
-    assert data["shown"] == len(TEXT)
+    assert data["shown"] == len(EVERY_LABEL)
     monkeypatch.setattr(module, "ALL_UNITS_UP_TO", 10)
-    most = len(explore(model, TEXT).page()) - 3_000
+    most = len(explore(model, EVERY_LABEL).page()) - 3_000
     monkeypatch.setattr("charloom.pages.LARGEST", most)
-    long = explore(model, TEXT).page()
+    long = explore(model, EVERY_LABEL).page()
     data = json.loads(between(long, 'id="data">', "</script>"))
     assert len(long) <= most
     assert len(data["carried"]) == 24
-    assert data["shown"] < data["characters"] == len(TEXT)
+    assert data["shown"] < data["characters"] == len(EVERY_LABEL)
 
 
 @pytest.mark.parametrize("text", ["T", "Th", "The"])
@@ -208,35 +207,35 @@ def test_short_texts_have_nothing_to_follow(text: str) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trained_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = make()
     save_checkpoint(tmp_path / "model.safetensors", model.checkpoint)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "text.txt").write_text(EVERY_LABEL, encoding="utf-8")
     return tmp_path / "model.safetensors"
 
 
-def test_json_says_what_the_object_says(run: Path, capsys: Captured) -> None:
-    arguments = ["explore", str(run), "text.txt", "--units", "h3,h0.11", "--json"]
+def test_json_says_what_the_object_says(trained_run: Path, capsys: Captured) -> None:
+    arguments = ["explore", str(trained_run), "text.txt", "--units", "h3,h0.11", "--json"]
     assert main([*arguments, "--out", "page.html"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    found: Exploration = explore(charloom.load(run), TEXT, units=["h3", "h11"])
+    found: Exploration = explore(charloom.load(trained_run), EVERY_LABEL, units=["h3", "h11"])
     assert facts["labels"] == found.as_dict()["labels"]
     assert facts["units"] == found.as_dict()["units"]
     assert list(facts["activations"]) == ["h3", "h11"]
-    states = states_of(make(), TEXT)[:, 0, 0]
+    states = states_of(make(), EVERY_LABEL)[:, 0, 0]
     np.testing.assert_allclose(facts["activations"]["h3"], states[:, 3], atol=0.0051)
     page = json.loads(between(Path("page.html").read_text("utf-8"), 'id="data">', "</script>"))
     assert page["labels"] == facts["labels"]
     assert page["units"] == facts["units"]
-    assert main(["explore", str(run), "text.txt", "--json"]) == 0
+    assert main(["explore", str(trained_run), "text.txt", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["activations"] == {}
 
 
-def test_the_table_is_printed(run: Path, capsys: Captured) -> None:
-    assert main(["explore", str(run), "text.txt"]) == 0
+def test_the_table_is_printed(trained_run: Path, capsys: Captured) -> None:
+    assert main(["explore", str(trained_run), "text.txt"]) == 0
     out = capsys.readouterr().out
-    found = explore(charloom.load(run), TEXT, with_activations=False)
+    found = explore(charloom.load(trained_run), EVERY_LABEL, with_activations=False)
     for row in found.as_dict()["labels"]:
         assert row["label"] in out
         if row["first_half"] is not None and row["second_half"] is not None:
@@ -260,26 +259,28 @@ def test_the_table_is_printed(run: Path, capsys: Captured) -> None:
     ],
 )
 def test_what_cannot_be_explored(
-    run: Path, capsys: Captured, content: bytes, arguments: list[str], said: str
+    trained_run: Path, capsys: Captured, content: bytes, arguments: list[str], said: str
 ) -> None:
     Path("bad.txt").write_bytes(content)
-    assert main(["explore", str(run), "bad.txt", *arguments]) == 2
+    assert main(["explore", str(trained_run), "bad.txt", *arguments]) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert captured.out == ""
 
 
-def test_unknown_characters_are_counted(run: Path, capsys: Captured) -> None:
+def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> None:
     Path("bad.txt").write_text("The €cat€ said", encoding="utf-8")
-    assert main(["explore", str(run), "bad.txt", "--skip-unknown", "--json"]) == 0
+    assert main(["explore", str(trained_run), "bad.txt", "--skip-unknown", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["skipped_characters"] == 2
     assert "2 unknown characters were passed over" in captured.err
 
 
-def test_a_unit_named_twice_is_one(run: Path) -> None:
-    found = explore(charloom.load(run), TEXT, units=["h3", "h0.3"], with_activations=False)
+def test_a_unit_named_twice_is_one(trained_run: Path) -> None:
+    found = explore(
+        charloom.load(trained_run), EVERY_LABEL, units=["h3", "h0.3"], with_activations=False
+    )
     assert list(found.activations) == [Unit(0, 0, 3)]
     with pytest.raises(CharloomError, match="no unit"):
-        explore(charloom.load(run), TEXT, units=[""])
+        explore(charloom.load(trained_run), EVERY_LABEL, units=[""])

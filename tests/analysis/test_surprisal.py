@@ -15,20 +15,16 @@ from charloom.cli import main
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.surprisal import APART, LineSurprisal, Surprisal
-
-TEXT = "The cat sat on the mat, and the dog sat on the log.\n" * 150
-
+from helpers.cli import Captured
+from helpers.texts import CATS_AND_DOGS
 
 SENTENCE = "The dog sat on the cat.\nAnd the xat sat.\n"
 
 
-Captured = pytest.CaptureFixture[str]
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("surprisal")
-    text = TEXT + "<script>window.planted = 1</script> & A x\n"
+    text = CATS_AND_DOGS + "<script>window.planted = 1</script> & A x\n"
     (folder / "text.txt").write_text(text, encoding="utf-8")
     options = ["--hidden-size=24", "--steps=60", "--split=90/10/0", "--seed=1"]
     assert main(["train", str(folder / "text.txt"), "--out", str(folder / "run"), *options]) == 0
@@ -36,8 +32,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["mixture", "network"])
-def model(run: Path, request: pytest.FixtureRequest) -> LanguageModel:
-    return charloom.load(run, network_only=request.param)
+def model(trained_run: Path, request: pytest.FixtureRequest) -> LanguageModel:
+    return charloom.load(trained_run, network_only=request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +122,7 @@ def test_a_long_line_does_not_hold_up_short_ones(model: LanguageModel) -> None:
 
     model.predictor.log_probabilities = counted  # type: ignore[method-assign]
     try:
-        lines = [TEXT[:5000], *["The cat sat."] * 63]
+        lines = [CATS_AND_DOGS[:5000], *["The cat sat."] * 63]
         model.score_lines(lines)
     finally:
         del model.predictor.log_probabilities
@@ -169,16 +165,16 @@ def test_numbers_that_overflow_are_refused(model: LanguageModel) -> None:
 # --- The command
 
 
-def test_json_and_csv_say_what_the_arrays_say(run: Path, capsys: Captured) -> None:
-    model = charloom.load(run)
+def test_json_and_csv_say_what_the_arrays_say(trained_run: Path, capsys: Captured) -> None:
+    model = charloom.load(trained_run)
     scores = model.score(SENTENCE, likeliest=5)
-    found = json.loads(score(capsys, str(run), "sentence.txt", "--json"))
+    found = json.loads(score(capsys, str(trained_run), "sentence.txt", "--json"))
     assert found["characters"] == len(SENTENCE) == len(found["scores"])
     assert found["total_bits"] == pytest.approx(scores.bits.sum())
     assert found["bits_per_character"] == pytest.approx(scores.bits.mean())
     assert found["accuracy"] == pytest.approx(scores.guessed.mean())
     assert (found["model"], found["protocol"], found["text"]) == ("mixture", "carried", "sentence")
-    table = list(csv.reader(io.StringIO(score(capsys, str(run), "sentence.txt", "--csv"))))
+    table = list(csv.reader(io.StringIO(score(capsys, str(trained_run), "sentence.txt", "--csv"))))
     assert table[0][:6] == ["place", "line", "character", "bits", "guess1", "probability1"]
     assert len(table) == 1 + len(SENTENCE)
     for place, (entry, row) in enumerate(zip(found["scores"], table[1:], strict=True)):
@@ -194,9 +190,9 @@ def test_json_and_csv_say_what_the_arrays_say(run: Path, capsys: Captured) -> No
         assert [float(x) for x in row[5::2]] == chances
 
 
-def test_the_table_shows_the_worst_places(run: Path, capsys: Captured) -> None:
-    out = score(capsys, str(run), "sentence.txt", "--top", "2")
-    scores = charloom.load(run).score(SENTENCE)
+def test_the_table_shows_the_worst_places(trained_run: Path, capsys: Captured) -> None:
+    out = score(capsys, str(trained_run), "sentence.txt", "--top", "2")
+    scores = charloom.load(trained_run).score(SENTENCE)
     assert f"{scores.bits.mean():.4f} bits = {scores.nats_per_character:.4f} nats" in out
     rows = out.splitlines()[4:]
     assert len(rows) == 2
@@ -205,11 +201,11 @@ def test_the_table_shows_the_worst_places(run: Path, capsys: Captured) -> None:
     assert f"[{SENTENCE[place]}]" in rows[0].replace("\\n", "\n")
 
 
-def test_lines_are_ranked_and_listed(run: Path, capsys: Captured) -> None:
+def test_lines_are_ranked_and_listed(trained_run: Path, capsys: Captured) -> None:
     lines = ["The dog sat.", "xxAtgh", "", "The cat sat on the log."]
     Path("lines.txt").write_text("\n".join(lines) + "\r\n", encoding="utf-8", newline="")
-    nats = charloom.load(run).score_lines(lines)
-    found = json.loads(score(capsys, str(run), "lines.txt", "--lines", "--json"))
+    nats = charloom.load(trained_run).score_lines(lines)
+    found = json.loads(score(capsys, str(trained_run), "lines.txt", "--lines", "--json"))
     assert [row["text"] for row in found] == lines
     assert [row["line"] for row in found] == [1, 2, 3, 4]
     for row, line, total in zip(found, lines, nats, strict=True):
@@ -218,28 +214,32 @@ def test_lines_are_ranked_and_listed(run: Path, capsys: Captured) -> None:
         mean = None if not line else pytest.approx(-total / math.log(2) / len(line), abs=6e-5)
         assert row["bits_per_character"] == mean
     table = list(
-        csv.DictReader(io.StringIO(score(capsys, str(run), "lines.txt", "--lines", "--csv")))
+        csv.DictReader(
+            io.StringIO(score(capsys, str(trained_run), "lines.txt", "--lines", "--csv"))
+        )
     )
     assert [row["text"] for row in table] == lines
     assert table[2]["bits_per_character"] == ""
-    out = score(capsys, str(run), "lines.txt", "--lines").splitlines()[1:]
+    out = score(capsys, str(trained_run), "lines.txt", "--lines").splitlines()[1:]
     ranked = sorted(found, key=lambda row: -(row["bits_per_character"] or -1))
     assert [row.split()[-1] for row in out][:1] == ["xxAtgh"]
     assert [int(row.split()[2]) for row in out] == [row["line"] for row in ranked]
-    assert len(score(capsys, str(run), "lines.txt", "--lines", "--top", "1").splitlines()) == 2
+    assert (
+        len(score(capsys, str(trained_run), "lines.txt", "--lines", "--top", "1").splitlines()) == 2
+    )
 
 
-def test_a_page_is_written_beside_the_figures(run: Path, capsys: Captured) -> None:
-    json.loads(score(capsys, str(run), "sentence.txt", "--json", "--html", "page.html"))
+def test_a_page_is_written_beside_the_figures(trained_run: Path, capsys: Captured) -> None:
+    json.loads(score(capsys, str(trained_run), "sentence.txt", "--json", "--html", "page.html"))
     page = Path("page.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
 
 
-def test_one_character_and_bytes(run: Path, capsys: Captured, tmp_path: Path) -> None:
+def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: Path) -> None:
     Path("one.txt").write_text("T", encoding="utf-8")
-    assert json.loads(score(capsys, str(run), "one.txt", "--json"))["characters"] == 1
-    score(capsys, str(run), "one.txt", "--html", "one.html")
+    assert json.loads(score(capsys, str(trained_run), "one.txt", "--json"))["characters"] == 1
+    score(capsys, str(trained_run), "one.txt", "--html", "one.html")
     data = bytes(range(256)) * 40
     Path("data.bin").write_bytes(data)
     out = ["--out", "bytes", "--steps=3", "--hidden-size=8", "--bytes", "--no-mix"]
@@ -268,12 +268,12 @@ def test_one_character_and_bytes(run: Path, capsys: Captured, tmp_path: Path) ->
     ],
 )
 def test_what_cannot_be_scored(
-    run: Path, capsys: Captured, content: bytes, arguments: list[str], said: str
+    trained_run: Path, capsys: Captured, content: bytes, arguments: list[str], said: str
 ) -> None:
     Path("text.txt").write_bytes(content)
     capsys.readouterr()
     before = sorted(Path.cwd().iterdir())
-    assert main(["score", str(run), "text.txt", *arguments]) == 2
+    assert main(["score", str(trained_run), "text.txt", *arguments]) == 2
     captured = capsys.readouterr()
     assert said in captured.err
     assert len(captured.err.strip().splitlines()) == 1
@@ -281,7 +281,9 @@ def test_what_cannot_be_scored(
     assert sorted(Path.cwd().iterdir()) == before
 
 
-def test_csv_is_read_back_whatever_is_in_it(run: Path, capsys: Captured, tmp_path: Path) -> None:
+def test_csv_is_read_back_whatever_is_in_it(
+    trained_run: Path, capsys: Captured, tmp_path: Path
+) -> None:
     text = 'a\rb\r\nc,"d"\n' * 200
     (tmp_path / "t.txt").write_text(text, encoding="utf-8", newline="")
     assert main(["train", "t.txt", "--out", "r", "--steps=2", "--hidden-size=8", "--no-mix"]) == 0
@@ -293,33 +295,35 @@ def test_csv_is_read_back_whatever_is_in_it(run: Path, capsys: Captured, tmp_pat
     assert [row[4] for row in table[1:4]] == ["a\rb", 'c,"d"', "a\rb"]
 
 
-def test_a_page_replaces_nothing_but_a_page(run: Path, capsys: Captured, tmp_path: Path) -> None:
+def test_a_page_replaces_nothing_but_a_page(
+    trained_run: Path, capsys: Captured, tmp_path: Path
+) -> None:
     before = (tmp_path / "sentence.txt").read_bytes()
-    weights = run / "model.safetensors"
+    weights = trained_run / "model.safetensors"
     stored = weights.read_bytes()
     for path in ("sentence.txt", str(weights)):
-        assert main(["score", str(run), "sentence.txt", "--html", path]) == 2
+        assert main(["score", str(trained_run), "sentence.txt", "--html", path]) == 2
         assert "what is there is no page): give another file" in capsys.readouterr().err
     assert (tmp_path / "sentence.txt").read_bytes() == before
     assert weights.read_bytes() == stored
     os.mkfifo(tmp_path / "pipe")
-    assert main(["score", str(run), "sentence.txt", "--html", "pipe"]) == 2
+    assert main(["score", str(trained_run), "sentence.txt", "--html", "pipe"]) == 2
     assert "it is no ordinary file" in capsys.readouterr().err
     (tmp_path / "link.html").symlink_to("target.html")
     for _ in range(2):  # what is there the second time is a page
-        score(capsys, str(run), "sentence.txt", "--html", "link.html")
+        score(capsys, str(trained_run), "sentence.txt", "--html", "link.html")
     assert (tmp_path / "link.html").is_symlink()
     assert (tmp_path / "target.html").read_text("utf-8").startswith("<!doctype html>")
 
 
-def test_unknown_characters_are_counted(run: Path, capsys: Captured) -> None:
+def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> None:
     Path("text.txt").write_text("The € cat€\n", encoding="utf-8")
     capsys.readouterr()
-    assert main(["score", str(run), "text.txt", "--skip-unknown", "--json"]) == 0
+    assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["skipped_characters"] == 2
     assert "2 unknown characters were passed over" in captured.err
-    assert main(["score", str(run), "text.txt", "--skip-unknown", "--lines", "--json"]) == 0
+    assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--lines", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)[0]["text"] == "The  cat"
     assert "2 unknown characters were passed over" in captured.err

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,17 +18,12 @@ import pytest
 
 import charloom
 from charloom.cli import main
+from helpers.clients import free_port
 
 PLANTED = "<script>window.planted=1</script> & <img src=x onerror=window.planted=1>"
 
 
 TEXT = f'The "woods" are lovely, {PLANTED}, dark and deep.\n' * 40
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Server:

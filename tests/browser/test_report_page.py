@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 import charloom
 from charloom.cli import main
 from charloom.report import Standing, refresh_report, write_report
-
-PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.planted=1>"
-
+from helpers.pages import CONTRAST, OpenPage, readout
+from helpers.reports import lines_of
+from helpers.texts import PLANTED
 
 TEXT = f"The woods are lovely, {PLANTED}, dark and deep.\n" * 60
 
@@ -30,36 +29,7 @@ NATS = 1 / math.log(2)
 LEFT, RIGHT = 58, 14  # of the charts, as in charts.js
 
 
-OpenPage = Callable[..., Any]
-
-
 # The smallest contrast of text (or of what is drawn) with what is behind it, and what it is of.
-CONTRAST = """([selector, property]) => {
-  const numbers = (color) => color.match(/[0-9.]+/g).map(Number);
-  const luminance = (color) => {
-    const [r, g, b] = numbers(color).map((c) => {
-      const part = c / 255;
-      return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const color = getComputedStyle(at).backgroundColor;
-      if (!(numbers(color)[3] === 0)) return color;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  let worst = [Infinity, "nothing"];
-  for (const element of document.querySelectorAll(selector)) {
-    const [a, b] = [getComputedStyle(element)[property], ground(element)].map(luminance);
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (contrast < worst[0]) worst = [contrast, element.outerHTML.slice(0, 200)];
-  }
-  return worst;
-}"""
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, evaluated, whose text holds HTML."""
@@ -71,7 +41,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(base: Path, tmp_path: Path) -> Path:
+def trained_run(base: Path, tmp_path: Path) -> Path:
     """A copy of it, in a folder whose name is HTML and whose last sample is too."""
     folder = tmp_path / PLANTED.partition("/")[0] / PLANTED.partition("/")[2]
     shutil.copytree(base / "run", folder)
@@ -80,18 +50,6 @@ def run(base: Path, tmp_path: Path) -> Path:
     line = last.split("\n")[0]
     (folder / "samples.txt").write_text(f"{head}{heading}{line}\n{PLANTED}\n\n", encoding="utf-8")
     return folder
-
-
-def lines_of(run: Path, event: str) -> list[dict[str, Any]]:
-    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    return [line for line in lines if line["event"] == event]
-
-
-def readout(page: Any) -> dict[str, str]:
-    """What the page tells of the place that the line is at, by name."""
-    names, values = (page.locator(f".readout {kind}").all_text_contents() for kind in ("dt", "dd"))
-    return dict(zip(names, values, strict=True))
 
 
 def point_at(page: Any, part: float, chart: int = 0) -> None:
@@ -103,9 +61,9 @@ def point_at(page: Any, part: float, chart: int = 0) -> None:
     page.mouse.move(x, box["y"] + box["height"] / 2)
 
 
-def test_nothing_in_it_is_run(run: Path, open_page: OpenPage) -> None:
-    page = open_page(write_report([run]))
-    assert page.locator("h1").text_content() == run.name
+def test_nothing_in_it_is_run(trained_run: Path, open_page: OpenPage) -> None:
+    page = open_page(write_report([trained_run]))
+    assert page.locator("h1").text_content() == trained_run.name
     assert page.locator("pre.sample").first.text_content() == PLANTED
     page.locator("summary").first.click()
     assert page.locator(".samples pre").last.text_content() == PLANTED
@@ -113,10 +71,10 @@ def test_nothing_in_it_is_run(run: Path, open_page: OpenPage) -> None:
     assert page.evaluate("window.planted") is None
 
 
-def test_a_mouse_reads_the_figures_of_the_metrics(run: Path, open_page: OpenPage) -> None:
-    page = open_page(write_report([run]))
-    reports = {line["step"]: line for line in lines_of(run, "report")}
-    validations = {line["step"]: line for line in lines_of(run, "validation")}
+def test_a_mouse_reads_the_figures_of_the_metrics(trained_run: Path, open_page: OpenPage) -> None:
+    page = open_page(write_report([trained_run]))
+    reports = {line["step"]: line for line in lines_of(trained_run, "report")}
+    validations = {line["step"]: line for line in lines_of(trained_run, "validation")}
     for step, chart in ((16, 0), (24, 1), (32, 2), (40, 3)):
         point_at(page, step / 40, chart)
         line, found = reports[step], readout(page)
@@ -140,8 +98,8 @@ def test_a_mouse_reads_the_figures_of_the_metrics(run: Path, open_page: OpenPage
     assert readout(page)["validation"] == f"{near:.4f} (step 16)"
 
 
-def test_keys_move_the_line(run: Path, open_page: OpenPage) -> None:
-    page = open_page(write_report([run]))
+def test_keys_move_the_line(trained_run: Path, open_page: OpenPage) -> None:
+    page = open_page(write_report([trained_run]))
     assert "arrow keys" in page.locator(".readout").text_content()
     page.locator(".plot").first.focus()
     places = []
@@ -160,29 +118,31 @@ def test_keys_move_the_line(run: Path, open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["epoch", "seconds"])
-def test_the_place_can_be_an_epoch_or_a_time(kind: str, run: Path, open_page: OpenPage) -> None:
+def test_the_place_can_be_an_epoch_or_a_time(
+    kind: str, trained_run: Path, open_page: OpenPage
+) -> None:
     lines = []
-    for text in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    for text in (trained_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         line["timing"]["elapsed_seconds"] = 7 + line["step"] ** 2  # as if it had become slower
         lines.append(json.dumps(line) + "\n")
-    (run / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
-    page = open_page(write_report([run]))
+    (trained_run / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+    page = open_page(write_report([trained_run]))
     page.get_by_label("along").select_option(kind)
     point_at(page, 30 / 40 if kind == "epoch" else (7 + 30**2) / (7 + 40**2))
     found = readout(page)
     assert found["step"] == "30"
     assert found["time"] == "15:07"
-    assert found["epoch"] == f"{lines_of(run, 'report')[29]['epoch']:.2f}"
+    assert found["epoch"] == f"{lines_of(trained_run, 'report')[29]['epoch']:.2f}"
 
 
-def test_samples_are_gone_through_by_keys(run: Path, open_page: OpenPage) -> None:
-    page = open_page(write_report([run]))
+def test_samples_are_gone_through_by_keys(trained_run: Path, open_page: OpenPage) -> None:
+    page = open_page(write_report([trained_run]))
     text = page.locator("pre.sample").first
     page.locator("input[type=range]").focus()
     assert text.text_content() == PLANTED
     page.keyboard.press("ArrowLeft")
-    line = lines_of(run, "validation")[-2]
+    line = lines_of(trained_run, "validation")[-2]
     heading = page.get_by_text("sample 5 of 6").text_content()
     nats = line["validation"]["nats_per_character"]
     assert heading == (
@@ -195,17 +155,17 @@ def test_samples_are_gone_through_by_keys(run: Path, open_page: OpenPage) -> Non
     page.get_by_role("button", name="earlier").click()
     page.get_by_role("button", name="earlier").click()
     assert text.text_content() == first
-    samples = (run / "samples.txt").read_text(encoding="utf-8")
+    samples = (trained_run / "samples.txt").read_text(encoding="utf-8")
     assert samples.split("\n", 1)[1].startswith(first)
 
 
 def test_it_shows_what_evaluate_prints(
-    run: Path, open_page: OpenPage, capsys: pytest.CaptureFixture[str]
+    trained_run: Path, open_page: OpenPage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--json"]) == 0
+    assert main(["evaluate", str(trained_run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    page = open_page(run / "report.html")
+    page = open_page(trained_run / "report.html")
     told = page.locator("section").text_content()
     assert f"{found['nats_per_character']:.4f} nats = {found['bits_per_character']:.4f}" in told
     assert f"{found['bits_per_byte']:.4f} bits per byte" in told
@@ -222,9 +182,9 @@ def test_it_shows_what_evaluate_prints(
     assert page.locator("tr.ours td").nth(1).text_content() == "mixture"
 
 
-def test_baselines_are_labeled_lines(run: Path, open_page: OpenPage) -> None:
-    page = open_page(write_report([run]))
-    baselines = lines_of(run, "start")[0]["baselines"]
+def test_baselines_are_labeled_lines(trained_run: Path, open_page: OpenPage) -> None:
+    page = open_page(write_report([trained_run]))
+    baselines = lines_of(trained_run, "start")[0]["baselines"]
     assert set(baselines) == {"uniform", "unigram", "ngram", "bzip2"}
     labels = set(page.locator(".plot text.label").all_text_contents())
     for name, baseline in baselines.items():
@@ -236,19 +196,19 @@ def test_baselines_are_labeled_lines(run: Path, open_page: OpenPage) -> None:
 
 
 def test_several_runs_beside_each_other(
-    run: Path, base: Path, tmp_path: Path, open_page: OpenPage
+    trained_run: Path, base: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
     charloom.train(base / "woods.txt", out=tmp_path / "second", steps=30, cell="rnn", **OPTIONS)
-    shutil.copytree(tmp_path / "second", tmp_path / "x" / run.name)
-    runs = [run, tmp_path / "second", tmp_path / "x" / run.name]
+    shutil.copytree(tmp_path / "second", tmp_path / "x" / trained_run.name)
+    runs = [trained_run, tmp_path / "second", tmp_path / "x" / trained_run.name]
     page = open_page(write_report(runs, tmp_path / "several.html"))
     page.locator(".plot").first.focus()
     page.keyboard.press("End")
     names = page.locator(".readout tbody td:first-child").all_text_contents()
     assert [name.strip() for name in names] == [
-        f"{run.parent.name}/{run.name}",
+        f"{trained_run.parent.name}/{trained_run.name}",
         "second",
-        f"x/{run.name}",
+        f"x/{trained_run.name}",
     ]
     cells = page.locator(".readout tbody tr").nth(1).locator("td").all_text_contents()
     last = lines_of(tmp_path / "second", "validation")[-1]
@@ -267,9 +227,9 @@ def test_several_runs_beside_each_other(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("several", [False, True])
 def test_it_can_be_read_in_any_light(
-    scheme: str, several: bool, run: Path, tmp_path: Path, open_page: OpenPage
+    scheme: str, several: bool, trained_run: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
-    runs = [run, run] if several else [run]
+    runs = [trained_run, trained_run] if several else [trained_run]
     page = open_page(write_report(runs, tmp_path / "page.html"), color_scheme=scheme)
     page.locator(".plot").first.focus()
     page.keyboard.press("End")
@@ -286,8 +246,8 @@ def test_it_can_be_read_in_any_light(
     assert contrast >= 4.5, of
 
 
-def test_it_fits_a_telephone(run: Path, open_page: OpenPage) -> None:
-    page = open_page(write_report([run]), viewport={"width": 400, "height": 800})
+def test_it_fits_a_telephone(trained_run: Path, open_page: OpenPage) -> None:
+    page = open_page(write_report([trained_run]), viewport={"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     point_at(page, 0.5)
     assert readout(page)["step"] == "20"
@@ -329,10 +289,10 @@ def test_a_refit_begins_a_curve_anew(base: Path, tmp_path: Path, open_page: Open
 # --- While it trains ------------------------------------------------------------------------------
 
 
-def live(run: Path, open_page: OpenPage, state: str = "training") -> Any:
+def live(trained_run: Path, open_page: OpenPage, state: str = "training") -> Any:
     """The page of a run that trains, under a clock that the test sets."""
-    refresh_report(run, Standing(state, 0.43))
-    page = open_page(run / "report.html")
+    refresh_report(trained_run, Standing(state, 0.43))
+    page = open_page(trained_run / "report.html")
     page.clock.install(time=time.time())
     page.reload()
     page.wait_for_selector("#standing")
@@ -347,21 +307,21 @@ def reloads(page: Any, seconds: int) -> bool:
     return page.evaluate("window.before") is None
 
 
-def test_a_page_of_a_run_that_trains_keeps_up(run: Path, open_page: OpenPage) -> None:
-    page = live(run, open_page)
+def test_a_page_of_a_run_that_trains_keeps_up(trained_run: Path, open_page: OpenPage) -> None:
+    page = live(trained_run, open_page)
     assert "training, 43% done, 40 steps" in page.locator("#standing").text_content()
     page.get_by_label("loss in").select_option("nats")
     page.evaluate("document.activeElement.blur(), scrollTo(0, 700)")
     assert not reloads(page, 8)
-    refresh_report(run, Standing("training", 0.86))
+    refresh_report(trained_run, Standing("training", 0.86))
     assert reloads(page, 10)
     assert "86% done" in page.locator("#standing").text_content()
     assert page.get_by_label("loss in").input_value() == "nats"
     assert page.evaluate("scrollY") == 700
 
 
-def test_it_waits_while_it_is_read(run: Path, open_page: OpenPage) -> None:
-    page = live(run, open_page)
+def test_it_waits_while_it_is_read(trained_run: Path, open_page: OpenPage) -> None:
+    page = live(trained_run, open_page)
     point_at(page, 0.5)
     assert not reloads(page, 60)
     page.mouse.move(1, 1)
@@ -371,8 +331,8 @@ def test_it_waits_while_it_is_read(run: Path, open_page: OpenPage) -> None:
     assert reloads(page, 20)
 
 
-def test_it_stays_when_it_is_told_so(run: Path, open_page: OpenPage) -> None:
-    page = live(run, open_page)
+def test_it_stays_when_it_is_told_so(trained_run: Path, open_page: OpenPage) -> None:
+    page = live(trained_run, open_page)
     page.get_by_label("refresh").uncheck()
     page.mouse.move(1, 1)
     assert not reloads(page, 60)
@@ -381,15 +341,19 @@ def test_it_stays_when_it_is_told_so(run: Path, open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("state", ["finished", "interrupted"])
-def test_a_page_of_a_run_that_has_ended_stays(state: str, run: Path, open_page: OpenPage) -> None:
-    page = live(run, open_page, state)
+def test_a_page_of_a_run_that_has_ended_stays(
+    state: str, trained_run: Path, open_page: OpenPage
+) -> None:
+    page = live(trained_run, open_page, state)
     assert not reloads(page, 60)
     assert page.locator("#standing").text_content().startswith(state)
     assert page.locator("#standing input").count() == 0
 
 
-def test_a_run_of_which_nothing_is_heard_counts_as_gone(run: Path, open_page: OpenPage) -> None:
-    page = live(run, open_page)
+def test_a_run_of_which_nothing_is_heard_counts_as_gone(
+    trained_run: Path, open_page: OpenPage
+) -> None:
+    page = live(trained_run, open_page)
     page.clock.install(time=time.time() + 3600)
     page.reload()
     assert "may have been killed" in page.locator("#standing").text_content()

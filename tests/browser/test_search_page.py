@@ -11,7 +11,9 @@ import pytest
 
 from charloom.report import Standing
 from charloom.tuning import Settings, Trial, make_search_page
-from helpers.searches import PLANTED, OpenPage, resumed
+from helpers.pages import OpenPage, readout
+from helpers.searches import resumed
+from helpers.texts import PLANTED
 
 # --- The page -------------------------------------------------------------------------------------
 
@@ -83,11 +85,6 @@ def page_of(count: int = 14, state: str = "searching", done: float = 0.4) -> Pat
         make_search_page(settings, trials, Standing(state, done), found), encoding="utf-8"
     )
     return path
-
-
-def readout(page: Any) -> dict[str, str]:
-    names, values = (page.locator(f".readout {kind}").all_text_contents() for kind in ("dt", "dd"))
-    return dict(zip(names, values, strict=True))
 
 
 def test_the_page_runs_nothing_of_what_it_shows(open_page: OpenPage) -> None:

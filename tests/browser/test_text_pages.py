@@ -3,28 +3,21 @@
 import itertools
 import json
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from charloom.cli import main
-
-OpenPage = Callable[..., Any]
-
-
-Captured = pytest.CaptureFixture[str]
-
-
-PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.planted=1>"
-
+from helpers.cli import Captured
+from helpers.pages import OpenPage
+from helpers.texts import PLANTED
 
 TEXT = f'The "woods" are lovely, {PLANTED}, dark\tand deep; schön, 字 🦉.\n' * 40
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with HTML in its text and its name."""
     folder = tmp_path_factory.mktemp("pages")
     (folder / "woods.txt").write_text(TEXT, encoding="utf-8")
@@ -35,20 +28,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scored(run: Path, tmp_path: Path, capsys: Captured) -> tuple[Path, dict[str, Any]]:
+def scored(trained_run: Path, tmp_path: Path, capsys: Captured) -> tuple[Path, dict[str, Any]]:
     """A page of surprisal, and what the JSON says of the same text."""
     capsys.readouterr()
-    text, page = run.parent / "<b>&amp;.txt", tmp_path / "page.html"
-    assert main(["score", str(run), str(text), "--json", "--html", str(page)]) == 0
+    text, page = trained_run.parent / "<b>&amp;.txt", tmp_path / "page.html"
+    assert main(["score", str(trained_run), str(text), "--json", "--html", str(page)]) == 0
     return page, json.loads(capsys.readouterr().out)
 
 
 @pytest.fixture
-def explored(run: Path, tmp_path: Path, capsys: Captured) -> tuple[Path, dict[str, Any]]:
+def explored(trained_run: Path, tmp_path: Path, capsys: Captured) -> tuple[Path, dict[str, Any]]:
     capsys.readouterr()
-    text, page = run.parent / "<b>&amp;.txt", tmp_path / "page.html"
+    text, page = trained_run.parent / "<b>&amp;.txt", tmp_path / "page.html"
     arguments = ["--json", "--out", str(page), "--units", "h3,c5"]
-    assert main(["explore", str(run), str(text), *arguments]) == 0
+    assert main(["explore", str(trained_run), str(text), *arguments]) == 0
     return page, json.loads(capsys.readouterr().out)
 
 
@@ -151,11 +144,11 @@ def test_keys_go_from_character_to_character(
 
 
 def test_a_long_text_holds_only_what_is_in_sight(
-    run: Path, tmp_path: Path, open_page: OpenPage
+    trained_run: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
     text, path = tmp_path / "long.txt", tmp_path / "page.html"
     text.write_text(TEXT * 30, encoding="utf-8")
-    assert main(["score", str(run), str(text), "--html", str(path), "--network-only"]) == 0
+    assert main(["score", str(trained_run), str(text), "--html", str(path), "--network-only"]) == 0
     page = open_page(path)
     page.wait_for_selector("#bits")
     box = page.locator(".text")
@@ -273,7 +266,9 @@ def test_a_span_finds_others_like_it(
     assert page.locator(".text .chosen").count() == 4
 
 
-def test_every_character_can_be_pointed_at(run: Path, tmp_path: Path, open_page: OpenPage) -> None:
+def test_every_character_can_be_pointed_at(
+    trained_run: Path, tmp_path: Path, open_page: OpenPage
+) -> None:
     """Those without a width of their own too; and Hebrew is read from right to left."""
     strange = "a\u0301e\u200bi\u202eo\ufeffu\u0085y\x01 שלום\n"
     text = tmp_path / "strange.txt"
@@ -298,11 +293,11 @@ def test_every_character_can_be_pointed_at(run: Path, tmp_path: Path, open_page:
 
 
 def test_what_is_on_top_stays_there_when_the_window_changes(
-    run: Path, tmp_path: Path, open_page: OpenPage
+    trained_run: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
     text, path = tmp_path / "long.txt", tmp_path / "page.html"
     text.write_text(TEXT * 10, encoding="utf-8")
-    assert main(["score", str(run), str(text), "--html", str(path), "--network-only"]) == 0
+    assert main(["score", str(trained_run), str(text), "--html", str(path), "--network-only"]) == 0
     page = open_page(path, viewport={"width": 1200, "height": 800})
     page.wait_for_selector("#bits")
     page.locator(".text").evaluate("box => box.scrollTop = 9000")

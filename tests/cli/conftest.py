@@ -6,7 +6,7 @@ import pytest
 
 from charloom.cli import main
 from helpers.runs import FEW
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 # --- Helpers --------------------------------------------------------------------------------------
 
@@ -15,7 +15,7 @@ from helpers.texts import TEXT
 def trained_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text, and a run on it."""
     folder = tmp_path_factory.mktemp("place")
-    (folder / "woods.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "woods.txt").write_text(WOODS, encoding="utf-8")
     command = ["train", str(folder / "woods.txt"), "--out", str(folder / "run"), *FEW]
     assert main(command) == 0
     return folder
@@ -29,12 +29,3 @@ def text_file(trained_place: Path) -> str:
 @pytest.fixture(scope="module")
 def trained_run(trained_place: Path) -> str:
     return str(trained_place / "run")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder for every test."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder

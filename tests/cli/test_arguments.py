@@ -46,8 +46,8 @@ from helpers.runs import FEW
     ],
     ids=short,
 )
-def test_a_command_that_is_none_is_refused(capsys: Captured, arguments: list[str]) -> None:
-    assert "--help" in refused(capsys, *arguments)
+def test_a_command_that_is_none_is_refused(arguments: list[str]) -> None:
+    assert "--help" in refused(*arguments)
 
 
 TRAINING_OPTIONS = {option_name(f.name): f.type for f in dataclasses.fields(TrainingConfig)}
@@ -135,24 +135,22 @@ def test_help_tells_of_every_command(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
-def test_abbreviations_and_lists_of_options_are_refused(
-    capsys: Captured, command: str, option: str
-) -> None:
+def test_abbreviations_and_lists_of_options_are_refused(command: str, option: str) -> None:
     """An abbreviation that works today means something else when an option is added."""
     words = [option[:-1], option.upper(), option + "x"]
     if not option.startswith("--h"):  # -hidden-size is -h, for help, with more behind it
         words.append(option[1:])
     for word in words:
-        line = refused(capsys, command, *needed(command), word)
+        line = refused(command, *needed(command), word)
         assert word in line
 
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
 def test_an_option_without_its_value_or_with_one_too_many_is_refused(
-    capsys: Captured, command: str, option: str
+    command: str, option: str
 ) -> None:
     argument = f"{option}=yes" if option in FLAGS else option
-    assert option in refused(capsys, command, *needed(command), argument)
+    assert option in refused(command, *needed(command), argument)
 
 
 def test_of_an_option_given_twice_the_last_counts(text_file: str) -> None:
@@ -199,9 +197,9 @@ def test_an_error_is_one_line_and_no_more(trained_run: str, arguments: list[str]
 
 
 def test_a_search_without_its_library_is_refused(
-    capsys: Captured, text_file: str, monkeypatch: pytest.MonkeyPatch
+    text_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    line = refused(capsys, "tune", text_file)
+    line = refused("tune", text_file)
     assert "a search needs Optuna" in line
     assert "pip install 'charloom[tune]'" in line

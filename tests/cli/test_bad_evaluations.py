@@ -15,7 +15,7 @@ from charloom.errors import CharloomError
 from helpers.cli import Captured, in_place_of_standard_input, refused, short
 from helpers.nonsense import NO_PROTOCOLS
 from helpers.runs import FEW
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 # --- Evaluation -----------------------------------------------------------------------------------
 
@@ -24,7 +24,7 @@ def test_an_unknown_character_of_a_text_is_named_and_can_be_passed_over(
     capsys: Captured, trained_run: str
 ) -> None:
     Path("other.txt").write_text("The woods~ are § lovely", encoding="utf-8")
-    line = refused(capsys, "evaluate", trained_run, "other.txt")
+    line = refused("evaluate", trained_run, "other.txt")
     assert "'~' (U+007E TILDE)" in line
     assert "position 9" in line
     assert "--skip-unknown" in line
@@ -34,9 +34,9 @@ def test_an_unknown_character_of_a_text_is_named_and_can_be_passed_over(
     assert found["skipped_characters"] == 2
 
 
-def test_a_text_of_unknown_characters_alone_is_refused(capsys: Captured, trained_run: str) -> None:
+def test_a_text_of_unknown_characters_alone_is_refused(trained_run: str) -> None:
     Path("other.txt").write_text("§§~~", encoding="utf-8")
-    line = refused(capsys, "evaluate", trained_run, "other.txt", "--skip-unknown")
+    line = refused("evaluate", trained_run, "other.txt", "--skip-unknown")
     assert "no characters to evaluate" in line
 
 
@@ -60,7 +60,7 @@ def test_json_is_alone_on_standard_output(
     bytes_per_character = found["utf8_bytes"] / found["characters"]
     assert found["bits_per_byte"] == pytest.approx(bits / bytes_per_character)
     assert bytes_per_character > 1
-    assert found["characters"] == len(TEXT) - int(len(TEXT) * 0.95)
+    assert found["characters"] == len(WOODS) - int(len(WOODS) * 0.95)
     expected = "cold-7" if protocol == "cold-007" else protocol
     assert found["protocol"] == expected
     protocols = {name: row["protocol"] for name, row in found["baselines"].items()}
@@ -88,7 +88,7 @@ def orphan(text_file: str) -> tuple[str, Path]:
 
 
 def changed_text(source: Path) -> None:
-    source.write_text(TEXT.replace("woods", "moods"), encoding="utf-8")
+    source.write_text(WOODS.replace("woods", "moods"), encoding="utf-8")
 
 
 def folder_in_its_place(source: Path) -> None:
@@ -112,11 +112,11 @@ def test_a_training_text_that_is_gone_or_changed(
     trained_run, source = orphan
     do_harm, said = HARMS[harm]
     do_harm(source)
-    line = refused(capsys, "evaluate", trained_run)
+    line = refused("evaluate", trained_run)
     assert said in line
     assert "--training-text" in line
     assert "give a text" in line
-    Path("other.txt").write_text(TEXT[:200], encoding="utf-8")
+    Path("other.txt").write_text(WOODS[:200], encoding="utf-8")
     assert main(["evaluate", trained_run, "other.txt", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bits_per_character"] > 0
@@ -136,27 +136,27 @@ def test_a_training_text_that_is_gone_or_changed(
 def test_a_wrong_training_text_is_refused_and_the_right_one_is_not_needed_for_another(
     capsys: Captured, trained_run: str
 ) -> None:
-    Path("wrong.txt").write_text(TEXT + "!", encoding="utf-8")
-    line = refused(capsys, "evaluate", trained_run, "--training-text=wrong.txt")
+    Path("wrong.txt").write_text(WOODS + "!", encoding="utf-8")
+    line = refused("evaluate", trained_run, "--training-text=wrong.txt")
     assert "SHA-256" in line
     assert "wrong" in line
-    Path("other.txt").write_text(TEXT[:200], encoding="utf-8")
+    Path("other.txt").write_text(WOODS[:200], encoding="utf-8")
     arguments = ["evaluate", trained_run, "other.txt", "--training-text=wrong.txt", "--json"]
     assert main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
     assert "SHA-256" in found["baselines"]["xz"]["reason"]
 
 
-def test_a_run_without_a_held_out_part_needs_a_text(capsys: Captured, text_file: str) -> None:
+def test_a_run_without_a_held_out_part_needs_a_text(text_file: str) -> None:
     assert main(["train", text_file, "--split=100/0/0", "--out=run", *FEW]) == 0
-    assert "give another text" in refused(capsys, "evaluate", "run")
+    assert "give another text" in refused("evaluate", "run")
     assert main(["evaluate", "run", text_file]) == 0
 
 
 def test_a_run_on_standard_input_needs_a_text(
-    capsys: Captured, text_file: str, monkeypatch: pytest.MonkeyPatch
+    text_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_place_of_standard_input(monkeypatch, TEXT.encode())
+    in_place_of_standard_input(monkeypatch, WOODS.encode())
     assert main(["train", "-", "--out=run", *FEW]) == 0
-    assert "--training-text" in refused(capsys, "evaluate", "run")
+    assert "--training-text" in refused("evaluate", "run")
     assert main(["evaluate", "run", "--training-text", text_file]) == 0

@@ -11,42 +11,42 @@ import pytest
 
 from charloom.cli import main
 from charloom.training import TrainingConfig, option_name
-from helpers.cli import Captured, refused
+from helpers.cli import refused
 from helpers.runs import FEW
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 
-def test_a_place_that_cannot_be_written_is_refused(capsys: Captured, text_file: str) -> None:
+def test_a_place_that_cannot_be_written_is_refused(text_file: str) -> None:
     Path("file").write_text("kept", encoding="utf-8")
     Path("dangling").symlink_to("nowhere/at/all")
     places = ["file", "file/below", "dangling", "new/" + "x" * 300, "x" * 300 + "/new"]
     if sys.platform == "linux":
         places += ["/proc/new", "/dev/null", "/dev/null/new"]
     for out in places:
-        line = refused(capsys, "train", text_file, "--out", out, *FEW)
+        line = refused("train", text_file, "--out", out, *FEW)
         assert "--out" in line or "file name too long" in line.lower()
-        assert "--out" in refused(capsys, "demo", "--minutes=0.001", "--out", out)
+        assert "--out" in refused("demo", "--minutes=0.001", "--out", out)
 
 
-def test_an_empty_name_of_a_folder_is_refused(capsys: Captured, text_file: str) -> None:
-    assert "--out" in refused(capsys, "train", text_file, "--out=", *FEW)
+def test_an_empty_name_of_a_folder_is_refused(text_file: str) -> None:
+    assert "--out" in refused("train", text_file, "--out=", *FEW)
 
 
-def test_a_run_that_cannot_be_written_here_is_refused(capsys: Captured, text_file: str) -> None:
+def test_a_run_that_cannot_be_written_here_is_refused(text_file: str) -> None:
     """As where the current folder is read-only, which the system's owner is not held to."""
     Path("runs").write_text("a file where the runs would be", encoding="utf-8")
-    assert "--out" in refused(capsys, "train", text_file, *FEW)
-    assert "--out" in refused(capsys, "demo", "--minutes=0.001")
+    assert "--out" in refused("train", text_file, *FEW)
+    assert "--out" in refused("demo", "--minutes=0.001")
 
 
-def test_a_read_only_folder_is_refused(capsys: Captured, text_file: str) -> None:
+def test_a_read_only_folder_is_refused(text_file: str) -> None:
     Path("locked").mkdir(mode=0o500)
     if os.access("locked", os.W_OK):
         pytest.skip("this user may write everywhere")
-    assert "--out" in refused(capsys, "train", text_file, "--out=locked/run", *FEW)
+    assert "--out" in refused("train", text_file, "--out=locked/run", *FEW)
 
 
-def test_a_folder_of_something_else_is_left_alone(capsys: Captured, text_file: str) -> None:
+def test_a_folder_of_something_else_is_left_alone(text_file: str) -> None:
     folder = Path("letters")
     folder.mkdir()
     (folder / "letter.txt").write_text("Dear …", encoding="utf-8")
@@ -58,28 +58,28 @@ def test_a_folder_of_something_else_is_left_alone(capsys: Captured, text_file: s
         ["train", text_file, "--out=letters", "--resume", *FEW],
         ["demo", "--minutes=0.001", "--out=letters"],
     ):
-        assert "letters is not empty" in refused(capsys, *arguments)
+        assert "letters is not empty" in refused(*arguments)
 
 
-def test_a_refusal_leaves_no_lock_in_a_folder(capsys: Captured, text_file: str) -> None:
+def test_a_refusal_leaves_no_lock_in_a_folder(text_file: str) -> None:
     Path("letters").mkdir()
     Path("letters/letter.txt").write_text("Dear …", encoding="utf-8")
-    assert "letters is not empty" in refused(capsys, "train", text_file, "--out=letters", *FEW)
+    assert "letters is not empty" in refused("train", text_file, "--out=letters", *FEW)
 
 
-def test_a_run_is_never_written_over(capsys: Captured, text_file: str, trained_run: str) -> None:
+def test_a_run_is_never_written_over(text_file: str, trained_run: str) -> None:
     shutil.copytree(trained_run, "run")
-    assert "--resume" in refused(capsys, "train", text_file, "--out=run", *FEW)
-    assert "--out" in refused(capsys, "demo", "--minutes=0.001", "--out=run")
+    assert "--resume" in refused("train", text_file, "--out=run", *FEW)
+    assert "--out" in refused("demo", "--minutes=0.001", "--out=run")
 
 
 def test_a_model_without_its_resume_file_is_never_written_over(
-    capsys: Captured, text_file: str, trained_run: str
+    text_file: str, trained_run: str
 ) -> None:
     """Who threw away the larger file, or got the model from a friend, still wants the model."""
     shutil.copytree(trained_run, "run")
     Path("run/resume.safetensors").unlink()
-    refused(capsys, "train", text_file, "--out=run", "--resume", *FEW)
+    refused("train", text_file, "--out=run", "--resume", *FEW)
 
 
 def test_samples_that_are_gone_do_not_come_back_as_zeros(text_file: str, trained_run: str) -> None:
@@ -90,28 +90,27 @@ def test_samples_that_are_gone_do_not_come_back_as_zeros(text_file: str, trained
 
 
 def test_going_on_with_another_text_or_other_options_is_refused(
-    capsys: Captured, text_file: str, trained_run: str
+    text_file: str, trained_run: str
 ) -> None:
     shutil.copytree(trained_run, "run")
-    Path("other.txt").write_text(TEXT.replace("woods", "moods"), encoding="utf-8")
-    line = refused(capsys, "train", "other.txt", "--out=run", "--resume")
+    Path("other.txt").write_text(WOODS.replace("woods", "moods"), encoding="utf-8")
+    line = refused("train", "other.txt", "--out=run", "--resume")
     assert "not the one" in line
     assert "--out" in line, "it must say what to do"
     again = ["train", text_file, "--out=run", "--resume"]
-    assert "--hidden-size" in refused(capsys, *again, "--hidden-size=9")
-    assert "--steps" in refused(capsys, *again, "--steps=3")
-    assert "--cell" in refused(capsys, *again, "--cell=lstm")
-    assert "--bytes" in refused(capsys, *again, "--bytes")
-    assert "--from" in refused(capsys, *again, "--from", trained_run)
+    assert "--hidden-size" in refused(*again, "--hidden-size=9")
+    assert "--steps" in refused(*again, "--steps=3")
+    assert "--cell" in refused(*again, "--cell=lstm")
+    assert "--bytes" in refused(*again, "--bytes")
+    assert "--from" in refused(*again, "--from", trained_run)
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(TrainingConfig), ids=lambda f: f.name)
 def test_nonsense_is_refused_when_a_run_goes_on(
-    capsys: Captured, text_file: str, trained_run: str, field: "dataclasses.Field[Any]"
+    text_file: str, trained_run: str, field: "dataclasses.Field[Any]"
 ) -> None:
     shutil.copytree(trained_run, "run")
     line = refused(
-        capsys,
         "train",
         text_file,
         "--out=run",

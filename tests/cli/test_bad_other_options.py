@@ -3,7 +3,7 @@
 import pytest
 
 from charloom.cli import main
-from helpers.cli import Captured, refused, short
+from helpers.cli import refused, short
 from helpers.nonsense import (
     ENDLESS,
     HUGE,
@@ -44,14 +44,14 @@ NONSENSE_ELSEWHERE: dict[tuple[str, str], list[str]] = {
     ids=short,
 )
 def test_nonsense_for_another_option_is_refused(
-    capsys: Captured, trained_run: str, command: str, option: str, value: str
+    trained_run: str, command: str, option: str, value: str
 ) -> None:
     arguments = ["--minutes=0.001"] if command == "demo" else [trained_run]
     if command == "sample":
         arguments.append("--length=1")
     if (command, option) == ("sample", "--training-text"):
         arguments.append("--report-overlap")
-    line = refused(capsys, command, *arguments, f"{option}={value}")
+    line = refused(command, *arguments, f"{option}={value}")
     names = {option, option.removeprefix("--"), option.removeprefix("--").replace("-", "_")}
     if option == "--training-text":
         names.add("training text")

@@ -24,29 +24,25 @@ from helpers.runs import FEW
 )
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_report_of_what_is_no_run_is_refused(
-    what: str, expected: str, beside: bool, capsys: Captured, trained_run: str
+    what: str, expected: str, beside: bool, trained_run: str
 ) -> None:
     Path("a-file").touch()
     Path("empty").mkdir()
-    line = refused(capsys, "report", *([trained_run] if beside else []), what)
+    line = refused("report", *([trained_run] if beside else []), what)
     assert expected in line
 
 
 @pytest.mark.parametrize("out", ["a-folder", "", "missing/page.html", "a-file/page.html", "nu\0ll"])
-def test_a_report_that_cannot_be_written_is_refused(
-    out: str, capsys: Captured, trained_run: str
-) -> None:
+def test_a_report_that_cannot_be_written_is_refused(out: str, trained_run: str) -> None:
     Path("a-folder").mkdir()
     Path("a-file").touch()
-    line = refused(capsys, "report", trained_run, "--out", out)
+    line = refused("report", trained_run, "--out", out)
     assert "--out is empty" in line or "give another file" in line
 
 
-def test_tensorboard_that_is_not_installed(
-    text_file: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_that_is_not_installed(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    line = refused(capsys, "train", text_file, "--out", "run", *FEW, "--tensorboard")
+    line = refused("train", text_file, "--out", "run", *FEW, "--tensorboard")
     assert "charloom[tensorboard]" in line
 
 

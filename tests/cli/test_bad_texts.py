@@ -17,7 +17,7 @@ from charloom.cli import main
 from charloom.errors import CharloomError
 from helpers.cli import Captured, contents, in_place_of_standard_input, posix, refused, short
 from helpers.runs import FEW, TINY
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 # --- Texts ----------------------------------------------------------------------------------------
 
@@ -38,17 +38,17 @@ BAD_TEXTS: dict[str, tuple[bytes, str, str]] = {
     "binary": (b"\x7fELF" + bytes(range(256)) * 20, "a.txt", "not UTF-8"),
     "UTF-16": (b"\xff\xfew\0o\0" * 500, "a.txt", "UTF-16"),
     "UTF-16 of the other order": (b"\xfe\xff\0w\0o" * 500, "a.txt", "UTF-16"),
-    "gzip without the name": (gzip.compress(TEXT.encode()), "a.txt", "gzip"),
-    "text with gzip's name": (TEXT.encode(), "a.txt.gz", "not a whole gzip file"),
-    "gzip cut short": (gzip.compress(TEXT.encode())[:-20], "a.txt.gz", "not a whole gzip file"),
+    "gzip without the name": (gzip.compress(WOODS.encode()), "a.txt", "gzip"),
+    "text with gzip's name": (WOODS.encode(), "a.txt.gz", "not a whole gzip file"),
+    "gzip cut short": (gzip.compress(WOODS.encode())[:-20], "a.txt.gz", "not a whole gzip file"),
     "gzip of its header alone": (gzip.compress(b"")[:10], "a.txt.gz", "not a whole gzip file"),
     "gzip with a wrong checksum": (
-        gzip.compress(TEXT.encode())[:-8] + bytes(8),
+        gzip.compress(WOODS.encode())[:-8] + bytes(8),
         "a.txt.gz",
         "not a whole gzip file",
     ),
     "gzip and then something": (
-        gzip.compress(TEXT.encode()) + b"something",
+        gzip.compress(WOODS.encode()) + b"something",
         "a.txt.gz",
         "not a whole gzip file",
     ),
@@ -58,10 +58,10 @@ BAD_TEXTS: dict[str, tuple[bytes, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
-def test_a_text_that_cannot_be_learned_is_refused(capsys: Captured, name: str) -> None:
+def test_a_text_that_cannot_be_learned_is_refused(name: str) -> None:
     data, file_name, said = BAD_TEXTS[name]
     Path(file_name).write_bytes(data)
-    line = refused(capsys, "train", file_name, "--steps=1", "--hidden-size=8")
+    line = refused("train", file_name, "--steps=1", "--hidden-size=8")
     assert said in line
 
 
@@ -78,12 +78,10 @@ NOT_TO_EVALUATE = ["empty", "Latin-1", "UTF-16", "text with gzip's name", "gzip 
 
 
 @pytest.mark.parametrize("name", NOT_TO_EVALUATE)
-def test_a_text_that_cannot_be_read_is_not_evaluated(
-    capsys: Captured, trained_run: str, name: str
-) -> None:
+def test_a_text_that_cannot_be_read_is_not_evaluated(trained_run: str, name: str) -> None:
     data, file_name, said = BAD_TEXTS[name]
     Path(file_name).write_bytes(data)
-    line = refused(capsys, "evaluate", trained_run, file_name)
+    line = refused("evaluate", trained_run, file_name)
     assert said in line or "no characters to evaluate" in line
 
 
@@ -104,20 +102,18 @@ def test_a_text_that_cannot_be_read_is_not_evaluated(
     ],
     ids=short,
 )
-def test_what_is_no_text_is_refused(
-    capsys: Captured, trained_run: str, as_name: str, source: str, said: str
-) -> None:
+def test_what_is_no_text_is_refused(trained_run: str, as_name: str, source: str, said: str) -> None:
     arguments = (
         ["evaluate", trained_run, source] if as_name == "evaluate" else ["train", source, *FEW]
     )
-    line = refused(capsys, *arguments)
+    line = refused(*arguments)
     assert said in line
     assert len(line) < 600
 
 
 def test_a_file_that_may_not_be_read_is_refused(capsys: Captured) -> None:
     path = Path("secret.txt")
-    path.write_text(TEXT, encoding="utf-8")
+    path.write_text(WOODS, encoding="utf-8")
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read every file")
@@ -138,7 +134,7 @@ def test_a_file_that_the_system_does_not_open_is_refused(
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return really_open(path, *arguments, **options)
 
-    Path("secret").write_text(TEXT, encoding="utf-8")
+    Path("secret").write_text(WOODS, encoding="utf-8")
     before = contents(Path.cwd())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", forbidden)
@@ -161,23 +157,21 @@ def test_a_file_that_the_system_does_not_open_is_refused(
     ("data", "said"), [(b"", "empty"), (b"a", "one character"), (b"ab\xff", "byte offset 2")]
 )
 def test_standard_input_is_checked_like_a_file(
-    capsys: Captured, trained_run: str, monkeypatch: pytest.MonkeyPatch, data: bytes, said: str
+    trained_run: str, monkeypatch: pytest.MonkeyPatch, data: bytes, said: str
 ) -> None:
     in_place_of_standard_input(monkeypatch, data)
-    assert said in refused(capsys, "train", "-", *FEW)
+    assert said in refused("train", "-", *FEW)
 
 
 def test_standard_input_that_is_closed_is_refused(
-    capsys: Captured, trained_run: str, monkeypatch: pytest.MonkeyPatch
+    trained_run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert "standard input is closed" in refused(capsys, "train", "-", *FEW)
-    assert "standard input is closed" in refused(capsys, "evaluate", trained_run, "-")
+    assert "standard input is closed" in refused("train", "-", *FEW)
+    assert "standard input is closed" in refused("evaluate", trained_run, "-")
 
 
-def test_a_download_is_shown(
-    capsys: Captured, text_file: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_is_shown(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = corpora.open_text
 
     def downloading(source: str, *, progress: Callable[[int, int | None], None], **how: Any) -> Any:

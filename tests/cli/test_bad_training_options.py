@@ -17,7 +17,7 @@ from charloom.training import TrainingConfig, option_name
 from helpers.cli import Captured, refused, short
 from helpers.nonsense import ENDLESS, HUGE, NUMBERS, WHOLE_NUMBERS, words_that_are_no_choice
 from helpers.runs import FEW, TINY
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 SPLITS = [
     "",
@@ -63,9 +63,9 @@ NONSENSE = [(f.name, value) for f in dataclasses.fields(TrainingConfig) for valu
 
 @pytest.mark.parametrize(("name", "value"), NONSENSE, ids=short)
 def test_nonsense_for_an_option_of_training_is_refused(
-    capsys: Captured, text_file: str, name: str, value: str
+    text_file: str, name: str, value: str
 ) -> None:
-    line = refused(capsys, "train", text_file, *FEW, f"{option_name(name)}={value}")
+    line = refused("train", text_file, *FEW, f"{option_name(name)}={value}")
     assert option_name(name) in line or name == "from_run"
     assert len(line) < 600
 
@@ -147,14 +147,14 @@ def test_a_learning_rate_that_is_too_large_says_so(capsys: Captured, text_file: 
     charloom.load("run")  # the best model before it diverged
 
 
-def test_a_model_larger_than_the_machine_is_refused(capsys: Captured, text_file: str) -> None:
-    line = refused(capsys, "train", text_file, "--hidden-size=65536", "--layers=64", "--steps=1")
+def test_a_model_larger_than_the_machine_is_refused(text_file: str) -> None:
+    line = refused("train", text_file, "--hidden-size=65536", "--layers=64", "--steps=1")
     assert "memory" in line
     assert "--hidden-size" in line
 
 
-def test_the_preset_classic_reads_one_row(capsys: Captured, text_file: str) -> None:
-    assert "--batch-size" in refused(capsys, "train", text_file, "--preset=classic", *FEW)
+def test_the_preset_classic_reads_one_row(text_file: str) -> None:
+    assert "--batch-size" in refused("train", text_file, "--preset=classic", *FEW)
 
 
 @pytest.mark.parametrize(
@@ -165,13 +165,13 @@ def test_nonsense_in_a_call_is_refused(field: "dataclasses.Field[Any]", value: A
     if field.type == "bool" and value is True:
         pytest.skip("true makes sense here")
     with pytest.raises(CharloomError):
-        charloom.train(TEXT, out="run", **{"epochs": 0.01, field.name: value})
+        charloom.train(WOODS, out="run", **{"epochs": 0.01, field.name: value})
     assert not Path("run").exists()
 
 
 def test_an_unknown_option_in_a_call_is_refused() -> None:
     with pytest.raises(CharloomError, match="no option --attention"):
-        charloom.train(TEXT, out="run", attention=True)
+        charloom.train(WOODS, out="run", attention=True)
     assert not Path("run").exists()
 
 

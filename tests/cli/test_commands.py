@@ -16,9 +16,7 @@ import pytest
 
 from charloom import __version__
 from charloom.cli import main
-
-TEXT = "".join(f"{i} mal {j} ist {i * j}, schön\n" for i in range(30) for j in range(30))
-
+from helpers.texts import EINMALEINS
 
 SMALL = ["--hidden-size", "16", "--window", "32", "--seed", "1"]
 
@@ -27,7 +25,7 @@ SMALL = ["--hidden-size", "16", "--window", "32", "--seed", "1"]
 def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a text and a run on it, made by the command in that folder."""
     folder = tmp_path_factory.mktemp("work")
-    (folder / "tables.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "tables.txt").write_text(EINMALEINS, encoding="utf-8")
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -55,13 +53,13 @@ def test_training_writes_its_files() -> None:
     assert {"model.safetensors", "resume.safetensors", "metrics.jsonl", "samples.txt"} <= names
     values = header(folder / "model.safetensors")
     assert json.loads(values["config"])["hidden_size"] == 16
-    assert json.loads(values["vocabulary"]) == sorted(set(TEXT))
+    assert json.loads(values["vocabulary"]) == sorted(set(EINMALEINS))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["event"] == "report"] == list(range(1, 41))
     assert {"elapsed_seconds", "characters_per_second"} == set(lines[-1]["timing"])
     validations = [line for line in lines if line["event"] == "validation"]
     assert len(validations) == 21
-    assert validations[-1]["validation"]["nats_per_character"] < math.log(len(set(TEXT)))
+    assert validations[-1]["validation"]["nats_per_character"] < math.log(len(set(EINMALEINS)))
     assert (folder / "samples.txt").read_text(encoding="utf-8").count("--- step") == 21
 
 
@@ -69,7 +67,7 @@ def test_training_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "tables.txt", "--out", "said", "--steps", "2", *SMALL]) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert f"{len(TEXT):,} characters" in err
+    assert f"{len(EINMALEINS):,} characters" in err
     assert "validation" in err
     assert "charloom sample said" in err
 
@@ -133,8 +131,8 @@ def test_what_a_sample_copies_is_told_and_kept_short(
     for text, trained_folder, line in stretches:
         assert len(text) > 8
         assert text in out.decode()
-        assert TEXT.index(text) == trained_folder - 1
-        assert line == 1 + TEXT[: trained_folder - 1].count("\n")
+        assert EINMALEINS.index(text) == trained_folder - 1
+        assert line == 1 + EINMALEINS[: trained_folder - 1].count("\n")
     for engine in ("auto", "reference"):
         guarded = [*command, "--max-overlap=8", f"--engine={engine}"]
         assert main([*guarded, "--report-overlap"]) == 0
@@ -142,7 +140,7 @@ def test_what_a_sample_copies_is_told_and_kept_short(
         drawn = out.decode()
         assert drawn.startswith(prompt)
         ends = range(max(9, len(prompt) + 1), len(drawn) + 1)
-        assert not any(drawn[end - 9 : end] in TEXT for end in ends)
+        assert not any(drawn[end - 9 : end] in EINMALEINS for end in ends)
         ((text, _, _),) = reported(err)
         assert len(text) <= 8
     assert main(["sample", "runs/tables", "--length=0", "--seed=1", "--report-overlap"]) == 0
@@ -170,7 +168,7 @@ def test_a_guard_that_leaves_nothing_ends_the_sample_with_an_error(
 
 
 def test_what_a_model_of_bytes_copies(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    data = TEXT.encode()
+    data = EINMALEINS.encode()
     Path("bytes.txt").write_bytes(data)
     command = ["train", "bytes.txt", "--out", "bytes", "--bytes", "--steps", "20", *SMALL]
     assert main(command) == 0
@@ -204,17 +202,19 @@ def test_evaluating_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tables", "tables.txt", "--protocol", "cold-64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["characters"] == len(TEXT)
+    assert found["characters"] == len(EINMALEINS)
     assert found["protocol"] == "cold-64"
     bits = found["bits_per_character"]
     assert found["nats_per_character"] == pytest.approx(bits * math.log(2))
-    assert found["bits_per_byte"] == pytest.approx(bits * len(TEXT) / len(TEXT.encode()))
+    assert found["bits_per_byte"] == pytest.approx(
+        bits * len(EINMALEINS) / len(EINMALEINS.encode())
+    )
     assert found["model"] == "mixture"
     low, high = found["nats_per_character_95_percent"]
     assert low < found["nats_per_character"] < high
     overlap = found["longest_overlap"]
     trained_folder, length = overlap["place"], overlap["characters"]
-    assert TEXT[trained_folder : trained_folder + length] == overlap["text"]
+    assert EINMALEINS[trained_folder : trained_folder + length] == overlap["text"]
     assert overlap["training_place"] == 0  # it is the training text itself
     assert set(found["baselines"]) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
     for name, protocol in (("ngram", "cold-64"), ("xz", "adaptive"), ("uniform", "static")):
@@ -234,7 +234,7 @@ def test_info_tells_what_a_checkpoint_is(capsys: pytest.CaptureFixture[str]) -> 
     assert found["position"]["state"]["step"] == 40
 
 
-def test_options_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_in_a_file() -> None:
     Path("options.toml").write_text('cell = "gru"\nhidden-size = 9\nsteps = 2\nwindow = 20\n')
     command = ["train", "tables.txt", "--out", "from-file", "--config", "options.toml"]
     assert main([*command, "--hidden-size", "11"]) == 0
@@ -244,7 +244,7 @@ def test_options_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     class Input:
-        buffer = io.BytesIO(TEXT.encode())
+        buffer = io.BytesIO(EINMALEINS.encode())
 
         @staticmethod
         def isatty() -> bool:
@@ -258,22 +258,22 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bytes_and_newlines(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    Path("windows.txt").write_bytes(TEXT.replace("\n", "\r\n").encode("latin-1"))
+    Path("windows.txt").write_bytes(EINMALEINS.replace("\n", "\r\n").encode("latin-1"))
     assert main(["train", "windows.txt", "--out", "b", "--bytes", "--steps", "9", *SMALL]) == 0
     assert main(["sample", "b", "--length", "300", "--seed", "1", "--temperature", "2"]) == 0
     assert len(capfdbinary.readouterr()[0]) == 300
     values = header(Path("b/model.safetensors"))
     assert "\r" in json.loads(values["vocabulary"])
     assert json.loads(values["config"])["bytes"] is True
-    Path("crlf.txt").write_bytes(TEXT.replace("\n", "\r\n").encode())
+    Path("crlf.txt").write_bytes(EINMALEINS.replace("\n", "\r\n").encode())
     command = ["train", "crlf.txt", "--out", "n", "--normalize-newlines", "--steps", "2", *SMALL]
     assert main(command) == 0
-    assert json.loads(header(Path("n/model.safetensors"))["vocabulary"]) == sorted(set(TEXT))
+    assert json.loads(header(Path("n/model.safetensors"))["vocabulary"]) == sorted(set(EINMALEINS))
     assert main(["evaluate", "n", "--json"]) == 0  # it is read again as it was read then
 
 
 def test_fine_tuning_grows_the_vocabulary() -> None:
-    Path("other.txt").write_text(TEXT.replace("mal", "Ω×") + "☃", encoding="utf-8")
+    Path("other.txt").write_text(EINMALEINS.replace("mal", "Ω×") + "☃", encoding="utf-8")
     command = ["train", "other.txt", "--from", "runs/tables", "--out", "tuned", "--steps", "2"]
     assert main([*command, "--window", "32"]) == 0
     old = json.loads(header(Path("runs/tables/model.safetensors"))["vocabulary"])

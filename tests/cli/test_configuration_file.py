@@ -6,7 +6,7 @@ import pytest
 
 from charloom.checkpoint import load_checkpoint
 from charloom.cli import main
-from helpers.cli import Captured, refused, short
+from helpers.cli import refused, short
 from helpers.nonsense import ENDLESS, HUGE
 from helpers.runs import FEW
 
@@ -59,23 +59,21 @@ BAD_CONFIGURATIONS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_CONFIGURATIONS)
-def test_a_bad_file_of_options_is_refused(capsys: Captured, text_file: str, name: str) -> None:
+def test_a_bad_file_of_options_is_refused(text_file: str, name: str) -> None:
     data, said = BAD_CONFIGURATIONS[name]
     Path("options.toml").write_bytes(data)
     # Nothing of the file is given again here: the command line's word would count.
-    line = refused(capsys, "train", text_file, "--config=options.toml", "--epochs=0.001")
+    line = refused("train", text_file, "--config=options.toml", "--epochs=0.001")
     assert said in line
     assert len(line) < 1000
 
 
 @pytest.mark.parametrize("name", ["nowhere.toml", ".", "", "x" * 300, "a/b"], ids=short)
-def test_a_file_of_options_that_is_none_is_refused(
-    capsys: Captured, text_file: str, name: str
-) -> None:
-    assert "--config" in refused(capsys, "train", text_file, f"--config={name}", *FEW)
+def test_a_file_of_options_that_is_none_is_refused(text_file: str, name: str) -> None:
+    assert "--config" in refused("train", text_file, f"--config={name}", *FEW)
 
 
-def test_the_command_line_counts_more_than_the_file(capsys: Captured, text_file: str) -> None:
+def test_the_command_line_counts_more_than_the_file(text_file: str) -> None:
     Path("options.toml").write_text("steps = 0\nhidden-size = 8\nbatch_size = 2\nwindow = 8")
     assert main(["train", text_file, "--config=options.toml", "--steps=1", "--out=run"]) == 0
     assert load_checkpoint(Path("run/model.safetensors")).config.hidden_size == 8

@@ -8,9 +8,9 @@ import pytest
 
 from charloom.checkpoint import load_checkpoint
 from charloom.cli import main
-from helpers.cli import Captured, process, refused, short
+from helpers.cli import process, refused, short
 from helpers.runs import TINY
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 ODD_TEXTS: dict[str, str] = {
     "zero bytes": "a\0b\0\0c" * 500,
@@ -18,7 +18,7 @@ ODD_TEXTS: dict[str, str] = {
     "right to left": "\u202eשלום\u202c سلام\u200f " * 200,
     "lone carriage returns": "one\rtwo\r" * 300,
     "all kinds of line ends": "a\r\nb\nc\rd\x0be\x0cf\x1cg\x85h\u2028i\u2029" * 100,
-    "a byte order mark": "\ufeff" + TEXT,
+    "a byte order mark": "\ufeff" + WOODS,
     "no line ends": "abcdefghij " * 20_000,
     "5,000 characters": "".join(chr(0x4E00 + i) for i in range(5000)),
     "beyond the basic plane": "".join(chr(0x1F600 + i % 60) for i in range(900)),
@@ -70,7 +70,7 @@ ODD_NAMES = [
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=short)
 def test_an_odd_name_of_what_is_not_there_is_told_on_one_line(
-    capsys: Captured, text_file: str, trained_run: str, name: str
+    text_file: str, trained_run: str, name: str
 ) -> None:
     for arguments in (
         ["info", name],
@@ -85,12 +85,12 @@ def test_an_odd_name_of_what_is_not_there_is_told_on_one_line(
         [name],
         ["--" + name],
     ):
-        refused(capsys, *arguments)
+        refused(*arguments)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=short)
 def test_an_odd_name_works(capfdbinary: pytest.CaptureFixture[bytes], name: str) -> None:
-    Path(name).write_text(TEXT, encoding="utf-8")
+    Path(name).write_text(WOODS, encoding="utf-8")
     out = Path("runs of mine", name)
     assert main(["train", f"./{name}", "--out", str(out), "--steps=1", *TINY]) == 0
     assert main(["train", f"./{name}", "--steps=1", *TINY]) == 0
@@ -107,7 +107,7 @@ def test_an_odd_name_works(capfdbinary: pytest.CaptureFixture[bytes], name: str)
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes there")
 @pytest.mark.parametrize("out", [[], [b"--out", b"run\xe9"]], ids=["its own name", "another's"])
 def test_a_name_that_is_not_utf_8_works(out: list[bytes]) -> None:
-    Path(os.fsdecode(b"caf\xe9.txt")).write_text(TEXT, encoding="utf-8")
+    Path(os.fsdecode(b"caf\xe9.txt")).write_text(WOODS, encoding="utf-8")
     trained = process("train", b"caf\xe9.txt", *out, "--steps=1", *TINY)
     assert trained.returncode == 0, trained.stderr
     folder = out[1] if out else os.fsencode(next(Path("runs").iterdir()))
@@ -116,10 +116,10 @@ def test_a_name_that_is_not_utf_8_works(out: list[bytes]) -> None:
         assert found.returncode == 0, found.stderr
 
 
-def test_dashes_are_names_where_they_cannot_be_options(capsys: Captured) -> None:
+def test_dashes_are_names_where_they_cannot_be_options() -> None:
     for name in ("-", "--steps", "-x"):
-        Path(name).write_text(TEXT, encoding="utf-8")
-    assert "required" in refused(capsys, "train", "--steps=1", *TINY, "-x")
+        Path(name).write_text(WOODS, encoding="utf-8")
+    assert "required" in refused("train", "--steps=1", *TINY, "-x")
     assert main(["train", "--steps=1", *TINY, "--out=a", "--", "-x"]) == 0
     assert main(["train", "./-", "--steps=1", *TINY, "--out=b"]) == 0
     assert main(["train", "./--steps", "--steps=1", *TINY, "--out=c"]) == 0

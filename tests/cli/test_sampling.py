@@ -12,39 +12,39 @@ import pytest
 import charloom
 from charloom.cli import main
 from charloom.errors import CharloomError
-from helpers.cli import Captured, drawn, process, refused, short
+from helpers.cli import drawn, process, refused, short
 from helpers.runs import FEW
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 # --- Drawing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("option", ["--report-overlap", "--max-overlap=8"])
 def test_what_is_copied_is_not_known_without_the_training_text(
-    capsys: Captured, tmp_path: Path, trained_run: str, text_file: str, option: str
+    tmp_path: Path, trained_run: str, text_file: str, option: str
 ) -> None:
     moved, changed = tmp_path / "moved.txt", tmp_path / "changed.txt"
     shutil.copy(text_file, moved)
     assert main(["train", str(moved), f"--out={tmp_path / 'run'}", *FEW]) == 0
     moved.rename(tmp_path / "elsewhere.txt")
-    changed.write_text(TEXT + "x", encoding="utf-8")
+    changed.write_text(WOODS + "x", encoding="utf-8")
     command = ["sample", str(tmp_path / "run"), "--length=9", "--seed=1", option]
-    line = refused(capsys, *command)
+    line = refused(*command)
     assert "moved.txt" in line
     assert "--training-text" in line
-    line = refused(capsys, *command, f"--training-text={changed}")
+    line = refused(*command, f"--training-text={changed}")
     assert "is not the one that the run was trained on" in line
     assert main([*command, f"--training-text={tmp_path / 'elsewhere.txt'}"]) == 0
-    line = refused(capsys, "sample", trained_run, f"--training-text={text_file}")
+    line = refused("sample", trained_run, f"--training-text={text_file}")
     assert "--report-overlap" in line
 
 
 def test_a_training_text_that_is_too_long_is_not_indexed(
-    capsys: Captured, trained_run: str, monkeypatch: pytest.MonkeyPatch
+    trained_run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", 1000)
-    line = refused(capsys, "sample", trained_run, "--max-overlap=9")
-    assert f"{len(TEXT):,} characters" in line
+    line = refused("sample", trained_run, "--max-overlap=9")
+    assert f"{len(WOODS):,} characters" in line
     assert "1,000" in line
 
 
@@ -65,10 +65,8 @@ def test_an_unknown_character_of_a_prompt_is_named_and_can_be_passed_over(
 
 
 @pytest.mark.parametrize("prompt", ["\udcff", "\x1b[2J", "\0", "a\nQ", "\u202e"])
-def test_a_prompt_of_odd_characters_is_told_on_one_line(
-    capsys: Captured, trained_run: str, prompt: str
-) -> None:
-    line = refused(capsys, "sample", trained_run, "--prompt", prompt)
+def test_a_prompt_of_odd_characters_is_told_on_one_line(trained_run: str, prompt: str) -> None:
+    line = refused("sample", trained_run, "--prompt", prompt)
     assert "--skip-unknown" in line
     assert main(["sample", trained_run, "--prompt", prompt, "--skip-unknown", "--length=3"]) == 0
 
@@ -99,12 +97,12 @@ def test_a_stop_text_for_a_model_of_bytes_is_read_as_bytes(
 
 
 @pytest.mark.parametrize("name", ["nowhere", "", "empty", "file", "folder-in-its-place"])
-def test_a_run_without_a_model_is_refused(capsys: Captured, name: str) -> None:
+def test_a_run_without_a_model_is_refused(name: str) -> None:
     Path("empty").mkdir()
     Path("file").write_text("no model", encoding="utf-8")
     Path("folder-in-its-place/model.safetensors").mkdir(parents=True)
     for command in ("sample", "evaluate", "info"):
-        line = refused(capsys, command, name)
+        line = refused(command, name)
         assert (name or ".") in line
 
 

@@ -14,7 +14,7 @@ from charloom.model import ModelConfig, Parameters
 from charloom.vocabulary import Vocabulary
 from helpers.cli import drawn, one_line, posix, process, short
 from helpers.runs import FEW, TINY
-from helpers.texts import TEXT
+from helpers.texts import WOODS
 
 
 @posix
@@ -160,7 +160,7 @@ def many_characters() -> str:
 def test_every_command_runs_in_a_terminal_of_ascii(
     trained_run: str, many_characters: str, arguments: list[str]
 ) -> None:
-    Path("字.txt").write_text(TEXT, encoding="utf-8")
+    Path("字.txt").write_text(WOODS, encoding="utf-8")
     names = {"RUN": trained_run, "MANY": many_characters}
     words = [names.get(word, word) for word in arguments]
     found = process(*words, environment={"PYTHONIOENCODING": "ascii"})

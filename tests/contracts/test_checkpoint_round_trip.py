@@ -78,7 +78,7 @@ def without_sync() -> Iterator[None]:
 
 
 @given(checkpoints())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @pytest.mark.usefixtures("without_sync")
 def test_what_was_saved_is_loaded_to_the_bit(module_folder: Path, checkpoint: Checkpoint) -> None:
     path = module_folder / "model"
@@ -88,7 +88,7 @@ def test_what_was_saved_is_loaded_to_the_bit(module_folder: Path, checkpoint: Ch
 
 
 @given(checkpoints())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @pytest.mark.usefixtures("without_sync")
 def test_saving_twice_gives_the_same_bytes(module_folder: Path, checkpoint: Checkpoint) -> None:
     path = module_folder / "model"

@@ -13,7 +13,7 @@ from helpers.paths import ROOT
 EXAMPLES = ROOT / "examples"
 
 
-def run(folder: Path, name: str, *arguments: str) -> str:
+def run_example(folder: Path, name: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=folder,
@@ -30,13 +30,13 @@ def run(folder: Path, name: str, *arguments: str) -> str:
 
 def test_training_on_your_own_text(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("I have a text of my own, and it goes on and on.\n" * 80)
-    out = run(tmp_path, "own_text.py", "mine.txt", "0.05")
+    out = run_example(tmp_path, "own_text.py", "mine.txt", "0.05")
     assert "bits per character" in out
     assert (tmp_path / "own.safetensors").exists()
 
 
 def test_names(tmp_path: Path) -> None:
-    out = run(tmp_path, "names.py", "0.05")
+    out = run_example(tmp_path, "names.py", "0.05")
     names, said, more = out.partition("\nBeginning with GREEK:\n")
     assert said
     assert names.count("\n") == 20
@@ -45,7 +45,7 @@ def test_names(tmp_path: Path) -> None:
 
 def test_comparing_cells(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="Matplotlib (extra `notebook`) is not installed")
-    out = run(tmp_path, "compare_cells.py", "10")
+    out = run_example(tmp_path, "compare_cells.py", "10")
     assert [line.split(":")[0].strip() for line in out.splitlines()] == ["rnn", "lstm", "gru"]
     assert (tmp_path / "compare_cells.png").stat().st_size > 10_000
 

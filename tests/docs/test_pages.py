@@ -62,7 +62,7 @@ def shown_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", sorted(set(shown_commands())))
-def test_commands_parse(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_parse(line: str) -> None:
     """A command shown is one that the parser takes; the tests of each command run it."""
     from charloom.cli import COMMANDS, Parser, main
 

@@ -3,9 +3,7 @@
 What every engine does is in test_engines.py, test_parity.py and test_units.py, for this one too.
 """
 
-import contextlib
 import importlib
-import io
 import os
 import subprocess
 import sys
@@ -26,12 +24,11 @@ from charloom.errors import CharloomError
 from charloom.model import ModelConfig, Parameters, grow_vocabulary, initialize
 from charloom.optimizers import OPTIMIZERS, SGD, Adam, NonFiniteGradientError, Optimizer
 from charloom.planning import measure_speed
+from helpers.cli import refused
 from helpers.paths import ROOT
+from helpers.texts import EINMALEINS
 
 CELLS = ("rnn", "lstm", "gru")
-
-
-TEXT = "".join(f"{i} mal {j} ist {i * j}, schön\n" for i in range(20) for j in range(20))
 
 
 SMALL = ("--hidden-size=12", "--window=16", "--batch-size=4", "--seed=1", "--no-mix")
@@ -48,16 +45,6 @@ def windows(config: ModelConfig, count: int, steps: int = 6, rows: int = 3) -> S
     """Inputs and targets of so many windows, each (T, B)."""
     generator = np.random.default_rng(1)
     return generator.integers(0, config.vocabulary_size, (count, 2, steps, rows))
-
-
-def refused(*arguments: str) -> str:
-    """The one line on standard error of a command that is refused."""
-    errors = io.StringIO()
-    with contextlib.redirect_stderr(errors):
-        assert main(list(arguments)) == 2
-    (line,) = errors.getvalue().splitlines()
-    assert "Traceback" not in line
-    return line
 
 
 @with_torch
@@ -213,7 +200,7 @@ def test_another_optimizer_takes_over_on_a_device(apart: Any) -> None:
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    Path("tables.txt").write_text(TEXT, encoding="utf-8")
+    Path("tables.txt").write_text(EINMALEINS, encoding="utf-8")
     return "tables.txt"
 
 
@@ -239,7 +226,9 @@ def test_a_run_goes_on_to_the_same_bytes(torch: Any, text: str) -> None:
     assert (
         Path("cut/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
     )
-    one, other = (load_checkpoint(Path(run, "resume.safetensors")) for run in ("cut", "whole"))
+    one, other = (
+        load_checkpoint(Path(trained_run, "resume.safetensors")) for trained_run in ("cut", "whole")
+    )
     assert one.parameters.flat.tobytes() == other.parameters.flat.tobytes()
     assert set(one.optimizer) == {"first_moment", "second_moment"}
     for slot, values in one.optimizer.items():
@@ -281,13 +270,13 @@ COMMANDS = (
 
 
 @pytest.fixture
-def run(text: str) -> None:
+def trained_run(text: str) -> None:
     assert main(["train", text, "--out=run", "--steps=1", *SMALL]) == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_without_pytorch_the_extra_is_named(
-    run: None, command: list[str], monkeypatch: pytest.MonkeyPatch
+    trained_run: None, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "charloom.engines.pytorch", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -299,7 +288,7 @@ def test_without_pytorch_the_extra_is_named(
 @with_torch
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_gpu_that_is_not_there(
-    torch: Any, run: None, command: list[str], monkeypatch: pytest.MonkeyPatch
+    torch: Any, trained_run: None, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "PyTorch finds no GPU" in refused(*command, "--engine=pytorch", "--device=cuda")
@@ -308,7 +297,9 @@ def test_a_gpu_that_is_not_there(
 
 @pytest.mark.parametrize("engine", ["auto", "compiled", "reference"])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_gpu_is_for_the_engine_pytorch_alone(run: None, command: list[str], engine: str) -> None:
+def test_a_gpu_is_for_the_engine_pytorch_alone(
+    trained_run: None, command: list[str], engine: str
+) -> None:
     line = refused(*command, f"--engine={engine}", "--device=cuda")
     assert "--device cuda is for the engine pytorch" in line
     assert not Path("new").exists()
@@ -413,8 +404,10 @@ def test_a_run_goes_on_compiled(
     assert main(["train", text, "--out=run", "--resume", "--steps=4"]) == 0
     assert "not repeat" not in capfd.readouterr().err
     assert "compile" in Path("run/report.html").read_text("utf-8")
-    for run in ("one", "two"):
-        assert main(["train", text, f"--out={run}", "--steps=3", "--compile", *options]) == 0
+    for trained_run in ("one", "two"):
+        assert (
+            main(["train", text, f"--out={trained_run}", "--steps=3", "--compile", *options]) == 0
+        )
     assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
 
 

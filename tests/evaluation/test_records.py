@@ -10,7 +10,8 @@ import pytest
 import charloom
 from charloom.checkpoint import load_checkpoint, save_checkpoint
 from charloom.cli import main
-from helpers.reports import Captured, data_of, drawn
+from helpers.cli import Captured
+from helpers.reports import data_of, drawn
 
 # --- Evaluations ----------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.exchange import kept, refused, run, some_model
+from helpers.cli import refused, run
+from helpers.exchange import kept, some_model
 
 
 @pytest.fixture(autouse=True)

@@ -21,16 +21,9 @@ from charloom.errors import CharloomError
 from charloom.exchange import import_pytorch
 from charloom.model import ModelConfig, Parameters
 from charloom.vocabulary import Vocabulary
-from helpers.exchange import (
-    CHARACTERS,
-    TEXT,
-    every_cell,
-    every_depth,
-    kept,
-    refused,
-    run,
-    some_model,
-)
+from helpers.cli import refused, run
+from helpers.exchange import CHARACTERS, every_cell, every_depth, kept, some_model
+from helpers.texts import QUOTING_WOODS
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +77,9 @@ def test_the_state_dict_carries_configuration_and_vocabulary() -> None:
 
 
 def test_counts_are_not_exported_and_that_is_said() -> None:
-    charloom.train(TEXT, out="mixed", steps=3, hidden_size=8, window=16, batch_size=4, seed=1)
+    charloom.train(
+        QUOTING_WOODS, out="mixed", steps=3, hidden_size=8, window=16, batch_size=4, seed=1
+    )
     assert load_checkpoint(Path("mixed/model.safetensors")).mixture is not None
     status, _, errors = run("export", "mixed", "--to=pytorch", "--out=a.safetensors")
     assert status == 0
@@ -157,7 +152,7 @@ def test_a_state_dict_becomes_a_model(cell: str, layers: int, prefix: str, decod
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_what_was_exported_comes_back(as_bytes: bool) -> None:
     options = {"steps": 3, "hidden_size": 8, "window": 16, "batch_size": 4, "no_mix": True}
-    Path("text.txt").write_bytes(TEXT.encode())
+    Path("text.txt").write_bytes(QUOTING_WOODS.encode())
     charloom.train(Path("text.txt"), out="first", bytes=as_bytes, **options)
     assert run("export", "first", "--to=pytorch", "--out=a.safetensors")[0] == 0
     assert run("import", "a.safetensors", "--out=second")[0] == 0

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from charloom.language_model import LanguageModel
-from helpers.clients import KEY, SCRIPT, TEXT, Client
+from helpers.clients import KEY, Client
 from helpers.extras import needs
+from helpers.texts import SCRIPT, SCRIPTED_WOODS
 
 # --- Clients that were not written here -----------------------------------------------------------
 
@@ -150,7 +151,7 @@ metric_list: [{{metric: bits_per_byte}}, {{metric: byte_perplexity}}]
 def test_the_harness_measures_what_evaluate_measures(
     client: Client, served_model: LanguageModel, tmp_path: Path
 ) -> None:
-    text = TEXT[-2_000:]
+    text = SCRIPTED_WOODS[-2_000:]
     (tmp_path / "text.jsonl").write_text(json.dumps({"text": text}), encoding="utf-8")
     task = TASK.format(data=tmp_path / "text.jsonl")
     (tmp_path / "end.yaml").write_text(task, encoding="utf-8")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
@@ -13,15 +12,11 @@ from safetensors.numpy import save as save_tensors
 
 from charloom import checkpoint as checkpoint_module
 from charloom.checkpoint import COUNTS, Checkpoint
-from charloom.cli import main
 
 Tensors = dict[str, NDArray[Any]]
 
 
 Change = Callable[[dict[str, str], Tensors], None]
-
-
-TEXT = "The woods are lovely, dark and deep,\nBut I have promises to keep.\n" * 20
 
 
 OPTIONS = ["--cell", "lstm", "--hidden-size", "2", "--batch-size", "2", "--window", "8"]
@@ -177,22 +172,6 @@ def everything_claimed(file: bytes, size: int) -> bytes:
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
         start = end
     return with_header(header, data)
-
-
-def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """What the command says as it refuses: one line, status 2, nothing on standard output."""
-    capsys.readouterr()
-    status = main(arguments)
-    out, err = capsys.readouterr()
-    assert status == 2, (status, out, err)
-    assert out == ""
-    # Whether there are empty lines besides is tested once, in test_bad_input.py.
-    (line,) = [line for line in err.split("\n") if line]
-    assert line.startswith("charloom: ")
-    assert len(line) < 1000
-    assert "Traceback" not in line
-    assert line.isprintable(), "what a file holds must not reach the terminal as it is"
-    return line
 
 
 def same_bytes(found: NDArray[Any], expected: NDArray[Any]) -> bool:

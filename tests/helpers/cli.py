@@ -1,5 +1,6 @@
 """The command: run in this process or as one of its own, and what it says as it refuses."""
 
+import contextlib
 import io
 import os
 import subprocess
@@ -24,18 +25,32 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-def refused(capsys: Captured, *arguments: str) -> str:
-    """What the command says as it refuses: one line, status 2, and nothing changed here."""
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, and in those below."""
+    return {name: data for name, data in contents(folder).items() if data is not None}
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """A command's status, and what it wrote on standard output and standard error."""
+    with (
+        contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as output,
+        contextlib.redirect_stderr(io.StringIO()) as errors,
+    ):
+        status = main(list(arguments))
+    output.seek(0)
+    return status, output.read(), errors.getvalue()
+
+
+def refused(*arguments: str) -> str:
+    """What a command says as it refuses: one line, status 2, and nothing changed here."""
     before = contents(Path.cwd())
-    capsys.readouterr()
-    status = main(arguments)
-    out, err = capsys.readouterr()
-    assert status == 2, (status, out, err)
-    assert out == ""
+    status, output, errors = run(*arguments)
+    assert (status, output) == (2, ""), (status, output, errors)
     # Empty lines are counted once, in test_an_error_is_one_line_and_no_more.
-    (line,) = [line for line in err.split("\n") if line]
+    (line,) = [line for line in errors.split("\n") if line]
     assert line.startswith("charloom: ")
-    assert line.isprintable()
+    assert "Traceback" not in line
+    assert line.isprintable(), "what a file or a name holds must not reach the terminal as it is"
     assert contents(Path.cwd()) == before
     return line
 

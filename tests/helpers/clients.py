@@ -16,16 +16,16 @@ from charloom.connection import open_socket
 from charloom.language_model import LanguageModel
 from charloom.server import Server
 
-TEXT = "<script>alert('the woods are lovely, dark & deep')</script>\nund schön → 字\n" * 40
-
-
-SCRIPT = "<script>"
-
-
 KEY = "a-key"
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="as POSIX has it")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 class Client:

@@ -218,7 +218,7 @@ class Workshop:
 
     def train(self, folder: Path, options: str) -> subprocess.CompletedProcess[str]:
         """The command itself, in a process of its own."""
-        return run([sys.executable, "-m", "charloom", *self.arguments(folder, options)])
+        return run_program([sys.executable, "-m", "charloom", *self.arguments(folder, options)])
 
     def driven(self, folder: Path, options: str, **plan: Any) -> list[str]:
         """The command under the driver, to be run."""
@@ -226,7 +226,7 @@ class Workshop:
         return [sys.executable, str(self._driver), text, *self.arguments(folder, options)]
 
     def drive(self, folder: Path, options: str, **plan: Any) -> subprocess.CompletedProcess[str]:
-        return run(self.driven(folder, options, **plan))
+        return run_program(self.driven(folder, options, **plan))
 
     def copy(self, folder: Path, options: str, **plan: Any) -> Path:
         """A copy of the folder that the driver leaves, which is made once."""
@@ -272,7 +272,7 @@ class Workshop:
         return differences(folder, self.through(options))
 
 
-def run(command: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
+def run_program(command: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
     settings = {"check": False, "timeout": 60, **settings}
     return subprocess.run(command, capture_output=True, encoding="utf-8", **settings)
 
@@ -364,11 +364,3 @@ def command_line(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -
     capsys.readouterr()
     status = main(arguments)
     return status, capsys.readouterr().err
-
-
-def refusal(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
-    """The one line with which a command is refused."""
-    status, errors = command_line(capsys, arguments)
-    assert status == 2, errors
-    (line,) = errors.strip().splitlines()
-    return line

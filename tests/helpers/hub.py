@@ -1,9 +1,7 @@
 """Models for Hugging Face's hub, and a small hub on loopback."""
 
 import base64
-import contextlib
 import hashlib
-import io
 import json
 import os
 import pickle
@@ -21,13 +19,10 @@ from huggingface_hub import ModelCard, constants
 from safetensors.numpy import save_file
 
 from charloom.checkpoint import Checkpoint
-from charloom.cli import main
 from charloom.hub import write_folder
 from charloom.model import ModelConfig, initialize
 from charloom.vocabulary import Vocabulary
-
-TEXT = "The woods are lovely, dark and deep, 'und' schön → 字\n" * 60
-
+from helpers.cli import files_of
 
 FEW = {"steps": 6, "hidden_size": 8, "window": 16, "batch_size": 4, "seed": 1}
 
@@ -51,24 +46,6 @@ def ask_at(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
-    """A command's status, and what it wrote on standard output and standard error."""
-    with (
-        contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), "utf-8")) as output,
-        contextlib.redirect_stderr(io.StringIO()) as errors,
-    ):
-        status = main(list(arguments))
-    output.seek(0)
-    return status, output.read(), errors.getvalue()
-
-
-def refused(*arguments: str) -> str:
-    status, output, errors = run(*arguments)
-    assert (status, output) == (2, "")
-    (line,) = errors.splitlines()
-    return line
-
-
 def some_checkpoint(cell: str = "gru", as_bytes: bool = False, **more: Any) -> Checkpoint:
     characters = tuple("\n ab\x00\xff" if as_bytes else "\n ab字'\"`|\u2028")
     config = ModelConfig(cell, 7, more.pop("layers", 1), len(characters), **more)
@@ -78,14 +55,6 @@ def some_checkpoint(cell: str = "gru", as_bytes: bool = False, **more: Any) -> C
 def saved(folder: str = "book", **more: Any) -> Path:
     write_folder(some_checkpoint(), [], Path(folder), **more)
     return Path(folder)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def without(name: str) -> Any:
@@ -188,7 +157,7 @@ class Hub(ThreadingHTTPServer):
 
     def repository(self, name: str, folder: Path | None = None, **more: Any) -> Repository:
         made = self.repositories[name] = Repository(**more)
-        made.commit("main", {".gitattributes": b""} | (contents(folder) if folder else {}))
+        made.commit("main", {".gitattributes": b""} | (files_of(folder) if folder else {}))
         return made
 
 

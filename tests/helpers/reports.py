@@ -4,20 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from charloom.corpora import Text, open_text
 from charloom.report import make_report
 from charloom.runs import TrainingRun
 from charloom.training import TrainingConfig
 
-TEXT = "".join(f"{i} times {j} is {i * j}\n" for i in range(25) for j in range(25))
-
-
 OPTIONS: dict[str, Any] = {"hidden_size": 8, "batch_size": 4, "window": 16, "seed": 1}
-
-
-Captured = pytest.CaptureFixture[str]
 
 
 def data_of(page: str) -> dict[str, Any]:
@@ -30,9 +22,11 @@ def drawn(*folders: Path) -> dict[str, Any]:
     return data_of(make_report(folders))
 
 
-def lines_of(folder: Path) -> list[dict[str, Any]]:
+def lines_of(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """A run's metrics; those of an event alone, if one is given."""
     text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if event in (None, line["event"])]
 
 
 def report_line(step: int, **figures: Any) -> dict[str, Any]:

@@ -6,36 +6,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from charloom import tuning
-from charloom.cli import main
 from charloom.corpora import text_from_string
 from charloom.scoring import Validation
 from charloom.training import DivergedError, Progress, TrainingConfig, option_name
 from charloom.tuning import Search, tune
+from helpers.texts import wheel_barrows
 
-WORDS = "so much depends upon a red wheel barrow glazed with rain water beside the white chickens"
-
-
-TEXT = " ".join(np.random.default_rng(2).choice(WORDS.split(), 4_000))
+TEXT = wheel_barrows(4_000)
 
 
 # A search of two trials or so, of two fifths of a second.
 QUICK: dict[str, Any] = {"minutes": 0.1, "trial_minutes": 0.0125, "hidden_size": 16, "layers": 1}
 
 
-PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.planted=1>"
-
-
-OpenPage = Callable[..., Any]
-
-
-Captured = pytest.CaptureFixture[str]
-
-
-def _connect_without_waiting(path: Path) -> sqlite3.Connection:
+def connect_without_waiting(path: Path) -> sqlite3.Connection:
     """For the disk: no test cuts the power."""
     connection = sqlite3.connect(path)
     connection.execute("pragma synchronous = off")
@@ -49,23 +36,6 @@ def flags(**options: Any) -> list[str]:
 def resumed(text: str, folder: Path, **options: Any) -> Search:
     """A search that goes on until its time is up: at once, if it was."""
     return tune(Path(text), out=folder, resume=True, **options)
-
-
-def refused(capsys: Captured, *arguments: str) -> str:
-    """The one line of a command that is refused; whatever is here stays as it was."""
-    before = {path: path.is_file() and path.read_bytes() for path in Path.cwd().rglob("*")}
-    capsys.readouterr()
-    assert main(list(arguments)) == 2
-    out, err = capsys.readouterr()
-    (line,) = err.splitlines()
-    assert out == ""
-    assert line.startswith("charloom: ")
-    assert line.isprintable()
-    assert {path: path.is_file() and path.read_bytes() for path in Path.cwd().rglob("*")} == before
-    return line
-
-
-# --- The search itself, with trials that are scripted ---------------------------------------------
 
 
 class Scripted:

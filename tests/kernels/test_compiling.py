@@ -72,7 +72,7 @@ def tiny_kernel() -> Kernel:
     return Kernel(one, "a test")
 
 
-def run(kernel: Kernel) -> float:
+def run_kernel(kernel: Kernel) -> float:
     place = np.zeros(1)
     kernel.compiled((place, 2.0))(place, 2.0)
     return float(place[0])
@@ -91,12 +91,12 @@ def test_without_a_home_there_is_the_folder_for_temporary_files(
     assert folder is not None
     assert folder.parent == temporary
     assert folder.stat().st_mode & 0o077 == 0
-    assert run(tiny_kernel()) == 2
+    assert run_kernel(tiny_kernel()) == 2
     assert len(kernels(temporary)) == 1
     # Nor there: the kernel is compiled for this process alone.
     monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(home))
     assert cache_folder() is None
-    assert run(tiny_kernel()) == 2
+    assert run_kernel(tiny_kernel()) == 2
     assert "once on this machine" in caplog.records[0].getMessage()
     assert "in every process" in caplog.records[1].getMessage()
 
@@ -123,11 +123,11 @@ def test_a_change_of_any_source_is_noticed(tmp_path: Path, monkeypatch: pytest.M
     (sources / "compiling.py").write_text("")
     (sources / "cells.py").write_text("x = 1")
     monkeypatch.setattr(compiling, "__file__", str(sources / "compiling.py"))
-    run(tiny_kernel())
-    run(tiny_kernel())
+    run_kernel(tiny_kernel())
+    run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 1
     (sources / "cells.py").write_text("x = 2")
-    run(tiny_kernel())
+    run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 2
 
 

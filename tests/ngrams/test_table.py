@@ -14,14 +14,14 @@ from charloom.dataset import Split, load_dataset
 from charloom.ngram import NGramModel
 from charloom.ngram_table import Answers, NGramTable
 
-TEXT = np.random.default_rng(1).choice(5, 3_000, p=[0.5, 0.2, 0.15, 0.1, 0.05]).astype(np.uint8)
+IDS = np.random.default_rng(1).choice(5, 3_000, p=[0.5, 0.2, 0.15, 0.1, 0.05]).astype(np.uint8)
 
 
-TEXT[1000:1400] = TEXT[200:600]
+IDS[1000:1400] = IDS[200:600]
 
 
 def table(context: int = 4, **settings: Any) -> NGramTable:
-    return NGramTable.of(NGramModel.fit(TEXT, 5, context), **settings)
+    return NGramTable.of(NGramModel.fit(IDS, 5, context), **settings)
 
 
 def plainly(asked: NGramTable, contexts: np.ndarray) -> Answers:
@@ -41,7 +41,7 @@ def some_contexts(context: int, count: int = 300, size: int = 5) -> np.ndarray:
     return contexts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(0, 5))
 def test_it_says_what_the_model_says(text: list[int], context: int) -> None:
     model = NGramModel.fit(np.array(text, dtype=np.uint8), 4, context)

@@ -24,7 +24,7 @@ SIZE = 6
 GENERATOR = np.random.default_rng(5)
 
 
-TEXT = GENERATOR.choice(SIZE, 3_000, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05]).astype(np.uint8)
+IDS = GENERATOR.choice(SIZE, 3_000, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05]).astype(np.uint8)
 
 
 OTHER = np.tile(np.array([0, 3, 1, 5, 2], np.uint8), 400)  # nothing like the text
@@ -37,7 +37,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def adaptation(engine: Engine, rate: float = 3e-3) -> Adaptation:
-    return Adaptation(rate, adaptive._mean_squares(engine, TEXT), None)
+    return Adaptation(rate, adaptive._mean_squares(engine, IDS), None)
 
 
 def test_it_learns_from_what_it_scores_and_forgets_it(engine: Engine) -> None:
@@ -61,7 +61,7 @@ def test_with_no_rate_it_is_carried(engine: Engine) -> None:
 def test_nothing_is_learned_before_it_is_scored(engine: Engine) -> None:
     """What comes later changes nothing of what came before, window by window."""
     changed = OTHER.copy()
-    changed[100:] = TEXT[100 : len(OTHER)]
+    changed[100:] = IDS[100 : len(OTHER)]
     one = score_adaptively(engine, OTHER, 0, adaptation(engine)).network.log_probabilities
     other = score_adaptively(engine, changed, 0, adaptation(engine)).network.log_probabilities
     np.testing.assert_array_equal(one[:100], other[:100])
@@ -69,9 +69,9 @@ def test_nothing_is_learned_before_it_is_scored(engine: Engine) -> None:
 
 
 def test_the_rate_and_the_weights_are_chosen_on_the_watched_part(engine: Engine) -> None:
-    table = count(TEXT, SIZE, 2, 1e6)
-    mixture = fit_mixture(engine, table, TEXT[2500:], 0, 1)
-    chosen = choose_adaptation(engine, mixture, TEXT, OTHER)
+    table = count(IDS, SIZE, 2, 1e6)
+    mixture = fit_mixture(engine, table, IDS[2500:], 0, 1)
+    chosen = choose_adaptation(engine, mixture, IDS, OTHER)
     assert chosen.rate == max(RATES)  # so much is to be learned
     assert chosen.mixture is not None
     assert not np.array_equal(chosen.mixture.theta, mixture.theta)
@@ -86,7 +86,7 @@ def test_the_rate_and_the_weights_are_chosen_on_the_watched_part(engine: Engine)
 
 
 def test_with_nothing_to_choose_on_a_usual_rate_is_taken(engine: Engine) -> None:
-    assert choose_adaptation(engine, None, TEXT, TEXT[:0]).rate == adaptive.DEFAULT_RATE
+    assert choose_adaptation(engine, None, IDS, IDS[:0]).rate == adaptive.DEFAULT_RATE
 
 
 def test_counts_that_know_the_watched_part_do_not_decide(
@@ -94,8 +94,8 @@ def test_counts_that_know_the_watched_part_do_not_decide(
 ) -> None:
     """The weights are fitted with counts of what was learned, not with those that saw it all."""
     monkeypatch.setattr(adaptive, "PRIOR", {})  # nor do they count on
-    knowing = fit_mixture(engine, count(np.tile(OTHER, 3), SIZE, 4, 1e6), TEXT, 0, 1)
-    chosen = choose_adaptation(engine, knowing, TEXT, OTHER)
+    knowing = fit_mixture(engine, count(np.tile(OTHER, 3), SIZE, 4, 1e6), IDS, 0, 1)
+    chosen = choose_adaptation(engine, knowing, IDS, OTHER)
     assert chosen.mixture is not None
     assert chosen.mixture.table is knowing.table
     counts = knowing.table.ask(np.array([[3, 1, 5, 2]], np.int32))
@@ -132,8 +132,8 @@ def test_recent_counts_are_those_of_the_formula() -> None:
 def test_counts_go_on_counting_and_weights_are_fitted_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mixture = fit_mixture(engine, count(TEXT, SIZE, 4, 1e6), TEXT[2500:], 0, 1)
-    chosen = choose_adaptation(engine, mixture, TEXT, OTHER[:300])
+    mixture = fit_mixture(engine, count(IDS, SIZE, 4, 1e6), IDS[2500:], 0, 1)
+    chosen = choose_adaptation(engine, mixture, IDS, OTHER[:300])
     fitted = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert fitted is not None
     monkeypatch.setattr(adaptive, "REFITTED", 10**9)

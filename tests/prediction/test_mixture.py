@@ -23,10 +23,10 @@ from charloom.scoring import Protocol, score_ids
 SIZE = 9
 
 
-TEXT = np.random.default_rng(3).choice(SIZE, 4_000, p=np.arange(9, 0, -1) / 45).astype(np.uint8)
+IDS = np.random.default_rng(3).choice(SIZE, 4_000, p=np.arange(9, 0, -1) / 45).astype(np.uint8)
 
 
-TEXT[2000:3000] = TEXT[:1000]
+IDS[2000:3000] = IDS[:1000]
 
 
 @pytest.fixture(params=["auto", "reference"])
@@ -36,13 +36,13 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def predictor(engine: Engine) -> MixedPredictor:
-    table = count(TEXT[:3000], SIZE, 3, 1e6)
-    return MixedPredictor(engine, fit_mixture(engine, table, TEXT[3000:], int(TEXT[2999]), 2))
+    table = count(IDS[:3000], SIZE, 3, 1e6)
+    return MixedPredictor(engine, fit_mixture(engine, table, IDS[3000:], int(IDS[2999]), 2))
 
 
 def test_it_is_a_distribution_between_its_parts(engine: Engine) -> None:
     mixed = predictor(engine)
-    inputs = TEXT[:40].reshape(20, 2).astype(np.intp)
+    inputs = IDS[:40].reshape(20, 2).astype(np.intp)
     log_p, _ = mixed.log_probabilities(inputs, mixed.zero_state(2))
     network, _ = engine.log_probabilities(inputs, engine.zero_state(2))
     np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, atol=1e-5)
@@ -59,7 +59,7 @@ def test_it_is_a_distribution_between_its_parts(engine: Engine) -> None:
 
 def test_steps_windows_and_rows_agree(engine: Engine) -> None:
     mixed = predictor(engine)
-    inputs = TEXT[100:160].reshape(20, 3).astype(np.intp)
+    inputs = IDS[100:160].reshape(20, 3).astype(np.intp)
     whole, end = mixed.log_probabilities(inputs, mixed.zero_state(3))
     state, rows = mixed.zero_state(3), []
     for ids in inputs:
@@ -93,7 +93,7 @@ def test_scoring_resets_the_counts_context_with_the_state(
     engine: Engine, protocol: Protocol
 ) -> None:
     mixed = predictor(engine)
-    ids = TEXT[3000:3100]
+    ids = IDS[3000:3100]
     scores = score_ids(mixed, ids, 5, protocol).log_probabilities
     window = protocol.window or len(ids)
     for begin in range(0, len(ids), window):
@@ -110,8 +110,8 @@ def test_the_context_is_all_that_was_read_and_no_more() -> None:
 
 
 def test_with_nothing_to_fit_on_both_weigh_the_same(engine: Engine) -> None:
-    table = count(TEXT, SIZE, 2, 1e6)
-    mixture = fit_mixture(engine, table, TEXT[:0], 0, 1)
+    table = count(IDS, SIZE, 2, 1e6)
+    mixture = fit_mixture(engine, table, IDS[:0], 0, 1)
     assert not mixture.theta.any()
     network = np.log(np.full((1, SIZE), 1 / SIZE, np.float32))
     counts = table.ask(np.array([[1, 2]], np.int32))
@@ -119,7 +119,7 @@ def test_with_nothing_to_fit_on_both_weigh_the_same(engine: Engine) -> None:
 
 
 def test_probabilities_of_zero_do_no_harm() -> None:
-    table = count(TEXT, SIZE, 2, 1e6)
+    table = count(IDS, SIZE, 2, 1e6)
     mixture = Mixture(table, np.ones(feature_count(2)) * 0.1)
     network = np.full((1, SIZE), -200.0, np.float32)  # e^-200 is 0 in float32
     network[0, 3] = 0
@@ -130,7 +130,7 @@ def test_probabilities_of_zero_do_no_harm() -> None:
 
 def test_neither_part_is_ever_left_out(engine: Engine) -> None:
     mixed = predictor(engine).mixture
-    contexts = contexts_before(TEXT[:6], 3)[:5]
+    contexts = contexts_before(IDS[:6], 3)[:5]
     sure = np.full((5, SIZE), -900.0, np.float32)  # of one character, and wrong
     sure[:, 0] = 0
     for side in (-1e4, 1e4):

@@ -26,14 +26,10 @@ from charloom.training import (
     model_config,
     train_steps,
 )
+from helpers.cli import refused
+from helpers.texts import wheel_barrows
 
-WORDS = "so much depends upon a red wheel barrow glazed with rain water beside the white chickens"
-
-
-CHOSEN = np.random.default_rng(2).choice(WORDS.split(), 20_000)
-
-
-TEXT = " ".join(CHOSEN)
+TEXT = wheel_barrows(20_000)
 
 
 def text_file(folder: Path, text: str) -> str:
@@ -42,20 +38,11 @@ def text_file(folder: Path, text: str) -> str:
     return str(path)
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    capsys.readouterr()
-    assert main(list(arguments)) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 @pytest.mark.parametrize("minutes", ["0", "-1", "-0.5", "nan", "1e9"])
-def test_no_time_is_refused(
-    minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_time_is_refused(minutes: str, tmp_path: Path) -> None:
     text = text_file(tmp_path, TEXT)
     out = tmp_path / "run"
-    line = refusal(capsys, "train", text, f"--minutes={minutes}", "--out", str(out))
+    line = refused("train", text, f"--minutes={minutes}", "--out", str(out))
     assert "--minutes" in line
     assert not out.exists()
 
@@ -63,10 +50,8 @@ def test_no_time_is_refused(
 @pytest.mark.parametrize(
     ("text", "told"), [("", "empty"), ("a", "one character"), ("a" * 3_000, "one distinct")]
 )
-def test_nothing_to_learn_is_refused(
-    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    line = refusal(capsys, "train", text_file(tmp_path, text), "--minutes", "0.1", "--out", "run")
+def test_nothing_to_learn_is_refused(text: str, told: str, tmp_path: Path) -> None:
+    line = refused("train", text_file(tmp_path, text), "--minutes", "0.1", "--out", "run")
     assert told in line
 
 
@@ -97,7 +82,7 @@ def test_a_hundred_hours_end_when_nothing_more_is_to_be_gained(
     assert last["epoch"] <= planning.ENOUGH_CHARACTERS / 1_800 + 1
 
 
-def test_a_second_is_enough_for_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_is_enough_for_a_model(tmp_path: Path) -> None:
     """Ten seconds over are allowed below thirty; compiled kernels or not.
 
     Counted in the processor's time, which other processes do not lengthen.

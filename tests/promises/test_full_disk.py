@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from charloom.checkpoint import load_checkpoint
-from helpers.faults import CONFIGURATIONS, Workshop, file_names, posix_only, run, said
+from helpers.faults import CONFIGURATIONS, Workshop, file_names, posix_only, run_program, said
 
 
 def refused_write(errors: str) -> None:
@@ -79,7 +79,10 @@ def test_a_disk_that_is_really_full(killed_run: Path, workshop: Workshop, tmp_pa
     disk.mkdir()
     in_own_mounts = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]
     mount = 'mount -t tmpfs -o size=1m tmpfs "$0"'
-    if shutil.which("unshare") is None or run([*in_own_mounts, mount, str(disk)]).returncode:
+    if (
+        shutil.which("unshare") is None
+        or run_program([*in_own_mounts, mount, str(disk)]).returncode
+    ):
         pytest.skip("this system lets a test mount no disk of its own")
     script = f"""{mount}
         cp -R "$1" "$0/run"
@@ -91,7 +94,7 @@ def test_a_disk_that_is_really_full(killed_run: Path, workshop: Workshop, tmp_pa
         cp -R "$0/run" "$RESULT"
         exit $status"""
     command = [sys.executable, "-m", "charloom", *workshop.arguments(disk / "run", "--resume")]
-    stopped = run(
+    stopped = run_program(
         [*in_own_mounts, script, str(disk), str(killed_run), str(result), *command],
         env={**os.environ, "RESULT": str(result)},
     )

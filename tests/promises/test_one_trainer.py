@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.cli import refused
 from helpers.faults import (
     CONFIGURATIONS,
     Workshop,
@@ -13,22 +14,19 @@ from helpers.faults import (
     file_hashes,
     note,
     posix_only,
-    refusal,
     wait_for,
 )
 
 
 @posix_only
-def test_a_second_trainer_is_refused(
-    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_trainer_is_refused(workshop: Workshop, tmp_path: Path) -> None:
     options, folder = CONFIGURATIONS["gru"], tmp_path / "run"
     command = workshop.driven(folder, options, actions={"before a step #9": "wait"})
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") as process:
         wait_for(note(folder, ".reached"), process)
         before = file_hashes(folder)
         for more in ("", " --resume"):
-            line = refusal(capsys, workshop.arguments(folder, options + more))
+            line = refused(*workshop.arguments(folder, options + more))
             assert "another charloom is training in" in line
         assert file_hashes(folder) == before
         note(folder, ".released").touch()

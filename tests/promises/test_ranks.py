@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,11 +18,10 @@ from charloom.errors import CharloomError
 from charloom.model import Parameters
 from charloom.ranks import started_by_torchrun
 from charloom.training import TrainingConfig, model_config
+from helpers.clients import free_port
 from helpers.paths import ROOT
+from helpers.texts import SQUARES
 from helpers.waiting import wait_until
-
-TEXT = "".join(f"{i} times {i} is {i * i}, and that is that;\n" for i in range(400))
-
 
 OPTIONS = ["--hidden-size", "12", "--batch-size", "5", "--window", "16", "--no-mix"]
 
@@ -34,14 +32,8 @@ SOURCES = str(ROOT / "src")
 @pytest.fixture
 def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
-    path.write_text(TEXT)
+    path.write_text(SQUARES)
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def environment(**more: Any) -> dict[str, str]:
@@ -59,7 +51,7 @@ def start(rank: int, size: int, port: int, command: Sequence[str]) -> subprocess
     )
 
 
-def run(*commands: Sequence[str]) -> list[tuple[int, list[str]]]:
+def run_ranks(*commands: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Starts a rank for each command; their exit statuses and lines on standard error."""
     port = free_port()
     ranks = [start(rank, len(commands), port, command) for rank, command in enumerate(commands)]
@@ -142,7 +134,7 @@ def test_two_ranks_equal_one_process(torch: Any, text: Path, tmp_path: Path) -> 
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     command = [str(script), str(text), json.dumps(CASES), str(tmp_path / "two")]
-    for status, lines in run(command, command):
+    for status, lines in run_ranks(command, command):
         assert (status, lines) == (0, [])
     from charloom import train as train_here
 
@@ -166,11 +158,13 @@ def test_two_ranks_equal_one_process(torch: Any, text: Path, tmp_path: Path) -> 
 def test_a_run_goes_on_with_another_number_of_ranks(torch: Any, text: Path, tmp_path: Path) -> None:
     exact = ["--dtype", "float64", "--dropout", "0.3", "--engine", "pytorch"]
     constant = ["--schedule", "constant", "--warmup", "0"]  # as the ends move, so would the rate
-    for status, _ in run(*[train(text, tmp_path / "moved", "--steps", 7, *exact, *constant)] * 3):
+    for status, _ in run_ranks(
+        *[train(text, tmp_path / "moved", "--steps", 7, *exact, *constant)] * 3
+    ):
         assert status == 0
     alone = [*exact, *constant, "--resume"]
     assert main(train(text, tmp_path / "moved", "--steps", 11, *alone)[2:]) == 0
-    ranks = run(*[train(text, tmp_path / "moved", "--steps", 15, *alone)] * 2)
+    ranks = run_ranks(*[train(text, tmp_path / "moved", "--steps", 15, *alone)] * 2)
     assert [status for status, _ in ranks] == [0, 0]
     assert any("goes on with pytorch on 1 threads of 2 ranks" in line for line in ranks[0][1])
     assert ranks[1][1] == []
@@ -206,7 +200,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_right(
     assert said.count("23 distinct") == 2, said  # it was started twice
     assert "rank 0 lost the others" in said, said
     assert "Traceback" not in said.replace("To enable traceback", "")
-    ranks = run(*[train(text, tmp_path / "whole", *options)] * 2)
+    ranks = run_ranks(*[train(text, tmp_path / "whole", *options)] * 2)
     assert [status for status, _ in ranks] == [0, 0]
     for file in ("model.safetensors", "samples.txt"):
         assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -260,10 +254,10 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
 def test_what_is_wrong_is_refused_before_the_first_step(
     torch: Any, text: Path, tmp_path: Path, first: list[str], second: Any, said: str
 ) -> None:
-    (tmp_path / "other.txt").write_text(TEXT[1:])
+    (tmp_path / "other.txt").write_text(SQUARES[1:])
     out = tmp_path / "run"
     theirs = tmp_path / second if isinstance(second, str) else text
-    leader, follower = run(
+    leader, follower = run_ranks(
         ["-m", "charloom", "train", str(text), "--out", str(out), "--steps", "5", *first],
         ["-m", "charloom", "train", str(theirs), "--out", str(out), "--steps", "5"]
         + (first if second is None else second if isinstance(second, list) else []),

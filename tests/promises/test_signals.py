@@ -23,7 +23,7 @@ from helpers.faults import (
     metrics_of,
     note,
     posix_only,
-    run,
+    run_program,
     said,
     wait_for,
 )
@@ -70,7 +70,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
     assert position is not None
     assert f"interrupted at step {position['state']['step']}; all is saved" in stopped.stderr
     assert position["state"]["step"] == metrics_of(folder)[-1]["step"]
-    done = run(printed_command(stopped.stderr), shell=True, env=shell, cwd=tmp_path)
+    done = run_program(printed_command(stopped.stderr), shell=True, env=shell, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert differences(folder, workshop.through(options)) == []
 

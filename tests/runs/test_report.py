@@ -16,10 +16,9 @@ from charloom.checkpoint import load_checkpoint
 from charloom.cli import main
 from charloom.errors import CharloomError
 from charloom.report import LiveReport, Standing, make_report, write_report
+from helpers.cli import Captured
 from helpers.reports import (
     OPTIONS,
-    TEXT,
-    Captured,
     data_of,
     drawn,
     lines_of,
@@ -28,6 +27,7 @@ from helpers.reports import (
     validation_line,
     written,
 )
+from helpers.texts import TIMES_TABLES
 
 # --- What a page holds ----------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ def test_the_configuration_is_the_runs_own(reported_run: tuple[Path, list[str]])
     assert rows["steps"] == ["20"]
     assert rows["epochs"] == ["–"]
     assert rows["text"] == ["tables"]
-    assert rows["characters of text"] == [f"{len(TEXT):,}"]
+    assert rows["characters of text"] == [f"{len(TIMES_TABLES):,}"]
 
 
 def test_baselines_are_those_of_the_validation_part(reported_run: tuple[Path, list[str]]) -> None:
@@ -68,9 +68,9 @@ def test_baselines_are_those_of_the_validation_part(reported_run: tuple[Path, li
     start = lines_of(folder)[0]
     assert start["event"] == "start"
     bits = {name: b["bits_per_character"] for name, b in start["baselines"].items()}
-    first, second = len(TEXT) * 90 // 100, len(TEXT) * 95 // 100
-    train, part = TEXT[:first], TEXT[first:second]
-    counts = {c: train.count(c) + 1 for c in set(TEXT)}
+    first, second = len(TIMES_TABLES) * 90 // 100, len(TIMES_TABLES) * 95 // 100
+    train, part = TIMES_TABLES[:first], TIMES_TABLES[first:second]
+    counts = {c: train.count(c) + 1 for c in set(TIMES_TABLES)}
     total = sum(counts.values())
     assert bits["uniform"] == math.log2(len(counts))
     unigram = -sum(math.log2(counts[c] / total) for c in part) / len(part)

@@ -14,6 +14,7 @@ import pytest
 from charloom.checkpoint import load_checkpoint
 from charloom.cli import main
 from charloom.engines import open_engine
+from helpers.cli import refused
 from helpers.faults import (
     CONFIGURATIONS,
     SMALL,
@@ -24,7 +25,6 @@ from helpers.faults import (
     file_hashes,
     file_names,
     metrics_of,
-    refusal,
     said,
     tensors_of,
 )
@@ -49,25 +49,23 @@ def test_resume_starts_where_there_is_no_checkpoint(
     assert differences(folder, workshop.through(options)) == []
 
 
-def test_a_used_folder_is_refused_without_resume(
-    finished_run: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_used_folder_is_refused_without_resume(finished_run: Path, workshop: Workshop) -> None:
     before = file_hashes(finished_run)
-    line = refusal(capsys, workshop.arguments(finished_run, f"{SMALL} --steps 6"))
+    line = refused(*workshop.arguments(finished_run, f"{SMALL} --steps 6"))
     assert "already holds a run" in line
     assert "--resume" in line
     assert file_hashes(finished_run) == before
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(
-    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workshop: Workshop, tmp_path: Path
 ) -> None:
     folder = tmp_path / "letters"
     folder.mkdir()
     for name in ("letter.txt", ".letter.txt.tmp"):
         (folder / name).write_text("Dear")
     before = file_hashes(folder)
-    assert "is not empty" in refusal(capsys, workshop.arguments(folder, SMALL))
+    assert "is not empty" in refused(*workshop.arguments(folder, SMALL))
     assert {name: found for name, found in file_hashes(folder).items() if name != ".lock"} == before
 
 
@@ -102,21 +100,18 @@ def test_other_options_are_refused_by_name(
     named: str,
     finished_run: Path,
     workshop: Workshop,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = file_hashes(finished_run)
-    line = refusal(capsys, workshop.arguments(finished_run, f"{options} --resume"))
+    line = refused(*workshop.arguments(finished_run, f"{options} --resume"))
     assert named in line
     assert file_hashes(finished_run) == before
 
 
-def test_another_text_is_refused(
-    finished_run: Path, workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_text_is_refused(finished_run: Path, workshop: Workshop, tmp_path: Path) -> None:
     other = tmp_path / workshop.text.name
     other.write_text(workshop.text.read_text(encoding="utf-8") + ".", encoding="utf-8")
     before = file_hashes(finished_run)
-    line = refusal(capsys, ["train", str(other), "--out", str(finished_run), "--resume"])
+    line = refused("train", str(other), "--out", str(finished_run), "--resume")
     assert "is not the one that the run was trained on" in line
     assert file_hashes(finished_run) == before
 
@@ -143,7 +138,7 @@ def test_a_file_of_options_is_compared_like_options(
     file.write_text("hidden-size = 4\ndropout = 0\n")
     assert command_line(capsys, arguments)[0] == 0
     file.write_text("hidden-size = 4\nwindow = 9\n")
-    assert "--window is 9, but the run has 8" in refusal(capsys, arguments)
+    assert "--window is 9, but the run has 8" in refused(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +178,6 @@ def test_an_end_can_be_raised_and_not_lowered(
     more: str,
     workshop: Workshop,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     # Only with a constant learning rate do the first steps not depend on where the run ends.
     constant = f"{SMALL} --schedule constant --warmup 0"
@@ -191,7 +185,7 @@ def test_an_end_can_be_raised_and_not_lowered(
     assert main(workshop.arguments(through, f"{constant} {more}")) == 0
     assert main(workshop.arguments(folder, f"{constant} {first}")) == 0
     lines, samples = metrics_of(folder), (folder / "samples.txt").read_bytes()
-    line = refusal(capsys, workshop.arguments(folder, f"{less} --resume"))
+    line = refused(*workshop.arguments(folder, f"{less} --resume"))
     assert line.startswith(f"charloom: {less}")
     assert "is less than the run's" in line
     assert main(workshop.arguments(folder, f"{more} --resume")) == 0
@@ -205,7 +199,6 @@ def test_more_minutes_go_on(
     workshop: Workshop,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     seconds = 0.0
 
@@ -227,7 +220,7 @@ def test_more_minutes_go_on(
         assert 30 * minutes < elapsed[-1] < 60 * minutes + 1
         assert lines[-1]["step"] > steps[-1]
         steps.append(lines[-1]["step"])
-    refusal(capsys, workshop.arguments(folder, "--resume --minutes 0.3"))
+    refused(*workshop.arguments(folder, "--resume --minutes 0.3"))
 
 
 @pytest.mark.parametrize("options", ["--threads 1", "--engine reference --threads 3"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom import scratch
@@ -18,7 +18,6 @@ from helpers.scratch import VERSE, lively_network, one_hot
 # --- The text -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_the_vocabulary_is_sorted_and_reversible(text: str) -> None:
     char_to_indexes, indexes_to_char = vocabulary(text)
@@ -50,7 +49,6 @@ def test_no_run_orders_the_characters_or_trains_differently(tmp_path: Path) -> N
     assert b"smooth_loss" in outputs.pop()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=12), st.integers(-2, 14), st.integers(-2, 14))
 def test_one_hot_slices_equal_the_whole_array(indexes: list[int], start: int, end: int) -> None:
     rows = OneHot(indexes, 5)
@@ -76,7 +74,6 @@ def test_training_never_builds_the_whole_one_hot_array(
     assert "vocabulary size: 90" in capsys.readouterr().out
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_windows_hold_each_input_with_the_character_after_it(N: int, draw: st.DataObject) -> None:
     step = draw.draw(st.integers(1, N))

@@ -7,7 +7,8 @@ import pytest
 
 from charloom import server
 from charloom.language_model import LanguageModel
-from helpers.clients import KEY, SCRIPT, Client, serving
+from helpers.clients import KEY, Client, serving
+from helpers.texts import SCRIPT
 
 # --- Pages, hosts and keys ------------------------------------------------------------------------
 

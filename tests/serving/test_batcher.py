@@ -31,10 +31,10 @@ VOCABULARY = Vocabulary(tuple("\n abcdefghij"))
 SIZE = len(VOCABULARY)
 
 
-TEXT = np.random.default_rng(3).integers(0, SIZE, 3_000).astype(np.uint8)
+IDS = np.random.default_rng(3).integers(0, SIZE, 3_000).astype(np.uint8)
 
 
-TEXT[1500:2500] = TEXT[:1000]
+IDS[1500:2500] = IDS[:1000]
 
 
 def make(kind: str, engine: str = "auto") -> Predictor:
@@ -44,8 +44,8 @@ def make(kind: str, engine: str = "auto") -> Predictor:
     network = open_engine(engine, parameters, threads=1)
     if kind != "mixture":
         return network
-    table = count(TEXT[:2000], SIZE, 4, 1e6)
-    return MixedPredictor(network, fit_mixture(network, table, TEXT[2000:], 0, 4))
+    table = count(IDS[:2000], SIZE, 4, 1e6)
+    return MixedPredictor(network, fit_mixture(network, table, IDS[2000:], 0, 4))
 
 
 @pytest.fixture(
@@ -336,7 +336,7 @@ def test_closing_ends_what_runs(small: Predictor) -> None:
 
 def test_states_are_taken_apart_and_joined(predictor: Predictor) -> None:
     state = predictor.zero_state(5)
-    for ids in TEXT[:50].reshape(10, 5).astype(np.intp):
+    for ids in IDS[:50].reshape(10, 5).astype(np.intp):
         logits, state = predictor.step(ids, state)
     apart = [rows_of(state, [row]) for row in (3, 0, 3)]
     joined = join_states([apart[0], join_states(apart[1:])])

@@ -19,7 +19,8 @@ from charloom.cli import main
 from charloom.completions import MOST_DRAWN
 from charloom.language_model import LanguageModel
 from charloom.server import name_runs
-from helpers.clients import KEY, SCRIPT, Client, posix, received, stream_request
+from helpers.clients import KEY, Client, posix, received, stream_request
+from helpers.texts import SCRIPT
 
 # --- The command ----------------------------------------------------------------------------------
 
@@ -70,7 +71,7 @@ def test_a_port_in_use_and_a_missing_run_are_refused(
 
 
 @contextmanager
-def process(*arguments: str, **environment: str) -> Iterator[tuple[Any, Client]]:
+def serve_process(*arguments: str, **environment: str) -> Iterator[tuple[Any, Client]]:
     """The command as a process, when it says that it is ready."""
     command = [sys.executable, "-m", "charloom", "serve", *arguments, "--port=0", "--threads=1"]
     with subprocess.Popen(
@@ -97,7 +98,7 @@ def test_a_signal_lets_what_runs_finish(
 ) -> None:
     moved = tmp_path / "run"
     shutil.copytree(served_run, moved)
-    with process(str(moved), CHARLOOM_API_KEY=KEY) as (started, client):
+    with serve_process(str(moved), CHARLOOM_API_KEY=KEY) as (started, client):
         shutil.rmtree(moved)  # the model is in memory: serving goes on
         client.refused(401, "GET", "/v1/models")
         listed = client.get("/v1/models", authorization=f"Bearer {KEY}")
@@ -122,7 +123,7 @@ def test_a_signal_lets_what_runs_finish(
 
 @posix
 def test_a_second_signal_ends_at_once(served_run: Path) -> None:
-    with process(str(served_run)) as (started, client), client.connect() as there:
+    with serve_process(str(served_run)) as (started, client), client.connect() as there:
         there.sendall(stream_request(model=SCRIPT, max_tokens=MOST_DRAWN, n=16))
         assert there.recv(100)
         started.send_signal(signal.SIGTERM)

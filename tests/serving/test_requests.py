@@ -8,7 +8,8 @@ import pytest
 from charloom.completions import MOST_DRAWN, MOST_PROMPT, REQUEST
 from charloom.language_model import LanguageModel
 from charloom.server import LARGEST_BODY
-from helpers.clients import SCRIPT, TEXT, Client, received
+from helpers.clients import Client, received
+from helpers.texts import SCRIPT, SCRIPTED_WOODS
 
 # --- What is asked --------------------------------------------------------------------------------
 
@@ -51,7 +52,7 @@ def test_an_empty_prompt_is_fine(client: Client, served_model: LanguageModel) ->
 
 
 def test_a_longer_prompt_costs_its_end_alone(client: Client) -> None:
-    prompt = f"字{TEXT[:499]}"  # which nobody else begins with
+    prompt = f"字{SCRIPTED_WOODS[:499]}"  # which nobody else begins with
     fresh = client.complete(prompt=prompt, max_tokens=1)["usage"]["prompt_tokens_details"]
     assert fresh["cached_tokens"] == 0
     longer = client.complete(prompt=f"{prompt}the", max_tokens=1)["usage"]

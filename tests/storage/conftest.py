@@ -7,7 +7,8 @@ import pytest
 
 from charloom.cli import main
 from charloom.runs import RESUME_FILE
-from helpers.checkpoints import OPTIONS, TEXT
+from helpers.checkpoints import OPTIONS
+from helpers.texts import PROMISES
 
 # --- Helpers -------------------------------------------------------------------------------------
 
@@ -17,7 +18,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny run, with its text beside it."""
     folder = tmp_path_factory.mktemp("checkpoint")
     text = folder / "woods.txt"
-    text.write_text(TEXT, encoding="utf-8")
+    text.write_text(PROMISES, encoding="utf-8")
     command = ["train", str(text), "--out", str(folder / "run"), "--steps", "4", *OPTIONS]
     assert main(command) == 0
     return folder / "run"
@@ -34,10 +35,7 @@ def resume_file(trained_run: Path) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_is_left_behind(here: Path) -> Iterator[None]:
     """The current folder, an empty one, must be empty in the end."""
-    elsewhere = tmp_path.parent / f"{tmp_path.name}-current"
-    elsewhere.mkdir()
-    monkeypatch.chdir(elsewhere)
     yield
-    assert list(elsewhere.iterdir()) == []
+    assert list(here.iterdir()) == []

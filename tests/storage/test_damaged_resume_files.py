@@ -16,17 +16,13 @@ from helpers.checkpoints import (
     changed,
     entry,
     missing_within,
-    refused,
     same_bytes,
     within,
     within_state,
 )
+from helpers.cli import contents, refused
 
 # --- One file in the place of the other -----------------------------------------------------------
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_resume_file_is_a_model_of_its_own(
@@ -40,15 +36,13 @@ def test_a_resume_file_is_a_model_of_its_own(
     assert "position" in capsys.readouterr().out, "info must say that it is a resume file"
 
 
-def test_a_model_cannot_be_resumed(
-    trained_run: Path, model_file: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_cannot_be_resumed(trained_run: Path, model_file: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(trained_run, folder)
     (folder / RESUME_FILE).write_bytes(model_file)
     before = contents(folder)
     text = str(trained_run.parent / "woods.txt")
-    line = refused(capsys, ["train", text, "--out", str(folder), "--resume", "--steps", "9"])
+    line = refused("train", text, "--out", str(folder), "--resume", "--steps", "9")
     assert RESUME_FILE in line
     assert contents(folder) == before
 
@@ -60,7 +54,6 @@ def test_a_damaged_resume_file_is_refused_and_nothing_is_lost(
     trained_run: Path,
     resume_file: bytes,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     damage: Callable[[bytes], bytes],
 ) -> None:
     folder = tmp_path / "run"
@@ -68,7 +61,7 @@ def test_a_damaged_resume_file_is_refused_and_nothing_is_lost(
     (folder / RESUME_FILE).write_bytes(damage(resume_file))
     before = contents(folder)
     text = str(trained_run.parent / "woods.txt")
-    line = refused(capsys, ["train", text, "--out", str(folder), "--resume", "--steps", "9"])
+    line = refused("train", text, "--out", str(folder), "--resume", "--steps", "9")
     assert RESUME_FILE in line
     assert contents(folder) == before
 
@@ -128,7 +121,6 @@ def test_a_resume_file_that_makes_no_sense_is_refused(
     trained_run: Path,
     resume_file: bytes,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     name: str,
 ) -> None:
     """Every entry is signed: a later version of charloom, or a joker, wrote it."""
@@ -137,5 +129,5 @@ def test_a_resume_file_that_makes_no_sense_is_refused(
     (folder / RESUME_FILE).write_bytes(changed(resume_file, RESUMED[name]))
     before = contents(folder)
     text = str(trained_run.parent / "woods.txt")
-    refused(capsys, ["train", text, "--out", str(folder), "--resume", "--steps", "9"])
+    refused("train", text, "--out", str(folder), "--resume", "--steps", "9")
     assert contents(folder) == before

@@ -19,17 +19,17 @@ from charloom.checkpoint import Checkpoint, load_checkpoint
 from charloom.cli import main
 from charloom.errors import CharloomError
 from helpers.checkpoints import (
-    TEXT,
     TRILLION,
     changed,
     claimed_offsets,
     claimed_shape,
     everything_claimed,
-    refused,
     tensor,
     with_header,
     within,
 )
+from helpers.cli import refused
+from helpers.texts import PROMISES
 
 # --- Files that would run code or take all memory -------------------------------------------------
 
@@ -56,7 +56,6 @@ def torch_archive(path: Path, payload: bytes) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pt"])
 def test_a_pickle_is_never_opened(
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     protocol: int,
     archived: bool,
     name: str,
@@ -73,7 +72,7 @@ def test_a_pickle_is_never_opened(
     with pytest.raises(CharloomError, match="pickle" if archived or protocol >= 2 else "damaged"):
         charloom.load(path)
     for command in ("info", "sample", "evaluate"):
-        refused(capsys, [command, str(path)])
+        refused(command, str(path))
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -166,7 +165,7 @@ def test_odd_entries_harm_no_command(
     path = tmp_path / "model.safetensors"
     path.write_bytes(changed(model_file, within(name, **{key: value})))
     text = tmp_path / "another.txt"
-    text.write_text(TEXT[:30], encoding="utf-8")
+    text.write_text(PROMISES[:30], encoding="utf-8")
     for command in (
         ["info", str(path)],
         ["sample", str(path), "--length", "3"],
@@ -193,7 +192,7 @@ def test_a_stranger_s_file_cannot_make_a_command_wait(
     path = tmp_path / "model.safetensors"
     path.write_bytes(changed(model_file, within("text", origin=place)))
     text = tmp_path / "another.txt"
-    text.write_text(TEXT[:30], encoding="utf-8")
+    text.write_text(PROMISES[:30], encoding="utf-8")
     command = [sys.executable, "-m", "charloom", "evaluate", str(path), str(text), "--json"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

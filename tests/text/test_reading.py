@@ -31,7 +31,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=PIECES, characters=st.integers(1, 50), block=st.integers(1, 9), data=st.data())
 def test_no_size_of_chunk_or_block_changes_the_text(text, characters, block, data):
     normalize = data.draw(st.booleans())

@@ -24,33 +24,11 @@ from charloom.training import (
     model_config,
     train_steps,
 )
-
-WORDS = np.array(
-    [
-        "the",
-        "a",
-        "cat",
-        "dog",
-        "sat",
-        "ran",
-        "on",
-        "under",
-        "mat",
-        "tree",
-        "and",
-        "then",
-        "it",
-        "was",
-        "very",
-    ]
-)
-
-
-TEXT = " ".join(np.random.default_rng(1).choice(WORDS, 4000)) + "\n"
+from helpers.texts import RANDOM_SENTENCES
 
 
 def start(
-    text: str = TEXT, elapsed: Callable[[], float] | None = None, **options: Any
+    text: str = RANDOM_SENTENCES, elapsed: Callable[[], float] | None = None, **options: Any
 ) -> tuple[Any, TrainingState]:
     """Training of a small model, not yet begun, and its state."""
     config = TrainingConfig.of({"hidden_size": 16, "batch_size": 4, "window": 16, **options})
@@ -74,7 +52,7 @@ def test_every_cell_learns_with_every_optimizer(cell: str, optimizer: str) -> No
     events, state = start(cell=cell, optimizer=optimizer, steps=250)
     validations = [e.validation for e in events if e.kind == "validation"]
     first, last = (v.nats_per_character for v in (validations[0], validations[-1]))
-    size = len(set(TEXT))
+    size = len(set(RANDOM_SENTENCES))
     assert first == pytest.approx(math.log(size), rel=0.1)
     assert last < 0.75 * first
     assert state.best_loss == min(v.nats_per_character for v in validations)
@@ -108,7 +86,7 @@ def test_reports_hold_the_mean_loss_since_the_last() -> None:
     reports = [e for e in events if e.kind == "report"]
     assert [e.step for e in reports] == list(range(3, 301, 3))
     single, _ = start(steps=300, validate_every=1000)
-    smoothed = math.log(len(set(TEXT)))
+    smoothed = math.log(len(set(RANDOM_SENTENCES)))
     losses: list[float] = []
     for event in single:
         if event.kind in ("step", "report"):
@@ -121,7 +99,7 @@ def test_reports_hold_the_mean_loss_since_the_last() -> None:
 
 def test_epochs_end_a_run() -> None:
     config = TrainingConfig.of({"hidden_size": 8, "batch_size": 4, "window": 16, "epochs": 1.5})
-    dataset = load_dataset(text_from_string(TEXT), Split())
+    dataset = load_dataset(text_from_string(RANDOM_SENTENCES), Split())
     events, state = train(config, dataset)
     *_, last = events
     assert state.step == math.ceil(1.5 * make_batches(config, dataset).steps_per_epoch)
@@ -194,13 +172,13 @@ def test_classic_is_the_notebook_s() -> None:
     optimizer: Any = make_optimizer(config)
     assert (optimizer.learning_rate, optimizer.clip) == (0.1, None)
     assert (optimizer.epsilon, optimizer.epsilon_inside) == (1e-8, True)
-    dataset = load_dataset(text_from_string(TEXT), Split())
+    dataset = load_dataset(text_from_string(RANDOM_SENTENCES), Split())
     batches: Any = make_batches(config, dataset)
     assert (batches.window, batches.stride, batches.rows) == (25, 10, 1)
     events, _ = start(preset="classic", batch_size=1, window=25, steps=300)
     *_, last = events
     # The smoothed loss starts at that of guessing and follows at a thousandth a step.
-    assert last.smoothed_loss < math.log(len(set(TEXT)))
+    assert last.smoothed_loss < math.log(len(set(RANDOM_SENTENCES)))
 
 
 def test_parts_that_are_too_short_are_refused() -> None:

@@ -12,25 +12,14 @@ from filelock import FileLock
 
 from charloom.errors import CharloomError
 from charloom.tuning import tune
-from helpers.searches import (
-    FIXED,
-    QUICK,
-    TEXT,
-    Captured,
-    Scripted,
-    falling,
-    flags,
-    refused,
-    resumed,
-)
+from helpers.cli import refused
+from helpers.searches import FIXED, QUICK, TEXT, Scripted, falling, flags, resumed
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "1e9", "0.001", "soon"])
 @pytest.mark.parametrize("option", ["--minutes", "--trial-minutes"])
-def test_nonsense_for_a_time_is_refused(
-    option: str, minutes: str, text_file: str, capsys: Captured
-) -> None:
-    assert option in refused(capsys, "tune", text_file, f"{option}={minutes}")
+def test_nonsense_for_a_time_is_refused(option: str, minutes: str, text_file: str) -> None:
+    assert option in refused("tune", text_file, f"{option}={minutes}")
 
 
 @pytest.mark.parametrize("value", [True, "5", [1]])
@@ -57,12 +46,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("option", REFUSED)
-def test_what_makes_no_sense_is_refused(option: str, text_file: str, capsys: Captured) -> None:
-    assert REFUSED[option] in refused(capsys, "tune", text_file, "--minutes=1", option)
+def test_what_makes_no_sense_is_refused(option: str, text_file: str) -> None:
+    assert REFUSED[option] in refused("tune", text_file, "--minutes=1", option)
 
 
-def test_nothing_to_search_is_refused(text_file: str, capsys: Captured) -> None:
-    line = refused(capsys, "tune", text_file, *flags(**FIXED))
+def test_nothing_to_search_is_refused(text_file: str) -> None:
+    line = refused("tune", text_file, *flags(**FIXED))
     assert "there is nothing to search" in line
     assert "--hidden-size" in line
 
@@ -75,50 +64,40 @@ def test_nothing_to_search_is_refused(text_file: str, capsys: Captured) -> None:
         ("a" * 999, "distinct"),
     ],
 )
-def test_a_text_that_is_too_short_is_refused(
-    content: str, told: str, tmp_path: Path, capsys: Captured
-) -> None:
+def test_a_text_that_is_too_short_is_refused(content: str, told: str, tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text(content, encoding="utf-8")
-    assert told in refused(capsys, "tune", str(path), "--minutes=0.1")
+    assert told in refused("tune", str(path), "--minutes=0.1")
 
 
-def test_a_folder_of_something_else_is_refused(
-    search: Path, text_file: str, capsys: Captured
-) -> None:
+def test_a_folder_of_something_else_is_refused(search: Path, text_file: str) -> None:
     Path("mine").mkdir()
     Path("mine/notes.txt").touch()
     for resume in ([], ["--resume"]):
-        line = refused(capsys, "tune", text_file, "--out=mine", *resume)
+        line = refused("tune", text_file, "--out=mine", *resume)
         assert "notes.txt is in it" in line
-        line = refused(capsys, "tune", text_file, f"--out={search}/best", *resume)
+        line = refused("tune", text_file, f"--out={search}/best", *resume)
         assert "is not empty" in line
-    assert "already holds a search: add --resume" in refused(
-        capsys, "tune", text_file, "--out=search"
-    )
-    assert "is not empty" in refused(
-        capsys, "train", text_file, "--out=search", "--resume", "--steps=1"
-    )
+    assert "already holds a search: add --resume" in refused("tune", text_file, "--out=search")
+    assert "is not empty" in refused("train", text_file, "--out=search", "--resume", "--steps=1")
 
 
-def test_a_folder_in_use_is_refused(search: Path, text_file: str, capsys: Captured) -> None:
+def test_a_folder_in_use_is_refused(search: Path, text_file: str) -> None:
     with FileLock(search / ".lock"):
-        line = refused(capsys, "tune", text_file, "--out=search", "--resume")
+        line = refused("tune", text_file, "--out=search", "--resume")
     assert "another charloom is searching in search" in line
 
 
-def test_what_differs_is_named_when_it_goes_on(
-    search: Path, text_file: str, capsys: Captured
-) -> None:
+def test_what_differs_is_named_when_it_goes_on(search: Path, text_file: str) -> None:
     for option, told in {
         "--hidden-size=32": "--hidden-size is 32, but the search has 16",
         "--clip=2": "--clip was not given",
         "--trial-minutes=0.02": "--trial-minutes is 0.02, but the search has 0.0125",
         "--minutes=0.02": "--minutes 0.02 is less than the search's 0.1",
     }.items():
-        assert told in refused(capsys, "tune", text_file, "--out=search", "--resume", option)
+        assert told in refused("tune", text_file, "--out=search", "--resume", option)
     Path("other.txt").write_text(TEXT[1:], encoding="utf-8")
-    line = refused(capsys, "tune", "other.txt", "--out=search", "--resume")
+    line = refused("tune", "other.txt", "--out=search", "--resume")
     assert "is not the one that was searched on" in line
 
 
@@ -131,24 +110,20 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_storage_is_told_of(
-    kind: str, search: Path, text_file: str, capsys: Captured
-) -> None:
+def test_a_damaged_storage_is_told_of(kind: str, search: Path, text_file: str) -> None:
     path = search / "study.db"
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
-    line = refused(capsys, "tune", text_file, "--out=search", "--resume")
+    line = refused("tune", text_file, "--out=search", "--resume")
     assert "study.db is damaged" in line
 
 
 @pytest.mark.parametrize("settings", ["[]", '{"text": 1}', '"x"', "{}"])
-def test_damaged_settings_are_told_of(
-    settings: str, search: Path, text_file: str, capsys: Captured
-) -> None:
+def test_damaged_settings_are_told_of(settings: str, search: Path, text_file: str) -> None:
     with contextlib.closing(sqlite3.connect(search / "study.db")) as database:
         query = "update study_user_attributes set value_json = ? where key = 'settings'"
         assert database.execute(query, [settings]).rowcount == 1
         database.commit()
-    line = refused(capsys, "tune", text_file, "--out=search", "--resume")
+    line = refused("tune", text_file, "--out=search", "--resume")
     assert "study.db is damaged" in line
 
 
@@ -160,11 +135,9 @@ def test_a_storage_of_nothing_is_begun_anew(text_file: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_storage_that_cannot_be_written_is_told_of(
-    search: Path, text_file: str, capsys: Captured
-) -> None:
+def test_a_storage_that_cannot_be_written_is_told_of(search: Path, text_file: str) -> None:
     (search / "study.db").chmod(0o400)
-    line = refused(capsys, "tune", text_file, "--out=search", "--resume", "--minutes=0.1")
+    line = refused("tune", text_file, "--out=search", "--resume", "--minutes=0.1")
     assert "make room or give access" in line
 
 

@@ -24,7 +24,7 @@ from charloom.corpora import text_from_string
 from charloom.engines import available_cores
 from charloom.planning import plan
 from charloom.tuning import SEARCHED, Search, tune
-from helpers.searches import QUICK, TEXT, Captured, resumed
+from helpers.searches import QUICK, TEXT, resumed
 from helpers.waiting import wait_until
 
 # --- What it keeps --------------------------------------------------------------------------------
@@ -40,9 +40,7 @@ def test_the_folder_holds_the_best_run_and_no_other(finished_search: Path) -> No
     }
 
 
-def test_the_best_run_is_a_run_like_any_other(
-    search: Path, text_file: str, capsys: Captured
-) -> None:
+def test_the_best_run_is_a_run_like_any_other(search: Path, text_file: str) -> None:
     best = search / "best"
     assert load_checkpoint(best / "model.safetensors").mixture is not None
     assert main(["sample", str(best), "--length=20"]) == 0
@@ -53,7 +51,7 @@ def test_the_best_run_is_a_run_like_any_other(
     assert load_checkpoint(best / "resume.safetensors").metrics["step"] > steps
 
 
-def test_its_options_train_again(finished_search: Path, text_file: str, capsys: Captured) -> None:
+def test_its_options_train_again(finished_search: Path, text_file: str) -> None:
     found = resumed(text_file, finished_search / "search")
     with (finished_search / "search" / "best.toml").open("rb") as file:
         table = tomllib.load(file)

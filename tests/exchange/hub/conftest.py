@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 import charloom
-from helpers.hub import FEW, NOBODY, TEXT, ask_at, run
+from helpers.cli import run
+from helpers.hub import FEW, NOBODY, ask_at
+from helpers.texts import QUOTING_WOODS
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +22,7 @@ def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a mixture that was evaluated by two protocols."""
     folder = tmp_path_factory.mktemp("runs") / "woods"
     text = folder.parent / "woods.txt"
-    text.write_text(TEXT, "utf-8")
+    text.write_text(QUOTING_WOODS, "utf-8")
     charloom.train(text, out=folder, **FEW)
     assert run("evaluate", str(folder))[0] == 0
     assert run("evaluate", str(folder), "--protocol=cold-16")[0] == 0

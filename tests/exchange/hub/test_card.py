@@ -17,7 +17,9 @@ import charloom
 from charloom.checkpoint import load_checkpoint, save_checkpoint
 from charloom.hub import HubModel, write_folder
 from charloom.report import read_evaluations
-from helpers.hub import FEW, TEXT, run, saved, some_checkpoint
+from helpers.cli import run
+from helpers.hub import FEW, saved, some_checkpoint
+from helpers.texts import QUOTING_WOODS
 
 
 def test_the_card_says_what_was_found(evaluated_run: Path) -> None:
@@ -64,8 +66,8 @@ def test_the_card_says_what_was_found(evaluated_run: Path) -> None:
         ]
         assert better, "a network of eight units is worse than counting"
         assert ("Better than this model here: " in text) is bool(better)
-    sha256 = hashlib.sha256(TEXT.encode()).hexdigest()
-    assert f"`woods`, {len(TEXT):,} characters, SHA-256 `{sha256}`" in text
+    sha256 = hashlib.sha256(QUOTING_WOODS.encode()).hexdigest()
+    assert f"`woods`, {len(QUOTING_WOODS):,} characters, SHA-256 `{sha256}`" in text
     assert str(evaluated_run.parent) not in text  # where it was is nobody's business
     assert "Nothing is claimed here about its license" in text
     parameters = model.config.parameter_count
@@ -106,7 +108,7 @@ def test_the_cards_lines_run(evaluated_run: Path) -> None:
 
 
 def test_the_card_of_what_was_never_evaluated() -> None:
-    Path("text.txt").write_text(TEXT, "utf-8")
+    Path("text.txt").write_text(QUOTING_WOODS, "utf-8")
     model = charloom.train("text.txt", out="run", **FEW)
     HubModel.from_pretrained("run").save_pretrained("book")
     text = Path("book/README.md").read_text("utf-8")
@@ -126,7 +128,7 @@ def test_the_card_of_what_was_never_evaluated() -> None:
 
 
 def test_a_validation_part_is_told_as_one() -> None:
-    Path("text.txt").write_text(TEXT, "utf-8")
+    Path("text.txt").write_text(QUOTING_WOODS, "utf-8")
     charloom.train("text.txt", out="run", split="80/20/0", no_mix=True, **FEW)
     assert run("evaluate", "run")[0] == 0
     HubModel.from_pretrained("run").save_pretrained("book")

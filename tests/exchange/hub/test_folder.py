@@ -14,18 +14,9 @@ import charloom
 from charloom.checkpoint import load_checkpoint, save_checkpoint
 from charloom.errors import CharloomError
 from charloom.hub import HubModel
-from helpers.hub import (
-    FEW,
-    FILES,
-    NO_MODEL,
-    TEXT,
-    configured,
-    contents,
-    refused,
-    run,
-    saved,
-    some_checkpoint,
-)
+from helpers.cli import files_of, refused, run
+from helpers.hub import FEW, FILES, NO_MODEL, configured, saved, some_checkpoint
+from helpers.texts import QUOTING_WOODS
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -43,7 +34,7 @@ def test_what_is_saved_comes_back(cell: str, more: dict[str, Any]) -> None:
     plain = charloom.load("book", engine="reference")
     text = before.sample(length=40, seed=3)
     assert [model.sample(length=40, seed=3) for model in (after, plain)] == [text, text]
-    assert sorted(contents(Path("book"))) == FILES
+    assert sorted(files_of(Path("book"))) == FILES
     config = json.loads(Path("book/config.json").read_text())
     assert config["model_type"] == "charloom"
     assert config["cell"] == cell
@@ -59,7 +50,7 @@ def test_the_file_is_the_runs_own_to_the_byte(evaluated_run: Path) -> None:
     model.save_pretrained(Path("copy-1"))
     HubModel.from_pretrained("copy-1").save_pretrained("copy-2")
     there = (evaluated_run / "model.safetensors").read_bytes()
-    once, twice = contents(Path("copy-1")), contents(Path("copy-2"))
+    once, twice = files_of(Path("copy-1")), files_of(Path("copy-2"))
     assert once["model.safetensors"] == twice["model.safetensors"] == there
     assert once["evaluations.json"] == twice["evaluations.json"]
     assert (
@@ -69,14 +60,14 @@ def test_the_file_is_the_runs_own_to_the_byte(evaluated_run: Path) -> None:
     status, printed, errors = run("export", str(evaluated_run), "--to=huggingface", "--out=thrice")
     assert (status, printed) == (0, "")
     assert "hf upload OWNER/thrice thrice" in errors
-    assert contents(Path("thrice"))["model.safetensors"] == there
+    assert files_of(Path("thrice"))["model.safetensors"] == there
     scored = [charloom.load(folder).score("The dark").bits for folder in (evaluated_run, "thrice")]
     np.testing.assert_array_equal(*scored)
     assert HubModel.from_pretrained("copy-1", network_only=True).mixture is None
 
 
 def test_a_model_in_memory_can_be_saved() -> None:
-    trained = charloom.train(TEXT, **FEW)
+    trained = charloom.train(QUOTING_WOODS, **FEW)
     HubModel(trained.checkpoint).save_pretrained("book")
     assert charloom.load("book").sample(length=30) == trained.sample(length=30)
 
@@ -108,20 +99,20 @@ def test_a_folder_that_was_left_half_way_is_written_again(monkeypatch: pytest.Mo
         patched.setattr("charloom.hub.save_checkpoint", full)
         with pytest.raises(CharloomError, match=r"cannot write to 'book' \(No space left"):
             HubModel(some_checkpoint()).save_pretrained("book")
-    assert sorted(contents(Path("book"))) == ["config.json"]
+    assert sorted(files_of(Path("book"))) == ["config.json"]
     saved()
-    before = contents(Path("book"))
+    before = files_of(Path("book"))
     with monkeypatch.context() as patched:
         patched.setattr("charloom.hub.save_checkpoint", full)
         with pytest.raises(CharloomError, match="cannot write"):
             HubModel(some_checkpoint("lstm")).save_pretrained("book")
-    after = contents(Path("book"))
+    after = files_of(Path("book"))
     assert sorted(after) == FILES
     assert {k: v for k, v in after.items() if k != "config.json"} == {
         k: v for k, v in before.items() if k != "config.json"
     }
     saved()
-    assert contents(Path("book")) == before
+    assert files_of(Path("book")) == before
 
 
 @pytest.mark.parametrize(
@@ -144,16 +135,16 @@ def test_files_that_are_not_ours_are_not_overwritten(name: str, content: bytes) 
     assert "give a new folder" in line
     with pytest.raises(CharloomError, match="is there"):
         HubModel.from_pretrained("model.safetensors").save_pretrained("book")
-    assert contents(Path("book")) == {name: content}
+    assert files_of(Path("book")) == {name: content}
 
 
 def test_a_run_is_not_overwritten(evaluated_run: Path) -> None:
     shutil.copytree(evaluated_run, "other")
-    before = contents(Path("other"))
+    before = files_of(Path("other"))
     for out in ("other", "other/."):
         line = refused("export", str(evaluated_run), "--to=huggingface", f"--out={out}")
         assert "model.safetensors is there and would be overwritten" in line
-    assert contents(Path("other")) == before
+    assert files_of(Path("other")) == before
 
 
 @pytest.mark.parametrize("out", ["model.safetensors", "model.safetensors/book", "a" * 300, "a\0b"])

@@ -12,6 +12,7 @@ import pytest
 
 from charloom.errors import CharloomError
 from charloom.hub import HubModel, write_folder
+from helpers.cli import files_of
 from helpers.hub import (
     FILES,
     NO_MODEL,
@@ -19,7 +20,6 @@ from helpers.hub import (
     TOKEN,
     Hub,
     ask_at,
-    contents,
     of_another_library,
     saved,
     some_checkpoint,
@@ -121,7 +121,7 @@ def test_what_was_downloaded_is_there_without_a_hub(
 def test_all_files_are_of_one_commit(hub: Hub) -> None:
     write_folder(some_checkpoint("lstm"), [], Path("newer"))
     repository = hub.repository("you/book", saved())
-    hub.meanwhile = lambda: repository.commit("main", contents(Path("newer")))
+    hub.meanwhile = lambda: repository.commit("main", files_of(Path("newer")))
     assert HubModel.from_pretrained("you/book").config.cell == "gru"
     hub.meanwhile = None
     assert HubModel.from_pretrained("you/book").config.cell == "lstm"
