@@ -16,6 +16,7 @@ from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.surprisal import APART, LineSurprisal, Surprisal
 from helpers.cli import Captured
+from helpers.runs import train_tiny
 from helpers.texts import CATS_AND_DOGS
 
 SENTENCE = "The dog sat on the cat.\nAnd the xat sat.\n"
@@ -23,12 +24,9 @@ SENTENCE = "The dog sat on the cat.\nAnd the xat sat.\n"
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("surprisal")
     text = CATS_AND_DOGS + "<script>window.planted = 1</script> & A x\n"
-    (folder / "text.txt").write_text(text, encoding="utf-8")
     options = ["--hidden-size=24", "--steps=60", "--split=90/10/0", "--seed=1"]
-    assert main(["train", str(folder / "text.txt"), "--out", str(folder / "run"), *options]) == 0
-    return folder / "run"
+    return train_tiny(tmp_path_factory.mktemp("surprisal"), text, *options)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["mixture", "network"])

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 import charloom
-from charloom.cli import main
 from helpers.clients import free_port
+from helpers.extras import needs
+from helpers.runs import train_tiny
 
 PLANTED = "<script>window.planted=1</script> & <img src=x onerror=window.planted=1>"
 
@@ -60,14 +61,11 @@ class Server:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("playground")
-    (folder / "woods.txt").write_text(TEXT, encoding="utf-8")
-    found = []
-    for name, size in (("small", "8"), ("other & <b>", "12")):
-        options = ["--hidden-size", size, "--steps=30", "--window=32", "--split=90/10/0"]
-        path = folder / name
-        assert main(["train", str(folder / "woods.txt"), "--out", str(path), *options]) == 0
-        found.append(path)
-    return found
+    options = ["--steps=30", "--window=32", "--split=90/10/0"]
+    return [
+        train_tiny(folder, TEXT, f"--hidden-size={size}", *options, name=name)
+        for name, size in (("small", 8), ("other & <b>", 12))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +206,7 @@ def test_html_is_shown_and_does_nothing(open_playground: Callable[..., Any]) -> 
     assert page.locator("img").count() == 0
 
 
-def test_what_is_copied_does_the_same(
-    server: Server, runs: list[Path], open_playground: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_copied_curl_does_the_same(open_playground: Callable[..., Any]) -> None:
     page = open_playground()
     prompt = 'The "woods" are & '
     generate(page, prompt, length=20)
@@ -221,7 +217,14 @@ def test_what_is_copied_does_the_same(
     done = subprocess.run(["bash", "-c", shown], capture_output=True, text=True, check=False)
     if done.returncode != 127:  # no curl
         assert json.loads(done.stdout)["choices"][0]["text"] == text
-    pytest.importorskip("openai", reason="the openai package is not installed")
+
+
+@needs("openai")
+def test_copied_python_does_the_same(open_playground: Callable[..., Any], tmp_path: Path) -> None:
+    page = open_playground()
+    generate(page, 'The "woods" are & ', length=20)
+    text = drawn(page)
+    page.locator("input[name=top_k]").first.fill("90")
     page.click("#python")
     (tmp_path / "copied.py").write_text(page.locator("#code").text_content(), encoding="utf-8")
     done = subprocess.run(

@@ -11,6 +11,7 @@ import pytest
 from charloom.cli import main
 from helpers.cli import Captured
 from helpers.pages import OpenPage
+from helpers.runs import train_tiny
 from helpers.texts import PLANTED
 
 TEXT = f'The "woods" are lovely, {PLANTED}, dark\tand deep; schön, 字 🦉.\n' * 40
@@ -20,11 +21,9 @@ TEXT = f'The "woods" are lovely, {PLANTED}, dark\tand deep; schön, 字 🦉.\n'
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with HTML in its text and its name."""
     folder = tmp_path_factory.mktemp("pages")
-    (folder / "woods.txt").write_text(TEXT, encoding="utf-8")
     (folder / "<b>&amp;.txt").write_text(TEXT, encoding="utf-8")
     options = ["--hidden-size=12", "--cell=lstm", "--steps=40", "--split=90/10/0", "--window=32"]
-    assert main(["train", str(folder / "woods.txt"), "--out", str(folder / "run"), *options]) == 0
-    return folder / "run"
+    return train_tiny(folder, TEXT, *options)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The commands, run as a user runs them; errors have a file of their own, test_bad_input.py."""
+"""The commands, run as a user runs them; errors have files of their own."""
 
 import ast
 import contextlib

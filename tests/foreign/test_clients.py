@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from charloom.language_model import LanguageModel
-from helpers.clients import KEY, Client
+from helpers.clients import KEY, Client, serving
 from helpers.extras import needs
 from helpers.texts import SCRIPT, SCRIPTED_WOODS
 
@@ -114,6 +114,18 @@ def test_openai_lists_the_models(openai: Any) -> None:
     found = openai.models.retrieve("network")
     assert (found.id, found.object, found.owned_by) == ("network", "model", "charloom")
     assert abs(found.created - time.time()) < 600
+
+
+def test_openai_sends_its_key(served_model: LanguageModel) -> None:
+    package = pytest.importorskip("openai")
+    with serving({"model": served_model}, api_key=KEY) as client:
+        for key in (KEY, "another"):
+            with package.OpenAI(base_url=f"{client.url}/v1", api_key=key, max_retries=0) as there:
+                if key == KEY:
+                    assert there.completions.create(model="model", prompt="the").choices
+                else:
+                    with pytest.raises(package.AuthenticationError):
+                        there.models.list()
 
 
 @needs("schemathesis")

@@ -81,7 +81,6 @@ def test_a_server_for_all_answers_by_any_name(served_model: LanguageModel) -> No
 
 
 def test_a_key_is_asked_for(served_model: LanguageModel) -> None:
-    package = pytest.importorskip("openai")
     with serving({"model": served_model}, api_key=KEY) as client:
         for header in (None, f"Bearer {KEY}x", KEY, "Bearer", f"Basic {KEY}", "Bearer é"):
             given = {} if header is None else {"authorization": header}
@@ -89,13 +88,7 @@ def test_a_key_is_asked_for(served_model: LanguageModel) -> None:
             assert error["code"] == "invalid_api_key"
         client.refused(401, "GET", "/metrics")
         assert client.get("/health")["status"] == "ok"
-        for key in (KEY, "another"):
-            with package.OpenAI(base_url=f"{client.url}/v1", api_key=key, max_retries=0) as there:
-                if key == KEY:
-                    assert there.completions.create(model="model", prompt="the").choices
-                else:
-                    with pytest.raises(package.AuthenticationError):
-                        there.models.list()
+        assert client.get("/v1/models", authorization=f"Bearer {KEY}")["data"]
 
 
 def test_a_script_stays_text(client: Client, served_model: LanguageModel) -> None:

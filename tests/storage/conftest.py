@@ -5,31 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from charloom.cli import main
 from charloom.runs import RESUME_FILE
 from helpers.checkpoints import OPTIONS
+from helpers.runs import train_tiny
 from helpers.texts import PROMISES
 
-# --- Helpers -------------------------------------------------------------------------------------
 
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny run, with its text beside it."""
-    folder = tmp_path_factory.mktemp("checkpoint")
-    text = folder / "woods.txt"
-    text.write_text(PROMISES, encoding="utf-8")
-    command = ["train", str(text), "--out", str(folder / "run"), "--steps", "4", *OPTIONS]
-    assert main(command) == 0
-    return folder / "run"
+    return train_tiny(tmp_path_factory.mktemp("run"), PROMISES, "--steps=4", *OPTIONS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_file(trained_run: Path) -> bytes:
     return (trained_run / "model.safetensors").read_bytes()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def resume_file(trained_run: Path) -> bytes:
     return (trained_run / RESUME_FILE).read_bytes()
 

@@ -17,7 +17,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask_at(NOBODY, tmp_path, monkeypatch)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def evaluated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a mixture that was evaluated by two protocols."""
     folder = tmp_path_factory.mktemp("runs") / "woods"
