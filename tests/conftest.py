@@ -1,5 +1,6 @@
 """Marks tests by what they need, and says in one line which were left out."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any) -> None:
     found = getattr(node, "workeroutput", {}).get("left_out", {})
     node.config.stash[left_out] = Counter(found)  # every worker leaves out the same
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note every test that ran, where `.ci/run` asks for it; one without its extra did not run."""
+    record = os.environ.get("CHARLOOM_TEST_RECORD")
+    if record and "PYTEST_XDIST_WORKER" not in os.environ and report.when == "setup":
+        without_extra = report.skipped and "the extra `" in str(report.longrepr)
+        if not without_extra:
+            with Path(record).open("a", encoding="utf-8") as file:
+                file.write(f"{report.nodeid}\n")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

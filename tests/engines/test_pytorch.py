@@ -1,6 +1,6 @@
 """The PyTorch engine where it is not like the others: devices, memory, resuming, what is refused.
 
-What every engine does is in test_engines.py, test_parity.py and test_units.py, for this one too.
+What every engine does is tested in contracts/ and network/test_units.py, for this one too.
 """
 
 import importlib

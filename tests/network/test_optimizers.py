@@ -1,4 +1,4 @@
-"""Clipping and schedules; the optimizers' arithmetic is held to PyTorch's in test_torch.py."""
+"""Clipping and schedules; the optimizers' arithmetic is held to PyTorch's in contracts/."""
 
 import math
 
