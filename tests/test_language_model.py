@@ -47,7 +47,7 @@ def test_names_and_paths_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     seen: list[str] = []
     charloom.train(TIMES_TABLES, progress=lambda p: seen.append(p.kind), **{**OPTIONS, "steps": 3})
     assert {"report", "validation"} <= set(seen)
@@ -75,7 +75,7 @@ def test_unknown_characters_are_named_or_skipped(model: LanguageModel) -> None:
     assert len(model.score("3 € 4", skip_unknown=True).log_probabilities) == 4
 
 
-def test_a_score_is_the_chain_rule(model: LanguageModel) -> None:
+def test_score_follows_the_chain_rule(model: LanguageModel) -> None:
     whole = model.score("3 times 4 is 12").log_probabilities
     part = model.score("3 times 4").log_probabilities
     np.testing.assert_allclose(whole[: len(part)], part, rtol=1e-5)
@@ -208,7 +208,7 @@ def copies(text: str, training: str, length: int, drawn_from: int) -> bool:
 
 @pytest.mark.parametrize("temperature", [0, 0.5, 1])
 @pytest.mark.parametrize("prompt", ["", "the qui", "quick daft zebras jum"])
-def test_max_overlap_keeps_a_parrot_from_copying(
+def test_max_overlap_stops_a_memorizing_network(
     parrot: LanguageModel, temperature: float, prompt: str
 ) -> None:
     for seed in range(3):
@@ -222,9 +222,7 @@ def test_max_overlap_keeps_a_parrot_from_copying(
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 @pytest.mark.parametrize("network_only", [False, True])
-def test_max_overlap_keeps_the_mixture_from_copying(
-    trained_run: Path, engine: str, network_only: bool
-) -> None:
+def test_max_overlap_stops_the_mixture(trained_run: Path, engine: str, network_only: bool) -> None:
     model = charloom.load(trained_run, engine=engine, network_only=network_only)
     assert (model.mixture is None) == network_only
     copied = 0
@@ -243,7 +241,7 @@ def test_max_overlap_keeps_the_mixture_from_copying(
     assert model.sample("3 times", length=200, seed=5, max_overlap=longest - 1) != plain
 
 
-def test_a_copied_stretch_is_told_with_its_places(model: LanguageModel) -> None:
+def test_overlap_is_reported_with_its_places(model: LanguageModel) -> None:
     last = TIMES_TABLES[-40:]  # of the test part, which is a part of the training text here
     found = model.overlap("§3 €" + last + "§ x", drawn_from=10)
     assert (found.length, found.text, found.place) == (40, last, 4)
@@ -259,7 +257,7 @@ def test_a_copied_stretch_is_told_with_its_places(model: LanguageModel) -> None:
         model.overlap("29", drawn_from=-1)
 
 
-def test_the_guard_needs_the_training_text_and_indexes_it_once(
+def test_overlap_limit_needs_the_training_text_and_indexes_it_once(
     trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     charloom.train(TIMES_TABLES, **OPTIONS).save(tmp_path / "model.safetensors")
@@ -288,7 +286,7 @@ def test_the_guard_needs_the_training_text_and_indexes_it_once(
     assert model.sample(length=9, seed=1, max_overlap=8)
 
 
-def test_a_fine_tuned_model_keeps_from_its_own_text_only(tmp_path: Path) -> None:
+def test_overlap_limit_of_a_fine_tuned_model_covers_its_own_text(tmp_path: Path) -> None:
     charloom.train(TIMES_TABLES, out=tmp_path / "first", **OPTIONS)
     other = PANGRAMS.upper()  # which lacks most characters of the first
     model = charloom.train(other, from_run=str(tmp_path / "first"), steps=3, window=16)

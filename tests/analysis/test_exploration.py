@@ -42,7 +42,7 @@ def states_of(model: LanguageModel, text: str) -> np.ndarray:  # type: ignore[ty
 
 
 @pytest.mark.parametrize(("cell", "layers"), [("rnn", 1), ("gru", 2), ("lstm", 2)])
-def test_correlations_are_pearsons(cell: str, layers: int) -> None:
+def test_correlations_equal_pearsons(cell: str, layers: int) -> None:
     model = make(cell, layers)
     found = explore(model, EVERY_LABEL)
     states = states_of(model, EVERY_LABEL).astype(np.float64)
@@ -130,7 +130,7 @@ def test_small_differences_do_not_drown_in_a_large_mean() -> None:
     assert np.isnan(r[1, 0, 1])
 
 
-def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_long_text_give_similar_correlations(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("lstm", scale=1)  # one that forgets
     one = explore(model, EVERY_LABEL)
     monkeypatch.setattr(module, "LENGTH_OF_ROW", 500)
@@ -144,7 +144,7 @@ def test_a_long_text_in_rows_says_much_the_same(monkeypatch: pytest.MonkeyPatch)
         np.testing.assert_allclose(values / 100, rows.activations[unit] / 100, atol=0.011)
 
 
-def test_activations_are_the_states_in_hundredths() -> None:
+def test_activations_are_states_rounded_to_hundredths() -> None:
     model = make("lstm", 2)
     found = explore(model, EVERY_LABEL)
     states = states_of(model, EVERY_LABEL)
@@ -154,7 +154,7 @@ def test_activations_are_the_states_in_hundredths() -> None:
         np.testing.assert_allclose(values / 100, x, atol=0.0051)
 
 
-def test_a_page_carries_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_holds_activations_and_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(hidden_size=40)
     monkeypatch.setattr(module, "ALL_UNITS_UP_TO", 1000)
     found = explore(model, EVERY_LABEL, units=["h39", "h0"])
@@ -174,7 +174,7 @@ def between(text: str, begin: str, end: str) -> str:
     return text[start : text.index(end, start)]
 
 
-def test_a_page_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make(hidden_size=40)
     whole = len(explore(model, EVERY_LABEL).page())
     monkeypatch.setattr("charloom.pages.LARGEST", whole - 20_000)
@@ -195,7 +195,7 @@ def test_a_page_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("text", ["T", "Th", "The"])
-def test_short_texts_have_nothing_to_follow(text: str) -> None:
+def test_short_texts_have_no_labels(text: str) -> None:
     found = explore(make(), text)
     assert len(found.ids) == len(text)
     assert all(np.isnan(f.followed.second) or len(text) > 1 for f in found.labels)
@@ -215,7 +215,7 @@ def trained_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_json_says_what_the_object_says(trained_run: Path, capsys: Captured) -> None:
+def test_json_equals_exploration(trained_run: Path, capsys: Captured) -> None:
     arguments = ["explore", str(trained_run), "text.txt", "--units", "h3,h0.11", "--json"]
     assert main([*arguments, "--out", "page.html"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -258,7 +258,7 @@ def test_the_table_is_printed(trained_run: Path, capsys: Captured) -> None:
         (b"The", ["--out", "no/page.html"], "cannot write no/page.html"),
     ],
 )
-def test_what_cannot_be_explored(
+def test_bad_text_or_unit_is_refused(
     trained_run: Path, capsys: Captured, content: bytes, arguments: list[str], said: str
 ) -> None:
     Path("bad.txt").write_bytes(content)
@@ -277,7 +277,7 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
     assert "2 unknown characters were passed over" in captured.err
 
 
-def test_a_unit_named_twice_is_one(trained_run: Path) -> None:
+def test_duplicate_units_are_merged(trained_run: Path) -> None:
     found = explore(
         charloom.load(trained_run), EVERY_LABEL, units=["h3", "h0.3"], with_activations=False
     )

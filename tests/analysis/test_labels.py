@@ -68,7 +68,7 @@ def test_every_label_covers_every_text(text: str) -> None:
         assert np.isfinite(values).all()
 
 
-def test_what_is_said_of_a_character_needs_no_more_than_the_next_one() -> None:
+def test_labels_look_ahead_one_character_at_most() -> None:
     """But quotation marks and brackets, which are only ones if they are closed, and words in
     capitals."""
     text = 'He said: "No, Mr. Bond." (He was 42.5 years old.)\n  AND so on\n' * 3

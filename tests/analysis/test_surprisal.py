@@ -62,7 +62,7 @@ def step_by_step(model: LanguageModel, text: str) -> np.ndarray:  # type: ignore
 # --- In Python
 
 
-def test_the_likeliest_are_the_likeliest(model: LanguageModel) -> None:
+def test_top_guesses_equal_brute_force(model: LanguageModel) -> None:
     scores = model.score(SENTENCE, likeliest=5)
     log_p = step_by_step(model, SENTENCE)
     ids = model.encode(SENTENCE).astype(int)
@@ -76,7 +76,7 @@ def test_the_likeliest_are_the_likeliest(model: LanguageModel) -> None:
     assert ((scores.likeliest[:, 0] == ids) == scores.guessed).all()
 
 
-def test_no_more_guesses_than_characters(model: LanguageModel) -> None:
+def test_guesses_are_capped_at_the_vocabulary(model: LanguageModel) -> None:
     size = len(model.vocabulary)
     scores = model.score("cat", likeliest=10_000)
     assert scores.likeliest.shape == (3, size)
@@ -88,7 +88,7 @@ def test_no_more_guesses_than_characters(model: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["carried", "cold-7", "adaptive"])
-def test_guesses_belong_to_their_protocol(model: LanguageModel, protocol: str) -> None:
+def test_guesses_follow_the_protocol(model: LanguageModel, protocol: str) -> None:
     scores = model.score(SENTENCE, likeliest=3, protocol=protocol)
     first = scores.likeliest_probabilities[:, 0]
     p = np.exp(scores.log_probabilities)
@@ -98,7 +98,7 @@ def test_guesses_belong_to_their_protocol(model: LanguageModel, protocol: str) -
     assert not scores.guessed.all()
 
 
-def test_a_line_by_itself_scores_as_a_text_does(model: LanguageModel) -> None:
+def test_line_scores_equal_text_scores(model: LanguageModel) -> None:
     lines = ["The cat sat.", "", "x", "The dog sat on the mat, and " * 40, "log", "cat"] * 30
     totals = model.score_lines(lines)
     for line, total in zip(lines[:6], totals, strict=False):
@@ -109,7 +109,7 @@ def test_a_line_by_itself_scores_as_a_text_does(model: LanguageModel) -> None:
     assert model.score_lines([]).shape == (0,)
 
 
-def test_a_long_line_does_not_hold_up_short_ones(model: LanguageModel) -> None:
+def test_long_line_does_not_slow_short_lines(model: LanguageModel) -> None:
     """Rows end with the longest of their group, so groups are of lines about as long."""
     steps: list[int] = []
     ask = model.predictor.log_probabilities
@@ -127,7 +127,7 @@ def test_a_long_line_does_not_hold_up_short_ones(model: LanguageModel) -> None:
     assert sum(steps) < 3 * sum(map(len, lines))
 
 
-def test_unknown_characters_are_named_or_passed_over(model: LanguageModel) -> None:
+def test_unknown_characters_are_named_or_skipped(model: LanguageModel) -> None:
     with pytest.raises(CharloomError, match=r"'€' \(U\+20AC EURO SIGN\) at position 3"):
         model.score("The€", likeliest=2)
     with pytest.raises(CharloomError, match=r"line 2: .*EURO SIGN"):
@@ -163,7 +163,7 @@ def test_numbers_that_overflow_are_refused(model: LanguageModel) -> None:
 # --- The command
 
 
-def test_json_and_csv_say_what_the_arrays_say(trained_run: Path, capsys: Captured) -> None:
+def test_json_and_csv_equal_the_arrays(trained_run: Path, capsys: Captured) -> None:
     model = charloom.load(trained_run)
     scores = model.score(SENTENCE, likeliest=5)
     found = json.loads(score(capsys, str(trained_run), "sentence.txt", "--json"))
@@ -227,7 +227,7 @@ def test_lines_are_ranked_and_listed(trained_run: Path, capsys: Captured) -> Non
     )
 
 
-def test_a_page_is_written_beside_the_figures(trained_run: Path, capsys: Captured) -> None:
+def test_html_page_is_written_beside_json(trained_run: Path, capsys: Captured) -> None:
     json.loads(score(capsys, str(trained_run), "sentence.txt", "--json", "--html", "page.html"))
     page = Path("page.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
@@ -265,7 +265,7 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
         (b"cat", ["--html", "x\0y"], "cannot write x\\x00y"),
     ],
 )
-def test_what_cannot_be_scored(
+def test_bad_text_or_option_is_refused(
     trained_run: Path, capsys: Captured, content: bytes, arguments: list[str], said: str
 ) -> None:
     Path("text.txt").write_bytes(content)
@@ -279,9 +279,7 @@ def test_what_cannot_be_scored(
     assert sorted(Path.cwd().iterdir()) == before
 
 
-def test_csv_is_read_back_whatever_is_in_it(
-    trained_run: Path, capsys: Captured, tmp_path: Path
-) -> None:
+def test_csv_round_trips_any_text(trained_run: Path, capsys: Captured, tmp_path: Path) -> None:
     text = 'a\rb\r\nc,"d"\n' * 200
     (tmp_path / "t.txt").write_text(text, encoding="utf-8", newline="")
     assert main(["train", "t.txt", "--out", "r", "--steps=2", "--hidden-size=8", "--no-mix"]) == 0
@@ -293,9 +291,7 @@ def test_csv_is_read_back_whatever_is_in_it(
     assert [row[4] for row in table[1:4]] == ["a\rb", 'c,"d"', "a\rb"]
 
 
-def test_a_page_replaces_nothing_but_a_page(
-    trained_run: Path, capsys: Captured, tmp_path: Path
-) -> None:
+def test_page_overwrites_only_pages(trained_run: Path, capsys: Captured, tmp_path: Path) -> None:
     before = (tmp_path / "sentence.txt").read_bytes()
     weights = trained_run / "model.safetensors"
     stored = weights.read_bytes()
@@ -327,6 +323,6 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
     assert "2 unknown characters were passed over" in captured.err
 
 
-def test_an_empty_line_comes_last() -> None:
+def test_empty_line_ranks_last() -> None:
     lines = LineSurprisal(["", "a", "bb"], np.array([0.0, 1.0, 8.0]))
     assert [row["line"] for row in lines.ranked()] == [3, 2, 1]

@@ -123,7 +123,7 @@ def generate(page: Any, prompt: str, seed: int = 3, length: int = 60) -> None:
     page.locator("#status", has_text="characters in").wait_for()
 
 
-def test_what_is_drawn_is_what_the_model_draws(
+def test_playground_samples_what_the_model_samples(
     runs: list[Path], open_playground: Callable[..., Any]
 ) -> None:
     page = open_playground()
@@ -157,7 +157,7 @@ def test_a_branch_goes_on_with_another_character(open_playground: Callable[..., 
     assert page.input_value("#prompt") == "The "
 
 
-def test_by_keyboard(open_playground: Callable[..., Any]) -> None:
+def test_playground_works_by_keyboard(open_playground: Callable[..., Any]) -> None:
     page = open_playground()
     page.uncheck("#fresh")
     page.fill("#length", "40")
@@ -233,7 +233,7 @@ def test_copied_python_does_the_same(open_playground: Callable[..., Any], tmp_pa
     assert done.stdout == text + "\n", done.stderr
 
 
-def test_what_the_server_refuses_is_said(open_playground: Callable[..., Any]) -> None:
+def test_server_errors_are_shown(open_playground: Callable[..., Any]) -> None:
     page = open_playground("status of 400")
     page.fill("#prompt", "The €")
     page.click("#go")

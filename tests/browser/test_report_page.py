@@ -61,7 +61,7 @@ def point_at(page: Any, part: float, chart: int = 0) -> None:
     page.mouse.move(x, box["y"] + box["height"] / 2)
 
 
-def test_nothing_in_it_is_run(trained_run: Path, open_page: OpenPage) -> None:
+def test_html_in_a_run_is_not_executed(trained_run: Path, open_page: OpenPage) -> None:
     page = open_page(write_report([trained_run]))
     assert page.locator("h1").text_content() == trained_run.name
     assert page.locator("pre.sample").first.text_content() == PLANTED
@@ -71,7 +71,7 @@ def test_nothing_in_it_is_run(trained_run: Path, open_page: OpenPage) -> None:
     assert page.evaluate("window.planted") is None
 
 
-def test_a_mouse_reads_the_figures_of_the_metrics(trained_run: Path, open_page: OpenPage) -> None:
+def test_hovering_shows_the_metrics(trained_run: Path, open_page: OpenPage) -> None:
     page = open_page(write_report([trained_run]))
     reports = {line["step"]: line for line in lines_of(trained_run, "report")}
     validations = {line["step"]: line for line in lines_of(trained_run, "validation")}
@@ -118,9 +118,7 @@ def test_keys_move_the_line(trained_run: Path, open_page: OpenPage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["epoch", "seconds"])
-def test_the_place_can_be_an_epoch_or_a_time(
-    kind: str, trained_run: Path, open_page: OpenPage
-) -> None:
+def test_axis_can_be_epochs_or_seconds(kind: str, trained_run: Path, open_page: OpenPage) -> None:
     lines = []
     for text in (trained_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
@@ -136,7 +134,7 @@ def test_the_place_can_be_an_epoch_or_a_time(
     assert found["epoch"] == f"{lines_of(trained_run, 'report')[29]['epoch']:.2f}"
 
 
-def test_samples_are_gone_through_by_keys(trained_run: Path, open_page: OpenPage) -> None:
+def test_keys_step_through_samples(trained_run: Path, open_page: OpenPage) -> None:
     page = open_page(write_report([trained_run]))
     text = page.locator("pre.sample").first
     page.locator("input[type=range]").focus()
@@ -159,7 +157,7 @@ def test_samples_are_gone_through_by_keys(trained_run: Path, open_page: OpenPage
     assert samples.split("\n", 1)[1].startswith(first)
 
 
-def test_it_shows_what_evaluate_prints(
+def test_report_shows_what_evaluate_prints(
     trained_run: Path, open_page: OpenPage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
@@ -226,7 +224,7 @@ def test_several_runs_beside_each_other(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("several", [False, True])
-def test_it_can_be_read_in_any_light(
+def test_report_contrast_in_light_and_dark(
     scheme: str, several: bool, trained_run: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
     runs = [trained_run, trained_run] if several else [trained_run]
@@ -246,7 +244,7 @@ def test_it_can_be_read_in_any_light(
     assert contrast >= 4.5, of
 
 
-def test_it_fits_a_telephone(trained_run: Path, open_page: OpenPage) -> None:
+def test_report_fits_a_phone(trained_run: Path, open_page: OpenPage) -> None:
     page = open_page(write_report([trained_run]), viewport={"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     point_at(page, 0.5)
@@ -258,7 +256,7 @@ def test_it_fits_a_telephone(trained_run: Path, open_page: OpenPage) -> None:
     assert readout(page)["step"] == "20"
 
 
-def test_a_run_of_nothing_yet(tmp_path: Path, open_page: OpenPage) -> None:
+def test_empty_run_has_a_report(tmp_path: Path, open_page: OpenPage) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").touch()
     page = open_page(write_report([tmp_path / "run"]))
@@ -270,7 +268,7 @@ def test_a_run_of_nothing_yet(tmp_path: Path, open_page: OpenPage) -> None:
     assert page.get_by_text("There are no samples yet.").is_visible()
 
 
-def test_a_refit_begins_a_curve_anew(base: Path, tmp_path: Path, open_page: OpenPage) -> None:
+def test_refit_starts_a_new_curve(base: Path, tmp_path: Path, open_page: OpenPage) -> None:
     folder = tmp_path / "run"
     charloom.train(base / "woods.txt", out=folder, steps=20, refit=0.5, **OPTIONS)
     page = open_page(write_report([folder]))
@@ -307,7 +305,7 @@ def reloads(page: Any, seconds: int) -> bool:
     return page.evaluate("window.before") is None
 
 
-def test_a_page_of_a_run_that_trains_keeps_up(trained_run: Path, open_page: OpenPage) -> None:
+def test_page_of_a_training_run_refreshes(trained_run: Path, open_page: OpenPage) -> None:
     page = live(trained_run, open_page)
     assert "training, 43% done, 40 steps" in page.locator("#standing").text_content()
     page.get_by_label("loss in").select_option("nats")
@@ -320,7 +318,7 @@ def test_a_page_of_a_run_that_trains_keeps_up(trained_run: Path, open_page: Open
     assert page.evaluate("scrollY") == 700
 
 
-def test_it_waits_while_it_is_read(trained_run: Path, open_page: OpenPage) -> None:
+def test_refresh_pauses_while_reading(trained_run: Path, open_page: OpenPage) -> None:
     page = live(trained_run, open_page)
     point_at(page, 0.5)
     assert not reloads(page, 60)
@@ -331,7 +329,7 @@ def test_it_waits_while_it_is_read(trained_run: Path, open_page: OpenPage) -> No
     assert reloads(page, 20)
 
 
-def test_it_stays_when_it_is_told_so(trained_run: Path, open_page: OpenPage) -> None:
+def test_refresh_can_be_turned_off(trained_run: Path, open_page: OpenPage) -> None:
     page = live(trained_run, open_page)
     page.get_by_label("refresh").uncheck()
     page.mouse.move(1, 1)
@@ -341,7 +339,7 @@ def test_it_stays_when_it_is_told_so(trained_run: Path, open_page: OpenPage) -> 
 
 
 @pytest.mark.parametrize("state", ["finished", "interrupted"])
-def test_a_page_of_a_run_that_has_ended_stays(
+def test_page_of_an_ended_run_does_not_refresh(
     state: str, trained_run: Path, open_page: OpenPage
 ) -> None:
     page = live(trained_run, open_page, state)
@@ -350,9 +348,7 @@ def test_a_page_of_a_run_that_has_ended_stays(
     assert page.locator("#standing input").count() == 0
 
 
-def test_a_run_of_which_nothing_is_heard_counts_as_gone(
-    trained_run: Path, open_page: OpenPage
-) -> None:
+def test_silent_run_is_reported_as_killed(trained_run: Path, open_page: OpenPage) -> None:
     page = live(trained_run, open_page)
     page.clock.install(time=time.time() + 3600)
     page.reload()

@@ -87,7 +87,7 @@ def page_of(count: int = 14, state: str = "searching", done: float = 0.4) -> Pat
     return path
 
 
-def test_the_page_runs_nothing_of_what_it_shows(open_page: OpenPage) -> None:
+def test_html_in_a_search_is_not_executed(open_page: OpenPage) -> None:
     page = open_page(page_of())
     assert PLANTED in page.locator("h1").text_content()
     page.locator(".plot").first.focus()
@@ -98,7 +98,7 @@ def test_the_page_runs_nothing_of_what_it_shows(open_page: OpenPage) -> None:
     assert page.evaluate("window.planted") is None
 
 
-def test_the_page_tells_of_every_trial_by_keys(open_page: OpenPage) -> None:
+def test_keys_step_through_trials(open_page: OpenPage) -> None:
     page = open_page(page_of())
     _, trials = shown()
     best = min((t for t in trials if t.state == "complete"), key=lambda t: t.loss or 9)
@@ -123,7 +123,7 @@ def test_the_page_tells_of_every_trial_by_keys(open_page: OpenPage) -> None:
     assert page.locator(".readout dd").count() == 0
 
 
-def test_the_page_tells_of_what_the_mouse_points_at(open_page: OpenPage) -> None:
+def test_hovering_shows_a_trial(open_page: OpenPage) -> None:
     page = open_page(page_of())
 
     def point_at(part: float) -> None:
@@ -144,7 +144,7 @@ def test_the_page_tells_of_what_the_mouse_points_at(open_page: OpenPage) -> None
     assert readout(page)["best validation, nats"] == f"{shown()[1][2].loss:.4f}"
 
 
-def test_the_page_tells_the_command_and_the_importances(open_page: OpenPage) -> None:
+def test_page_shows_command_and_importances(open_page: OpenPage) -> None:
     page = open_page(page_of())
     settings, trials = shown()
     best = min((t for t in trials if t.state == "complete"), key=lambda t: t.loss or 9)
@@ -156,7 +156,7 @@ def test_the_page_tells_the_command_and_the_importances(open_page: OpenPage) -> 
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 100])
-def test_the_page_of_few_trials_and_of_many(count: int, open_page: OpenPage) -> None:
+def test_page_of_few_and_many_trials(count: int, open_page: OpenPage) -> None:
     page = open_page(page_of(count))
     assert page.locator("h1").is_visible()
     if count < 2:  # the only one is under way
@@ -168,7 +168,7 @@ def test_the_page_of_few_trials_and_of_many(count: int, open_page: OpenPage) -> 
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_can_be_read_in_any_light(scheme: str, open_page: OpenPage) -> None:
+def test_search_page_contrast_in_light_and_dark(scheme: str, open_page: OpenPage) -> None:
     from test_pages_report import CONTRAST
 
     page = open_page(page_of(), color_scheme=scheme)
@@ -180,13 +180,13 @@ def test_the_page_can_be_read_in_any_light(scheme: str, open_page: OpenPage) -> 
         assert contrast >= 4.5, of
 
 
-def test_the_page_fits_a_telephone(open_page: OpenPage) -> None:
+def test_search_page_fits_a_phone(open_page: OpenPage) -> None:
     page = open_page(page_of(), viewport={"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     assert page.locator(".plot svg").first.bounding_box()["width"] <= 400
 
 
-def test_the_page_keeps_up_with_the_search(open_page: OpenPage) -> None:
+def test_search_page_refreshes(open_page: OpenPage) -> None:
     page = open_page(page_of(6))
     page.clock.install(time=time.time())
     page.reload()
@@ -202,9 +202,7 @@ def test_the_page_keeps_up_with_the_search(open_page: OpenPage) -> None:
     assert page.locator("#standing input").count() == 0
 
 
-def test_the_page_of_a_real_search(
-    finished_search: Path, text_file: str, open_page: OpenPage
-) -> None:
+def test_page_of_a_real_search(finished_search: Path, text_file: str, open_page: OpenPage) -> None:
     found = resumed(text_file, finished_search / "search")
     page = open_page(finished_search / "search" / "report.html")
     assert page.locator("#standing").text_content().startswith("finished")

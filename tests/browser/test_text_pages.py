@@ -59,7 +59,7 @@ def shown(character_: str) -> str:
     return names.get(character_, character_)
 
 
-def test_hovering_tells_what_the_json_says(
+def test_hovering_shows_what_the_json_holds(
     scored: tuple[Path, dict[str, Any]], open_page: OpenPage
 ) -> None:
     path, facts = scored
@@ -84,9 +84,7 @@ def test_hovering_tells_what_the_json_says(
             assert cells[1] == f"{100 * chance:.2f}%"
 
 
-def test_the_color_goes_with_the_bits(
-    scored: tuple[Path, dict[str, Any]], open_page: OpenPage
-) -> None:
+def test_color_follows_surprisal(scored: tuple[Path, dict[str, Any]], open_page: OpenPage) -> None:
     path, facts = scored
     page = open_page(path)
     page.wait_for_selector("#bits")
@@ -104,7 +102,7 @@ def test_the_color_goes_with_the_bits(
     assert page.locator(".legend .swatch").count() == 13
 
 
-def test_html_in_a_text_is_shown_and_does_nothing(
+def test_html_in_a_text_is_not_executed(
     scored: tuple[Path, dict[str, Any]], explored: tuple[Path, dict[str, Any]], open_page: OpenPage
 ) -> None:
     for path, _ in (scored, explored):
@@ -142,7 +140,7 @@ def test_keys_go_from_character_to_character(
     assert page.locator("#bits").text_content() == f"{facts['scores'][place]['bits']:.3f}"
 
 
-def test_a_long_text_holds_only_what_is_in_sight(
+def test_only_visible_rows_are_rendered(
     trained_run: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
     text, path = tmp_path / "long.txt", tmp_path / "page.html"
@@ -159,7 +157,7 @@ def test_a_long_text_holds_only_what_is_in_sight(
     assert max(places) == len(TEXT) * 30 - 1
 
 
-def test_choosing_a_unit_colors_the_text_anew(
+def test_selecting_a_unit_recolors_the_text(
     explored: tuple[Path, dict[str, Any]], open_page: OpenPage
 ) -> None:
     path, facts = explored
@@ -187,9 +185,7 @@ def test_choosing_a_unit_colors_the_text_anew(
     assert f"{row['first_half']:.3f}" in about
 
 
-def test_the_tables_are_the_json(
-    explored: tuple[Path, dict[str, Any]], open_page: OpenPage
-) -> None:
+def test_tables_equal_the_json(explored: tuple[Path, dict[str, Any]], open_page: OpenPage) -> None:
     path, facts = explored
     page = open_page(path)
     page.wait_for_selector("#labels tbody tr")
@@ -291,7 +287,7 @@ def test_every_character_can_be_pointed_at(
     assert hebrew == sorted(hebrew, reverse=True)
 
 
-def test_what_is_on_top_stays_there_when_the_window_changes(
+def test_resizing_keeps_the_scroll_position(
     trained_run: Path, tmp_path: Path, open_page: OpenPage
 ) -> None:
     text, path = tmp_path / "long.txt", tmp_path / "page.html"

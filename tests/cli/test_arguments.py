@@ -46,7 +46,7 @@ from helpers.runs import FEW
     ],
     ids=short,
 )
-def test_a_command_that_is_none_is_refused(arguments: list[str]) -> None:
+def test_unknown_command_is_refused(arguments: list[str]) -> None:
     assert "--help" in refused(*arguments)
 
 
@@ -114,7 +114,7 @@ def test_every_command_is_in_the_table_above() -> None:
 
 
 @pytest.mark.parametrize("command", OPTIONS)
-def test_help_tells_of_every_option(capsys: Captured, command: str) -> None:
+def test_help_lists_every_option(capsys: Captured, command: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code in (0, None)
@@ -125,7 +125,7 @@ def test_help_tells_of_every_option(capsys: Captured, command: str) -> None:
     assert COMMANDS[command].summary[:20] in out
 
 
-def test_help_tells_of_every_command(capsys: Captured) -> None:
+def test_help_lists_every_command(capsys: Captured) -> None:
     for option in ("-h", "--help"):
         assert main([option]) == 0
         out, err = capsys.readouterr()
@@ -146,25 +146,23 @@ def test_abbreviations_and_lists_of_options_are_refused(command: str, option: st
 
 
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
-def test_an_option_without_its_value_or_with_one_too_many_is_refused(
-    command: str, option: str
-) -> None:
+def test_missing_or_extra_option_value_is_refused(command: str, option: str) -> None:
     argument = f"{option}=yes" if option in FLAGS else option
     assert option in refused(command, *needed(command), argument)
 
 
-def test_of_an_option_given_twice_the_last_counts(text_file: str) -> None:
+def test_last_of_repeated_options_wins(text_file: str) -> None:
     assert main(["train", text_file, *FEW, "--steps=0", "--steps=1", "--out=a", "--out=b"]) == 0
     assert [path.name for path in Path.cwd().iterdir()] == ["b"]
     assert load_checkpoint(Path("b/resume.safetensors")).metrics["step"] == 1
 
 
-def test_the_version_is_told(capsys: Captured) -> None:
+def test_version_is_printed(capsys: Captured) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr() == (f"charloom {charloom.__version__}\n", "")
 
 
-def test_the_module_is_the_command() -> None:
+def test_python_m_runs_the_command() -> None:
     found = process("--version")
     assert (found.returncode, found.stderr) == (0, b"")
     assert found.stdout.decode().split() == ["charloom", charloom.__version__]
@@ -188,7 +186,7 @@ def test_the_module_is_the_command() -> None:
     ],
     ids=short,
 )
-def test_an_error_is_one_line_and_no_more(trained_run: str, arguments: list[str]) -> None:
+def test_error_is_exactly_one_line(trained_run: str, arguments: list[str]) -> None:
     found = process(*(trained_run if argument == "RUN" else argument for argument in arguments))
     assert found.returncode == 2
     assert found.stdout == b""
@@ -196,7 +194,7 @@ def test_an_error_is_one_line_and_no_more(trained_run: str, arguments: list[str]
     one_line(found.stderr)
 
 
-def test_a_search_without_its_library_is_refused(
+def test_search_without_optuna_names_the_extra(
     text_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)

@@ -20,7 +20,7 @@ from helpers.texts import WOODS
 # --- Evaluation -----------------------------------------------------------------------------------
 
 
-def test_an_unknown_character_of_a_text_is_named_and_can_be_passed_over(
+def test_unknown_character_of_a_text_is_named_and_can_be_skipped(
     capsys: Captured, trained_run: str
 ) -> None:
     Path("other.txt").write_text("The woods~ are § lovely", encoding="utf-8")
@@ -41,7 +41,7 @@ def test_a_text_of_unknown_characters_alone_is_refused(trained_run: str) -> None
 
 
 @pytest.mark.parametrize("protocol", NO_PROTOCOLS, ids=short)
-def test_a_protocol_that_is_none_is_refused_in_a_call(trained_run: str, protocol: str) -> None:
+def test_unknown_protocol_is_refused_in_python(trained_run: str, protocol: str) -> None:
     with pytest.raises(CharloomError, match="protocol"):
         charloom.load(trained_run).evaluate(protocol=protocol)
 
@@ -133,7 +133,7 @@ def test_a_training_text_that_is_gone_or_changed(
     assert all(row["bits_per_character"] is not None for row in found["baselines"].values())
 
 
-def test_a_wrong_training_text_is_refused_and_the_right_one_is_not_needed_for_another(
+def test_wrong_training_text_is_refused_and_none_is_needed_for_another_text(
     capsys: Captured, trained_run: str
 ) -> None:
     Path("wrong.txt").write_text(WOODS + "!", encoding="utf-8")
@@ -147,7 +147,7 @@ def test_a_wrong_training_text_is_refused_and_the_right_one_is_not_needed_for_an
     assert "SHA-256" in found["baselines"]["xz"]["reason"]
 
 
-def test_a_run_without_a_held_out_part_needs_a_text(text_file: str) -> None:
+def test_run_without_a_held_out_split_needs_a_text(text_file: str) -> None:
     assert main(["train", text_file, "--split=100/0/0", "--out=run", *FEW]) == 0
     assert "give another text" in refused("evaluate", "run")
     assert main(["evaluate", "run", text_file]) == 0

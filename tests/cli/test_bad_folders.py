@@ -16,7 +16,7 @@ from helpers.runs import FEW
 from helpers.texts import WOODS
 
 
-def test_a_place_that_cannot_be_written_is_refused(text_file: str) -> None:
+def test_unwritable_path_is_refused(text_file: str) -> None:
     Path("file").write_text("kept", encoding="utf-8")
     Path("dangling").symlink_to("nowhere/at/all")
     places = ["file", "file/below", "dangling", "new/" + "x" * 300, "x" * 300 + "/new"]
@@ -67,31 +67,27 @@ def test_a_refusal_leaves_no_lock_in_a_folder(text_file: str) -> None:
     assert "letters is not empty" in refused("train", text_file, "--out=letters", *FEW)
 
 
-def test_a_run_is_never_written_over(text_file: str, trained_run: str) -> None:
+def test_run_is_never_overwritten(text_file: str, trained_run: str) -> None:
     shutil.copytree(trained_run, "run")
     assert "--resume" in refused("train", text_file, "--out=run", *FEW)
     assert "--out" in refused("demo", "--minutes=0.001", "--out=run")
 
 
-def test_a_model_without_its_resume_file_is_never_written_over(
-    text_file: str, trained_run: str
-) -> None:
+def test_model_without_resume_file_is_never_overwritten(text_file: str, trained_run: str) -> None:
     """Who threw away the larger file, or got the model from a friend, still wants the model."""
     shutil.copytree(trained_run, "run")
     Path("run/resume.safetensors").unlink()
     refused("train", text_file, "--out=run", "--resume", *FEW)
 
 
-def test_samples_that_are_gone_do_not_come_back_as_zeros(text_file: str, trained_run: str) -> None:
+def test_deleted_samples_are_not_padded_with_zeros(text_file: str, trained_run: str) -> None:
     shutil.copytree(trained_run, "run")
     Path("run/samples.txt").unlink()
     assert main(["train", text_file, "--out=run", "--resume", "--steps=5"]) == 0
     assert b"\0" not in Path("run/samples.txt").read_bytes()
 
 
-def test_going_on_with_another_text_or_other_options_is_refused(
-    text_file: str, trained_run: str
-) -> None:
+def test_resume_with_another_text_or_options_is_refused(text_file: str, trained_run: str) -> None:
     shutil.copytree(trained_run, "run")
     Path("other.txt").write_text(WOODS.replace("woods", "moods"), encoding="utf-8")
     line = refused("train", "other.txt", "--out=run", "--resume")
@@ -106,7 +102,7 @@ def test_going_on_with_another_text_or_other_options_is_refused(
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(TrainingConfig), ids=lambda f: f.name)
-def test_nonsense_is_refused_when_a_run_goes_on(
+def test_invalid_option_is_refused_on_resume(
     text_file: str, trained_run: str, field: "dataclasses.Field[Any]"
 ) -> None:
     shutil.copytree(trained_run, "run")
@@ -120,6 +116,6 @@ def test_nonsense_is_refused_when_a_run_goes_on(
     assert option_name(field.name) in line
 
 
-def test_a_run_of_bytes_goes_on_in_its_usual_folder(text_file: str) -> None:
+def test_byte_run_resumes_in_its_default_folder(text_file: str) -> None:
     assert main(["train", text_file, "--bytes", *FEW]) == 0
     assert main(["train", text_file, "--resume", "--steps=5"]) == 0

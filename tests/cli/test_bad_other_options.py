@@ -43,7 +43,7 @@ NONSENSE_ELSEWHERE: dict[tuple[str, str], list[str]] = {
     [(*where, value) for where, values in NONSENSE_ELSEWHERE.items() for value in values],
     ids=short,
 )
-def test_nonsense_for_another_option_is_refused(
+def test_invalid_value_of_any_other_option_is_refused(
     trained_run: str, command: str, option: str, value: str
 ) -> None:
     arguments = ["--minutes=0.001"] if command == "demo" else [trained_run]
@@ -77,7 +77,7 @@ def test_nonsense_for_another_option_is_refused(
     ],
     ids=short,
 )
-def test_extreme_settings_draw(
+def test_extreme_sampling_settings_work(
     capfdbinary: pytest.CaptureFixture[bytes], trained_run: str, options: list[str], reason: str
 ) -> None:
     assert main(["sample", trained_run, "--length=30", "--seed=1", *options]) == 0

@@ -23,7 +23,7 @@ from helpers.runs import FEW
     ],
 )
 @pytest.mark.parametrize("beside", [False, True])
-def test_a_report_of_what_is_no_run_is_refused(
+def test_report_of_a_non_run_is_refused(
     what: str, expected: str, beside: bool, trained_run: str
 ) -> None:
     Path("a-file").touch()
@@ -40,7 +40,9 @@ def test_a_report_that_cannot_be_written_is_refused(out: str, trained_run: str) 
     assert "--out is empty" in line or "give another file" in line
 
 
-def test_tensorboard_that_is_not_installed(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorboard_names_the_extra(
+    text_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     line = refused("train", text_file, "--out", "run", *FEW, "--tensorboard")
     assert "charloom[tensorboard]" in line

@@ -58,7 +58,7 @@ BAD_TEXTS: dict[str, tuple[bytes, str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
-def test_a_text_that_cannot_be_learned_is_refused(name: str) -> None:
+def test_untrainable_text_is_refused(name: str) -> None:
     data, file_name, said = BAD_TEXTS[name]
     Path(file_name).write_bytes(data)
     line = refused("train", file_name, "--steps=1", "--hidden-size=8")
@@ -66,7 +66,7 @@ def test_a_text_that_cannot_be_learned_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n, (*_, said) in BAD_TEXTS.items() if "part" not in said])
-def test_a_text_that_cannot_be_learned_does_not_start_in_a_call(name: str) -> None:
+def test_untrainable_text_is_refused_in_python(name: str) -> None:
     data, file_name, said = BAD_TEXTS[name]
     Path(file_name).write_bytes(data)
     with pytest.raises(CharloomError, match=re.escape(said)):
@@ -78,7 +78,7 @@ NOT_TO_EVALUATE = ["empty", "Latin-1", "UTF-16", "text with gzip's name", "gzip 
 
 
 @pytest.mark.parametrize("name", NOT_TO_EVALUATE)
-def test_a_text_that_cannot_be_read_is_not_evaluated(trained_run: str, name: str) -> None:
+def test_unreadable_text_is_not_evaluated(trained_run: str, name: str) -> None:
     data, file_name, said = BAD_TEXTS[name]
     Path(file_name).write_bytes(data)
     line = refused("evaluate", trained_run, file_name)
@@ -102,7 +102,7 @@ def test_a_text_that_cannot_be_read_is_not_evaluated(trained_run: str, name: str
     ],
     ids=short,
 )
-def test_what_is_no_text_is_refused(trained_run: str, as_name: str, source: str, said: str) -> None:
+def test_non_text_is_refused(trained_run: str, as_name: str, source: str, said: str) -> None:
     arguments = (
         ["evaluate", trained_run, source] if as_name == "evaluate" else ["train", source, *FEW]
     )
@@ -171,7 +171,7 @@ def test_standard_input_that_is_closed_is_refused(
     assert "standard input is closed" in refused("evaluate", trained_run, "-")
 
 
-def test_a_download_is_shown(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_progress_is_shown(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = corpora.open_text
 
     def downloading(source: str, *, progress: Callable[[int, int | None], None], **how: Any) -> Any:

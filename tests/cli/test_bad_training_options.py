@@ -62,9 +62,7 @@ NONSENSE = [(f.name, value) for f in dataclasses.fields(TrainingConfig) for valu
 
 
 @pytest.mark.parametrize(("name", "value"), NONSENSE, ids=short)
-def test_nonsense_for_an_option_of_training_is_refused(
-    text_file: str, name: str, value: str
-) -> None:
+def test_invalid_training_option_is_refused(text_file: str, name: str, value: str) -> None:
     line = refused("train", text_file, *FEW, f"{option_name(name)}={value}")
     assert option_name(name) in line or name == "from_run"
     assert len(line) < 600
@@ -99,7 +97,7 @@ LEGITIMATE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), LEGITIMATE, ids=short)
-def test_what_is_extreme_and_makes_sense_is_accepted(name: str, value: Any, reason: str) -> None:
+def test_extreme_but_valid_option_is_accepted(name: str, value: Any, reason: str) -> None:
     assert getattr(TrainingConfig.of({name: value}), name) == value
 
 
@@ -136,7 +134,7 @@ def test_whole_numbers_are_read_as_python_reads_them(value: str) -> None:
     assert cli.whole_number(value) == 5
 
 
-def test_a_learning_rate_that_is_too_large_says_so(capsys: Captured, text_file: str) -> None:
+def test_diverging_learning_rate_is_reported(capsys: Captured, text_file: str) -> None:
     capsys.readouterr()
     options = ["--learning-rate=1e6", "--clip=0", "--schedule=constant", "--steps=300"]
     assert main(["train", text_file, "--out=run", *TINY, *options]) == 2
@@ -153,7 +151,7 @@ def test_a_model_larger_than_the_machine_is_refused(text_file: str) -> None:
     assert "--hidden-size" in line
 
 
-def test_the_preset_classic_reads_one_row(text_file: str) -> None:
+def test_preset_classic_uses_one_row(text_file: str) -> None:
     assert "--batch-size" in refused("train", text_file, "--preset=classic", *FEW)
 
 
@@ -161,7 +159,7 @@ def test_the_preset_classic_reads_one_row(text_file: str) -> None:
     "value", [[], {}, b"x", object(), 1j, True, "\N{SNOWMAN}", float("nan"), -1], ids=short
 )
 @pytest.mark.parametrize("field", dataclasses.fields(TrainingConfig), ids=lambda f: f.name)
-def test_nonsense_in_a_call_is_refused(field: "dataclasses.Field[Any]", value: Any) -> None:
+def test_invalid_option_is_refused_in_python(field: "dataclasses.Field[Any]", value: Any) -> None:
     if field.type == "bool" and value is True:
         pytest.skip("true makes sense here")
     with pytest.raises(CharloomError):
@@ -169,13 +167,13 @@ def test_nonsense_in_a_call_is_refused(field: "dataclasses.Field[Any]", value: A
     assert not Path("run").exists()
 
 
-def test_an_unknown_option_in_a_call_is_refused() -> None:
+def test_unknown_option_is_refused_in_python() -> None:
     with pytest.raises(CharloomError, match="no option --attention"):
         charloom.train(WOODS, out="run", attention=True)
     assert not Path("run").exists()
 
 
-def test_a_value_that_makes_no_sense_is_refused_before_the_text_is_read(text_file: str) -> None:
+def test_invalid_value_is_refused_before_the_text_is_read(text_file: str) -> None:
     """Nobody wants to type a text, or to download one, before the option is found wrong."""
     process_ = subprocess.Popen(
         [sys.executable, "-m", "charloom", "train", "-", "--steps=0"],

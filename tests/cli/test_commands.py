@@ -63,7 +63,7 @@ def test_training_writes_its_files() -> None:
     assert (folder / "samples.txt").read_text(encoding="utf-8").count("--- step") == 21
 
 
-def test_training_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_reports_progress(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "tables.txt", "--out", "said", "--steps", "2", *SMALL]) == 0
     out, err = capsys.readouterr()
     assert out == ""
@@ -72,7 +72,7 @@ def test_training_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     assert "charloom sample said" in err
 
 
-def test_a_sample_is_the_text_alone(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_sample_output_is_only_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     command = ["sample", "runs/tables", "--length", "200", "--seed", "3"]
     assert main(command) == 0
     out, err = capfdbinary.readouterr()
@@ -89,7 +89,7 @@ def test_a_sample_is_the_text_alone(capfdbinary: pytest.CaptureFixture[bytes]) -
     assert err.startswith(b"charloom: seed ")
 
 
-def test_several_samples_each_with_its_own_draw(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_several_samples_differ(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     settings = ["--seed", "3", "--stop", "\n", "--temperature", "0.7", "--top-k", "20"]
     assert main(["sample", "runs/tables", "--count", "4", *settings]) == 0
     lines = capfdbinary.readouterr()[0].decode().split("\n")
@@ -115,7 +115,7 @@ def reported(err: bytes) -> list[tuple[str, int, int]]:
     return found
 
 
-def test_what_a_sample_copies_is_told_and_kept_short(
+def test_overlap_is_reported_and_limited(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     prompt = "7 mal 8"
@@ -150,7 +150,7 @@ def test_what_a_sample_copies_is_told_and_kept_short(
     )
 
 
-def test_a_guard_that_leaves_nothing_ends_the_sample_with_an_error(
+def test_overlap_limit_without_choices_ends_in_an_error(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     text = "".join(a + b for a in "abc" for b in "abc") * 300  # each after each
@@ -167,7 +167,7 @@ def test_a_guard_that_leaves_nothing_ends_the_sample_with_an_error(
     assert "--max-overlap" in error
 
 
-def test_what_a_model_of_bytes_copies(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_overlap_of_a_byte_model(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     data = EINMALEINS.encode()
     Path("bytes.txt").write_bytes(data)
     command = ["train", "bytes.txt", "--out", "bytes", "--bytes", "--steps", "20", *SMALL]
@@ -188,7 +188,7 @@ def test_what_a_model_of_bytes_copies(capfdbinary: pytest.CaptureFixture[bytes])
     assert len(reported(err)[0][0]) <= 6
 
 
-def test_evaluating_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tables"]) == 0
     out = capsys.readouterr().out
     assert "test part" in out
@@ -199,7 +199,7 @@ def test_evaluating_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "longest stretch that stands in the training text" in out
 
 
-def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tables", "tables.txt", "--protocol", "cold-64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["characters"] == len(EINMALEINS)
@@ -222,7 +222,7 @@ def test_evaluating_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert found["baselines"][name]["bits_per_character"] > 0
 
 
-def test_info_tells_what_a_checkpoint_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_describes_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "runs/tables"]) == 0
     out = capsys.readouterr().out
     assert "gru, 16 hidden units" in out
@@ -300,7 +300,7 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
-def test_on_a_terminal_there_is_a_bar_and_it_ends() -> None:
+def test_terminal_shows_a_progress_bar() -> None:
     import pty
 
     master, slave = pty.openpty()

@@ -59,7 +59,7 @@ BAD_CONFIGURATIONS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_CONFIGURATIONS)
-def test_a_bad_file_of_options_is_refused(text_file: str, name: str) -> None:
+def test_bad_options_file_is_refused(text_file: str, name: str) -> None:
     data, said = BAD_CONFIGURATIONS[name]
     Path("options.toml").write_bytes(data)
     # Nothing of the file is given again here: the command line's word would count.
@@ -69,11 +69,11 @@ def test_a_bad_file_of_options_is_refused(text_file: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere.toml", ".", "", "x" * 300, "a/b"], ids=short)
-def test_a_file_of_options_that_is_none_is_refused(text_file: str, name: str) -> None:
+def test_missing_options_file_is_refused(text_file: str, name: str) -> None:
     assert "--config" in refused("train", text_file, f"--config={name}", *FEW)
 
 
-def test_the_command_line_counts_more_than_the_file(text_file: str) -> None:
+def test_command_line_overrides_options_file(text_file: str) -> None:
     Path("options.toml").write_text("steps = 0\nhidden-size = 8\nbatch_size = 2\nwindow = 8")
     assert main(["train", text_file, "--config=options.toml", "--steps=1", "--out=run"]) == 0
     assert load_checkpoint(Path("run/model.safetensors")).config.hidden_size == 8

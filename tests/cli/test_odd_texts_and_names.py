@@ -27,7 +27,7 @@ ODD_TEXTS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", ODD_TEXTS)
-def test_an_odd_text_is_learned_as_it_is(
+def test_odd_text_is_trained_on_unchanged(
     capfdbinary: pytest.CaptureFixture[bytes], name: str
 ) -> None:
     text_file = ODD_TEXTS[name]
@@ -69,7 +69,7 @@ ODD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=short)
-def test_an_odd_name_of_what_is_not_there_is_told_on_one_line(
+def test_odd_missing_name_is_reported_on_one_line(
     text_file: str, trained_run: str, name: str
 ) -> None:
     for arguments in (

@@ -20,7 +20,7 @@ from helpers.texts import WOODS
 
 
 @pytest.mark.parametrize("option", ["--report-overlap", "--max-overlap=8"])
-def test_what_is_copied_is_not_known_without_the_training_text(
+def test_overlap_needs_the_training_text(
     tmp_path: Path, trained_run: str, text_file: str, option: str
 ) -> None:
     moved, changed = tmp_path / "moved.txt", tmp_path / "changed.txt"
@@ -48,7 +48,7 @@ def test_a_training_text_that_is_too_long_is_not_indexed(
     assert "1,000" in line
 
 
-def test_an_unknown_character_of_a_prompt_is_named_and_can_be_passed_over(
+def test_unknown_prompt_character_is_named_and_can_be_skipped(
     capfdbinary: pytest.CaptureFixture[bytes], trained_run: str
 ) -> None:
     assert main(["sample", trained_run, "--prompt", "The w~~d§"]) == 2
@@ -65,7 +65,7 @@ def test_an_unknown_character_of_a_prompt_is_named_and_can_be_passed_over(
 
 
 @pytest.mark.parametrize("prompt", ["\udcff", "\x1b[2J", "\0", "a\nQ", "\u202e"])
-def test_a_prompt_of_odd_characters_is_told_on_one_line(trained_run: str, prompt: str) -> None:
+def test_odd_prompt_is_reported_on_one_line(trained_run: str, prompt: str) -> None:
     line = refused("sample", trained_run, "--prompt", prompt)
     assert "--skip-unknown" in line
     assert main(["sample", trained_run, "--prompt", prompt, "--skip-unknown", "--length=3"]) == 0
@@ -107,12 +107,12 @@ def test_a_run_without_a_model_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "nowhere", ""], ids=short)
-def test_a_run_that_is_none_is_refused_in_a_call(name: str) -> None:
+def test_missing_run_is_refused_in_python(name: str) -> None:
     with pytest.raises(CharloomError):
         charloom.load(name)
 
 
-def test_a_sample_is_as_long_as_asked_and_alone(
+def test_sample_has_the_requested_length(
     capfdbinary: pytest.CaptureFixture[bytes], trained_run: str
 ) -> None:
     found = process("sample", trained_run, "--length=200", "--seed=7")
@@ -141,7 +141,7 @@ def test_a_stop_text_ends_the_sample_and_is_left_out(
         assert drawn(capfdbinary, *common, *options) == whole[:end]
 
 
-def test_many_samples_begin_at_once(trained_run: str) -> None:
+def test_first_of_many_samples_does_not_wait(trained_run: str) -> None:
     """The first of a billion samples does not wait for the others."""
     sampling = subprocess.Popen(
         [

@@ -18,7 +18,7 @@ from helpers.texts import WOODS
 
 
 @posix
-def test_a_reader_that_leaves_is_no_error(trained_run: str) -> None:
+def test_closed_pipe_is_no_error(trained_run: str) -> None:
     """As `charloom sample RUN --length inf | head -c 100` does."""
     sampling = subprocess.Popen(
         [sys.executable, "-m", "charloom", "sample", trained_run, "--length=inf", "--seed=1"],
@@ -37,7 +37,7 @@ def test_a_reader_that_leaves_is_no_error(trained_run: str) -> None:
 
 @posix
 @pytest.mark.parametrize("arguments", [["info"], ["evaluate"], ["evaluate", "--json"]], ids=short)
-def test_a_reader_that_was_never_there_is_no_error(trained_run: str, arguments: list[str]) -> None:
+def test_pipe_without_reader_is_no_error(trained_run: str, arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as out:
@@ -79,7 +79,7 @@ def test_an_interrupt_ends_it_cleanly(trained_run: str, text_file: str, command:
 
 
 @posix
-def test_an_interrupted_sample_tells_what_it_copied(trained_run: str) -> None:
+def test_interrupted_sample_reports_overlap(trained_run: str) -> None:
     working = subprocess.Popen(
         [
             sys.executable,
@@ -113,7 +113,7 @@ ASCII_ONLY = {
 }
 
 
-def test_a_sample_is_utf_8_whatever_the_terminal_speaks(
+def test_sample_is_utf_8_in_any_locale(
     capfdbinary: pytest.CaptureFixture[bytes], trained_run: str
 ) -> None:
     common = [trained_run, "--length=2000", "--seed=1"]
@@ -157,7 +157,7 @@ def many_characters() -> str:
     ],
     ids=short,
 )
-def test_every_command_runs_in_a_terminal_of_ascii(
+def test_every_command_runs_in_an_ascii_terminal(
     trained_run: str, many_characters: str, arguments: list[str]
 ) -> None:
     Path("字.txt").write_text(WOODS, encoding="utf-8")
@@ -176,7 +176,7 @@ def test_every_command_runs_in_a_terminal_of_ascii(
     [["sample", "RUN", "--length=30"], ["info", "RUN"], ["evaluate", "RUN"], ["--version"]],
     ids=short,
 )
-def test_a_standard_output_that_is_closed_is_told(trained_run: str, arguments: list[str]) -> None:
+def test_closed_standard_output_is_reported(trained_run: str, arguments: list[str]) -> None:
     words = [trained_run if word == "RUN" else word for word in arguments]
     found = process(*words, redirect=">&-")
     assert found.returncode == 2
@@ -187,7 +187,7 @@ def test_a_standard_output_that_is_closed_is_told(trained_run: str, arguments: l
 
 @posix
 @pytest.mark.parametrize("redirect", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_an_error_is_an_error_whatever_is_closed(text_file: str, redirect: str) -> None:
+def test_errors_exit_2_whatever_is_closed(text_file: str, redirect: str) -> None:
     found = process("train", text_file, "--steps=0", redirect=redirect)
     assert found.returncode == 2
     assert found.stdout == b"", "an error is never written among what was asked for"
@@ -198,7 +198,7 @@ def test_an_error_is_an_error_whatever_is_closed(text_file: str, redirect: str) 
 
 @posix
 @pytest.mark.parametrize("redirect", ["2>&-", "2>/dev/full"])
-def test_a_standard_error_that_cannot_be_written_changes_nothing(
+def test_unwritable_standard_error_changes_nothing(
     capfdbinary: pytest.CaptureFixture[bytes], trained_run: str, text_file: str, redirect: str
 ) -> None:
     if redirect == "2>/dev/full" and not Path("/dev/full").exists():
@@ -217,7 +217,7 @@ def test_a_standard_error_that_cannot_be_written_changes_nothing(
 
 
 @posix
-def test_training_outlives_the_reader_of_its_messages(text_file: str) -> None:
+def test_training_survives_a_closed_standard_error(text_file: str) -> None:
     """As `charloom train TEXT 2>&1 | head -1` does: a reader's leaving must not spoil the run."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -248,7 +248,7 @@ def test_training_outlives_the_reader_of_its_messages(text_file: str) -> None:
     ],
     ids=short,
 )
-def test_a_full_disk_is_told_in_one_line(trained_run: str, arguments: list[str]) -> None:
+def test_full_disk_is_reported_on_one_line(trained_run: str, arguments: list[str]) -> None:
     words = [trained_run if word == "RUN" else word for word in arguments]
     found = process(*words, redirect=">/dev/full")
     assert found.returncode == 2
@@ -270,7 +270,7 @@ def test_a_full_disk_is_told_in_one_line(trained_run: str, arguments: list[str])
     ],
     ids=short,
 )
-def test_any_environment_will_do(
+def test_any_environment_works(
     text_file: str, environment: dict[str, str], arguments: list[str]
 ) -> None:
     more = [text_file, "--steps=1", *TINY] if arguments == ["train"] else []

@@ -80,7 +80,7 @@ def without_sync() -> Iterator[None]:
 @given(checkpoints())
 @settings(max_examples=60)
 @pytest.mark.usefixtures("without_sync")
-def test_what_was_saved_is_loaded_to_the_bit(module_folder: Path, checkpoint: Checkpoint) -> None:
+def test_save_and_load_round_trip_to_the_bit(module_folder: Path, checkpoint: Checkpoint) -> None:
     path = module_folder / "model"
     save_checkpoint(path, checkpoint)
     assert_same_checkpoint(load_checkpoint(path), checkpoint)

@@ -62,7 +62,7 @@ def test_gradients_equal_central_differences(
 @pytest.mark.parametrize("name", ["pytorch"])
 @every_cell
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_what_is_compiled_on_request_has_the_same_gradients(
+def test_torch_compile_has_the_same_gradients(
     compiler: None, name: str, cell: str, dropout: float
 ) -> None:
     check_every_gradient(make(name, cell, dropout=dropout, threads=1, compile=True), 4, 3)
@@ -82,7 +82,7 @@ def check_every_gradient(engine: Engine, steps: int, rows: int) -> None:
 
 
 @every_engine
-def test_the_check_sees_a_planted_mistake(name: str) -> None:
+def test_gradient_check_detects_a_planted_error(name: str) -> None:
     engine = make(name, "lstm")
     inputs, targets, state = window(engine, 4, 3)
 
@@ -98,7 +98,7 @@ def test_the_check_sees_a_planted_mistake(name: str) -> None:
 
 @every_engine
 @every_cell
-def test_a_window_can_be_cut_anywhere(name: str, cell: str) -> None:
+def test_windows_can_be_split_anywhere(name: str, cell: str) -> None:
     engine = make(name, cell)
     inputs, _, state = window(engine, 6, 3)
     before = state.copy()
@@ -127,7 +127,7 @@ def test_the_loss_is_the_mean_of_the_targets_log_probabilities(name: str, cell: 
 @every_cell
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("hidden_size", [5, 64])
-def test_a_row_steps_to_the_same_bytes_in_any_company(
+def test_row_is_independent_of_its_batch_to_the_byte(
     name: str, cell: str, dtype: str, hidden_size: int
 ) -> None:
     engine = make(name, cell, dtype=dtype, hidden_size=hidden_size, vocabulary_size=70)
@@ -151,7 +151,7 @@ def test_a_row_steps_to_the_same_bytes_in_any_company(
 @every_engine
 @every_cell
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_reading_leaves_the_state_that_steps_leave(name: str, cell: str, dtype: str) -> None:
+def test_read_equals_steps(name: str, cell: str, dtype: str) -> None:
     engine = make(name, cell, dtype=dtype, hidden_size=40)
     inputs, _, start = window(engine, 300, 3)
     stepped = start
@@ -168,7 +168,7 @@ def test_reading_leaves_the_state_that_steps_leave(name: str, cell: str, dtype: 
 
 @every_engine
 @every_cell
-def test_generating_is_stepping_and_choosing(name: str, cell: str) -> None:
+def test_generate_equals_step_and_choose(name: str, cell: str) -> None:
     engine = make(name, cell, dtype="float32")
     inputs, _, state = window(engine, 1, 4)
     uniforms = np.random.default_rng(2).random((20, 4))
@@ -183,7 +183,7 @@ def test_generating_is_stepping_and_choosing(name: str, cell: str) -> None:
 
 
 @every_engine
-def test_dropout_is_on_in_training_alone(name: str) -> None:
+def test_dropout_applies_only_in_training(name: str) -> None:
     plain, dropping = make(name, "lstm"), make(name, "lstm", dropout=0.5)
     inputs, targets, state = window(plain, 4, 3)
     same, _ = dropping.loss_and_gradients(inputs, targets, state)
@@ -199,7 +199,7 @@ def test_dropout_is_on_in_training_alone(name: str) -> None:
 
 
 @every_engine
-def test_a_step_that_would_spoil_the_weights_is_not_taken(name: str) -> None:
+def test_non_finite_step_is_not_taken(name: str) -> None:
     engine = make(name, "rnn")
     inputs, targets, state = window(engine, 4, 3)
     engine.parameters["decoder.bias"][0] = np.inf

@@ -78,7 +78,7 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_float64(name: str, cell: str, layers: int, optimizer: str) -> None:
+def test_float64_parity(name: str, cell: str, layers: int, optimizer: str) -> None:
     cases = itertools.product(SHAPES, [(9, 11), (33, 70)], [0.0, 0.3], [1, 2, 3])
     for index, ((steps, rows), (hidden, vocabulary), dropout, threads) in enumerate(cases):
         if index % 5 != (layers + len(optimizer)) % 5:  # each case with several of the optimizers
@@ -98,7 +98,7 @@ def test_float64(name: str, cell: str, layers: int, optimizer: str) -> None:
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_float32(name: str, cell: str, layers: int, optimizer: str) -> None:
+def test_float32_parity(name: str, cell: str, layers: int, optimizer: str) -> None:
     cases = itertools.product(SHAPES, [(9, 11), (67, 70)], [0.0, 0.3], [1, 2])
     for index, ((steps, rows), (hidden, vocabulary), dropout, threads) in enumerate(cases):
         if index % 3 != (layers + len(optimizer)) % 3:
@@ -120,7 +120,7 @@ def test_float32(name: str, cell: str, layers: int, optimizer: str) -> None:
 @pytest.mark.parametrize("name", ["pytorch"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_is_compiled_on_request(compiler: None, name: str, cell: str, dtype: str) -> None:
+def test_torch_compile_parity(compiler: None, name: str, cell: str, dtype: str) -> None:
     exact = dtype == "float64"
     cases = (((5, 3), "adamw"), ((6, 26), "sgd"), ((7, 1), "sgd"))
     for (steps, rows), optimizer in cases if exact else cases[:2]:
@@ -136,7 +136,7 @@ def test_what_is_compiled_on_request(compiler: None, name: str, cell: str, dtype
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_notebook_s_objective(name: str, dtype: str) -> None:
+def test_classic_objective_parity(name: str, dtype: str) -> None:
     config = ModelConfig("rnn", 20, 1, 13, dtype=dtype)
     theirs, ours = pair(name, config, 1, classic=True)
     for engine in (theirs, ours):
@@ -151,7 +151,7 @@ def test_the_notebook_s_objective(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_scoring_long_windows(name: str, cell: str, dtype: str) -> None:
+def test_long_window_scoring_parity(name: str, cell: str, dtype: str) -> None:
     for layers, rows, steps, threads in ((1, 1, 300, 1), (2, 3, 200, 2), (3, 40, 9, 2)):
         config = ModelConfig(cell, 37, layers, 101, 0.5, dtype)
         theirs, ours = pair(name, config, threads)

@@ -100,7 +100,7 @@ def imported(path: Path) -> set[str]:
     return inside & set(known)
 
 
-def test_every_module_has_its_place() -> None:
+def test_every_module_is_in_the_order() -> None:
     assert set(modules()) == {*ORDER, "scratch", "__init__"}
 
 

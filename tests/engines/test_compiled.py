@@ -73,7 +73,7 @@ def test_inference_gives_the_same_bytes_for_any_threads(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_scoring_is_stepping_to_the_byte(cell: str) -> None:
+def test_scoring_equals_steps_to_the_byte(cell: str) -> None:
     one = engine(cell)
     ids = windows(30, 3)[0]
     state = one.config.zero_state(3)
@@ -83,7 +83,7 @@ def test_scoring_is_stepping_to_the_byte(cell: str) -> None:
     assert state.tobytes() == whole.tobytes()
 
 
-def test_drawing_takes_every_setting_together() -> None:
+def test_sampling_settings_combine() -> None:
     from charloom.decoding import choose
 
     one = engine()
@@ -110,7 +110,7 @@ def test_drawing_takes_every_setting_together() -> None:
 
 
 @pytest.mark.usefixtures("several_threads")
-def test_nothing_is_read_that_was_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uninitialized_memory_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What memory held before does not matter: here it is full of NaN, or of other numbers."""
     found = []
     for rubbish in (np.nan, 7.0, -np.inf):
@@ -134,7 +134,7 @@ def test_nothing_is_read_that_was_not_written(monkeypatch: pytest.MonkeyPatch) -
     assert found[0] == found[1] == found[2]
 
 
-def test_parameters_changed_by_hand() -> None:
+def test_manual_parameter_changes_are_seen() -> None:
     one = engine()
     ids, state = windows(1, 1)[0][0], one.config.zero_state(1)
     before, _ = one.step(ids, state)
@@ -151,7 +151,7 @@ def test_parameters_changed_by_hand() -> None:
 
 @pytest.mark.usefixtures("several_threads")
 @pytest.mark.parametrize("wrong", [-1, 40, 2**40])
-def test_an_id_outside_the_vocabulary(wrong: int) -> None:
+def test_id_outside_the_vocabulary_is_refused(wrong: int) -> None:
     one = engine()
     inputs, targets = windows(5, 4)
     good = one.train_step(inputs, targets, one.config.zero_state(4), SGD(0.0))[0]
@@ -167,7 +167,7 @@ def test_an_id_outside_the_vocabulary(wrong: int) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_not_learned(dtype: str, value: float) -> None:
+def test_non_finite_gradient_is_not_applied(dtype: str, value: float) -> None:
     for tensor in ("decoder.weight", "rnn.weight_hh_l0", "rnn.bias_ih_l1", "decoder.bias"):
         one = engine(dtype=dtype)
         optimizer = AdaGrad(0.1, 1.0)
@@ -317,7 +317,7 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("several_threads")
-def test_an_interrupt_on_the_way_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_while_entering_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     one = engine(threads=2)
     inputs, targets = windows(5, 4)
     state = one.config.zero_state(4)

@@ -18,7 +18,7 @@ def test_plain_sampling_is_the_softmax(logits: np.ndarray) -> None:
     np.testing.assert_allclose(probabilities(logits, SamplingSettings()), p / p.sum(), rtol=1e-9)
 
 
-def test_the_likeliest_stays_where_rounding_made_two_equal() -> None:
+def test_rounding_ties_keep_the_likeliest() -> None:
     logits = np.array([0, 1e-38], dtype=np.float32)
     for settings in (SamplingSettings(top_p=0.5), SamplingSettings(top_k=1)):
         assert probabilities(logits, settings).tolist() == [0, 1]
@@ -42,7 +42,7 @@ def test_every_setting_leaves_a_distribution_with_the_likeliest_in_it(
         assert (found > 0).sum() <= k
 
 
-def test_the_choices_are_narrowed_as_their_names_say() -> None:
+def test_top_k_top_p_min_p_narrow_the_choices() -> None:
     logits = np.log(np.array([0.4, 0.1, 0.3, 0.2]))
 
     def kept(**settings: float) -> list[int]:
@@ -78,7 +78,7 @@ def test_draws_follow_the_distribution() -> None:
 
 
 @given(logit_rows, st.floats(0, 1, exclude_max=True))
-def test_a_row_does_not_depend_on_its_companions(logits: np.ndarray, uniform: float) -> None:
+def test_row_is_independent_of_its_batch(logits: np.ndarray, uniform: float) -> None:
     settings = SamplingSettings(0.8, top_p=0.9)
     alone = choose(logits[None], settings, np.array([uniform]))
     other = np.random.default_rng(0).normal(size=len(logits)).astype(np.float32)
@@ -106,6 +106,6 @@ def test_the_largest_number_takes_the_last_possible_character() -> None:
         {"min_p": 2},
     ],
 )
-def test_nonsense_is_refused_by_name(settings: dict[str, float]) -> None:
+def test_invalid_setting_is_refused_by_name(settings: dict[str, float]) -> None:
     with pytest.raises(CharloomError, match=next(iter(settings))):
         SamplingSettings(**settings)  # type: ignore[arg-type]

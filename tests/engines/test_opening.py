@@ -41,7 +41,7 @@ WITHOUT_NUMBA = """
 """
 
 
-def test_without_numba_the_reference_serves_and_says_so_once() -> None:
+def test_without_numba_falls_back_to_reference_with_one_notice() -> None:
     done = in_a_new_process(WITHOUT_NUMBA)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "reference reference"
@@ -51,7 +51,7 @@ def test_without_numba_the_reference_serves_and_says_so_once() -> None:
     assert "the reference engine computes" in done.stderr
 
 
-def test_an_engine_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
+def test_unavailable_engine_is_one_line(tmp_path: Path) -> None:
     code = """
         import sys
         sys.modules["numba"] = None
@@ -72,7 +72,7 @@ def test_an_engine_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
     assert "pip install numba" in done.stderr.splitlines()[-1]
 
 
-def test_the_error_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_error_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charloom.engines.compiled", None)
     with pytest.raises(CharloomError, match="cannot be imported"):
         charloom.engines.open_engine("compiled", initialize(ModelConfig("rnn", 4, 1, 5), 0))

@@ -50,7 +50,7 @@ def windows(config: ModelConfig, count: int, steps: int = 6, rows: int = 3) -> S
 @with_torch
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_new_characters_do_not_move_old_logits_by_a_bit(torch: Any, cell: str, dtype: str) -> None:
+def test_new_characters_leave_old_logits_bit_identical(torch: Any, cell: str, dtype: str) -> None:
     config = ModelConfig(cell, 33, 2, 7, dtype=dtype)
     old = initialize(config, seed=1)
     grown = grow_vocabulary(old, replace(config, vocabulary_size=3_000))
@@ -72,7 +72,7 @@ class Halving(Optimizer):
 
 
 @with_torch
-def test_an_optimizer_of_one_s_own(torch: Any) -> None:
+def test_custom_optimizer_works(torch: Any) -> None:
     config = ModelConfig("gru", 6, 1, 5, dtype="float64")
     flat = initialize(config, seed=1).flat
     ours = open_pytorch(Parameters(config, flat.copy()))
@@ -88,7 +88,7 @@ def test_an_optimizer_of_one_s_own(torch: Any) -> None:
 
 
 @with_torch
-def test_settings_of_the_process_stay_what_they_were(torch: Any) -> None:
+def test_process_settings_are_restored(torch: Any) -> None:
     before = torch.get_num_threads()
     engine = open_pytorch(initialize(ModelConfig("gru", 6, 1, 5), 0), threads=before + 1)
     engine.log_probabilities(np.zeros((2, 1), np.intp), engine.zero_state(1))
@@ -101,7 +101,7 @@ def test_settings_of_the_process_stay_what_they_were(torch: Any) -> None:
 
 
 @with_torch
-def test_too_little_memory_is_told_as_such(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_reported(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = open_pytorch(initialize(ModelConfig("gru", 6, 1, 5), 0))
     for error in (
         torch.OutOfMemoryError("CUDA out of memory"),
@@ -147,7 +147,7 @@ def train(engine: Engine, optimizer: Optimizer, count: int) -> list[float]:
 @with_torch
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_training_on_a_device_is_the_reference_s(apart: Any, cell: str, optimizer: str) -> None:
+def test_training_on_a_device_equals_the_reference(apart: Any, cell: str, optimizer: str) -> None:
     config = ModelConfig(cell, 9, 2, 11, 0.3, "float64", 0.2)
     flat = initialize(config, seed=1).flat
     ours, theirs = (
@@ -182,7 +182,7 @@ def test_training_on_a_device_is_the_reference_s(apart: Any, cell: str, optimize
 
 
 @with_torch
-def test_another_optimizer_takes_over_on_a_device(apart: Any) -> None:
+def test_optimizer_can_be_swapped_on_a_device(apart: Any) -> None:
     config = ModelConfig("gru", 9, 1, 11, dtype="float64")
     flat = initialize(config, seed=1).flat
     ours, theirs = (
@@ -236,7 +236,7 @@ def test_a_run_goes_on_to_the_same_bytes(torch: Any, text: str) -> None:
 
 
 @with_torch
-def test_every_command_takes_the_engine(
+def test_every_command_accepts_the_engine(
     torch: Any, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", text, "--out=run", "--steps=8", *SMALL]) == 0
@@ -287,7 +287,7 @@ def test_without_pytorch_the_extra_is_named(
 
 @with_torch
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_gpu_that_is_not_there(
+def test_missing_gpu_is_refused(
     torch: Any, trained_run: None, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -297,16 +297,14 @@ def test_a_gpu_that_is_not_there(
 
 @pytest.mark.parametrize("engine", ["auto", "compiled", "reference"])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_gpu_is_for_the_engine_pytorch_alone(
-    trained_run: None, command: list[str], engine: str
-) -> None:
+def test_gpu_requires_engine_pytorch(trained_run: None, command: list[str], engine: str) -> None:
     line = refused(*command, f"--engine={engine}", "--device=cuda")
     assert "--device cuda is for the engine pytorch" in line
     assert not Path("new").exists()
 
 
 @with_torch
-def test_benchmarks_of_a_gpu_that_is_not_there(
+def test_benchmark_without_gpu_is_refused(
     torch: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(ROOT)
@@ -321,7 +319,7 @@ def test_benchmarks_of_a_gpu_that_is_not_there(
 
 @with_torch
 @pytest.mark.parametrize("cell", CELLS)
-def test_bfloat16_trains_about_as_well(torch: Any, cell: str) -> None:
+def test_bfloat16_reaches_a_similar_loss(torch: Any, cell: str) -> None:
     config = ModelConfig(cell, 32, 2, 40, 0.2, "float32", 0.1)
     flat = initialize(config, seed=1).flat
     losses = []
@@ -362,14 +360,14 @@ def test_bfloat16_for_other_numbers_is_refused(torch: Any, text: str, option: st
     assert not Path("new").exists()
 
 
-def test_bfloat16_is_for_the_engine_pytorch_alone(text: str) -> None:
+def test_bfloat16_requires_engine_pytorch(text: str) -> None:
     line = refused("train", text, "--out=new", "--steps=1", "--bf16")
     assert "--bf16 is for the engine pytorch" in line
     assert not Path("new").exists()
 
 
 @with_torch
-def test_what_is_compiled_is_compiled_when_the_engine_opens(compiler: None, torch: Any) -> None:
+def test_compile_happens_when_the_engine_opens(compiler: None, torch: Any) -> None:
     config = ModelConfig("gru", 12, 2, 21, 0.2)
     engine = open_pytorch(initialize(config, 0), seed=6, compile=True)
     assert not any(p.grad is not None for p in engine._tensors.values())  # type: ignore[attr-defined]
@@ -382,7 +380,7 @@ def test_what_is_compiled_is_compiled_when_the_engine_opens(compiler: None, torc
 
 @with_torch
 @pytest.mark.parametrize("cell", CELLS)
-def test_bfloat16_compiled_is_about_the_same(compiler: None, torch: Any, cell: str) -> None:
+def test_compiled_bfloat16_is_similar(compiler: None, torch: Any, cell: str) -> None:
     config = ModelConfig(cell, 12, 2, 21, 0.2)
     flat = initialize(config, seed=1).flat
     losses = []
@@ -394,7 +392,7 @@ def test_bfloat16_compiled_is_about_the_same(compiler: None, torch: Any, cell: s
 
 
 @with_torch
-def test_a_run_goes_on_compiled(
+def test_compiled_run_resumes(
     compiler: None, torch: Any, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = [*SMALL, "--engine=pytorch", "--threads=1"]
@@ -412,15 +410,13 @@ def test_a_run_goes_on_compiled(
 
 
 @with_torch
-def test_the_speed_of_what_is_compiled_is_measured(compiler: None, torch: Any) -> None:
+def test_compiled_speed_is_measured(compiler: None, torch: Any) -> None:
     assert measure_speed("pytorch", 1, compile=True) > 0
 
 
 @with_torch
 @pytest.mark.parametrize("environment", [{"PATH": "nowhere"}, {"CXX": "no-compiler"}])
-def test_without_a_compiler_it_is_refused(
-    torch: Any, text: str, environment: dict[str, str]
-) -> None:
+def test_missing_compiler_is_refused(torch: Any, text: str, environment: dict[str, str]) -> None:
     before = os.environ.copy()
     before.pop("CXX", None)
     command = [sys.executable, "-m", "charloom", "train", text, "--out=new", "--steps=1", *SMALL]
@@ -439,7 +435,7 @@ def test_without_a_compiler_it_is_refused(
 
 
 @with_torch
-def test_a_compiler_that_fails_is_told_in_a_line(
+def test_failing_compiler_is_one_line(
     compiler: None, torch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def compile(*_: Any, **__: Any) -> Any:
@@ -451,7 +447,7 @@ def test_a_compiler_that_fails_is_told_in_a_line(
 
 
 @with_torch
-def test_there_is_nothing_to_compile_for_the_notebook_s_numbers(torch: Any, text: str) -> None:
+def test_compile_refuses_preset_classic_in_float64(torch: Any, text: str) -> None:
     arguments = ["train", text, "--out=new", "--steps=1", "--compile", "--engine=pytorch"]
     line = refused(*arguments, "--preset=classic", "--dtype=float64")
     assert "--compile: NumPy computes the preset classic in float64" in line
@@ -459,12 +455,12 @@ def test_there_is_nothing_to_compile_for_the_notebook_s_numbers(torch: Any, text
 
 
 @pytest.mark.parametrize("engine", ["auto", "compiled", "reference"])
-def test_compile_is_for_the_engine_pytorch_alone(text: str, engine: str) -> None:
+def test_compile_requires_engine_pytorch(text: str, engine: str) -> None:
     line = refused("train", text, "--out=new", "--steps=1", "--compile", f"--engine={engine}")
     assert "--compile is for the engine pytorch" in line
     assert not Path("new").exists()
 
 
-def test_a_device_that_is_none() -> None:
+def test_unknown_device_is_refused() -> None:
     with pytest.raises(CharloomError, match="device 'tpu' is not one of cpu, cuda"):
         open_engine("reference", initialize(ModelConfig("rnn", 2, 1, 2), 0), device="tpu")

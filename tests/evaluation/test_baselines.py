@@ -39,7 +39,7 @@ def test_baselines_by_hand() -> None:
     ]
 
 
-def test_without_the_training_text_the_reason_stands_in_its_place() -> None:
+def test_missing_training_text_is_given_as_reason() -> None:
     vocabulary = Vocabulary(tuple("abc"))
     found = baselines(vocabulary, vocabulary.encode("abc"), Protocol(7), reason="it is gone")
     assert found["uniform"].bits_per_character is not None
@@ -49,7 +49,7 @@ def test_without_the_training_text_the_reason_stands_in_its_place() -> None:
     assert found["ngram"].protocol == "cold-7"
 
 
-def test_a_text_too_long_to_count_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_too_long_for_ngrams_is_given_as_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "LONGEST_FOR_BASELINES", 10)
     vocabulary = Vocabulary(tuple("abc"))
     ids = vocabulary.encode("abcabc")

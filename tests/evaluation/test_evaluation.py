@@ -17,7 +17,7 @@ def test_numbers_that_overflow_are_refused() -> None:
         evaluation_of(scores, Vocabulary(tuple("ab")), np.zeros(2, np.uint8), Protocol(), text="x")
 
 
-def test_the_interval_is_as_wide_as_blocks_differ() -> None:
+def test_interval_width_follows_block_variance() -> None:
     generator = np.random.default_rng(1)
     alike = -generator.exponential(1.5, 40_000)
     low, high = confidence_interval(alike) or (0.0, 0.0)

@@ -61,16 +61,14 @@ def test_another_text_or_a_file_is_not_kept(
     assert (run_copy / "report.html").read_bytes() == before
 
 
-def test_a_folder_that_is_no_runs_is_left_alone(
-    run_copy: Path, tmp_path: Path, capsys: Captured
-) -> None:
+def test_non_run_folder_is_left_alone(run_copy: Path, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "shared").mkdir()
     shutil.copy(run_copy / "model.safetensors", tmp_path / "shared")
     evaluated(capsys, str(tmp_path / "shared"))
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["model.safetensors"]
 
 
-def test_figures_of_earlier_weights_are_not_shown(run_copy: Path, capsys: Captured) -> None:
+def test_metrics_of_earlier_weights_are_not_shown(run_copy: Path, capsys: Captured) -> None:
     evaluated(capsys, str(run_copy))
     checkpoint = load_checkpoint(run_copy / "model.safetensors")
     checkpoint.parameters.flat[0] += 1
@@ -108,7 +106,7 @@ def test_an_evaluation_that_cannot_be_kept_is_still_printed(
         '[{"evaluation": {"model": "network", "bits_per_character": NaN}, "sha256": SHA256}]',
     ],
 )
-def test_a_damaged_file_of_evaluations_is_made_anew(
+def test_damaged_evaluations_file_is_recreated(
     content: str, run_copy: Path, capsys: Captured
 ) -> None:
     sha256 = load_checkpoint(run_copy / "model.safetensors").sha256
@@ -118,9 +116,7 @@ def test_a_damaged_file_of_evaluations_is_made_anew(
     assert len(drawn(run_copy)["runs"][0]["evaluations"]) == 1
 
 
-def test_a_run_that_was_evaluated_goes_on(
-    run_copy: Path, tables_folder: Path, capsys: Captured
-) -> None:
+def test_evaluated_run_resumes(run_copy: Path, tables_folder: Path, capsys: Captured) -> None:
     evaluated(capsys, str(run_copy))
     charloom.train(tables_folder / "tables.txt", out=run_copy, resume=True, steps=24)
     assert drawn(run_copy)["runs"][0]["last_step"] == 24

@@ -34,7 +34,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.torch
 @every_cell
 @pytest.mark.parametrize(("layers", "dtype"), [(1, "float32"), (2, "float64"), (3, "float32")])
-def test_the_printed_lines_give_our_logits(cell: str, layers: int, dtype: str) -> None:
+def test_printed_pytorch_code_gives_our_logits(cell: str, layers: int, dtype: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
     parameters = some_model(cell, layers, dtype)
     out = "it's \\ odd.safetensors"
@@ -99,7 +99,7 @@ def test_counts_are_not_exported_and_that_is_said() -> None:
         (["--to=pytorch", "--out=model.safetensors"], "--out is the model itself"),
     ],
 )
-def test_what_cannot_be_exported(options: list[str], said: str) -> None:
+def test_bad_export_is_refused(options: list[str], said: str) -> None:
     before = Path(kept(some_model("rnn"))).read_bytes()
     assert said in refused("export", "model.safetensors", *options)
     assert Path("model.safetensors").read_bytes() == before
@@ -150,7 +150,7 @@ def test_a_state_dict_becomes_a_model(cell: str, layers: int, prefix: str, decod
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_what_was_exported_comes_back(as_bytes: bool) -> None:
+def test_export_import_round_trip(as_bytes: bool) -> None:
     options = {"steps": 3, "hidden_size": 8, "window": 16, "batch_size": 4, "no_mix": True}
     Path("text.txt").write_bytes(QUOTING_WOODS.encode())
     charloom.train(Path("text.txt"), out="first", bytes=as_bytes, **options)
@@ -216,7 +216,7 @@ def rename(tensors: dict[str, Any]) -> None:
         (lambda tensors: tensors["decoder.bias"].fill(np.nan), "NaN"),
     ],
 )
-def test_a_state_dict_that_is_no_model(change: Any, said: str) -> None:
+def test_bad_state_dict_is_refused(change: Any, said: str) -> None:
     tensors = state_dict(some_model("gru", 2))
     change(tensors)
     assert said in refused(*write(tensors))
@@ -236,11 +236,11 @@ def test_a_state_dict_that_is_no_model(change: Any, said: str) -> None:
         ("\ud800bcdefgh", "half of a surrogate pair"),
     ],
 )
-def test_a_vocabulary_that_is_none(characters: Any, said: str) -> None:
+def test_bad_vocabulary_is_refused(characters: Any, said: str) -> None:
     assert said in refused(*write(state_dict(some_model("gru")), characters))
 
 
-def test_files_that_are_not_what_they_should_be() -> None:
+def test_bad_import_files_are_refused() -> None:
     arguments = write(state_dict(some_model("gru")))
     assert "--vocabulary FILE.json" in refused("import", "theirs.safetensors", "--out=run")
     for text in ("{", "[" * 100_000, '"\\'):

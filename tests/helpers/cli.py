@@ -46,7 +46,7 @@ def refused(*arguments: str) -> str:
     before = contents(Path.cwd())
     status, output, errors = run(*arguments)
     assert (status, output) == (2, ""), (status, output, errors)
-    # Empty lines are counted once, in test_an_error_is_one_line_and_no_more.
+    # Empty lines are counted once, in test_error_is_exactly_one_line.
     (line,) = [line for line in errors.split("\n") if line]
     assert line.startswith("charloom: ")
     assert "Traceback" not in line

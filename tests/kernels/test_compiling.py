@@ -26,7 +26,7 @@ def kernels(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.kernel"))
 
 
-def test_a_kernel_is_compiled_once_and_says_so(tmp_path: Path) -> None:
+def test_kernel_is_compiled_once_with_a_notice(tmp_path: Path) -> None:
     first = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("\n") == 1
@@ -43,7 +43,7 @@ def test_a_kernel_is_compiled_once_and_says_so(tmp_path: Path) -> None:
     assert "compiling" in third.stderr
 
 
-def test_importing_compiles_nothing_and_sets_nothing_of_numba_s(tmp_path: Path) -> None:
+def test_importing_neither_compiles_nor_configures_numba(tmp_path: Path) -> None:
     code = (
         """
         import numba
@@ -116,7 +116,7 @@ def test_a_folder_that_others_may_write_is_not_used(
     assert cache_folder() != folder
 
 
-def test_a_change_of_any_source_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_source_change_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     sources = tmp_path / "sources"
     sources.mkdir()

@@ -100,7 +100,7 @@ def test_a_narrow_last_panel(by_rows: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_an_entry_s_bytes_do_not_depend_on_the_number_of_rows(dtype: str) -> None:
+def test_entry_is_independent_of_the_number_of_rows_to_the_byte(dtype: str) -> None:
     generator = np.random.default_rng(3)
     lanes = vectors.lanes(dtype)
     n, k = 9 * lanes + 5, 77

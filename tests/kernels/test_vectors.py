@@ -95,7 +95,7 @@ def test_the_largest_error_in_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_is_not_finite_comes_through(dtype: str) -> None:
+def test_non_finite_values_propagate(dtype: str) -> None:
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e5, -1e5], dtype)
     np.testing.assert_array_equal(computed("exp", x), [np.nan, np.inf, 0, 1, 1, np.inf, 0])
     tanh = computed("tanh", x)

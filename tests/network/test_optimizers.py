@@ -46,7 +46,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(name: str, bad: float) ->
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_each_finds_the_bottom_of_a_bowl(name: str) -> None:
+def test_every_optimizer_minimizes_a_quadratic(name: str) -> None:
     optimizer = OPTIMIZERS[name](0.05)
     x = np.array([1.0, -2.0])
     for _ in range(2000):
@@ -54,7 +54,7 @@ def test_each_finds_the_bottom_of_a_bowl(name: str) -> None:
     assert np.abs(x).max() < 0.05
 
 
-def test_schedules_rise_and_fall_as_they_say() -> None:
+def test_schedules_warm_up_and_decay() -> None:
     def f(schedule: str, progress: float) -> float:
         return learning_rate_factor(schedule, 0.1, progress)
 

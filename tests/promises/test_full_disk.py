@@ -33,9 +33,7 @@ def refused_write(errors: str) -> None:
         "before writing samples.txt #1",
     ],
 )
-def test_a_full_disk_leaves_the_checkpoint(
-    point: str, killed_run: Path, workshop: Workshop
-) -> None:
+def test_full_disk_keeps_the_checkpoint(point: str, killed_run: Path, workshop: Workshop) -> None:
     before = (killed_run / "resume.safetensors").read_bytes()
     after_first = "model" in point or "samples" in point  # which come with the next validation
     stopped = workshop.drive(killed_run, "--resume", actions={point: "full disk"})
@@ -49,7 +47,7 @@ def test_a_full_disk_leaves_the_checkpoint(
 
 
 @posix_only
-def test_a_disk_full_from_the_start_leaves_a_folder_to_start_in(
+def test_disk_full_from_the_start_leaves_a_usable_folder(
     workshop: Workshop, tmp_path: Path
 ) -> None:
     options, folder = CONFIGURATIONS["gru"], tmp_path / "run"

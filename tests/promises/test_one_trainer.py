@@ -41,9 +41,7 @@ def test_a_second_trainer_is_refused(workshop: Workshop, tmp_path: Path) -> None
     [b"", b"\xff\x00 garbage \n" * 99, f"{os.getpid()}\n".encode()],
     ids=["empty", "garbage", "living process"],
 )
-def test_a_lock_that_was_left_behind_is_no_lock(
-    content: bytes, killed_run: Path, workshop: Workshop
-) -> None:
+def test_stale_lock_is_ignored(content: bytes, killed_run: Path, workshop: Workshop) -> None:
     assert (killed_run / ".lock").exists()
     (killed_run / ".lock").write_bytes(content)
     assert workshop.resume_and_compare(killed_run, CONFIGURATIONS["lstm"]) == []

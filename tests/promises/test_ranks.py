@@ -55,7 +55,7 @@ def run_ranks(*commands: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Starts a rank for each command; their exit statuses and lines on standard error."""
     port = free_port()
     ranks = [start(rank, len(commands), port, command) for rank, command in enumerate(commands)]
-    said = [rank.communicate(timeout=120)[1].splitlines() for rank in ranks]
+    said = [rank.communicate(timeout=300)[1].splitlines() for rank in ranks]
     return [(rank.returncode, lines) for rank, lines in zip(ranks, said, strict=True)]
 
 
@@ -155,7 +155,7 @@ def test_two_ranks_equal_one_process(torch: Any, text: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.torch
-def test_a_run_goes_on_with_another_number_of_ranks(torch: Any, text: Path, tmp_path: Path) -> None:
+def test_run_resumes_with_another_number_of_ranks(torch: Any, text: Path, tmp_path: Path) -> None:
     exact = ["--dtype", "float64", "--dropout", "0.3", "--engine", "pytorch"]
     constant = ["--schedule", "constant", "--warmup", "0"]  # as the ends move, so would the rate
     for status, _ in run_ranks(
@@ -175,7 +175,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(torch: Any, text: Path, tmp_
 
 
 @pytest.mark.torch
-def test_a_killed_rank_is_started_again_and_the_run_ends_right(
+def test_killed_rank_restarts_and_the_run_is_byte_identical(
     torch: Any, text: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
@@ -190,9 +190,11 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_right(
         start_new_session=True,
     )
     try:
-        wait_until(lambda: (out / "samples.txt").exists() and "step 500" in samples(out))
+        wait_until(
+            lambda: (out / "samples.txt").exists() and "step 500" in samples(out), seconds=300
+        )
         os.kill(rank_of(agent.pid, 1), signal.SIGKILL)
-        _, said = agent.communicate(timeout=120)
+        _, said = agent.communicate(timeout=300)
     finally:
         if agent.poll() is None:
             os.killpg(agent.pid, signal.SIGKILL)
@@ -228,7 +230,7 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
     out, port = tmp_path / "run", free_port()
     command = train(text, out, "--steps", 100_000, "--validate-every", 50)
     ranks = [start(rank, 2, port, command) for rank in (0, 1)]
-    wait_until(lambda: (out / "samples.txt").exists() and "step 50" in samples(out))
+    wait_until(lambda: (out / "samples.txt").exists() and "step 50" in samples(out), seconds=300)
     for rank in ranks:  # as a terminal and torchrun do
         rank.send_signal(signal.SIGINT)
     said = [rank.communicate(timeout=60)[1].splitlines() for rank in ranks]
@@ -251,7 +253,7 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
     ],
     ids=["other options", "other text", "no text", "too few rows", "other engine", "nonsense"],
 )
-def test_what_is_wrong_is_refused_before_the_first_step(
+def test_rank_mismatch_is_refused_before_the_first_step(
     torch: Any, text: Path, tmp_path: Path, first: list[str], second: Any, said: str
 ) -> None:
     (tmp_path / "other.txt").write_text(SQUARES[1:])
@@ -291,7 +293,7 @@ def told(monkeypatch: pytest.MonkeyPatch, rank: str, size: str, port: str = "295
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
 
 
-def test_a_process_knows_whether_it_is_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_environment_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not started_by_torchrun()
     told(monkeypatch, "0", "1")
     assert not started_by_torchrun()
@@ -303,7 +305,7 @@ def test_a_process_knows_whether_it_is_one_of_several(monkeypatch: pytest.Monkey
             started_by_torchrun()
 
 
-def test_torch_missing_is_told(
+def test_missing_torch_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: Path
 ) -> None:
     told(monkeypatch, "1", "2")

@@ -36,7 +36,7 @@ def sampled(points: Sequence[str], share: int) -> list[str]:
 
 @posix_only
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_a_killed_run_ends_like_one_that_ran_through(
+def test_resume_after_sigkill_is_byte_identical(
     name: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     options = CONFIGURATIONS[name]
@@ -54,7 +54,9 @@ def test_a_killed_run_ends_like_one_that_ran_through(
 
 
 @posix_only
-def test_a_run_can_be_killed_again_and_again(workshop: Workshop, tmp_path: Path) -> None:
+def test_resume_after_repeated_sigkill_is_byte_identical(
+    workshop: Workshop, tmp_path: Path
+) -> None:
     options, folder = CONFIGURATIONS["lstm"], tmp_path / "run"
     for resume, point in (
         ("", "halfway through writing metrics.jsonl #9"),
@@ -70,7 +72,7 @@ def test_a_run_can_be_killed_again_and_again(workshop: Workshop, tmp_path: Path)
 
 @posix_only
 @pytest.mark.parametrize("point", ["before a step #9", "before writing samples.txt #2"])
-def test_killed_between_a_report_and_a_validation(
+def test_resume_after_sigkill_between_report_and_validation(
     point: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     # In a longer run not every step is reported: this validation, after step 9, tells the loss
@@ -82,7 +84,7 @@ def test_killed_between_a_report_and_a_validation(
 
 
 @posix_only
-def test_files_are_on_the_disk_before_they_have_their_names(workshop: Workshop) -> None:
+def test_files_are_synced_before_they_are_renamed(workshop: Workshop) -> None:
     # What a power cut would show and no kill can: each file is synced, renamed, and its name too.
     points = [point.partition(" #")[0] for point in workshop.points(CONFIGURATIONS["gru"])]
     renames = [n for n, point in enumerate(points) if point.startswith("before renaming to")]
@@ -102,7 +104,7 @@ def test_files_are_on_the_disk_before_they_have_their_names(workshop: Workshop) 
 
 @posix_only
 @pytest.mark.parametrize("point", ["after renaming to model.safetensors #1", "before a step #11"])
-def test_fine_tuning_goes_on_like_any_run(
+def test_fine_tuning_resumes_byte_identical(
     point: str, finished_run: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     workshop = Workshop(tmp_path_factory.mktemp("other"))

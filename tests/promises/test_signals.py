@@ -55,7 +55,7 @@ def printed_command(errors: str) -> str:
         ("SIGTERM", 143, "before writing samples.txt #2"),
     ],
 )
-def test_a_signal_saves_and_the_printed_command_goes_on(
+def test_signal_saves_and_the_printed_command_resumes(
     name: str,
     status: int,
     point: str,
@@ -76,7 +76,7 @@ def test_a_signal_saves_and_the_printed_command_goes_on(
 
 
 @posix_only
-def test_a_signal_within_a_validation_loses_nothing(
+def test_signal_during_validation_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> None:
     workshop = Workshop(tmp_path_factory.mktemp("workshop"))
@@ -102,7 +102,7 @@ def test_a_signal_within_a_validation_loses_nothing(
         ("SIGINT SIGTERM", 143, "after renaming to model.safetensors #2"),
     ],
 )
-def test_a_second_signal_leaves_at_once(
+def test_second_signal_exits_at_once(
     names: str, status: int, point: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     options, folder = CONFIGURATIONS["lstm"], tmp_path / "run"
@@ -137,7 +137,7 @@ def test_signals_from_outside(
 
 @posix_only
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_before_the_first_step_leaves_at_once(
+def test_signal_before_the_first_step_exits_at_once(
     name: str, status: int, workshop: Workshop, tmp_path: Path
 ) -> None:
     options, folder = CONFIGURATIONS["gru"], tmp_path / "run"

@@ -32,7 +32,7 @@ from helpers.texts import TIMES_TABLES
 # --- What a page holds ----------------------------------------------------------------------------
 
 
-def test_its_figures_are_those_of_the_run(reported_run: tuple[Path, list[str]]) -> None:
+def test_report_holds_the_metrics_of_the_run(reported_run: tuple[Path, list[str]]) -> None:
     folder, samples = reported_run
     (found,) = drawn(folder)["runs"]
     lines = lines_of(folder)
@@ -93,7 +93,7 @@ def test_a_short_budget_compresses_nothing(tables_folder: Path, tmp_path: Path) 
     assert set(lines_of(tmp_path / "run")[0]["baselines"]) == {"uniform", "unigram"}
 
 
-def test_a_long_run_is_thinned_but_no_validation(tmp_path: Path) -> None:
+def test_long_run_is_thinned_but_keeps_validations(tmp_path: Path) -> None:
     lines: list[Any] = []
     for step in range(1, 5_001):
         lines.append(report_line(step))
@@ -108,7 +108,7 @@ def test_a_long_run_is_thinned_but_no_validation(tmp_path: Path) -> None:
     assert found["validations"]["step"] == list(range(2, 5_001, 2))
 
 
-def test_of_too_many_samples_some_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [validation_line(step, 1.5) for step in range(100)]
     samples = "".join(f"--- step {step}, 1.5000 nats\n{step:>300}\n\n" for step in range(100))
     folder = written(tmp_path / "run", lines, samples)
@@ -154,7 +154,7 @@ ODD_LINES: list[Any] = [
 ]
 
 
-def test_lines_that_are_odd_are_passed_over(tmp_path: Path) -> None:
+def test_odd_lines_are_skipped(tmp_path: Path) -> None:
     lines = [report_line(2), *ODD_LINES, report_line(4)]
     (found,) = drawn(written(tmp_path / "run", lines))["runs"]
     assert found["reports"]["step"] == [2, 3, 3, 4]
@@ -165,7 +165,7 @@ def test_lines_that_are_odd_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "torn", [b'{"event": "report", "st', b"\xff\xfe", b"\0" * 100, b"[" * 10**5]
 )
-def test_a_torn_last_line_is_passed_over(torn: bytes, run_copy: Path) -> None:
+def test_torn_last_line_is_skipped(torn: bytes, run_copy: Path) -> None:
     whole = drawn(run_copy)["runs"]
     with (run_copy / "metrics.jsonl").open("ab") as file:
         file.write(torn)
@@ -176,7 +176,7 @@ def test_a_torn_last_line_is_passed_over(torn: bytes, run_copy: Path) -> None:
     "name", ["samples.txt", "model.safetensors", "resume.safetensors", "metrics.jsonl"]
 )
 @pytest.mark.parametrize("how", ["gone", "empty", "cut", "noise"])
-def test_a_file_that_is_not_whole_leaves_the_rest(name: str, how: str, run_copy: Path) -> None:
+def test_damaged_file_leaves_the_others_usable(name: str, how: str, run_copy: Path) -> None:
     (run_copy / "evaluations.json").write_text("[{}, 3]")
     content = (run_copy / name).read_bytes()
     if how == "gone":
@@ -244,7 +244,7 @@ def test_a_run_that_fails_no_longer_trains(
     assert data["standing"]["state"] == "interrupted"
 
 
-def test_a_page_that_cannot_be_written_ends_nothing(
+def test_unwritable_page_does_not_end_training(
     tables_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -266,7 +266,7 @@ def test_a_page_that_cannot_be_written_ends_nothing(
     load_checkpoint(tmp_path / "run" / "model.safetensors")
 
 
-def test_drawing_rests_between_two_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_drawing_is_rate_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     drawings: list[float] = []
 

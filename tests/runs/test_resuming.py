@@ -148,7 +148,7 @@ def test_a_file_of_options_is_compared_like_options(
         ("latin.txt", ("Le chat était là.\n" * 40).encode("latin-1"), "--bytes"),
     ],
 )
-def test_options_left_out_are_the_run_s_in_its_usual_folder_too(
+def test_omitted_options_default_to_the_run(
     name: str,
     content: bytes,
     option: str,
@@ -244,7 +244,7 @@ def test_other_threads_are_only_noted(
     assert metrics_of(folder)[-1]["step"] == 6
 
 
-def test_an_engine_left_out_is_the_run_s(
+def test_omitted_engine_defaults_to_the_run(
     workshop: Workshop,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -266,7 +266,7 @@ def test_an_engine_left_out_is_the_run_s(
 
 
 @pytest.mark.parametrize("more", ["", "--steps 8"])
-def test_a_model_that_is_gone_is_looked_for_anew(
+def test_deleted_model_is_searched_again(
     more: str, finished_run: Path, workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (finished_run / "model.safetensors").unlink()
@@ -277,7 +277,7 @@ def test_a_model_that_is_gone_is_looked_for_anew(
     load_checkpoint(finished_run / "model.safetensors")
 
 
-def test_samples_that_are_gone_are_not_made_up(finished_run: Path, workshop: Workshop) -> None:
+def test_deleted_samples_are_not_recreated(finished_run: Path, workshop: Workshop) -> None:
     (finished_run / "samples.txt").unlink()
     assert main(workshop.arguments(finished_run, "--resume --steps 8")) == 0
     assert (finished_run / "samples.txt").read_text(encoding="utf-8").startswith("--- step 8, ")
@@ -293,9 +293,7 @@ def test_samples_that_are_gone_are_not_made_up(finished_run: Path, workshop: Wor
         "--cell lstm --learning-rate 1e6 --clip 0 --split 100/0/0 --validate-every 1",
     ],
 )
-def test_a_loss_that_is_not_finite_ends_in_a_sentence(
-    options: str, workshop: Workshop, tmp_path: Path
-) -> None:
+def test_non_finite_loss_ends_in_one_line(options: str, workshop: Workshop, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     done = workshop.train(folder, f"{SMALL} --steps 200 {options}")
     assert done.returncode == 2, done.stderr

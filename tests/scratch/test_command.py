@@ -60,7 +60,7 @@ def test_the_book_is_read_as_utf_8_and_as_it_is(tmp_path: Path) -> None:
         (b"thirty characters, then a byte: \xff", "is not UTF-8: invalid start byte at byte 32"),
     ],
 )
-def test_a_file_that_will_not_do_is_one_line_and_status_2(
+def test_unusable_file_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture, content: bytes | None, message: str
 ) -> None:
     book = tmp_path / "book.txt"

@@ -74,13 +74,13 @@ def test_a_foreign_host_or_origin_is_refused(client: Client) -> None:
         assert not any(name.startswith("access-control") for name in headers)
 
 
-def test_a_server_for_all_answers_by_any_name(served_model: LanguageModel) -> None:
+def test_public_server_accepts_any_host(served_model: LanguageModel) -> None:
     with serving({"model": served_model}, host="0.0.0.0") as client:
         assert client.ask("GET", "/v1/models", host="a.name")[0] == 200
         client.refused(403, "GET", "/v1/models", host="a.name", origin="http://another.name")
 
 
-def test_a_key_is_asked_for(served_model: LanguageModel) -> None:
+def test_api_key_is_required(served_model: LanguageModel) -> None:
     with serving({"model": served_model}, api_key=KEY) as client:
         for header in (None, f"Bearer {KEY}x", KEY, "Bearer", f"Basic {KEY}", "Bearer é"):
             given = {} if header is None else {"authorization": header}
@@ -91,7 +91,7 @@ def test_a_key_is_asked_for(served_model: LanguageModel) -> None:
         assert client.get("/v1/models", authorization=f"Bearer {KEY}")["data"]
 
 
-def test_a_script_stays_text(client: Client, served_model: LanguageModel) -> None:
+def test_script_is_answered_as_json_not_html(client: Client, served_model: LanguageModel) -> None:
     """In the prompt, the model's name and what it writes: always JSON, never guessed to be HTML."""
     body = {"model": SCRIPT, "prompt": SCRIPT, "echo": True, "temperature": 0, "max_tokens": 80}
     for stream, kind in ((False, "application/json"), (True, "text/event-stream; charset=utf-8")):

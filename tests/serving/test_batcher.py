@@ -127,7 +127,7 @@ def text_of(answer: Answer) -> list[str]:
 
 
 @pytest.mark.parametrize(("most_texts", "alike"), [(3, False), (40, False), (40, True)])
-def test_a_text_is_the_same_alone_and_in_company(
+def test_text_is_independent_of_the_batch(
     predictor: Predictor, start: Callable[..., Batcher], most_texts: int, alike: bool
 ) -> None:
     batcher = start(predictor, most_texts=most_texts)
@@ -160,7 +160,7 @@ def test_a_text_is_the_same_alone_and_in_company(
     wait_until(lambda: batcher.drawing == batcher.waiting == 0)
 
 
-def test_a_stream_is_given_out_piece_by_piece(
+def test_stream_arrives_in_pieces(
     small: Predictor, start: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock of the test's own: ten characters or so at a time."""
@@ -271,7 +271,9 @@ def test_a_cancelled_request_ends_at_once(small: Predictor, start: Callable[...,
     assert batcher.counts.steps == steps
 
 
-def test_more_than_may_wait_are_refused(small: Predictor, start: Callable[..., Batcher]) -> None:
+def test_requests_beyond_the_queue_are_refused(
+    small: Predictor, start: Callable[..., Batcher]
+) -> None:
     batcher = start(small, most_texts=2)
     endless = Request(ids_of("a"), 10_000_000)
     answers = [batcher.submit(endless)[0] for _ in range(4)]
@@ -284,7 +286,7 @@ def test_more_than_may_wait_are_refused(small: Predictor, start: Callable[..., B
     batcher.submit(Request(ids_of("a"), 1))[0].wait()
 
 
-def test_long_prompts_hold_up_nobody(small: Predictor, start: Callable[..., Batcher]) -> None:
+def test_long_prompts_do_not_block_streams(small: Predictor, start: Callable[..., Batcher]) -> None:
     batcher = start(small)
     (stream,) = batcher.submit(Request(ids_of("a"), 10_000_000))
     wait_until(lambda: stream.drawn > 10)
@@ -299,7 +301,7 @@ def test_long_prompts_hold_up_nobody(small: Predictor, start: Callable[..., Batc
     stream.cancel()
 
 
-def test_a_failing_model_fails_its_requests_and_goes_on(
+def test_failing_model_fails_its_requests_and_recovers(
     start: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor = make("gru")

@@ -93,7 +93,7 @@ def serve_process(*arguments: str, **environment: str) -> Iterator[tuple[Any, Cl
 
 @posix
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_what_runs_finish(
+def test_signal_finishes_running_requests(
     served_run: Path, served_model: LanguageModel, tmp_path: Path, number: int
 ) -> None:
     moved = tmp_path / "run"

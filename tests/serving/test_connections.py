@@ -52,9 +52,7 @@ def test_a_slow_client_is_dropped(
     client.get("/health")
 
 
-def test_the_deadline_is_each_request_s_own(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deadline_applies_to_each_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "RECEIVE_SECONDS", 2)
     with closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)) as there:
         for _ in range(4):  # longer than one deadline, all together
@@ -128,7 +126,7 @@ def test_a_thousand_connections_are_survived(client: Client) -> None:
     wait_until(lambda: client.ask("GET", "/health")[0] == 200)
 
 
-def test_what_is_no_http_gets_an_error(client: Client) -> None:
+def test_malformed_http_gets_an_error(client: Client) -> None:
     with client.connect() as there:
         there.sendall(b"the woods are lovely\r\n\r\n")
         assert received(there).startswith(b"HTTP/1.1 400 ")

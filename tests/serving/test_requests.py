@@ -51,7 +51,7 @@ def test_an_empty_prompt_is_fine(client: Client, served_model: LanguageModel) ->
     assert (echoed["text"], echoed["finish_reason"]) == ("the", "length")
 
 
-def test_a_longer_prompt_costs_its_end_alone(client: Client) -> None:
+def test_longer_prompt_reads_only_its_new_end(client: Client) -> None:
     prompt = f"字{SCRIPTED_WOODS[:499]}"  # which nobody else begins with
     fresh = client.complete(prompt=prompt, max_tokens=1)["usage"]["prompt_tokens_details"]
     assert fresh["cached_tokens"] == 0
@@ -59,7 +59,7 @@ def test_a_longer_prompt_costs_its_end_alone(client: Client) -> None:
     assert longer["prompt_tokens_details"]["cached_tokens"] == 500
 
 
-def test_fields_that_ask_for_nothing_are_taken(client: Client) -> None:
+def test_neutral_fields_are_accepted(client: Client) -> None:
     nothing: dict[str, Any] = {
         "suffix": None,
         "best_of": 1,
@@ -145,7 +145,7 @@ def test_a_bad_body_is_refused(client: Client, body: bytes) -> None:
         client.refused(400, "POST", path, body)
 
 
-def test_too_much_is_refused(client: Client) -> None:
+def test_oversized_request_is_refused(client: Client) -> None:
     many = {"model": "network", "prompt": ["the"] * 100, "n": 3}
     assert client.refused(400, "POST", "/v1/completions", many)["param"] == "prompt"
     scored = {"model": "network", "max_tokens": MOST_DRAWN, "n": 5, "logprobs": 1}

@@ -51,13 +51,13 @@ def test_a_model_saved_by_hand_is_the_same_file(trained_run: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")
-def test_a_checkpoint_is_as_readable_as_any_other_file(trained_run: Path) -> None:
+def test_checkpoint_permissions_follow_the_umask(trained_run: Path) -> None:
     usual = trained_run.parent / "woods.txt"
     assert (trained_run / "model.safetensors").stat().st_mode == usual.stat().st_mode
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_none_are_not_saved(tmp_path: Path, value: float) -> None:
+def test_non_finite_numbers_are_not_saved(tmp_path: Path, value: float) -> None:
     path = tmp_path / "model"
     config = ModelConfig("rnn", 2, 1, 2)
     checkpoint = Checkpoint(Parameters(config), Vocabulary(("a", "b")))

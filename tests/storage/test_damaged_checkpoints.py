@@ -349,7 +349,7 @@ def damaged_file(name: str, model_file: bytes) -> tuple[bytes, str]:
     return make(model_file), word
 
 
-def test_changing_nothing_is_not_refused(model_file: bytes, tmp_path: Path) -> None:
+def test_resigned_file_is_accepted(model_file: bytes, tmp_path: Path) -> None:
     """What the tests below rest on: a file written anew, and signed anew, is a checkpoint."""
     path = tmp_path / "model.safetensors"
     for file in (

@@ -25,7 +25,7 @@ from helpers.cli import contents, refused
 # --- One file in the place of the other -----------------------------------------------------------
 
 
-def test_a_resume_file_is_a_model_of_its_own(
+def test_resume_file_loads_as_a_model(
     trained_run: Path, resume_file: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It holds a whole model, the current one, so that it may have the other's name."""
@@ -117,7 +117,7 @@ RESUMED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_resume_file_that_makes_no_sense_is_refused(
+def test_inconsistent_resume_file_is_refused(
     trained_run: Path,
     resume_file: bytes,
     tmp_path: Path,

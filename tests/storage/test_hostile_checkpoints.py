@@ -182,7 +182,7 @@ def test_odd_entries_harm_no_command(
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
 @pytest.mark.parametrize("origin", ["/dev/stdin", "/dev/fd/0", "a pipe"])
-def test_a_stranger_s_file_cannot_make_a_command_wait(
+def test_checkpoint_origin_cannot_block_a_command(
     model_file: bytes, tmp_path: Path, origin: str
 ) -> None:
     """Where it says its training text was is looked for, but nothing is waited for there."""

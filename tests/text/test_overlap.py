@@ -24,7 +24,7 @@ def by_trying(training: bytes, text: bytes) -> Overlap:
 
 
 @given(texts, texts)
-def test_it_is_the_longest_and_the_first(training: bytes, text: bytes) -> None:
+def test_longest_overlap_is_longest_and_first(training: bytes, text: bytes) -> None:
     ids = np.frombuffer(training, np.uint8), np.frombuffer(text, np.uint8)
     assert longest_overlap(*ids) == by_trying(training, text)
 
@@ -110,7 +110,7 @@ def test_what_follows_a_stretch(training: list[int], stretch: list[int], size: i
         assert set(np.flatnonzero(index.followers(np.array(end, dtype=np.int64)))) == expected
 
 
-def test_a_text_that_leaked_whole_is_found_soon() -> None:
+def test_whole_leaked_text_is_found_in_linear_time() -> None:
     training = np.random.default_rng(0).integers(0, 80, 1_000_000).astype(np.uint8)
     for text in (training[-100_000:], np.repeat(training[:20_000], 2)):
         began = time.process_time()
@@ -127,7 +127,7 @@ def test_the_same_character_all_along() -> None:
     assert longest_overlap(training, text) == Overlap(100_000, 0, 0)
 
 
-def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pydivsufsort_overlap_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.zeros(9, np.uint8)
     assert find_overlap(ids, ids) == Overlap(9, 0, 0)
     monkeypatch.setitem(sys.modules, "pydivsufsort", None)  # as where it is not installed

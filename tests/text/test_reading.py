@@ -33,7 +33,7 @@ PIECES = st.lists(
 
 @settings(max_examples=150)
 @given(text=PIECES, characters=st.integers(1, 50), block=st.integers(1, 9), data=st.data())
-def test_no_size_of_chunk_or_block_changes_the_text(text, characters, block, data):
+def test_text_is_independent_of_chunk_and_block_size(text, characters, block, data):
     normalize = data.draw(st.booleans())
     as_bytes = data.draw(st.booleans())
     compressed = data.draw(st.booleans())
@@ -193,7 +193,7 @@ def test_a_missing_file_and_a_name_that_is_nearly_one(tmp_path):
     assert "there is no file" in refusal(tmp_path / "file" / "below.txt")
 
 
-def test_names_that_are_no_names():
+def test_bad_names_are_refused():
     assert "empty" in refusal("")
     assert "null" in refusal("a\0b")
     assert len(refusal("It is a truth\n" * 5000)) < 400
@@ -371,6 +371,6 @@ def test_importing_is_light():
     assert done.stdout == "[]\n"
 
 
-def test_a_text_says_what_it_is():
+def test_text_has_a_readable_repr():
     assert repr(text_from_string("a" * 100)) == "Text(name='text', origin='', as_bytes=False)"
     assert isinstance(open_text("unicode-names"), Text)

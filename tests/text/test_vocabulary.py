@@ -12,7 +12,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
 @given(texts)
-def test_encoding_and_decoding_give_the_text_back(text: str) -> None:
+def test_encoding_round_trip(text: str) -> None:
     vocabulary = Vocabulary.of(text)
     ids = vocabulary.encode(text)
     assert vocabulary.decode(ids) == text
@@ -21,7 +21,7 @@ def test_encoding_and_decoding_give_the_text_back(text: str) -> None:
 
 
 @given(st.binary(min_size=1))
-def test_bytes_come_back_too(data: bytes) -> None:
+def test_byte_encoding_round_trip(data: bytes) -> None:
     text = data.decode("latin-1")
     vocabulary = Vocabulary.of(text, as_bytes=True)
     assert vocabulary.decode(vocabulary.encode(text)).encode("latin-1") == data

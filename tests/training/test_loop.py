@@ -135,7 +135,7 @@ def test_presets_of_a_size_choose_nothing_by_the_clock(preset: str) -> None:
     assert TrainingConfig.of({"preset": preset, "hidden_size": 7}).hidden_size == 7
 
 
-def test_the_end_that_comes_first_counts() -> None:
+def test_earliest_end_wins() -> None:
     events, state = start(steps=5, epochs=100)
     assert sum(1 for e in events if e.kind in ("step", "report")) == state.step == 5
 
@@ -149,7 +149,7 @@ def test_without_a_validation_part_the_last_weights_are_the_best() -> None:
     assert state.best_loss is None
 
 
-def test_a_seed_decides_everything() -> None:
+def test_training_is_deterministic_given_a_seed() -> None:
     def run(seed: int) -> list[dict[str, Any]]:
         events, _ = start(steps=20, dropout=0.3, seed=seed)
         return [asdict(replace(e, elapsed=0)) for e in events]

@@ -54,7 +54,7 @@ def test_whatever_the_time_and_the_text_the_options_are_possible(
         assert chosen["epochs"] * characters < 3 * planning.ENOUGH_CHARACTERS
 
 
-def test_what_was_given_stays_and_the_rest_fits_it() -> None:
+def test_given_options_stay_and_the_rest_is_planned() -> None:
     given = {"hidden_size": 700, "cell": "lstm", "layers": 2, "window": 100, "dropout": 0.25}
     chosen = options(300_000, 60, **given)
     assert given.items() <= chosen.items()
@@ -73,7 +73,7 @@ def test_the_validation_part_is_learned_from_where_it_is_long_and_not_the_last()
     assert plan(60, 1, dataset(200_000), {"refit": 0.0}).options["refit"] == 0
 
 
-def test_it_says_what_it_chose_and_why_in_one_line() -> None:
+def test_plan_is_explained_in_one_line() -> None:
     reason = plan(600, 1, dataset(5_000), {}).reason
     assert "\n" not in reason
     assert "the text holds no more" in reason

@@ -18,12 +18,12 @@ from helpers.searches import FIXED, QUICK, TEXT, Scripted, falling, flags, resum
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "1e9", "0.001", "soon"])
 @pytest.mark.parametrize("option", ["--minutes", "--trial-minutes"])
-def test_nonsense_for_a_time_is_refused(option: str, minutes: str, text_file: str) -> None:
+def test_invalid_time_is_refused(option: str, minutes: str, text_file: str) -> None:
     assert option in refused("tune", text_file, f"{option}={minutes}")
 
 
 @pytest.mark.parametrize("value", [True, "5", [1]])
-def test_nonsense_for_a_time_is_refused_in_a_call(value: Any, text_file: str) -> None:
+def test_invalid_time_is_refused_in_python(value: Any, text_file: str) -> None:
     for name in ("minutes", "trial_minutes"):
         with pytest.raises(CharloomError, match=name.replace("_", "-")):
             tune(Path(text_file), out="out", **{name: value})
@@ -46,7 +46,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("option", REFUSED)
-def test_what_makes_no_sense_is_refused(option: str, text_file: str) -> None:
+def test_invalid_search_option_is_refused(option: str, text_file: str) -> None:
     assert REFUSED[option] in refused("tune", text_file, "--minutes=1", option)
 
 
@@ -88,7 +88,7 @@ def test_a_folder_in_use_is_refused(search: Path, text_file: str) -> None:
     assert "another charloom is searching in search" in line
 
 
-def test_what_differs_is_named_when_it_goes_on(search: Path, text_file: str) -> None:
+def test_changed_options_are_named_on_resume(search: Path, text_file: str) -> None:
     for option, told in {
         "--hidden-size=32": "--hidden-size is 32, but the search has 16",
         "--clip=2": "--clip was not given",
@@ -110,7 +110,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_storage_is_told_of(kind: str, search: Path, text_file: str) -> None:
+def test_damaged_storage_is_reported(kind: str, search: Path, text_file: str) -> None:
     path = search / "study.db"
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
     line = refused("tune", text_file, "--out=search", "--resume")
@@ -118,7 +118,7 @@ def test_a_damaged_storage_is_told_of(kind: str, search: Path, text_file: str) -
 
 
 @pytest.mark.parametrize("settings", ["[]", '{"text": 1}', '"x"', "{}"])
-def test_damaged_settings_are_told_of(settings: str, search: Path, text_file: str) -> None:
+def test_damaged_settings_are_reported(settings: str, search: Path, text_file: str) -> None:
     with contextlib.closing(sqlite3.connect(search / "study.db")) as database:
         query = "update study_user_attributes set value_json = ? where key = 'settings'"
         assert database.execute(query, [settings]).rowcount == 1
@@ -127,7 +127,7 @@ def test_damaged_settings_are_told_of(settings: str, search: Path, text_file: st
     assert "study.db is damaged" in line
 
 
-def test_a_storage_of_nothing_is_begun_anew(text_file: str) -> None:
+def test_empty_storage_is_recreated(text_file: str) -> None:
     """As a kill leaves it that comes before the search had begun."""
     Path("out").mkdir()
     Path("out/study.db").touch()
@@ -135,7 +135,7 @@ def test_a_storage_of_nothing_is_begun_anew(text_file: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_storage_that_cannot_be_written_is_told_of(search: Path, text_file: str) -> None:
+def test_unwritable_storage_is_reported(search: Path, text_file: str) -> None:
     (search / "study.db").chmod(0o400)
     line = refused("tune", text_file, "--out=search", "--resume", "--minutes=0.1")
     assert "make room or give access" in line

@@ -18,7 +18,7 @@ from charloom.tuning import Search
 from helpers.searches import FIXED, TEXT, Scripted, falling
 
 
-def test_what_falls_behind_is_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_fall_behind_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     play = lambda number: falling(2.0 if number < tuning.NEVER_PRUNED else 3.0)  # noqa: E731
     search = Scripted(play, 7).search(monkeypatch)
     states = [trial.state for trial in search.trials]
@@ -46,7 +46,7 @@ def test_trials_are_compared_at_equal_parts_of_their_time(
         assert set(trial.intermediate_values) == set(range(1, 10))
 
 
-def test_a_trial_that_fails_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_trial_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     def play(number: int) -> list[float]:
         if number == 1:
             return [4.0, float("nan")]
@@ -73,7 +73,7 @@ def test_a_trial_that_fails_ends_no_search(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(trial.loss is None for trial in search.trials[1:4])
 
 
-def test_a_search_of_which_every_trial_fails_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_ends_when_every_trial_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CharloomError, match=r"every trial failed, the last of 5.*step 0"):
         Scripted(lambda number: [float("nan")], 100).search(monkeypatch)
 
@@ -91,7 +91,7 @@ def test_another_error_ends_it_and_loses_nothing(monkeypatch: pytest.MonkeyPatch
     assert [trial.state for trial in search.trials] == ["complete"] * 3
 
 
-def test_few_combinations_are_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_combinations_are_tried_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = {name: value for name, value in FIXED.items() if name not in ("cell", "layers")}
     search = Scripted(lambda number: falling(2 + number), 100).search(monkeypatch, **fixed)
     assert search.exhausted
@@ -104,7 +104,7 @@ def proposed(search: Search) -> list[dict[str, Any]]:
     return [trial.options for trial in search.trials]
 
 
-def test_a_seed_proposes_the_same_in_one_go_or_in_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeded_search_is_the_same_after_resume(monkeypatch: pytest.MonkeyPatch) -> None:
     play = lambda number: falling(2 + 0.1 * (number * 7 % 5))  # noqa: E731
     whole = Scripted(play, 12).search(monkeypatch, "whole", seed=3)
     Scripted(play, 5).search(monkeypatch, "parts", seed=3)
@@ -114,7 +114,7 @@ def test_a_seed_proposes_the_same_in_one_go_or_in_two(monkeypatch: pytest.Monkey
     assert proposed(Scripted(play, 3).search(monkeypatch, "other", seed=4))[1] != proposed(whole)[1]
 
 
-def test_what_is_tried_is_what_a_run_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_options_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Scripted(lambda number: falling(2.0), 6)
     search = script.search(monkeypatch, dropout=0.3, clip=0.5)
     for trial, given in zip(search.trials, script.given, strict=True):
@@ -132,7 +132,7 @@ def test_what_is_tried_is_what_a_run_is_given(monkeypatch: pytest.MonkeyPatch) -
     assert "dropout" not in search.settings.ranges
 
 
-def test_importances_are_told_when_there_are_enough_trials(
+def test_importances_need_enough_trials(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def play(number: int) -> list[float]:
@@ -148,7 +148,7 @@ def test_importances_are_told_when_there_are_enough_trials(
     assert search._study.importances(search.trials[:7]) is None
 
 
-def test_optuna_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_logging_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     import optuna
 
     before = optuna.logging.get_verbosity()
@@ -160,7 +160,7 @@ def test_optuna_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adagrad", "rmsprop", "sgd"])
-def test_an_optimizer_of_which_nothing_is_known(
+def test_optimizer_without_a_planned_rate_searches_around_its_default(
     optimizer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = Scripted(lambda number: falling(2.0), 2).search(monkeypatch, optimizer=optimizer)

@@ -66,7 +66,7 @@ def test_its_options_train_again(finished_search: Path, text_file: str) -> None:
     assert found.best_options.items() <= training.items()
 
 
-def test_what_the_command_says(finished_search: Path) -> None:
+def test_tune_prints_its_result(finished_search: Path) -> None:
     said = (finished_search / "said.txt").read_text(encoding="utf-8")
     lines = said.splitlines()
     assert "Optuna" not in said
@@ -97,7 +97,7 @@ def test_the_first_trial_is_what_training_would_choose(
     assert found.best.loss <= first.loss
 
 
-def test_it_takes_its_time_and_no_more(text_file: str) -> None:
+def test_search_keeps_its_time_budget(text_file: str) -> None:
     """Three seconds; ten over are allowed, in the processor's time."""
     began = time.process_time()
     found = tune(Path(text_file), out="out", **(QUICK | {"minutes": 0.05}))
@@ -137,7 +137,7 @@ tune(Path(sys.argv[1]), out=sys.argv[2], minutes=10, trial_minutes=0.02, hidden_
 """
 
 
-def test_a_killed_search_goes_on_with_the_trial_that_was_under_way(text_file: str) -> None:
+def test_killed_search_resumes_its_running_trial(text_file: str) -> None:
     killed = subprocess.run([sys.executable, "-c", KILLED, text_file, "out"], check=False)
     assert killed.returncode == 9
     steps = load_checkpoint(Path("out/trials/0001/resume.safetensors")).metrics["step"]
@@ -170,7 +170,7 @@ def test_a_killed_search_goes_on_with_the_trial_that_was_under_way(text_file: st
     assert not Path("out/trials").exists()
 
 
-def test_ctrl_c_saves_and_tells_how_to_go_on(text_file: str) -> None:
+def test_ctrl_c_saves_and_prints_how_to_resume(text_file: str) -> None:
     options = ["--minutes=10", "--trial-minutes=5", "--hidden-size=16", "--out=out"]
     command = [sys.executable, "-m", "charloom", "tune", text_file, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -198,7 +198,7 @@ def model_bytes(run: Path) -> bytes:
 
 
 @pytest.mark.parametrize("at", ["before", "between", "after", "removing"])
-def test_wherever_it_is_killed_the_best_run_comes_into_its_place(
+def test_best_run_is_placed_wherever_the_search_is_killed(
     at: str, search: Path, text_file: str
 ) -> None:
     found = resumed(text_file, search)

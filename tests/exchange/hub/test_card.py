@@ -22,7 +22,7 @@ from helpers.hub import FEW, saved, some_checkpoint
 from helpers.texts import QUOTING_WOODS
 
 
-def test_the_card_says_what_was_found(evaluated_run: Path) -> None:
+def test_card_shows_the_evaluations(evaluated_run: Path) -> None:
     model = HubModel.from_pretrained(evaluated_run)
     model.save_pretrained("book", model_card_kwargs={"license": "cc0-1.0", "language": "en"})
     text = Path("book/README.md").read_text("utf-8")
@@ -79,7 +79,7 @@ def test_the_card_says_what_was_found(evaluated_run: Path) -> None:
     assert html.count("<tr>") == 2 * 8
 
 
-def test_a_stretch_that_leaked_is_not_published(evaluated_run: Path) -> None:
+def test_leaked_text_is_not_published(evaluated_run: Path) -> None:
     HubModel.from_pretrained(evaluated_run).save_pretrained("book")
     entries = json.loads(Path("book/evaluations.json").read_text())
     for entry, there in zip(entries, read_evaluations(evaluated_run), strict=True):
@@ -91,7 +91,7 @@ def test_a_stretch_that_leaked_is_not_published(evaluated_run: Path) -> None:
     )
 
 
-def test_the_cards_lines_run(evaluated_run: Path) -> None:
+def test_code_on_the_card_runs(evaluated_run: Path) -> None:
     """As they stand, where the folder is."""
     HubModel.from_pretrained(evaluated_run).save_pretrained("it's a book")
     text = Path("it's a book/README.md").read_text("utf-8")
@@ -107,7 +107,7 @@ def test_the_cards_lines_run(evaluated_run: Path) -> None:
     assert b"8 hidden units" in done.stdout
 
 
-def test_the_card_of_what_was_never_evaluated() -> None:
+def test_card_without_evaluations() -> None:
     Path("text.txt").write_text(QUOTING_WOODS, "utf-8")
     model = charloom.train("text.txt", out="run", **FEW)
     HubModel.from_pretrained("run").save_pretrained("book")
@@ -127,7 +127,7 @@ def test_the_card_of_what_was_never_evaluated() -> None:
     assert "| ---" in HubModel.from_pretrained("run").generate_model_card("book").text
 
 
-def test_a_validation_part_is_told_as_one() -> None:
+def test_validation_split_is_named() -> None:
     Path("text.txt").write_text(QUOTING_WOODS, "utf-8")
     charloom.train("text.txt", out="run", split="80/20/0", no_mix=True, **FEW)
     assert run("evaluate", "run")[0] == 0
@@ -166,7 +166,7 @@ PLANTED = [
 
 
 @pytest.mark.parametrize("name", PLANTED, ids=range(len(PLANTED)))
-def test_what_is_planted_does_not_get_through(name: str) -> None:
+def test_markup_is_escaped(name: str) -> None:
     """In the text's name and in every word of an evaluation: the card is the same but for them."""
     plain, planted = (card_with(word) for word in ("harmless", name))
     assert set(planted.data.to_dict()) == set(plain.data.to_dict())
@@ -223,7 +223,7 @@ def rendered(card: str) -> str:
         b'[{"sha256": "SHA", "evaluation": {"model": NaN, "baselines": {"network": 3}}}]',
     ],
 )
-def test_damaged_evaluations_are_passed_over(evaluations: bytes) -> None:
+def test_damaged_evaluations_are_skipped(evaluations: bytes) -> None:
     save_checkpoint(Path("model.safetensors"), some_checkpoint())
     sha256 = load_checkpoint(Path("model.safetensors")).sha256 or ""
     Path("evaluations.json").write_bytes(evaluations.replace(b"SHA", sha256.encode()))
@@ -232,7 +232,7 @@ def test_damaged_evaluations_are_passed_over(evaluations: bytes) -> None:
     assert "were not evaluated" in Path("book/README.md").read_text()
 
 
-def test_metadata_that_is_no_number_is_passed_over() -> None:
+def test_non_numeric_metadata_is_skipped() -> None:
     for metrics in ({"validation": 3}, {"validation": {"nats_per_character": "x"}}, {}):
         checkpoint = some_checkpoint()
         checkpoint.metrics = metrics

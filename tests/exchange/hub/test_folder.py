@@ -23,7 +23,7 @@ from helpers.texts import QUOTING_WOODS
 @pytest.mark.parametrize(
     "more", [{}, {"dtype": "float64", "layers": 2}, {"as_bytes": True}, {"dropout": 0.5}]
 )
-def test_what_is_saved_comes_back(cell: str, more: dict[str, Any]) -> None:
+def test_folder_round_trip(cell: str, more: dict[str, Any]) -> None:
     before = HubModel(some_checkpoint(cell, **more), engine="reference")
     assert isinstance(before, ModelHubMixin)
     assert before.save_pretrained("book") is None
@@ -44,7 +44,7 @@ def test_what_is_saved_comes_back(cell: str, more: dict[str, Any]) -> None:
     assert run("info", "book", "--json")[0] == 0
 
 
-def test_the_file_is_the_runs_own_to_the_byte(evaluated_run: Path) -> None:
+def test_model_file_is_byte_identical_to_the_run(evaluated_run: Path) -> None:
     model = HubModel.from_pretrained(evaluated_run)
     assert model.mixture is not None
     model.save_pretrained(Path("copy-1"))
@@ -72,7 +72,7 @@ def test_a_model_in_memory_can_be_saved() -> None:
     assert charloom.load("book").sample(length=30) == trained.sample(length=30)
 
 
-def test_what_a_run_needs_to_go_on_stays_at_home(evaluated_run: Path) -> None:
+def test_resume_data_is_not_exported(evaluated_run: Path) -> None:
     resume = evaluated_run / "resume.safetensors"
     assert run("export", str(resume), "--to=huggingface", "--out=book")[0] == 0
     found = load_checkpoint(Path("book/model.safetensors"))
@@ -82,7 +82,7 @@ def test_what_a_run_needs_to_go_on_stays_at_home(evaluated_run: Path) -> None:
     assert json.loads(Path("book/evaluations.json").read_text()) == []  # of other weights
 
 
-def test_a_folder_of_ours_is_written_again() -> None:
+def test_own_folder_is_overwritten() -> None:
     saved(license="mit")
     Path("book/.gitattributes").write_text("*.safetensors filter=lfs\n")
     HubModel(some_checkpoint("lstm")).save_pretrained("book")
@@ -91,7 +91,7 @@ def test_a_folder_of_ours_is_written_again() -> None:
     assert Path("book/.gitattributes").read_text() == "*.safetensors filter=lfs\n"
 
 
-def test_a_folder_that_was_left_half_way_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_written_folder_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -126,7 +126,7 @@ def test_a_folder_that_was_left_half_way_is_written_again(monkeypatch: pytest.Mo
         ("config.json", b'["model_type"]'),
     ],
 )
-def test_files_that_are_not_ours_are_not_overwritten(name: str, content: bytes) -> None:
+def test_foreign_files_are_not_overwritten(name: str, content: bytes) -> None:
     save_checkpoint(Path("model.safetensors"), some_checkpoint())
     Path("book").mkdir()
     Path("book", name).write_bytes(content)
@@ -162,7 +162,7 @@ def test_a_configuration_cannot_be_given() -> None:
 
 
 @pytest.mark.parametrize(("change", "said"), NO_MODEL)
-def test_a_folder_that_is_no_model(change: Any, said: str) -> None:
+def test_folder_without_a_model_is_refused(change: Any, said: str) -> None:
     change(saved())
     with pytest.raises(CharloomError, match=re.escape(said)) as caught:
         HubModel.from_pretrained("book")

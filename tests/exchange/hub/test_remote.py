@@ -38,7 +38,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.server_close()
 
 
-def test_a_model_goes_to_the_hub_and_comes_back(hub: Hub, evaluated_run: Path) -> None:
+def test_push_and_pull_round_trip(hub: Hub, evaluated_run: Path) -> None:
     model = HubModel.from_pretrained(evaluated_run)
     address = model.push_to_hub("me/book", private=True, token=TOKEN, commit_message="The woods")
     repository = hub.repositories["me/book"]
@@ -89,9 +89,7 @@ def test_branches_requests_and_revisions(hub: Hub) -> None:
         HubModel.from_pretrained("me/book", revision="v2")
 
 
-def test_what_was_downloaded_is_there_without_a_hub(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_downloads_work_offline(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved()
     hub.repository("you/book", Path("book"))
     for cache in ("one", "two"):
@@ -158,7 +156,7 @@ def test_a_card_that_was_changed_on_the_hub_is_kept(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(("change", "said"), NO_MODEL)
-def test_what_is_no_model_on_the_hub(hub: Hub, change: Any, said: str) -> None:
+def test_hub_folder_without_a_model_is_refused(hub: Hub, change: Any, said: str) -> None:
     change(saved())
     hub.repository("you/book", Path("book"))
     shutil.rmtree("book")
@@ -170,7 +168,7 @@ def test_what_is_no_model_on_the_hub(hub: Hub, change: Any, said: str) -> None:
         assert not any("model.safetensors" in line for line in hub.asked)
 
 
-def test_what_the_hub_refuses(hub: Hub) -> None:
+def test_hub_errors_are_one_line(hub: Hub) -> None:
     def told(name: str, **more: Any) -> str:
         with pytest.raises(CharloomError) as caught:
             HubModel.from_pretrained(name, **more)
