@@ -70,13 +70,16 @@ def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[f
     return losses
 
 
+every_depth = pytest.mark.parametrize("layers", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+
+
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@every_depth
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_float64_parity(name: str, cell: str, layers: int, optimizer: str) -> None:
     cases = itertools.product(SHAPES, [(9, 11), (33, 70)], [0.0, 0.3], [1, 2, 3])
@@ -96,7 +99,7 @@ def test_float64_parity(name: str, cell: str, layers: int, optimizer: str) -> No
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@every_depth
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_float32_parity(name: str, cell: str, layers: int, optimizer: str) -> None:
     cases = itertools.product(SHAPES, [(9, 11), (67, 70)], [0.0, 0.3], [1, 2])

@@ -26,6 +26,7 @@ def kernels(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.kernel"))
 
 
+@pytest.mark.slow
 def test_kernel_is_compiled_once_with_a_notice(tmp_path: Path) -> None:
     first = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
@@ -43,6 +44,7 @@ def test_kernel_is_compiled_once_with_a_notice(tmp_path: Path) -> None:
     assert "compiling" in third.stderr
 
 
+@pytest.mark.slow
 def test_importing_neither_compiles_nor_configures_numba(tmp_path: Path) -> None:
     code = (
         """
@@ -131,6 +133,7 @@ def test_any_source_change_recompiles(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(kernels(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_processes_that_compile_at_once(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
