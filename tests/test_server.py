@@ -30,7 +30,7 @@ from charloom.serving import app as server
 from charloom.serving import connection
 from charloom.serving.app import LARGEST_BODY
 from charloom.serving.connection import open_socket
-from charloom.serving.schema import MOST_DRAWN, MOST_PROMPT, REQUEST
+from charloom.serving.schema import MOST_PROMPT, MOST_SAMPLED, CompletionRequest
 from charloom.serving.server import Server, name_runs
 
 TEXT = "<script>alert('the woods are lovely, dark & deep')</script>\nund schön → 字\n" * 40
@@ -139,7 +139,7 @@ def client(run: Path, model: LanguageModel) -> Iterator[Client]:
 def metric(client: Client, name: str, **labels: str) -> int:
     _, _, content = client.ask("GET", "/metrics")
     wanted = "".join(f'.*{label}="{value}"' for label, value in labels.items())
-    found = re.search(rf"^charloom_{name}{{{wanted}.*}} (\d+)$", content.decode(), re.M)
+    found = re.search(rf"^charloom_{name}{{{wanted}.*}} (\d+)\.0$", content.decode(), re.M)
     return int(found[1]) if found else 0
 
 
@@ -364,11 +364,11 @@ def test_fields_that_ask_for_nothing_are_taken(client: Client) -> None:
         "user": "somebody",
     }
     client.complete(prompt="the", max_tokens=1, **nothing)
-    client.complete(**dict.fromkeys(set(REQUEST["properties"]) - {"model"}))
+    client.complete(**dict.fromkeys(set(CompletionRequest.__struct_fields__) - {"model"}))
 
 
 BAD_FIELDS: list[tuple[str, Any]] = [
-    *(("max_tokens", value) for value in (-1, MOST_DRAWN + 1, "5", 1.5, True, [], 10**400)),
+    *(("max_tokens", value) for value in (-1, MOST_SAMPLED + 1, "5", 1.5, True, [], 10**400)),
     *(("temperature", value) for value in (-0.1, 2.1, "hot", False)),
     *(("top_p", value) for value in (0, 1.1, -1)),
     *(("top_k", value) for value in (0, 1.5, "1")),
@@ -443,7 +443,7 @@ def test_a_bad_body_is_refused(client: Client, body: bytes) -> None:
 def test_too_much_is_refused(client: Client) -> None:
     many = {"model": "network", "prompt": ["the"] * 100, "n": 3}
     assert client.refused(400, "POST", "/v1/completions", many)["param"] == "prompt"
-    scored = {"model": "network", "max_tokens": MOST_DRAWN, "n": 5, "logprobs": 1}
+    scored = {"model": "network", "max_tokens": MOST_SAMPLED, "n": 5, "logprobs": 1}
     assert client.refused(400, "POST", "/v1/completions", scored)["param"] == "logprobs"
     echoed = {"model": "network", "prompt": "a" * 70_000, "n": 2, "logprobs": 1, "echo": True}
     assert client.refused(400, "POST", "/v1/completions", echoed)["param"] == "logprobs"
@@ -663,7 +663,7 @@ def test_a_client_that_never_reads_is_dropped(
     with socket.socket() as there:
         there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         there.connect(("127.0.0.1", client.port))
-        there.sendall(stream_request(max_tokens=MOST_DRAWN, logprobs=5, n=4))
+        there.sendall(stream_request(max_tokens=MOST_SAMPLED, logprobs=5, n=4))
         wait_for(lambda: metric(client, "cancelled_total", model="network") > before)
         wait_for(lambda: metric(client, "texts_drawing", model="network") == 0)
 
@@ -672,7 +672,7 @@ def test_a_client_that_goes_away_ends_its_texts(client: Client) -> None:
     for fields in ({"stream": True}, {"stream": False}):
         before = metric(client, "cancelled_total", model="network")
         with client.connect() as there:
-            there.sendall(stream_request(max_tokens=MOST_DRAWN, n=3, **fields))
+            there.sendall(stream_request(max_tokens=MOST_SAMPLED, n=3, **fields))
             wait_for(lambda: metric(client, "texts_drawing", model="network") == 3)
         wait_for(lambda: metric(client, "texts_drawing", model="network") == 0)
         assert metric(client, "cancelled_total", model="network") == before + 1
@@ -682,7 +682,7 @@ def test_too_many_texts_are_asked_to_come_again(model: LanguageModel) -> None:
     with serving({"network": model}, most_texts=2) as client:
         held = [client.connect() for _ in range(2)]
         for there in held:
-            there.sendall(stream_request(max_tokens=MOST_DRAWN, n=2))
+            there.sendall(stream_request(max_tokens=MOST_SAMPLED, n=2))
         wait_for(lambda: metric(client, "texts_waiting") == 2)
         body = {"model": "network", "prompt": "the", "max_tokens": 3}
         status, headers, content = client.ask("POST", "/v1/completions", body)
@@ -745,9 +745,9 @@ def test_runs_of_one_name_are_told_apart(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--port=70000"], "--port is 70000"),
-        (["--port=-1"], "--port is -1"),
-        (["--host=no such host"], "cannot listen at no such host"),
+        (["--port=70000"], "invalid --port 70000"),
+        (["--port=-1"], "invalid --port -1"),
+        (["--host=no such host"], "cannot listen on no such host"),
         (["--port=0", "--api-key="], "--api-key is empty"),
         (["--port=0", "--api-key=ö"], "--api-key is empty or not ASCII"),
         (["--port=0", "--max-streams=0"], "too few"),
@@ -773,7 +773,7 @@ def test_a_port_in_use_and_a_missing_run_are_refused(
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
-    assert f"cannot listen at 127.0.0.1:{client.port} (Address already in use)" in line
+    assert f"cannot listen on 127.0.0.1:{client.port} (Address already in use)" in line
     assert main(["serve", str(run / "nothing")]) == 2
     assert "there is no such run or file" in capsys.readouterr().err
 
@@ -832,7 +832,7 @@ def test_a_signal_lets_what_runs_finish(
 @posix
 def test_a_second_signal_ends_at_once(run: Path) -> None:
     with process(str(run)) as (started, client), client.connect() as there:
-        there.sendall(stream_request(model=SCRIPT, max_tokens=MOST_DRAWN, n=16))
+        there.sendall(stream_request(model=SCRIPT, max_tokens=MOST_SAMPLED, n=16))
         assert there.recv(100)
         started.send_signal(signal.SIGTERM)
         time.sleep(0.3)

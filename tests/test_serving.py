@@ -27,7 +27,7 @@ from charloom.prediction.mixture import (
 )
 from charloom.prediction.sampling import stream_text
 from charloom.prediction.scoring import Protocol, score_ids
-from charloom.serving import batcher as serving
+from charloom.serving import prompt_reader
 from charloom.serving.batcher import Batcher
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.requests import Answer, BusyError, Request
@@ -166,14 +166,14 @@ def test_a_text_is_the_same_alone_and_in_company(
     for number, request in enumerate(requests):
         found = texts.get(number) or text_of(answers[number])
         assert found == alone(predictor, request)
-    wait_for(lambda: batcher.drawing == batcher.waiting == 0)
+    wait_for(lambda: batcher.active == batcher.waiting == 0)
 
 
 def test_a_stream_is_given_out_piece_by_piece(
     small: Predictor, start: Callable[..., Batcher]
 ) -> None:
-    told: list[Answer] = []
-    batcher = start(small, tell=told.extend)
+    notified: list[Answer] = []
+    batcher = start(small, notify=notified.extend)
     request = Request(ids_of("ab"), 3_000, streams=True, alternatives=0, stop=("jij",))
     (answer,) = batcher.submit(request)
     text, pieces, end = "", 0, None
@@ -184,7 +184,7 @@ def test_a_stream_is_given_out_piece_by_piece(
             text, pieces, end = text + piece.text, pieces + 1, piece.end
     assert pieces > 1
     assert [text] == alone(small, request)
-    assert 1 < told.count(answer) < answer.drawn / 2  # not for every character
+    assert 1 < notified.count(answer) < answer.sampled / 2  # not for every character
 
 
 def test_the_cache_changes_no_text(predictor: Predictor, start: Callable[..., Batcher]) -> None:
@@ -194,7 +194,7 @@ def test_the_cache_changes_no_text(predictor: Predictor, start: Callable[..., Ba
     (answer,) = batcher.submit(first)
     (text,) = text_of(answer)
     assert answer.cached == 0
-    assert batcher.counts.read == len(prompt)
+    assert batcher.stats.read == len(prompt)
     # The same again; with another end; from what was drawn; from somewhere in the middle.
     for more, cached in (
         (prompt, 700),
@@ -204,11 +204,11 @@ def test_the_cache_changes_no_text(predictor: Predictor, start: Callable[..., Ba
         (prompt[:200], 0),
     ):
         request = Request(ids_of(more), 20, seed=2)
-        read = batcher.counts.read
+        read = batcher.stats.read
         (answer,) = batcher.submit(request)
         assert text_of(answer) == alone(predictor, request)
         assert answer.cached == cached
-        assert batcher.counts.read - read == len(more) - cached
+        assert batcher.stats.read - read == len(more) - cached
 
 
 def test_scores_are_the_protocol_s(predictor: Predictor, start: Callable[..., Batcher]) -> None:
@@ -262,18 +262,18 @@ def test_a_cancelled_request_ends_at_once(small: Predictor, start: Callable[...,
     first, second = batcher.submit(running, running)
     (waiting,) = batcher.submit(Request(ids_of("b"), 5))
     (other,) = batcher.submit(Request(ids_of("c"), 5))
-    wait_for(lambda: first.drawn > 10)
+    wait_for(lambda: first.sampled > 10)
     other.cancel()
     second.cancel()
     assert text_of(waiting) == alone(small, Request(ids_of("b"), 5))
     assert not first.ended
     first.cancel()
-    wait_for(lambda: batcher.drawing == batcher.waiting == 0)
-    assert batcher.counts.cancelled == 3
-    assert other.drawn == 0
-    steps = batcher.counts.steps
+    wait_for(lambda: batcher.active == batcher.waiting == 0)
+    assert batcher.stats.cancelled == 3
+    assert other.sampled == 0
+    steps = batcher.stats.steps
     time.sleep(0.02)
-    assert batcher.counts.steps == steps
+    assert batcher.stats.steps == steps
 
 
 def test_more_than_may_wait_are_refused(small: Predictor, start: Callable[..., Batcher]) -> None:
@@ -282,25 +282,25 @@ def test_more_than_may_wait_are_refused(small: Predictor, start: Callable[..., B
     answers = [batcher.submit(endless)[0] for _ in range(4)]
     with pytest.raises(BusyError):
         batcher.submit(endless)
-    assert batcher.counts.refused == 1
+    assert batcher.stats.refused == 1
     for answer in answers:
         answer.cancel()
-    wait_for(lambda: batcher.drawing == batcher.waiting == 0)
+    wait_for(lambda: batcher.active == batcher.waiting == 0)
     batcher.submit(Request(ids_of("a"), 1))[0].wait()
 
 
 def test_long_prompts_hold_up_nobody(small: Predictor, start: Callable[..., Batcher]) -> None:
     batcher = start(small)
     (stream,) = batcher.submit(Request(ids_of("a"), 10_000_000))
-    wait_for(lambda: stream.drawn > 10)
+    wait_for(lambda: stream.sampled > 10)
     prompt = ids_of("abcdefghij" * 2_000)
     scored = Request(prompt, 0, alternatives=1, scores_prompt=True)
-    before, turns = stream.drawn, batcher.counts.steps
+    before, turns = stream.sampled, batcher.stats.steps
     for answer in batcher.submit(scored, Request(prompt[:-1], 1)):
         answer.wait()
     # The stream got its characters between the pieces.
-    assert stream.drawn - before > len(prompt) / serving.SCORED_OF_EACH
-    assert batcher.counts.steps - turns > len(prompt) / serving.SCORED_OF_EACH
+    assert stream.sampled - before > len(prompt) / prompt_reader.SCORED_OF_EACH
+    assert batcher.stats.steps - turns > len(prompt) / prompt_reader.SCORED_OF_EACH
     stream.cancel()
 
 
@@ -328,7 +328,7 @@ def test_closing_ends_what_runs(small: Predictor) -> None:
     answers = batcher.submit(Request(ids_of("a"), 10_000_000), Request(ids_of("b"), 1))
     batcher.close()
     for answer in answers:
-        with pytest.raises(CharloomError, match="stops"):
+        with pytest.raises(CharloomError, match="shutting down"):
             answer.wait()
     with pytest.raises(BusyError):
         batcher.submit(Request(ids_of("a"), 1))

@@ -128,7 +128,7 @@ COMMANDS = {
         run_report,
     ),
     "serve": Command(
-        "answer requests over HTTP, as OpenAI's completions are asked for",
+        "serve models over an OpenAI-compatible HTTP API",
         add_serve_arguments,
         run_serve,
     ),
