@@ -17,10 +17,9 @@ from charloom.cli.arguments import (
 from charloom.cli.terminal import print_line
 from charloom.errors import CharloomError
 
-# serve
-
 
 def add_serve_arguments(parser: Parser) -> None:
+    """Add the arguments of `charloom serve`."""
     parser.add_argument(
         "runs",
         metavar="RUN",
@@ -50,6 +49,7 @@ def add_serve_arguments(parser: Parser) -> None:
 
 
 def run_serve(arguments: argparse.Namespace, started: float) -> int:
+    """Serve models until a signal ends the server, and return the exit status."""
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server, name_runs
 

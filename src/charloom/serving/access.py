@@ -24,6 +24,11 @@ class AccessControl:
     (DNS rebinding). A server on all interfaces accepts every host name. Every reply gets the
     security headers, and is counted.
 
+    Args:
+        service: The application.
+        host: The name or address that the server listens on.
+        api_key: The key that requests must send. None accepts requests without a key.
+
     Starlette's `TrustedHostMiddleware` is not used. It replies with 400 and plain text instead of
     the API's error body, and several of its versions do not recognize `[::1]`.
     """

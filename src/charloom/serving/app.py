@@ -109,9 +109,11 @@ class Service:
     # The playground
 
     async def page(self, request: Request) -> Response:
+        """Return the playground."""
         return self._file("playground.html")
 
     async def static(self, request: Request) -> Response:
+        """Return a file of the playground."""
         return self._file(request.path_params["name"])
 
     def _file(self, name: str) -> Response:
@@ -123,18 +125,23 @@ class Service:
     # The server itself
 
     async def health(self, request: Request) -> Response:
+        """Report that the server is running."""
         return json_reply(Health("ok", __version__))
 
     async def openapi(self, request: Request) -> Response:
+        """Return the OpenAPI document."""
         return json_reply(describe_api(list(self.models)))
 
     async def get_metrics(self, request: Request) -> Response:
+        """Return the metrics for Prometheus."""
         return Response(self.metrics.text(), media_type=MEDIA_TYPE)
 
     async def list_models(self, request: Request) -> Response:
+        """Describe all models."""
         return json_reply(ModelList("list", [model.describe() for model in self.models.values()]))
 
     async def get_model(self, request: Request) -> Response:
+        """Describe one model."""
         return json_reply(self._model(request.path_params["id"]).describe())
 
     def _model(self, name: str | None) -> ServedModel:
@@ -153,11 +160,13 @@ class Service:
     # Characters and ids
 
     async def tokenizer_info(self, request: Request) -> Response:
+        """Describe a model's tokenizer."""
         vocabulary = self._model(request.query_params.get("model")).vocabulary
         start = vocabulary.characters[vocabulary.start_id]
         return json_reply(TokenizerInfo("characters", len(vocabulary), start, start, start))
 
     async def tokenize(self, request: Request) -> Response:
+        """Return a text's token ids."""
         body = await _read_body(request, TokenizeRequest)
         vocabulary = self._model(body.model).vocabulary
         ids = encode(body.prompt, vocabulary)
@@ -166,6 +175,7 @@ class Service:
         return json_reply(TokenizeResponse(to_tokens(ids), len(ids)))
 
     async def detokenize(self, request: Request) -> Response:
+        """Return the text of token ids."""
         body = await _read_body(request, DetokenizeRequest)
         vocabulary = self._model(body.model).vocabulary
         ids = from_tokens(body.tokens, vocabulary, "tokens")
@@ -174,6 +184,7 @@ class Service:
     # Completions
 
     async def complete(self, request: Request) -> Response:
+        """Continue a prompt, in one reply or in a stream."""
         body = await _read_body(request, CompletionRequest)
         model = self._model(body.model)
         most = model.batcher.most_texts

@@ -157,7 +157,7 @@ class Batcher:
         if ready:
             answers = [prompt.answer for prompt in ready]
             self._sampler.begin(ready)
-            self._reader.remove(answers)
+            self._reader.remove(set(answers))
             self._changed |= dict.fromkeys(answers)
 
     def _active_answers(self) -> list[Answer]:

@@ -106,7 +106,18 @@ def parse_completion(
 def _check_size(
     body: CompletionRequest, texts: int, length: int, echoed: int, most_texts: int
 ) -> None:
-    """Raise ApiError if there are too many texts, or too many characters to score."""
+    """Check that the limits allow the request.
+
+    Args:
+        body: The body.
+        texts: The number of texts to sample.
+        length: The number of characters of each text.
+        echoed: The number of characters of prompts in the reply.
+        most_texts: The number of texts that the batcher samples at a time.
+
+    Raises:
+        ApiError: There are too many texts, or too many characters to score.
+    """
     if texts > most_texts:
         raise ApiError(
             400,
@@ -178,7 +189,14 @@ def from_tokens(
 
 
 class Reply:
-    """The reply to a request for completions, as its answers arrive."""
+    """The reply to a request for completions, as its answers arrive.
+
+    Args:
+        completion: The request.
+        answers: The answers to its requests, in their order.
+        vocabulary: The model's vocabulary.
+        created: The time of the reply, in seconds since 1970.
+    """
 
     def __init__(
         self,

@@ -15,7 +15,15 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 
 
 class ApiError(Exception):
-    """An error reply: its HTTP status, headers, and the fields of OpenAI's error body."""
+    """An error reply.
+
+    Args:
+        status: The HTTP status.
+        message: The problem and a remedy.
+        param: The field of the request that is at fault.
+        code: OpenAI's code for this kind of error.
+        headers: Further headers of the reply.
+    """
 
     def __init__(
         self,

@@ -58,7 +58,13 @@ class PendingPrompt:
 
 
 class PromptReader:
-    """The prompts that a batcher is reading. Only the batcher's thread uses it."""
+    """The prompts that a batcher is reading. Only the batcher's thread uses it.
+
+    Args:
+        predictor: The model.
+        cache: The cache for the states after prompts.
+        stats: The totals to add to.
+    """
 
     def __init__(self, predictor: Predictor, cache: PromptCache, stats: BatcherStats) -> None:
         self.prompts: list[PendingPrompt] = []

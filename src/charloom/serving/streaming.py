@@ -79,7 +79,14 @@ class EventStream(Response):
 async def stream_reply(
     reply: Reply, answers: Sequence[Answer], notifier: Notifier, receive: Receive
 ) -> AsyncIterator[list[CompletionResponse | ErrorResponse]]:
-    """Yield the events of a stream, those of the same moment in one list."""
+    """Yield the events of a stream, in one list if they are ready at once.
+
+    Args:
+        reply: The reply.
+        answers: Its answers, which are cancelled at the end.
+        notifier: The notifier of the answers' batcher.
+        receive: The request's ASGI messages, which end when the client is gone.
+    """
     async with _watching(answers, notifier, receive) as changed:
         while not reply.complete:
             if not await changed():
@@ -100,6 +107,12 @@ async def whole_reply(
     reply: Reply, answers: Sequence[Answer], notifier: Notifier, receive: Receive
 ) -> bytes:
     """Return the JSON of a whole reply, once all its answers have ended.
+
+    Args:
+        reply: The reply.
+        answers: Its answers, which are cancelled at the end.
+        notifier: The notifier of the answers' batcher.
+        receive: The request's ASGI messages, which end when the client is gone.
 
     Raises:
         ClientDisconnect: The client is gone.

@@ -62,7 +62,14 @@ class RunningText:
 
 
 class TextSampler:
-    """The texts that a batcher is sampling. Only the batcher's thread uses it."""
+    """The texts that a batcher is sampling. Only the batcher's thread uses it.
+
+    Args:
+        predictor: The model.
+        vocabulary: Its vocabulary.
+        cache: The cache for the states after texts that have ended.
+        stats: The totals to add to.
+    """
 
     def __init__(
         self,
