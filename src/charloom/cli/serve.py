@@ -14,7 +14,7 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.terminal import print_line
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
 
 
@@ -48,7 +48,7 @@ def add_serve_arguments(parser: Parser) -> None:
     add_engine(parser)
 
 
-def run_serve(arguments: argparse.Namespace, started: float) -> int:
+def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve models until a signal ends the server, and return the exit status."""
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server, name_runs
@@ -75,7 +75,7 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
             host=arguments.host,
             api_key=key,
             most_texts=arguments.max_streams,
-            ready=lambda: print_line(f"serving {', '.join(names)} at {url}"),
+            ready=lambda: terminal.print(f"serving {', '.join(names)} at {url}"),
         )
         server.serve_until_ended()
     return 0
