@@ -3,7 +3,6 @@
 Where signals, pipes or the encoding of a terminal matter, the command runs as a process of its own.
 """
 
-import dataclasses
 import errno
 import gzip
 import io
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.inspect import type_info
 
 import charloom
 from charloom.cli import arguments as arguments_module
@@ -32,7 +32,7 @@ from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.text import corpora
 from charloom.text.vocabulary import Vocabulary
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import OPTIONS, Option, TrainingConfig, option_name
 
 TEXT = "The woods are lovely, dark and deep,\nund schön → 字 🦉\n" * 30
 TINY = ["--hidden-size=8", "--batch-size=2", "--window=8"]
@@ -492,15 +492,14 @@ def test_going_on_with_another_text_or_other_options_is_refused(
     assert "--from" in refused(capsys, *again, "--from", run)
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(TrainingConfig), ids=lambda f: f.name)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_nonsense_is_refused_when_a_run_goes_on(
-    capsys: Captured, text: str, run: str, field: "dataclasses.Field[Any]"
+    capsys: Captured, text: str, run: str, name: str
 ) -> None:
     shutil.copytree(run, "run")
-    line = refused(
-        capsys, "train", text, "--out=run", "--resume", f"{option_name(field.name)}=\N{SNOWMAN}"
-    )
-    assert option_name(field.name) in line
+    value = f"{option_name(name)}=\N{SNOWMAN}"
+    line = refused(capsys, "train", text, "--out=run", "--resume", value)
+    assert option_name(name) in line
 
 
 def test_a_run_of_bytes_goes_on_in_its_usual_folder(text: str) -> None:
@@ -545,27 +544,27 @@ def words_that_are_no_choice(choices: Sequence[str]) -> list[str]:
     ]
 
 
-def nonsense(field: "dataclasses.Field[Any]") -> list[str]:
-    """Values that the option of a field must refuse."""
-    limits, kind = field.metadata, str(field.type).split("|")[0].strip()
-    if kind == "bool":
+def nonsense(option: Option) -> list[str]:
+    """Values that an option must refuse."""
+    if option.value_type is bool:
         return ["", "yes", "true", "1"]
-    if "choices" in limits:
-        return words_that_are_no_choice(limits["choices"])
-    if field.name == "split":
+    if option.choices:
+        return words_that_are_no_choice(option.choices)
+    if option.name == "split":
         return SPLITS
-    if field.name == "from_run":
+    if option.name == "from_run":
         return ["", "nowhere", ".", "woods.safetensors"]
-    values = [*(WHOLE_NUMBERS if kind == "int" else NUMBERS), "-1", HUGE, "-" + HUGE, ENDLESS]
-    if kind == "int":
-        values += [str(limits["least"] - 1), str(limits["most"] + 1)]
+    whole, limits = option.value_type is int, type_info(option.value_kind)
+    values = [*(WHOLE_NUMBERS if whole else NUMBERS), "-1", HUGE, "-" + HUGE, ENDLESS]
+    if whole:
+        values += [str(limits.ge - 1), str(limits.le + 1)]
     else:
-        values += ["0"] if "above" in limits else ["-1e-9"]
-        values += [str(limits["below"])] if "below" in limits else [repr(limits["most"] * 1.001)]
+        values += ["-1e-9"] if limits.gt is None else ["0"]
+        values += [repr(limits.le * 1.001)] if limits.lt is None else [str(limits.lt)]
     return list(dict.fromkeys(values))
 
 
-NONSENSE = [(f.name, value) for f in dataclasses.fields(TrainingConfig) for value in nonsense(f)]
+NONSENSE = [(name, value) for name, option in OPTIONS.items() for value in nonsense(option)]
 
 
 @pytest.mark.parametrize(("name", "value"), NONSENSE, ids=short)
@@ -667,12 +666,12 @@ def test_the_preset_classic_reads_one_row(capsys: Captured, text: str) -> None:
 @pytest.mark.parametrize(
     "value", [[], {}, b"x", object(), 1j, True, "\N{SNOWMAN}", float("nan"), -1], ids=short
 )
-@pytest.mark.parametrize("field", dataclasses.fields(TrainingConfig), ids=lambda f: f.name)
-def test_nonsense_in_a_call_is_refused(field: "dataclasses.Field[Any]", value: Any) -> None:
-    if field.type == "bool" and value is True:
+@pytest.mark.parametrize("name", OPTIONS)
+def test_nonsense_in_a_call_is_refused(name: str, value: Any) -> None:
+    if OPTIONS[name].value_type is bool and value is True:
         pytest.skip("true makes sense here")
     with pytest.raises(CharloomError):
-        charloom.train(TEXT, out="run", **{"epochs": 0.01, field.name: value})
+        charloom.train(TEXT, out="run", **{"epochs": 0.01, name: value})
     assert not Path("run").exists()
 
 
@@ -801,7 +800,7 @@ def test_a_command_that_is_none_is_refused(capsys: Captured, arguments: list[str
     assert "--help" in refused(capsys, *arguments)
 
 
-TRAINING_OPTIONS = {option_name(f.name): f.type for f in dataclasses.fields(TrainingConfig)}
+TRAINING_OPTIONS = {option_name(name): option.value_type for name, option in OPTIONS.items()}
 OPTIONS: dict[str, list[str]] = {
     "train": ["--out", "--resume", "--config", "--tensorboard", *TRAINING_OPTIONS],
     "tune": [
@@ -845,7 +844,7 @@ OPTIONS: dict[str, list[str]] = {
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--report-overlap", "--tensorboard"),
-} | {n for n, t in TRAINING_OPTIONS.items() if t == "bool"}
+} | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
 
 

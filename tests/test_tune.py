@@ -39,14 +39,14 @@ from charloom.runs.report import Standing
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.source import text_from_string
 from charloom.training import planner as planning
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import TUNED_OPTIONS, TrainingConfig, option_name
 from charloom.training.planner import plan
 from charloom.training.state import DivergedError, Progress
 from charloom.tuning import search as tuning
 from charloom.tuning import study as study_module
 from charloom.tuning.page import make_search_page
 from charloom.tuning.search import Search, tune
-from charloom.tuning.settings import SEARCHED, Settings, Trial
+from charloom.tuning.settings import Settings, Trial
 
 pytestmark = [
     pytest.mark.tune,
@@ -191,7 +191,7 @@ def test_the_first_trial_is_what_training_would_choose(place: Path, text: str) -
     chosen = plan(settings.trial_seconds, settings.speed, found.dataset, given).options
     assert first.state == "complete"
     assert first.options == {name: chosen[name] for name in settings.ranges}
-    assert set(settings.ranges) == set(SEARCHED) - set(given)
+    assert set(settings.ranges) == set(TUNED_OPTIONS) - set(given)
     assert found.best is not None
     assert first.loss is not None
     assert found.best.loss is not None

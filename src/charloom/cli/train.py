@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_texts, run_folder
-from charloom.cli.options import add_training_options, given_options
+from charloom.cli.options import add_training_options, read_options
 from charloom.cli.terminal import Interrupts, excerpt, format_duration, in_bits, progress_bar, say
 from charloom.cli.texts import reading_progress, report_text, text_opener_for
 
@@ -43,7 +43,7 @@ def add_train_arguments(parser: Parser) -> None:
 def run_train(arguments: argparse.Namespace, started: float) -> int:
     from charloom.text.corpora import text_name
 
-    given = given_options(arguments)
+    given = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
     command = shlex.join(["charloom", "train", *arguments.text, "--out", str(folder), "--resume"])
     command += " --tensorboard" if arguments.tensorboard else ""

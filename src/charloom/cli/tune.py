@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_texts, number, run_folder
-from charloom.cli.options import add_training_options, given_options
+from charloom.cli.options import add_training_options, read_options
 from charloom.cli.terminal import Interrupts, format_duration, in_bits, progress_bar, say
 from charloom.cli.texts import reading_progress, report_text, text_opener_for
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 def add_tune_arguments(parser: Parser) -> None:
+    from charloom.training.options import NOT_TUNED_OPTIONS
+
     parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument(
@@ -38,16 +40,15 @@ def add_tune_arguments(parser: Parser) -> None:
         type=number,
         help="wall time of a trial (default: a twentieth of all, at least 0.25)",
     )
-    senseless = ("preset", "steps", "epochs", "refit")
-    told = {"minutes": "wall time of the whole search (default: 30)"}
-    add_training_options(parser, told | dict.fromkeys(senseless, argparse.SUPPRESS))
+    minutes = {"minutes": "wall time of the whole search (default: 30)"}
+    add_training_options(parser, minutes | dict.fromkeys(NOT_TUNED_OPTIONS, argparse.SUPPRESS))
 
 
 def run_tune(arguments: argparse.Namespace, started: float) -> int:
     from charloom.text.corpora import text_name
     from charloom.tuning.search import Search
 
-    given = given_options(arguments)
+    given = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / f"{text_name(arguments.text[0])}-tune")
     with Interrupts() as interrupts, progress_bar() as bar:
         with reading_progress(bar) as report:

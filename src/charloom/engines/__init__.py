@@ -7,11 +7,14 @@ P: parameters in all; S: arrays of state (2 for lstm: hidden and cell state; els
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
-from charloom.engines.process_group import Ranks
-from charloom.engines.protocol import DEVICES, ENGINES, Engine
 from charloom.errors import CharloomError
-from charloom.network.parameters import Parameters
+
+if TYPE_CHECKING:  # NumPy stays out, so that names can be read from `choices` quickly
+    from charloom.engines.process_group import Ranks
+    from charloom.engines.protocol import Engine
+    from charloom.network.parameters import Parameters
 
 
 def open_engine(
@@ -37,6 +40,8 @@ def open_engine(
     Raises CharloomError for a name that is none, an engine that cannot be imported, and what it
     cannot do.
     """
+    from charloom.engines.protocol import DEVICES, ENGINES
+
     if name not in ENGINES:
         raise CharloomError(f"engine {name!r} is not one of {', '.join(ENGINES)}")
     if device not in DEVICES:

@@ -18,17 +18,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
+from charloom.network.choices import Cell, DropProbability, HiddenSize, Layers, NumberType
+from charloom.schema import find_wrong_field
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}  # lstm: i, f, g, o; gru: r, z, n
-STATES = {"rnn": 1, "lstm": 2, "gru": 1}  # the hidden state; for lstm the cell state after it
-LARGEST_HIDDEN_SIZE = 65_536
-MOST_LAYERS = 64
+GATES: dict[Cell, int] = {"rnn": 1, "lstm": 4, "gru": 3}  # lstm: i, f, g, o; gru: r, z, n
+STATES: dict[Cell, int] = {
+    "rnn": 1,
+    "lstm": 2,
+    "gru": 1,
+}  # the hidden state; for lstm the cell state after it
+VocabularySize = Annotated[int, Meta(ge=1, le=0x110000)]
 
 Float = NDArray[np.floating]
 State = NDArray[np.floating]  # (S, L, B, H)
@@ -36,33 +42,19 @@ State = NDArray[np.floating]  # (S, L, B, H)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What fixes the names and shapes of a model's parameters, and how it computes."""
+    """The shape of a model: the names and shapes of its parameters, and how it computes."""
 
-    cell: str
-    hidden_size: int
-    layers: int
-    vocabulary_size: int
-    dropout: float = 0.0  # the part of each layer's outputs that is dropped in training
-    dtype: str = "float32"
-    weight_drop: float = 0.0  # the part of the recurrent weights that is dropped in each step of it
+    cell: Cell
+    hidden_size: HiddenSize
+    layers: Layers
+    vocabulary_size: VocabularySize
+    dropout: DropProbability = 0.0  # of each layer's outputs, in training
+    dtype: NumberType = "float32"
+    weight_drop: DropProbability = 0.0  # of the recurrent weights, in each training step
 
     def __post_init__(self) -> None:
-        if self.cell not in GATES:
-            raise CharloomError(f"cell {self.cell!r} is not one of {', '.join(GATES)}")
-        for name, largest in (
-            ("hidden_size", LARGEST_HIDDEN_SIZE),
-            ("layers", MOST_LAYERS),
-            ("vocabulary_size", 0x110000),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-                raise CharloomError(f"{name} is {value!r}: it must be from 1 to {largest:,}")
-        for name in ("dropout", "weight_drop"):
-            part = getattr(self, name)
-            if not isinstance(part, (int, float)) or not 0 <= part < 1:
-                raise CharloomError(f"{name} is {part!r}: it must be from 0 to below 1")
-        if self.dtype not in ("float32", "float64"):
-            raise CharloomError(f"dtype {self.dtype!r} is not one of float32, float64")
+        if mismatch := find_wrong_field(self):
+            raise CharloomError(mismatch.problem)
 
     @property
     def gates(self) -> int:

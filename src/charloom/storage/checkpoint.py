@@ -17,9 +17,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -28,6 +30,7 @@ from charloom.errors import CharloomError
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
+from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.text.vocabulary import Vocabulary
 
@@ -43,6 +46,35 @@ TYPES = {
     "U8": "uint8",
     "U16": "uint16",
     "U32": "uint32",
+}
+
+
+class TextEntry(msgspec.Struct):
+    """The header's entry `text`, as far as it is read: other entries are shown only."""
+
+    name: str = ""
+    origin: str = ""
+    sha256: str = ""
+
+
+class NGramEntry(msgspec.Struct):
+    """The header's entry `counts`: the shape of the n-gram model's table."""
+
+    context: Annotated[int, Meta(ge=0, le=LARGEST_CONTEXT)]
+
+
+class VocabularyEntry(msgspec.Struct):
+    """What the header's entry `config` adds to the network's configuration."""
+
+    bytes: bool
+
+
+# The entries of a header whose contents are used, not shown only.
+ENTRIES = {
+    "config": VocabularyEntry,
+    "vocabulary": list[str],
+    "text": TextEntry,
+    "counts": NGramEntry,
 }
 # A table's arrays, and the types that they may have in a file.
 COUNTS = {
@@ -150,9 +182,10 @@ def _load(path: Path) -> Checkpoint:
         }
         position = _parse(path, header, "position") if "position" in header else None
         counts = _parse(path, header, "counts") if "counts" in header else None
-        for name in ("name", "origin", "sha256"):
-            if not isinstance(entries["text"].get(name, ""), str):
-                raise _damaged(path, f"its header's text {name} is no string")
+        for name, kind in ENTRIES.items():
+            value = counts if name == "counts" else entries[name]
+            if value is not None and (mismatch := find_mismatch(value, kind)):
+                raise _damaged(path, f"in its header's {name}, {mismatch.problem}")
         config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
         expected = _expected_tensors(path, config, file.keys(), position, counts)
         for name, (shape, types) in expected.items():
@@ -232,9 +265,7 @@ def _parse(path: Path, header: Mapping[str, str], name: str) -> Any:
 
 
 def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[Any, Any]:
-    as_bytes = config.pop("bytes", None)
-    if not isinstance(as_bytes, bool) or not all(isinstance(c, str) for c in characters):
-        raise _damaged(path, "its vocabulary is not readable")
+    as_bytes = config.pop("bytes")
     try:
         found = ModelConfig.from_dict(config)
         vocabulary = Vocabulary(tuple(characters), as_bytes)
@@ -276,11 +307,8 @@ def _expected_tensors(
                 expected[name] = (config.parameter_count,), types
         expected[STATE] = None, types  # its number of rows is the run's
     if counts is not None:
-        context = counts.get("context")
-        if type(context) is not int or not 0 <= context <= LARGEST_CONTEXT:
-            raise _damaged(path, "its counts have no readable context")
         expected |= {f"counts.{name}": (None, kinds) for name, kinds in COUNTS.items()}
-        expected[THETA] = (feature_count(context),), ("F64",)
+        expected[THETA] = (feature_count(counts["context"]),), ("F64",)
     missing = sorted(set(expected) - set(names))
     extra = sorted(set(names) - set(expected))
     if missing:
