@@ -575,7 +575,7 @@ SIGNED: dict[str, tuple[Change, str]] = {
     "dtype-other": (within("config", dtype="float64"), "float64"),
     "dtype-half": (within("config", dtype="float16"), "float16"),
     "dtype-a-list": (within("config", dtype=[]), "dtype"),
-    "bytes-a-word": (within("config", bytes="yes"), "vocabulary"),
+    "bytes-a-word": (within("config", bytes="yes"), "bytes is 'yes'"),
     "vocabulary-an-object": (entry("vocabulary", "{}"), "'vocabulary'"),
     "vocabulary-a-string": (entry("vocabulary", '"abc"'), "'vocabulary'"),
     "vocabulary-empty": (entry("vocabulary", "[]"), "damaged"),
