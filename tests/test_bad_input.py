@@ -32,7 +32,8 @@ from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.text import corpora
 from charloom.text.vocabulary import Vocabulary
-from charloom.training.options import OPTIONS, Option, TrainingConfig, option_name
+from charloom.training.options import OPTIONS as DECLARED
+from charloom.training.options import Option, TrainingConfig, option_name
 
 TEXT = "The woods are lovely, dark and deep,\nund schön → 字 🦉\n" * 30
 TINY = ["--hidden-size=8", "--batch-size=2", "--window=8"]
@@ -492,7 +493,7 @@ def test_going_on_with_another_text_or_other_options_is_refused(
     assert "--from" in refused(capsys, *again, "--from", run)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", DECLARED)
 def test_nonsense_is_refused_when_a_run_goes_on(
     capsys: Captured, text: str, run: str, name: str
 ) -> None:
@@ -564,7 +565,7 @@ def nonsense(option: Option) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-NONSENSE = [(name, value) for name, option in OPTIONS.items() for value in nonsense(option)]
+NONSENSE = [(name, value) for name, option in DECLARED.items() for value in nonsense(option)]
 
 
 @pytest.mark.parametrize(("name", "value"), NONSENSE, ids=short)
@@ -666,9 +667,9 @@ def test_the_preset_classic_reads_one_row(capsys: Captured, text: str) -> None:
 @pytest.mark.parametrize(
     "value", [[], {}, b"x", object(), 1j, True, "\N{SNOWMAN}", float("nan"), -1], ids=short
 )
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", DECLARED)
 def test_nonsense_in_a_call_is_refused(name: str, value: Any) -> None:
-    if OPTIONS[name].value_type is bool and value is True:
+    if DECLARED[name].value_type is bool and value is True:
         pytest.skip("true makes sense here")
     with pytest.raises(CharloomError):
         charloom.train(TEXT, out="run", **{"epochs": 0.01, name: value})
@@ -800,7 +801,7 @@ def test_a_command_that_is_none_is_refused(capsys: Captured, arguments: list[str
     assert "--help" in refused(capsys, *arguments)
 
 
-TRAINING_OPTIONS = {option_name(name): option.value_type for name, option in OPTIONS.items()}
+TRAINING_OPTIONS = {option_name(name): option.value_type for name, option in DECLARED.items()}
 OPTIONS: dict[str, list[str]] = {
     "train": ["--out", "--resume", "--config", "--tensorboard", *TRAINING_OPTIONS],
     "tune": [
