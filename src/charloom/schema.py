@@ -53,7 +53,9 @@ def find_wrong_field(record: Any) -> Mismatch | None:
     """Return the first field of a dataclass's instance that does not fit its annotation."""
     for name, kind in field_types(record.__class__).items():
         if mismatch := find_mismatch(getattr(record, name), kind):
-            return _named(name, mismatch)
+            path = mismatch.path
+            inner = f".{path}" if path and not path.startswith("[") else path
+            return _named(name + inner, mismatch)
     return None
 
 

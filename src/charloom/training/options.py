@@ -74,12 +74,12 @@ DEFAULT_MINUTES = 3.0
 
 
 class Role(enum.Flag):
-    """Where an option acts, besides on the run itself."""
+    """The roles of options outside the run itself."""
 
     NONE = 0
     SHAPE = enum.auto()  # fixed by the model that fine-tuning starts from
     STOP = enum.auto()  # ends a run; can be raised on resume
-    COMPUTE = enum.auto()  # does not decide what is computed; can change on resume
+    COMPUTE = enum.auto()  # decides how fast a run is, not its result; can change on resume
     PER_RANK = enum.auto()  # can differ between the processes of one run
     TUNED = enum.auto()  # `charloom tune` searches it unless it is set
     NOT_TUNED = enum.auto()  # `charloom tune` rejects it
@@ -180,13 +180,13 @@ class TrainingConfig:
 
     @property
     def is_to_be_planned(self) -> bool:
-        """Whether the planner chooses the options that are not set."""
+        """True if the planner chooses the options that are not set."""
         return self.preset == "auto" and self.steps is None and self.epochs is None
 
 
 @dataclass(frozen=True)
 class Option:
-    """A declared option, for whoever generates arguments, checks or tables from the list."""
+    """A declared option, from which arguments, checks and tables are generated."""
 
     name: str
     kind: Any  # the annotation: a type with its limits

@@ -53,5 +53,5 @@ def find_wrong_entry(position: dict[str, Any]) -> Mismatch | None:
 
 
 def compute_options(position: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a checked position that say how its run was computed."""
+    """Return the compute options of a checked position."""
     return {name: position.get(name, OPTIONS[name].default) for name in COMPUTE_OPTIONS}
