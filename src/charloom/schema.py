@@ -50,12 +50,13 @@ def find_mismatch(value: Any, kind: Any) -> Mismatch | None:
 
 
 def find_wrong_field(record: Any) -> Mismatch | None:
-    """Return the first field of a dataclass's instance that does not fit its annotation."""
+    """Return the first field of a dataclass's instance that does not fit its annotation.
+
+    The fields hold plain values: numbers, strings or truth values.
+    """
     for name, kind in field_types(record.__class__).items():
         if mismatch := find_mismatch(getattr(record, name), kind):
-            path = mismatch.path
-            inner = f".{path}" if path and not path.startswith("[") else path
-            return _named(name + inner, mismatch)
+            return _named(name, mismatch)
     return None
 
 
@@ -64,11 +65,6 @@ def field_types(record: Any) -> dict[str, Any]:
     """Return the types of a dataclass's fields by name, with their limits."""
     hints = get_type_hints(record, include_extras=True)
     return {field.name: hints[field.name] for field in fields(record)}
-
-
-def expected_words(kind: Any) -> str:
-    """Describe the values of a type in a noun phrase."""
-    return _expected(types.type_info(kind), None)
 
 
 def _mismatch(message: str, value: Any, kind: Any) -> Mismatch:
