@@ -73,22 +73,22 @@ def test_a_value_that_fits_has_no_mismatch(value: Any, kind: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "expected"),
     [
-        (0, Size, "a number from 1 to 65,536"),
-        (10**400, Size, "a number from 1 to 65,536"),
-        (1.0, Size, "a whole number"),
-        (True, Size, "a whole number"),
-        ("1", Size, "a whole number"),
-        (None, Size, "a number from 1 to 65,536"),
+        (0, Size, "a whole number from 1 to 65,536"),
+        (10**400, Size, "a whole number from 1 to 65,536"),
+        (1.0, Size, "a whole number from 1 to 65,536"),
+        (True, Size, "a whole number from 1 to 65,536"),
+        ("1", Size, "a whole number from 1 to 65,536"),
+        (None, Size, "a whole number from 1 to 65,536"),
         (1, Rate, "a number of at least 0 and below 1"),
         (math.nan, Rate, "a number of at least 0 and below 1"),
-        (True, Rate, "a number"),
-        ("0.5", Rate, "a number"),
+        (True, Rate, "a number of at least 0 and below 1"),
+        ("0.5", Rate, "a number of at least 0 and below 1"),
         (0, Time, "a number above 0 and at most 10,000,000"),
         (math.inf, Time, "a number above 0 and at most 10,000,000"),
         (10**400, Time | None, "a number above 0 and at most 10,000,000"),
         (math.nan, Finite, "a finite number"),
         (-math.inf, Finite | None, "a finite number"),
-        (-1, Count, "a number of at least 0 and below 1,000,000,000,000,000"),
+        (-1, Count, "a whole number of at least 0 and below 1,000,000,000,000,000"),
         ("tpu", Literal["cpu", "cuda"], "one of cpu, cuda"),
         (["cpu"], Literal["cpu", "cuda"], "one of cpu, cuda"),
         ("gpt2", Literal["charloom"], "'charloom'"),
@@ -110,11 +110,12 @@ def test_a_mismatch_names_the_expected_values(value: Any, kind: Any, expected: s
     [
         ({}, "inner is missing"),
         ({"inner": {}, "mood\n": 1}, "unknown entry mood\\n"),
+        ({"inner": {}, "a` - at `$.b": 1}, "object contains unknown field `a`"),
         ({"inner": 3}, "inner is 3, not an object"),
-        ({"inner": {"size": "big"}}, "inner.size is 'big', not a whole number"),
-        ({"inner": {"size": 0}}, "inner.size is 0, not a number from 1 to 65,536"),
+        ({"inner": {"size": "big"}}, "inner.size is 'big', not a whole number from 1 to 65,536"),
+        ({"inner": {"size": 0}}, "inner.size is 0, not a whole number from 1 to 65,536"),
         ({"inner": {"names": ["a", 2]}}, "inner.names[1] is 2, not a string"),
-        ({"inner": {}, "sizes": {"a": 0}}, "sizes: expected `int` >= 1"),
+        ({"inner": {}, "sizes": {"a": 0}}, "expected `int` >= 1"),
     ],
 )
 def test_a_mismatch_within_an_object_names_its_place(value: Any, problem: str) -> None:
@@ -127,7 +128,7 @@ def test_the_wrong_field_of_an_instance_is_found() -> None:
     assert find_wrong_field(Inner(2)) is None
     mismatch = find_wrong_field(Inner(65_537))
     assert mismatch is not None
-    assert mismatch.problem == "size is 65537, not a number from 1 to 65,536"
+    assert mismatch.problem == "size is 65537, not a whole number from 1 to 65,536"
 
 
 def test_choices_have_an_implementation_each() -> None:
@@ -177,16 +178,16 @@ def test_a_position_from_before_an_option_existed_has_its_default() -> None:
     ("entries", "problem"),
     [
         ({"state": {"mood": 1}}, "state: unknown entry mood"),
-        ({"state": {"step": -4}}, "state.step is -4, not a number of at least 0"),
+        ({"state": {"step": -4}}, "state.step is -4, not a whole number of at least 0"),
         ({"state": {"hidden": None}}, "state: unknown entry hidden"),
         ({"state": {"best_loss": math.nan}}, "state.best_loss is nan, not a finite number"),
         ({"state": {"recent_steps": True}}, "state.recent_steps is True, not a whole number"),
         ({"ends": {"seed": 1}}, "ends: unknown entry seed"),
-        ({"ends": {"steps": 0}}, "ends.steps is 0, not a number from 1 to"),
+        ({"ends": {"steps": 0}}, "ends.steps is 0, not a whole number from 1 to"),
         ({"metrics_lines": 1.0}, "metrics_lines is 1.0, not a whole number"),
         ({"threads": "all"}, "threads is 'all', not a whole number"),
         ({"engine": "jax"}, "engine is 'jax', not one of auto, compiled"),
-        ({"ranks": 0}, "ranks is 0, not a number of at least 1"),
+        ({"ranks": 0}, "ranks is 0, not a whole number of at least 1"),
     ],
 )
 def test_a_position_with_a_wrong_entry_is_described(entries: Any, problem: str) -> None:

@@ -23,7 +23,7 @@ Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 _FULL_MESSAGE = re.compile(r"(.*?)(?: - at `([^`]*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_STEP = re.compile(r"\.(\w+)|\[([\d.]+)\]")
 
 
 class Mismatch(NamedTuple):
@@ -70,25 +70,36 @@ def field_types(record: Any) -> dict[str, Any]:
 def _mismatch(message: str, value: Any, kind: Any) -> Mismatch:
     """Read msgspec's message, which gives the place but not the value."""
     full = _FULL_MESSAGE.fullmatch(message)
-    text, where = (full[1], full[2]) if full else (message, None)
-    info, path = types.type_info(kind), ""
-    known, _, unknown = (where or "").partition("[...]")  # msgspec leaves keys of mappings out
-    for name, index in _STEP.findall(known):
-        if index:
-            info, value = _one_that(info, "item_type").item_type, value[int(index)]
-            path += f"[{index}]"
-        else:
-            info, value = _field(info, name), value[name]
-            path += f".{name}" if path else name
+    text, where = (full[1], full[2] or "") if full else (message, "")
+    try:
+        path, value, info = _follow(where, value, types.type_info(kind))
+    except (
+        LookupError,
+        StopIteration,
+        ValueError,
+    ):  # a mapping's key, or an unknown field's odd name
+        return Mismatch("", value, "", printable(text[0].lower() + text[1:]))
     if found := _FIELD.fullmatch(text):
         name = printable(found[2])
         problem = (
-            f"{name} is missing" if found[1].startswith("missing") else f"unknown entry {name}"
+            f"unknown entry {name}" if found[1] == "contains unknown" else f"{name} is missing"
         )
         return Mismatch(path, value, "", f"{path}: {problem}" if path else problem)
-    if unknown or where == known + "[...]":
-        return Mismatch(path, value, "", f"{path}: {text[0].lower()}{text[1:]}")
-    return _named(path, Mismatch("", value, _expected(info, value), ""))
+    return _named(path, Mismatch("", value, _expected(info), ""))
+
+
+def _follow(where: str, value: Any, info: types.Type) -> tuple[str, Any, types.Type]:
+    """Return a place's path, value and type. Raises LookupError, StopIteration or ValueError."""
+    path = ""
+    for name, index in _STEP.findall(where):
+        if name:
+            found = _one_that(info, "fields").fields
+            info = next(field.type for field in found if field.encode_name == name)
+            value, path = value[name], f"{path}.{name}" if path else name
+        else:
+            info, value = _one_that(info, "item_type").item_type, value[int(index)]
+            path += f"[{index}]"
+    return path, value, info
 
 
 def _named(path: str, mismatch: Mismatch) -> Mismatch:
@@ -105,56 +116,42 @@ def _one_that(info: types.Type, attribute: str) -> Any:
     return next(member for member in _members(info) if hasattr(member, attribute))
 
 
-def _field(info: types.Type, name: str) -> types.Type:
-    found: types.Type = next(
-        field.type for field in _one_that(info, "fields").fields if field.encode_name == name
-    )
-    return found
+def _expected(info: types.Type) -> str:
+    return " or ".join(dict.fromkeys(_expected_member(member) for member in _members(info)))
 
 
-def _expected(info: types.Type, value: Any) -> str:
-    return " or ".join(dict.fromkeys(_expected_member(member, value) for member in _members(info)))
-
-
-def _expected_member(info: types.Type, value: Any) -> str:
-    """Describe one type: its range if only that is wrong with the value."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+def _expected_member(info: types.Type) -> str:
     match info:
         case types.LiteralType(values=(only,)):
             return repr(only)
         case types.LiteralType(values=values):
             return f"one of {', '.join(map(str, values))}"
-        case types.IntType() if value is None or (isinstance(value, int) and is_number):
-            return _range(info) or "a whole number"
-        case types.FloatType() if value is None or is_number:
-            return _range(info) or "a number"
         case types.IntType():
-            return "a whole number"
+            return f"a whole number{_range(info)}"
+        case types.FloatType(le=sys.float_info.max):
+            return "a finite number"
         case types.FloatType():
-            return "a number"
+            return f"a number{_range(info)}"
         case types.BoolType():
             return "true or false"
         case types.StrType():
             return "a string"
-        case types.ListType() | types.CollectionType():
+        case types.ListType():
             return "a list"
     return "an object"
 
 
 def _range(info: types.IntType | types.FloatType) -> str:
-    lowest, highest = info.ge, info.le
-    if highest == sys.float_info.max:
-        return "a finite number"
-    if lowest is not None and highest is not None:
-        return f"a number from {_figure(lowest)} to {_figure(highest)}"
+    if info.ge is not None and info.le is not None:
+        return f" from {_figure(info.ge)} to {_figure(info.le)}"
     limits = (
         ("above", info.gt),
-        ("of at least", lowest),
+        ("of at least", info.ge),
         ("below", info.lt),
-        ("of at most", highest),
+        ("at most", info.le),
     )
     found = [f"{word} {_figure(limit)}" for word, limit in limits if limit is not None]
-    return f"a number {' and '.join(found)}".replace("and of", "and") if found else ""
+    return f" {' and '.join(found)}" if found else ""
 
 
 def _figure(limit: float) -> str:
