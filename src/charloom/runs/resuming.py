@@ -22,15 +22,6 @@ from charloom.training.setup import model_config
 from charloom.training.state import TrainingState
 
 
-def computed_by(how: dict[str, Any]) -> str:
-    """Engine and all, for a sentence."""
-    device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
-    numbers = " in bfloat16" if how.get("bf16") else ""
-    compiled = " with --compile" if how.get("compile") else ""
-    ranks = f" of {how['ranks']} ranks" if how.get("ranks", 1) > 1 else ""
-    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}{compiled}"
-
-
 def resume_position(
     path: Path, checkpoint: Checkpoint
 ) -> tuple[TrainingConfig, TrainingState, dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from msgspec import Meta
 
@@ -23,6 +23,9 @@ from charloom.network.choices import (
     Schedule,
 )
 from charloom.schema import field_types, find_mismatch
+
+if TYPE_CHECKING:
+    from charloom.engines.backend import Backend
 
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
@@ -177,6 +180,13 @@ class TrainingConfig:
     @property
     def classic(self) -> bool:
         return self.preset == "classic"
+
+    @property
+    def backend(self) -> Backend:
+        """The engine that trains, and how."""
+        from charloom.engines.backend import Backend  # NumPy comes with it
+
+        return Backend(self.engine, self.threads, self.device, self.bf16, self.compile)
 
     @property
     def is_to_be_planned(self) -> bool:
