@@ -30,7 +30,7 @@ from charloom.storage.folders import (
     SAMPLES_FILE,
 )
 from charloom.training.loop import SAMPLE_LENGTH
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import COMPUTE_OPTIONS, TrainingConfig, option_name
 
 POINTS = 2_000  # of a curve, at most: more than a screen has pixels
 VALIDATIONS = 100_000  # at most, only that a page stays one that a browser can open
@@ -284,8 +284,8 @@ def _configuration(folder: Path) -> dict[str, str]:
     options = dict(header.get("training", {})) | (ends if isinstance(ends, dict) else {})
     options |= {
         name: position[name]
-        for name in ("engine", "threads", "device", "bf16", "compile")
-        if name in position
+        for name in COMPUTE_OPTIONS
+        if name in position and name != "rank_timeout"  # which changes no result
     }
     found: dict[str, str] = {}
     text = header.get("text", {})
