@@ -1613,7 +1613,7 @@ def test_a_report_that_cannot_be_written_is_refused(out: str, capsys: Captured, 
     Path("a-folder").mkdir()
     Path("a-file").touch()
     line = refused(capsys, "report", run, "--out", out)
-    assert "--out is empty" in line or "give another file" in line
+    assert "--out is empty" in line or "use another file" in line
 
 
 def test_tensorboard_that_is_not_installed(
