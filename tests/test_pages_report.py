@@ -158,7 +158,7 @@ def test_the_place_can_be_an_epoch_or_a_time(kind: str, run: Path, open_page: Op
         lines.append(json.dumps(line) + "\n")
     (run / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
     page = open_page(write_report([run]))
-    page.get_by_label("along").select_option(kind)
+    page.get_by_label("x-axis").select_option(kind)
     point_at(page, 30 / 40 if kind == "epoch" else (7 + 30**2) / (7 + 40**2))
     found = readout(page)
     assert found["step"] == "30"
@@ -199,8 +199,8 @@ def test_it_shows_what_evaluate_prints(
     told = page.locator("section").text_content()
     assert f"{found['nats_per_character']:.4f} nats = {found['bits_per_character']:.4f}" in told
     assert f"{found['bits_per_byte']:.4f} bits per byte" in told
-    assert f"perplexity {found['perplexity']:.3f}, top guess" in told
-    assert f"has {found['longest_overlap']['characters']} characters" in told
+    assert f"perplexity {found['perplexity']:.3f}, top-1 accuracy" in told
+    assert f"training text: {found['longest_overlap']['characters']} characters" in told
     rows = page.locator("table.evaluation tbody tr").all()
     shown = {
         r.locator("td").nth(1).text_content(): r.locator("td").nth(0).text_content() for r in rows
@@ -297,14 +297,14 @@ def test_a_run_of_nothing_yet(tmp_path: Path, open_page: OpenPage) -> None:
     for key in ("ArrowRight", "End", "Home", "Escape"):
         page.keyboard.press(key)
     point_at(page, 0.5)
-    assert page.get_by_text("There are no samples yet.").is_visible()
+    assert page.get_by_text("No samples yet.").is_visible()
 
 
 def test_a_refit_begins_a_curve_anew(base: Path, tmp_path: Path, open_page: OpenPage) -> None:
     folder = tmp_path / "run"
     charloom.train(base / "woods.txt", out=folder, steps=20, refit=0.5, **OPTIONS)
     page = open_page(write_report([folder]))
-    assert page.get_by_text("From step 10 on, most of the validation part").is_visible()
+    assert page.get_by_text("From step 10 on, most of the validation split").is_visible()
     path = page.locator(".plot .curve.validation").get_attribute("d")
     assert path.count("M") == 2
     (end,) = set(
@@ -363,11 +363,11 @@ def test_it_waits_while_it_is_read(run: Path, open_page: OpenPage) -> None:
 
 def test_it_stays_when_it_is_told_so(run: Path, open_page: OpenPage) -> None:
     page = live(run, open_page)
-    page.get_by_label("refresh").uncheck()
+    page.get_by_label("auto-refresh").uncheck()
     page.mouse.move(1, 1)
     assert not reloads(page, 60)
     page.reload()
-    assert not page.get_by_label("refresh").is_checked()
+    assert not page.get_by_label("auto-refresh").is_checked()
 
 
 @pytest.mark.parametrize("state", ["finished", "interrupted"])

@@ -838,7 +838,7 @@ def test_the_page_runs_nothing_of_what_it_shows(open_page: OpenPage) -> None:
     page.locator(".plot").first.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    assert PLANTED in readout(page)["how it ended"]
+    assert PLANTED in readout(page)["outcome"]
     assert page.locator("main img, main script").count() == 0
     assert page.evaluate("window.planted") is None
 
@@ -856,9 +856,9 @@ def test_the_page_tells_of_every_trial_by_keys(open_page: OpenPage) -> None:
         assert found["best validation, bits"] == loss
         assert found["cell"] == trial.options["cell"]
         assert float(found["learning-rate"]) == trial.options["learning_rate"]
-        how = {"complete": "came to its end", "pruned": "pruned after 45%", "running": "under way"}
-        expected = "the best" if trial is best else how.get(trial.state, "failed: ")
-        assert found["how it ended"].startswith(expected)
+        how = {"complete": "complete", "pruned": "pruned after 45%", "running": "running"}
+        expected = "best" if trial is best else how.get(trial.state, "failed: ")
+        assert found["outcome"].startswith(expected)
         assert page.locator("tr[aria-selected=true] td").first.text_content() == str(trial.number)
     page.keyboard.press("ArrowRight")
     assert readout(page)["trial"] == "13"
@@ -880,7 +880,7 @@ def test_the_page_tells_of_what_the_mouse_points_at(open_page: OpenPage) -> None
 
     point_at(6 / 13)
     assert readout(page)["trial"] in ("5", "6", "7")
-    page.get_by_label("along").select_option("ended")
+    page.get_by_label("x-axis").select_option("ended")
     point_at(1)
     assert readout(page)["trial"] == "13"
     page.get_by_role("button", name="2", exact=True).click()
@@ -905,7 +905,7 @@ def test_the_page_of_few_trials_and_of_many(count: int, open_page: OpenPage) -> 
     page = open_page(page_of(count))
     assert page.locator("h1").is_visible()
     if count < 2:  # the only one is under way
-        assert page.get_by_text("No trial has come to its end yet.").is_visible()
+        assert page.get_by_text("No complete trial yet.").is_visible()
     for key in ("ArrowRight", "End", "Home", "Escape"):
         if count:
             page.locator(".plot").first.focus()
