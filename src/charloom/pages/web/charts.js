@@ -86,7 +86,7 @@ function moved(key, now, last, page = 0) {
   return typeof to === "number" ? Math.min(Math.max(to, 0), last) : to;
 }
 
-/** A small drawing that screen readers skip, because its text stands beside it. */
+/** An image that screen readers skip, because the text beside it means the same. */
 function picture(width, height, ...parts) {
   return make("svg", { width, height, "aria-hidden": "true" }, ...parts);
 }
@@ -97,8 +97,9 @@ function picture(width, height, ...parts) {
  */
 class Chart {
   /**
-   * onpoint(x, y): called with the pointer's place in pixels. onkey(key): called with the name of a
-   * key; returns whether it was used. keys: what the arrow keys do, for screen readers.
+   * - onpoint(x, y, chart): called with the pixel below the pointer
+   * - onkey(key): called with the name of a key; returns true if it used the key
+   * - keys: the use of the arrow keys, as a sentence for screen readers
    */
   constructor(title, height, { onpoint, onkey, keys }) {
     Object.assign(this, { title, height, keys });
@@ -119,10 +120,14 @@ class Chart {
   }
 
   /**
-   * unit: of the vertical axis, for the caption. y: its { low, high, logarithmic }. x: the same of the
-   * horizontal axis, and how its ticks are labeled: text(value), or `choices`, the labels of 0, 1, …;
-   * `steps`, the distances to choose from; `room`, the pixels of a label. content(chart): returns the
-   * elements between the axes.
+   * - unit: the unit of the vertical axis, for the caption
+   * - y: the vertical axis, { low, high, logarithmic }
+   * - x: the horizontal axis, the same and its labels, { text, choices, steps, room }
+   *   - text(value): returns the label of a value
+   *   - choices: the labels of 0, 1, …
+   *   - steps: the allowed distances between labels
+   *   - room: the pixels of a label
+   * - content(chart): returns the elements between the axes
    */
   draw(data) {
     this.data = data;
@@ -262,7 +267,7 @@ function status_line(text, what, under_way) {
   const line = make("p", { class: "soft", id: "standing" }, text);
   if (!under_way) return line;
   if (Date.now() - 1000 * DATA.written > SILENT) {
-    line.append(`; no update since; the ${what} may have been killed (continue with --resume)`);
+    line.append(`. No update since; the ${what} may have been killed (continue with --resume).`);
   } else {
     line.append(" ", refresh_box());
   }

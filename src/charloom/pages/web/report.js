@@ -18,7 +18,7 @@ function breaks(run) {
   return characters.flatMap((n, i) => (i && n !== characters[i - 1] ? [i] : []));
 }
 
-/** The axis of values. A logarithmic one leaves out what is not positive; a linear one includes 0. */
+/** The axis of values. A logarithmic one ignores values that are not positive; a linear one has 0. */
 function axis_of(values, logarithmic) {
   let low = Infinity, high = -Infinity;
   for (const value of values) {
@@ -353,7 +353,7 @@ function each(title, parts) {
   for (const run of RUNS) show(SEVERAL ? make("h3", { class: "of" }, swatched(run)) : [], parts(run));
 }
 
-function status() {
+function run_status() {
   const state = DATA.standing?.state, [run] = RUNS, written = `written at ${DATA.written_at}`;
   const steps = run.last_step === null ? "no step yet" : `${grouped.format(run.last_step)} steps`;
   const done = Math.round(100 * (DATA.standing?.done ?? 0));
@@ -367,7 +367,7 @@ function status() {
 
 start(async () => {
   const curves = new Curves();
-  show(make("h1", {}, SEVERAL ? `${RUNS.length} runs compared` : RUNS[0].name), status());
+  show(make("h1", {}, SEVERAL ? `${RUNS.length} runs compared` : RUNS[0].name), run_status());
   curves.show();
   each("Samples", samples);
   show(make("h2", {}, "Configuration"), configuration());

@@ -60,10 +60,7 @@ function draw_lines(chart, lines, here) {
   });
 }
 
-/**
- * The range from the lowest loss to those that are worth comparing. A trial that learned nothing
- * lies above it.
- */
+/** The range of losses worth comparing, from the lowest. A trial that learned nothing lies above it. */
 function range_of(losses) {
   const sorted = losses.filter((loss) => loss !== null).sort((a, b) => a - b);
   if (!sorted.length) return { least: 1, most: 2 };
@@ -254,7 +251,7 @@ class Trials {
   }
 }
 
-function status() {
+function search_status() {
   const { state, done } = DATA.standing, written = `written at ${DATA.written_at}`;
   const count = TRIALS.filter((trial) => trial.state !== "running").length;
   const trials = `${count} trial${count === 1 ? "" : "s"} of ${clock(DATA.trial_seconds)}`;
@@ -288,7 +285,7 @@ function fixed_options() {
 }
 
 start(async () => {
-  show(make("h1", {}, `${DATA.name}: hyperparameter search`), status(),
+  show(make("h1", {}, `${DATA.name}: hyperparameter search`), search_status(),
     make("h2", {}, "Best trial"), best(), fixed_options());
   new Trials().show();
   scroll_back();
