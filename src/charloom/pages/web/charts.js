@@ -97,9 +97,9 @@ function picture(width, height, ...parts) {
  */
 class Chart {
   /**
-   * - onpoint(x, y, chart): called with the pixel below the pointer
-   * - onkey(key): called with the name of a key; returns true if it used the key
-   * - keys: the use of the arrow keys, as a sentence for screen readers
+   * - onpoint(x, y, chart): called with the pixel below the pointer.
+   * - onkey(key): called with the name of a key; returns true if it used the key.
+   * - keys: the use of the arrow keys, as a sentence for screen readers.
    */
   constructor(title, height, { onpoint, onkey, keys }) {
     Object.assign(this, { title, height, keys });
@@ -120,14 +120,14 @@ class Chart {
   }
 
   /**
-   * - unit: the unit of the vertical axis, for the caption
-   * - y: the vertical axis, { low, high, logarithmic }
-   * - x: the horizontal axis, the same and its labels, { text, choices, steps, room }
-   *   - text(value): returns the label of a value
-   *   - choices: the labels of 0, 1, …
-   *   - steps: the allowed distances between labels
-   *   - room: the pixels of a label
-   * - content(chart): returns the elements between the axes
+   * - unit: the unit of the vertical axis, for the caption.
+   * - y: the vertical axis, { low, high, logarithmic }.
+   * - x: the horizontal axis, the same and its labels, { text, choices, steps, room }.
+   *   - text(value): returns the label of a value.
+   *   - choices: the labels of 0, 1, 2 and so on.
+   *   - steps: the allowed distances between labels.
+   *   - room: the pixels of a label.
+   * - content(chart): returns the elements between the axes.
    */
   draw(data) {
     this.data = data;

@@ -6,10 +6,10 @@ const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f
 
 class TextView {
   /**
-   * - ids (N,): indices into the vocabulary
-   * - color(i): returns the class of character i
-   * - onmove(i): called when the mouse or a key moves to character i
-   * - onselect(begin, end): called when a span is selected
+   * - ids (N,): indices into the vocabulary.
+   * - color(i): returns the class of character i.
+   * - onmove(i): called when the mouse or a key moves to character i.
+   * - onselect(begin, end): called when a span is selected.
    */
   constructor(vocabulary, ids, { color, onmove, onselect = null }) {
     this.vocabulary = vocabulary;
