@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
@@ -29,7 +29,7 @@ OTHER = np.tile(np.array([0, 3, 1, 5, 2], np.uint8), 400)  # nothing like the te
 @pytest.fixture(params=["auto", "reference"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     config = ModelConfig("gru", 12, 1, SIZE, dropout=0.3)
-    return open_engine(request.param, initialize(config, seed=2))
+    return Backend(request.param).open(initialize(config, seed=2))
 
 
 def adaptation(engine: Engine, rate: float = 3e-3) -> Adaptation:

@@ -19,8 +19,7 @@ import pytest
 pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
 
-import charloom.engines
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.compiled import engine as compiled
 from charloom.engines.compiled.engine import CompiledEngine
 from charloom.engines.decoding import SamplingSettings
@@ -359,10 +358,10 @@ def in_a_new_process(code: str, **environment: str) -> subprocess.CompletedProce
 
 STEP = """
     import numpy as np
-    from charloom.engines import open_engine
+    from charloom.engines.backend import Backend
     from charloom.network.parameters import ModelConfig
     from charloom.network.initialization import initialize
-    engine = open_engine("compiled", initialize(ModelConfig("rnn", 8, 1, 5), 0))
+    engine = Backend("compiled").open(initialize(ModelConfig("rnn", 8, 1, 5), 0))
     engine.step(np.array([1]), engine.config.zero_state(1))
 """
 
@@ -499,22 +498,22 @@ def test_processes_that_compile_at_once(tmp_path: Path) -> None:
 
 def test_auto_takes_the_compiled_engine() -> None:
     parameters = initialize(ModelConfig("rnn", 4, 1, 5), 0)
-    assert open_engine("auto", parameters).name == "compiled"
-    assert open_engine("reference", parameters).name == "reference"
-    assert open_engine("auto", parameters, threads=7).threads == 7
+    assert Backend("auto").open(parameters).name == "compiled"
+    assert Backend("reference").open(parameters).name == "reference"
+    assert Backend("auto", threads=7).open(parameters).threads == 7
 
 
 WITHOUT_NUMBA = """
     import sys
     sys.modules["numba"] = None
     import charloom
-    from charloom.engines import open_engine
+    from charloom.engines.backend import Backend
     from charloom.network.parameters import ModelConfig
     from charloom.network.initialization import initialize
     parameters = initialize(ModelConfig("rnn", 4, 1, 5), 0)
-    print(open_engine("auto", parameters).name, open_engine("auto", parameters).name)
+    print(Backend("auto").open(parameters).name, Backend("auto").open(parameters).name)
     try:
-        open_engine("compiled", parameters)
+        Backend("compiled").open(parameters)
     except charloom.CharloomError as error:
         print(error)
 """
@@ -554,4 +553,4 @@ def test_an_engine_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
 def test_the_error_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charloom.engines.compiled", None)
     with pytest.raises(CharloomError, match="cannot be imported"):
-        charloom.engines.open_engine("compiled", initialize(ModelConfig("rnn", 4, 1, 5), 0))
+        Backend("compiled").open(initialize(ModelConfig("rnn", 4, 1, 5), 0))

@@ -845,7 +845,7 @@ def test_an_interrupted_download_leaves_nothing(site, verse, cache):
 
 def test_importing_is_light():
     program = (
-        "import sys, charloom.corpora; print(sorted({'urllib.request', 'gzip', 'unicodedata', "
+        "import sys, charloom.text.corpora; print(sorted({'urllib.request', 'gzip', 'unicodedata', "
         "'platformdirs', 'rich', 'numpy', 'tempfile', 'ssl', 'difflib'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -3,11 +3,13 @@
 T ≥ 3, L = 2, B = 3, a non-zero state, float64: ‖a − n‖ / (‖a‖ + ‖n‖) ≤ 1e-7 for every tensor.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from charloom import scratch
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import ENGINES, Engine
 from charloom.errors import CharloomError
@@ -30,13 +32,14 @@ def make(
     dtype: str = "float64",
     hidden_size: int = 5,
     vocabulary_size: int = 7,
-    **settings: int,
+    **settings: Any,
 ) -> Engine:
     """An engine with all parameters away from zero, biases too."""
     config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout)
     parameters = initialize(config, seed=4)
     parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
-    return open_engine(name, parameters, seed=6, **settings)
+    seeded = {n: settings.pop(n) for n in ("classic", "ranks") if n in settings}
+    return Backend(name, **settings).open(parameters, seed=6, **seeded)
 
 
 def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignore[no-untyped-def]
@@ -250,7 +253,7 @@ def test_the_notebook_s_model_gives_the_same_loss_and_gradients(name: str) -> No
 @every_engine
 def test_classic_training_is_the_notebook_s_for_200_steps(name: str) -> None:
     config = ModelConfig("rnn", 20, 1, 8, dtype="float64")
-    engine = open_engine(name, initialize_classic(config, seed=1), classic=True)
+    engine = Backend(name).open(initialize_classic(config, seed=1), classic=True)
     model = as_scratch(engine)
     ids = np.random.default_rng(3).integers(0, 8, 2_030)
     ours = AdaGrad(0.1, epsilon=1e-8, epsilon_inside=True)
@@ -274,7 +277,7 @@ def test_classic_training_is_the_notebook_s_for_200_steps(name: str) -> None:
 
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(CharloomError, match="engine 'fast' is not one of"):
-        open_engine("fast", initialize(ModelConfig("rnn", 2, 1, 2), 0))
+        Backend("fast").open(initialize(ModelConfig("rnn", 2, 1, 2), 0))
 
 
 def test_the_checker_refuses_what_it_cannot_check() -> None:

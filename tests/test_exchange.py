@@ -155,12 +155,12 @@ def test_without_onnx_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "charloom.hub", raising=False)
+    monkeypatch.delitem(sys.modules, "charloom.exchange.hub_library", raising=False)
     line = refused("export", kept(some_model("rnn")), "--to=huggingface", "--out=a")
     assert "pip install 'charloom[hub]'" in line
     assert not Path("a").exists()
     with pytest.raises(CharloomError, match=r"charloom\[hub\]"):
-        import charloom.hub  # noqa: F401
+        import charloom.exchange.hub_library  # noqa: F401
 
 
 # Out, to ONNX.

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Engine
 from charloom.network.initialization import initialize
@@ -29,7 +29,7 @@ TEXT[2000:3000] = TEXT[:1000]
 @pytest.fixture(params=["auto", "reference"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     parameters = initialize(ModelConfig("gru", 8, 1, SIZE), seed=1)
-    return open_engine(request.param, parameters)
+    return Backend(request.param).open(parameters)
 
 
 def predictor(engine: Engine) -> MixedPredictor:

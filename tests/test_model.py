@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.errors import CharloomError
 from charloom.network.dropout import dropout_mask, weight_mask
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
@@ -72,7 +72,7 @@ def test_new_characters_are_unlikely_in_every_state(cell: str, new: int) -> None
     old.flat[:] += generator.normal(size=old.flat.shape).astype("float32")
     old["decoder.bias"][:] *= 3
     grown = grow_vocabulary(old, replace(config, vocabulary_size=6 + new))
-    before, after = open_engine("reference", old), open_engine("reference", grown)
+    before, after = Backend("reference").open(old), Backend("reference").open(grown)
     # Also states that no text would lead to, the corner of the cube where logits are least too.
     states = generator.uniform(-1, 1, (20, *config.zero_state(1).shape)).astype("float32")
     states[0] = np.sign(old["decoder.weight"].mean(axis=0)) * -1

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import ENGINES, Engine
 from charloom.engines.reference import ReferenceEngine
 from charloom.network.initialization import initialize
@@ -46,7 +46,7 @@ def pair(
     copy = Parameters(config, parameters.flat.copy())
     return (
         ReferenceEngine(parameters, seed=6, classic=classic),
-        open_engine(name, copy, seed=6, classic=classic, threads=threads, **settings),
+        Backend(name, threads=threads).open(copy, seed=6, classic=classic, **settings),
     )
 
 

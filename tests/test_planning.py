@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charloom.engines.backend import Backend
 from charloom.text.dataset import Dataset, Split, load_dataset
 from charloom.text.source import text_from_string
 from charloom.training import planner as planning
@@ -85,7 +86,7 @@ def test_it_says_what_it_chose_and_why_in_one_line() -> None:
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 def test_the_speed_is_measured(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "PROBED_FOR", 0.02)
-    assert 0.001 < measure_speed(engine, 1) < 100
+    assert 0.001 < measure_speed(Backend(engine, 1)) < 100
 
 
 def test_the_rules_are_those_that_fit_the_experiments(monkeypatch: pytest.MonkeyPatch) -> None:

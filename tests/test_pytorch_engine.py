@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 
 import charloom
 from charloom.cli.main import main
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError
@@ -42,7 +42,9 @@ def torch() -> Any:
 
 
 def open_pytorch(parameters: Parameters, **settings: Any) -> Engine:
-    return open_engine("pytorch", parameters, **settings)
+    names = {f.name for f in fields(Backend)} & set(settings)
+    backend = Backend("pytorch", **{name: settings.pop(name) for name in names})
+    return backend.open(parameters, **settings)
 
 
 def windows(config: ModelConfig, count: int, steps: int = 6, rows: int = 3) -> Sequence[Any]:
@@ -329,7 +331,7 @@ def test_benchmarks_of_a_gpu_that_is_not_there(
     out, err = capfd.readouterr()
     assert not out
     assert err.count("\n") == 1
-    assert "PyTorch finds no GPU here" in err
+    assert "no usable GPU found" in err
 
 
 @with_torch
@@ -427,7 +429,7 @@ def test_a_run_goes_on_compiled(
 
 @with_torch
 def test_the_speed_of_what_is_compiled_is_measured(compiler: None, torch: Any) -> None:
-    assert measure_speed("pytorch", 1, compile=True) > 0
+    assert measure_speed(Backend("pytorch", 1, compile=True)) > 0
 
 
 @with_torch
@@ -481,4 +483,4 @@ def test_compile_is_for_the_engine_pytorch_alone(text: str, engine: str) -> None
 
 def test_a_device_that_is_none() -> None:
     with pytest.raises(CharloomError, match="device 'tpu' is not one of cpu, cuda"):
-        open_engine("reference", initialize(ModelConfig("rnn", 2, 1, 2), 0), device="tpu")
+        Backend("reference", device="tpu").open(initialize(ModelConfig("rnn", 2, 1, 2), 0))

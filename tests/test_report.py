@@ -15,7 +15,6 @@ import pytest
 import charloom
 from charloom.cli.main import main
 from charloom.errors import CharloomError
-from charloom.evaluation import records
 from charloom.runs import report as report_module
 from charloom.runs.report import LiveReport, Standing, make_report, write_report
 from charloom.runs.run import TrainingRun
@@ -351,7 +350,6 @@ def test_drawing_rests_between_two_pages(tmp_path: Path, monkeypatch: pytest.Mon
         clock[0] += 0.5
 
     monkeypatch.setattr(report_module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(records, "refresh_report", draw)
     monkeypatch.setattr(report_module, "refresh_report", draw)
     live = LiveReport(tmp_path, lambda note: None)
     for _ in range(100):

@@ -37,7 +37,7 @@ import numpy as np
 import pytest
 
 from charloom.cli.main import main
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.storage.checkpoint import load_checkpoint
 
 posix_only = pytest.mark.skipif(
@@ -49,7 +49,11 @@ import errno, json, os, signal, stat, sys, tempfile, time
 from collections import Counter
 from pathlib import Path
 
-import charloom.cli, charloom.report, charloom.runs, charloom.training
+from charloom.cli.main import main
+from charloom.cli.terminal import Interrupts
+from charloom.engines.backend import Backend
+from charloom.runs import report, run
+from charloom.training import loop
 
 plan = json.loads(sys.argv[1])
 notes = plan["notes"]
@@ -146,7 +150,7 @@ def watched_validate(*arguments):
         yield scored
 
 
-def watched_open_engine(*arguments, **named):
+def watched_open(*arguments, **named):
     engine = open_engine(*arguments, **named)
     engine.train_step = watched(engine.train_step, lambda *_: "a step")
     return engine
@@ -169,16 +173,16 @@ Path.chmod = watched(Path.chmod, lambda *_: "chmod")
 Path.replace = watched(Path.replace, lambda _, new: "renaming to " + Path(new).name)
 Path.unlink = watched(Path.unlink, lambda *_, **__: "unlinking")
 Path.mkdir = watched(Path.mkdir, lambda *_, **__: "making a folder")
-validate, charloom.training.validate = charloom.training.validate, watched_validate
-open_engine, charloom.runs.open_engine = charloom.runs.open_engine, watched_open_engine
-handle, charloom.cli.Interrupts._handle = charloom.cli.Interrupts._handle, watched_handle
-charloom.runs.SAVE_EVERY = plan.get("save_every", -1.0)  # after every step
-charloom.report.REST = 0.0  # each time with it, whatever a clock says
+validate, loop.validate = loop.validate, watched_validate
+open_engine, Backend.open = Backend.open, watched_open
+handle, Interrupts._handle = Interrupts._handle, watched_handle
+run.SAVE_EVERY = plan.get("save_every", -1.0)  # after every step
+report.REST = 0.0  # each time with it, whatever a clock says
 if "largest_file" in plan:
     import resource
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (plan["largest_file"],) * 2)
-status = charloom.cli.main(sys.argv[2:])
+status = main(sys.argv[2:])
 with open(notes + ".points", "w") as file:
     json.dump(points, file)
 sys.exit(status)
@@ -797,7 +801,7 @@ def test_more_minutes_go_on(
         seconds += 0.05
         return seconds
 
-    for module in ("cli", "runs", "training"):
+    for module in ("cli.main", "runs.run", "training.loop"):
         monkeypatch.setattr(f"charloom.{module}.time", SimpleNamespace(monotonic=clock))
     folder, steps = tmp_path / "run", [0]
     for minutes in (0.1, 0.2, 0.4):
@@ -841,12 +845,14 @@ def test_an_engine_left_out_is_the_run_s(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     # As if there were another engine, which `auto` prefers to the one that the run asked for.
-    def open_one_of_two(name: str, *arguments: Any, **named: Any) -> Any:
-        engine = open_engine("reference", *arguments, **named)
-        engine.name = {"auto": "other"}.get(name, name)
+    open_backend = Backend.open
+
+    def open_one_of_two(self: Backend, *arguments: Any, **named: Any) -> Any:
+        engine = open_backend(Backend("reference", self.threads), *arguments, **named)
+        engine.name = {"auto": "other"}.get(self.engine, self.engine)
         return engine
 
-    monkeypatch.setattr("charloom.runs.compute.open_engine", open_one_of_two)
+    monkeypatch.setattr(Backend, "open", open_one_of_two)
     folder = tmp_path / "run"
     assert main(workshop.arguments(folder, f"{SMALL} --steps 3 --engine reference")) == 0
     status, errors = command_line(capsys, workshop.arguments(folder, "--resume --steps 6"))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
@@ -22,7 +22,7 @@ VOCABULARY = Vocabulary(tuple("\nabcdefgh"))
 def engine() -> Engine:
     parameters = initialize(ModelConfig("gru", 8, 1, len(VOCABULARY)), seed=3)
     parameters.flat[:] *= 3
-    return open_engine("auto", parameters)
+    return Backend("auto").open(parameters)
 
 
 def draw(engine: Engine, **settings) -> str:  # type: ignore[no-untyped-def]
@@ -124,7 +124,7 @@ def guard(most: int, training: str = TRAINING) -> Guard:
 def test_under_a_guard_nothing_longer_is_copied(
     engine: Engine, name: str, temperature: float, prompt: str
 ) -> None:
-    engine = open_engine(name, engine.parameters)
+    engine = Backend(name).open(engine.parameters)
     settings: dict[str, object] = {"settings": SamplingSettings(temperature), "length": 150}
     settings["prompt"] = VOCABULARY.encode(prompt)
     copied = 0
@@ -145,7 +145,7 @@ def test_under_a_guard_nothing_longer_is_copied(
 def test_a_guard_that_excludes_nothing_changes_nothing(
     engine: Engine, name: str, most: int
 ) -> None:
-    engine = open_engine(name, engine.parameters)
+    engine = Backend(name).open(engine.parameters)
     prompt = VOCABULARY.encode("gab")
     for temperature in (0, 0.7):
         settings = SamplingSettings(temperature, top_k=7, top_p=0.95)

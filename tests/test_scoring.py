@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.evaluation import baselines as baselines_module
@@ -29,7 +29,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     config = ModelConfig(request.param, 6, 2, 9, dtype="float64")
     parameters = initialize(config, seed=1)
     parameters.flat[:] += np.random.default_rng(2).normal(0, 0.4, parameters.flat.shape)
-    return open_engine("auto", parameters)
+    return Backend("auto").open(parameters)
 
 
 IDS = np.random.default_rng(3).integers(0, 9, 1500).astype(np.uint8)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
@@ -43,7 +43,7 @@ def make(kind: str, engine: str = "auto") -> Predictor:
     cell = "lstm" if kind == "lstm" else "gru"
     parameters = initialize(ModelConfig(cell, 24, 2, SIZE), seed=3)
     parameters.flat[:] *= 2
-    network = open_engine(engine, parameters, threads=1)
+    network = Backend(engine, threads=1).open(parameters)
     if kind != "mixture":
         return network
     table = count(TEXT[:2000], SIZE, 4, 1e6)

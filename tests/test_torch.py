@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import ENGINES
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import OPTIMIZERS, clip_by_global_norm
@@ -46,7 +46,7 @@ def test_forward_loss_and_gradients(
     parameters.flat[:] += generator.normal(0, 0.3, parameters.flat.shape)
     inputs, targets = generator.integers(0, 9, (2, steps, rows))
     state = generator.normal(0, 0.5, config.zero_state(rows).shape)
-    engine = open_engine(name, parameters)
+    engine = Backend(name).open(parameters)
     loss, end = engine.loss_and_gradients(inputs, targets, state)
     log_p, _ = engine.log_probabilities(inputs, state)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.text.dataset import Dataset, Split, load_dataset
@@ -53,7 +53,7 @@ def train(
     config: TrainingConfig, dataset: Dataset, elapsed: Callable[[], float] | None = None
 ) -> tuple[Any, TrainingState]:
     parameters = initialize(model_config(config, len(dataset.vocabulary)), config.seed)
-    engine = open_engine("auto", parameters, seed=config.seed, classic=config.classic)
+    engine = Backend("auto").open(parameters, seed=config.seed, classic=config.classic)
     state = TrainingState()
     events = train_steps(engine, make_optimizer(config), dataset, config, state, elapsed)
     return events, state

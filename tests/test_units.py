@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import ENGINES, Engine
 from charloom.errors import CharloomError
@@ -21,7 +21,7 @@ def make(name: str, cell: str, hidden_size: int = 70, dtype: str = "float64") ->
     config = ModelConfig(cell, hidden_size, 2, 7, dtype=dtype)
     parameters = initialize(config, seed=4)
     parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
-    return open_engine(name, parameters)
+    return Backend(name).open(parameters)
 
 
 def some(engine: Engine, steps: int, rows: int):  # type: ignore[no-untyped-def]
