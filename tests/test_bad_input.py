@@ -1591,11 +1591,11 @@ def test_a_run_on_standard_input_needs_a_text(
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("nowhere", "no such folder"),
-        ("a-file", "give the folder of its run"),
-        ("empty", "holds no metrics.jsonl"),
-        ("nu\0ll", "cannot be read"),
-        ("", "holds no metrics.jsonl"),
+        ("nowhere", "not found"),
+        ("a-file", "pass the folder of its run"),
+        ("empty", "metrics.jsonl not found"),
+        ("nu\0ll", "cannot read"),
+        ("", "metrics.jsonl not found"),
     ],
 )
 @pytest.mark.parametrize("beside", [False, True])

@@ -13,7 +13,7 @@ import pytest
 
 import charloom
 from charloom.cli.main import main
-from charloom.runs.report import Standing, refresh_report, write_report
+from charloom.runs.report import RunStatus, refresh_report, write_report
 
 PLANTED = "<script>window.planted=1</script> & &amp; <img src=x onerror=window.planted=1>"
 TEXT = f"The woods are lovely, {PLANTED}, dark and deep.\n" * 60
@@ -321,7 +321,7 @@ def test_a_refit_begins_a_curve_anew(base: Path, tmp_path: Path, open_page: Open
 
 def live(run: Path, open_page: OpenPage, state: str = "training") -> Any:
     """The page of a run that trains, under a clock that the test sets."""
-    refresh_report(run, Standing(state, 0.43))
+    refresh_report(run, RunStatus(state, 0.43))
     page = open_page(run / "report.html")
     page.clock.install(time=time.time())
     page.reload()
@@ -343,7 +343,7 @@ def test_a_page_of_a_run_that_trains_keeps_up(run: Path, open_page: OpenPage) ->
     page.get_by_label("loss in").select_option("nats")
     page.evaluate("document.activeElement.blur(), scrollTo(0, 700)")
     assert not reloads(page, 8)
-    refresh_report(run, Standing("training", 0.86))
+    refresh_report(run, RunStatus("training", 0.86))
     assert reloads(page, 10)
     assert "86% done" in page.locator("#standing").text_content()
     assert page.get_by_label("loss in").input_value() == "nats"

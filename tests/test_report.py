@@ -16,7 +16,8 @@ import charloom
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.runs import report as report_module
-from charloom.runs.report import LiveReport, Standing, make_report, write_report
+from charloom.runs.history import METRIC_NAMES
+from charloom.runs.report import LiveReport, RunStatus, make_report, write_report
 from charloom.runs.run import TrainingRun
 from charloom.storage.checkpoint import load_checkpoint, save_checkpoint
 from charloom.text.corpora import open_text
@@ -117,7 +118,7 @@ def test_its_figures_are_those_of_the_run(trained: tuple[Path, list[str]]) -> No
     (found,) = drawn(folder)["runs"]
     lines = lines_of(folder)
     reports = [line for line in lines if line["event"] == "report"]
-    for name, there in {"step": "step", "epoch": "epoch", **report_module.FIGURES}.items():
+    for name, there in {"step": "step", "epoch": "epoch", **METRIC_NAMES}.items():
         assert found["reports"][name] == [line[there] for line in reports]
     timings = [line["timing"] for line in reports]
     assert found["reports"]["seconds"] == [timing["elapsed_seconds"] for timing in timings]
@@ -177,7 +178,7 @@ def test_a_long_run_is_thinned_but_no_validation(tmp_path: Path) -> None:
             lines.append(validation_line(step, 1.5))
     (found,) = drawn(written(tmp_path / "run", lines))["runs"]
     steps = found["reports"]["step"]
-    assert len(steps) == report_module.POINTS
+    assert len(steps) == report_module.MOST_POINTS
     assert steps == sorted(set(steps))
     assert steps[-1] == 5_000
     assert set(np.diff(steps)) == {2, 3}
@@ -189,7 +190,7 @@ def test_of_too_many_samples_some_are_kept(tmp_path: Path, monkeypatch: pytest.M
     samples = "".join(f"--- step {step}, 1.5000 nats\n{step:>300}\n\n" for step in range(100))
     folder = written(tmp_path / "run", lines, samples)
     assert len(drawn(folder)["runs"][0]["samples"]) == 100
-    monkeypatch.setattr(report_module, "SAMPLES", 20_000)
+    monkeypatch.setattr(report_module, "MOST_SAMPLE_CHARACTERS", 20_000)
     (found,) = drawn(folder)["runs"]
     assert found["samples_drawn"] == 100
     assert 5 <= len(found["samples"]) <= 11
@@ -337,7 +338,7 @@ def test_a_page_that_cannot_be_written_ends_nothing(
     assert main([*command, "--hidden-size=8", "--batch-size=4", "--window=16"]) == 0
     err = capsys.readouterr().err
     assert err.count("holiday") == 1
-    assert "training goes on" in err
+    assert "training continues" in err
     load_checkpoint(tmp_path / "run" / "model.safetensors")
 
 
@@ -353,10 +354,10 @@ def test_drawing_rests_between_two_pages(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(report_module, "refresh_report", draw)
     live = LiveReport(tmp_path, lambda note: None)
     for _ in range(100):
-        live.draw(Standing("training", 0.5))
+        live.update(RunStatus("training", 0.5))
         clock[0] += 1
     assert np.diff(drawings).tolist() == [25.5] * 3  # every 25 seconds it may take half of one
-    live.draw(Standing("finished", 1.0), now=True)
+    live.update(RunStatus("finished", 1.0), now=True)
     assert drawings[-1] == clock[0] - 0.5
 
 

@@ -35,7 +35,7 @@ from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.prediction.scoring import Validation
 from charloom.runs.compute import TooLargeError
-from charloom.runs.report import Standing
+from charloom.runs.report import RunStatus
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.source import text_from_string
 from charloom.training import planner as planning
@@ -822,7 +822,7 @@ def page_of(count: int = 14, state: str = "searching", done: float = 0.4) -> Pat
     path = Path("page.html")
     found = IMPORTANCES if count >= 8 else None
     path.write_text(
-        make_search_page(settings, trials, Standing(state, done), found), encoding="utf-8"
+        make_search_page(settings, trials, RunStatus(state, done), found), encoding="utf-8"
     )
     return path
 

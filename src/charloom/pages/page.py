@@ -1,8 +1,8 @@
 """HTML pages in one file, with their script, style and data inside.
 
-A page loads nothing from the network: its Content-Security-Policy forbids requests, and permits only
-the script and the style whose digests it names. The data is JSON, and deflated arrays in base64.
-The scripts (in the folder `web`) insert data as text only, so that no text can become HTML.
+A page loads nothing from the network: its Content-Security-Policy forbids requests, and permits
+only the script and the style whose digests it names. The data is JSON, and deflated arrays in
+base64. The scripts (in the folder `web`) insert data as text only, so that no text can become HTML.
 """
 
 from __future__ import annotations
