@@ -157,7 +157,7 @@ def read_samples(
     Args:
         folder: the run's folder.
         history: its metrics.
-        most: characters of JSON; if all samples take more, some are left out, never the last one.
+        most: characters of JSON; if all samples take more, only some are read, always the last one.
         as_bytes: the model is one of bytes, so every character of a sample is a byte of UTF-8.
 
     Returns:
