@@ -24,7 +24,8 @@ from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
-from charloom.prediction.scoring import Report, blocks_in_rows
+from charloom.prediction.scoring import blocks_in_rows
+from charloom.progress import OnProgress
 from charloom.text.dataset import Ids
 from charloom.text.vocabulary import Vocabulary
 
@@ -268,7 +269,7 @@ def explore(
     with_activations: bool = True,
     skip_unknown: bool = False,
     seed: int = 0,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Exploration:
     """Find the units of a network that track labels of a text, like "inside double quotes".
 
@@ -281,7 +282,7 @@ def explore(
             short, otherwise of the best.
         skip_unknown: skip characters that are not in the model's vocabulary.
         seed: random seed of the random directions.
-        report: called with the number of characters read, and the number to read.
+        on_progress: called with the stage "exploring", the characters read and the number to read.
 
     Returns:
         The best unit of every label, and the best label of every unit.
@@ -296,7 +297,7 @@ def explore(
         raise CharloomError("the text has no characters to explore")
     skipped = len(text) - len(ids)
     labels = label_text(model.vocabulary.decode(ids) if skipped else text)
-    reader = _StateReader(model, ids, 2 if with_activations or named else 1, report)
+    reader = _StateReader(model, ids, 2 if with_activations or named else 1, on_progress)
     sums = _sums_of_halves(reader, np.stack(list(labels.values()), axis=1))
     found_labels, found_units = _find(list(labels), sums, seed)
     kept = list(named)
@@ -321,7 +322,7 @@ class _StateReader:
     """The states of a network over a text, in blocks. Each pass reads the text again."""
 
     def __init__(
-        self, model: LanguageModel, ids: Ids, passes: int, report: Report | None = None
+        self, model: LanguageModel, ids: Ids, passes: int, on_progress: OnProgress | None = None
     ) -> None:
         self.config = model.config
         self.ids = ids
@@ -330,7 +331,7 @@ class _StateReader:
         self._before = model.vocabulary.start_id
         self._total = passes * len(ids)
         self._done = 0
-        self._report = report
+        self._on_progress = on_progress
 
     @property
     def protocol(self) -> str:
@@ -351,8 +352,8 @@ class _StateReader:
             if later.any():
                 yield places[later] - 1, states[later]
                 self._done += int(np.count_nonzero(later))
-                if self._report is not None:
-                    self._report(self._done, self._total)
+                if self._on_progress is not None:
+                    self._on_progress("exploring", self._done, self._total)
 
     def _read(
         self, inputs: NDArray[np.intp], state: NDArray[np.floating]
