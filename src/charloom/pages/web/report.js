@@ -325,7 +325,7 @@ function evaluation(e) {
     e.interval && "95% confidence interval: " +
       `${ends(1)} nats (${ends(1 / Math.LN2)} bits) per character.`),
     e.overlap && make("p", { class: "soft" }, "Longest verbatim overlap with the training text: " +
-      `${grouped.format(e.overlap.characters)} characters, `, make("code", {}, shortened(e.overlap.text))),
+      `${grouped.format(e.overlap.characters)} characters. `, make("code", {}, shortened(e.overlap.text))),
     make("div", { class: "scroll" }, drawn));
 }
 
