@@ -368,7 +368,7 @@ class LanguageModel:
         if dataset is None:
             return None
         refit = bool(self.checkpoint.metrics.get("refit"))
-        learned, watched = dataset.learned_and_watched(refit)
+        learned, watched = dataset.fit_and_holdout(refit)
         known = dataset.train
         if refit:  # its counts know all but the test part
             known = dataset.ids[: len(learned) + len(watched)]

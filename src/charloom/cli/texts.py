@@ -21,12 +21,12 @@ def _open(bar: Any, source: str, **reading: bool) -> Text:
 
     tasks: list[Any] = []
 
-    def report(done: int, of: int | None) -> None:
+    def report(stage: str, done: int, of: int | None) -> None:
         if not tasks:
-            tasks.append(bar.add_task("downloading", total=of, figures=""))
+            tasks.append(bar.add_task(stage, total=of, figures=""))
         bar.update(tasks[0], completed=done, total=of, figures=f"{done:,} bytes")
 
-    text = open_text(source, progress=report, **reading)
+    text = open_text(source, on_progress=report, **reading)
     for task in tasks:
         bar.remove_task(task)
     return text

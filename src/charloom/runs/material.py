@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import context_of_counts
+from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.dataset import Dataset, Report, Split, character_counts, load_dataset
+from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
@@ -42,7 +43,7 @@ def read_material(
     base: Checkpoint | None = None,
     earlier: Checkpoint | None = None,
     folder: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Material:
     """Reads a text and counts what a run with that configuration needs. base: the model that it
     starts from. earlier: the run's own checkpoint, which knows the text and needs no baselines.
@@ -57,7 +58,7 @@ def read_material(
         base=None if known is None else known.vocabulary,
         sha256=None if earlier is None else earlier.text["sha256"],
         folder=folder,
-        report=report,
+        on_progress=report,
     )
     before = time.monotonic()
     context, loss_of_counts = None, None
