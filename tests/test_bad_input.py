@@ -29,6 +29,7 @@ from charloom.cli import arguments as arguments_module
 from charloom.cli.main import COMMANDS, main
 from charloom.errors import CharloomError
 from charloom.network.parameters import ModelConfig, Parameters
+from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.text import corpora
 from charloom.text.vocabulary import Vocabulary
@@ -1433,9 +1434,9 @@ def test_any_environment_will_do(
 def test_a_download_is_shown(capsys: Captured, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = corpora.open_text
 
-    def downloading(source: str, *, progress: Callable[[int, int | None], None], **how: Any) -> Any:
+    def downloading(source: str, *, on_progress: OnProgress, **how: Any) -> Any:
         for done in (0, 50, 100):
-            progress(done, 100)
+            on_progress("downloading", done, 100)
         return really_open(source, **how)
 
     monkeypatch.setattr(corpora, "open_text", downloading)

@@ -21,10 +21,9 @@ from hypothesis import strategies as st
 
 from charloom.errors import CharloomError
 from charloom.text import corpora, downloading
-from charloom.text import reading as reading_module
-from charloom.text import source as source_module
 from charloom.text.corpora import list_corpora, open_text
 from charloom.text.dataset import scan
+from charloom.text.reading import spool_opener
 from charloom.text.source import Text, text_from_string
 
 EMBEDDED = ("python-docs", "python-stdlib", "unicode-names")
@@ -88,10 +87,8 @@ def test_no_size_of_chunk_or_block_changes_the_text(text, characters, block, dat
     expected = text.encode().decode("latin-1") if as_bytes else text
     if normalize:
         expected = expected.replace("\r\n", "\n").replace("\r", "\n")
-    options = {"normalize_newlines": normalize, "as_bytes": as_bytes}
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading_module, "BLOCK", block)
-        patch.setattr(source_module, "BLOCK", block)
+    options = {"normalize_newlines": normalize, "as_bytes": as_bytes, "block_size": block}
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "text.gz" if compressed else "text.txt")
         path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
         for opened in (open_text(path, **options), text_from_string(text, **options)):
@@ -109,10 +106,9 @@ def test_a_chunk_has_at_least_one_character():
 
 
 def test_readings_of_one_text_may_take_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading_module, "BLOCK", 4)
-    monkeypatch.setattr(source_module, "BLOCK", 4)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abcdefghij" * 3)))
-    for text in (open_text("-"), open_text(write(tmp_path / "a.txt", b"abcdefghij" * 3))):
+    path = write(tmp_path / "a.txt", b"abcdefghij" * 3)
+    for text in (open_text("-", block_size=4), open_text(path, block_size=4)):
         pairs = list(zip(text.chunks(5), text.chunks(5), strict=True))
         assert pairs == [("abcde", "abcde"), ("fghij", "fghij")] * 3
 
@@ -218,7 +214,7 @@ def test_a_compressed_file(tmp_path):
 )
 def test_a_broken_gzip_file(tmp_path, data):
     path = write(tmp_path / "broken.gz", data)
-    assert refusal(path).startswith(f"{str(path)!r} is not a whole gzip file (")
+    assert refusal(path).startswith(f"{str(path)!r} is not a complete gzip file (")
 
 
 def test_a_name_in_the_table_is_the_corpus_and_a_path_is_the_file(tmp_path, monkeypatch):
@@ -247,7 +243,7 @@ def test_names_that_are_no_names():
 
 
 def test_a_folder(tmp_path):
-    assert refusal(tmp_path).startswith(f"{str(tmp_path)!r} is a folder: give one text file")
+    assert refusal(tmp_path).startswith(f"{str(tmp_path)!r} is a folder: pass one text file")
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="no device files here")
@@ -275,9 +271,7 @@ def test_a_disk_that_fails_while_reading(tmp_path, monkeypatch):
         def read(self, *_):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(corpora, "reopened_file", lambda *_: Failing)
-    monkeypatch.setattr(downloading, "reopened_file", lambda *_: Failing)
-    monkeypatch.setattr(reading_module, "reopened_file", lambda *_: Failing)
+    monkeypatch.setattr(corpora, "file_opener", lambda *_: Failing)
     assert refusal(path) == f"cannot read {str(path)!r}: Input/output error"
     assert text.read() == "abc"
 
@@ -310,15 +304,13 @@ def test_a_file_that_changes_or_goes_between_two_readings(tmp_path):
         (b"a" * 4 + b"\xf0\x9f\x98", "0xF0", 4),
     ],
 )
-def test_bytes_that_are_not_utf_8(tmp_path, monkeypatch, data, byte, offset, block, suffix):
-    monkeypatch.setattr(reading_module, "BLOCK", block)
-    monkeypatch.setattr(source_module, "BLOCK", block)
+def test_bytes_that_are_not_utf_8(tmp_path, data, byte, offset, block, suffix):
     path = tmp_path / f"latin.{suffix}"
     write(path, gzip.compress(data) if suffix == "gz" else data)
-    message = refusal(path)
-    assert f"{str(path)!r} is not UTF-8: byte {byte} at byte offset {offset} (" in message
+    message = refusal(path, block_size=block)
+    assert f"{str(path)!r} is not UTF-8, with byte {byte} at byte offset {offset} (" in message
     assert "--bytes" in message
-    assert open_text(path, as_bytes=True).read() == data.decode("latin-1")
+    assert open_text(path, as_bytes=True, block_size=block).read() == data.decode("latin-1")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -330,18 +322,21 @@ def test_utf_16_and_gzip_are_recognized(tmp_path, encoding):
     assert "looks gzip-compressed" in message
 
 
-def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading_module, "BLOCK", 4)
-    monkeypatch.setattr(source_module, "BLOCK", 4)
-    assert "byte 0x8B at byte offset 5 (" in refusal(write(tmp_path / "a.txt", b"aaaa\x1f\x8b"))
+def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path):
+    path = write(tmp_path / "a.txt", b"aaaa\x1f\x8b")
+    assert "byte 0x8B at byte offset 5 (" in refusal(path, block_size=4)
 
 
 # --- Standard input and pipes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [4, 1 << 20])  # bytes in memory before a temporary file
-def test_standard_input_is_read_once_and_handed_out_often(monkeypatch, kept):
-    monkeypatch.setattr(reading_module, "_KEPT_IN_MEMORY", kept)
+def test_a_spooled_source_is_read_once_and_handed_out_often(kept):
+    open_again = spool_opener(io.BytesIO(b"abc" * 9), "a source", in_memory=kept)
+    assert open_again().read() == open_again().read() == b"abc" * 9
+
+
+def test_standard_input_is_read_once_and_handed_out_often(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("“a”\r\n".encode() * 9)))
     text = open_text("-")
     assert (text.name, text.origin) == ("stdin", "-")
@@ -359,7 +354,7 @@ def test_standard_input_as_bytes_and_with_mended_newlines(monkeypatch):
 
 def test_standard_input_that_is_wrong(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
-    assert refusal("-").startswith("standard input is not UTF-8: byte 0xFF at byte offset 2 (")
+    assert refusal("-").startswith("standard input is not UTF-8, with byte 0xFF at byte offset 2 (")
     monkeypatch.setattr(sys, "stdin", None)
     assert refusal("-").startswith("standard input is closed")
     closed = io.BytesIO()
@@ -394,7 +389,7 @@ def test_a_named_pipe_is_read_once_and_handed_out_often(tmp_path):
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd here")
 def test_an_open_file_of_a_shell():
     program = (
-        "import sys; from charloom.corpora import open_text; text = open_text(sys.argv[1]);"
+        "import sys; from charloom.text.corpora import open_text; text = open_text(sys.argv[1]);"
         "print(text.name, text.origin, text.read(), text.read())"
     )
     for source in ("/dev/stdin", "/dev/fd/0", "-"):
@@ -653,10 +648,10 @@ def novel(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_corpus_is_downloaded_once(site, verse, cache):
-    steps: list[tuple[int, int | None]] = []
-    text = open_text("tiny-shakespeare", progress=lambda done, total: steps.append((done, total)))
+    steps: list[tuple[str, int, int | None]] = []
+    text = open_text("tiny-shakespeare", on_progress=lambda *step: steps.append(step))
     assert text.read() == VERSE.decode()
-    assert steps[-1] == (len(VERSE), len(VERSE))
+    assert steps[-1] == ("downloading", len(VERSE), len(VERSE))
     assert sorted(path.name for path in cache.iterdir()) == [
         "tiny-shakespeare.sha256",
         "tiny-shakespeare.txt",
@@ -670,9 +665,9 @@ def test_a_corpus_is_downloaded_once(site, verse, cache):
 def test_a_download_of_unknown_length(site, verse):
     site.serve("/verse", VERSE, Content_Length="")
     del site.pages["/verse"][2]["Content-Length"]
-    steps: list[tuple[int, int | None]] = []
-    open_text("tiny-shakespeare", progress=lambda done, total: steps.append((done, total)))
-    assert steps[-1] == (len(VERSE), None)
+    steps: list[tuple[str, int, int | None]] = []
+    open_text("tiny-shakespeare", on_progress=lambda *step: steps.append(step))
+    assert steps[-1] == ("downloading", len(VERSE), None)
 
 
 def test_the_folder_of_texts_comes_before_the_cache_and_the_cache_before_the_network(
@@ -736,9 +731,9 @@ def test_the_second_address_serves_where_the_first_does_not(site, novel):
     [
         (b"<html>sign in</html>", 200, {}, "not a Project Gutenberg text in UTF-8"),
         (b"\xff" + BOOK.encode(), 200, {}, "not a Project Gutenberg text in UTF-8"),
-        (b"", 503, {}, "the server answers 503"),
-        (BOOK.encode(), 200, {"Content_Length": "100000"}, "it broke off after"),
-        (b"", 200, {"Content_Length": str(1 << 40)}, "far larger than the text should be"),
+        (b"", 503, {}, "the server answered 503"),
+        (BOOK.encode(), 200, {"Content_Length": "100000"}, "it stopped after"),
+        (b"", 200, {"Content_Length": str(1 << 40)}, "much larger than the text should be"),
     ],
 )
 def test_downloads_that_fail(site, novel, cache, body, status, headers, reason):
@@ -752,9 +747,10 @@ def test_downloads_that_fail(site, novel, cache, body, status, headers, reason):
 
 
 def test_a_download_without_an_end_is_cut(site, verse, cache, monkeypatch):
-    monkeypatch.setattr(downloading, "_LARGEST_DOWNLOAD", 10)
+    corpus = dataclasses.replace(corpora.CORPORA["tiny-shakespeare"], largest=10)
+    monkeypatch.setitem(corpora.CORPORA, corpus.name, corpus)
     del site.pages["/verse"][2]["Content-Length"]
-    assert "far larger than the text should be" in refusal("tiny-shakespeare")
+    assert "much larger than the text should be" in refusal("tiny-shakespeare")
     assert list(cache.iterdir()) == []
 
 
@@ -779,9 +775,8 @@ def test_something_that_does_not_speak_http(verse, monkeypatch):
 
 
 def test_a_server_that_never_answers(verse, monkeypatch):
-    monkeypatch.setattr(downloading, "_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        corpus = corpora.CORPORA["tiny-shakespeare"]
+        corpus = dataclasses.replace(corpora.CORPORA["tiny-shakespeare"], timeout=0.1)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         monkeypatch.setitem(
             corpora.CORPORA, corpus.name, dataclasses.replace(corpus, addresses=(address,))
@@ -832,11 +827,11 @@ def test_a_disk_that_is_full(site, verse, cache, monkeypatch):
 
 
 def test_an_interrupted_download_leaves_nothing(site, verse, cache):
-    def interrupt(done: int, total: int | None) -> None:
+    def interrupt(stage: str, done: int, total: int | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_text("tiny-shakespeare", progress=interrupt)
+        open_text("tiny-shakespeare", on_progress=interrupt)
     assert list(cache.iterdir()) == []
 
 
@@ -845,7 +840,7 @@ def test_an_interrupted_download_leaves_nothing(site, verse, cache):
 
 def test_importing_is_light():
     program = (
-        "import sys, charloom.corpora; print(sorted({'urllib.request', 'gzip', 'unicodedata', "
+        "import sys, charloom.text.corpora; print(sorted({'urllib.request', 'gzip', 'unicodedata', "
         "'platformdirs', 'rich', 'numpy', 'tempfile', 'ssl', 'difflib'} & set(sys.modules)))"
     )
     done = subprocess.run(
