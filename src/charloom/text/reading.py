@@ -244,8 +244,8 @@ def _not_utf_8(label: str, beginning: bytes, offset: int, byte: int, reason: str
             "it through `gunzip -c`, or train on bytes with --bytes"
         )
     return (
-        f"{label} is not UTF-8, with byte 0x{byte:02X} at byte offset {offset} ({reason}): convert "
-        "it to UTF-8 (for example `iconv -f LATIN1 -t UTF-8`), or train on bytes with --bytes"
+        f"{label} is not UTF-8 (byte 0x{byte:02X} at byte offset {offset}, {reason}): convert it "
+        "to UTF-8 (for example `iconv -f LATIN1 -t UTF-8`), or train on bytes with --bytes"
     )
 
 
