@@ -308,7 +308,7 @@ def test_bytes_that_are_not_utf_8(tmp_path, data, byte, offset, block, suffix):
     path = tmp_path / f"latin.{suffix}"
     write(path, gzip.compress(data) if suffix == "gz" else data)
     message = refusal(path, block_size=block)
-    assert f"{str(path)!r} is not UTF-8, with byte {byte} at byte offset {offset} (" in message
+    assert f"{str(path)!r} is not UTF-8 (byte {byte} at byte offset {offset}, " in message
     assert "--bytes" in message
     assert open_text(path, as_bytes=True, block_size=block).read() == data.decode("latin-1")
 
@@ -324,7 +324,7 @@ def test_utf_16_and_gzip_are_recognized(tmp_path, encoding):
 
 def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path):
     path = write(tmp_path / "a.txt", b"aaaa\x1f\x8b")
-    assert "byte 0x8B at byte offset 5 (" in refusal(path, block_size=4)
+    assert "byte 0x8B at byte offset 5, " in refusal(path, block_size=4)
 
 
 # --- Standard input and pipes --------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_standard_input_as_bytes_and_with_mended_newlines(monkeypatch):
 
 def test_standard_input_that_is_wrong(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
-    assert refusal("-").startswith("standard input is not UTF-8, with byte 0xFF at byte offset 2 (")
+    assert refusal("-").startswith("standard input is not UTF-8 (byte 0xFF at byte offset 2, ")
     monkeypatch.setattr(sys, "stdin", None)
     assert refusal("-").startswith("standard input is closed")
     closed = io.BytesIO()

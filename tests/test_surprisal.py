@@ -249,7 +249,7 @@ def test_one_character_and_bytes(run: Path, capsys: Captured, tmp_path: Path) ->
     [
         (b"", [], "has no characters to score"),
         (b"\n\n", ["--lines"], "has no characters to score"),
-        (b"\x89PNG\r\n\x1a\n\x00", [], "is not UTF-8: byte 0x89"),
+        (b"\x89PNG\r\n\x1a\n\x00", [], "is not UTF-8 (byte 0x89"),
         ("The €".encode(), [], "the character '€' (U+20AC EURO SIGN) at position 4"),
         ("The €".encode(), ["--lines"], "the character '€'"),
         ("€".encode(), ["--skip-unknown"], "has no characters to score"),
