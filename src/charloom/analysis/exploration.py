@@ -10,7 +10,7 @@ N: characters of the text; M: labels; H: hidden units; S: arrays of state; L: la
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
 from charloom.pages.page import fit_page
-from charloom.prediction.scoring import Report, blocks_in_rows
+from charloom.prediction.scoring import blocks_in_rows
 from charloom.text.dataset import Ids
 from charloom.text.vocabulary import Vocabulary
 
@@ -231,7 +231,7 @@ def explore(
     with_activations: bool = True,
     skip_unknown: bool = False,
     seed: int = 0,
-    report: Report | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Exploration:
     """Runs a model's network over a text and finds which unit follows which label.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.evaluation.baselines import baselines_of_validation
-from charloom.prediction.mixture import context_of_counts
+from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
@@ -63,7 +63,7 @@ def read_material(
     before = time.monotonic()
     context, loss_of_counts = None, None
     if not config.no_mix:
-        context, loss_of_counts = context_of_counts(
+        context, loss_of_counts = choose_ngram_context(
             dataset.train, dataset.validation, len(dataset.vocabulary)
         )
     counting = time.monotonic() - before

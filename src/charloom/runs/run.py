@@ -38,7 +38,7 @@ from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.parameters import Parameters, State
-from charloom.prediction.mixture import FITTED_ON, count, fit_mixture
+from charloom.prediction.mixture import FITTED_ON, fit_mixture, fit_ngram_table
 from charloom.progress import OnProgress
 from charloom.runs.checkpointing import SAVE_EVERY
 from charloom.runs.compute import (
@@ -389,13 +389,13 @@ class TrainingRun:
         refit = best.metrics.get("refit", False)
         learned, watched = dataset.fit_and_holdout(refit)
         watched = watched[:VALIDATED_AT_ONCE]
-        table = count(learned, size, self._context, most_bytes)
+        table = fit_ngram_table(learned, size, self._context, most_bytes)
         best.mixture = fit_mixture(
             network, table, watched, int(learned[-1]), rows_of_validation(len(watched))
         )
         if refit:  # all has been chosen
             known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
-            table = count(known, size, table.context, math.inf)
+            table = fit_ngram_table(known, size, table.context, math.inf)
             best.mixture = replace(best.mixture, table=table)
         self._save(self._files.model, best)
 
