@@ -19,8 +19,8 @@ from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import (
     MixedPredictor,
-    count,
     fit_mixture,
+    fit_ngram_table,
     join_states,
     rows_of,
     state_bytes,
@@ -46,7 +46,7 @@ def make(kind: str, engine: str = "auto") -> Predictor:
     network = open_engine(engine, parameters, threads=1)
     if kind != "mixture":
         return network
-    table = count(TEXT[:2000], SIZE, 4, 1e6)
+    table = fit_ngram_table(TEXT[:2000], SIZE, 4, 1e6)
     return MixedPredictor(network, fit_mixture(network, table, TEXT[2000:], 0, 4))
 
 
