@@ -129,7 +129,7 @@ def test_without_a_test_part_the_validation_part_is_evaluated(tmp_path: Path) ->
     model = charloom.train(TEXT, **OPTIONS, split="90/10/0", out=tmp_path / "run")
     e = model.evaluate()
     assert (e.text, e.characters) == ("validation part", len(TEXT) - len(TEXT) * 9 // 10)
-    assert "last tenth of the training part" in e.baselines["ngram"].note
+    assert "last 10% of the training split" in e.baselines["ngram"].note
     whole = charloom.train(TEXT, **OPTIONS, split="100/0/0")
     with pytest.raises(charloom.CharloomError, match="another text"):
         whole.evaluate()

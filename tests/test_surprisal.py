@@ -257,7 +257,7 @@ def test_one_character_and_bytes(run: Path, capsys: Captured, tmp_path: Path) ->
         (b"cat", ["--lines", "--html", "x.html"], "leave out --lines"),
         (b"cat", ["--lines", "--protocol", "cold-3"], "leave out --protocol"),
         (b"cat", ["--top", "0"], "--top is 0: give 1 or more"),
-        (b"cat", ["--protocol", "warm"], "protocol 'warm' is not known"),
+        (b"cat", ["--protocol", "warm"], "unknown protocol 'warm'"),
         (b"cat", ["--html", "."], "cannot write . (it is a folder): give another file"),
         (b"cat", ["--html", "no/such/x.html"], "cannot write no/such/x.html (No such file"),
         (b"cat", ["--html", "x\0y"], "cannot write x\\x00y"),
