@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable, shortened
@@ -61,14 +61,12 @@ class LanguageModel:
         self,
         checkpoint: Checkpoint,
         *,
-        engine: str = "auto",
-        threads: int | None = None,
-        device: str = "cpu",
+        backend: Backend | None = None,
         dataset: Dataset | None = None,
         network_only: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
-        self.engine = open_engine(engine, checkpoint.parameters, threads=threads, device=device)
+        self.engine = (backend or Backend()).open(checkpoint.parameters)
         self.mixture = None if network_only else checkpoint.mixture
         self.predictor: Predictor = self.engine
         if self.mixture is not None:
@@ -437,8 +435,6 @@ def load(
     """
     return LanguageModel(
         load_checkpoint(model_path(run)),
-        engine=engine,
-        threads=threads,
-        device=device,
+        backend=Backend(engine, threads, device),
         network_only=network_only,
     )

@@ -14,10 +14,8 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.terminal import print_line
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
-
-# serve
 
 
 def add_serve_arguments(parser: Parser) -> None:
@@ -47,7 +45,7 @@ def add_serve_arguments(parser: Parser) -> None:
     add_engine(parser)
 
 
-def run_serve(arguments: argparse.Namespace, started: float) -> int:
+def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server, name_runs
 
@@ -71,7 +69,7 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
             host=arguments.host,
             api_key=key,
             most_texts=arguments.max_streams,
-            ready=lambda: print_line(f"serving {', '.join(names)} at {url}"),
+            ready=lambda: terminal.print(f"serving {', '.join(names)} at {url}"),
         )
         server.serve_until_ended()
     return 0

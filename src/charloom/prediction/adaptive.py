@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, RMSProp
 from charloom.network.parameters import Float, Parameters
@@ -285,7 +285,7 @@ def _copy(engine: Engine) -> Engine:
     """Return an engine like this one on a copy of its parameters, without dropout."""
     parameters = Parameters(replace(engine.config, dropout=0.0, weight_drop=0.0))
     parameters.flat[:] = engine.parameters.flat
-    return open_engine(engine.name, parameters, threads=engine.threads, device=engine.device)
+    return Backend.of(engine).open(parameters)
 
 
 def _mean_squares(engine: Engine, text: Ids) -> NDArray[np.floating]:

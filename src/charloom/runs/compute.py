@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 
-from charloom.engines import open_engine
 from charloom.engines.process_group import Ranks
 from charloom.engines.protocol import Engine, available_cores
 from charloom.errors import CharloomError
@@ -35,17 +34,7 @@ def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
 
 def open_run_engine(config: TrainingConfig, parameters: Parameters, ranks: Ranks | None) -> Engine:
     """The engine that a configuration trains with."""
-    return open_engine(
-        config.engine,
-        parameters,
-        seed=config.seed,
-        classic=config.classic,
-        threads=config.threads,
-        device=config.device,
-        bf16=config.bf16,
-        compile=config.compile,
-        ranks=ranks,
-    )
+    return config.backend.open(parameters, seed=config.seed, classic=config.classic, ranks=ranks)
 
 
 def refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from charloom.engines.backend import Backend
 from charloom.errors import CharloomError
 from charloom.network.optimizers import OPTIMIZERS
 from charloom.network.parameters import ModelConfig
@@ -20,15 +21,6 @@ ENDS = ("steps", "epochs", "minutes")
 HOW = ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
 
 
-def computed_by(how: dict[str, Any]) -> str:
-    """Engine and all, for a sentence."""
-    device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
-    numbers = " in bfloat16" if how.get("bf16") else ""
-    compiled = " with --compile" if how.get("compile") else ""
-    ranks = f" of {how['ranks']} ranks" if how.get("ranks", 1) > 1 else ""
-    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}{compiled}"
-
-
 def resume_position(
     path: Path, checkpoint: Checkpoint
 ) -> tuple[TrainingConfig, TrainingState, dict[str, Any]]:
@@ -40,14 +32,8 @@ def resume_position(
         position = checkpoint.position
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
-        # A run from before there was a choice says nothing of these.
-        earlier: dict[str, Any] = {
-            "device": "cpu",
-            "bf16": False,
-            "compile": False,
-            "rank_timeout": 300.0,
-        }
-        how = {name: (earlier | position)[name] for name in HOW}
+        backend = Backend.from_checkpoint(position)
+        how = asdict(backend) | {"rank_timeout": position.get("rank_timeout", 300.0)}
         config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from charloom.engines import is_compiled, open_engine
+from charloom.engines.backend import Backend, is_compiled
 from charloom.engines.process_group import Ranks
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
@@ -55,7 +55,6 @@ from charloom.runs.report import LiveReport, Standing
 from charloom.runs.resuming import (
     ENDS,
     HOW,
-    computed_by,
     continued_config,
     resume_position,
     with_shape_of,
@@ -258,20 +257,15 @@ class TrainingRun:
         if base is not None:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
         if speed is None:
-            speed = measure_speed(
-                self.config.engine,
-                self.config.threads,
-                self.config.device,
-                self.config.bf16,
-                self.config.compile,
-            )
+            speed = measure_speed(self.config.backend)
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
         self.config = replace(self.config, **chosen.options)
         self.notes.append(chosen.reason)
 
     def _note_changes(self, position: dict[str, Any]) -> None:
-        before, now = computed_by(position), computed_by(self._how())
+        before = Backend.from_checkpoint(position).describe(position.get("ranks", 1))
+        now = Backend.from_checkpoint(self._how()).describe(self._how()["ranks"])
         if before != now:
             self.notes.append(
                 f"the run was computed by {before} and goes on with {now}: it will not repeat to "
@@ -378,12 +372,7 @@ class TrainingRun:
         best = load_checkpoint(self._files.model)
         if best.mixture is not None:
             return  # nothing better was found since
-        network = open_engine(
-            self.config.engine,
-            best.parameters,
-            threads=self.config.threads,
-            device=self.config.device,
-        )
+        network = self.config.backend.for_inference().open(best.parameters)
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
         refit = best.metrics.get("refit", False)
@@ -568,8 +557,6 @@ class TrainingRun:
         checkpoint = load_checkpoint(self._files.model)
         return LanguageModel(
             checkpoint,
-            engine=self.config.engine,
-            threads=self.config.threads,
-            device=self.config.device,
+            backend=self.config.backend.for_inference(),
             dataset=self.dataset,
         )

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import DEVICES, ENGINES
 from charloom.errors import CharloomError, printable, shortened
 from charloom.network.optimizers import OPTIMIZERS, SCHEDULES
@@ -150,6 +151,11 @@ class TrainingConfig:
     @property
     def classic(self) -> bool:
         return self.preset == "classic"
+
+    @property
+    def backend(self) -> Backend:
+        """The engine that trains, and how."""
+        return Backend(self.engine, self.threads, self.device, self.bf16, self.compile)
 
     @property
     def is_to_be_planned(self) -> bool:

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from charloom.engines import open_engine
 from charloom.errors import CharloomError, printable
 from charloom.language_model import LanguageModel, load
 from charloom.network.initialization import initialize
@@ -202,9 +201,7 @@ class Search:
                 f"a search needs a validation part to compare its trials by, and --split "
                 f"{config.split} leaves none: give a longer text, or a second part"
             )
-        speed = measure_speed(
-            config.engine, config.threads, config.device, config.bf16, config.compile
-        )
+        speed = measure_speed(config.backend)
         self._material = replace(material, speed=speed)
         self._compile(given)
         # Whatever it took to get here, one trial fits.
@@ -245,9 +242,7 @@ class Search:
     def _compile(self, given: dict[str, Any]) -> None:
         """Lets all kernels be compiled, which no trial should lose its time with."""
         config = TrainingConfig.of(given)
-        engine = open_engine(
-            config.engine, initialize(PROBE, 0), threads=config.threads, device=config.device
-        )
+        engine = config.backend.for_inference().open(initialize(PROBE, 0))
         compile_kernels(engine, None if config.no_mix else self._material.dataset)
 
     def _time_to_finish(self) -> float:
