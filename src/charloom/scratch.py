@@ -203,7 +203,7 @@ class RNN:
         `seq_length` is. Returns `(loss, states, y_predicted, probability_predicted)`. The loss is
         in nats, summed over the window. The others are dictionaries by t, made for this call
         alone. They hold the states s_t (H, 1), with the initial one at -1, the logits z_t (V, 1)
-        and the probabilities p_t (V, 1). Raises ValueError if x, y or `s_initial` has a wrong shape.
+        and the probabilities p_t (V, 1). Raises ValueError if x, y or `s_initial` does not fit.
         """
         x, y = self._window(x, y)
         if s_initial is None:
