@@ -11,7 +11,7 @@ from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.sampling import Guard, StopTexts, read_prompt, stream_text
+from charloom.prediction.sampling import OverlapGuard, StopTexts, read_prompt, stream_text
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import Vocabulary
 
@@ -105,8 +105,8 @@ def test_nonsense_is_refused(engine: Engine, settings: dict[str, int]) -> None:
 
 def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = draw(engine, length=100, seed=5)
-    monkeypatch.setattr("charloom.prediction.sampling.FIRST_DRAWN", 3)
-    monkeypatch.setattr("charloom.prediction.sampling.MOST_DRAWN", 7)
+    monkeypatch.setattr("charloom.prediction.sampling.FEWEST_AT_ONCE", 3)
+    monkeypatch.setattr("charloom.prediction.sampling.MOST_AT_ONCE", 7)
     assert draw(engine, length=100, seed=5) == text
     assert np.unique(list(text)).size > 1
 
@@ -114,8 +114,8 @@ def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.Mon
 TRAINING = "".join(np.random.default_rng(1).choice(list("\nabcdefgh"), 400))
 
 
-def guard(most: int, training: str = TRAINING) -> Guard:
-    return Guard(TrainingIndex(VOCABULARY.encode(training), len(VOCABULARY)), most)
+def guard(most: int, training: str = TRAINING) -> OverlapGuard:
+    return OverlapGuard(TrainingIndex(VOCABULARY.encode(training), len(VOCABULARY)), most)
 
 
 @pytest.mark.parametrize("name", ["auto", "reference"])

@@ -21,8 +21,8 @@ from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import (
     MixedPredictor,
-    count,
     fit_mixture,
+    fit_ngram_table,
     join_states,
     rows_of,
     state_bytes,
@@ -56,7 +56,7 @@ def make(kind: str, engine: str = "auto") -> Predictor:
     network = Backend(engine, threads=1).open(parameters)
     if kind != "mixture":
         return network
-    table = count(IDS[:2000], SIZE, 4, 1e6)
+    table = fit_ngram_table(IDS[:2000], SIZE, 4, 1e6)
     return MixedPredictor(network, fit_mixture(network, table, IDS[2000:], 0, 4))
 
 

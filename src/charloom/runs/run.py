@@ -38,7 +38,8 @@ from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.parameters import Parameters, State
-from charloom.prediction.mixture import FITTED_ON, count, fit_mixture
+from charloom.prediction.mixture import FITTED_ON, fit_mixture, fit_ngram_table
+from charloom.progress import OnProgress
 from charloom.runs.checkpointing import SAVE_EVERY
 from charloom.runs.compute import (
     compile_kernels,
@@ -59,7 +60,7 @@ from charloom.runs.resuming import (
 from charloom.runs.tensorboard import EventFile, load_tensorboard
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
-from charloom.text.dataset import OtherTextError, Report
+from charloom.text.dataset import OtherTextError
 from charloom.text.source import Text
 from charloom.training.loop import LEAST_TRAINING, train_steps
 from charloom.training.options import COMPUTE_OPTIONS, RESUME_OPTIONS, STOP_OPTIONS, TrainingConfig
@@ -98,7 +99,7 @@ class TrainingRun:
         *,
         resume: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
+        report: OnProgress | None = None,
         started: float | None = None,
         tensorboard: bool = False,
         material: Material | None = None,
@@ -138,7 +139,7 @@ class TrainingRun:
         open_source: Callable[[TrainingConfig], Text],
         given: dict[str, Any],
         resume: bool,
-        report: Report | None,
+        report: OnProgress | None,
         material: Material | None,
     ) -> None:
         files = self._files
@@ -354,7 +355,7 @@ class TrainingRun:
         """Seconds that a run needs after its last validation, which takes so many."""
         needed = 2 * self._saving + self._report.seconds + 0.1
         if self._context is not None and self._mixes is None:
-            _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
+            _, watched = self.dataset.fit_and_holdout(self.state.refit_step is not None)
             numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
                 len(self.dataset.vocabulary) + 1000
             )
@@ -373,15 +374,15 @@ class TrainingRun:
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
         refit = best.metrics.get("refit", False)
-        learned, watched = dataset.learned_and_watched(refit)
+        learned, watched = dataset.fit_and_holdout(refit)
         watched = watched[:VALIDATED_AT_ONCE]
-        table = count(learned, size, self._context, most_bytes)
+        table = fit_ngram_table(learned, size, self._context, most_bytes)
         best.mixture = fit_mixture(
             network, table, watched, int(learned[-1]), rows_of_validation(len(watched))
         )
         if refit:  # all has been chosen
             known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
-            table = count(known, size, table.context, math.inf)
+            table = fit_ngram_table(known, size, table.context, math.inf)
             best.mixture = replace(best.mixture, table=table)
         self._save(self._files.model, best)
 

@@ -36,6 +36,7 @@ from charloom.errors import CharloomError, printable
 from charloom.language_model import LanguageModel, load
 from charloom.network.initialization import initialize
 from charloom.pages.page import write_page
+from charloom.progress import OnProgress
 from charloom.runs.api import text_opener
 from charloom.runs.compute import TooLargeError, compile_kernels
 from charloom.runs.finishing import COUNTING
@@ -45,7 +46,6 @@ from charloom.runs.run import TrainingRun
 from charloom.storage.atomic import sync_folder, write_atomically
 from charloom.storage.checkpoint import load_checkpoint, read_header
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
-from charloom.text.dataset import Report
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import PROBE, measure_speed, plan
@@ -106,7 +106,7 @@ class Search:
         trial_minutes: float | None = None,
         resume: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
+        report: OnProgress | None = None,
         started: float | None = None,
     ) -> None:
         load_optuna()
@@ -143,7 +143,7 @@ class Search:
         given: dict[str, Any],
         minutes: float | None,
         trial_minutes: float | None,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> None:
         found = None
         if self._files.study.exists():
@@ -183,7 +183,7 @@ class Search:
         given: dict[str, Any],
         minutes: float | None,
         trial_minutes: float | None,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> Settings:
         """Finds out what is to be searched, and for how long."""
         minutes = DEFAULT_MINUTES if minutes is None else float(minutes)
@@ -230,7 +230,7 @@ class Search:
         open_source: Callable[[TrainingConfig], Text],
         given: dict[str, Any],
         trial_minutes: float,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> Material:
         config = TrainingConfig.of(given | {"minutes": trial_minutes})
         base = None
