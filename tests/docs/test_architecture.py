@@ -75,7 +75,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, charloom, charloom.cli.main; charloom.cli.main.main(['--help']);"
         "heavy = {'numpy', 'huggingface_hub', 'optuna', 'pydivsufsort', 'rich', 'torch', 'onnx',"
-        "'safetensors', 'starlette', 'uvicorn', 'msgspec', 'prometheus_client'};"
+        "'safetensors', 'starlette', 'uvicorn', 'h11', 'msgspec', 'prometheus_client'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

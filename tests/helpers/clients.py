@@ -96,7 +96,7 @@ def serving(models: dict[str, LanguageModel], **settings: Any) -> Iterator[Clien
 def metric(client: Client, name: str, **labels: str) -> int:
     _, _, content = client.ask("GET", "/metrics")
     wanted = "".join(f'.*{label}="{value}"' for label, value in labels.items())
-    found = re.search(rf"^charloom_{name}{{{wanted}.*}} (\d+)$", content.decode(), re.M)
+    found = re.search(rf"^charloom_{name}{{{wanted}.*}} (\d+)\.0$", content.decode(), re.M)
     return int(found[1]) if found else 0
 
 

@@ -29,7 +29,8 @@ from charloom.prediction.mixture import (
 )
 from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Protocol, score_ids
-from charloom.serving import batcher as serving
+from charloom.serving import batcher as batcher_module
+from charloom.serving import prompt_reader
 from charloom.serving.batcher import Batcher
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.requests import Answer, BusyError, Request
@@ -170,7 +171,7 @@ def test_text_is_independent_of_the_batch(
     for number, request in enumerate(requests):
         found = texts.get(number) or text_of(answers[number])
         assert found == alone(predictor, request)
-    wait_until(lambda: batcher.drawing == batcher.waiting == 0)
+    wait_until(lambda: batcher.active == batcher.waiting == 0)
 
 
 def test_stream_arrives_in_pieces(
@@ -178,10 +179,10 @@ def test_stream_arrives_in_pieces(
 ) -> None:
     """By a clock of the test's own: ten characters or so at a time."""
     looks = itertools.count()
-    clock = SimpleNamespace(monotonic=lambda: serving.TOLD_EVERY / 10 * next(looks))
-    monkeypatch.setattr(serving, "time", clock)
-    told: list[Answer] = []
-    batcher = start(small, tell=told.extend)
+    clock = SimpleNamespace(monotonic=lambda: batcher_module.NOTIFY_INTERVAL / 10 * next(looks))
+    monkeypatch.setattr(batcher_module, "time", clock)
+    notified: list[Answer] = []
+    batcher = start(small, notify=notified.extend)
     request = Request(ids_of("ab"), 3_000, streams=True, alternatives=0, stop=("jij",))
     (answer,) = batcher.submit(request)
     text, pieces, end = "", 0, None
@@ -192,7 +193,7 @@ def test_stream_arrives_in_pieces(
             text, pieces, end = text + piece.text, pieces + 1, piece.end
     assert pieces > 1
     assert [text] == alone(small, request)
-    assert 1 < told.count(answer) < answer.drawn / 2  # not for every character
+    assert 1 < notified.count(answer) < answer.sampled / 2  # not for every character
 
 
 def test_the_cache_changes_no_text(predictor: Predictor, start: Callable[..., Batcher]) -> None:
@@ -202,7 +203,7 @@ def test_the_cache_changes_no_text(predictor: Predictor, start: Callable[..., Ba
     (answer,) = batcher.submit(first)
     (text,) = text_of(answer)
     assert answer.cached == 0
-    assert batcher.counts.read == len(prompt)
+    assert batcher.stats.read == len(prompt)
     # The same again; with another end; from what was drawn; from somewhere in the middle.
     for more, cached in (
         (prompt, 700),
@@ -212,11 +213,11 @@ def test_the_cache_changes_no_text(predictor: Predictor, start: Callable[..., Ba
         (prompt[:200], 0),
     ):
         request = Request(ids_of(more), 20, seed=2)
-        read = batcher.counts.read
+        read = batcher.stats.read
         (answer,) = batcher.submit(request)
         assert text_of(answer) == alone(predictor, request)
         assert answer.cached == cached
-        assert batcher.counts.read - read == len(more) - cached
+        assert batcher.stats.read - read == len(more) - cached
 
 
 def test_scores_are_the_protocol_s(predictor: Predictor, start: Callable[..., Batcher]) -> None:
@@ -270,18 +271,18 @@ def test_a_cancelled_request_ends_at_once(small: Predictor, start: Callable[...,
     first, second = batcher.submit(running, running)
     (waiting,) = batcher.submit(Request(ids_of("b"), 5))
     (other,) = batcher.submit(Request(ids_of("c"), 5))
-    wait_until(lambda: first.drawn > 10)
+    wait_until(lambda: first.sampled > 10)
     other.cancel()
     second.cancel()
     assert text_of(waiting) == alone(small, Request(ids_of("b"), 5))
     assert not first.ended
     first.cancel()
-    wait_until(lambda: batcher.drawing == batcher.waiting == 0)
-    assert batcher.counts.cancelled == 3
-    assert other.drawn == 0
-    steps = batcher.counts.steps
+    wait_until(lambda: batcher.active == batcher.waiting == 0)
+    assert batcher.stats.cancelled == 3
+    assert other.sampled == 0
+    steps = batcher.stats.steps
     time.sleep(0.02)
-    assert batcher.counts.steps == steps
+    assert batcher.stats.steps == steps
 
 
 def test_requests_beyond_the_queue_are_refused(
@@ -292,25 +293,25 @@ def test_requests_beyond_the_queue_are_refused(
     answers = [batcher.submit(endless)[0] for _ in range(4)]
     with pytest.raises(BusyError):
         batcher.submit(endless)
-    assert batcher.counts.refused == 1
+    assert batcher.stats.refused == 1
     for answer in answers:
         answer.cancel()
-    wait_until(lambda: batcher.drawing == batcher.waiting == 0)
+    wait_until(lambda: batcher.active == batcher.waiting == 0)
     batcher.submit(Request(ids_of("a"), 1))[0].wait()
 
 
 def test_long_prompts_do_not_block_streams(small: Predictor, start: Callable[..., Batcher]) -> None:
     batcher = start(small)
     (stream,) = batcher.submit(Request(ids_of("a"), 10_000_000))
-    wait_until(lambda: stream.drawn > 10)
+    wait_until(lambda: stream.sampled > 10)
     prompt = ids_of("abcdefghij" * 2_000)
     scored = Request(prompt, 0, alternatives=1, scores_prompt=True)
-    before, turns = stream.drawn, batcher.counts.steps
+    before, turns = stream.sampled, batcher.stats.steps
     for answer in batcher.submit(scored, Request(prompt[:-1], 1)):
         answer.wait()
     # The stream got its characters between the pieces.
-    assert stream.drawn - before > len(prompt) / serving.SCORED_OF_EACH
-    assert batcher.counts.steps - turns > len(prompt) / serving.SCORED_OF_EACH
+    assert stream.sampled - before > len(prompt) / prompt_reader.SCORED_OF_EACH
+    assert batcher.stats.steps - turns > len(prompt) / prompt_reader.SCORED_OF_EACH
     stream.cancel()
 
 
@@ -338,7 +339,7 @@ def test_closing_ends_what_runs(small: Predictor) -> None:
     answers = batcher.submit(Request(ids_of("a"), 10_000_000), Request(ids_of("b"), 1))
     batcher.close()
     for answer in answers:
-        with pytest.raises(CharloomError, match="stops"):
+        with pytest.raises(CharloomError, match="shutting down"):
             answer.wait()
     with pytest.raises(BusyError):
         batcher.submit(Request(ids_of("a"), 1))

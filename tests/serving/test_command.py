@@ -17,7 +17,7 @@ import pytest
 
 from charloom.cli.main import main
 from charloom.language_model import LanguageModel
-from charloom.serving.schema import MOST_DRAWN
+from charloom.serving.schema import MOST_SAMPLED
 from charloom.serving.server import name_runs
 from helpers.clients import KEY, Client, posix, received, stream_request
 from helpers.texts import SCRIPT
@@ -37,9 +37,9 @@ def test_runs_of_one_name_are_told_apart(served_run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--port=70000"], "--port is 70000"),
-        (["--port=-1"], "--port is -1"),
-        (["--host=no such host"], "cannot listen at no such host"),
+        (["--port=70000"], "invalid --port 70000"),
+        (["--port=-1"], "invalid --port -1"),
+        (["--host=no such host"], "cannot listen on no such host"),
         (["--port=0", "--api-key="], "--api-key is empty"),
         (["--port=0", "--api-key=ö"], "--api-key is empty or not ASCII"),
         (["--port=0", "--max-streams=0"], "too few"),
@@ -65,9 +65,9 @@ def test_a_port_in_use_and_a_missing_run_are_refused(
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
-    assert f"cannot listen at 127.0.0.1:{client.port} (Address already in use)" in line
+    assert f"cannot listen on 127.0.0.1:{client.port} (Address already in use)" in line
     assert main(["serve", str(served_run / "nothing")]) == 2
-    assert "there is no such run or file" in capsys.readouterr().err
+    assert "does not exist: pass a folder" in capsys.readouterr().err
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def test_signal_finishes_running_requests(
 @posix
 def test_a_second_signal_ends_at_once(served_run: Path) -> None:
     with serve_process(str(served_run)) as (started, client), client.connect() as there:
-        there.sendall(stream_request(model=SCRIPT, max_tokens=MOST_DRAWN, n=16))
+        there.sendall(stream_request(model=SCRIPT, max_tokens=MOST_SAMPLED, n=16))
         assert there.recv(100)
         started.send_signal(signal.SIGTERM)
         time.sleep(0.3)

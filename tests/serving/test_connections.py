@@ -9,7 +9,7 @@ import pytest
 
 from charloom.language_model import LanguageModel
 from charloom.serving import connection
-from charloom.serving.schema import MOST_DRAWN
+from charloom.serving.schema import MOST_SAMPLED
 from helpers.clients import (
     Client,
     error_of,
@@ -69,7 +69,7 @@ def test_a_client_that_never_reads_is_dropped(
     with socket.socket() as there:
         there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         there.connect(("127.0.0.1", client.port))
-        there.sendall(stream_request(max_tokens=MOST_DRAWN, logprobs=5, n=4))
+        there.sendall(stream_request(max_tokens=MOST_SAMPLED, logprobs=5, n=4))
         wait_until(lambda: metric(client, "cancelled_total", model="network") > before)
         wait_until(lambda: metric(client, "texts_drawing", model="network") == 0)
 
@@ -78,7 +78,7 @@ def test_a_client_that_goes_away_ends_its_texts(client: Client) -> None:
     for fields in ({"stream": True}, {"stream": False}):
         before = metric(client, "cancelled_total", model="network")
         with client.connect() as there:
-            there.sendall(stream_request(max_tokens=MOST_DRAWN, n=3, **fields))
+            there.sendall(stream_request(max_tokens=MOST_SAMPLED, n=3, **fields))
             wait_until(lambda: metric(client, "texts_drawing", model="network") == 3)
         wait_until(lambda: metric(client, "texts_drawing", model="network") == 0)
         assert metric(client, "cancelled_total", model="network") == before + 1
@@ -88,7 +88,7 @@ def test_too_many_texts_are_asked_to_come_again(served_model: LanguageModel) -> 
     with serving({"network": served_model}, most_texts=2) as client:
         held = [client.connect() for _ in range(2)]
         for there in held:
-            there.sendall(stream_request(max_tokens=MOST_DRAWN, n=2))
+            there.sendall(stream_request(max_tokens=MOST_SAMPLED, n=2))
         wait_until(lambda: metric(client, "texts_waiting") == 2)
         body = {"model": "network", "prompt": "the", "max_tokens": 3}
         status, headers, content = client.ask("POST", "/v1/completions", body)

@@ -7,7 +7,7 @@ import pytest
 
 from charloom.language_model import LanguageModel
 from charloom.serving.app import LARGEST_BODY
-from charloom.serving.schema import MOST_DRAWN, MOST_PROMPT, REQUEST
+from charloom.serving.schema import MOST_PROMPT, MOST_SAMPLED, CompletionRequest
 from helpers.clients import Client, received
 from helpers.texts import SCRIPT, SCRIPTED_WOODS
 
@@ -69,11 +69,11 @@ def test_neutral_fields_are_accepted(client: Client) -> None:
         "user": "somebody",
     }
     client.complete(prompt="the", max_tokens=1, **nothing)
-    client.complete(**dict.fromkeys(set(REQUEST["properties"]) - {"model"}))
+    client.complete(**dict.fromkeys(set(CompletionRequest.__struct_fields__) - {"model"}))
 
 
 BAD_FIELDS: list[tuple[str, Any]] = [
-    *(("max_tokens", value) for value in (-1, MOST_DRAWN + 1, "5", 1.5, True, [], 10**400)),
+    *(("max_tokens", value) for value in (-1, MOST_SAMPLED + 1, "5", 1.5, True, [], 10**400)),
     *(("temperature", value) for value in (-0.1, 2.1, "hot", False)),
     *(("top_p", value) for value in (0, 1.1, -1)),
     *(("top_k", value) for value in (0, 1.5, "1")),
@@ -148,7 +148,7 @@ def test_a_bad_body_is_refused(client: Client, body: bytes) -> None:
 def test_oversized_request_is_refused(client: Client) -> None:
     many = {"model": "network", "prompt": ["the"] * 100, "n": 3}
     assert client.refused(400, "POST", "/v1/completions", many)["param"] == "prompt"
-    scored = {"model": "network", "max_tokens": MOST_DRAWN, "n": 5, "logprobs": 1}
+    scored = {"model": "network", "max_tokens": MOST_SAMPLED, "n": 5, "logprobs": 1}
     assert client.refused(400, "POST", "/v1/completions", scored)["param"] == "logprobs"
     echoed = {"model": "network", "prompt": "a" * 70_000, "n": 2, "logprobs": 1, "echo": True}
     assert client.refused(400, "POST", "/v1/completions", echoed)["param"] == "logprobs"

@@ -17,7 +17,6 @@ from charloom.text.vocabulary import Vocabulary
 from helpers.checkpoints import EXOTIC
 
 
-@pytest.mark.usefixtures("without_sync")
 def test_a_header_of_any_length_can_be_read(tmp_path: Path) -> None:
     """A file begins with its header's length, whatever those bytes look like: 0x0580 looks like a
     pickle's first two."""
