@@ -23,7 +23,7 @@ from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
 from charloom.prediction.mixture import MixedPredictor
-from charloom.prediction.sampling import OverlapGuard, stream_text
+from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
 from charloom.prediction.scoring import Protocol, Scores, score_ids, score_lines
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -124,20 +124,19 @@ class LanguageModel:
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: give a whole number, 1 or more, or leave it out"
             )
-        return stream_text(
-            self.predictor,
-            self.vocabulary,
+        request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
             settings=settings,
-            stop=(stop,) if isinstance(stop, str) else stop,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             index=index,
-            clamps=parse_clamps(clamp, self.config),
+            clamps=tuple(parse_clamps(clamp, self.config)),
             guard=None
             if max_overlap is None
             else OverlapGuard(self.training_index(training_text), max_overlap),
         )
+        return stream_text(self.predictor, self.vocabulary, request)
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
         """The prompt and `length` characters drawn after it; settings as for `stream`."""

@@ -11,7 +11,13 @@ from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.sampling import OverlapGuard, StopTexts, read_prompt, stream_text
+from charloom.prediction.sampling import (
+    OverlapGuard,
+    SampleRequest,
+    StopTexts,
+    read_prompt,
+    stream_text,
+)
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import Vocabulary
 
@@ -26,7 +32,7 @@ def engine() -> Engine:
 
 
 def draw(engine: Engine, **settings) -> str:  # type: ignore[no-untyped-def]
-    return "".join(stream_text(engine, VOCABULARY, **settings))
+    return "".join(stream_text(engine, VOCABULARY, SampleRequest(**settings)))
 
 
 def test_length_seed_and_index(engine: Engine) -> None:
@@ -42,7 +48,7 @@ def test_length_seed_and_index(engine: Engine) -> None:
 
 
 def test_a_sample_without_end(engine: Engine) -> None:
-    pieces = stream_text(engine, VOCABULARY, length=None, seed=5)
+    pieces = stream_text(engine, VOCABULARY, SampleRequest(length=None, seed=5))
     text = "".join(itertools.islice(pieces, 10))
     assert draw(engine, length=len(text), seed=5) == text
 
@@ -181,9 +187,8 @@ def test_where_nothing_is_left_the_sample_ends_and_says_so(engine: Engine) -> No
     # After an h each of the characters would copy two in a row; after most others only an a would.
     training = "".join("h" + character + "a" for character in VOCABULARY.characters)
     seen: list[str] = []
-    pieces = stream_text(
-        engine, VOCABULARY, length=9999, seed=1, guard=guard(1, training), stop=("hhhh",)
-    )
+    request = SampleRequest(length=9999, seed=1, guard=guard(1, training), stop=("hhhh",))
+    pieces = stream_text(engine, VOCABULARY, request)
     with pytest.raises(CharloomError, match=r"--max-overlap") as caught:
         seen.extend(pieces)
     text = "".join(seen)

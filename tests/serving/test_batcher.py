@@ -27,7 +27,7 @@ from charloom.prediction.mixture import (
     rows_of,
     state_bytes,
 )
-from charloom.prediction.sampling import stream_text
+from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Protocol, score_ids
 from charloom.serving import batcher as batcher_module
 from charloom.serving import prompt_reader
@@ -99,12 +99,14 @@ def alone(predictor: Predictor, request: Request) -> list[str]:
             stream_text(
                 predictor,
                 VOCABULARY,
-                prompt=request.prompt[1:],
-                length=request.length,
-                settings=request.settings,
-                stop=request.stop,
-                seed=request.seed,
-                index=index,
+                SampleRequest(
+                    prompt=request.prompt[1:],
+                    length=request.length,
+                    settings=request.settings,
+                    stop=tuple(request.stop),
+                    seed=request.seed,
+                    index=index,
+                ),
             )
         )
         for index in request.indices

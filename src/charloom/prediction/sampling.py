@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,29 +72,15 @@ class StopTexts:
         return self._pending
 
 
-# Ten parameters, because each option of a sample is a keyword with a default of its own.
-def stream_text(
-    predictor: Predictor,
-    vocabulary: Vocabulary,
-    *,
-    prompt: NDArray[np.unsignedinteger] | None = None,
-    length: int | None = 500,
-    settings: SamplingSettings | None = None,
-    stop: Sequence[str] = (),
-    seed: int = 0,
-    index: int = 0,
-    clamps: Sequence[Clamp] = (),
-    guard: OverlapGuard | None = None,
-) -> Iterator[str]:
-    """Sample the text after a prompt, and yield it in pieces, without the prompt itself.
+@dataclass(frozen=True, eq=False)
+class SampleRequest:
+    """A sample to take from a predictor.
 
-    Args:
-        predictor: the model.
-        vocabulary: its characters.
-        prompt: ids, (N,).
+    Attributes:
+        prompt: the ids before the sample, (N,), or None for an empty prompt.
         length: characters to sample, or None for a sample without an end.
         settings: temperature and the other settings of sampling.
-        stop: texts that end the sample where they appear. They are not yielded.
+        stop: texts that end the sample where they appear, and are not part of it.
         seed: the random seed.
         index: the number of the sample. Each sample of a seed has random numbers of its own, and
             so does not depend on the others.
@@ -103,82 +89,64 @@ def stream_text(
             prompt.
 
     Raises:
-        CharloomError: for a negative length, seed or index and an empty stop text. Also, after the
-            text sampled so far, if the guard excludes every character.
+        CharloomError: for a negative length, seed or index, and for an empty stop text.
     """
-    if length is not None and length < 0:
-        raise CharloomError(f"length is {length}: pass 0 or more")
-    for name, number in (("seed", seed), ("index", index)):
-        if number < 0:
-            raise CharloomError(f"{name} is {number}: pass 0 or more")
-    if any(not text for text in stop):
-        raise CharloomError("a stop text is empty: pass at least one character")
 
-    def pieces() -> Iterator[str]:  # A generator, so that the prompt is read with the first piece.
-        ids = np.zeros(0, vocabulary.id_type) if prompt is None else prompt
-        sampler = _Sampler(
-            predictor, vocabulary, ids, settings or SamplingSettings(), tuple(clamps), guard
-        )
-        generator = np.random.Generator(np.random.PCG64([seed, index]))
-        yield from _pieces(sampler, generator, length, StopTexts(stop))
+    prompt: NDArray[np.unsignedinteger] | None = None
+    length: int | None = 500
+    settings: SamplingSettings = field(default_factory=SamplingSettings)
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    index: int = 0
+    clamps: tuple[Clamp, ...] = ()
+    guard: OverlapGuard | None = None
 
-    return pieces()
-
-
-class _Sampler:
-    """The state of one sample, which is advanced by a number of characters at a time."""
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        vocabulary: Vocabulary,
-        prompt: NDArray[np.unsignedinteger],
-        settings: SamplingSettings,
-        clamps: tuple[Clamp, ...],
-        guard: OverlapGuard | None,
-    ) -> None:
-        self._vocabulary, self._settings, self._clamps = vocabulary, settings, clamps
-        self._last, self._state = read_prompt(predictor, vocabulary, prompt)
-        self._source = predictor if guard is None else GuardedSampler(predictor, guard, prompt)
-        self.guard = guard
-
-    def sample(self, uniforms: NDArray[np.float64]) -> str:
-        """Sample one character for each random number, (n, 1), or fewer if the guard ends it."""
-        ids, self._state = self._source.generate(
-            np.array([self._last], dtype=np.intp),
-            self._state,
-            self._settings,
-            uniforms,
-            self._clamps,
-        )
-        if len(ids):
-            self._last = int(ids[-1, 0])
-        return self._vocabulary.decode(ids[:, 0])
+    def __post_init__(self) -> None:
+        for name in ("length", "seed", "index"):
+            number = getattr(self, name)
+            if number is not None and number < 0:
+                raise CharloomError(f"{name} is {number}: pass 0 or more")
+        if any(not text for text in self.stop):
+            raise CharloomError("a stop text is empty: pass at least one character")
 
 
-def _pieces(
-    sampler: _Sampler, generator: np.random.Generator, length: int | None, stops: StopTexts
+def stream_text(
+    predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
 ) -> Iterator[str]:
+    """Yield a sample in pieces as it is taken, without its prompt.
+
+    Raises:
+        CharloomError: after the text sampled so far, if the guard excludes every next character.
+    """
+    length, guard = request.length, request.guard
+    prompt = np.zeros(0, vocabulary.id_type) if request.prompt is None else request.prompt
+    generator = np.random.Generator(np.random.PCG64([request.seed, request.index]))
+    last, state = read_prompt(predictor, vocabulary, prompt)
+    source = predictor if guard is None else GuardedSampler(predictor, guard, prompt)
+    stops = StopTexts(request.stop)
     sampled = 0
     while length is None or sampled < length:
         count = min(max(FEWEST_AT_ONCE, sampled), MOST_AT_ONCE)
         if length is not None:
             count = min(count, length - sampled)
-        text = sampler.sample(generator.random((count, 1)))
-        sampled += len(text)
-        ready, ended = stops.add(text)
+        uniforms = generator.random((count, 1))
+        ids, state = source.generate(
+            np.array([last], dtype=np.intp), state, request.settings, uniforms, request.clamps
+        )
+        sampled += len(ids)
+        ready, ended = stops.add(vocabulary.decode(ids[:, 0]))
         if ready:
             yield ready
         if ended:
             return
-        if sampler.guard is not None and len(text) < count:
+        if guard is not None and len(ids) < count:
             if stops.rest():
                 yield stops.rest()
             raise CharloomError(
                 f"after {sampled:,} characters of the sample, every next character would copy more "
-                f"than {sampler.guard.most:,} in a row from the training text: set a larger "
-                "--max-overlap"
+                f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
             )
+        last = int(ids[-1, 0])
     if stops.rest():
         yield stops.rest()
 

@@ -17,7 +17,7 @@ import numpy as np
 from charloom.engines.process_group import Ranks
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer, learning_rate_factor
-from charloom.prediction.sampling import stream_text
+from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import validate
 from charloom.text.batches import Batches
 from charloom.text.dataset import Dataset
@@ -273,14 +273,8 @@ class _Trainer:
                 state.best_loss, best = validation.nats_per_character, True
         if best:
             state.best_step, state.best_done = state.step, self._done()
-        pieces = stream_text(
-            self.engine,
-            self.dataset.vocabulary,
-            length=SAMPLE_LENGTH,
-            seed=self.config.seed,
-            index=state.step,
-        )
-        sample = "".join(pieces)
+        request = SampleRequest(length=SAMPLE_LENGTH, seed=self.config.seed, index=state.step)
+        sample = "".join(stream_text(self.engine, self.dataset.vocabulary, request))
         state.validated_step = state.step
         self.validated_at = self.elapsed()
         self.validation_seconds = self.validated_at - began
