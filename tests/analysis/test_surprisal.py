@@ -255,7 +255,7 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
         ("The €".encode(), [], "the character '€' (U+20AC EURO SIGN) at position 4"),
         ("The €".encode(), ["--lines"], "the character '€'"),
         ("€".encode(), ["--skip-unknown"], "has no characters to score"),
-        (b"cat", ["--json", "--csv"], "--json and --csv exclude each other"),
+        (b"cat", ["--json", "--csv"], "--json and --csv cannot be combined"),
         (b"cat", ["--lines", "--html", "x.html"], "omit --lines"),
         (
             b"cat",
@@ -320,11 +320,11 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
     assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["skipped_characters"] == 2
-    assert "2 unknown characters were passed over" in captured.err
+    assert "2 unknown characters skipped" in captured.err
     assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--lines", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)[0]["text"] == "The  cat"
-    assert "2 unknown characters were passed over" in captured.err
+    assert "2 unknown characters skipped" in captured.err
 
 
 def test_empty_line_ranks_last() -> None:
