@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
-from charloom.prediction.scoring import Protocol, Report, Scores, score_lines
+from charloom.prediction.scoring import Protocol, Scores, score_lines
+from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.corpora import open_text
@@ -155,7 +156,7 @@ class LanguageModel:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             index=index,
-            clamps=parse_clamps(clamp, self.config),
+            clamps=tuple(parse_clamps(clamp, self.config)),
             guard=None
             if max_overlap is None
             else OverlapGuard(self.training_index(training_text), max_overlap),
@@ -221,7 +222,7 @@ class LanguageModel:
         skip_unknown: bool = False,
         likeliest: int = 0,
         training_text: str | Path | Text | None = None,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
 
@@ -253,7 +254,7 @@ class LanguageModel:
             ScoredText("text", ids, self.vocabulary.start_id),
             Protocol.parse(protocol),
             self._find_training_text(training_text),
-            report=report,
+            on_progress=_without_stage(report),
             likeliest=min(likeliest, len(self.vocabulary)),
         )
         return scores
@@ -263,7 +264,7 @@ class LanguageModel:
         lines: Sequence[str],
         *,
         skip_unknown: bool = False,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
         """Return the natural log-probability of each line by itself, (N,).
 
@@ -286,7 +287,9 @@ class LanguageModel:
             except UnknownCharacterError as error:
                 raise UnknownCharacterError(f"line {number + 1:,}: {error}") from None
         with np.errstate(all="ignore"):
-            return score_lines(self.predictor, encoded, self.vocabulary.start_id, report)
+            return score_lines(
+                self.predictor, encoded, self.vocabulary.start_id, _without_stage(report)
+            )
 
     def evaluate(
         self,
@@ -296,7 +299,7 @@ class LanguageModel:
         training_text: str | Path | Text | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
         """Evaluate the model, beside baselines, on held-out text.
 
@@ -320,7 +323,12 @@ class LanguageModel:
         parsed, training = Protocol.parse(protocol), self._find_training_text(training_text)
         scored = training.held_out() if text is None else self._encode_given(text, skip_unknown)
         return evaluate(
-            self, scored, parsed, training, with_baselines=with_baselines, report=report
+            self,
+            scored,
+            parsed,
+            training,
+            with_baselines=with_baselines,
+            on_progress=_without_stage(report),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -350,6 +358,13 @@ class LanguageModel:
             ids, skipped = self.vocabulary.encode_known(content)
             return ScoredText(name, ids, before, skipped)
         return ScoredText(name, self.vocabulary.encode(content), before)
+
+
+def _without_stage(report: Callable[[int, int], None] | None) -> OnProgress | None:
+    """Return a progress callback that passes the characters done and their total to `report`."""
+    if report is None:
+        return None
+    return lambda stage, done, total: report(done, total or 0)
 
 
 def load(

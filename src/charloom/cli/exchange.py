@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, run_folder
-from charloom.cli.terminal import print_line, say
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError, shortened
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_export_arguments(parser: Parser) -> None:
     )
 
 
-def run_export(arguments: argparse.Namespace, started: float) -> int:
+def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.onnx import export_onnx
     from charloom.exchange.pytorch import export_pytorch
     from charloom.pages.page import check_writable
@@ -46,32 +46,34 @@ def run_export(arguments: argparse.Namespace, started: float) -> int:
     path, out = model_path(arguments.run), Path(name)
     checkpoint = load_checkpoint(path)
     if to == "huggingface":
-        return _export_for_hub(path, checkpoint, out)
+        return _export_for_hub(path, checkpoint, out, terminal)
     check_writable(out, page=False)
     if out.exists() and out.samefile(path):
         raise CharloomError(f"--out is the model itself, {path}: pass another file")
     if to == "pytorch":
-        print_line(export_pytorch(checkpoint, out).rstrip("\n"))
-        say(f"{out} is the state dict; this code is also in {out.with_suffix('.py')}")
+        terminal.print(export_pytorch(checkpoint, out).rstrip("\n"))
+        terminal.say(f"{out} is the state dict; this code is also in {out.with_suffix('.py')}")
     else:
         export_onnx(checkpoint, out)
-        say(f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state")
+        terminal.say(
+            f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state"
+        )
         if checkpoint.config.dtype != "float32":
-            say(f"the graph computes in float32, not {checkpoint.config.dtype}")
+            terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
-        say("only the network is exported, without the n-gram model")
+        terminal.say("only the network is exported, without the n-gram model")
     return 0
 
 
-def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path) -> int:
+def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path, terminal: Terminal) -> int:
     from charloom.evaluation.records import read_evaluations
     from charloom.exchange.card import card_kept
     from charloom.exchange.hub_folder import CARD_FILE, write_folder
 
     if write_folder(checkpoint, read_evaluations(path.parent), out):
-        say(card_kept(out / CARD_FILE))
-    say(f"{out} contains the model and its card, {out / CARD_FILE}. To upload them:")
-    say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
+        terminal.say(card_kept(out / CARD_FILE))
+    terminal.say(f"{out} contains the model and its card, {out / CARD_FILE}. To upload them:")
+    terminal.say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
     return 0
 
 
@@ -85,11 +87,11 @@ def add_import_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="DIR", help="output folder (default: runs/NAME)")
 
 
-def run_import(arguments: argparse.Namespace, started: float) -> int:
+def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.pytorch import import_pytorch
 
     path = Path(arguments.file)
     vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
     folder = run_folder(arguments.out, Path("runs") / path.stem)
-    print_line(str(import_pytorch(path, vocabulary, folder)))
+    terminal.print(str(import_pytorch(path, vocabulary, folder)))
     return 0

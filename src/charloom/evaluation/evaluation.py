@@ -18,7 +18,8 @@ from charloom.evaluation.baselines import Baseline, baselines
 from charloom.evaluation.training_text import ScoredText, TrainingText
 from charloom.ngrams.mixing import Mixture
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
-from charloom.prediction.scoring import Protocol, Report, Scores, score_ids
+from charloom.prediction.scoring import Protocol, Scores, score_ids
+from charloom.progress import OnProgress
 from charloom.text.dataset import Ids
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
 from charloom.text.vocabulary import Vocabulary
@@ -233,7 +234,7 @@ def evaluate(
     training: TrainingText,
     *,
     with_baselines: bool = True,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
     """Evaluate a model on a text.
 
@@ -244,7 +245,7 @@ def evaluate(
         training: the model's training text. If it is not available, the baselines that are
             trained on it are empty and contain the reason.
         with_baselines: whether baselines and the overlap with the training text are computed.
-        report: called with the number of characters scored, and their total.
+        on_progress: called with the stage, the number of characters scored, and their total.
 
     Raises:
         CharloomError: if the text is empty, if the adaptive protocol requires the training text
@@ -252,7 +253,9 @@ def evaluate(
     """
     if len(text.ids) == 0:
         raise CharloomError(f"{text.name} has no characters to evaluate")
-    scores, network = score_text(model, text, protocol, training, report=report, both=True)
+    scores, network = score_text(
+        model, text, protocol, training, on_progress=on_progress, both=True
+    )
     evaluation = replace(
         evaluation_of(scores, text, protocol, model.vocabulary),
         model="network" if model.mixture is None else "mixture",
@@ -292,7 +295,7 @@ def score_text(
     protocol: Protocol,
     training: TrainingText,
     *,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
     likeliest: int = 0,
     both: bool = False,
 ) -> tuple[Scores, Scores | None]:
@@ -303,7 +306,7 @@ def score_text(
         text: the text.
         protocol: the protocol.
         training: the model's training text, which only the adaptive protocol requires.
-        report: called with the number of characters scored, and their total.
+        on_progress: called with the stage, the number of characters scored, and their total.
         likeliest: the number of likeliest characters to return at each position.
         both: whether the network of a mixture is also scored alone.
 
@@ -316,7 +319,7 @@ def score_text(
     ids, before = text.ids, text.before
     with np.errstate(all="ignore"):
         if not protocol.adaptive:
-            scores = score_ids(model.predictor, ids, before, protocol, report, likeliest)
+            scores = score_ids(model.predictor, ids, before, protocol, on_progress, likeliest)
             if model.mixture is None or not both:
                 return scores, None
             return scores, score_ids(model.engine, ids, before, protocol)
@@ -324,10 +327,10 @@ def score_text(
         parts = training.parts_beside(text)
         assert parts is not None
         adaptation = choose_adaptation(
-            model.engine, model.mixture, parts.fit, parts.holdout, report
+            model.engine, model.mixture, parts.fit, parts.holdout, on_progress
         )
         mixture, network = score_adaptively(
-            model.engine, ids, before, adaptation, report, likeliest
+            model.engine, ids, before, adaptation, on_progress, likeliest
         )
         return (network, None) if mixture is None else (mixture, network)
 

@@ -156,7 +156,7 @@ class TrainingText:
 
     def _parts(self, dataset: Dataset) -> TrainingParts:
         refit = bool(self._checkpoint.metrics.get("refit"))
-        fit, holdout = dataset.learned_and_watched(refit)
+        fit, holdout = dataset.fit_and_holdout(refit)
         known = dataset.train
         if refit:  # the n-gram model was then trained on everything but the test split
             known = dataset.ids[: len(fit) + len(holdout)]

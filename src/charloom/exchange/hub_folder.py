@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from charloom.errors import CharloomError, printable, shortened
 from charloom.evaluation.records import Records
 from charloom.exchange.card import is_as_written, model_card, published
+from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
@@ -17,6 +20,12 @@ from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
 MODEL_TYPE = "charloom"  # the entry of `config.json` by which a folder is recognized
+
+
+class HubConfig(msgspec.Struct):
+    """The entry of `config.json` that marks a folder as charloom's; `hub_config` adds the rest."""
+
+    model_type: Literal["charloom"]
 
 
 def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metadata: Any) -> bool:
@@ -46,7 +55,7 @@ def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metad
                     raise CharloomError(
                         f"{folder / name} exists and would be overwritten: pass a new folder"
                     )
-        elif _read_json(folder / CONFIG_FILE).get("model_type") != MODEL_TYPE:
+        elif find_mismatch(_read_json(folder / CONFIG_FILE), HubConfig):
             raise CharloomError(
                 f"{folder / CONFIG_FILE} exists and is not charloom's: pass a new folder"
             )
@@ -93,10 +102,9 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / CONFIG_FILE).is_file():
         return {}
     config = _read_json(folder / CONFIG_FILE)
-    if config.get("model_type") != MODEL_TYPE:
+    if mismatch := find_mismatch({"model_type": None} | config, HubConfig):
         raise CharloomError(
-            f"{printable(name)} is not a charloom model: model_type in its {CONFIG_FILE} is "
-            f"{shortened(config.get('model_type'))}, not {MODEL_TYPE!r}"
+            f"{printable(name)} is not a charloom model: in its {CONFIG_FILE} {mismatch.problem}"
         )
     return config
 

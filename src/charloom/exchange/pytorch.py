@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charloom.errors import CharloomError, shortened
+from charloom.network.choices import Cell, NumberType
 from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import Checkpoint, in_order, refuse_other_files, save_checkpoint
@@ -86,7 +87,7 @@ def check_suffix(out: Path, suffix: str) -> None:
 
 KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 RECURRENT = re.compile(rf"(.*?)({'|'.join(KINDS)})_l(\d{{1,4}})", re.S)
-TYPES = {"F32": "float32", "F64": "float64"}
+TYPES: dict[str, NumberType] = {"F32": "float32", "F64": "float64"}
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -218,7 +219,7 @@ class _StateDict:
         (prefix,) = prefixes
         return prefix
 
-    def _find_cell(self) -> tuple[str, int]:
+    def _find_cell(self) -> tuple[Cell, int]:
         """Return the cell and its hidden units, inferred from the shape (G·H, H)."""
         name = f"{self._prefix}weight_hh_l0"
         shape = self._shapes.get(name, ())
@@ -232,7 +233,7 @@ class _StateDict:
             + ": it must be (G·H, H), where G is 1 for rnn, 3 for gru and 4 for lstm"
         )
 
-    def _find_type(self, types: set[str]) -> str:
+    def _find_type(self, types: set[str]) -> NumberType:
         if len(types) != 1 or not types <= set(TYPES):
             raise CharloomError(
                 f"{self._path} contains numbers of type {', '.join(sorted(types))}: all must be "

@@ -1,6 +1,7 @@
-"""Sample text after a prompt, one character after another.
+"""Sampling: read a prompt, then sample character after character.
 
-V: characters in the vocabulary; B: rows of a batch.
+V is the number of characters in the vocabulary, B that of a batch's rows. S, L and H are explained
+in charloom.network.parameters.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import Vocabulary
 
-# Characters that one call of the engine samples, at first and at most. The first calls are short so
-# that text appears at once. The later ones are longer, so that the cost of a call is negligible.
-FIRST_DRAWN, MOST_DRAWN = 16, 256
+# Characters sampled in one call, after which stop texts are searched and the text is yielded. The
+# first calls are short, so that text appears at once. Later ones are longer, so that the overhead
+# of a call does not matter.
+FEWEST_AT_ONCE, MOST_AT_ONCE = 16, 256
 
 
 @dataclass(frozen=True)
 class OverlapGuard:
-    """A limit of `most` consecutive characters that a sample can copy from a training text."""
+    """A limit on the characters in a row that a sample can copy from a training text."""
 
     index: TrainingIndex
     most: int
@@ -36,29 +38,28 @@ class OverlapGuard:
 def read_prompt(
     predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
 ) -> tuple[int, Any]:
-    """Read a newline and a prompt's ids, (N,), from a zero state.
+    """Read a prompt's ids, (N,), from a zero state, after a newline as at the start of any text.
 
-    Returns:
-        The last id, which has not been read yet, and the state before it.
+    Returns the last id, which is not read yet, and the state before it.
     """
     ids = np.concatenate([[vocabulary.start_id], prompt]).astype(np.intp)
     return int(ids[-1]), predictor.read(ids[:-1, None], predictor.zero_state(1))
 
 
 class StopTexts:
-    """A filter that passes sampled text on, up to the first complete stop text."""
+    """A filter that passes a sample on up to the first complete stop text."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
         self._pending = ""  # sampled, but possibly the beginning of a stop text
 
-    def add(self, drawn: str) -> tuple[str, bool]:
-        """Add sampled text; return the text to pass on, and whether a stop text ends it."""
+    def add(self, sampled: str) -> tuple[str, bool]:
+        """Return the text that can be passed on now, and True if a stop text ends it."""
         if not self._texts:
-            return drawn, False
-        pending = self._pending + drawn
+            return sampled, False
+        pending = self._pending + sampled
         places = [(pending.find(text), text) for text in self._texts]
-        # The earliest end wins, so that the result does not depend on the size of the pieces.
+        # The first one to be complete counts, whatever the number of characters in a call.
         found = [(place + len(text), place) for place, text in places if place >= 0]
         if found:
             return pending[: min(found)[1]], True
@@ -67,24 +68,24 @@ class StopTexts:
         return pending[:ready], False
 
     def rest(self) -> str:
-        """Return the pending text at the end of the sample."""
+        """Return the text that is held back, for a sample that has ended without a stop text."""
         return self._pending
 
 
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """The options of one sample.
+    """A sample to take from a predictor.
 
     Attributes:
-        prompt: the ids that precede the sample, (N,); None for an empty prompt.
-        length: the number of characters to sample; None is unlimited.
-        settings: how each character is chosen.
+        prompt: the ids before the sample, (N,), or None for an empty prompt.
+        length: characters to sample, or None for a sample without an end.
+        settings: temperature and the other settings of sampling.
         stop: texts that end the sample where they appear, and are not part of it.
         seed: the random seed.
-        index: the number of the sample under that seed. Each has random numbers of its own, so
-            that a sample does not depend on the others.
-        clamps: units that are held from the prompt's last character on.
-        guard: excludes characters that would copy too much; the copied stretch can begin in the
+        index: the number of the sample. Each sample of a seed has random numbers of its own, and
+            so does not depend on the others.
+        clamps: units that are held at a value from the prompt's last character on.
+        guard: excludes characters that would copy too much. The copied stretch can begin in the
             prompt.
 
     Raises:
@@ -101,21 +102,21 @@ class SampleRequest:
     guard: OverlapGuard | None = None
 
     def __post_init__(self) -> None:
-        if self.length is not None and self.length < 0:
-            raise CharloomError(f"length is {self.length}: pass 0 or more")
-        if self.seed < 0 or self.index < 0:
-            raise CharloomError(f"seed is {self.seed}: pass 0 or more")
+        for name in ("length", "seed", "index"):
+            number = getattr(self, name)
+            if number is not None and number < 0:
+                raise CharloomError(f"{name} is {number}: pass 0 or more")
         if any(not text for text in self.stop):
-            raise CharloomError("a stop text is empty: pass at least one character, or omit it")
+            raise CharloomError("a stop text is empty: pass at least one character")
 
 
 def stream_text(
     predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
 ) -> Iterator[str]:
-    """Yield a sample in pieces while it is generated, without its prompt.
+    """Yield a sample in pieces as it is taken, without its prompt.
 
     Raises:
-        CharloomError: after the sample so far, if the guard excludes every next character.
+        CharloomError: after the text sampled so far, if the guard excludes every next character.
     """
     length, guard = request.length, request.guard
     prompt = np.zeros(0, vocabulary.id_type) if request.prompt is None else request.prompt
@@ -123,16 +124,16 @@ def stream_text(
     last, state = read_prompt(predictor, vocabulary, prompt)
     source = predictor if guard is None else GuardedSampler(predictor, guard, prompt)
     stops = StopTexts(request.stop)
-    drawn = 0
-    while length is None or drawn < length:
-        count = min(max(FIRST_DRAWN, drawn), MOST_DRAWN)
+    sampled = 0
+    while length is None or sampled < length:
+        count = min(max(FEWEST_AT_ONCE, sampled), MOST_AT_ONCE)
         if length is not None:
-            count = min(count, length - drawn)
+            count = min(count, length - sampled)
         uniforms = generator.random((count, 1))
         ids, state = source.generate(
             np.array([last], dtype=np.intp), state, request.settings, uniforms, request.clamps
         )
-        drawn += len(ids)
+        sampled += len(ids)
         ready, ended = stops.add(vocabulary.decode(ids[:, 0]))
         if ready:
             yield ready
@@ -142,9 +143,8 @@ def stream_text(
             if stops.rest():
                 yield stops.rest()
             raise CharloomError(
-                f"after {drawn:,} characters of the sample, every next one would copy more than "
-                f"{guard.most:,} consecutive characters from the training text: pass a larger "
-                "--max-overlap"
+                f"after {sampled:,} characters of the sample, every next character would copy more "
+                f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
             )
         last = int(ids[-1, 0])
     if stops.rest():
@@ -152,13 +152,13 @@ def stream_text(
 
 
 class GuardedSampler:
-    """A predictor's `generate` under a guard, with the last characters of prompt and sample."""
+    """A predictor that samples under an overlap guard, and keeps the latest ids for it."""
 
     def __init__(
         self, predictor: Predictor, guard: OverlapGuard, prompt: NDArray[np.unsignedinteger]
     ) -> None:
         self._predictor, self._index = predictor, guard.index
-        # A longer limit is equivalent, because no copy is longer than the training text.
+        # The training text contains nothing longer than itself, so more ids are never compared.
         self._recent = deque((int(id_) for id_ in prompt), min(guard.most, len(guard.index) + 1))
 
     def generate(
@@ -169,24 +169,35 @@ class GuardedSampler:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[NDArray[np.intp], Any]:
-        """Sample one row as a predictor does, but stop if every next character is excluded."""
-        drawn = np.empty(uniforms.shape, np.intp)
+        """Sample one row as a predictor does, and end where the guard excludes every character.
+
+        Args:
+            ids: the last id, (1,), which is not read yet.
+            state: the state before it.
+            settings: temperature and the other settings of sampling.
+            uniforms: a random number for each character, (n, 1).
+            clamps: units that are held at a value.
+
+        Returns:
+            The sampled ids, (n, 1) or shorter, and the state before the last of them.
+        """
+        sampled = np.empty(uniforms.shape, np.intp)
         for count, numbers in enumerate(uniforms):
             logits, after = self._predictor.step(ids, state, clamps)
             if len(self._recent) == self._recent.maxlen:
                 copied = self._index.followers(np.array(self._recent))
-                # Before the choice, so that temperature, top_k and the others act on the rest.
+                # Excluded before the choice, so that temperature and top_k act on the rest.
                 logits = np.where(copied, -np.inf, logits).astype(logits.dtype)
                 if not (logits > -np.inf).any():
-                    return drawn[:count], state
-            ids = drawn[count] = choose(logits, settings, numbers)
+                    return sampled[:count], state
+            ids = sampled[count] = choose(logits, settings, numbers)
             self._recent.append(int(ids[0]))
             state = after
-        return drawn, state
+        return sampled, state
 
 
 def _held_back(text: str, stop: str) -> int:
-    """Return the number of characters at a text's end that begin the stop text."""
+    """Return the length of the longest end of the text with which the stop text begins."""
     for size in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:size]):
             return size

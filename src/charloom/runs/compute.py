@@ -12,7 +12,7 @@ from charloom.engines.protocol import Engine, available_cores
 from charloom.errors import CharloomError
 from charloom.network.optimizers import OPTIMIZERS
 from charloom.network.parameters import ModelConfig, Parameters
-from charloom.prediction.mixture import count
+from charloom.prediction.mixture import fit_ngram_table
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 
@@ -28,7 +28,8 @@ def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
     engine.log_probabilities(nothing, engine.zero_state(1))
     if counted is not None:
         size = len(counted.vocabulary)
-        count(counted.train[:2], size, 1, math.inf).ask(np.zeros((1, 1), np.int32))
+        table = fit_ngram_table(counted.train[:2], size, 1, math.inf)
+        table.look_up(np.zeros((1, 1), np.int32))
 
 
 def open_run_engine(config: TrainingConfig, parameters: Parameters, ranks: Ranks | None) -> Engine:

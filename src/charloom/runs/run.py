@@ -38,7 +38,8 @@ from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.parameters import Parameters, State
-from charloom.prediction.mixture import FITTED_ON, count, fit_mixture
+from charloom.prediction.mixture import FITTED_ON, fit_mixture, fit_ngram_table
+from charloom.progress import OnProgress
 from charloom.runs.checkpointing import SAVE_EVERY
 from charloom.runs.compute import (
     compile_kernels,
@@ -50,10 +51,8 @@ from charloom.runs.distributed import among_ranks, reading_among_ranks, reported
 from charloom.runs.finishing import COUNTING, MIXING
 from charloom.runs.material import Material, read_material
 from charloom.runs.recorder import SpeedMeter, append_line, metrics_line
-from charloom.runs.report import LiveReport, Standing
+from charloom.runs.report import LiveReport, RunStatus
 from charloom.runs.resuming import (
-    ENDS,
-    HOW,
     continued_config,
     resume_position,
     with_shape_of,
@@ -61,10 +60,10 @@ from charloom.runs.resuming import (
 from charloom.runs.tensorboard import EventFile, load_tensorboard
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
-from charloom.text.dataset import OtherTextError, Report
+from charloom.text.dataset import OtherTextError
 from charloom.text.source import Text
 from charloom.training.loop import LEAST_TRAINING, train_steps
-from charloom.training.options import TrainingConfig
+from charloom.training.options import COMPUTE_OPTIONS, RESUME_OPTIONS, STOP_OPTIONS, TrainingConfig
 from charloom.training.planner import SHORT, measure_speed, plan
 from charloom.training.setup import (
     VALIDATED_AT_ONCE,
@@ -100,7 +99,7 @@ class TrainingRun:
         *,
         resume: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
+        report: OnProgress | None = None,
         started: float | None = None,
         tensorboard: bool = False,
         material: Material | None = None,
@@ -140,7 +139,7 @@ class TrainingRun:
         open_source: Callable[[TrainingConfig], Text],
         given: dict[str, Any],
         resume: bool,
-        report: Report | None,
+        report: OnProgress | None,
         material: Material | None,
     ) -> None:
         files = self._files
@@ -356,7 +355,7 @@ class TrainingRun:
         """Seconds that a run needs after its last validation, which takes so many."""
         needed = 2 * self._saving + self._report.seconds + 0.1
         if self._context is not None and self._mixes is None:
-            _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
+            _, watched = self.dataset.fit_and_holdout(self.state.refit_step is not None)
             numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
                 len(self.dataset.vocabulary) + 1000
             )
@@ -375,20 +374,20 @@ class TrainingRun:
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
         refit = best.metrics.get("refit", False)
-        learned, watched = dataset.learned_and_watched(refit)
+        learned, watched = dataset.fit_and_holdout(refit)
         watched = watched[:VALIDATED_AT_ONCE]
-        table = count(learned, size, self._context, most_bytes)
+        table = fit_ngram_table(learned, size, self._context, most_bytes)
         best.mixture = fit_mixture(
             network, table, watched, int(learned[-1]), rows_of_validation(len(watched))
         )
         if refit:  # all has been chosen
             known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
-            table = count(known, size, table.context, math.inf)
+            table = fit_ngram_table(known, size, table.context, math.inf)
             best.mixture = replace(best.mixture, table=table)
         self._save(self._files.model, best)
 
     def _draw(self, state: str, *, now: bool = False) -> None:
-        self._report.draw(Standing(state, self._done), now=now)
+        self._report.update(RunStatus(state, self._done), now=now)
 
     def _record_start(self) -> None:
         """Begins metrics.jsonl with what does not change."""
@@ -457,7 +456,7 @@ class TrainingRun:
         return Checkpoint(
             self.engine.parameters,
             dataset.vocabulary,
-            training={k: v for k, v in asdict(self.config).items() if k not in (*ENDS, *HOW)},
+            training={k: v for k, v in asdict(self.config).items() if k not in RESUME_OPTIONS},
             text={
                 "name": dataset.name,
                 "origin": dataset.origin,
@@ -500,7 +499,7 @@ class TrainingRun:
             "state": values,
             "metrics_lines": self._metrics_lines,
             "samples_bytes": self._samples_bytes,
-            "ends": {name: getattr(self.config, name) for name in ENDS},
+            "ends": {name: getattr(self.config, name) for name in STOP_OPTIONS},
             **self._how(),
         }
         self._save(self._files.resume, checkpoint)
@@ -519,14 +518,12 @@ class TrainingRun:
         return whole
 
     def _how(self) -> dict[str, Any]:
-        """What a checkpoint keeps of HOW."""
-        return {
+        """Return the entries of a position that say how the run was computed."""
+        chosen = {name: getattr(self.config, name) for name in COMPUTE_OPTIONS}
+        return chosen | {
             "engine": self.engine.name,
             "threads": self.threads,
             "device": self.engine.device,
-            "bf16": self.config.bf16,
-            "compile": self.config.compile,
-            "rank_timeout": self.config.rank_timeout,
             "ranks": 1 if self.ranks is None else self.ranks.size,
         }
 

@@ -36,16 +36,16 @@ from charloom.errors import CharloomError, printable
 from charloom.language_model import LanguageModel, load
 from charloom.network.initialization import initialize
 from charloom.pages.page import write_page
+from charloom.progress import OnProgress
 from charloom.runs.api import text_opener
 from charloom.runs.compute import TooLargeError, compile_kernels
 from charloom.runs.finishing import COUNTING
 from charloom.runs.material import Material, read_material
-from charloom.runs.report import REST, Standing, refresh_report
+from charloom.runs.report import REST, RunStatus, refresh_report
 from charloom.runs.run import TrainingRun
 from charloom.storage.atomic import sync_folder, write_atomically
 from charloom.storage.checkpoint import load_checkpoint, read_header
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
-from charloom.text.dataset import Report
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import PROBE, measure_speed, plan
@@ -56,6 +56,7 @@ from charloom.tuning.page import best_trial, make_search_page
 from charloom.tuning.settings import (
     DEFAULT_MINUTES,
     SHORTEST_TRIAL,
+    SearchedText,
     Settings,
     Trial,
     check_minutes,
@@ -105,7 +106,7 @@ class Search:
         trial_minutes: float | None = None,
         resume: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
+        report: OnProgress | None = None,
         started: float | None = None,
     ) -> None:
         load_optuna()
@@ -142,7 +143,7 @@ class Search:
         given: dict[str, Any],
         minutes: float | None,
         trial_minutes: float | None,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> None:
         found = None
         if self._files.study.exists():
@@ -182,7 +183,7 @@ class Search:
         given: dict[str, Any],
         minutes: float | None,
         trial_minutes: float | None,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> Settings:
         """Finds out what is to be searched, and for how long."""
         minutes = DEFAULT_MINUTES if minutes is None else float(minutes)
@@ -217,7 +218,7 @@ class Search:
         ranges = ranges_of(planned, fixed, factor, len(dataset.validation))
         if not ranges:
             raise nothing_to_search()
-        text = {
+        text: SearchedText = {
             "name": dataset.name,
             "sha256": dataset.sha256,
             "characters": len(dataset.ids),
@@ -229,7 +230,7 @@ class Search:
         open_source: Callable[[TrainingConfig], Text],
         given: dict[str, Any],
         trial_minutes: float,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> Material:
         config = TrainingConfig.of(given | {"minutes": trial_minutes})
         base = None
@@ -488,7 +489,7 @@ class Search:
         run.rename(files.best)
         sync_folder(files.path)
         with contextlib.suppress(CharloomError):  # a page that cannot be drawn ends nothing
-            refresh_report(files.best, Standing("finished", 1.0))
+            refresh_report(files.best, RunStatus("finished", 1.0))
 
     def _is_trained_on(self, run: Path) -> bool:
         """Whether somebody went on with a run that the search had kept."""
@@ -526,7 +527,7 @@ class Search:
             page = make_search_page(
                 self.settings,
                 self.trials,
-                Standing(state, self.done),
+                RunStatus(state, self.done),
                 self._study.importances(self.trials),
             )
             write_page(self._files.report, page, "the search goes on")
