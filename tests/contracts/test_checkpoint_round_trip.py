@@ -1,6 +1,5 @@
 """Whatever checkpoint was saved is loaded to the bit, and saves to the same bytes again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from charloom import checkpoint as checkpoint_module
 from charloom.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.mixture import Mixture, count, feature_count
 from charloom.model import GATES, STATES, ModelConfig, Parameters
@@ -67,14 +65,6 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         checkpoint.state = finite_numbers(draw, shape, dtype)
         checkpoint.position = draw(entries)
     return checkpoint
-
-
-@pytest.fixture(scope="module")
-def without_sync() -> Iterator[None]:
-    """Hundreds of saves in a row need not survive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint_module.os, "fsync", lambda handle: None)
-        yield
 
 
 @given(checkpoints())
