@@ -70,7 +70,7 @@ def process(
         input=stdin,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=100,
         env={**os.environ, **(environment or {})},
     )
 
