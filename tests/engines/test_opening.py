@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import charloom.engines
 from charloom.engines import open_engine
 from charloom.errors import CharloomError
 from charloom.model import ModelConfig, initialize
@@ -75,4 +74,4 @@ def test_unavailable_engine_is_one_line(tmp_path: Path) -> None:
 def test_import_error_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "charloom.engines.compiled", None)
     with pytest.raises(CharloomError, match="cannot be imported"):
-        charloom.engines.open_engine("compiled", initialize(ModelConfig("rnn", 4, 1, 5), 0))
+        open_engine("compiled", initialize(ModelConfig("rnn", 4, 1, 5), 0))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charloom import cli, runs, training
 from charloom.checkpoint import load_checkpoint
 from charloom.cli import main
 from charloom.engines import open_engine
@@ -207,8 +208,8 @@ def test_more_minutes_go_on(
         seconds += 0.05
         return seconds
 
-    for module in ("cli", "runs", "training"):
-        monkeypatch.setattr(f"charloom.{module}.time", SimpleNamespace(monotonic=clock))
+    for module in (cli, runs, training):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
     folder, steps = tmp_path / "run", [0]
     for minutes in (0.1, 0.2, 0.4):
         seconds += 10_000  # between the commands
