@@ -96,7 +96,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     counted = config.stash.get(left_out, Counter())
-    if counted["extended"]:
+    if counted["extended"] and config.option.markexpr == "not extended":
         reasons = [f"{name} {counted[name]}" for name in EXTENDED if counted[name]]
         terminalreporter.write_line(
             f"{counted['extended']} tests left out ({', '.join(reasons)}): `pytest -m extended` "
