@@ -10,7 +10,7 @@ from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.mixture import MixedPredictor, count, fit_mixture
+from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
 
 SIZE = 9
 IDS = np.random.default_rng(3).choice(SIZE, 4_000, p=np.arange(9, 0, -1) / 45).astype(np.uint8)
@@ -27,7 +27,7 @@ def predictor(request: pytest.FixtureRequest) -> Predictor:
     network = Backend(engine).open(initialize(ModelConfig("gru", 8, 1, SIZE), seed=1))
     if kind == "network":
         return network
-    table = count(IDS[:3000], SIZE, 3, 1e6)
+    table = fit_ngram_table(IDS[:3000], SIZE, 3, 1e6)
     return MixedPredictor(network, fit_mixture(network, table, IDS[3000:], int(IDS[2999]), 2))
 
 
