@@ -8,7 +8,7 @@ import pytest
 
 import charloom
 from charloom.analysis import exploration as module
-from charloom.analysis.exploration import Exploration, _Sums, confirmed, explore
+from charloom.analysis.exploration import Exploration, _CorrelationSums, confirmed, explore
 from charloom.analysis.labels import label_text
 from charloom.cli.main import main
 from charloom.errors import CharloomError
@@ -55,21 +55,21 @@ def test_correlations_equal_pearsons(cell: str, layers: int) -> None:
         values = labels[f.label].astype(np.float64)
         assert f.mean == pytest.approx(values.mean())
         if values[:half].std() == 0:
-            assert np.isnan(f.followed.first)
+            assert np.isnan(f.correlation.first)
             continue
         first = np.array([np.corrcoef(values[:half], x[:half])[0, 1] for x in flat.T])
         x = states[:, f.unit.array, f.unit.layer, f.unit.number]
         best = np.corrcoef(values[:half], x[:half])[0, 1]
         assert abs(best) == pytest.approx(np.abs(first).max(), abs=1e-4)
-        assert f.followed.first == pytest.approx(best, abs=1e-4)
+        assert f.correlation.first == pytest.approx(best, abs=1e-4)
         if values[half:].std() > 0:
             second = np.corrcoef(values[half:], x[half:])[0, 1]
-            assert f.followed.second == pytest.approx(second, abs=1e-4)
+            assert f.correlation.second == pytest.approx(second, abs=1e-4)
     for unit in found.units[:5]:
         x = states[:, unit.unit.array, unit.unit.layer, unit.unit.number]
         assert unit.mean == pytest.approx(x.mean(), abs=1e-5)
         assert unit.deviation == pytest.approx(x.std(), abs=1e-4)
-    strengths = [confirmed(unit.followed) for unit in found.units]
+    strengths = [confirmed(unit.correlation) for unit in found.units]
     assert strengths == sorted(strengths, reverse=True)
     assert len({unit.unit for unit in found.units}) == flat.shape[1]
 
@@ -94,7 +94,7 @@ def test_random_directions_are_of_the_same_states() -> None:
         f for f in explore(model, EVERY_LABEL, seed=4).labels if f.label == "after a space"
     )
     assert other.random != row.random
-    assert other.followed == row.followed
+    assert other.correlation == row.correlation
 
 
 def test_a_planted_unit_is_found() -> None:
@@ -108,15 +108,15 @@ def test_a_planted_unit_is_found() -> None:
     found = explore(model, EVERY_LABEL)
     row = next(f for f in found.labels if f.label == "after a space")
     assert row.unit == Unit(0, 0, 5)
-    assert row.followed.first > 0.999
-    assert row.followed.second > 0.999
+    assert row.correlation.first > 0.999
+    assert row.correlation.second > 0.999
     assert abs(row.random.second) < 0.95
     assert found.units[0].unit == Unit(0, 0, 5)
     assert found.units[0].label == "after a space"
 
 
 def test_small_differences_do_not_drown_in_a_large_mean() -> None:
-    sums = _Sums(ModelConfig("lstm", 2, 1, 5), 1)
+    sums = _CorrelationSums(ModelConfig("lstm", 2, 1, 5), 1)
     values = np.random.default_rng(1).integers(0, 2, (4000, 1)).astype(np.float64)
     states = np.zeros((4000, 2, 1, 2), np.float32)
     states[:, 1, 0, 0] = 37.3 + 0.02 * values[:, 0]
@@ -139,8 +139,8 @@ def test_rows_of_a_long_text_give_similar_correlations(monkeypatch: pytest.Monke
     assert one.protocol == "carried"
     assert rows.protocol == f"carried-{len(EVERY_LABEL) // 500}-rows"
     for a, b in zip(one.labels, rows.labels, strict=True):
-        if not np.isnan(a.followed.first):  # which of two units alike is chosen may differ
-            assert abs(a.followed.first) == pytest.approx(abs(b.followed.first), abs=0.05)
+        if not np.isnan(a.correlation.first):  # which of two units alike is chosen may differ
+            assert abs(a.correlation.first) == pytest.approx(abs(b.correlation.first), abs=0.05)
     for unit, values in one.activations.items():  # warmed with 500 characters
         np.testing.assert_allclose(values / 100, rows.activations[unit] / 100, atol=0.011)
 
@@ -199,7 +199,7 @@ def test_page_size_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_short_texts_have_no_labels(text: str) -> None:
     found = explore(make(), text)
     assert len(found.ids) == len(text)
-    assert all(np.isnan(f.followed.second) or len(text) > 1 for f in found.labels)
+    assert all(np.isnan(f.correlation.second) or len(text) > 1 for f in found.labels)
     json.loads("".join(found.json()))
     assert found.page()
 

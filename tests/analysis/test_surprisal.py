@@ -156,7 +156,7 @@ def test_the_most_surprising_places_are_far_apart(model: LanguageModel) -> None:
 def test_numbers_that_overflow_are_refused(model: LanguageModel) -> None:
     scores = model.score("cat", likeliest=2)
     scores.log_probabilities[1] = -np.inf
-    with pytest.raises(CharloomError, match="overflow"):
+    with pytest.raises(CharloomError, match="not finite"):
         Surprisal("x", "network", "carried", model.vocabulary, model.encode("cat"), scores)
 
 
@@ -260,7 +260,7 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
         (b"cat", ["--lines", "--protocol", "cold-3"], "leave out --protocol"),
         (b"cat", ["--top", "0"], "--top is 0: give 1 or more"),
         (b"cat", ["--protocol", "warm"], "protocol 'warm' is not known"),
-        (b"cat", ["--html", "."], "cannot write . (it is a folder): give another file"),
+        (b"cat", ["--html", "."], "cannot write . (it is a folder): use another file"),
         (b"cat", ["--html", "no/such/x.html"], "cannot write no/such/x.html (No such file"),
         (b"cat", ["--html", "x\0y"], "cannot write x\\x00y"),
     ],
@@ -297,12 +297,12 @@ def test_page_overwrites_only_pages(trained_run: Path, capsys: Captured, tmp_pat
     stored = weights.read_bytes()
     for path in ("sentence.txt", str(weights)):
         assert main(["score", str(trained_run), "sentence.txt", "--html", path]) == 2
-        assert "what is there is no page): give another file" in capsys.readouterr().err
+        assert "the existing file is not a page): use another file" in capsys.readouterr().err
     assert (tmp_path / "sentence.txt").read_bytes() == before
     assert weights.read_bytes() == stored
     os.mkfifo(tmp_path / "pipe")
     assert main(["score", str(trained_run), "sentence.txt", "--html", "pipe"]) == 2
-    assert "it is no ordinary file" in capsys.readouterr().err
+    assert "it is not a regular file" in capsys.readouterr().err
     (tmp_path / "link.html").symlink_to("target.html")
     for _ in range(2):  # what is there the second time is a page
         score(capsys, str(trained_run), "sentence.txt", "--html", "link.html")

@@ -254,7 +254,7 @@ def test_a_server_that_is_killed_and_comes_back(
     page.click("#go")
     page.locator("#output-A .drawn").nth(20).wait_for()
     server.kill()
-    page.locator("#status.fault", has_text="Waiting for it").wait_for()
+    page.locator("#status.fault", has_text="Waiting for").wait_for()
     assert len(drawn(page)) > 20  # what came stays
     server.start()
     page.locator("#status", has_text="The server is back").wait_for(timeout=15_000)

@@ -12,7 +12,7 @@ import pytest
 
 import charloom
 from charloom.cli.main import main
-from charloom.runs.report import Standing, refresh_report, write_report
+from charloom.runs.report import RunStatus, refresh_report, write_report
 from helpers.pages import CONTRAST, OpenPage, readout
 from helpers.reports import lines_of
 from helpers.texts import PLANTED
@@ -126,7 +126,7 @@ def test_axis_can_be_epochs_or_seconds(kind: str, trained_run: Path, open_page: 
         lines.append(json.dumps(line) + "\n")
     (trained_run / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
     page = open_page(write_report([trained_run]))
-    page.get_by_label("along").select_option(kind)
+    page.get_by_label("x-axis").select_option(kind)
     point_at(page, 30 / 40 if kind == "epoch" else (7 + 30**2) / (7 + 40**2))
     found = readout(page)
     assert found["step"] == "30"
@@ -167,8 +167,8 @@ def test_report_shows_what_evaluate_prints(
     told = page.locator("section").text_content()
     assert f"{found['nats_per_character']:.4f} nats = {found['bits_per_character']:.4f}" in told
     assert f"{found['bits_per_byte']:.4f} bits per byte" in told
-    assert f"perplexity {found['perplexity']:.3f}, top guess" in told
-    assert f"has {found['longest_overlap']['characters']} characters" in told
+    assert f"perplexity {found['perplexity']:.3f}, top-1 accuracy" in told
+    assert f"training text: {found['longest_overlap']['characters']} characters" in told
     rows = page.locator("table.evaluation tbody tr").all()
     shown = {
         r.locator("td").nth(1).text_content(): r.locator("td").nth(0).text_content() for r in rows
@@ -265,14 +265,14 @@ def test_empty_run_has_a_report(tmp_path: Path, open_page: OpenPage) -> None:
     for key in ("ArrowRight", "End", "Home", "Escape"):
         page.keyboard.press(key)
     point_at(page, 0.5)
-    assert page.get_by_text("There are no samples yet.").is_visible()
+    assert page.get_by_text("No samples yet.").is_visible()
 
 
 def test_refit_starts_a_new_curve(base: Path, tmp_path: Path, open_page: OpenPage) -> None:
     folder = tmp_path / "run"
     charloom.train(base / "woods.txt", out=folder, steps=20, refit=0.5, **OPTIONS)
     page = open_page(write_report([folder]))
-    assert page.get_by_text("From step 10 on, most of the validation part").is_visible()
+    assert page.get_by_text("From step 10 on, most of the validation split").is_visible()
     path = page.locator(".plot .curve.validation").get_attribute("d")
     assert path.count("M") == 2
     (end,) = set(
@@ -289,7 +289,7 @@ def test_refit_starts_a_new_curve(base: Path, tmp_path: Path, open_page: OpenPag
 
 def live(trained_run: Path, open_page: OpenPage, state: str = "training") -> Any:
     """The page of a run that trains, under a clock that the test sets."""
-    refresh_report(trained_run, Standing(state, 0.43))
+    refresh_report(trained_run, RunStatus(state, 0.43))
     page = open_page(trained_run / "report.html")
     page.clock.install(time=time.time())
     page.reload()
@@ -311,7 +311,7 @@ def test_page_of_a_training_run_refreshes(trained_run: Path, open_page: OpenPage
     page.get_by_label("loss in").select_option("nats")
     page.evaluate("document.activeElement.blur(), scrollTo(0, 700)")
     assert not reloads(page, 8)
-    refresh_report(trained_run, Standing("training", 0.86))
+    refresh_report(trained_run, RunStatus("training", 0.86))
     assert reloads(page, 10)
     assert "86% done" in page.locator("#standing").text_content()
     assert page.get_by_label("loss in").input_value() == "nats"
@@ -331,11 +331,11 @@ def test_refresh_pauses_while_reading(trained_run: Path, open_page: OpenPage) ->
 
 def test_refresh_can_be_turned_off(trained_run: Path, open_page: OpenPage) -> None:
     page = live(trained_run, open_page)
-    page.get_by_label("refresh").uncheck()
+    page.get_by_label("auto-refresh").uncheck()
     page.mouse.move(1, 1)
     assert not reloads(page, 60)
     page.reload()
-    assert not page.get_by_label("refresh").is_checked()
+    assert not page.get_by_label("auto-refresh").is_checked()
 
 
 @pytest.mark.parametrize("state", ["finished", "interrupted"])

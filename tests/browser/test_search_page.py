@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.runs.report import Standing
+from charloom.runs.report import RunStatus
 from charloom.tuning.page import make_search_page
 from charloom.tuning.settings import Settings, Trial
 from helpers.pages import OpenPage, readout
@@ -83,7 +83,7 @@ def page_of(count: int = 14, state: str = "searching", done: float = 0.4) -> Pat
     path = Path("page.html")
     found = IMPORTANCES if count >= 8 else None
     path.write_text(
-        make_search_page(settings, trials, Standing(state, done), found), encoding="utf-8"
+        make_search_page(settings, trials, RunStatus(state, done), found), encoding="utf-8"
     )
     return path
 
@@ -94,7 +94,7 @@ def test_html_in_a_search_is_not_executed(open_page: OpenPage) -> None:
     page.locator(".plot").first.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    assert PLANTED in readout(page)["how it ended"]
+    assert PLANTED in readout(page)["outcome"]
     assert page.locator("main img, main script").count() == 0
     assert page.evaluate("window.planted") is None
 
@@ -112,9 +112,9 @@ def test_keys_step_through_trials(open_page: OpenPage) -> None:
         assert found["best validation, bits"] == loss
         assert found["cell"] == trial.options["cell"]
         assert float(found["learning-rate"]) == trial.options["learning_rate"]
-        how = {"complete": "came to its end", "pruned": "pruned after 45%", "running": "under way"}
-        expected = "the best" if trial is best else how.get(trial.state, "failed: ")
-        assert found["how it ended"].startswith(expected)
+        how = {"complete": "complete", "pruned": "pruned after 45%", "running": "running"}
+        expected = "best" if trial is best else how.get(trial.state, "failed: ")
+        assert found["outcome"].startswith(expected)
         assert page.locator("tr[aria-selected=true] td").first.text_content() == str(trial.number)
     page.keyboard.press("ArrowRight")
     assert readout(page)["trial"] == "13"
@@ -136,7 +136,7 @@ def test_hovering_shows_a_trial(open_page: OpenPage) -> None:
 
     point_at(6 / 13)
     assert readout(page)["trial"] in ("5", "6", "7")
-    page.get_by_label("along").select_option("ended")
+    page.get_by_label("x-axis").select_option("ended")
     point_at(1)
     assert readout(page)["trial"] == "13"
     page.get_by_role("button", name="2", exact=True).click()
@@ -161,7 +161,7 @@ def test_page_of_few_and_many_trials(count: int, open_page: OpenPage) -> None:
     page = open_page(page_of(count))
     assert page.locator("h1").is_visible()
     if count < 2:  # the only one is under way
-        assert page.get_by_text("No trial has come to its end yet.").is_visible()
+        assert page.get_by_text("No complete trial yet.").is_visible()
     for key in ("ArrowRight", "End", "Home", "Escape"):
         if count:
             page.locator(".plot").first.focus()

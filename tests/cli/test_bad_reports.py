@@ -15,11 +15,11 @@ from helpers.runs import FEW
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("nowhere", "no such folder"),
-        ("a-file", "give the folder of its run"),
-        ("empty", "holds no metrics.jsonl"),
-        ("nu\0ll", "cannot be read"),
-        ("", "holds no metrics.jsonl"),
+        ("nowhere", "not found"),
+        ("a-file", "pass the folder of its run"),
+        ("empty", "metrics.jsonl not found"),
+        ("nu\0ll", "cannot read"),
+        ("", "metrics.jsonl not found"),
     ],
 )
 @pytest.mark.parametrize("beside", [False, True])
@@ -37,7 +37,7 @@ def test_a_report_that_cannot_be_written_is_refused(out: str, trained_run: str) 
     Path("a-folder").mkdir()
     Path("a-file").touch()
     line = refused("report", trained_run, "--out", out)
-    assert "--out is empty" in line or "give another file" in line
+    assert "--out is empty" in line or "use another file" in line
 
 
 def test_missing_tensorboard_names_the_extra(

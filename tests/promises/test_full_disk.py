@@ -14,7 +14,7 @@ from helpers.faults import CONFIGURATIONS, Workshop, file_names, posix_only, run
 def refused_write(errors: str) -> None:
     """A report that could not be drawn before, which ends nothing, may have been told of."""
     *notes, line = said(errors)
-    assert all("report.html" in note and "training goes on" in note for note in notes)
+    assert all("report.html" in note and "training continues" in note for note in notes)
     assert len(notes) <= 1
     assert line.startswith("charloom: cannot write to ")
     assert "the last checkpoint there is intact" in line

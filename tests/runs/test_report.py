@@ -14,7 +14,8 @@ import charloom
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.runs import report as report_module
-from charloom.runs.report import LiveReport, Standing, make_report, write_report
+from charloom.runs.history import METRIC_NAMES
+from charloom.runs.report import LiveReport, RunStatus, make_report, write_report
 from charloom.storage.checkpoint import load_checkpoint
 from helpers.cli import Captured
 from helpers.reports import (
@@ -37,7 +38,7 @@ def test_report_holds_the_metrics_of_the_run(reported_run: tuple[Path, list[str]
     (found,) = drawn(folder)["runs"]
     lines = lines_of(folder)
     reports = [line for line in lines if line["event"] == "report"]
-    for name, there in {"step": "step", "epoch": "epoch", **report_module.FIGURES}.items():
+    for name, there in {"step": "step", "epoch": "epoch", **METRIC_NAMES}.items():
         assert found["reports"][name] == [line[there] for line in reports]
     timings = [line["timing"] for line in reports]
     assert found["reports"]["seconds"] == [timing["elapsed_seconds"] for timing in timings]
@@ -101,7 +102,7 @@ def test_long_run_is_thinned_but_keeps_validations(tmp_path: Path) -> None:
             lines.append(validation_line(step, 1.5))
     (found,) = drawn(written(tmp_path / "run", lines))["runs"]
     steps = found["reports"]["step"]
-    assert len(steps) == report_module.POINTS
+    assert len(steps) == report_module.MOST_POINTS
     assert steps == sorted(set(steps))
     assert steps[-1] == 5_000
     assert set(np.diff(steps)) == {2, 3}
@@ -113,7 +114,7 @@ def test_samples_are_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     samples = "".join(f"--- step {step}, 1.5000 nats\n{step:>300}\n\n" for step in range(100))
     folder = written(tmp_path / "run", lines, samples)
     assert len(drawn(folder)["runs"][0]["samples"]) == 100
-    monkeypatch.setattr(report_module, "SAMPLES", 20_000)
+    monkeypatch.setattr(report_module, "MOST_SAMPLE_CHARACTERS", 20_000)
     (found,) = drawn(folder)["runs"]
     assert found["samples_drawn"] == 100
     assert 5 <= len(found["samples"]) <= 11
@@ -262,7 +263,7 @@ def test_unwritable_page_does_not_end_training(
     assert main([*command, "--hidden-size=8", "--batch-size=4", "--window=16"]) == 0
     err = capsys.readouterr().err
     assert err.count("holiday") == 1
-    assert "training goes on" in err
+    assert "training continues" in err
     load_checkpoint(tmp_path / "run" / "model.safetensors")
 
 
@@ -278,10 +279,10 @@ def test_page_drawing_is_rate_limited(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(report_module, "refresh_report", draw)
     live = LiveReport(tmp_path, lambda note: None)
     for _ in range(100):
-        live.draw(Standing("training", 0.5))
+        live.update(RunStatus("training", 0.5))
         clock[0] += 1
     assert np.diff(drawings).tolist() == [25.5] * 3  # every 25 seconds it may take half of one
-    live.draw(Standing("finished", 1.0), now=True)
+    live.update(RunStatus("finished", 1.0), now=True)
     assert drawings[-1] == clock[0] - 0.5
 
 

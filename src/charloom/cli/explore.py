@@ -54,7 +54,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 units=[unit for unit in arguments.units.split(",") if unit.strip()],
                 with_activations=page is not None,
                 skip_unknown=arguments.skip_unknown,
-                report=lambda done, of: on_progress("exploring", done, of),
+                on_progress=on_progress,
             )
         if page is not None:
             write_page(page, found.page())

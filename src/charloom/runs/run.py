@@ -50,7 +50,7 @@ from charloom.runs.distributed import among_ranks, reading_among_ranks, reported
 from charloom.runs.finishing import COUNTING, MIXING
 from charloom.runs.material import Material, read_material
 from charloom.runs.recorder import SpeedMeter, append_line, metrics_line
-from charloom.runs.report import LiveReport, Standing
+from charloom.runs.report import LiveReport, RunStatus
 from charloom.runs.resuming import (
     ENDS,
     HOW,
@@ -388,7 +388,7 @@ class TrainingRun:
         self._save(self._files.model, best)
 
     def _draw(self, state: str, *, now: bool = False) -> None:
-        self._report.draw(Standing(state, self._done), now=now)
+        self._report.update(RunStatus(state, self._done), now=now)
 
     def _record_start(self) -> None:
         """Begins metrics.jsonl with what does not change."""

@@ -40,7 +40,7 @@ from charloom.runs.api import text_opener
 from charloom.runs.compute import TooLargeError, compile_kernels
 from charloom.runs.finishing import COUNTING
 from charloom.runs.material import Material, read_material
-from charloom.runs.report import REST, Standing, refresh_report
+from charloom.runs.report import REST, RunStatus, refresh_report
 from charloom.runs.run import TrainingRun
 from charloom.storage.atomic import sync_folder, write_atomically
 from charloom.storage.checkpoint import load_checkpoint, read_header
@@ -488,7 +488,7 @@ class Search:
         run.rename(files.best)
         sync_folder(files.path)
         with contextlib.suppress(CharloomError):  # a page that cannot be drawn ends nothing
-            refresh_report(files.best, Standing("finished", 1.0))
+            refresh_report(files.best, RunStatus("finished", 1.0))
 
     def _is_trained_on(self, run: Path) -> bool:
         """Whether somebody went on with a run that the search had kept."""
@@ -526,7 +526,7 @@ class Search:
             page = make_search_page(
                 self.settings,
                 self.trials,
-                Standing(state, self.done),
+                RunStatus(state, self.done),
                 self._study.importances(self.trials),
             )
             write_page(self._files.report, page, "the search goes on")
