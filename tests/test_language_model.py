@@ -169,7 +169,7 @@ def test_a_saved_model_is_the_same_model(model: LanguageModel, tmp_path: Path) -
         assert other.evaluate().as_dict() == model.evaluate().as_dict()
     with pytest.raises(charloom.CharloomError, match="cannot save"):
         model.save(tmp_path / "no" / "such" / "folder.safetensors")
-    with pytest.raises(charloom.CharloomError, match="no such run"):
+    with pytest.raises(charloom.CharloomError, match="does not exist"):
         charloom.load(tmp_path / "nowhere")
 
 

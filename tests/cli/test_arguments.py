@@ -1,7 +1,7 @@
 """The command line itself: commands, options, help and versions."""
 
-import dataclasses
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -11,7 +11,8 @@ import pytest
 import charloom
 from charloom.cli.main import COMMANDS, main
 from charloom.storage.checkpoint import load_checkpoint
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import OPTIONS as DECLARED
+from charloom.training.options import option_name
 from helpers.cli import Captured, one_line, process, refused, short
 from helpers.paths import ROOT
 from helpers.runs import FEW
@@ -50,7 +51,7 @@ def test_unknown_command_is_refused(arguments: list[str]) -> None:
     assert "--help" in refused(*arguments)
 
 
-TRAINING_OPTIONS = {option_name(f.name): f.type for f in dataclasses.fields(TrainingConfig)}
+TRAINING_OPTIONS = {option_name(name): option.value_type for name, option in DECLARED.items()}
 
 
 OPTIONS: dict[str, list[str]] = {
@@ -98,7 +99,7 @@ OPTIONS: dict[str, list[str]] = {
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--report-overlap", "--tensorboard"),
-} | {n for n, t in TRAINING_OPTIONS.items() if t == "bool"}
+} | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
 
 EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
@@ -201,3 +202,14 @@ def test_search_without_optuna_names_the_extra(
     line = refused("tune", text_file)
     assert "a search needs Optuna" in line
     assert "pip install 'charloom[tune]'" in line
+
+
+def test_help_loads_no_numpy() -> None:
+    code = (
+        "import sys\nfrom charloom.cli.main import main\n"
+        "try: main(['train', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'numpy', 'safetensors', 'rich', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--hidden-size" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,19 +1,19 @@
 """Nonsense for an option of training is refused; what is extreme and makes sense is not."""
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.inspect import type_info
 
 import charloom
 from charloom.cli import arguments
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.storage.checkpoint import load_checkpoint
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import OPTIONS, Option, TrainingConfig, option_name
 from helpers.cli import Captured, refused, short
 from helpers.nonsense import ENDLESS, HUGE, NUMBERS, WHOLE_NUMBERS, words_that_are_no_choice
 from helpers.runs import FEW, TINY
@@ -38,27 +38,27 @@ SPLITS = [
 ]
 
 
-def nonsense(field: "dataclasses.Field[Any]") -> list[str]:
-    """Values that the option of a field must refuse."""
-    limits, kind = field.metadata, str(field.type).split("|")[0].strip()
-    if kind == "bool":
+def nonsense(option: Option) -> list[str]:
+    """Values that an option must refuse."""
+    if option.value_type is bool:
         return ["", "yes", "true", "1"]
-    if "choices" in limits:
-        return words_that_are_no_choice(limits["choices"])
-    if field.name == "split":
+    if option.choices:
+        return words_that_are_no_choice(option.choices)
+    if option.name == "split":
         return SPLITS
-    if field.name == "from_run":
+    if option.name == "from_run":
         return ["", "nowhere", ".", "woods.safetensors"]
-    values = [*(WHOLE_NUMBERS if kind == "int" else NUMBERS), "-1", HUGE, "-" + HUGE, ENDLESS]
-    if kind == "int":
-        values += [str(limits["least"] - 1), str(limits["most"] + 1)]
+    whole, limits = option.value_type is int, type_info(option.value_kind)
+    values = [*(WHOLE_NUMBERS if whole else NUMBERS), "-1", HUGE, "-" + HUGE, ENDLESS]
+    if whole:
+        values += [str(limits.ge - 1), str(limits.le + 1)]
     else:
-        values += ["0"] if "above" in limits else ["-1e-9"]
-        values += [str(limits["below"])] if "below" in limits else [repr(limits["most"] * 1.001)]
+        values += ["-1e-9"] if limits.gt is None else ["0"]
+        values += [repr(limits.le * 1.001)] if limits.lt is None else [str(limits.lt)]
     return list(dict.fromkeys(values))
 
 
-NONSENSE = [(f.name, value) for f in dataclasses.fields(TrainingConfig) for value in nonsense(f)]
+NONSENSE = [(name, value) for name, option in OPTIONS.items() for value in nonsense(option)]
 
 
 @pytest.mark.parametrize(("name", "value"), NONSENSE, ids=short)
@@ -158,12 +158,12 @@ def test_preset_classic_uses_one_row(text_file: str) -> None:
 @pytest.mark.parametrize(
     "value", [[], {}, b"x", object(), 1j, True, "\N{SNOWMAN}", float("nan"), -1], ids=short
 )
-@pytest.mark.parametrize("field", dataclasses.fields(TrainingConfig), ids=lambda f: f.name)
-def test_invalid_option_is_refused_in_python(field: "dataclasses.Field[Any]", value: Any) -> None:
-    if field.type == "bool" and value is True:
+@pytest.mark.parametrize("name", OPTIONS)
+def test_invalid_option_is_refused_in_python(name: str, value: Any) -> None:
+    if OPTIONS[name].value_type is bool and value is True:
         pytest.skip("true makes sense here")
     with pytest.raises(CharloomError):
-        charloom.train(WOODS, out="run", **{"epochs": 0.01, field.name: value})
+        charloom.train(WOODS, out="run", **{"epochs": 0.01, name: value})
     assert not Path("run").exists()
 
 

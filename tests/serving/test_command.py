@@ -67,7 +67,7 @@ def test_a_port_in_use_and_a_missing_run_are_refused(
     (line,) = err.splitlines()
     assert f"cannot listen on 127.0.0.1:{client.port} (Address already in use)" in line
     assert main(["serve", str(served_run / "nothing")]) == 2
-    assert "there is no such run or file" in capsys.readouterr().err
+    assert "does not exist: pass a folder" in capsys.readouterr().err
 
 
 @contextmanager

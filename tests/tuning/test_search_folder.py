@@ -21,10 +21,10 @@ from charloom.cli.main import main
 from charloom.engines.protocol import available_cores
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.source import text_from_string
+from charloom.training.options import TUNED_OPTIONS
 from charloom.training.planner import plan
 from charloom.tuning import search as tuning
 from charloom.tuning.search import Search, tune
-from charloom.tuning.settings import SEARCHED
 from helpers.searches import QUICK, TEXT, resumed
 from helpers.waiting import wait_until
 
@@ -91,7 +91,7 @@ def test_the_first_trial_is_what_training_would_choose(
     chosen = plan(settings.trial_seconds, settings.speed, found.dataset, given).options
     assert first.state == "complete"
     assert first.options == {name: chosen[name] for name in settings.ranges}
-    assert set(settings.ranges) == set(SEARCHED) - set(given)
+    assert set(settings.ranges) == set(TUNED_OPTIONS) - set(given)
     assert found.best is not None
     assert first.loss is not None
     assert found.best.loss is not None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_texts, run_folder
 from charloom.cli.formatting import excerpt, format_duration, in_bits
-from charloom.cli.options import add_training_options, given_options
+from charloom.cli.options import add_training_options, read_options
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 
@@ -58,7 +58,7 @@ class RunRequest:
 def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.text.corpora import text_name
 
-    options = given_options(arguments)
+    options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
     request = RunRequest(arguments.text, folder, options, arguments.resume, arguments.tensorboard)
     command = request.command

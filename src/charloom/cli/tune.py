@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, add_texts, number, run_folder
 from charloom.cli.formatting import format_duration, in_bits
-from charloom.cli.options import add_training_options, given_options
+from charloom.cli.options import add_training_options, read_options
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 def add_tune_arguments(parser: Parser) -> None:
+    from charloom.training.options import NOT_TUNED_OPTIONS
+
     parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument(
@@ -34,16 +36,15 @@ def add_tune_arguments(parser: Parser) -> None:
         type=number,
         help="wall time of a trial (default: a twentieth of --minutes, at least 0.25)",
     )
-    fixed = ("preset", "steps", "epochs", "refit")
     helps = {"minutes": "wall time of the whole search (default: 30)"}
-    add_training_options(parser, helps | dict.fromkeys(fixed, argparse.SUPPRESS))
+    add_training_options(parser, helps | dict.fromkeys(NOT_TUNED_OPTIONS, argparse.SUPPRESS))
 
 
 def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.text.corpora import text_name
     from charloom.tuning.search import Search
 
-    options = given_options(arguments)
+    options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / f"{text_name(arguments.text[0])}-tune")
     with Interrupts() as interrupts:
         with terminal.task("reading") as on_progress:

@@ -21,7 +21,7 @@ from charloom.pages.page import LARGEST, make_page, write_page
 from charloom.runs.history import read_history, read_samples, thin
 from charloom.storage.checkpoint import read_header
 from charloom.storage.folders import MODEL_FILE, REPORT_FILE, RESUME_FILE
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import COMPUTE_OPTIONS, TrainingConfig, option_name
 
 MOST_POINTS = 2_000  # of a curve: more than the pixels of a screen
 MOST_VALIDATIONS = 100_000  # limits the page to what a browser can open
@@ -173,11 +173,10 @@ def _options(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a run, from a checkpoint's header."""
     position = header.get("position", {})
     ends = position.get("ends")
-    compute = ("engine", "threads", "device", "bf16", "compile")
     return (
         dict(header.get("training", {}))
         | (ends if isinstance(ends, dict) else {})
-        | {name: position[name] for name in compute if name in position}
+        | {name: position[name] for name in COMPUTE_OPTIONS if name in position}
     )
 
 

@@ -52,8 +52,6 @@ from charloom.runs.material import Material, read_material
 from charloom.runs.recorder import SpeedMeter, append_line, metrics_line
 from charloom.runs.report import LiveReport, RunStatus
 from charloom.runs.resuming import (
-    ENDS,
-    HOW,
     continued_config,
     resume_position,
     with_shape_of,
@@ -64,7 +62,7 @@ from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
 from charloom.text.dataset import OtherTextError, Report
 from charloom.text.source import Text
 from charloom.training.loop import LEAST_TRAINING, train_steps
-from charloom.training.options import TrainingConfig
+from charloom.training.options import COMPUTE_OPTIONS, RESUME_OPTIONS, STOP_OPTIONS, TrainingConfig
 from charloom.training.planner import SHORT, measure_speed, plan
 from charloom.training.setup import (
     VALIDATED_AT_ONCE,
@@ -457,7 +455,7 @@ class TrainingRun:
         return Checkpoint(
             self.engine.parameters,
             dataset.vocabulary,
-            training={k: v for k, v in asdict(self.config).items() if k not in (*ENDS, *HOW)},
+            training={k: v for k, v in asdict(self.config).items() if k not in RESUME_OPTIONS},
             text={
                 "name": dataset.name,
                 "origin": dataset.origin,
@@ -500,7 +498,7 @@ class TrainingRun:
             "state": values,
             "metrics_lines": self._metrics_lines,
             "samples_bytes": self._samples_bytes,
-            "ends": {name: getattr(self.config, name) for name in ENDS},
+            "ends": {name: getattr(self.config, name) for name in STOP_OPTIONS},
             **self._how(),
         }
         self._save(self._files.resume, checkpoint)
@@ -519,14 +517,12 @@ class TrainingRun:
         return whole
 
     def _how(self) -> dict[str, Any]:
-        """What a checkpoint keeps of HOW."""
-        return {
+        """Return the entries of a position that say how the run was computed."""
+        chosen = {name: getattr(self.config, name) for name in COMPUTE_OPTIONS}
+        return chosen | {
             "engine": self.engine.name,
             "threads": self.threads,
             "device": self.engine.device,
-            "bf16": self.config.bf16,
-            "compile": self.config.compile,
-            "rank_timeout": self.config.rank_timeout,
             "ranks": 1 if self.ranks is None else self.ranks.size,
         }
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from charloom.engines.backend import Backend
+from charloom.network.choices import Cell
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW
 from charloom.network.parameters import GATES, ModelConfig
@@ -55,7 +56,7 @@ class Plan:
     reason: str
 
 
-def multiplications(cell: str, hidden_size: int, layers: int, vocabulary_size: int) -> float:
+def multiplications(cell: Cell, hidden_size: int, layers: int, vocabulary_size: int) -> float:
     """For one character, on the way forward."""
     return float(GATES[cell] * hidden_size**2 * (2 * layers - 1) + hidden_size * vocabulary_size)
 

@@ -56,6 +56,7 @@ from charloom.tuning.page import best_trial, make_search_page
 from charloom.tuning.settings import (
     DEFAULT_MINUTES,
     SHORTEST_TRIAL,
+    SearchedText,
     Settings,
     Trial,
     check_minutes,
@@ -217,7 +218,7 @@ class Search:
         ranges = ranges_of(planned, fixed, factor, len(dataset.validation))
         if not ranges:
             raise nothing_to_search()
-        text = {
+        text: SearchedText = {
             "name": dataset.name,
             "sha256": dataset.sha256,
             "characters": len(dataset.ids),
