@@ -16,8 +16,9 @@ import charloom
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.runs import report as report_module
+from charloom.runs.opening import open_run
 from charloom.runs.report import LiveReport, Standing, make_report, write_report
-from charloom.runs.run import TrainingRun
+from charloom.runs.run import RunControl, TrainingRun
 from charloom.storage.checkpoint import load_checkpoint, save_checkpoint
 from charloom.text.corpora import open_text
 from charloom.text.source import Text
@@ -279,7 +280,7 @@ def training_run(place: Path, folder: Path, **more: Any) -> TrainingRun:
     def open_source(config: TrainingConfig) -> Text:
         return open_text(place / "tables.txt")
 
-    return TrainingRun(open_source, folder, {"steps": 6, **OPTIONS}, **more)
+    return open_run(open_source, folder, {"steps": 6, **OPTIONS}, control=RunControl(**more))
 
 
 def test_a_run_that_is_interrupted_at_once(place: Path, tmp_path: Path) -> None:
@@ -297,7 +298,7 @@ def test_a_run_that_is_interrupted_at_once(place: Path, tmp_path: Path) -> None:
 def test_a_page_is_there_from_the_start(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
     monkeypatch.setattr(report_module, "REST", 0.0)
     standings, steps = [], []
     for progress in training_run(place, tmp_path / "run"):
@@ -318,7 +319,7 @@ def test_a_run_that_fails_no_longer_trains(
         raise CharloomError("a failure")
 
     run = training_run(place, tmp_path / "run")
-    monkeypatch.setattr(run, "_save_best", fail)
+    monkeypatch.setattr(run.checkpoints, "save_best", fail)
     with pytest.raises(CharloomError, match="a failure"):
         list(run)
     data = data_of((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
@@ -332,7 +333,7 @@ def test_a_page_that_cannot_be_written_ends_nothing(
         raise CharloomError("cannot write the page (the disk is on holiday)")
 
     monkeypatch.setattr(report_module, "write_page", refuse)
-    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
     command = ["train", str(place / "tables.txt"), "--out", str(tmp_path / "run"), "--steps=6"]
     assert main([*command, "--hidden-size=8", "--batch-size=4", "--window=16"]) == 0
     err = capsys.readouterr().err
@@ -577,7 +578,7 @@ def test_no_step_appears_twice_after_a_crash(
     kind: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
-    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
     folder = tmp_path / "run"
 
     def keep(progress: Progress) -> None:

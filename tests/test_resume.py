@@ -52,7 +52,7 @@ from pathlib import Path
 from charloom.cli.main import main
 from charloom.cli.terminal import Interrupts
 from charloom.engines.backend import Backend
-from charloom.runs import report, run
+from charloom.runs import checkpointing, report
 from charloom.training import loop
 
 plan = json.loads(sys.argv[1])
@@ -176,7 +176,7 @@ Path.mkdir = watched(Path.mkdir, lambda *_, **__: "making a folder")
 validate, loop.validate = loop.validate, watched_validate
 open_engine, Backend.open = Backend.open, watched_open
 handle, Interrupts._handle = Interrupts._handle, watched_handle
-run.SAVE_EVERY = plan.get("save_every", -1.0)  # after every step
+checkpointing.SAVE_INTERVAL = plan.get("save_every", -1.0)  # after every step
 report.REST = 0.0  # each time with it, whatever a clock says
 if "largest_file" in plan:
     import resource
@@ -801,7 +801,7 @@ def test_more_minutes_go_on(
         seconds += 0.05
         return seconds
 
-    for module in ("cli.main", "runs.run", "training.loop"):
+    for module in ("cli.main", "runs.clock", "training.schedule"):
         monkeypatch.setattr(f"charloom.{module}.time", SimpleNamespace(monotonic=clock))
     folder, steps = tmp_path / "run", [0]
     for minutes in (0.1, 0.2, 0.4):
@@ -871,7 +871,7 @@ def test_a_model_that_is_gone_is_looked_for_anew(
     (finished / "model.safetensors").unlink()
     status, errors = command_line(capsys, workshop.arguments(finished, f"--resume {more}"))
     assert status == 0, errors
-    assert "the best weights are looked for anew" in errors
+    assert "the search for the best weights starts again" in errors
     assert "the best validation was" in errors
     load_checkpoint(finished / "model.safetensors")
 

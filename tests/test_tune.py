@@ -377,7 +377,7 @@ def test_more_minutes_go_on(search: Path, text: str) -> None:
 
 
 class Scripted:
-    """In place of TrainingRun: `play(number)` gives a trial's losses, at equal distances to its
+    """In place of open_run: `play(number)` gives a trial's losses, at equal distances to its
     end, or raises."""
 
     def __init__(self, play: Callable[[int], list[float]], most: int) -> None:
@@ -385,13 +385,13 @@ class Scripted:
         self.most = most  # trials
         self.given: list[dict[str, Any]] = []
 
-    def __call__(self, open_source: Any, folder: Path, given: Any, **rest: Any) -> Any:
+    def __call__(self, text: Any, folder: Path, given: Any, **rest: Any) -> Any:
         self.given.append(given)
         folder.mkdir(parents=True)
         return _ScriptedRun(self.play(int(folder.name)))
 
     def search(self, monkeypatch: pytest.MonkeyPatch, out: str = "out", **options: Any) -> Search:
-        monkeypatch.setattr(tuning, "TrainingRun", self)
+        monkeypatch.setattr(tuning, "open_run", self)
         monkeypatch.setattr(tuning, "measure_speed", lambda *_: 1.0)
         monkeypatch.setattr(Search, "_is_trained_on", lambda *_: False)
         options = {"minutes": 10.0, **options}
@@ -595,7 +595,7 @@ def test_an_optimizer_of_which_nothing_is_known(
 def test_a_short_text_s_window_is_not_searched(
     characters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "TrainingRun", Scripted(lambda number: falling(2.0), 1))
+    monkeypatch.setattr(tuning, "open_run", Scripted(lambda number: falling(2.0), 1))
     search = Search(lambda config: text_from_string(TEXT[:characters]), Path("out"), {})
     assert ("window" in search.settings.ranges) == (characters == 2_000)
     search._files.close()

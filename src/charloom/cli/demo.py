@@ -44,7 +44,7 @@ def run_demo(arguments: argparse.Namespace, started: float) -> int:
 
     with Interrupts() as interrupts:
         with progress_bar() as bar:
-            run = start_run([DEMO_TEXT], folder, given, False, interrupts, bar, started)
+            run = start_run([DEMO_TEXT], folder, given, interrupts, bar, started)
             watch(run, bar, show)
         if run.interrupted:
             say(f"interrupted; what was learned is in {folder}: charloom sample {folder}")

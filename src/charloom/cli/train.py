@@ -18,7 +18,7 @@ from charloom.cli.terminal import Interrupts, excerpt, format_duration, in_bits,
 from charloom.cli.texts import reading_progress, report_text, text_opener_for
 
 if TYPE_CHECKING:
-    from charloom.engines.process_group import Ranks
+    from charloom.engines.process_group import ProcessGroup
     from charloom.runs.run import TrainingRun
     from charloom.training.state import Progress
 
@@ -48,12 +48,11 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
     command = shlex.join(["charloom", "train", *arguments.text, "--out", str(folder), "--resume"])
     command += " --tensorboard" if arguments.tensorboard else ""
     with contextlib.ExitStack() as stack:
-        ranks = _ranks(given)
-        if ranks is not None:
-            stack.enter_context(ranks)
+        process_group = stack.enter_context(_process_group(given))
+        if not process_group.leads:
+            return _follow(arguments.text, given, process_group)
+        if process_group.size > 1:
             command = f"torchrun … -m {command}"
-            if not ranks.leads:
-                return _follow(arguments.text, given, ranks)
             if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not arguments.resume:
                 say("ranks that torchrun starts again cannot go on without --resume: add it")
         interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(progress_bar())
@@ -61,12 +60,12 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
             arguments.text,
             folder,
             given,
-            arguments.resume,
             interrupts,
             bar,
             started,
-            arguments.tensorboard,
-            ranks,
+            resume=arguments.resume,
+            tensorboard=arguments.tensorboard,
+            process_group=process_group,
         )
         watch(run, bar)
     status = 0
@@ -75,59 +74,51 @@ def run_train(arguments: argparse.Namespace, started: float) -> int:
         status = 128 + (interrupts.received or signal.SIGINT)
     else:
         _conclude(run)
-    if ranks is not None:
+    if process_group.size > 1:
         os._exit(status)  # at an ordinary exit, threads of PyTorch that are left can abort it
     return status
 
 
-def _ranks(given: dict[str, Any]) -> Ranks | None:
-    """The processes that torchrun started to train together, where it started several."""
-    from charloom.engines.process_group import Ranks, started_by_torchrun
+def _process_group(given: dict[str, Any]) -> ProcessGroup:
+    """The processes that train together: those that torchrun started, or this one alone."""
+    from charloom.engines.distributed import TorchProcessGroup, started_by_torchrun
+    from charloom.engines.process_group import SINGLE_PROCESS
     from charloom.training.options import TrainingConfig
 
     if not started_by_torchrun():
-        return None
+        return SINGLE_PROCESS
     config = TrainingConfig.of(given)  # refuses nonsense
-    return Ranks(config.rank_timeout, config.device)
+    return TorchProcessGroup(config.rank_timeout, config.device)
 
 
-def _follow(sources: Sequence[str], given: dict[str, Any], ranks: Ranks) -> int:
-    """Trains with rank 0, which alone is told to stop, and tells all that is to be told."""
+def _follow(sources: Sequence[str], given: dict[str, Any], process_group: ProcessGroup) -> int:
+    """Run as a follower: rank 0 alone handles signals and prints messages."""
     from charloom.runs.distributed import follow
 
     for number_ in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number_, signal.SIG_IGN)
     with progress_bar() as bar:
         bar.disable = True
-        return 0 if follow(text_opener_for(bar, sources), given, ranks) else 2
+        return 0 if follow(text_opener_for(bar, sources), given, process_group) else 2
 
 
 def start_run(
     sources: Sequence[str],
     folder: Path,
     given: dict[str, Any],
-    resume: bool,
     interrupts: Interrupts,
     bar: Any,
     started: float,
-    tensorboard: bool = False,
-    ranks: Ranks | None = None,
+    **how: Any,
 ) -> TrainingRun:
-    """Opens a run, with a bar while a long text is read, and says what it is."""
-    from charloom.runs.run import TrainingRun
+    """Opens a run, with a bar while a long text is read, and says what it is. how: more arguments
+    of `open_run`."""
+    from charloom.runs.opening import open_run
+    from charloom.runs.run import RunControl
 
     with reading_progress(bar) as report:
-        run = TrainingRun(
-            text_opener_for(bar, sources),
-            folder,
-            given,
-            resume=resume,
-            should_stop=interrupts,
-            report=report,
-            started=started,
-            tensorboard=tensorboard,
-            ranks=ranks,
-        )
+        control = RunControl(should_stop=interrupts, on_reading=report, started=started)
+        run = open_run(text_opener_for(bar, sources), folder, given, control=control, **how)
     config = run.config
     for note in run.notes:
         say(note)
@@ -137,7 +128,7 @@ def start_run(
         f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
         f"{config.window} characters; {config.optimizer} at {config.learning_rate:g}; engine "
         f"{run.engine.name}, threads: {run.threads}"
-        + ("" if ranks is None else f", ranks: {ranks.size}"),
+        + (f", ranks: {run.ranks}" if run.ranks > 1 else ""),
         markup=False,
     )
     interrupts.training = True

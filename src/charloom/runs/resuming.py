@@ -1,4 +1,4 @@
-"""Resume a run: read its position, and check that the options still fit."""
+"""Resume a run: read its position, and check that the options are still its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from charloom.training.options import TrainingConfig, option_name
 from charloom.training.setup import model_config
 from charloom.training.state import TrainingState
 
-# What may be changed when a run goes on: ends may be moved further, and how it is computed.
+# The options that may change when a run resumes: its end, which can be raised, and the computation.
 ENDS = ("steps", "epochs", "minutes")
 HOW = ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
 
@@ -67,37 +67,40 @@ def resume_position(
     return config, state, position
 
 
-def continued_config(stored: TrainingConfig, given: dict[str, Any]) -> TrainingConfig:
-    """The configuration a run goes on with. Raises CharloomError, naming the first difference,
-    where the options given are not the run's."""
-    TrainingConfig.of(given)  # refuses nonsense
-    for name, value in given.items():
+def continued_config(stored: TrainingConfig, options: dict[str, Any]) -> TrainingConfig:
+    """Return the configuration of a resumed run.
+
+    Raises:
+        CharloomError: if the options are not those of the run; it names the first difference.
+    """
+    TrainingConfig.of(options)  # refuses invalid options
+    for name, value in options.items():
         before = getattr(stored, name)
         if name in HOW or value == before:
             continue
         if name not in ENDS:
             raise CharloomError(
-                f"{option_name(name)} is {value}, but the run has {before}: leave the option out "
-                "to go on with it, or give another --out"
+                f"{option_name(name)} is {value}, but the run has {before}: omit the option to "
+                "resume with it, or pass another --out"
             )
         if before is not None and value < before:
             raise CharloomError(
-                f"{option_name(name)} {value} is less than the run's {before:g}: it can only be "
-                "raised"
+                f"{option_name(name)} {value} is less than the run's {before:g}: raise it or omit "
+                "it"
             )
-    return replace(stored, **{k: v for k, v in given.items() if k in (*ENDS, *HOW)})
+    return replace(stored, **{k: v for k, v in options.items() if k in (*ENDS, *HOW)})
 
 
 def with_shape_of(
-    base: ModelConfig, config: TrainingConfig, given: dict[str, Any]
+    base: ModelConfig, config: TrainingConfig, options: dict[str, Any]
 ) -> TrainingConfig:
-    """The configuration with the shape of the model that training starts from."""
+    """Return the configuration with the shape of the model that is fine-tuned."""
     for name in ("cell", "hidden_size", "layers", "dtype"):
         before = getattr(base, name)
-        if name in given and given[name] != before:
+        if name in options and options[name] != before:
             raise CharloomError(
-                f"{option_name(name)} is {given[name]}, but the model of --from has {before}: "
-                "leave the option out"
+                f"{option_name(name)} is {options[name]}, but the model of --from has {before}: "
+                "omit the option"
             )
         config = replace(config, **{name: before})
     return config
