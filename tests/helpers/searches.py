@@ -54,7 +54,7 @@ class Scripted:
         return _ScriptedRun(self.play(int(folder.name)))
 
     def search(self, monkeypatch: pytest.MonkeyPatch, out: str = "out", **options: Any) -> Search:
-        monkeypatch.setattr(tuning, "TrainingRun", self)
+        monkeypatch.setattr(tuning, "open_run", self)
         monkeypatch.setattr(tuning, "measure_speed", lambda *_: 1.0)
         monkeypatch.setattr(Search, "_is_trained_on", lambda *_: False)
         options = {"minutes": 10.0, **options}

@@ -207,7 +207,7 @@ def test_more_minutes_go_on(
         seconds += 0.05
         return seconds
 
-    for module in ("cli.terminal", "runs.run", "training.loop"):
+    for module in ("cli.terminal", "runs.clock", "training.schedule"):
         monkeypatch.setattr(f"charloom.{module}.time", SimpleNamespace(monotonic=clock))
     folder, steps = tmp_path / "run", [0]
     for minutes in (0.1, 0.2, 0.4):
@@ -274,7 +274,7 @@ def test_deleted_model_is_searched_again(
     (finished_run / "model.safetensors").unlink()
     status, errors = command_line(capsys, workshop.arguments(finished_run, f"--resume {more}"))
     assert status == 0, errors
-    assert "the best weights are looked for anew" in errors
+    assert "the search for the best weights starts again" in errors
     assert "the best validation was" in errors
     load_checkpoint(finished_run / "model.safetensors")
 

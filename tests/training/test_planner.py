@@ -79,7 +79,7 @@ def test_plan_is_explained_in_one_line() -> None:
     assert "\n" not in reason
     assert "the text holds no more" in reason
     assert "more gain nothing" in reason
-    assert "as told" in plan(600, 1, dataset(5_000), {"hidden_size": 64}).reason
+    assert "as set" in plan(600, 1, dataset(5_000), {"hidden_size": 64}).reason
     assert "the time allows no more" in plan(5, 1, dataset(900_000), {}).reason
 
 

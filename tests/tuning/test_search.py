@@ -174,7 +174,7 @@ def test_optimizer_without_a_planned_rate_searches_around_its_default(
 def test_a_short_text_s_window_is_not_searched(
     characters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "TrainingRun", Scripted(lambda number: falling(2.0), 1))
+    monkeypatch.setattr(tuning, "open_run", Scripted(lambda number: falling(2.0), 1))
     search = Search(lambda config: text_from_string(TEXT[:characters]), Path("out"), {})
     assert ("window" in search.settings.ranges) == (characters == 2_000)
     search._files.close()

@@ -39,9 +39,10 @@ from charloom.pages.page import write_page
 from charloom.runs.api import text_opener
 from charloom.runs.compute import TooLargeError, compile_kernels
 from charloom.runs.finishing import COUNTING
-from charloom.runs.material import Material, read_material
+from charloom.runs.material import PreparedText, prepare_text
+from charloom.runs.opening import open_run
 from charloom.runs.report import REST, RunStatus, refresh_report
-from charloom.runs.run import TrainingRun
+from charloom.runs.run import RunControl
 from charloom.storage.atomic import sync_folder, write_atomically
 from charloom.storage.checkpoint import load_checkpoint, read_header
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
@@ -157,10 +158,7 @@ class Search:
         else:
             before = Settings.read(found, self._files.study)
             settings = continued_settings(before, given, minutes, trial_minutes)
-            self._material = replace(
-                self._read(open_source, settings.given, settings.trial_minutes, report),
-                speed=settings.speed,
-            )
+            self._material = self._read(open_source, settings.given, settings.trial_minutes, report)
             sha256 = self._material.dataset.sha256
             if sha256 != settings.text["sha256"]:
                 raise CharloomError(
@@ -203,7 +201,7 @@ class Search:
                 f"{config.split} leaves none: give a longer text, or a second part"
             )
         speed = measure_speed(config.backend)
-        self._material = replace(material, speed=speed)
+        self._material = material
         self._compile(given)
         # Whatever it took to get here, one trial fits.
         left = minutes * 60 - self._elapsed() - self._time_to_finish()
@@ -231,13 +229,13 @@ class Search:
         given: dict[str, Any],
         trial_minutes: float,
         report: Report | None,
-    ) -> Material:
+    ) -> PreparedText:
         config = TrainingConfig.of(given | {"minutes": trial_minutes})
         base = None
         if config.from_run is not None:
             base = load_checkpoint(model_path(config.from_run))
-        return read_material(
-            open_source(config), config, base=base, folder=self.folder, report=report
+        return prepare_text(
+            open_source(config), config, base=base, folder=self.folder, on_reading=report
         )
 
     def _compile(self, given: dict[str, Any]) -> None:
@@ -369,14 +367,13 @@ class Search:
             return ended and (best is None or best.loss is None or loss < best.loss)
 
         try:
-            run = TrainingRun(
-                self._text_is_read,
+            run = open_run(
+                self._material,
                 self._files.trial(number),
                 self._options_of(self.trials[number]),
                 resume=True,
-                should_stop=self._should_stop,
-                material=self._material,
-                mixes=is_best,
+                speed=self.settings.speed,
+                control=RunControl(should_stop=self._should_stop, adds_mixture=is_best),
             )
             with contextlib.closing(iter(run)) as events:
                 for progress in events:
@@ -413,9 +410,6 @@ class Search:
         self.trials[number] = replace(
             self.trials[number], loss=min(losses), curve=seen.curve, steps=seen.steps
         )
-
-    def _text_is_read(self, config: TrainingConfig) -> Text:
-        raise AssertionError("a trial reads no text")
 
     def _options_of(self, trial: Trial) -> dict[str, Any]:
         """All options of a trial's run."""
