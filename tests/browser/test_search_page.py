@@ -12,7 +12,7 @@ import pytest
 from charloom.runs.report import RunStatus
 from charloom.tuning.page import make_search_page
 from charloom.tuning.settings import Settings, Trial
-from helpers.pages import OpenPage, readout
+from helpers.pages import CONTRAST, OpenPage, readout
 from helpers.searches import resumed
 from helpers.texts import PLANTED
 
@@ -170,8 +170,6 @@ def test_page_of_few_and_many_trials(count: int, open_page: OpenPage) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_search_page_contrast_in_light_and_dark(scheme: str, open_page: OpenPage) -> None:
-    from test_pages_report import CONTRAST
-
     page = open_page(page_of(), color_scheme=scheme)
     page.locator(".plot").first.focus()
     page.keyboard.press("ArrowRight")

@@ -37,7 +37,7 @@ REFUSED = {
     "--preset=small": "auto",
     "--refit=0.5": "validation split",
     "--split=95/0/5": "validation split",
-    "--window=60000": "validation part",
+    "--window=60000": "validation split",
     "--cell=snn": "--cell",
     "--out=": "--out is empty",
     "--from=nowhere": "nowhere",
@@ -60,7 +60,7 @@ def test_nothing_to_search_is_refused(text_file: str) -> None:
     ("content", "told"),
     [
         ("", "is empty"),
-        ("ab" * 4, "validation part"),
+        ("ab" * 4, "validation split"),
         ("a" * 999, "distinct"),
     ],
 )

@@ -189,7 +189,7 @@ def test_ctrl_c_saves_and_prints_how_to_resume(text_file: str) -> None:
     assert process.returncode == 130
     (line,) = said.splitlines()
     told = f"charloom tune {shlex.quote(text_file)} --out out --resume"
-    assert line == f"charloom: interrupted; all is saved. To go on: {told}"
+    assert line == f"charloom: interrupted; everything is saved. To resume: {told}"
     assert load_checkpoint(Path("out/trials/0000/resume.safetensors")).metrics["step"] >= 0
     assert "interrupted" in Path("out/report.html").read_text(encoding="utf-8")
 
