@@ -135,7 +135,7 @@ def test_without_a_test_part_the_validation_part_is_evaluated(tmp_path: Path) ->
         "validation part",
         len(TIMES_TABLES) - len(TIMES_TABLES) * 9 // 10,
     )
-    assert "last tenth of the training part" in e.baselines["ngram"].note
+    assert "last 10% of the training split" in e.baselines["ngram"].note
     whole = charloom.train(TIMES_TABLES, **OPTIONS, split="100/0/0")
     with pytest.raises(charloom.CharloomError, match="another text"):
         whole.evaluate()

@@ -251,15 +251,19 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
     [
         (b"", [], "has no characters to score"),
         (b"\n\n", ["--lines"], "has no characters to score"),
-        (b"\x89PNG\r\n\x1a\n\x00", [], "is not UTF-8: byte 0x89"),
+        (b"\x89PNG\r\n\x1a\n\x00", [], "is not UTF-8 (byte 0x89"),
         ("The €".encode(), [], "the character '€' (U+20AC EURO SIGN) at position 4"),
         ("The €".encode(), ["--lines"], "the character '€'"),
         ("€".encode(), ["--skip-unknown"], "has no characters to score"),
-        (b"cat", ["--json", "--csv"], "--json and --csv exclude each other"),
-        (b"cat", ["--lines", "--html", "x.html"], "leave out --lines"),
-        (b"cat", ["--lines", "--protocol", "cold-3"], "leave out --protocol"),
-        (b"cat", ["--top", "0"], "--top is 0: give 1 or more"),
-        (b"cat", ["--protocol", "warm"], "protocol 'warm' is not known"),
+        (b"cat", ["--json", "--csv"], "--json and --csv cannot be combined"),
+        (b"cat", ["--lines", "--html", "x.html"], "omit --lines"),
+        (
+            b"cat",
+            ["--lines", "--protocol", "cold-3"],
+            "--protocol has no effect with --lines: omit it",
+        ),
+        (b"cat", ["--top", "0"], "--top is 0: pass 1 or more"),
+        (b"cat", ["--protocol", "warm"], "unknown protocol 'warm'"),
         (b"cat", ["--html", "."], "cannot write . (it is a folder): use another file"),
         (b"cat", ["--html", "no/such/x.html"], "cannot write no/such/x.html (No such file"),
         (b"cat", ["--html", "x\0y"], "cannot write x\\x00y"),
@@ -316,11 +320,11 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
     assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["skipped_characters"] == 2
-    assert "2 unknown characters were passed over" in captured.err
+    assert "2 unknown characters skipped" in captured.err
     assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--lines", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)[0]["text"] == "The  cat"
-    assert "2 unknown characters were passed over" in captured.err
+    assert "2 unknown characters skipped" in captured.err
 
 
 def test_empty_line_ranks_last() -> None:

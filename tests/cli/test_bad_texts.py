@@ -5,7 +5,6 @@ import gzip
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import charloom
 from charloom.cli.main import main
 from charloom.errors import CharloomError
+from charloom.progress import OnProgress
 from charloom.text import corpora
 from helpers.cli import Captured, contents, in_place_of_standard_input, posix, refused, short
 from helpers.runs import FEW, TINY
@@ -39,18 +39,18 @@ BAD_TEXTS: dict[str, tuple[bytes, str, str]] = {
     "UTF-16": (b"\xff\xfew\0o\0" * 500, "a.txt", "UTF-16"),
     "UTF-16 of the other order": (b"\xfe\xff\0w\0o" * 500, "a.txt", "UTF-16"),
     "gzip without the name": (gzip.compress(WOODS.encode()), "a.txt", "gzip"),
-    "text with gzip's name": (WOODS.encode(), "a.txt.gz", "not a whole gzip file"),
-    "gzip cut short": (gzip.compress(WOODS.encode())[:-20], "a.txt.gz", "not a whole gzip file"),
-    "gzip of its header alone": (gzip.compress(b"")[:10], "a.txt.gz", "not a whole gzip file"),
+    "text with gzip's name": (WOODS.encode(), "a.txt.gz", "not a complete gzip file"),
+    "gzip cut short": (gzip.compress(WOODS.encode())[:-20], "a.txt.gz", "not a complete gzip file"),
+    "gzip of its header alone": (gzip.compress(b"")[:10], "a.txt.gz", "not a complete gzip file"),
     "gzip with a wrong checksum": (
         gzip.compress(WOODS.encode())[:-8] + bytes(8),
         "a.txt.gz",
-        "not a whole gzip file",
+        "not a complete gzip file",
     ),
     "gzip and then something": (
         gzip.compress(WOODS.encode()) + b"something",
         "a.txt.gz",
-        "not a whole gzip file",
+        "not a complete gzip file",
     ),
     "gzip of nothing": (gzip.compress(b""), "a.txt.gz", "is empty"),
     "gzip of Latin-1": (gzip.compress(b"caf\xe9 " * 500), "a.txt.gz", "byte offset 3"),
@@ -174,9 +174,9 @@ def test_standard_input_that_is_closed_is_refused(
 def test_download_progress_is_shown(text_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = corpora.open_text
 
-    def downloading(source: str, *, progress: Callable[[int, int | None], None], **how: Any) -> Any:
+    def downloading(source: str, *, on_progress: OnProgress, **how: Any) -> Any:
         for done in (0, 50, 100):
-            progress(done, 100)
+            on_progress("downloading", done, 100)
         return really_open(source, **how)
 
     monkeypatch.setattr(corpora, "open_text", downloading)

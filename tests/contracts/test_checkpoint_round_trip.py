@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from charloom.network.parameters import GATES, STATES, ModelConfig, Parameters
 from charloom.ngrams.mixing import Mixture, feature_count
-from charloom.prediction.mixture import count
+from charloom.prediction.mixture import fit_ngram_table
 from charloom.storage import atomic
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.text.vocabulary import Vocabulary
@@ -57,7 +57,9 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
     )
     if draw(st.booleans()):
         text = draw(st.lists(st.integers(0, len(characters) - 1), max_size=30))
-        table = count(np.array(text, np.uint8), len(characters), draw(st.integers(0, 3)), 1e6)
+        table = fit_ngram_table(
+            np.array(text, np.uint8), len(characters), draw(st.integers(0, 3)), 1e6
+        )
         theta = finite_numbers(draw, (feature_count(table.context),), "float64")
         checkpoint.mixture = Mixture(table, theta)
     if draw(st.booleans()):

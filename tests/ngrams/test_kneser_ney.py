@@ -165,7 +165,7 @@ def test_tiny_and_constant_texts(text, context):
         assert np.isfinite(result).all()
         assert (result <= 0).all()
     assert abs(model.distribution(ids).sum() - 1) < CLOSE
-    assert choose_context(ids, scored, 3) in range(9)
+    assert choose_context(ids, scored, 3).context in range(9)
 
 
 def test_nothing_to_score():
@@ -218,15 +218,14 @@ def random_text(length: int, size: int, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("window", [None, 1, 5, 64])
-def test_scoring_in_blocks_changes_nothing(monkeypatch, window):
+def test_scoring_in_blocks_changes_nothing(window):
     ids = random_text(3000, 20, 0)
     model = NGramModel.fit(ids[:2000], 20, 4)
     whole = model.log_probabilities(ids[2000:], preceding=ids[:2000], window=window)
     losses = losses_by_context(ids[:2000], ids[2000:], 20, 4)
-    monkeypatch.setattr(ngram, "SCORED_AT_ONCE", 7)
-    blocks = model.log_probabilities(ids[2000:], preceding=ids[:2000], window=window)
+    blocks = model.log_probabilities(ids[2000:], preceding=ids[:2000], window=window, block_size=7)
     assert np.array_equal(blocks, whole)
-    losses_of_blocks = losses_by_context(ids[:2000], ids[2000:], 20, 4)
+    losses_of_blocks = losses_by_context(ids[:2000], ids[2000:], 20, 4, block_size=7)
     np.testing.assert_allclose(losses_of_blocks, losses, rtol=1e-12)
 
 
@@ -275,17 +274,15 @@ def test_the_best_context_is_chosen():
     for _ in range(4000):
         ids.append((ids[-1] + ids[-2]) % 5 if random.random() < 0.9 else int(random.integers(5)))
     text = np.array(ids)
-    assert choose_context(text[:3000], text[3000:], 5) == 2
-    assert choose_context(text[:3000], text[3000:], 5, longest=1) == int(
+    assert choose_context(text[:3000], text[3000:], 5).context == 2
+    assert choose_context(text[:3000], text[3000:], 5, longest=1).context == int(
         np.argmin(losses_by_context(text[:3000], text[3000:], 5, 1))
     )
     # Nothing was counted: all contexts are equal, and the shortest wins.
-    assert choose_context(text[:0], text, 5) == 0
+    assert choose_context(text[:0], text, 5).context == 0
 
 
 def test_choosing_reads_only_the_ends_that_meet(monkeypatch):
-    monkeypatch.setattr(ngram, "TRAINING_AT_MOST", 1000)
-    monkeypatch.setattr(ngram, "VALIDATION_AT_MOST", 200)
     ids = random_text(3000, 10, 4)
     seen = []
     monkeypatch.setattr(
@@ -293,7 +290,7 @@ def test_choosing_reads_only_the_ends_that_meet(monkeypatch):
         "losses_by_context",
         lambda train, validation, *_: seen.append((train, validation)) or np.arange(3),
     )
-    choose_context(ids[:2000], ids[2000:], 10)
+    choose_context(ids[:2000], ids[2000:], 10, training_limit=1000, validation_limit=200)
     assert np.array_equal(seen[0][0], ids[1000:2000])
     assert np.array_equal(seen[0][1], ids[2000:2200])
 
@@ -334,7 +331,9 @@ def test_tiny_shakespeare(shakespeare: Path):
     characters, ids = np.unique(text, return_inverse=True)
     assert len(characters) == 65
     train, last = ids[:1_003_854], ids[1_003_854:]
-    assert choose_context(train, last, 65) == 6  # looks at what it scores: a test of speed only
+    assert (
+        choose_context(train, last, 65).context == 6
+    )  # looks at what it scores: a test of speed only
     model = NGramModel.fit(train, 65, 6)
     carried = -model.log_probabilities(last, preceding=train)
     assert len(carried) == 111_540

@@ -1,5 +1,7 @@
 """The adaptive protocol: nothing is learned before it is scored, and all is forgotten."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from charloom.prediction.adaptive import (
     choose_adaptation,
     score_adaptively,
 )
-from charloom.prediction.mixture import count, fit_mixture
+from charloom.prediction.mixture import fit_mixture, fit_ngram_table
 from charloom.prediction.scoring import Protocol, score_ids
 
 SIZE = 6
@@ -71,7 +73,7 @@ def test_nothing_is_learned_before_it_is_scored(engine: Engine) -> None:
 
 
 def test_the_rate_and_the_weights_are_chosen_on_the_watched_part(engine: Engine) -> None:
-    table = count(IDS, SIZE, 2, 1e6)
+    table = fit_ngram_table(IDS, SIZE, 2, 1e6)
     mixture = fit_mixture(engine, table, IDS[2500:], 0, 1)
     chosen = choose_adaptation(engine, mixture, IDS, OTHER)
     assert chosen.rate == max(RATES)  # so much is to be learned
@@ -91,16 +93,13 @@ def test_with_nothing_to_choose_on_a_usual_rate_is_taken(engine: Engine) -> None
     assert choose_adaptation(engine, None, IDS, IDS[:0]).rate == adaptive.DEFAULT_RATE
 
 
-def test_counts_that_know_the_watched_part_do_not_decide(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_that_know_the_watched_part_do_not_decide(engine: Engine) -> None:
     """The weights are fitted with counts of what was learned, not with those that saw it all."""
-    monkeypatch.setattr(adaptive, "PRIOR", {})  # nor do they count on
-    knowing = fit_mixture(engine, count(np.tile(OTHER, 3), SIZE, 4, 1e6), IDS, 0, 1)
-    chosen = choose_adaptation(engine, knowing, IDS, OTHER)
+    knowing = fit_mixture(engine, fit_ngram_table(np.tile(OTHER, 3), SIZE, 4, 1e6), IDS, 0, 1)
+    chosen = choose_adaptation(engine, knowing, IDS, OTHER, prior={})  # nor do they count on
     assert chosen.mixture is not None
     assert chosen.mixture.table is knowing.table
-    counts = knowing.table.ask(np.array([[3, 1, 5, 2]], np.int32))
+    counts = knowing.table.look_up(np.array([[3, 1, 5, 2]], np.int32))
     network = np.full((1, SIZE), -np.log(SIZE), np.float32)
     assert counts.probabilities.max() > 0.99  # it knows all of it
     assert chosen.mixture.weight(chosen.mixture.features(network, counts))[0] > 0.3
@@ -131,23 +130,21 @@ def test_recent_counts_are_those_of_the_formula() -> None:
     assert not np.allclose(found, base)  # something was counted by then
 
 
-def test_counts_go_on_counting_and_weights_are_fitted_again(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mixture = fit_mixture(engine, count(IDS, SIZE, 4, 1e6), IDS[2500:], 0, 1)
+def test_counts_go_on_counting_and_weights_are_fitted_again(engine: Engine) -> None:
+    mixture = fit_mixture(engine, fit_ngram_table(IDS, SIZE, 4, 1e6), IDS[2500:], 0, 1)
     chosen = choose_adaptation(engine, mixture, IDS, OTHER[:300])
     fitted = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert fitted is not None
-    monkeypatch.setattr(adaptive, "REFITTED", 10**9)
+    chosen = replace(chosen, refit_interval=10**9)
     never = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert never is not None
     np.testing.assert_array_equal(fitted.log_probabilities, never.log_probabilities)  # too short
-    monkeypatch.setattr(adaptive, "REFITTED", 400)
+    chosen = replace(chosen, refit_interval=400)
     often = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert often is not None
     np.testing.assert_array_equal(often.log_probabilities[:400], never.log_probabilities[:400])
     assert not np.array_equal(often.log_probabilities[400:], never.log_probabilities[400:])
-    monkeypatch.setattr(adaptive, "PRIOR", {})
+    chosen = replace(chosen, prior={})
     static = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert static is not None
     assert often.nats_per_character < static.nats_per_character

@@ -13,10 +13,10 @@ from charloom.network.parameters import ModelConfig
 from charloom.ngrams.mixing import Mixture, feature_count, features
 from charloom.prediction.mixture import (
     MixedPredictor,
-    context_of_counts,
+    choose_ngram_context,
     contexts_before,
-    count,
     fit_mixture,
+    fit_ngram_table,
 )
 from charloom.prediction.scoring import Protocol, score_ids
 
@@ -36,7 +36,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def predictor(engine: Engine) -> MixedPredictor:
-    table = count(IDS[:3000], SIZE, 3, 1e6)
+    table = fit_ngram_table(IDS[:3000], SIZE, 3, 1e6)
     return MixedPredictor(engine, fit_mixture(engine, table, IDS[3000:], int(IDS[2999]), 2))
 
 
@@ -48,7 +48,7 @@ def test_it_is_a_distribution_between_its_parts(engine: Engine) -> None:
     np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, atol=1e-5)
     for row in range(2):
         contexts = contexts_before(np.append(inputs[:, row], 0), 3)
-        counts = mixed.mixture.table.ask(contexts).probabilities
+        counts = mixed.mixture.table.look_up(contexts).probabilities
         low, high = (
             np.minimum(np.exp(network[:, row]), counts),
             np.maximum(np.exp(network[:, row]), counts),
@@ -110,20 +110,20 @@ def test_the_context_is_all_that_was_read_and_no_more() -> None:
 
 
 def test_with_nothing_to_fit_on_both_weigh_the_same(engine: Engine) -> None:
-    table = count(IDS, SIZE, 2, 1e6)
+    table = fit_ngram_table(IDS, SIZE, 2, 1e6)
     mixture = fit_mixture(engine, table, IDS[:0], 0, 1)
     assert not mixture.theta.any()
     network = np.log(np.full((1, SIZE), 1 / SIZE, np.float32))
-    counts = table.ask(np.array([[1, 2]], np.int32))
+    counts = table.look_up(np.array([[1, 2]], np.int32))
     assert mixture.weight(mixture.features(network, counts)) == 0.5
 
 
 def test_probabilities_of_zero_do_no_harm() -> None:
-    table = count(IDS, SIZE, 2, 1e6)
+    table = fit_ngram_table(IDS, SIZE, 2, 1e6)
     mixture = Mixture(table, np.ones(feature_count(2)) * 0.1)
     network = np.full((1, SIZE), -200.0, np.float32)  # e^-200 is 0 in float32
     network[0, 3] = 0
-    counts = table.ask(np.array([[1, 2]], np.int32))
+    counts = table.look_up(np.array([[1, 2]], np.int32))
     assert np.isfinite(features(network, counts, 2)).all()
     assert np.isfinite(mixture.mix(network, counts)).all()
 
@@ -137,7 +137,7 @@ def test_neither_part_is_ever_left_out(engine: Engine) -> None:
         theta = np.zeros_like(mixed.theta)
         theta[0] = side
         mixture = replace(mixed, theta=theta)
-        log_p = mixture.mix(sure, mixture.table.ask(contexts))
+        log_p = mixture.mix(sure, mixture.table.look_up(contexts))
         assert np.isfinite(log_p).all()
 
 
@@ -150,6 +150,6 @@ def test_the_context_is_chosen_on_the_validation_part() -> None:
     text = np.zeros(6_000, np.uint8)
     for i in range(1, len(text)):
         text[i] = following[text[i - 1], generator.integers(3)]
-    context, nats = context_of_counts(text[:5_000], text[5_000:], 7)
+    context, nats = choose_ngram_context(text[:5_000], text[5_000:], 7)
     assert context == 2
     assert nats == pytest.approx(np.log(3), abs=0.02)

@@ -11,7 +11,13 @@ from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.sampling import Guard, StopTexts, read_prompt, stream_text
+from charloom.prediction.sampling import (
+    OverlapGuard,
+    SampleRequest,
+    StopTexts,
+    read_prompt,
+    stream_text,
+)
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import Vocabulary
 
@@ -26,7 +32,7 @@ def engine() -> Engine:
 
 
 def draw(engine: Engine, **settings) -> str:  # type: ignore[no-untyped-def]
-    return "".join(stream_text(engine, VOCABULARY, **settings))
+    return "".join(stream_text(engine, VOCABULARY, SampleRequest(**settings)))
 
 
 def test_length_seed_and_index(engine: Engine) -> None:
@@ -42,7 +48,7 @@ def test_length_seed_and_index(engine: Engine) -> None:
 
 
 def test_a_sample_without_end(engine: Engine) -> None:
-    pieces = stream_text(engine, VOCABULARY, length=None, seed=5)
+    pieces = stream_text(engine, VOCABULARY, SampleRequest(length=None, seed=5))
     text = "".join(itertools.islice(pieces, 10))
     assert draw(engine, length=len(text), seed=5) == text
 
@@ -105,8 +111,8 @@ def test_nonsense_is_refused(engine: Engine, settings: dict[str, int]) -> None:
 
 def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     text = draw(engine, length=100, seed=5)
-    monkeypatch.setattr("charloom.prediction.sampling.FIRST_DRAWN", 3)
-    monkeypatch.setattr("charloom.prediction.sampling.MOST_DRAWN", 7)
+    monkeypatch.setattr("charloom.prediction.sampling.FEWEST_AT_ONCE", 3)
+    monkeypatch.setattr("charloom.prediction.sampling.MOST_AT_ONCE", 7)
     assert draw(engine, length=100, seed=5) == text
     assert np.unique(list(text)).size > 1
 
@@ -114,8 +120,8 @@ def test_samples_do_not_depend_on_pieces(engine: Engine, monkeypatch: pytest.Mon
 TRAINING = "".join(np.random.default_rng(1).choice(list("\nabcdefgh"), 400))
 
 
-def guard(most: int, training: str = TRAINING) -> Guard:
-    return Guard(TrainingIndex(VOCABULARY.encode(training), len(VOCABULARY)), most)
+def guard(most: int, training: str = TRAINING) -> OverlapGuard:
+    return OverlapGuard(TrainingIndex(VOCABULARY.encode(training), len(VOCABULARY)), most)
 
 
 @pytest.mark.parametrize("name", ["auto", "reference"])
@@ -181,9 +187,8 @@ def test_where_nothing_is_left_the_sample_ends_and_says_so(engine: Engine) -> No
     # After an h each of the characters would copy two in a row; after most others only an a would.
     training = "".join("h" + character + "a" for character in VOCABULARY.characters)
     seen: list[str] = []
-    pieces = stream_text(
-        engine, VOCABULARY, length=9999, seed=1, guard=guard(1, training), stop=("hhhh",)
-    )
+    request = SampleRequest(length=9999, seed=1, guard=guard(1, training), stop=("hhhh",))
+    pieces = stream_text(engine, VOCABULARY, request)
     with pytest.raises(CharloomError, match=r"--max-overlap") as caught:
         seen.extend(pieces)
     text = "".join(seen)

@@ -41,10 +41,9 @@ def one_by_one(engine: Engine, ids: Any, before: int, resets: set[int]) -> np.nd
 
 
 @pytest.mark.parametrize("at_once", [1 << 22, 2000, 9])
-def test_carried(engine: Engine, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", at_once)
+def test_carried(engine: Engine, at_once: int) -> None:
     ids = IDS[:100]
-    scores = score_ids(engine, ids, 4, Protocol())
+    scores = score_ids(engine, ids, 4, Protocol(), numbers_at_once=at_once)
     expected = one_by_one(engine, ids, 4, set())
     np.testing.assert_allclose(scores.log_probabilities, expected, rtol=1e-10)
     assert scores.nats_per_character == pytest.approx(-expected.mean())
@@ -52,10 +51,9 @@ def test_carried(engine: Engine, monkeypatch: pytest.MonkeyPatch, at_once: int) 
 
 @pytest.mark.parametrize("at_once", [1 << 22, 4000, 9])
 @pytest.mark.parametrize("window", [1, 7, 50, 100, 1000])
-def test_cold(engine: Engine, monkeypatch: pytest.MonkeyPatch, window: int, at_once: int) -> None:
-    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", at_once)
+def test_cold(engine: Engine, window: int, at_once: int) -> None:
     ids = IDS[:100]
-    scores = score_ids(engine, ids, 4, Protocol(window))
+    scores = score_ids(engine, ids, 4, Protocol(window), numbers_at_once=at_once)
     expected = one_by_one(engine, ids, 4, set(range(0, 100, window)))
     np.testing.assert_allclose(scores.log_probabilities, expected, rtol=1e-10)
 
@@ -74,12 +72,9 @@ def test_the_top_guess_is_counted(engine: Engine) -> None:
 @pytest.mark.parametrize("at_once", [1 << 22, 20_000, 9])
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("length", [1500, 1498, 1025])
-def test_validation_in_rows(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, rows: int, length: int, at_once: int
-) -> None:
-    monkeypatch.setattr(scoring, "NUMBERS_AT_ONCE", at_once)
+def test_validation_in_rows(engine: Engine, rows: int, length: int, at_once: int) -> None:
     ids = IDS[:length]
-    running = validate(engine, ids, 4, rows)
+    running = validate(engine, ids, 4, rows, numbers_at_once=at_once)
     while True:
         try:
             scored = next(running)

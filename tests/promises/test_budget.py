@@ -15,7 +15,7 @@ from charloom.engines.protocol import available_cores
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.prediction import mixture as mixture_module
-from charloom.prediction.mixture import count
+from charloom.prediction.mixture import fit_ngram_table
 from charloom.runs import finishing, material
 from charloom.text.dataset import Split, load_dataset
 from charloom.text.source import text_from_string
@@ -232,7 +232,7 @@ def test_the_mixture_is_fitted_on_what_neither_part_of_it_knows(
     mixture = model.checkpoint.mixture
     assert mixture is not None
     for found, known in ((table, ids[:learned]), (mixture.table, ids[:end])):
-        expected = count(known, v, table.context, float("inf"))
+        expected = fit_ngram_table(known, v, table.context, float("inf"))
         np.testing.assert_array_equal(found.characters, expected.characters)
         np.testing.assert_array_equal(found.probabilities, expected.probabilities)
     assert not np.array_equal(table.probabilities, mixture.table.probabilities)
@@ -316,7 +316,7 @@ def test_counts_of_a_long_text_are_of_its_end(
     assert main(["train", text, *options, "--out", out]) == 0
     model = charloom.load(out)
     assert model.checkpoint.mixture is not None
-    answers = model.checkpoint.mixture.table.ask(
+    answers = model.checkpoint.mixture.table.look_up(
         np.full((1, model.checkpoint.mixture.table.context), model.encode("x")[0], np.int32)
     )
     assert answers.probabilities[0, model.encode("x")[0]] < 0.1

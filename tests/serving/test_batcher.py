@@ -21,13 +21,13 @@ from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import (
     MixedPredictor,
-    count,
     fit_mixture,
+    fit_ngram_table,
     join_states,
     rows_of,
     state_bytes,
 )
-from charloom.prediction.sampling import stream_text
+from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Protocol, score_ids
 from charloom.serving import batcher as batcher_module
 from charloom.serving import prompt_reader
@@ -56,7 +56,7 @@ def make(kind: str, engine: str = "auto") -> Predictor:
     network = Backend(engine, threads=1).open(parameters)
     if kind != "mixture":
         return network
-    table = count(IDS[:2000], SIZE, 4, 1e6)
+    table = fit_ngram_table(IDS[:2000], SIZE, 4, 1e6)
     return MixedPredictor(network, fit_mixture(network, table, IDS[2000:], 0, 4))
 
 
@@ -99,12 +99,14 @@ def alone(predictor: Predictor, request: Request) -> list[str]:
             stream_text(
                 predictor,
                 VOCABULARY,
-                prompt=request.prompt[1:],
-                length=request.length,
-                settings=request.settings,
-                stop=request.stop,
-                seed=request.seed,
-                index=index,
+                SampleRequest(
+                    prompt=request.prompt[1:],
+                    length=request.length,
+                    settings=request.settings,
+                    stop=tuple(request.stop),
+                    seed=request.seed,
+                    index=index,
+                ),
             )
         )
         for index in request.indices

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.errors import CharloomError
-from charloom.text import dataset as dataset_module
 from charloom.text.corpora import open_text
-from charloom.text.dataset import OtherTextError, Split, load_dataset, scan
+from charloom.text.dataset import OtherTextError, Split, encode_text, load_dataset, scan
 from charloom.text.source import Text, text_from_string
 from charloom.text.vocabulary import Vocabulary
 
@@ -60,12 +59,13 @@ def test_texts_with_nothing_to_learn_are_refused(text: str, said: str) -> None:
         load_dataset(text_from_string(text), Split())
 
 
-def test_a_long_text_lies_in_a_mapped_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_module, "IN_MEMORY_AT_MOST", 10)
+def test_a_long_text_lies_in_a_mapped_file(tmp_path: Path) -> None:
     text = "häuser und bäume, " * 50
-    data = load_dataset(text_from_string(text), Split(), folder=tmp_path)
-    assert isinstance(data.ids, np.memmap)
-    assert data.vocabulary.decode(data.ids) == text
+    vocabulary = Vocabulary.of(text)
+    opened = text_from_string(text)
+    ids = encode_text(opened, len(text), vocabulary, folder=tmp_path, in_memory=10)
+    assert isinstance(ids, np.memmap)
+    assert vocabulary.decode(ids) == text
     assert list(tmp_path.iterdir()) == []  # the file has no name that could be left behind
 
 

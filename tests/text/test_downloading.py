@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from charloom.text import corpora, downloading
+from charloom.text import corpora
 from charloom.text.corpora import open_text
 from helpers.corpora import BOOK, INNER, refusal, write
 
@@ -81,10 +81,10 @@ def novel(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_corpus_is_downloaded_once(site, verse, cache):
-    steps: list[tuple[int, int | None]] = []
-    text = open_text("tiny-shakespeare", progress=lambda done, total: steps.append((done, total)))
+    steps: list[tuple[str, int, int | None]] = []
+    text = open_text("tiny-shakespeare", on_progress=lambda *step: steps.append(step))
     assert text.read() == VERSE.decode()
-    assert steps[-1] == (len(VERSE), len(VERSE))
+    assert steps[-1] == ("downloading", len(VERSE), len(VERSE))
     assert sorted(path.name for path in cache.iterdir()) == [
         "tiny-shakespeare.sha256",
         "tiny-shakespeare.txt",
@@ -98,9 +98,9 @@ def test_a_corpus_is_downloaded_once(site, verse, cache):
 def test_a_download_of_unknown_length(site, verse):
     site.serve("/verse", VERSE, Content_Length="")
     del site.pages["/verse"][2]["Content-Length"]
-    steps: list[tuple[int, int | None]] = []
-    open_text("tiny-shakespeare", progress=lambda done, total: steps.append((done, total)))
-    assert steps[-1] == (len(VERSE), None)
+    steps: list[tuple[str, int, int | None]] = []
+    open_text("tiny-shakespeare", on_progress=lambda *step: steps.append(step))
+    assert steps[-1] == ("downloading", len(VERSE), None)
 
 
 def test_the_folder_of_texts_comes_before_the_cache_and_the_cache_before_the_network(
@@ -164,9 +164,9 @@ def test_the_second_address_serves_where_the_first_does_not(site, novel):
     [
         (b"<html>sign in</html>", 200, {}, "not a Project Gutenberg text in UTF-8"),
         (b"\xff" + BOOK.encode(), 200, {}, "not a Project Gutenberg text in UTF-8"),
-        (b"", 503, {}, "the server answers 503"),
-        (BOOK.encode(), 200, {"Content_Length": "100000"}, "it broke off after"),
-        (b"", 200, {"Content_Length": str(1 << 40)}, "far larger than the text should be"),
+        (b"", 503, {}, "the server answered 503"),
+        (BOOK.encode(), 200, {"Content_Length": "100000"}, "it stopped after"),
+        (b"", 200, {"Content_Length": str(1 << 40)}, "much larger than the text should be"),
     ],
 )
 def test_downloads_that_fail(site, novel, cache, body, status, headers, reason):
@@ -180,9 +180,10 @@ def test_downloads_that_fail(site, novel, cache, body, status, headers, reason):
 
 
 def test_a_download_without_an_end_is_cut(site, verse, cache, monkeypatch):
-    monkeypatch.setattr(downloading, "_LARGEST_DOWNLOAD", 10)
+    corpus = dataclasses.replace(corpora.CORPORA["tiny-shakespeare"], largest=10)
+    monkeypatch.setitem(corpora.CORPORA, corpus.name, corpus)
     del site.pages["/verse"][2]["Content-Length"]
-    assert "far larger than the text should be" in refusal("tiny-shakespeare")
+    assert "much larger than the text should be" in refusal("tiny-shakespeare")
     assert list(cache.iterdir()) == []
 
 
@@ -207,9 +208,8 @@ def test_something_that_does_not_speak_http(verse, monkeypatch):
 
 
 def test_a_server_that_never_answers(verse, monkeypatch):
-    monkeypatch.setattr(downloading, "_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        corpus = corpora.CORPORA["tiny-shakespeare"]
+        corpus = dataclasses.replace(corpora.CORPORA["tiny-shakespeare"], timeout=0.1)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         monkeypatch.setitem(
             corpora.CORPORA, corpus.name, dataclasses.replace(corpus, addresses=(address,))
@@ -260,9 +260,9 @@ def test_a_disk_that_is_full(site, verse, cache, monkeypatch):
 
 
 def test_an_interrupted_download_leaves_nothing(site, verse, cache):
-    def interrupt(done: int, total: int | None) -> None:
+    def interrupt(stage: str, done: int, total: int | None) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_text("tiny-shakespeare", progress=interrupt)
+        open_text("tiny-shakespeare", on_progress=interrupt)
     assert list(cache.iterdir()) == []

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charloom.errors import CharloomError
-from charloom.text import corpora, downloading, reading
-from charloom.text import source as source_module
+from charloom.text import corpora
 from charloom.text.corpora import open_text
 from charloom.text.dataset import scan
+from charloom.text.reading import spool_opener
 from charloom.text.source import Text, text_from_string
 from helpers.corpora import refusal, write
 
@@ -42,10 +42,8 @@ def test_text_is_independent_of_chunk_and_block_size(text, characters, block, da
     expected = text.encode().decode("latin-1") if as_bytes else text
     if normalize:
         expected = expected.replace("\r\n", "\n").replace("\r", "\n")
-    options = {"normalize_newlines": normalize, "as_bytes": as_bytes}
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "BLOCK", block)
-        patch.setattr(source_module, "BLOCK", block)
+    options = {"normalize_newlines": normalize, "as_bytes": as_bytes, "block_size": block}
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "text.gz" if compressed else "text.txt")
         path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
         for opened in (open_text(path, **options), text_from_string(text, **options)):
@@ -63,10 +61,9 @@ def test_a_chunk_has_at_least_one_character():
 
 
 def test_readings_of_one_text_may_take_turns(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK", 4)
-    monkeypatch.setattr(source_module, "BLOCK", 4)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"abcdefghij" * 3)))
-    for text in (open_text("-"), open_text(write(tmp_path / "a.txt", b"abcdefghij" * 3))):
+    path = write(tmp_path / "a.txt", b"abcdefghij" * 3)
+    for text in (open_text("-", block_size=4), open_text(path, block_size=4)):
         pairs = list(zip(text.chunks(5), text.chunks(5), strict=True))
         assert pairs == [("abcde", "abcde"), ("fghij", "fghij")] * 3
 
@@ -175,7 +172,7 @@ WHOLE = gzip.compress(b"abc" * 1000, mtime=0)
 )
 def test_a_broken_gzip_file(tmp_path, data):
     path = write(tmp_path / "broken.gz", data)
-    assert refusal(path).startswith(f"{str(path)!r} is not a whole gzip file (")
+    assert refusal(path).startswith(f"{str(path)!r} is not a complete gzip file (")
 
 
 def test_a_name_in_the_table_is_the_corpus_and_a_path_is_the_file(tmp_path, monkeypatch):
@@ -204,7 +201,7 @@ def test_bad_names_are_refused():
 
 
 def test_a_folder(tmp_path):
-    assert refusal(tmp_path).startswith(f"{str(tmp_path)!r} is a folder: give one text file")
+    assert refusal(tmp_path).startswith(f"{str(tmp_path)!r} is a folder: pass one text file")
 
 
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="no device files here")
@@ -232,9 +229,7 @@ def test_a_disk_that_fails_while_reading(tmp_path, monkeypatch):
         def read(self, *_):
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(corpora, "reopened_file", lambda *_: Failing)
-    monkeypatch.setattr(downloading, "reopened_file", lambda *_: Failing)
-    monkeypatch.setattr(reading, "reopened_file", lambda *_: Failing)
+    monkeypatch.setattr(corpora, "file_opener", lambda *_: Failing)
     assert refusal(path) == f"cannot read {str(path)!r}: Input/output error"
     assert text.read() == "abc"
 
@@ -267,15 +262,13 @@ def test_a_file_that_changes_or_goes_between_two_readings(tmp_path):
         (b"a" * 4 + b"\xf0\x9f\x98", "0xF0", 4),
     ],
 )
-def test_bytes_that_are_not_utf_8(tmp_path, monkeypatch, data, byte, offset, block, suffix):
-    monkeypatch.setattr(reading, "BLOCK", block)
-    monkeypatch.setattr(source_module, "BLOCK", block)
+def test_bytes_that_are_not_utf_8(tmp_path, data, byte, offset, block, suffix):
     path = tmp_path / f"latin.{suffix}"
     write(path, gzip.compress(data) if suffix == "gz" else data)
-    message = refusal(path)
-    assert f"{str(path)!r} is not UTF-8: byte {byte} at byte offset {offset} (" in message
+    message = refusal(path, block_size=block)
+    assert f"{str(path)!r} is not UTF-8 (byte {byte} at byte offset {offset}, " in message
     assert "--bytes" in message
-    assert open_text(path, as_bytes=True).read() == data.decode("latin-1")
+    assert open_text(path, as_bytes=True, block_size=block).read() == data.decode("latin-1")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -287,18 +280,21 @@ def test_utf_16_and_gzip_are_recognized(tmp_path, encoding):
     assert "looks gzip-compressed" in message
 
 
-def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "BLOCK", 4)
-    monkeypatch.setattr(source_module, "BLOCK", 4)
-    assert "byte 0x8B at byte offset 5 (" in refusal(write(tmp_path / "a.txt", b"aaaa\x1f\x8b"))
+def test_only_the_beginning_of_a_text_tells_what_it_is(tmp_path):
+    path = write(tmp_path / "a.txt", b"aaaa\x1f\x8b")
+    assert "byte 0x8B at byte offset 5, " in refusal(path, block_size=4)
 
 
 # --- Standard input and pipes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [4, 1 << 20])  # bytes in memory before a temporary file
-def test_standard_input_is_read_once_and_handed_out_often(monkeypatch, kept):
-    monkeypatch.setattr(reading, "_KEPT_IN_MEMORY", kept)
+def test_a_spooled_source_is_read_once_and_handed_out_often(kept):
+    open_again = spool_opener(io.BytesIO(b"abc" * 9), "a source", in_memory=kept)
+    assert open_again().read() == open_again().read() == b"abc" * 9
+
+
+def test_standard_input_is_read_once_and_handed_out_often(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("“a”\r\n".encode() * 9)))
     text = open_text("-")
     assert (text.name, text.origin) == ("stdin", "-")
@@ -316,7 +312,7 @@ def test_standard_input_as_bytes_and_with_mended_newlines(monkeypatch):
 
 def test_standard_input_that_is_wrong(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
-    assert refusal("-").startswith("standard input is not UTF-8: byte 0xFF at byte offset 2 (")
+    assert refusal("-").startswith("standard input is not UTF-8 (byte 0xFF at byte offset 2, ")
     monkeypatch.setattr(sys, "stdin", None)
     assert refusal("-").startswith("standard input is closed")
     closed = io.BytesIO()

@@ -86,7 +86,7 @@ def test_plan_is_explained_in_one_line() -> None:
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 def test_the_speed_is_measured(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "PROBED_FOR", 0.02)
-    assert 0.001 < measure_speed(Backend(engine, 1)) < 100
+    assert 0 < measure_speed(Backend(engine, 1)) < 1e4
 
 
 def test_the_rules_are_those_that_fit_the_experiments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def text_opener(
                     raw=config.raw,
                     normalize_newlines=config.normalize_newlines,
                     as_bytes=config.bytes,
-                    progress=lambda done, of: on_progress("downloading", done, of),
+                    on_progress=on_progress,
                 )
                 for source in sources
             ]
@@ -49,7 +49,7 @@ def open_for(model: LanguageModel, source: str, terminal: Terminal) -> Text:
             source,
             normalize_newlines=bool(model.checkpoint.training.get("normalize_newlines")),
             as_bytes=model.vocabulary.as_bytes,
-            progress=lambda done, of: on_progress("downloading", done, of),
+            on_progress=on_progress,
         )
 
 

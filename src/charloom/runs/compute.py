@@ -15,7 +15,7 @@ from charloom.errors import CharloomError
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.optimizers import OPTIMIZERS, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
-from charloom.prediction.mixture import count
+from charloom.prediction.mixture import fit_ngram_table
 from charloom.runs.distributed import shared_arrays
 from charloom.runs.material import PreparedText
 from charloom.runs.start import Start
@@ -126,7 +126,8 @@ def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
     engine.log_probabilities(nothing, engine.zero_state(1))
     if counted is not None:
         size = len(counted.vocabulary)
-        count(counted.train[:2], size, 1, math.inf).ask(np.zeros((1, 1), np.int32))
+        table = fit_ngram_table(counted.train[:2], size, 1, math.inf)
+        table.look_up(np.zeros((1, 1), np.int32))
 
 
 def refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) -> None:

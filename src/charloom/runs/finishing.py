@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from charloom.prediction.mixture import FITTED_ON, count, fit_mixture
+from charloom.prediction.mixture import FITTED_ON, fit_mixture, fit_ngram_table
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.material import PreparedText
 from charloom.training.options import TrainingConfig
@@ -50,7 +50,7 @@ class Finish:
         """
         needed = 2 * self._checkpoints.saving_seconds + drawing + 0.1
         if self._prepared.context is not None and self._adds_mixture is None:
-            _, holdout = self._prepared.dataset.learned_and_watched(refit)
+            _, holdout = self._prepared.dataset.fit_and_holdout(refit)
             numbers = min(len(holdout), VALIDATED_AT_ONCE, FITTED_ON) * (
                 len(self._prepared.dataset.vocabulary) + 1000
             )
@@ -73,14 +73,14 @@ class Finish:
         network = self._config.backend.for_inference().open(best.parameters)
         size = len(dataset.vocabulary)
         refit = best.metrics.get("refit", False)
-        fit, holdout = dataset.learned_and_watched(refit)
+        fit, holdout = dataset.fit_and_holdout(refit)
         holdout = holdout[:VALIDATED_AT_ONCE]
-        table = count(fit, size, context, self._config.mix_megabytes * 1e6)
+        table = fit_ngram_table(fit, size, context, self._config.mix_megabytes * 1e6)
         best.mixture = fit_mixture(
             network, table, holdout, int(fit[-1]), rows_of_validation(len(holdout))
         )
         if refit:  # every choice has been made, so the n-gram model can count the holdout too
             known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
-            table = count(known, size, table.context, math.inf)
+            table = fit_ngram_table(known, size, table.context, math.inf)
             best.mixture = replace(best.mixture, table=table)
         self._checkpoints.save_best(best)

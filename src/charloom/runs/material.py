@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.evaluation.baselines import baselines_of_validation
-from charloom.prediction.mixture import context_of_counts
+from charloom.prediction.mixture import choose_ngram_context
+from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.dataset import Dataset, Report, Split, character_counts, load_dataset
+from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
@@ -50,7 +51,7 @@ def prepare_text(
     base: Checkpoint | None = None,
     earlier: Checkpoint | None = None,
     folder: Path | None = None,
-    on_reading: Report | None = None,
+    on_reading: OnProgress | None = None,
 ) -> PreparedText:
     """Read a text and compute everything that a run with this configuration needs from it.
 
@@ -73,12 +74,12 @@ def prepare_text(
         base=None if known is None else known.vocabulary,
         sha256=None if earlier is None else earlier.text["sha256"],
         folder=folder,
-        report=on_reading,
+        on_progress=on_reading,
     )
     before = time.monotonic()
     context, loss_of_ngrams = None, None
     if not config.no_mix:
-        context, loss_of_ngrams = context_of_counts(
+        context, loss_of_ngrams = choose_ngram_context(
             dataset.train, dataset.validation, len(dataset.vocabulary)
         )
     counting = time.monotonic() - before

@@ -173,10 +173,11 @@ def _options(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a run, from a checkpoint's header."""
     position = header.get("position", {})
     ends = position.get("ends")
+    compute = [name for name in COMPUTE_OPTIONS if name != "rank_timeout"]  # changes no result
     return (
         dict(header.get("training", {}))
         | (ends if isinstance(ends, dict) else {})
-        | {name: position[name] for name in COMPUTE_OPTIONS if name in position}
+        | {name: position[name] for name in compute if name in position}
     )
 
 

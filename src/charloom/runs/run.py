@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.language_model import LanguageModel
+from charloom.progress import OnProgress
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.clock import Clock
 from charloom.runs.compute import Setup
@@ -37,7 +38,6 @@ from charloom.runs.recorder import Recorder
 from charloom.runs.report import LiveReport, RunStatus
 from charloom.runs.start import Start
 from charloom.storage.folders import RunFolder
-from charloom.text.dataset import Report
 from charloom.training.loop import train_steps
 from charloom.training.options import TrainingConfig
 from charloom.training.state import Progress
@@ -61,7 +61,7 @@ class RunControl:
     """
 
     should_stop: Callable[[], bool] = _never
-    on_reading: Report | None = None
+    on_reading: OnProgress | None = None
     adds_mixture: Callable[[], bool] | None = None
     started: float | None = None
 

@@ -16,7 +16,7 @@ import numpy as np
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
-from charloom.prediction.sampling import stream_text
+from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Validation, validate
 from charloom.text.batches import Batches
 from charloom.text.dataset import Dataset, Ids
@@ -115,7 +115,7 @@ class _Phase:
 
 
 def _texts(dataset: Dataset, *, refit: bool) -> tuple[Ids, Ids]:
-    fit, holdout = dataset.learned_and_watched(refit)
+    fit, holdout = dataset.fit_and_holdout(refit)
     return fit, holdout[:VALIDATED_AT_ONCE]
 
 
@@ -230,14 +230,8 @@ class _Training:
         best = self._is_best(validation)
         if best:
             state.best_step, state.best_done = state.step, self.schedule.done()
-        pieces = stream_text(
-            steps.engine,
-            steps.dataset.vocabulary,
-            length=SAMPLE_LENGTH,
-            seed=steps.config.seed,
-            index=state.step,
-        )
-        sample = "".join(pieces)
+        request = SampleRequest(length=SAMPLE_LENGTH, seed=steps.config.seed, index=state.step)
+        sample = "".join(stream_text(steps.engine, steps.dataset.vocabulary, request))
         state.validated_step = state.step
         self.schedule.note_validation(began)
         yield replace(self._progress("validation"), validation=validation, best=best, sample=sample)

@@ -10,6 +10,7 @@ from typing import Any
 
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
+from charloom.progress import OnProgress
 from charloom.runs.clock import Clock
 from charloom.runs.compute import compile_kernels
 from charloom.runs.material import PreparedText, prepare_text
@@ -17,7 +18,7 @@ from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl, TrainingRun
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
-from charloom.text.dataset import Dataset, Report
+from charloom.text.dataset import Dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import PROBE, measure_speed
@@ -94,7 +95,7 @@ class _Source:
 
     open: Callable[[TrainingConfig], Text]
     folder: Path
-    on_reading: Report | None
+    on_reading: OnProgress | None
 
     def prepare(self, options: dict[str, Any], trial_minutes: float) -> PreparedText:
         """Read the text once for all trials, and compile the kernels that they use."""
