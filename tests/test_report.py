@@ -276,11 +276,12 @@ def test_a_run_without_a_validation_part(place: Path, tmp_path: Path) -> None:
     assert [len(sample["text"]) for sample in found["samples"]] == [300] * 4
 
 
-def training_run(place: Path, folder: Path, **more: Any) -> TrainingRun:
+def training_run(place: Path, folder: Path, *, resume: bool = False, **control: Any) -> TrainingRun:
     def open_source(config: TrainingConfig) -> Text:
         return open_text(place / "tables.txt")
 
-    return open_run(open_source, folder, {"steps": 6, **OPTIONS}, control=RunControl(**more))
+    options = {"steps": 6, **OPTIONS}
+    return open_run(open_source, folder, options, resume=resume, control=RunControl(**control))
 
 
 def test_a_run_that_is_interrupted_at_once(place: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from charloom.training.setup import make_batches, make_optimizer, model_config, 
 from charloom.training.state import TrainingState
 from charloom.version import __version__
 
-# The options that may differ between the ranks of a run.
+# The options that can differ between the ranks of a run.
 PER_RANK_OPTIONS = ("threads", "rank_timeout", "from_run")
 
 

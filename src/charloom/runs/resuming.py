@@ -16,7 +16,7 @@ from charloom.training.options import TrainingConfig, option_name
 from charloom.training.setup import model_config
 from charloom.training.state import TrainingState
 
-# The options that may change when a run resumes: its end, which can be raised, and the computation.
+# The options that can change when a run resumes: its end, which can be raised, and its computation.
 ENDS = ("steps", "epochs", "minutes")
 HOW = ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
 
