@@ -24,7 +24,7 @@ from charloom.engines.protocol import available_cores
 from charloom.errors import CharloomError, LostRanksError
 from charloom.network.parameters import State
 
-# Time that a follower waits for an order, because a validation may take long. It notices at once
+# Time that a follower waits for an order, because a validation can take long. It notices at once
 # that rank 0 has died, because its connection closes.
 PATIENCE = timedelta(days=30)
 
@@ -101,8 +101,8 @@ class TorchProcessGroup(ProcessGroup):
         except (RuntimeError, ValueError) as error:  # PyTorch's own errors are RuntimeErrors
             raise CharloomError(
                 f"rank {self.rank} of {self.size} did not reach the others at {address} in "
-                f"{timeout:g} seconds ({_reason(error)}): start all of them, let them reach that "
-                "address, or set a larger --rank-timeout"
+                f"{timeout:g} seconds ({_reason(error)}): start all of them, or set a larger "
+                "--rank-timeout"
             ) from None
 
     def _agree_on_start(self, store: Any, timeout: float) -> str:
@@ -141,8 +141,9 @@ class TorchProcessGroup(ProcessGroup):
         local, found = int(os.environ.get("LOCAL_RANK", "0")), self._torch.cuda.device_count()
         if local >= found:
             raise CharloomError(
-                f"--device cuda: PyTorch finds {found} GPUs here for {local + 1} ranks or more: "
-                "start as many ranks as there are GPUs (torchrun --nproc-per-node)"
+                f"--device cuda needs a GPU for each rank, and PyTorch finds {found} for "
+                f"{local + 1} ranks or more: start one rank for "
+                "each GPU (torchrun --nproc-per-node)"
             )
         self._torch.cuda.set_device(local)
 
@@ -212,8 +213,7 @@ class TorchProcessGroup(ProcessGroup):
         if rows < self.size:
             raise CharloomError(
                 f"a batch of this text has {rows} row{'s' if rows > 1 else ''} for {self.size} "
-                "ranks, and each needs one: set a larger --batch-size (and use a longer text), or "
-                "start fewer ranks"
+                "ranks: set a larger --batch-size, use a longer text, or start fewer ranks"
             )
         self.rows, self.all_rows = self._rows_of(self.rank, rows), rows
         self.first_row = self.rows.start
@@ -255,6 +255,6 @@ class TorchProcessGroup(ProcessGroup):
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of PyTorch's error, without the location in its source."""
+    """Return the first sentence of PyTorch's error, without the location in its source."""
     line, *_ = str(error).strip().splitlines() or [type(error).__name__]
     return re.sub(r"^(\[[^]]*\] *)+", "", line).split(". ")[0].rstrip(". ")

@@ -5,7 +5,7 @@ clock, and orders each step. The other ranks follow: they read the same text, ta
 their own rows of the batch, and write nothing. Messages are small and travel between CPUs. The
 gradients travel between the devices, averaged by the engine.
 
-Both sides of each message stand together in `ProcessGroup`, in the order of a run:
+`ProcessGroup` has both sides of each message next to each other, in the order of a run:
 
     introduce                         every rank compares its options with those of rank 0
     send_text, receive_text           how to read the text
@@ -14,7 +14,7 @@ Both sides of each message stand together in `ProcessGroup`, in the order of a r
     order_step, order_refit, gather   training; the follower calls `receive_order` until the end
     end                               the leader has finished, or has failed
 
-`SingleProcess` is the group of a run in one process: it leads nobody, so its messages go nowhere.
+`SingleProcess` is the group of a run in one process. It has no followers, so it sends nothing.
 
 T: time steps; B: rows of a batch; H: hidden units; L: layers; S: arrays of state.
 """
@@ -252,7 +252,7 @@ class ProcessGroup(ABC):
 
     @abstractmethod
     def rows_of_all(self, rows: int) -> int:
-        """Return the rows of all ranks, where this one has so many."""
+        """Return the rows of all ranks together, if this one has n rows."""
 
     @abstractmethod
     def mean(self, total: Any, characters: int) -> Any:
@@ -277,7 +277,7 @@ class ProcessGroup(ABC):
 
 
 class SingleProcess(ProcessGroup):
-    """A group of one: it leads nobody and computes every row."""
+    """A group of one, without followers, which computes every row."""
 
     rank, size = 0, 1
     rows, first_row = slice(None), 0

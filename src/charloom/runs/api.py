@@ -27,8 +27,8 @@ def text_opener(
 
     Args:
         text: the text, or several, as for `train`.
-        options: options of TrainingConfig, by name. Those that follow from the text are added, and
-            paths become strings.
+        options: options of TrainingConfig, by name. Options that follow from the text are added,
+            and paths become strings.
     """
     texts = [text] if isinstance(text, (str, Path, Text)) else list(text)
     if not texts:

@@ -1,7 +1,8 @@
 """Save the checkpoints of a run: the best model, and everything that a resumed run needs.
 
-Every file is replaced as a whole. model.safetensors is saved before resume.safetensors, so a run
-killed between the two has the best model of steps that it takes again, with the same bytes.
+Every file is replaced as a whole, and the best model is saved before resume.safetensors. A run
+killed between the two therefore has the best model of steps that it takes again, with the same
+bytes.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ def with_engine_for_budget(config: TrainingConfig) -> tuple[TrainingConfig, str 
         return config, None
     return (
         replace(config, engine="reference"),
-        "the kernels are not compiled yet, and --minutes leaves no time to compile them: using the "
-        "engine reference, which is several times slower; set a longer --minutes once",
+        "the kernels are not compiled yet, so the engine reference trains, several times slower: "
+        "set a longer --minutes once to compile them",
     )
 
 

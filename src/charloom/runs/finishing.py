@@ -12,9 +12,8 @@ from charloom.runs.material import PreparedText
 from charloom.training.options import TrainingConfig
 from charloom.training.setup import VALIDATED_AT_ONCE, rows_of_validation
 
-# Seconds for each number that fitting a mixture reads, and the time of counting at the end as a
-# multiple of the time that choosing the context took.
-MIXING, COUNTING = 2e-8, 1.2
+MIXING = 2e-8  # seconds for each number that fitting a mixture reads
+COUNTING = 1.2  # time of counting at the end, as a multiple of the time to choose the context
 
 
 class Finish:

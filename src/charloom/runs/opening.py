@@ -124,7 +124,7 @@ def _open_prepared(
 
 
 def _note_changes(start: Start, checkpoints: Checkpoints, notes: list[str]) -> None:
-    """Note what differs from the run before it was interrupted."""
+    """Note the differences from the run before it was interrupted."""
     earlier, now = start.position, checkpoints.computed_by()
     before = Backend.from_checkpoint(earlier).describe(earlier.get("ranks", 1))
     after = Backend.from_checkpoint(now).describe(now["ranks"])

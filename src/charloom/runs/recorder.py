@@ -77,7 +77,7 @@ class MetricsFile:
         return {"metrics_lines": self._lines}
 
     def last(self) -> Line:
-        """Return the last line; an empty object if there is none."""
+        """Return the last line; an empty object in an empty file."""
         lines = self._path.read_text("utf-8").splitlines()
         last: Line = json.loads(lines[-1]) if lines else {}
         return last
@@ -135,7 +135,7 @@ class EventSink:
 
 
 class Recorder:
-    """Write what happens in a run to its sinks.
+    """Write the progress of a run to its sinks.
 
     Args:
         files: the run's folder.
@@ -260,7 +260,7 @@ def metrics_of(line: Line) -> dict[str, float | None]:
 
 @contextlib.contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn an OSError into a CharloomError that explains what remains of the run."""
+    """Turn an OSError into a CharloomError that explains how to resume."""
     try:
         yield
     except OSError as error:

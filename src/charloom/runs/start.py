@@ -19,7 +19,7 @@ class Start:
     """A run before its text is read.
 
     Attributes:
-        config: the options; some may still be open (see `charloom.training.planner`).
+        config: the options; some can still be open (see `charloom.training.planner`).
         fixed: the options that no plan changes, by name.
         state: the state between two steps.
         earlier: the checkpoint of a resumed run.

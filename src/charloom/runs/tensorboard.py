@@ -47,7 +47,7 @@ class EventFile:
 
         self._event, self._session = event_pb2.Event, event_pb2.SessionLog
         self._summary = summary
-        folder = folder.absolute()  # a relative path may look like an address to the library
+        folder = folder.absolute()  # a relative path can look like an address to the library
         folder.mkdir(exist_ok=True)
         # The library gives two sessions of the same second the same name, so add a number.
         number = len(list(folder.iterdir()))
@@ -58,7 +58,7 @@ class EventFile:
         self.flush()
 
     def add(self, step: int, metrics: dict[str, float | None], sample: str | None = None) -> None:
-        """Append a step's metrics, by name, except those that are None; and a sample."""
+        """Append a step's metrics, by name, without the missing ones, and a sample."""
         for name, value in metrics.items():
             if value is not None:
                 self._write(step, summary=self._summary.scalar(name, value))

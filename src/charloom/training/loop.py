@@ -48,8 +48,8 @@ def train_steps(
         state: the run's state, changed in place; of the hidden state, only this rank's rows.
         elapsed: returns the seconds that count against --minutes; by default those since this call.
             With --steps or --epochs alone, no result depends on it.
-        reserve: returns the seconds needed after the last validation, from those that a validation
-            takes.
+        reserve: returns the seconds needed after the last validation, from the duration of a
+            validation.
         process_group: the processes that train together; the others call `follow_steps`.
 
     Yields:

@@ -40,15 +40,15 @@ PROBED_FOR = 0.3  # seconds
 UNITS, UNITS_BY_TIME = 73.0, 0.40  # H = a · seconds^b
 UNITS_BY_TEXT, TEXT_POWER = 51.0, 0.19  # H at most a · N^b
 RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
-# Dropout of outputs and of recurrent weights: the passes up to which it is zero, its increase for
-# each doubling of the passes beyond them, and its maximum.
+# Dropout of outputs and of recurrent weights. The three numbers: the passes up to which it is zero,
+# its increase for each doubling of the passes beyond them, and its maximum.
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
-# A run trains on the validation split too in its last part, if that split is long enough to choose
-# on and the model is not evaluated on it.
+# In its last part a run also trains on the validation split. The split must be long enough to
+# choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
 
 
@@ -152,12 +152,11 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     options |= {name: value for name, value in fixed.items() if name in options}
     limit = "limited by the text" if by_text < by_time else "limited by the time"
     reason = (
-        f"chosen for {_duration(seconds)} of training at {speed:.2g} times the speed of the "
-        f"reference machine: {cell} of {units} units "
-        f"({'as set' if 'hidden_size' in fixed else limit}), about {min(passes, most):,.0f} passes "
-        f"over {characters:,} characters"
+        f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
+        f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), about "
+        f"{min(passes, most):,.0f} passes over {characters:,} characters"
         + (" (more gain nothing)" if passes > most else "")
-        + f", dropout of {options['dropout']:.0%} of outputs and {options['weight_drop']:.0%} of "
+        + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "
         "recurrent weights"
     )
     return Choice(options, reason)

@@ -15,7 +15,7 @@ from charloom.training.options import TrainingConfig
 from charloom.training.state import TrainingState
 
 LEAST_TRAINING = 2.0  # seconds, even if the start took all the time
-PATIENCE = 0.35  # share of a run that may pass without a better validation
+PATIENCE = 0.35  # share of a run that can pass without a better validation
 
 
 class Schedule:
@@ -25,10 +25,10 @@ class Schedule:
         config: the run's options.
         steps: the step that ends the run; None if only the clock does.
         state: the run's state, which is read and never changed.
-        elapsed: returns the seconds that count against --minutes; by default those since this call,
-            and those that the state has.
-        reserve: returns the seconds needed after the last validation, from those that a validation
-            takes.
+        elapsed: returns the seconds that count against --minutes; by default the time since this
+            call, added to that of the state.
+        reserve: returns the seconds needed after the last validation, from the duration of a
+            validation.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Schedule:
         return self.done() - state.best_done > PATIENCE
 
     def report_is_due(self) -> bool:
-        """Return True if the metrics of this step are to be recorded."""
+        """Return True if the metrics of this step should be recorded."""
         if self.steps is not None:
             every = max(1, min(100, self.steps // 100))
             return self.state.step % every == 0 or self.state.step == self.steps

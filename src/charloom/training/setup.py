@@ -82,5 +82,5 @@ def total_steps(config: TrainingConfig, batches: Batches) -> int | None:
 
 
 def rows_of_validation(characters: int) -> int:
-    """Return the rows in which a validation reads so many characters."""
+    """Return the number of rows in which a validation reads n characters."""
     return max(1, min(32, characters // 512))

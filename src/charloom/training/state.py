@@ -38,8 +38,9 @@ class TrainingState:
 class Progress:
     """An event of a training.
 
-    `kind` is "step" (an update), "report" (an update whose metrics are recorded), "validating" (a
-    part of a validation is done), or "validation" (it is complete; with a sample).
+    Attributes:
+        kind: "step" (an update), "report" (an update whose metrics are recorded), "validating" (a
+            part of a validation is done), or "validation" (it is complete, with a sample).
     """
 
     kind: str
