@@ -160,7 +160,7 @@ def test_reading_leaves_the_state_that_steps_leave(name: str, cell: str, dtype: 
     alone = engine.read(inputs[:, 1:2], start[:, :, 1:2])
     assert alone.tobytes() == np.ascontiguousarray(stepped[:, :, 1:2]).tobytes()
     assert engine.read(inputs[:0], start).tobytes() == start.tobytes()
-    if engine.windows_are_exact:
+    if engine.window_equals_steps:
         _, scored = engine.log_probabilities(inputs, start)
         assert scored.tobytes() == stepped.tobytes()
 

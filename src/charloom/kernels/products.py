@@ -21,8 +21,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from charloom.kernels.compiling import subroutine
 from charloom.kernels.arrays import INT64, Tile
+from charloom.kernels.compiling import subroutine
 from charloom.kernels.vectors import (
     INT32,
     VECTOR_REGISTERS,
@@ -220,7 +220,7 @@ class Panels(NamedTuple):
 def _blocks(by_columns: bool) -> Any:
     """Return the intrinsic that computes one block of up to MOST_ROWS rows.
 
-    The block is as wide as possible with at most `vectors` vectors; the intrinsic returns its width.
+    The block is as wide as possible with at most `vectors` vectors; its width is returned.
     """
 
     @intrinsic

@@ -232,7 +232,7 @@ class Batcher:
         prompts = [_Prompt(answer, self.predictor) for answer in answers]
         self._prompts += prompts
         for prompt in prompts:
-            if not (prompt.unscored and self.predictor.windows_are_exact):
+            if not (prompt.unscored and self.predictor.window_equals_steps):
                 length, state = self.cache.longest(prompt.ids[:-1])
                 if length:
                     prompt.place, prompt.state = length, state
@@ -267,7 +267,7 @@ class Batcher:
 
     def _read(self) -> None:
         """A piece of every prompt that is not read yet, side by side."""
-        exact = self.predictor.windows_are_exact
+        exact = self.predictor.window_equals_steps
         prompts = [p for p in self._prompts if p.unread and not (exact and p.unscored)]
         prompts = prompts[:READ_IN_A_TURN]
         if not prompts:
@@ -284,7 +284,7 @@ class Batcher:
 
     def _score(self) -> None:
         """A piece of the prompts that have waited longest for their scores, side by side."""
-        exact = self.predictor.windows_are_exact
+        exact = self.predictor.window_equals_steps
         waiting = [p for p in self._prompts if p.unscored]
         # Where windows are not exact, a row's last digits depend on its companions.
         prompts = waiting[: SCORED_TOGETHER if exact else 1]

@@ -24,7 +24,7 @@ def log_sum(w, at, size):
 
 @subroutine(types.boolean)
 def _comes_before(logits, a, b):
-    """Return whether character a has a larger logit than b; of equal ones the smaller id is first."""
+    """Return whether character a comes before b: by falling logits, equal ones by their ids."""
     return logits[a] > logits[b] or (logits[a] == logits[b] and a < b)
 
 

@@ -89,7 +89,7 @@ class CompiledEngine:
     """
 
     name = "compiled"
-    windows_are_exact = True
+    window_equals_steps = True
     device = "cpu"
 
     def __init__(
@@ -276,10 +276,6 @@ class CompiledEngine:
         expected = (len(state), self.config.layers, batch, self.config.hidden_size)
         if state.shape != expected or len(state) != STATES[self.config.cell]:
             raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
-        with self._lock:
-            windows = self._inference_windows.get((chunk, batch))
-            if windows is None:
-                windows = self._make_inference_windows(chunk, batch)
         new_state = np.empty(state.shape, self._dtype)
         out = NOTHING[self._dtype]
         if mode == FOLLOW:
@@ -298,6 +294,9 @@ class CompiledEngine:
             uniforms=NO_UNIFORMS if uniforms is None else _plain(uniforms, DOUBLE),
         )
         with self._lock:
+            windows = self._inference_windows.get((chunk, batch))
+            if windows is None:
+                windows = self._make_inference_windows(chunk, batch)
             crew, places = windows.crew, windows.places
             if self._infer is None:
                 self._infer = INFER.compiled((places, call, mode, steps, crew.sync, 1, 0))

@@ -119,7 +119,7 @@ def _hold(buffers, settings, layer, at, begin, end):
                     w[at.h_next + row * plan.hst + unit] = value
 
 
-@subroutine(types.boolean)
+@subroutine(types.boolean, inline=True)
 def _advance(buffers, call, part, sync, t, before, after):
     """Read the characters of one time step, in all layers.
 
@@ -156,111 +156,75 @@ def _advance(buffers, call, part, sync, t, before, after):
     return True
 
 
-@subroutine(types.intp)
+@subroutine(types.intp, inline=True)
 def _outputs(plan, index):
     """Return where the last layer's states of an index start in the workspace."""
     return layer_of(plan, 0, plan.layers - 1, plan.batch).hidden + index * plan.batch * plan.hst
 
 
-@subroutine(types.intp)
+@subroutine(types.intp, inline=True)
 def _logits(plan, thread):
     """Return where a thread's logits start in the workspace."""
     return plan.logits + thread * (DECODED_AT_ONCE * plan.vst)
 
 
 @subroutine()
-def _copy_states(buffers, part, index, states, start, to_work):
-    """Copy the states of a thread's rows between the workspace and an array (S, L, B, H).
+def _read_state(buffers, part, state):
+    """Copy the states before the first character to the workspace, for a thread's rows."""
+    plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
+    lanes = width(w)
+    for layer in range(plan.layers):
+        at = layer_of(plan, 0, layer, plan.batch)
+        for row in range(part.row, part.end_row):
+            source, to = (layer * plan.batch + row) * h, row * plan.hst
+            for j in range(0, h, lanes):
+                count = min(lanes, h - j)
+                store(w, at.hidden + to + j, load_first(state, source + j, count))
+                if plan.cell == LSTM:
+                    x = load_first(state, plan.layers * plan.batch * h + source + j, count)
+                    store(w, at.cells + to + j, x)
+
+
+@subroutine(inline=True)
+def _write_state(buffers, part, index, state):
+    """Copy the states of an index from the workspace to (S, L, B, H), for a thread's rows."""
+    plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
+    lanes, further = width(w), index * plan.batch * plan.hst
+    for layer in range(plan.layers):
+        at = layer_of(plan, further, layer, plan.batch)
+        for row in range(part.row, part.end_row):
+            source, to = row * plan.hst, (layer * plan.batch + row) * h
+            for j in range(0, h, lanes):
+                count = min(lanes, h - j)
+                store_first(state, to + j, load(w, at.hidden + source + j), count)
+                if plan.cell == LSTM:
+                    x = load(w, at.cells + source + j)
+                    store_first(state, plan.layers * plan.batch * h + to + j, x, count)
+
+
+@subroutine(inline=True)
+def _sample(buffers, call, part, t, index):
+    """Sample the next character of a thread's rows, and write it to call.ids.
 
     Args:
         buffers: InferenceBuffers.
+        call: Call, in flat arrays.
         part: Part of the thread.
-        index: index of the states in the workspace.
-        states: the flat array.
-        start: where (S, L, B, H) starts in it.
-        to_work: whether to copy from the array to the workspace, or back.
+        t: index of the time step.
+        index: index of the states after it in the workspace.
     """
-    plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
-    lanes = width(w)
-    for array in range(2 if plan.cell == LSTM else 1):
-        for layer in range(plan.layers):
-            at = layer_of(plan, 0, layer, plan.batch)
-            place = (at.cells if array == 1 else at.hidden) + index * plan.batch * plan.hst
-            other = start + (array * plan.layers + layer) * plan.batch * h
-            for row in range(part.row, part.end_row):
-                for j in range(0, h, lanes):
-                    count = min(lanes, h - j)
-                    here, there = place + row * plan.hst + j, other + row * h + j
-                    if to_work:
-                        store(w, here, load_first(states, there, count))
-                    else:
-                        store_first(states, there, load(w, here), count)
-
-
-@subroutine(types.boolean)
-def _follow(buffers, call, part, sync, steps):
-    """Write every state to call.out; returns False if another thread failed."""
-    plan = buffers.plan
-    size = (2 if plan.cell == LSTM else 1) * plan.layers * plan.batch * plan.hidden
-    for t in range(steps):
-        if not _advance(buffers, call, part, sync, t, t % 2, 1 - t % 2):
-            return False
-        _copy_states(buffers, part, 1 - t % 2, call.out, t * size, False)
-        if not barrier(sync, part.threads):
-            return False
-    _copy_states(buffers, part, steps % 2, call.new_state, 0, False)
-    return True
-
-
-@subroutine(types.boolean)
-def _generate(buffers, call, part, sync, steps):
-    """Write each sampled row to call.ids; returns False if another thread failed."""
-    plan, w, batch = buffers.plan, buffers.work, buffers.plan.batch
-    logits = _logits(plan, part.thread)
+    plan, batch = buffers.plan, buffers.plan.batch
+    y, logits = _outputs(plan, index), _logits(plan, part.thread)
     probabilities = flat_from(buffers.probabilities, part.thread * plan.classes64)
     order = flat_from(buffers.order, part.thread * plan.classes64)
-    for t in range(steps):
-        if not _advance(buffers, call, part, sync, t, t % 2, 1 - t % 2):
-            return False
-        y = _outputs(plan, 1 - t % 2)
-        for first in range(part.row, part.end_row, DECODED_AT_ONCE):
-            count = min(DECODED_AT_ONCE, part.end_row - first)
-            decode(buffers, y + first * plan.hst, count, logits)
-            for row in range(count):
-                call.ids[(t + 1) * batch + first + row] = choose_next(
-                    flat_from(w, logits + row * plan.vst), probabilities, order, plan.vocabulary,
-                    call.settings, call.uniforms[t * batch + first + row],
-                )  # fmt: skip
-        if not barrier(sync, part.threads):
-            return False
-    _copy_states(buffers, part, steps % 2, call.new_state, 0, False)
-    return True
-
-
-@subroutine(types.boolean)
-def _score(buffers, call, part, sync, steps, normalized):
-    """Write logits to call.out, or with `normalized` log-probabilities.
-
-    Outputs are decoded when the workspace holds those of plan.steps time steps. Returns False if
-    another thread failed.
-    """
-    plan, threads = buffers.plan, part.threads
-    here = 0
-    for t in range(steps):
-        if not _advance(buffers, call, part, sync, t, here, here + 1):
-            return False
-        here += 1
-        if here == plan.steps or t + 1 == steps:
-            _decode_outputs(buffers, call, part, here, t + 1 - here, normalized)
-            if t + 1 < steps:
-                if not barrier(sync, threads):
-                    return False
-                _restart(buffers, part, here)
-                here = 0
-                if not barrier(sync, threads):
-                    return False
-    _copy_states(buffers, part, here, call.new_state, 0, False)
-    return True
+    for first in range(part.row, part.end_row, DECODED_AT_ONCE):
+        count = min(DECODED_AT_ONCE, part.end_row - first)
+        decode(buffers, y + first * plan.hst, count, logits)
+        for row in range(count):
+            call.ids[(t + 1) * batch + first + row] = choose_next(
+                flat_from(buffers.work, logits + row * plan.vst), probabilities, order,
+                plan.vocabulary, call.settings, call.uniforms[t * batch + first + row],
+            )  # fmt: skip
 
 
 @subroutine()
@@ -308,6 +272,12 @@ def _restart(buffers, part, index):
                     store(w, at.cells + j, load(w, at.cells + distance + j))
 
 
+@subroutine(types.intp)
+def _state_size(plan):
+    """Return how many numbers a state (S, L, B, H) has."""
+    return (2 if plan.cell == LSTM else 1) * plan.layers * plan.batch * plan.hidden
+
+
 def infer(places, call_, mode, steps, sync_, threads, thread):
     """Run a mode of inference.
 
@@ -331,14 +301,32 @@ def infer(places, call_, mode, steps, sync_, threads, thread):
     if not in_vocabulary(plan, call.ids, given, sync):
         return  # in all threads
     part = _part_of(plan, thread, threads)
-    _copy_states(buffers, part, 0, call.state, 0, True)
+    _read_state(buffers, part, call.state)
     if not barrier(sync, threads):
         return
-    if mode == GENERATE:
-        done = _generate(buffers, call, part, sync, steps)
-    elif mode == FOLLOW:
-        done = _follow(buffers, call, part, sync, steps)
-    else:
-        done = _score(buffers, call, part, sync, steps, mode == LOG_PROBABILITIES)
-    if done:
-        barrier(sync, threads)
+    scoring = mode in (LOGITS, LOG_PROBABILITIES)
+    here = 0  # index in the workspace of the states before the time step
+    for t in range(steps):
+        after = here + 1 if scoring else 1 - here
+        if not _advance(buffers, call, part, sync, t, here, after):
+            return
+        here = after
+        if scoring:
+            last = t + 1 == steps
+            if here < plan.steps and not last:
+                continue
+            _decode_outputs(buffers, call, part, here, t + 1 - here, mode == LOG_PROBABILITIES)
+            if last:
+                break
+            if not barrier(sync, threads):
+                return
+            _restart(buffers, part, here)
+            here = 0
+        elif mode == GENERATE:
+            _sample(buffers, call, part, t, here)
+        else:
+            _write_state(buffers, part, here, flat_from(call.out, t * _state_size(plan)))
+        if not barrier(sync, threads):
+            return
+    _write_state(buffers, part, here, call.new_state)
+    barrier(sync, threads)

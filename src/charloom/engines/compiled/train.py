@@ -1,8 +1,9 @@
 """The training kernel: a whole step, from ids to updated parameters, in every thread at once.
 
 Each thread runs its own rows of the batch through the whole window, forward and backward, into
-gradients of its own. Then the threads' gradients are added up in the order of the threads, and each
-thread updates its own share of the parameters. The threads wait for each other between these stages.
+gradients of its own. Then the threads' gradients are added up in the order of the threads, and
+each thread updates its share of the parameters. Between these stages the threads wait for each
+other.
 
 The time loops run over tiles, as wide as a block of a product: first the recurrent product of a
 tile, then at once the cell's arithmetic on it, while it is in the nearest cache.
