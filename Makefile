@@ -8,7 +8,8 @@ check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest tests/test_architecture.py tests/test_docs.py tests/test_examples.py
+	$(dir $(PYTHON))lint-imports --no-cache
+	$(PYTHON) -m pytest -m docs
 
 # charloom beside its peers; PYTHON needs the extra bench. About half an hour.
 bench:

@@ -1,1 +1,1 @@
-"""charloom beside its peers, on one machine in one run: `python -m benchmarks`."""
+"""Benchmarks of charloom, PyTorch and JAX on one machine: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: prints the table, and writes it as JSON and as Markdown."""
+"""Measure charloom, PyTorch and JAX, print a table, and write it as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.measuring import CONSOLE, add_arguments, measure, show, versions
 from benchmarks.workloads import WORKLOADS, Workload
 from charloom.engines.protocol import available_cores
 
-# What has to be installed for each.
+# The package that each system requires.
 SYSTEMS = {
     "charloom": "charloom",
     "charloom, engine pytorch": "torch",
@@ -28,7 +28,7 @@ def main() -> None:
         nargs="+",
         choices=tuple(SYSTEMS),
         default=list(SYSTEMS),
-        help="beside charloom, which always runs",
+        help="systems to measure (charloom always runs)",
     )
     arguments = parser.parse_args()
     wanted = ["charloom"]
@@ -43,7 +43,7 @@ def main() -> None:
         for system in wanted:
             if system == "jax" and workload.kind != "train":
                 continue
-            # torch.compile takes so long that it gets one try.
+            # Run torch.compile with one thread count only, because compiling takes long.
             few = arguments.smoke or system == "pytorch compile"
             for threads in (cores,) if few else dict.fromkeys((1, cores)):
                 yield system, threads

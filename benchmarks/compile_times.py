@@ -1,5 +1,6 @@
-"""How long a first call takes, with an empty cache of compiled kernels and with a warm one, and how
-long `charloom --help` takes; each in processes of its own, imports aside.
+"""Measure the first call with a cold and a warm kernel cache, and `charloom --help`.
+
+Each measurement runs in its own process. First calls exclude imports.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ print(time.perf_counter() - started)
 
 
 def first_calls(repeats: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Seconds by cell, by what is called first (training, sampling), cold and warm: medians."""
+    """Return median seconds by cell, first call (training or sampling) and cache (cold or warm)."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for cell in ("rnn", "lstm", "gru"):
         for what in ("training", "sampling"):
@@ -61,7 +62,7 @@ def _first_call(cell: str, what: str, folder: str) -> float:
 
 
 def help_time(repeats: int) -> float:
-    """Seconds of `charloom --help`, the median."""
+    """Return the median duration of `charloom --help` in seconds."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

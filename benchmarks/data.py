@@ -1,4 +1,4 @@
-"""What all systems start from: the text's ids, the weights, the batches."""
+"""The initial weights and the batches that all systems share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def weights(workload: Workload, vocabulary_size: int) -> Parameters:
 
 
 def batches(workload: Workload, ids: NDArray[np.unsignedinteger]) -> Batches:
-    """The windows of charloom's own training."""
+    """Return the batches that charloom's own training uses."""
     if workload.classic:
         return SlidingWindows(ids, workload.window, stride=10)
     return Streams(ids, workload.rows, workload.window)

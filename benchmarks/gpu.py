@@ -1,11 +1,11 @@
-"""Training on a GPU: charloom's engine pytorch beside torch.nn, and the compiled engine on the CPU.
+"""Measure training on a GPU by charloom and by PyTorch, beside the compiled engine on the CPU.
 
-    python -m benchmarks.gpu                 the table, written as `python -m benchmarks` does
-    python -m benchmarks.gpu --device cpu    the same systems without a GPU
-    python -m benchmarks.gpu --smoke         tiny models: does everything run and agree?
+    python -m benchmarks.gpu                 print and write the table, like `python -m benchmarks`
+    python -m benchmarks.gpu --device cpu    run the same systems without a GPU
+    python -m benchmarks.gpu --smoke         run tiny models and check that the systems agree
 
-float32 is float32 for all (TensorFloat-32 is off). Every step reads the loss back, and a round ends
-when the GPU has nothing more to do.
+TensorFloat-32 is disabled for all systems. Every step reads the loss back, and a round ends after
+the GPU has been synchronized.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from charloom.engines.protocol import available_cores
 
 OURS = "charloom, engine pytorch"
 SYSTEMS = (
-    "charloom",  # the compiled engine, with whose losses the others have to agree
+    "charloom",  # the compiled engine, whose losses the other systems must match
     OURS,
     f"{OURS} compile",
     f"{OURS} bf16",
@@ -43,7 +43,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="of PyTorch")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="PyTorch device")
     arguments = parser.parse_args()
     try:
         gpu = describe_gpu() if arguments.device == "cuda" else None
@@ -57,10 +57,10 @@ def main() -> int:
 
         def systems_for(workload: Workload) -> Iterator[tuple[str, int]]:
             for system in SYSTEMS:
-                # What compiles takes its time: of the tiny models, one is enough.
+                # Compile one of the tiny models only, because compiling takes long.
                 if system.endswith("compile") and arguments.smoke and workload is not TRAINING[-1]:
                     continue
-                if "bf16" in system and workload.classic:  # charloom refuses that
+                if "bf16" in system and workload.classic:  # not supported by charloom
                     continue
                 yield system, 1 if arguments.smoke else available_cores()
 
@@ -77,16 +77,17 @@ def main() -> int:
 
 
 def describe_gpu() -> dict[str, Any]:
-    """The GPU's name, and the versions of what computes there.
+    """Return the GPU's name and the versions of its libraries.
 
-    Raises RuntimeError, in a sentence, where there is none.
+    Raises:
+        RuntimeError: PyTorch is not installed, or there is no usable GPU.
     """
     try:
         import torch
     except ImportError:
-        raise RuntimeError("it needs PyTorch: pip install 'charloom[bench]'") from None
+        raise RuntimeError("PyTorch is not installed: run pip install 'charloom[bench]'.") from None
     if not torch.cuda.is_available():
-        raise RuntimeError("PyTorch finds no GPU here that it can use; there is --device cpu")
+        raise RuntimeError("no usable GPU found: use --device cpu.")
     return {
         "gpu": torch.cuda.get_device_name(),
         "cuda": str(torch.version.cuda),

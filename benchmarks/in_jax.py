@@ -1,5 +1,6 @@
-"""JAX, as someone who knows it well would write it: one jitted step, a scan over time, donated
-buffers, the first layer's input product as a look-up.
+"""The workloads in idiomatic JAX.
+
+One jitted step scans over time with donated buffers. The first layer's input product is a look-up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks.workloads import Workload
 
 
 def cell_step(cell: str, w: Any, b: Any, state: Any, x: Any) -> tuple[Any, Any]:
-    """One time step of a layer; x holds the input's product and its bias. Returns state and h."""
+    """Compute one time step of a layer from x, the input product plus bias. Return (state, h)."""
     if cell == "rnn":
         h = jnp.tanh(x + state @ w.T + b)
         return h, h
@@ -37,7 +38,7 @@ def cell_step(cell: str, w: Any, b: Any, state: Any, x: Any) -> tuple[Any, Any]:
 
 
 def forward(workload: Workload, p: dict[str, Any], state: Any, inputs: Any) -> tuple[Any, Any]:
-    """Logits (T, B, V) and the state after them."""
+    """Return the logits (T, B, V) and the final state."""
     y, new_state = None, []
     for layer in range(workload.layers):
         w_ih, bias = p[f"rnn.weight_ih_l{layer}"], p[f"rnn.bias_ih_l{layer}"]

@@ -1,13 +1,13 @@
-"""The experiments behind charloom.planning's rules, and the rules that fit them.
+"""Run the experiments behind the rules of `charloom train --minutes`, and fit the rules to them.
 
-    python -m benchmarks.learning           run again what is recorded in results/learning.jsonl
-    python -m benchmarks.learning --fit     the rules that follow from what is recorded
-    python -m benchmarks.learning --speed   measure the speeds anew
+    python -m benchmarks.learning           repeat the experiments in results/learning.jsonl
+    python -m benchmarks.learning --fit     fit the rules to the recorded results
+    python -m benchmarks.learning --speed   measure training speeds
 
-An experiment trains on a text for a number of characters, with the schedule of a whole run, and is
-measured on the validation part alone. Time plays no part in it, so that experiments may run side by
-side; `seconds` is what so many characters take on two cores of the machine of the experiments,
-whose speeds `results/learning-speed.jsonl` holds. The text's last tenth is never read.
+An experiment trains on a fixed number of characters, with the schedule of a whole run, and is
+evaluated on the validation split only. It does not depend on time, so that experiments can run in
+parallel. `seconds` is the time that its characters take on two cores of the original machine, whose
+speeds are in `results/learning-speed.jsonl`. The text's last tenth is never read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW, learning_rate_factor
 from charloom.network.parameters import ModelConfig
@@ -34,12 +34,12 @@ from charloom.training.setup import rows_of_validation
 
 RESULTS = Path(__file__).parent / "results" / "learning.jsonl"
 SPEEDS = Path(__file__).parent / "results" / "learning-speed.jsonl"
-POINTS = 10  # validations on the way
+POINTS = 10  # validations during training
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is tried. `text` is cut to its first `limit` characters, if that is not 0."""
+    """The settings of an experiment. `limit` truncates `text` to its first characters, unless 0."""
 
     characters: int
     hidden_size: int
@@ -68,7 +68,7 @@ def load(experiment: Experiment) -> Dataset:
 
 
 def run(experiment: Experiment, threads: int | None = None) -> dict[str, object]:
-    """Trains and validates; the record of it."""
+    """Train, validate, and return the record of the experiment."""
     e, data = experiment, load(experiment)
     size = len(data.vocabulary)
     config = ModelConfig(
@@ -78,7 +78,7 @@ def run(experiment: Experiment, threads: int | None = None) -> dict[str, object]
     if e.unigram_bias:
         counts = character_counts(data.train, size) + 1.0
         parameters["decoder.bias"][:] = np.log(counts / counts.sum())
-    engine = open_engine("compiled", parameters, seed=e.seed, threads=threads)
+    engine = Backend("compiled", threads=threads).open(parameters, seed=e.seed)
     optimizer = AdamW(e.learning_rate, 1.0, beta2=e.beta2, weight_decay=e.weight_decay)
     batches = Streams(data.train, e.batch_size, e.window)
     before, rows = int(data.train[-1]), rows_of_validation(len(data.validation))
@@ -120,13 +120,13 @@ def recorded(path: Path = RESULTS) -> list[dict]:
 
 
 def line(x: list[float], y: list[float]) -> tuple[float, float]:
-    """a and b of y = a · x^b, by least squares of the logarithms."""
+    """Fit y = a · x^b by least squares of the logarithms, and return (a, b)."""
     b, a = np.polyfit(np.log(x), np.log(y), 1)
     return float(np.exp(a)), float(b)
 
 
 def best(records: list[dict], by: str, of: str) -> dict[float, float]:
-    """For each value of `by` the value of `of` in the record with the least loss."""
+    """Return, for each value of `by`, the value of `of` in the record with the lowest loss."""
     groups: dict[float, list[dict]] = {}
     for record in records:
         groups.setdefault(record[by], []).append(record)
@@ -138,8 +138,10 @@ def best(records: list[dict], by: str, of: str) -> dict[float, float]:
 
 
 def fit_speed() -> tuple[float, float]:
-    """Seconds for a character: a constant, and for each multiplication; by relative least
-    squares."""
+    """Fit the seconds per character, and return a constant and the seconds per multiplication.
+
+    The fit minimizes squared relative errors.
+    """
     speeds = recorded(SPEEDS)
     work = np.array([multiplications(s["cell"], s["hidden_size"], s["layers"], 65) for s in speeds])
     seconds = np.array([1 / s["characters_per_second"] for s in speeds])
@@ -149,12 +151,12 @@ def fit_speed() -> tuple[float, float]:
 
 
 def measure_speeds() -> None:
-    """Characters per second of training, on all cores, to standard output."""
+    """Print the training speed of several networks on all cores, in characters per second."""
     generator = np.random.default_rng(0)
     for cell, sizes in (("gru", (128, 256, 384, 512, 704, 896)), ("lstm", (128, 256, 512, 704))):
         for hidden_size in sizes:
             config = ModelConfig(cell, hidden_size, 1, 65)
-            engine, optimizer = open_engine("compiled", initialize(config, 0)), AdamW(1e-3, 1.0)
+            engine, optimizer = Backend("compiled").open(initialize(config, 0)), AdamW(1e-3, 1.0)
             ids, state = generator.integers(0, 65, (64, 16)), config.zero_state(16)
             steps, began = 0, time.perf_counter()
             while steps < 5 or time.perf_counter() - began < 2:
@@ -168,7 +170,7 @@ def measure_speeds() -> None:
 
 
 def rules() -> dict[str, float]:
-    """charloom.planning's constants, from what is recorded."""
+    """Return the constants of the rules, fitted to the recorded results."""
     records = recorded()
     whole = [r for r in records if not r["limit"] and r["seconds"] and r["cell"] == "gru"]
     single = [r for r in whole if r["layers"] == 1]
@@ -191,9 +193,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--fit", action="store_true", help="fit the rules to what is recorded")
-    parser.add_argument("--speed", action="store_true", help="measure the speeds anew")
-    parser.add_argument("--threads", type=int, help="threads of an experiment")
+    parser.add_argument("--fit", action="store_true", help="fit the rules to the recorded results")
+    parser.add_argument("--speed", action="store_true", help="measure training speeds")
+    parser.add_argument("--threads", type=int, help="number of threads of an experiment")
     arguments = parser.parse_args()
     if arguments.fit:
         for name, value in rules().items():

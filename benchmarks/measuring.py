@@ -1,5 +1,4 @@
-"""How systems are measured side by side, each in a process of its own, and what comes of it as a
-table, JSON and Markdown."""
+"""Measure systems side by side, each in its own process, and write a table, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -35,13 +34,13 @@ CONSOLE = Console(stderr=True)
 
 
 class Worker:
-    """A process that runs a workload in a system, see benchmarks.worker."""
+    """A process that runs one workload in one system (see benchmarks.worker)."""
 
     def __init__(
         self, system: str, workload: Workload, ids: Path, size: int, threads: int, device: str
     ) -> None:
         self.system, self.threads = system, threads
-        self.speeds: list[float] = []  # characters per second, a round each
+        self.speeds: list[float] = []  # characters per second, one entry per round
         self.peak_bytes = 0
         self.steps = 1
         self._process = subprocess.Popen(
@@ -73,7 +72,7 @@ class Worker:
         if not line:
             assert self._process.stderr is not None
             said = self._process.stderr.read().strip().splitlines()
-            raise RuntimeError(said[-1] if said else "the process ended without a word")
+            raise RuntimeError(said[-1] if said else "the process ended without an error message")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -83,7 +82,7 @@ class Worker:
         self.peak_bytes = answer["peak_bytes"]
 
     def aim_at(self, seconds: float) -> None:
-        """Chooses how many steps a round has, from two rounds that are not counted."""
+        """Choose the number of steps per round, from two rounds that are not recorded."""
         for _ in range(2):
             answer = self._ask({"steps": self.steps})
             a_step = answer["seconds"] / self.steps
@@ -100,7 +99,7 @@ class Worker:
 
 
 def agree(workload: Workload, workers: list[Worker]) -> list[str]:
-    """What is wrong with the first results, which must be charloom's."""
+    """Return a message for each system whose first results differ from charloom's."""
     faults = []
     (ours, *_) = [w for w in workers if w.system == "charloom"]
     for worker in workers:
@@ -128,7 +127,7 @@ def run_workload(
     with_peak: bool,
 ) -> dict[str, Any]:
     workers: list[Worker] = []
-    peaks: dict[int, dict[str, list[float]]] = {}  # of every round
+    peaks: dict[int, dict[str, list[float]]] = {}  # by threads and library, one entry per round
     failed: dict[str, str] = {}
     try:
         for system, threads in systems:
@@ -140,10 +139,10 @@ def run_workload(
                 if system == "charloom":
                     raise
                 failed[system] = str(error)
-                CONSOLE.print(f"  {system} does not run: {error}", markup=False)
+                CONSOLE.print(f"  {system} failed: {error}", markup=False)
         faults = agree(workload, workers)
         if faults:
-            raise SystemExit("the systems do not agree:\n  " + "\n  ".join(faults))
+            raise SystemExit("the results of the systems differ:\n  " + "\n  ".join(faults))
         for worker in workers:
             worker.aim_at(seconds)
         for _ in range(rounds):
@@ -194,7 +193,7 @@ def processor() -> str:
 
 
 def default_text() -> str:
-    """Tiny Shakespeare where the folder CHARLOOM_CORPORA has it, else a text of charloom's own."""
+    """Return Tiny Shakespeare if CHARLOOM_CORPORA contains it, otherwise a built-in corpus."""
     folder = os.environ.get("CHARLOOM_CORPORA")
     if folder and (Path(folder) / "tiny-shakespeare.txt").is_file():
         return str(Path(folder) / "tiny-shakespeare.txt")
@@ -202,13 +201,21 @@ def default_text() -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", default=default_text(), help="a corpus's name, or a file")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds (default 7; at least 5)")
-    parser.add_argument("--seconds", type=float, default=0.7, help="of a system's round")
-    parser.add_argument("--only", action="append", default=[], help="part of a row's name")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--text", default=default_text(), help="name of a corpus, or a path")
     parser.add_argument(
-        "--smoke", action="store_true", help="tiny models: does everything run and agree?"
+        "--rounds", type=int, default=7, help="number of rounds, at least 5 (default 7)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=0.7, help="duration of a system's round (default 0.7)"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], help="run only rows whose name contains this text"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results"), help="output folder"
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="run tiny models and check that the systems agree"
     )
 
 
@@ -219,11 +226,18 @@ def measure(
     device: str = "cpu",
     with_peak: bool = True,
 ) -> dict[str, Any]:
-    """The results of every workload that --only names, with what describes the machine.
+    """Measure every workload selected by --only, and describe the machine.
 
-    systems_for: the systems that run a workload, each with a number of threads; the first is
-    charloom, with which the others have to agree. device: of those that are PyTorch's. with_peak:
-    measure the processor's fastest product between the rounds.
+    Args:
+        arguments: The parsed command line (see add_arguments).
+        workloads: The workloads to measure.
+        systems_for: Returns the systems that run a workload, each with a number of threads. The
+            first is charloom, whose results the others must match.
+        device: The device of the PyTorch systems.
+        with_peak: Measure the processor's fastest matrix product between the rounds.
+
+    Returns:
+        The results as a JSON object.
     """
     smoke = arguments.smoke
     rounds, seconds = (1, 0.01) if smoke else (arguments.rounds, arguments.seconds)
@@ -250,7 +264,7 @@ def measure(
             rows.append(row)
             for name, found in row["systems"].items():
                 CONSOLE.print(
-                    f"  {name}: {report.speed(found['best'])} characters a second on "
+                    f"  {name}: {report.speed(found['best'])} characters per second, threads: "
                     f"{found['threads']}",
                     markup=False,
                 )
@@ -279,7 +293,7 @@ def measure(
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Those of the packages that are installed."""
+    """Return the versions of the packages that are installed."""
     found = {}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -288,11 +302,13 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def show(results: dict[str, Any], arguments: argparse.Namespace, name: str = "") -> None:
-    """Prints the table and writes it, as JSON and as Markdown, to files called after the date and
-    that name; of tiny models, says what ran."""
+    """Print the table, and write it as JSON and Markdown to files named by the date and `name`.
+
+    With --smoke, only print the systems that agree.
+    """
     if arguments.smoke:
         for row in results["rows"]:
-            print(f"{row['name']}, but small: {'; '.join(row['systems'])} agree")
+            print(f"{row['name']}, small: {'; '.join(row['systems'])} agree")
         return
     page = report.markdown(results)
     print(page)
@@ -302,4 +318,4 @@ def show(results: dict[str, Any], arguments: argparse.Namespace, name: str = "")
     stem = "-".join(part for part in (results["date"], name, str(number)) if part)
     (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / f"{stem}.md").write_text(page)
-    CONSOLE.print(f"written: {folder / stem}.json and .md", markup=False)
+    CONSOLE.print(f"results written to {folder / stem}.json and .md", markup=False)

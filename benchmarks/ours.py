@@ -1,4 +1,4 @@
-"""charloom, as `charloom train` and `charloom sample` use it."""
+"""The workloads in charloom, as `charloom train` and `charloom sample` run them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 
 from benchmarks.data import batches, weights
 from benchmarks.workloads import Workload
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.network.optimizers import AdaGrad, AdamW, Optimizer
 
 
 class Job:
-    """A workload that has begun, and goes on with every call of `step`."""
+    """A running workload, which each call of `train`, `sample` or `score` continues."""
 
     def __init__(
         self,
@@ -29,15 +29,8 @@ class Job:
         self.workload = workload
         self.device = device
         parameters = weights(workload, size)
-        self.engine = open_engine(
-            engine,
-            parameters,
-            classic=workload.classic,
-            threads=threads,
-            device=device,
-            bf16=bf16,
-            compile=compile,
-        )
+        backend = Backend(engine, threads, device, bf16, compile)
+        self.engine = backend.open(parameters, classic=workload.classic)
         self.batches = batches(workload, ids)
         self.ids = ids.astype(np.intp)
         self.state = parameters.config.zero_state(workload.rows)
@@ -54,7 +47,7 @@ class Job:
         self.last = np.zeros(workload.rows, dtype=np.intp)
 
     def train(self) -> float:
-        """One step; the loss before it, nats per character."""
+        """Run one step and return the loss before it, in nats per character."""
         batch = self.batches(self.count)
         if batch.fresh:
             self.state = self.zeros
@@ -65,7 +58,7 @@ class Job:
         return loss
 
     def sample(self, temperature: float = 1.0) -> NDArray[np.intp]:
-        """Draws a call's characters, (T, B)."""
+        """Sample one call's characters, (T, B)."""
         uniforms = self.generator.random((self.workload.window, self.workload.rows))
         drawn, self.state = self.engine.generate(
             self.last, self.state, SamplingSettings(temperature), uniforms
@@ -74,7 +67,7 @@ class Job:
         return drawn
 
     def score(self) -> float:
-        """The mean of −log p over a call's characters, nats per character."""
+        """Return the mean of −log p over one call's characters, in nats per character."""
         block = self.ids[: self.workload.window + 1]
         log_p, _ = self.engine.log_probabilities(block[:-1, None], self.zeros)
         return -float(np.take_along_axis(log_p[:, 0], block[1:, None], axis=1).mean())

@@ -1,6 +1,6 @@
-"""The fastest matrix product there is: the measure of how near the engines come to the processor.
+"""Measure the processor's peak: the fastest square float32 matrix product.
 
-Square float32 products from 512 to 2048, by NumPy's library and by PyTorch's where it is installed.
+The sizes are 512 to 2048. The libraries are NumPy's BLAS, and PyTorch's if it is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIZES = (512, 1024, 2048)
 
 
 def peak(threads: int) -> dict[str, float]:
-    """Operations per second, the best of each library."""
+    """Return the best operations per second of each library."""
     found = {}
     generator = np.random.default_rng(0)
     squares = [generator.random((n, n), dtype=np.float32) for n in SIZES]

@@ -1,7 +1,7 @@
-"""PyTorch, as someone who knows it well would write it for a CPU, or a GPU.
+"""The workloads in idiomatic PyTorch, for a CPU or a GPU.
 
-The one-hot input goes straight into nn.RNN, nn.LSTM or nn.GRU, which is faster there than an
-embedding; the optimizer is fused where it has a fused form, else foreach; clipping is foreach.
+The input of nn.RNN, nn.LSTM or nn.GRU is one-hot, which is faster than an embedding here. The
+optimizer is fused if it has a fused form, otherwise foreach. Clipping is foreach.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Job:
         compile: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
-        torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+        torch.backends.cudnn.allow_tf32 = False  # so that products are not rounded to TF32
         self.workload, self.device, self.bf16 = workload, device, bf16
         self.model = Model(workload, size).to(device)
         self.call = torch.compile(self.model) if compile else self.model
@@ -58,17 +58,17 @@ class Job:
             self.zeros = self.zeros, torch.zeros_like(self.zeros)
         self.state = self.zeros
         self.last = torch.zeros(workload.rows, dtype=torch.int64)
-        if workload.classic:  # the notebook has one bias
+        if workload.classic:  # because the notebook has one bias
             self.model.rnn.bias_hh_l0.requires_grad_(False)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         if workload.optimizer == "adagrad":
-            # lr · g / √(G + ε), the notebook's, is Adagrad that starts with G = ε and adds none.
+            # The notebook's lr · g / √(G + ε) equals Adagrad with initial value G = ε and eps = 0.
             self.optimizer: Any = torch.optim.Adagrad(
                 self.trained,
                 lr=workload.learning_rate,
                 initial_accumulator_value=1e-8,
                 eps=0,
-                fused=device == "cpu",  # on a GPU there is none
+                fused=device == "cpu",  # there is no fused form on a GPU
                 foreach=device != "cpu",
             )
         else:

@@ -1,11 +1,11 @@
-"""Training in one process beside training on several ranks that torchrun starts, on this machine.
+"""Compare training in one process with training on several ranks, on this machine.
 
-    python -m benchmarks.ranks             the presets, on as many ranks as there are cores
-    python -m benchmarks.ranks --smoke     tiny ones: does everything run, do the losses agree?
+    python -m benchmarks.ranks             run the presets, with one rank per core
+    python -m benchmarks.ranks --smoke     run a tiny model and check that the losses agree
 
-One process has all cores; each rank has its part of them. Both train the same steps by the engine
-pytorch; the compiled engine, in one process, stands beside them. A speed is the median of what
-metrics.jsonl tells between reports, in turn over several rounds.
+One process uses all cores, and the ranks divide them. Both train the same steps with the engine
+pytorch. The compiled engine is measured beside them, in one process. A speed is the median of the
+speeds in metrics.jsonl, over several rounds in which the systems take turns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEXT = "python-docs"
 def train(
     command: list[str], text: Path, options: list[str], folder: Path
 ) -> tuple[float, list[float]]:
-    """Characters a second, and the losses."""
+    """Run a training command, and return its characters per second and its losses."""
     options = [*options, "--no-mix", "--validate-every", "1000000", "--out", str(folder)]
     done = subprocess.run(
         [*command, "-m", "charloom", "train", str(text), *options],
@@ -49,10 +49,18 @@ def train(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ranks")
-    parser.add_argument("--ranks", type=int, default=max(2, available_cores()))
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--smoke", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ranks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--ranks", type=int, default=max(2, available_cores()), help="number of ranks"
+    )
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[16, 64], help="batch sizes to measure"
+    )
+    parser.add_argument("--smoke", action="store_true", help="run a tiny model")
     arguments = parser.parse_args()
     alone = [sys.executable]
     torchrun = [
@@ -62,7 +70,7 @@ def main() -> None:
         f"--nproc-per-node={arguments.ranks}",
     ]
     rounds, steps = (1, 20) if arguments.smoke else (ROUNDS, STEPS)
-    print(f"characters a second, medians of {rounds} rounds; {available_cores()} cores")
+    print(f"characters per second, medians of {rounds} rounds, {available_cores()} cores")
     print(
         f"{'preset':<8}{'rows':>6}{'compiled':>12}{'pytorch':>12}{f'{arguments.ranks} ranks':>12}"
     )

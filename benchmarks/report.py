@@ -1,4 +1,4 @@
-"""The results as a table: on the screen, and in Markdown."""
+"""Format the results as a Markdown table."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ def speed(number: float) -> str:
 
 
 def ratios(row: Row) -> list[tuple[str, float, float | None, float | None]]:
-    """For each comparison: the peer, the ratio, what it must reach, what it aims at, if anything.
+    """Return the peer, the ratio, the minimum and the target (None if not set) of each comparison.
 
-    The ratios are those of the row's `ours`, by default charloom with its compiled engine.
+    A ratio is the speed of the row's `ours`, by default charloom's compiled engine, divided by the
+    speed of the peer.
     """
     best = {name: found["best"] for name, found in row["systems"].items()}
     result = []
@@ -36,7 +37,7 @@ def ratios(row: Row) -> list[tuple[str, float, float | None, float | None]]:
 
 
 def verdict(value: float, must: float, aim: float) -> str:
-    return "aim" if value >= aim else "must" if value >= must else "MISSED"
+    return "target" if value >= aim else "minimum" if value >= must else "MISSED"
 
 
 def markdown(report: Row) -> str:
@@ -50,24 +51,25 @@ def markdown(report: Row) -> str:
         + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         + ".",
         "",
-        f"Text: {report['text']}, {report['vocabulary']} distinct characters. Characters per "
-        f"second: predictions, T·B a step. Medians of {report['rounds']} rounds, in which the "
-        "systems take turns, each in a process of its own; for each the better of its thread "
-        "counts (in brackets). float32; in training everything is included: the batch, forward, "
-        "backward, clipping, the optimizer's update.",
+        f"Text: {report['text']}, {report['vocabulary']} distinct characters. Speeds are "
+        "characters predicted per second, T·B per step, medians of "
+        f"{report['rounds']} rounds. The systems take turns, each in its own process. Each is "
+        "shown with its best number of threads (in brackets). All compute in float32. Training "
+        "includes the batch, the forward pass, the backward pass, clipping and the optimizer's "
+        "update.",
         "",
     ]
     if "device" in report:
         lines += [
-            f"charloom stands for its compiled engine, on the CPU; all the others compute on "
-            f"{report['device']}, with bf16 in products of bfloat16 instead. A round ends when the "
-            "device has done what it was given.",
+            f"charloom is the compiled engine on the CPU. All other systems compute on "
+            f"{report['device']}, those with bf16 in their name with products in bfloat16. A round "
+            "ends after the device has been synchronized.",
             "",
         ]
     names = list(dict.fromkeys(n for row in report["rows"] for n in row["systems"]))
     has_aims = any(must is not None for row in report["rows"] for _, _, must, _ in ratios(row))
-    aims = [" must, aim |"] if has_aims else []
-    lines.append("| work | " + " | ".join(names) + " | ratio |" + "".join(aims))
+    aims = [" minimum, target |"] if has_aims else []
+    lines.append("| workload | " + " | ".join(names) + " | ratio |" + "".join(aims))
     lines.append("| --- " * (len(names) + 2 + len(aims)) + "|")
     for row in report["rows"]:
         cells = []
@@ -93,10 +95,10 @@ def _physical_limit(report: Row) -> list[str]:
     if not peaks:
         return []
     lines = [
-        "## The distance from the physical limit",
+        "## Distance from the hardware limit",
         "",
-        "The fastest square float32 product (n = 512, 1024, 2048), the median over the rounds of "
-        "the same run, operations per second: "
+        "Operations per second of the fastest square float32 product (n = 512, 1024, 2048), "
+        "medians over the rounds of the same run: "
         + "; ".join(
             f"{threads} thread{'s' if int(threads) > 1 else ''}: "
             + ", ".join(f"{name} {value / 1e9:.0f} G" for name, value in found.items())
@@ -104,19 +106,19 @@ def _physical_limit(report: Row) -> list[str]:
         )
         + ".",
         "",
-        "Shares are of the faster library's, in the row's own rounds. Arithmetic is that of the "
-        "products; bytes are those that a character touches at least (benchmarks/workloads.py says "
-        "what is counted).",
+        "The share is relative to the faster library in the rounds of the same row. Operations are "
+        "those of the matrix products. Bytes are the minimum memory traffic per character "
+        "(definitions in benchmarks/workloads.py).",
         "",
-        "| work | operations a character | charloom, G a second | share of the peak | bytes a "
-        "character |",
+        "| workload | operations per character | charloom, G per second | share of the peak | "
+        "bytes per character |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in report["rows"]:
         done = row["operations"] * row["systems"]["charloom"]["best"]
         share = row["share_of_peak"]
         targets = PEAK_SHARE.get(row["name"])
-        note = f" ({verdict(share, *targets)}: must 70%, aim 82%)" if targets else ""
+        note = f" ({verdict(share, *targets)}: minimum 70%, target 82%)" if targets else ""
         lines.append(
             f"| {row['name']} | {row['operations']:,} | {done / 1e9:.1f} | {share:.0%}{note} | "
             f"{row['bytes']:,} |"
@@ -128,9 +130,9 @@ def _memory(report: Row, names: list[str]) -> list[str]:
     lines = [
         "## Peak memory, MB",
         "",
-        "Of the process; of what computes on a GPU, its tensors there.",
+        "Memory of the process. For a system on a GPU, memory of its tensors there.",
         "",
-        "| work | " + " | ".join(names) + " |",
+        "| workload | " + " | ".join(names) + " |",
         "| --- " * (len(names) + 1) + "|",
     ]
     for row in report["rows"]:
@@ -146,7 +148,7 @@ def _first_calls(report: Row) -> list[str]:
     if "first_calls" not in report:
         return []
     lines = [
-        "## First calls, seconds, imports aside",
+        "## First calls, seconds, without imports",
         "",
         "| cell | training, cold | training, warm | sampling, cold | sampling, warm |",
         "| --- | --- | --- | --- | --- |",

@@ -1,13 +1,13 @@
-"""Many streams of text from one server, beside one stream, and beside a loop in PyTorch.
+"""Measure the throughput of `charloom serve` with concurrent streams, beside a loop in PyTorch.
 
-    python -m benchmarks.serving            a network that was drawn at random
-    python -m benchmarks.serving --run RUN  a trained one, with its counts; PyTorch has the network
-    python -m benchmarks.serving --smoke    a tiny one: does everything run, is every text exact?
+    python -m benchmarks.serving            serve a network with random weights
+    python -m benchmarks.serving --run RUN  serve a trained model (PyTorch runs its network alone)
+    python -m benchmarks.serving --smoke    serve a tiny network and check every text
 
-The server is a process, asked over HTTP by a client that reads all streams at once. Every stream's
-text is compared with the one that the model draws alone. PyTorch serves one request at a time, a
-character a step, with the same weights and the same random numbers. Then many short requests, and
-what memory the server has before and after.
+The server runs in its own process. A client requests all streams at once over HTTP, and compares
+each text with a single sample of the same seed. PyTorch serves one request at a time, one character
+per step, with the same weights and random numbers. Finally, the server's memory is measured before
+and after many short requests.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from charloom.text.vocabulary import Vocabulary
 
 STREAMS = (1, 4, 16, 64, 256)
 CHARACTERS = 300  # of each stream
-REQUESTS = 10_000  # short ones, for the memory
+REQUESTS = 10_000  # short requests, to measure memory
 PROMPT = "\n"
 
 
 @contextlib.contextmanager
 def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The command as a process, and its port."""
+    """Start the server, and yield its process and its port."""
     command = [sys.executable, "-m", "charloom", "serve", str(run), "--port=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -58,7 +58,7 @@ def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 async def ask(port: int, fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of a stream."""
+    """Send a request and return the events of its stream."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
     body = json.dumps(fields).encode()
     head = (
@@ -73,14 +73,14 @@ async def ask(port: int, fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def streams(port: int, model: str, count: int, characters: int) -> list[str]:
-    """The texts of so many streams at once, each with a seed of its own."""
+    """Return the texts of `count` concurrent streams, each with its own seed."""
     asked = {"model": model, "prompt": PROMPT, "max_tokens": characters, "stream": True}
     events = await asyncio.gather(*(ask(port, asked | {"seed": seed}) for seed in range(count)))
     return ["".join(event["choices"][0]["text"] for event in own) for own in events]
 
 
 async def many(port: int, model: str, count: int) -> None:
-    """So many short requests, sixteen at a time, each with a prompt of its own."""
+    """Send `count` short requests, sixteen at a time, each with its own prompt."""
 
     async def client(first: int) -> None:
         for number in range(first, count, 16):
@@ -91,7 +91,7 @@ async def many(port: int, model: str, count: int) -> None:
 
 
 def resident_bytes(process: subprocess.Popen[str]) -> int | None:
-    """What the process holds of the memory; None where the system does not say so."""
+    """Return the resident memory of the process, or None if the system does not report it."""
     status = Path(f"/proc/{process.pid}/status")
     if not status.exists():
         return None
@@ -100,8 +100,11 @@ def resident_bytes(process: subprocess.Popen[str]) -> int | None:
 
 
 def pytorch(model: LanguageModel, characters: int) -> tuple[float, str] | None:
-    """Characters a second of a loop in PyTorch, on the number of threads that suits it best, and
-    the text; None where there is no PyTorch."""
+    """Run a sampling loop in PyTorch with its best number of threads.
+
+    Returns:
+        Characters per second and the text, or None if PyTorch is not installed.
+    """
     try:
         import torch
     except ImportError:
@@ -150,10 +153,10 @@ def drawn_at_random(folder: Path, hidden_size: int) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--run", type=Path, help="a run's folder")
-    parser.add_argument("--hidden-size", type=int, default=512, help="of the network without --run")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--smoke", action="store_true", help="a tiny one: does everything run?")
+    parser.add_argument("--run", type=Path, help="folder of a run")
+    parser.add_argument("--hidden-size", type=int, default=512, help="hidden size without --run")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
+    parser.add_argument("--smoke", action="store_true", help="serve a tiny network")
     arguments = parser.parse_args()
     smoke = arguments.smoke
     counts, characters = ((1, 4, 16), 20) if smoke else (STREAMS, CHARACTERS)
@@ -170,9 +173,9 @@ def main() -> None:
         loop = pytorch(model, characters)
         if loop is not None and model.mixture is None:
             same = sum(a == b for a, b in zip(loop[1], expected[0], strict=True))
-            assert same > characters * 0.9, "PyTorch draws another text"
+            assert same > characters * 0.9, "PyTorch samples a different text"
         with server(run) as (process, port):
-            asyncio.run(streams(port, name, 2, characters))  # compiles, and warms up
+            asyncio.run(streams(port, name, 2, characters))  # compile and warm up
             speeds: dict[int, list[float]] = {count: [] for count in counts}
             for _ in range(rounds):
                 for count in counts:
@@ -180,25 +183,25 @@ def main() -> None:
                     texts = asyncio.run(streams(port, name, count, characters))
                     elapsed = time.perf_counter() - started
                     speeds[count].append(count * characters / elapsed)
-                    assert texts == expected[:count], "a text is not the one that is drawn alone"
-            asyncio.run(many(port, name, requests * 3 // 10))  # by now the cache is full
+                    assert texts == expected[:count], "a text differs from its single sample"
+            asyncio.run(many(port, name, requests * 3 // 10))  # so that the cache is full
             before = resident_bytes(process)
             asyncio.run(many(port, name, requests))
             after = resident_bytes(process)
     one = statistics.median(speeds[counts[0]])
-    print("| streams | characters a second | of one stream | of PyTorch's loop |")
+    print("| streams | characters per second | ratio to one stream | ratio to PyTorch |")
     print("|---:|---:|---:|---:|")
     for count, found in speeds.items():
         speed = statistics.median(found)
         beside = "" if loop is None else f"{speed / loop[0]:.1f}"
         print(f"| {count} | {speed:,.0f} | {speed / one:.1f} | {beside} |")
     if loop is not None:
-        print(f"\nPyTorch, one request at a time: {loop[0]:,.0f} characters a second.")
-    print(f"Every text is the one that is drawn alone ({rounds} rounds).")
+        print(f"\nPyTorch, one request at a time: {loop[0]:,.0f} characters per second.")
+    print(f"Every text equals the single sample of the same seed ({rounds} rounds).")
     if before is not None and after is not None:
         print(
-            f"Memory after {requests * 3 // 10:,} requests {before / 1e6:.1f} MB, "
-            f"after {requests:,} more {after / 1e6:.1f} MB."
+            f"Memory: {before / 1e6:.1f} MB after {requests * 3 // 10:,} requests, "
+            f"{after / 1e6:.1f} MB after {requests:,} more."
         )
 
 

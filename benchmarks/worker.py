@@ -1,7 +1,8 @@
-"""A process that runs one workload in one system, on so many cores, and is told when.
+"""A process that runs one workload in one system, controlled over standard input and output.
 
-It reads a line of JSON for each command and answers with one: what it is; the first results, which
-all systems must agree on; the seconds that so many steps take; its peak memory.
+It reads one JSON object per line and prints one in response. The first line is the setup, and the
+response contains the first results, on which all systems must agree. Each further line sets a
+number of steps, and the response contains their duration and the peak memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks.workloads import CHECKED_STEPS, Workload
 def make_job(
     system: str, workload: Workload, ids: Any, size: int, threads: int, device: str
 ) -> Any:
-    if hasattr(os, "sched_setaffinity"):  # what no setting of a library's can exceed
+    if hasattr(os, "sched_setaffinity"):  # a limit that no library can exceed
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     how = {"device": device, "bf16": "bf16" in system, "compile": "compile" in system}
     if system == "charloom":
@@ -44,8 +45,11 @@ def make_job(
 
 
 def first_results(job: Any) -> list[float]:
-    """What the systems must agree on: the losses of the first steps of training; the characters
-    that follow when always the likeliest is taken; the score."""
+    """Return the results on which the systems must agree.
+
+    They are the losses of the first training steps, the characters of greedy decoding, or the
+    score.
+    """
     workload = job.workload
     if workload.kind == "train":
         return [job.train() for _ in range(CHECKED_STEPS)]
@@ -56,7 +60,10 @@ def first_results(job: Any) -> list[float]:
 
 
 def peak_memory() -> int:
-    """Bytes that this process had in memory at most. What getrusage says counts its parent, too."""
+    """Return the peak memory of this process in bytes.
+
+    getrusage is only the fallback, because its value includes the parent process.
+    """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -65,14 +72,14 @@ def peak_memory() -> int:
 
 
 def peak_memory_of_gpu() -> int:
-    """Bytes of the GPU's memory that PyTorch's tensors took at most."""
+    """Return the peak memory of PyTorch's tensors on the GPU, in bytes."""
     import torch
 
     return int(torch.cuda.max_memory_allocated())
 
 
 def wait_for_gpu() -> None:
-    """Until it has done what it was given."""
+    """Wait until the GPU has finished its work."""
     import torch
 
     torch.cuda.synchronize()

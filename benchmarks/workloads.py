@@ -1,4 +1,4 @@
-"""What is measured: models, windows, optimizers, and how much arithmetic they take.
+"""The workloads: models, windows, optimizers, and the amount of arithmetic they require.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates; T: time steps; B: rows.
 """
@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from charloom.network.parameters import GATES, ModelConfig
 
-CHECKED_STEPS = 10  # whose losses all systems must agree on before anything is measured
+CHECKED_STEPS = 10  # all systems must agree on their losses before anything is timed
 
 
 @dataclass(frozen=True)
 class Workload:
-    """One row of the table. `must` and `aim`: ratios to the peers named, where there are any."""
+    """One row of the table. `against` contains the minimum and target ratios to other systems."""
 
     name: str
     kind: str  # train, sample or score
@@ -22,32 +22,37 @@ class Workload:
     hidden_size: int
     layers: int = 1
     rows: int = 1  # B
-    window: int = 64  # T; for sampling and scoring, characters a call
+    window: int = 64  # T; for sampling and scoring, characters per call
     optimizer: str = "adamw"  # or adagrad
     learning_rate: float = 4e-3
     clip: float = 1.0
-    classic: bool = False  # the notebook's: sliding windows, summed gradients, ε inside the root
-    against: tuple[tuple[str, float, float], ...] = ()  # (peer or "best", must, aim)
+    classic: bool = False  # like the notebook: sliding windows, summed gradients, ε inside the root
+    against: tuple[tuple[str, float, float], ...] = ()  # (peer or "best", minimum, target)
 
     def config(self, vocabulary_size: int) -> ModelConfig:
         return ModelConfig(self.cell, self.hidden_size, self.layers, vocabulary_size)
 
     @property
     def characters(self) -> int:
-        """Predictions in one step."""
+        """Return the number of predictions in one step."""
         return self.rows * self.window
 
     def operations(self, vocabulary_size: int) -> int:
-        """Additions and multiplications of the products, for one character. The first layer's input
-        product is a look-up, and is not counted for anybody."""
+        """Return the additions and multiplications of the matrix products per character.
+
+        The first layer's input product is excluded for all systems, because it is a look-up.
+        """
         h = self.hidden_size
         products = GATES[self.cell] * h * h * (2 * self.layers - 1) + h * vocabulary_size
         return 2 * products * (3 if self.kind == "train" else 1)
 
     def bytes_touched(self, vocabulary_size: int) -> int:
-        """Bytes that one character costs at least: every product's operands and results once, in
-        float32, the weights once a time step (they leave the nearest cache between two), the
-        activations once forward and once backward, the optimizer's vectors once a step."""
+        """Return the minimum memory traffic per character in bytes, in float32.
+
+        Operands and results of every product are counted once, and activations once in each pass.
+        Weights are counted once per time step, because they leave the L1 cache between two steps.
+        The optimizer's vectors are counted once per step.
+        """
         h, gates = self.hidden_size, GATES[self.cell]
         weights = gates * h * h * (2 * self.layers - 1)
         parameters = self.config(vocabulary_size).parameter_count
@@ -62,8 +67,8 @@ class Workload:
 WORKLOADS = (
     Workload(
         "training, rnn H=100, B=1, T=25, AdaGrad (the notebook's)",
-        # A tenth of the notebook's learning rate: at 0.1 the first steps throw the weights so far
-        # that rounding decides the tenth one's loss, and nobody could agree on it.
+        # Use a tenth of the notebook's learning rate. At 0.1 the first steps are so large that the
+        # tenth loss depends on rounding, and the systems could not agree on it.
         "train", "rnn", 100, window=25, optimizer="adagrad", learning_rate=0.01, clip=0.0,
         classic=True, against=(("pytorch", 25, 40), ("jax", 4, 6)),
     ),
@@ -108,7 +113,7 @@ PEAK_SHARE = {"training, lstm H=512, B=64, T=128": (0.70, 0.82)}
 
 
 def small(workload: Workload) -> Workload:
-    """The same on a model that takes milliseconds, to see that everything runs and agrees."""
+    """Return a small version of the workload, which runs in milliseconds, for smoke tests."""
     return replace(
         workload,
         hidden_size=workload.hidden_size // 8,

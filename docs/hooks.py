@@ -1,7 +1,7 @@
-"""What the site's generator cannot do by itself: formulas as MathML, and the command reference.
+"""MkDocs hooks: render formulas as MathML, and generate the command reference.
 
-Formulas are turned into MathML while the site is built, so that a page needs no script for them and
-asks no other server. The reference is what the commands' own --help prints.
+Formulas become MathML while the site is built, so that a page needs neither a script nor another
+server to show them. The command reference is the output of each command's --help.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.S)
 INLINE = re.compile(r"(?<![\\$\w])\$(?!\s)([^$`]+?)(?<!\s)\$(?![\w$])")
 
 
-formulas: list[str] = []  # of the page that is being built
+formulas: list[str] = []  # the current page's formulas, as MathML
 
 
 def on_page_markdown(markdown, page, **_):
@@ -29,8 +29,8 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_page_content(html, **_):
-    # Markdown would take a line that begins with a formula for a block of HTML, so the formulas
-    # come back when it is done.
+    # Markdown treats a line that begins with MathML as an HTML block, so the formulas are inserted
+    # after it has been converted.
     return re.sub(r"FORMULA(\d+)X", lambda m: formulas[int(m[1])], html)
 
 

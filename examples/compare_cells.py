@@ -1,6 +1,6 @@
-"""rnn, gru and lstm with equally many parameters, trained alike, in one plot: compare_cells.png.
+"""Train an rnn, a gru and an lstm with equal parameter counts and plot them: compare_cells.png.
 
-python compare_cells.py [STEPS]. Needs Matplotlib.
+Usage: python compare_cells.py [STEPS]. Requires Matplotlib.
 """
 
 import sys
@@ -8,7 +8,7 @@ import sys
 import matplotlib.pyplot as plt
 
 import charloom
-from charloom.network.parameters import GATES, ModelConfig
+from charloom import GATES, ModelConfig
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 400
 vocabulary_size = 103
@@ -16,7 +16,7 @@ budget = ModelConfig("lstm", 96, 1, vocabulary_size).parameter_count
 
 
 def hidden_size_for(cell: str) -> int:
-    """The largest hidden size with at most `budget` parameters."""
+    """Return the largest hidden size with at most `budget` parameters."""
     sizes = range(8, 1024, 2)
     fitting = (
         n for n in sizes if ModelConfig(cell, n, 1, vocabulary_size).parameter_count <= budget

@@ -1,24 +1,24 @@
-"""A generator of names, one a line, trained on the names of Unicode's characters.
+"""Generate names with a model trained on the names of Unicode characters.
 
-python names.py [MINUTES]. Any file with a name a line does as well: give charloom.train its path.
+Usage: python names.py [MINUTES]. To use your own names, pass charloom.train the path of a file
+with one name per line.
 """
 
 import sys
 
 import charloom
-from charloom.text.corpora import open_text
 
 minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 0.5
-known = set(open_text("unicode-names").read().splitlines())
+known = set(charloom.open_text("unicode-names").read().splitlines())
 model = charloom.train("unicode-names", minutes=minutes, window=48, seed=1)
 
-# A line begins after a newline, which is what a model reads before the first character it draws.
+# No prompt is needed, because the model reads a newline first, so each sample starts a new line.
 names = [
     "".join(model.stream(length=80, stop="\n", temperature=0.8, seed=7, index=index))
     for index in range(20)
 ]
 for name in names:
-    print(f"{name}{'   (there is one)' if name in known else ''}")
+    print(f"{name}{'   (exists)' if name in known else ''}")
 
 print("\nBeginning with GREEK:")
 for index in range(5):

@@ -1,4 +1,7 @@
-"""Train on your own file in ten lines: python own_text.py book.txt (or the name of a corpus)."""
+"""Train on your own text in ten lines.
+
+Usage: python own_text.py [TEXT] [MINUTES]. TEXT is a path or the name of a corpus.
+"""
 
 import sys
 
@@ -8,7 +11,7 @@ source = sys.argv[1] if len(sys.argv) > 1 else "python-docs"
 model = charloom.train(source, minutes=float(sys.argv[2]) if len(sys.argv) > 2 else 0.3)
 print(model.sample(length=400, temperature=0.7, seed=1))
 evaluation = model.evaluate()
-print(f"\n{evaluation.bits_per_character:.3f} bits per character on the part kept for testing;")
+print(f"\n{evaluation.bits_per_character:.3f} bits per character on the test split. Baselines:")
 for name, baseline in evaluation.baselines.items():
-    print(f"{baseline.bits_per_character:.3f} by {name}")
+    print(f"{baseline.bits_per_character:.3f} {name}")
 model.save("own.safetensors")

@@ -1,138 +1,96 @@
-"""What several tests share: where the large texts are, and a browser for pages."""
+"""Marks tests by what they need, and says in one line which were left out."""
 
-import importlib
-import importlib.util
 import os
-import shutil
-import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-# No part of a browser that could ask the network for something of its own.
-BROWSER_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+from helpers.extras import EXTENDED, EXTRAS, FIXTURES, FOLDERS, IMPORTING, is_installed
+
+pytest_plugins = [
+    "helpers.fixtures.browser",
+    "helpers.fixtures.corpora",
+    "helpers.fixtures.folders",
+    "helpers.fixtures.pytorch",
+    "helpers.fixtures.reports",
+    "helpers.fixtures.searches",
+    "helpers.fixtures.serving",
+    "helpers.fixtures.workshop",
 ]
+# No property is held to a clock, which a busy machine would break.
+settings.register_profile("clockless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("clockless")
+collect_ignore = [
+    path for extra in IMPORTING if not is_installed(extra) for path in IMPORTING[extra]
+]
+TESTS = Path(__file__).parent
+SLOW_SECONDS = 600
+left_out = pytest.StashKey[Counter[str]]()
 
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every test that opens a browser, so that `-m browser` runs them; and every test of the
-    engine pytorch, which is skipped where PyTorch is not installed."""
+    """Mark every test by its folder and its fixtures; skip what needs an extra that is missing."""
     for item in items:
-        arguments = getattr(getattr(item, "callspec", None), "params", {})
-        if arguments.get("name") == "pytorch":
-            item.add_marker("torch")
-            if not HAS_TORCH:
-                item.add_marker(pytest.mark.skip(reason="PyTorch (extra `torch`) is not installed"))
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker("browser")
+        folder = item.path.relative_to(TESTS).parent.as_posix()
+        markers = {
+            marker for name, marker in FOLDERS.items() if f"{folder}/".startswith(f"{name}/")
+        }
+        markers |= {
+            FIXTURES[name] for name in getattr(item, "fixturenames", ()) if name in FIXTURES
+        }
+        if getattr(getattr(item, "callspec", None), "params", {}).get("name") == "pytorch":
+            markers.add("torch")
+        for marker in sorted(markers):
+            item.add_marker(marker)
+        names = {marker.name for marker in item.iter_markers()}
+        if names & set(EXTENDED):
+            item.add_marker("extended")
+            if "timeout" not in names:
+                item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+        for extra in sorted(names & set(EXTRAS)):
+            if not is_installed(extra):
+                item.add_marker(pytest.mark.skip(reason=f"the extra `{extra}` is not installed"))
 
 
-@pytest.fixture
-def compiler(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[None]:
-    """PyTorch's compiler, which keeps what it compiles for the other tests, in their folder; skips
-    the test where it finds no C++ compiler."""
-    if not HAS_TORCH:
-        pytest.skip("PyTorch (extra `torch`) is not installed")
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("there is no C++ compiler here")
-    # PyTorch's commands to the C++ compiler take no path with a space in it.
-    folder = tmp_path_factory.getbasetemp() / "torchinductor"
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
-    dynamo = importlib.import_module("torch._dynamo")
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        settings = importlib.import_module("torch._inductor.config")
-    # Compiled headers would go to a folder of the system's all the same.
-    with settings.patch(cpp_cache_precompile_headers=False):
-        dynamo.reset()  # it compiles a function for so many kinds of arguments, and no more
-        yield
-        dynamo.reset()
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Count what `-m` leaves out, by the reason."""
+    for item in items:
+        counted = item.config.stash.setdefault(left_out, Counter())
+        counted.update({m.name for m in item.iter_markers()} & {*EXTENDED, "extended"})
 
 
-def corpus_path(file_name: str) -> Path:
-    """A text of the folder that CHARLOOM_CORPORA names; skips the test where there is none."""
-    folder = os.environ.get("CHARLOOM_CORPORA")
-    if not folder:
-        pytest.skip("CHARLOOM_CORPORA names no folder of texts")
-    path = Path(folder) / file_name
-    if not path.is_file():
-        pytest.skip(f"{file_name} is not in the folder that CHARLOOM_CORPORA names")
-    return path
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell xdist's controller, which collects nothing itself."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = dict(session.config.stash.get(left_out, {}))
 
 
-@pytest.fixture(scope="session")
-def austen() -> Path:
-    return corpus_path("1342-0.txt")
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    found = getattr(node, "workeroutput", {}).get("left_out", {})
+    node.config.stash[left_out] = Counter(found)  # every worker leaves out the same
 
 
-@pytest.fixture(scope="session")
-def shakespeare() -> Path:
-    return corpus_path("tiny-shakespeare.txt")
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note every test that ran, where `.ci/run` asks for it; one without its extra did not run."""
+    record = os.environ.get("CHARLOOM_TEST_RECORD")
+    if record and "PYTEST_XDIST_WORKER" not in os.environ and report.when == "setup":
+        without_extra = report.skipped and "the extra `" in str(report.longrepr)
+        if not without_extra:
+            with Path(record).open("a", encoding="utf-8") as file:
+                file.write(f"{report.nodeid}\n")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium, the system's or Playwright's own; skips the test where there is none.
-
-    It ends with the module: while it runs, Playwright keeps an event loop running in this thread,
-    and nothing else here could run one.
-    """
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="the extra `browser` is not installed"
-    )
-    with playwright.sync_playwright() as started:
-        try:
-            found = started.chromium.launch(
-                executable_path=shutil.which("chromium"), args=BROWSER_OPTIONS
-            )
-        except playwright.Error as error:
-            pytest.skip(f"no browser starts here: {str(error).strip().splitlines()[0]}")
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
-    """`open_page(path)` opens a page from disk in a window of its own and returns Playwright's
-    page. More is for the window: viewport={"width": 400, "height": 800}, color_scheme="dark".
-
-    When the test is done, no page may have had an error, or have asked for anything but itself.
-    """
-    faults: list[str] = []
-    windows: list[Any] = []
-
-    def heard(message: Any) -> None:
-        if message.type in ("error", "warning"):
-            faults.append(f"{message.type} on the console: {message.text}")
-
-    def asked(request: Any) -> None:
-        itself = request.url.startswith("file:") and request.is_navigation_request()
-        if not itself and not request.url.startswith("data:"):
-            faults.append(f"asked for {request.url}")
-
-    def open_(path: Path, **window: Any) -> Any:
-        windows.append(browser.new_context(**window))
-        page = windows[-1].new_page()
-        page.on("console", heard)
-        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-        page.on("request", asked)
-        page.goto(path.absolute().as_uri())
-        return page
-
-    yield open_
-    for window in windows:
-        window.close()
-    assert faults == []
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    counted = config.stash.get(left_out, Counter())
+    if counted["extended"]:
+        reasons = [f"{name} {counted[name]}" for name in EXTENDED if counted[name]]
+        terminalreporter.write_line(
+            f"{counted['extended']} tests left out ({', '.join(reasons)}): `pytest -m extended` "
+            "runs those whose extra is installed"
+        )

@@ -10,27 +10,27 @@ import pytest
 import charloom
 from charloom.language_model import LanguageModel
 from charloom.text.vocabulary import UnknownCharacterError
+from helpers.texts import PANGRAMS, TIMES_TABLES
 
-TEXT = "".join(f"{i} times {j} is {i * j}\n" for i in range(30) for j in range(30))
 OPTIONS = {"steps": 30, "hidden_size": 16, "seed": 1, "window": 32}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder, whose training text lies beside it."""
     base = tmp_path_factory.mktemp("runs")
-    (base / "tables.txt").write_text(TEXT)
+    (base / "tables.txt").write_text(TIMES_TABLES)
     charloom.train(base / "tables.txt", out=base / "run", **OPTIONS)
     return base / "run"
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> LanguageModel:
-    return charloom.load(folder)
+def model(trained_run: Path) -> LanguageModel:
+    return charloom.load(trained_run)
 
 
 def test_a_text_itself_can_be_trained_on(model: LanguageModel) -> None:
-    other = charloom.train(TEXT, **OPTIONS)
+    other = charloom.train(TIMES_TABLES, **OPTIONS)
     assert other.checkpoint.parameters.flat.tobytes() == model.checkpoint.parameters.flat.tobytes()
     # Its text was in no file, but it is still at hand.
     assert other.evaluate().as_dict() == model.evaluate().as_dict()
@@ -38,7 +38,7 @@ def test_a_text_itself_can_be_trained_on(model: LanguageModel) -> None:
 
 def test_names_and_paths_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("t.txt").write_text(TEXT)
+    Path("t.txt").write_text(TIMES_TABLES)
     assert charloom.train("t.txt", **OPTIONS).checkpoint.text["name"] == "t"
     with pytest.raises(charloom.CharloomError, match=r"nowhere\.txt"):
         charloom.train("nowhere.txt")
@@ -47,9 +47,9 @@ def test_names_and_paths_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     seen: list[str] = []
-    charloom.train(TEXT, progress=lambda p: seen.append(p.kind), **{**OPTIONS, "steps": 3})
+    charloom.train(TIMES_TABLES, progress=lambda p: seen.append(p.kind), **{**OPTIONS, "steps": 3})
     assert {"report", "validation"} <= set(seen)
 
 
@@ -75,7 +75,7 @@ def test_unknown_characters_are_named_or_skipped(model: LanguageModel) -> None:
     assert len(model.score("3 € 4", skip_unknown=True).log_probabilities) == 4
 
 
-def test_a_score_is_the_chain_rule(model: LanguageModel) -> None:
+def test_score_follows_the_chain_rule(model: LanguageModel) -> None:
     whole = model.score("3 times 4 is 12").log_probabilities
     part = model.score("3 times 4").log_probabilities
     np.testing.assert_allclose(whole[: len(part)], part, rtol=1e-5)
@@ -92,7 +92,7 @@ def test_the_adaptive_protocol_needs_the_training_text(
     scores = model.score("3 times 4 is 12\n" * 20, protocol="adaptive")
     assert scores.log_probabilities.shape == (320,)
     assert scores.log_probabilities[-100:].mean() > scores.log_probabilities[:100].mean()
-    charloom.train(TEXT, **OPTIONS).save(tmp_path / "model.safetensors")
+    charloom.train(TIMES_TABLES, **OPTIONS).save(tmp_path / "model.safetensors")
     alone = charloom.load(tmp_path / "model.safetensors")  # which knows no file of its text
     with pytest.raises(charloom.CharloomError, match="--training-text"):
         alone.score("3 times", protocol="adaptive")
@@ -102,12 +102,15 @@ def test_the_adaptive_protocol_needs_the_training_text(
 
 def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
     e = model.evaluate()
-    assert (e.text, e.characters) == ("test part", len(TEXT) - len(TEXT) * 95 // 100)
+    assert (e.text, e.characters) == (
+        "test part",
+        len(TIMES_TABLES) - len(TIMES_TABLES) * 95 // 100,
+    )
     assert set(e.baselines) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
     assert all(b.bits_per_character is not None for b in e.baselines.values())
     # The same characters given as a text, but for what comes before them.
-    test = TEXT[len(TEXT) * 95 // 100 :]
-    before = TEXT[len(TEXT) * 95 // 100 - 1]
+    test = TIMES_TABLES[len(TIMES_TABLES) * 95 // 100 :]
+    before = TIMES_TABLES[len(TIMES_TABLES) * 95 // 100 - 1]
     other = model.evaluate(test)
     if before == "\n":
         assert other.nats_per_character == e.nats_per_character
@@ -126,17 +129,20 @@ def test_without_baselines_a_given_text_needs_no_training_text(
 
 
 def test_without_a_test_part_the_validation_part_is_evaluated(tmp_path: Path) -> None:
-    model = charloom.train(TEXT, **OPTIONS, split="90/10/0", out=tmp_path / "run")
+    model = charloom.train(TIMES_TABLES, **OPTIONS, split="90/10/0", out=tmp_path / "run")
     e = model.evaluate()
-    assert (e.text, e.characters) == ("validation part", len(TEXT) - len(TEXT) * 9 // 10)
-    assert "last tenth of the training part" in e.baselines["ngram"].note
-    whole = charloom.train(TEXT, **OPTIONS, split="100/0/0")
+    assert (e.text, e.characters) == (
+        "validation part",
+        len(TIMES_TABLES) - len(TIMES_TABLES) * 9 // 10,
+    )
+    assert "last 10% of the training split" in e.baselines["ngram"].note
+    whole = charloom.train(TIMES_TABLES, **OPTIONS, split="100/0/0")
     with pytest.raises(charloom.CharloomError, match="another text"):
         whole.evaluate()
 
 
-def test_a_training_text_that_is_gone_or_changed(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text(TEXT)
+def test_a_training_text_that_is_gone_or_changed(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text(TIMES_TABLES)
     charloom.train(tmp_path / "t.txt", out=tmp_path / "run", **{**OPTIONS, "steps": 2})
     model = charloom.load(tmp_path / "run")
     (tmp_path / "t.txt").rename(tmp_path / "moved.txt")
@@ -148,7 +154,7 @@ def test_a_training_text_that_is_gone_or_changed(folder: Path, tmp_path: Path) -
     assert given.baselines["uniform"].bits_per_character is not None
     found = model.evaluate(training_text=tmp_path / "moved.txt")
     assert found.baselines["xz"].bits_per_character is not None
-    (tmp_path / "t.txt").write_text(TEXT + "x")
+    (tmp_path / "t.txt").write_text(TIMES_TABLES + "x")
     with pytest.raises(charloom.CharloomError, match="is not the one that the run was trained on"):
         model.evaluate()
 
@@ -163,7 +169,7 @@ def test_a_saved_model_is_the_same_model(model: LanguageModel, tmp_path: Path) -
         assert other.evaluate().as_dict() == model.evaluate().as_dict()
     with pytest.raises(charloom.CharloomError, match="cannot save"):
         model.save(tmp_path / "no" / "such" / "folder.safetensors")
-    with pytest.raises(charloom.CharloomError, match="no such run"):
+    with pytest.raises(charloom.CharloomError, match="does not exist"):
         charloom.load(tmp_path / "nowhere")
 
 
@@ -185,12 +191,6 @@ def test_the_package_has_a_version_and_no_other_names() -> None:
         charloom.tarin  # noqa: B018
 
 
-PANGRAMS = (
-    "the quick brown fox jumps over the lazy dog; pack my box with five dozen jugs\n"
-    "how vexingly quick daft zebras jump, and sphinx of black quartz, judge my vow\n"
-) * 12
-
-
 @pytest.fixture(scope="module", params=["auto", "reference"])
 def parrot(request: pytest.FixtureRequest) -> LanguageModel:
     """A network that has learned its text by heart."""
@@ -208,7 +208,7 @@ def copies(text: str, training: str, length: int, drawn_from: int) -> bool:
 
 @pytest.mark.parametrize("temperature", [0, 0.5, 1])
 @pytest.mark.parametrize("prompt", ["", "the qui", "quick daft zebras jum"])
-def test_max_overlap_keeps_a_parrot_from_copying(
+def test_max_overlap_stops_a_memorizing_network(
     parrot: LanguageModel, temperature: float, prompt: str
 ) -> None:
     for seed in range(3):
@@ -222,19 +222,17 @@ def test_max_overlap_keeps_a_parrot_from_copying(
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 @pytest.mark.parametrize("network_only", [False, True])
-def test_max_overlap_keeps_the_mixture_from_copying(
-    folder: Path, engine: str, network_only: bool
-) -> None:
-    model = charloom.load(folder, engine=engine, network_only=network_only)
+def test_max_overlap_stops_the_mixture(trained_run: Path, engine: str, network_only: bool) -> None:
+    model = charloom.load(trained_run, engine=engine, network_only=network_only)
     assert (model.mixture is None) == network_only
     copied = 0
     for temperature in (0, 0.5, 1):
         for seed, prompt in enumerate(["", "3 times 4 is"]):
             settings = {"length": 120, "temperature": temperature, "seed": seed}
-            copied += copies(model.sample(prompt, **settings), TEXT, 9, len(prompt))
+            copied += copies(model.sample(prompt, **settings), TIMES_TABLES, 9, len(prompt))
             text = model.sample(prompt, max_overlap=8, **settings)
             assert len(text) == len(prompt) + 120
-            assert not copies(text, TEXT, 9, len(prompt))
+            assert not copies(text, TIMES_TABLES, 9, len(prompt))
     assert network_only or copied == 6
     # Where nothing has to be excluded, the guard changes nothing.
     plain = model.sample("3 times", length=200, seed=5)
@@ -243,12 +241,12 @@ def test_max_overlap_keeps_the_mixture_from_copying(
     assert model.sample("3 times", length=200, seed=5, max_overlap=longest - 1) != plain
 
 
-def test_a_copied_stretch_is_told_with_its_places(model: LanguageModel) -> None:
-    last = TEXT[-40:]  # of the test part, which is a part of the training text here
+def test_overlap_is_reported_with_its_places(model: LanguageModel) -> None:
+    last = TIMES_TABLES[-40:]  # of the test part, which is a part of the training text here
     found = model.overlap("§3 €" + last + "§ x", drawn_from=10)
     assert (found.length, found.text, found.place) == (40, last, 4)
-    assert found.training_place == TEXT.index(last)
-    assert found.training_line == 1 + TEXT[: TEXT.index(last)].count("\n")
+    assert found.training_place == TIMES_TABLES.index(last)
+    assert found.training_line == 1 + TIMES_TABLES[: TIMES_TABLES.index(last)].count("\n")
     # What ends in the prompt is none of the sample's.
     assert model.overlap(last + "§" + "29 times", drawn_from=40).text == "29 times"
     assert model.overlap(last + "29", drawn_from=39).text == last
@@ -259,25 +257,25 @@ def test_a_copied_stretch_is_told_with_its_places(model: LanguageModel) -> None:
         model.overlap("29", drawn_from=-1)
 
 
-def test_the_guard_needs_the_training_text_and_indexes_it_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_overlap_limit_needs_the_training_text_and_indexes_it_once(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    charloom.train(TEXT, **OPTIONS).save(tmp_path / "model.safetensors")
+    charloom.train(TIMES_TABLES, **OPTIONS).save(tmp_path / "model.safetensors")
     model = charloom.load(tmp_path / "model.safetensors")  # which knows no file of its text
     for use in (lambda: model.stream(max_overlap=8), lambda: model.overlap("3 times")):
         with pytest.raises(charloom.CharloomError, match="--training-text"):
             use()
-    (tmp_path / "t.txt").write_text(TEXT + "x")
+    (tmp_path / "t.txt").write_text(TIMES_TABLES + "x")
     with pytest.raises(charloom.CharloomError, match="is not the one that the run was trained on"):
         model.overlap("3 times", training_text=tmp_path / "t.txt")
     for wrong in (0, -1):
         with pytest.raises(charloom.CharloomError, match=f"max_overlap is {wrong}"):
             model.stream(max_overlap=wrong)
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TEXT) - 1)
-    given = folder.parent / "tables.txt"
+    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TIMES_TABLES) - 1)
+    given = trained_run.parent / "tables.txt"
     with pytest.raises(charloom.CharloomError, match="at most"):
         model.overlap("3 times", training_text=given)
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TEXT))
+    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TIMES_TABLES))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pydivsufsort", None)
         with pytest.raises(charloom.CharloomError, match="pip install pydivsufsort"):
@@ -288,8 +286,8 @@ def test_the_guard_needs_the_training_text_and_indexes_it_once(
     assert model.sample(length=9, seed=1, max_overlap=8)
 
 
-def test_a_fine_tuned_model_keeps_from_its_own_text_only(tmp_path: Path) -> None:
-    charloom.train(TEXT, out=tmp_path / "first", **OPTIONS)
+def test_overlap_limit_of_a_fine_tuned_model_covers_its_own_text(tmp_path: Path) -> None:
+    charloom.train(TIMES_TABLES, out=tmp_path / "first", **OPTIONS)
     other = PANGRAMS.upper()  # which lacks most characters of the first
     model = charloom.train(other, from_run=str(tmp_path / "first"), steps=3, window=16)
     prompt = "3 times 4 is 12\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable, shortened
@@ -23,8 +23,9 @@ from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
 from charloom.prediction.mixture import MixedPredictor
-from charloom.prediction.sampling import Guard, stream_text
-from charloom.prediction.scoring import Protocol, Report, Scores, score_ids, score_lines
+from charloom.prediction.sampling import OverlapGuard, stream_text
+from charloom.prediction.scoring import Protocol, Scores, score_ids, score_lines
+from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.corpora import can_be_read_again, open_text, reopen_text
@@ -60,14 +61,12 @@ class LanguageModel:
         self,
         checkpoint: Checkpoint,
         *,
-        engine: str = "auto",
-        threads: int | None = None,
-        device: str = "cpu",
+        backend: Backend | None = None,
         dataset: Dataset | None = None,
         network_only: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
-        self.engine = open_engine(engine, checkpoint.parameters, threads=threads, device=device)
+        self.engine = (backend or Backend()).open(checkpoint.parameters)
         self.mixture = None if network_only else checkpoint.mixture
         self.predictor: Predictor = self.engine
         if self.mixture is not None:
@@ -137,7 +136,7 @@ class LanguageModel:
             clamps=parse_clamps(clamp, self.config),
             guard=None
             if max_overlap is None
-            else Guard(self.training_index(training_text), max_overlap),
+            else OverlapGuard(self.training_index(training_text), max_overlap),
         )
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
@@ -206,7 +205,7 @@ class LanguageModel:
         skip_unknown: bool = False,
         likeliest: int = 0,
         training_text: str | Path | Text | None = None,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
     ) -> Scores:
         """For each character of a text, its natural log-probability and whether it was the top
         guess: arrays, (N,). The text is read as if a newline came before it.
@@ -230,7 +229,7 @@ class LanguageModel:
         lines: Sequence[str],
         *,
         skip_unknown: bool = False,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
         """Each line's natural log-probability, (N,), by itself, as `score` gives its characters'.
 
@@ -243,7 +242,9 @@ class LanguageModel:
             except UnknownCharacterError as error:
                 raise UnknownCharacterError(f"line {number + 1:,}: {error}") from None
         with np.errstate(all="ignore"):
-            return score_lines(self.predictor, encoded, self.vocabulary.start_id, report)
+            return score_lines(
+                self.predictor, encoded, self.vocabulary.start_id, _without_stage(report)
+            )
 
     def _score(
         self,
@@ -252,14 +253,15 @@ class LanguageModel:
         protocol: Protocol,
         held: TrainingParts | None,
         missing: str,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
         likeliest: int = 0,
         alone: bool = True,
     ) -> tuple[Scores, Scores | None]:
         """The scores of ids, (N,), and, for a mixture and if asked, those of its network alone."""
+        on_progress = _without_stage(report)
         with np.errstate(all="ignore"):
             if not protocol.adaptive:
-                scores = score_ids(self.predictor, ids, before, protocol, report, likeliest)
+                scores = score_ids(self.predictor, ids, before, protocol, on_progress, likeliest)
                 if self.mixture is None or not alone:
                     return scores, None
                 return scores, score_ids(self.engine, ids, before, protocol)
@@ -269,10 +271,10 @@ class LanguageModel:
                     "is with --training-text"
                 )
             adaptation = choose_adaptation(
-                self.engine, self.mixture, held.learned, held.watched, report
+                self.engine, self.mixture, held.learned, held.watched, on_progress
             )
             mixture, network = score_adaptively(
-                self.engine, ids, before, adaptation, report, likeliest
+                self.engine, ids, before, adaptation, on_progress, likeliest
             )
             return (network, None) if mixture is None else (mixture, network)
 
@@ -284,7 +286,7 @@ class LanguageModel:
         training_text: str | Path | Text | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
-        report: Report | None = None,
+        report: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
         """Bits per character and more, on the run's test part (its validation part where it has no
         test part) or on a text: a str is the text itself, a Path a file.
@@ -368,7 +370,7 @@ class LanguageModel:
         if dataset is None:
             return None
         refit = bool(self.checkpoint.metrics.get("refit"))
-        learned, watched = dataset.learned_and_watched(refit)
+        learned, watched = dataset.fit_and_holdout(refit)
         known = dataset.train
         if refit:  # its counts know all but the test part
             known = dataset.ids[: len(learned) + len(watched)]
@@ -410,6 +412,13 @@ class LanguageModel:
         return dataset, ""
 
 
+def _without_stage(report: Callable[[int, int], None] | None) -> OnProgress | None:
+    """Return a progress callback that passes the characters done and their total to `report`."""
+    if report is None:
+        return None
+    return lambda stage, done, total: report(done, total or 0)
+
+
 def load(
     run: str | os.PathLike[str],
     *,
@@ -426,8 +435,6 @@ def load(
     """
     return LanguageModel(
         load_checkpoint(model_path(run)),
-        engine=engine,
-        threads=threads,
-        device=device,
+        backend=Backend(engine, threads, device),
         network_only=network_only,
     )

@@ -5,7 +5,7 @@ Read it from top to bottom, or run it on a book of your own:
     python -m charloom.scratch BOOK [--epochs N] [--steps N] [--seed N]
 
 Only NumPy is needed, and nothing is hidden: every gradient below is derived by hand. At each step
-t of a window, the network reads one character and says what it expects of the next:
+t of a window, the network reads one character and predicts the next:
 
     a_t = U x_t + W s_{t-1} + b_s    what reaches the hidden units: the character and the past
     s_t = tanh(a_t)                  the hidden state, all that the network remembers
@@ -37,13 +37,13 @@ Activation = Callable[[Array], Array]
 
 
 def vocabulary(text: str) -> tuple[dict[str, int], dict[int, str]]:
-    """The two tables of a text: `char_to_indexes` and `indexes_to_char`, in code point order."""
+    """Return a text's two tables, `char_to_indexes` and `indexes_to_char`, by code point."""
     chars = sorted(set(text))  # a set alone comes in another order at every run of Python
     return {ch: i for i, ch in enumerate(chars)}, dict(enumerate(chars))
 
 
 class OneHot:
-    """The (N, V) one-hot rows of a text, of which only the slice asked for is ever built.
+    """The (N, V) one-hot rows of a text, of which only the requested slice is ever built.
 
     A whole novel in one array takes half a gigabyte; 25 rows of it take 17 kilobytes. `indexes`
     holds the N characters' indexes, each in 0..V-1. `rows[3:28]` is a new (25, V) array.
@@ -63,11 +63,11 @@ class OneHot:
 def train_data_generator(
     data: Any, step: int = 1, chunk_size: int = 10, one_hot_targets: bool = False
 ) -> Iterator[tuple[Any, Any]]:
-    """Windows of `data`, an (N, V) one-hot array or a `OneHot`, each `step` rows after the last.
+    """Cut `data`, an (N, V) one-hot array or a `OneHot`, into windows `step` rows apart.
 
-    Yields `(x, y)`: x (T, V) one-hot, and y the characters that follow x's, one further on: (T,)
-    indexes, or (T, V) one-hot with `one_hot_targets`. T is `chunk_size`, less where the text ends.
-    Raises ValueError, at once, unless 1 <= step <= N and chunk_size >= 1.
+    Yields pairs `(x, y)`. x (T, V) is one-hot, and y holds the characters that follow x's, one
+    further on. These are (T,) indexes, or (T, V) one-hot with `one_hot_targets`. T is `chunk_size`,
+    less where the text ends. Raises ValueError, at once, unless 1 <= step <= N and chunk_size >= 1.
     """
     if not 1 <= step <= len(data):
         raise ValueError(f"step must be from 1 to the data's length, {len(data)}, not {step}")
@@ -87,14 +87,14 @@ def train_data_generator(
 
 
 def softmax(x: npt.ArrayLike) -> Array:
-    """Logits (V, 1), or any number of columns (V, B), to probabilities: each column sums to 1."""
+    """Turn logits (V, 1), or columns (V, B), into probabilities, so that each column sums to 1."""
     x = np.asarray(x, dtype=np.float64)
     exps = np.exp(x - np.max(x, axis=0))  # the same quotient, and no exponential above e^0
     return np.asarray(exps / np.sum(exps, axis=0))
 
 
 def cross_entropy(x: Array, y: int) -> float:
-    """The loss −ln x[y] in nats, of probabilities x (V, 1) when the character y came.
+    """Return the loss −ln x[y] in nats, of probabilities x (V, 1) when the character y came.
 
     A probability below the smallest normal float counts as that one, so that the loss is never
     infinite: at most 708.4 nats. Raises IndexError for an index outside 0..V-1.
@@ -105,7 +105,7 @@ def cross_entropy(x: Array, y: int) -> float:
 
 
 def cross_entropy_derivative(y_predicted: Array, y: int) -> Array:
-    """The gradient (V, 1) of the loss with respect to the *logits* behind `y_predicted` (V, 1).
+    """Return the loss's gradient (V, 1) with respect to the *logits* behind `y_predicted` (V, 1).
 
     With p = softmax(z): d(−ln p[y])/dz = d(ln Σ_k e^{z_k} − z[y])/dz = p − onehot(y).
     """
@@ -115,9 +115,9 @@ def cross_entropy_derivative(y_predicted: Array, y: int) -> Array:
 
 
 def derivative_of(activation_function: Activation) -> Activation:
-    """The derivative of an elementwise function, as a function of the same argument.
+    """Return the derivative of an elementwise function, as a function of the same argument.
 
-    For `np.tanh` it is 1 − tanh²; any other function is measured, by central differences that are
+    For `np.tanh` it is 1 − tanh². Any other function is measured, by central differences that are
     good to about ten digits (except within a millionth of a corner, as relu's at 0).
     """
     if activation_function is np.tanh:
@@ -135,7 +135,7 @@ def derivative_of(activation_function: Activation) -> Activation:
 
 
 class Probabilities(dict[int, Array]):
-    """What `forward` predicted: p_t (V, 1) by t, and in `states` the s_t of that same call."""
+    """The predictions of `forward`: p_t (V, 1) by t, and in `states` the s_t of that same call."""
 
     def __init__(self, states: dict[int, Array]) -> None:
         super().__init__()
@@ -146,12 +146,12 @@ class RNN:
     """A recurrent network with one hidden layer, its forward pass and its backward pass.
 
     U (H, V), W (H, H) and V (V, H) start as normal random numbers of standard deviation 0.01, b_s
-    (H, 1) and b_y (V, 1) as zeros. `seed` decides those numbers, and all that `sample` draws.
+    (H, 1) and b_y (V, 1) as zeros. `seed` decides those numbers, and all that `sample` returns.
 
     `loss_function(p_t, y_t)` and `loss_function_derivative(p_t, y_t)`, its gradient with respect
-    to the logits, belong together: change both or neither. `activation_function` may be any that
+    to the logits, belong together: change both or neither. `activation_function` can be any that
     works element by element; `activation_derivative` is its derivative as a function of the same
-    argument, and may be left to `derivative_of`.
+    argument, and defaults to the one of `derivative_of`.
     """
 
     def __init__(
@@ -199,11 +199,11 @@ class RNN:
     ) -> tuple[float, dict[int, Array], dict[int, Array], Probabilities]:
         """Read a window x (T, V) of one-hot rows, of which y (T,) holds the following characters.
 
-        Starts from the state `s_initial` (H, 1), or from zeros. T may be any length, whatever
-        `seq_length` is. Returns `(loss, states, y_predicted, probability_predicted)`: the loss in
-        nats, summed over the window; and by t, in dictionaries made for this call alone, the
-        states s_t (H, 1), with the initial one at -1, the logits z_t (V, 1) and the probabilities
-        p_t (V, 1). Raises ValueError if x, y or `s_initial` has another shape.
+        Starts from the state `s_initial` (H, 1), or from zeros. T can be any length, whatever
+        `seq_length` is. Returns `(loss, states, y_predicted, probability_predicted)`. The loss is
+        in nats, summed over the window. The others are dictionaries by t, made for this call
+        alone. They hold the states s_t (H, 1), with the initial one at -1, the logits z_t (V, 1)
+        and the probabilities p_t (V, 1). Raises ValueError if x, y or `s_initial` does not fit.
         """
         x, y = self._window(x, y)
         if s_initial is None:
@@ -224,7 +224,7 @@ class RNN:
         y: npt.ArrayLike,
         states: dict[int, Array] | None = None,
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """The gradients of a window's loss, by walking the steps of `forward` back in time.
+        """Return the gradients of a window's loss, by walking the steps of `forward` back in time.
 
         Takes that call's x and y and the `probability_predicted` it returned, which brings along
         its states (a plain dictionary of probabilities needs them as `states`). Returns
@@ -265,7 +265,7 @@ class RNN:
         return dU, dW, dV, db_s, db_y, s[len(x) - 1].copy()
 
     def sample(self, seed: int, n: int) -> list[int]:
-        """Let the network write: n indexes, each drawn from its probabilities and read in turn.
+        """Let the network write: n indexes, each sampled from its probabilities and read in turn.
 
         `seed` is the index of the character it reads first, from a state of zeros; it is not part
         of the answer. Raises ValueError if no character has that index, or if n is negative.
@@ -337,7 +337,7 @@ def _must_match(given: dict[str, Array], wanted: dict[str, Array]) -> None:
 
 
 class Progress(NamedTuple):
-    """How far training has come: the epoch, from 1; windows and characters read; losses in nats.
+    """The progress of training: the epoch, from 1, windows and characters read, losses in nats.
 
     `loss` is the last window's, summed over its characters. `smooth_loss` follows it slowly, a
     thousandth of the way each time.
@@ -376,7 +376,7 @@ def train(rnn: RNN, data: Any, n_epochs: int = 4, step: int = 10) -> Iterator[Pr
 
 
 def read_book(path: str) -> str:
-    """A UTF-8 file's text, every character as it is. ValueError says in words what is wrong."""
+    """Read a UTF-8 file's text, every character as it is. Raises ValueError if that fails."""
     try:
         with Path(path).open(encoding="utf-8", newline="") as file:
             text = file.read()
@@ -409,7 +409,7 @@ def learn_aloud(text: str, n_epochs: int, steps: int | None, seed: int) -> None:
         )
 
     def write() -> None:
-        sampled = rnn.sample(int(data.indexes[-1]), 200)  # it goes on where the text ends
+        sampled = rnn.sample(int(data.indexes[-1]), 200)  # continues where the text ends
         print("----", "".join(indexes_to_char[i] for i in sampled), "----", sep="\n", flush=True)
 
     print(f"{len(text):,} characters; vocabulary size: {rnn.vocab_size}", flush=True)
@@ -427,10 +427,10 @@ def learn_aloud(text: str, n_epochs: int, steps: int | None, seed: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command. Returns its exit status.
+    """Run the command and return its exit status.
 
-    0 when training is over, 2 for a file that will not do (one line on standard error says why),
-    130 after Ctrl-C, 141 when nobody reads the output any more.
+    0 when training is over, 2 for an unsuitable file (with one line of why on standard error),
+    130 after Ctrl-C, 141 when the output is no longer read.
     """
     parser = argparse.ArgumentParser(
         prog="python -m charloom.scratch", description="Train a character-level RNN on a text."

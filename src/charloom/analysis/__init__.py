@@ -1,1 +1,1 @@
-"""Look inside a trained model: surprisal by character, and what single units respond to."""
+"""Analysis of a trained model: surprisal by character, and the labels that its units track."""

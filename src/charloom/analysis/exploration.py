@@ -1,8 +1,8 @@
-"""What a network's units track: each label of a text beside the unit that follows it best.
+"""Units that track labels of a text: for each label, the unit that follows it best.
 
-A unit is chosen by its correlation with a label over the first half of the text, and what counts is
-its correlation over the second half. The best of as many random directions of the same states,
-chosen and confirmed in the same way, shows what luck would find.
+A unit is chosen by its correlation with a label over the first half of the text, and confirmed by
+its correlation over the second half. For comparison, as many random directions of the same states
+are chosen and confirmed in the same way: their best correlation is one found by chance.
 
 N: characters of the text; M: labels; H: hidden units; S: arrays of state; L: layers; D = S·L·H.
 """
@@ -23,25 +23,30 @@ from charloom.errors import CharloomError, printable
 from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
-from charloom.pages.page import fit_page
-from charloom.prediction.scoring import Report, blocks_in_rows
+from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
+from charloom.prediction.scoring import blocks_in_rows
+from charloom.progress import OnProgress
 from charloom.text.dataset import Ids
 from charloom.text.vocabulary import Vocabulary
 
-ALL_UNITS_UP_TO = 100_000  # characters of a text whose page carries every unit
-BEST_UNITS = 24  # that the page of a longer one carries
-MOST_SHOWN = 2_000_000  # characters of a text that a page shows
-# A longer text is read in up to so many rows side by side, each of so many characters and warmed
-# with so many: many times faster than one after the other.
+ALL_UNITS_UP_TO = 100_000  # characters of a text whose page has every unit
+BEST_UNITS = 24  # units on the page of a longer text
+# A longer text is read as up to ROWS rows side by side, because that is many times faster. Each row
+# has at least LENGTH_OF_ROW characters, and reads WARM_UP characters before its first.
 ROWS, LENGTH_OF_ROW, WARM_UP = 16, 10_000, 500
-HUNDREDTHS = 100  # activations are given to two decimals
+HUNDREDTHS = 100  # activations have two decimals
+ACTIVATION_RANGE = (-32768, 32767)  # of an activation in hundredths
 
 Numbers = NDArray[np.float64]
 
 
-class Followed(NamedTuple):
-    """A correlation on the half that it was chosen on, and on the other; NaN where there is
-    none."""
+class Correlation(NamedTuple):
+    """Pearson's correlations of a label with a unit (or a random direction).
+
+    Attributes:
+        first: over the first half of the text, where the unit is chosen; NaN if undefined.
+        second: over the second half; NaN if undefined.
+    """
 
     first: float
     second: float
@@ -49,35 +54,51 @@ class Followed(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelFound:
-    """A label, the unit that follows it best, and the best random direction beside it. mean: of the
-    label's values; of a flag, the part of the text that has it."""
+    """A label, with the unit that follows it best.
+
+    Attributes:
+        label: the label's name.
+        mean: the mean of its values; of a flag, the fraction of characters that have it.
+        unit: the unit with the strongest correlation over the first half of the text.
+        correlation: its correlations with the label.
+        random: the correlations of the best random direction, for comparison.
+    """
 
     label: str
     mean: float
     unit: Unit
-    followed: Followed
-    random: Followed
+    correlation: Correlation
+    random: Correlation
 
 
 @dataclass(frozen=True)
 class UnitFound:
-    """A unit, and the label that it follows best; its values' mean and standard deviation."""
+    """A unit, with the label that it follows best.
+
+    Attributes:
+        unit: the unit.
+        label: the name of the label with the strongest correlation over the first half of the text.
+        correlation: the unit's correlations with that label.
+        mean: the mean of the unit's activation over the text.
+        deviation: its standard deviation.
+    """
 
     unit: Unit
     label: str
-    followed: Followed
+    correlation: Correlation
     mean: float
     deviation: float
 
 
-class _Sums:
-    """Of one half of a text: what correlations are made of, for each array and layer (S, L)."""
+class _CorrelationSums:
+    """The sums behind correlations over one half of a text, for each array and layer (S, L)."""
 
     def __init__(self, config: ModelConfig, labels: int) -> None:
         groups = config.zero_state(1).shape[:2]
         size = config.hidden_size
         self.count = 0
-        # What is taken from every state, so that small differences do not drown in a large mean.
+        # Subtracted from every state, so that a large mean does not cost the precision of small
+        # differences.
         self.origin = np.zeros((*groups, size), config.dtype)
         self.labels = np.zeros(labels)  # Σ l
         self.label_squares = np.zeros(labels)
@@ -86,7 +107,7 @@ class _Sums:
         self.both = np.zeros((*groups, labels, size))  # Σ l xᵀ
 
     def add(self, states: NDArray[np.floating], labels: Numbers) -> None:
-        """states (n, S, L, H), labels (n, M)."""
+        """Add the states (n, S, L, H) and labels (n, M) of some characters."""
         if self.count == 0 and len(states):
             self.origin[:] = states.mean(axis=0, dtype=np.float64)
         self.count += len(states)
@@ -100,8 +121,14 @@ class _Sums:
             self.both[group] += flat_labels @ x
 
     def correlations(self, directions: Numbers | None = None) -> Numbers:
-        """Of every label with every unit, (M, S, L, H), or with every direction of the same states:
-        directions (S, L, H, H). NaN where one of the two does not vary."""
+        """Return the correlation of every label with every unit, (M, S, L, H).
+
+        Args:
+            directions: (S, L, H, H); use these directions of the states instead of units.
+
+        Returns:
+            The correlations; NaN if the label or the unit is constant.
+        """
         n = max(self.count, 1)
         label_mean, unit_mean = self.labels / n, self.units / n
         label_variance = self.label_squares / n - label_mean**2
@@ -112,7 +139,7 @@ class _Sums:
         if directions is not None:
             shared = shared @ directions.swapaxes(-1, -2)
             variance = np.einsum("...dh,...hk,...dk->...d", directions, covariance, directions)
-        # What rounding leaves of no variance is none.
+        # Rounding can leave a tiny variance of constants.
         label_variance = np.where(label_variance > 1e-9, label_variance, np.nan)
         variance = np.where(variance > 1e-9, variance, np.nan)
         r = shared / np.sqrt(label_variance[:, None] * variance[..., None, :])
@@ -121,8 +148,21 @@ class _Sums:
 
 @dataclass(frozen=True)
 class Exploration:
-    """What was found in a text's ids, (N,). carried: units whose activations are known, each
-    (N,), to two decimals, in hundredths."""
+    """The result of `explore`: which unit follows which label of a text.
+
+    Attributes:
+        text: the name of the text.
+        protocol: how the state ran through the text: `carried`, or `carried-N-rows` if the text was
+            read as N rows side by side.
+        config: the configuration of the network.
+        vocabulary: the characters of `ids`.
+        ids: the characters of the text, (N,).
+        skipped: the number of unknown characters that were skipped.
+        labels: every label with its best unit.
+        units: every unit with its best label, strongest confirmed correlation first.
+        named: the units that the caller named.
+        activations: by unit, its activations in hundredths, (N,).
+    """
 
     text: str
     protocol: str
@@ -136,10 +176,11 @@ class Exploration:
     activations: dict[Unit, NDArray[np.signedinteger]]
 
     def name(self, unit: Unit) -> str:
+        """Return the name of a unit, like `h17`."""
         return unit_name(unit, self.config)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values. Correlations to four decimals, None where there are none."""
+        """Return plain JSON values; correlations have four decimals, and are None if undefined."""
         half = len(self.ids) // 2
         return {
             "text": self.text,
@@ -157,8 +198,8 @@ class Exploration:
                     "label": found.label,
                     "mean": round(found.mean, 6),
                     "unit": self.name(found.unit),
-                    "first_half": _decimals(found.followed.first),
-                    "second_half": _decimals(found.followed.second),
+                    "first_half": _decimals(found.correlation.first),
+                    "second_half": _decimals(found.correlation.second),
                     "random_first_half": _decimals(found.random.first),
                     "random_second_half": _decimals(found.random.second),
                 }
@@ -168,8 +209,8 @@ class Exploration:
                 {
                     "unit": self.name(found.unit),
                     "label": found.label,
-                    "first_half": _decimals(found.followed.first),
-                    "second_half": _decimals(found.followed.second),
+                    "first_half": _decimals(found.correlation.first),
+                    "second_half": _decimals(found.correlation.second),
                     "mean": round(found.mean, 6),
                     "deviation": round(found.deviation, 6),
                 }
@@ -178,8 +219,8 @@ class Exploration:
         }
 
     def json(self) -> Iterator[str]:
-        """The same as text, with the activations of the units that were named, one for each
-        character."""
+        """Yield the JSON text piece by piece: `as_dict`, and `activations`, which has a number for
+        each character, for the units that the caller named."""
         head = json.dumps(self.as_dict(), indent=2)
         yield head.removesuffix("\n}") + ',\n  "activations": {'
         for number, unit in enumerate(self.named):
@@ -189,37 +230,34 @@ class Exploration:
         yield "\n  }\n}\n" if self.named else "}\n}\n"
 
     def page(self) -> str:
-        """The text colored by a unit's activation; what follows what."""
+        """Return an HTML page: the text colored by a unit's activation, and tables of labels and
+        units."""
         if len(self.ids) <= ALL_UNITS_UP_TO:
             return fit_page(lambda count: self._page(count, len(self.ids)), len(self.activations))
-        shown = min(len(self.ids), MOST_SHOWN)
+        shown = min(len(self.ids), MOST_CHARACTERS)
         return fit_page(lambda shown: self._page(len(self.activations), shown), shown)
 
-    def _page(
-        self, count: int, shown: int
-    ) -> tuple[str, list[str], dict[str, Any], dict[str, NDArray[Any]]]:
+    def _page(self, count: int, shown: int) -> PageContent:
+        """Return a page with the activations of `count` units over the first `shown` characters."""
         order = [found.unit for found in self.units if found.unit in self.activations]
-        # Named ones come first where not all find room.
+        # If not all units fit, the named ones have priority.
         carried = set([*self.named, *(unit for unit in order if unit not in self.named)][:count])
         data = self.as_dict() | {
             "shown": shown,
             "carried": [self.name(unit) for unit in order if unit in carried],
-            "all": count == self.config.hidden_size * self.config.layers * _arrays(self.config),
+            "all": count == self.config.zero_state(1).size,
             "vocabulary": list(self.vocabulary.characters),
         }
         arrays: dict[str, NDArray[Any]] = {"ids": self.ids[:shown]}
         for unit in order:
             if unit in carried:
                 arrays[self.name(unit)] = self.activations[unit][:shown]
-        return f"Units over {printable(self.text)}", ["text.js", "explore.js"], data, arrays
+        title = f"Units over {printable(self.text)}"
+        return PageContent(title, ["text.js", "explore.js"], data, arrays)
 
 
 def _decimals(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 4)
-
-
-def _arrays(config: ModelConfig) -> int:
-    return len(config.zero_state(1))
 
 
 def explore(
@@ -231,101 +269,133 @@ def explore(
     with_activations: bool = True,
     skip_unknown: bool = False,
     seed: int = 0,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Exploration:
-    """Runs a model's network over a text and finds which unit follows which label.
+    """Find the units of a network that track labels of a text, like "inside double quotes".
 
-    units: names of those whose activations are wanted in any case (see charloom.units).
-    with_activations: keep the activations that a page shows. seed: of the random directions.
-    Raises CharloomError for an empty text and a unit that the model lacks, UnknownCharacterError
-    for characters that the model never saw, unless `skip_unknown`.
+    Args:
+        model: the model; only its network is used, not its n-gram model.
+        text: the text to read, N characters.
+        name: the name of the text, for output.
+        units: names of units whose activations to keep in any case, like `h17` or `c1.17`.
+        with_activations: keep the activations for `Exploration.page`, of all units if the text is
+            short, otherwise of the best.
+        skip_unknown: skip characters that are not in the model's vocabulary.
+        seed: random seed of the random directions.
+        on_progress: called with the stage "exploring", the characters read and the number to read.
+
+    Returns:
+        The best unit of every label, and the best label of every unit.
+
+    Raises:
+        CharloomError: if the text is empty, or the model lacks one of the units.
+        UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
-    config, vocabulary = model.config, model.vocabulary
-    named = list(dict.fromkeys(parse_unit(unit, config) for unit in units))
+    named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
     ids = model.encode(text, skip_unknown=skip_unknown)
-    skipped = len(text) - len(ids)
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")
-    if skipped:
-        text = vocabulary.decode(ids)
-    labels = label_text(text)
-    values = np.stack(list(labels.values()), axis=1)  # (N, M)
-    rows = max(1, min(ROWS, len(ids) // LENGTH_OF_ROW))
-    passes = 2 if with_activations or named else 1
-
-    def told(done: int, number: int) -> None:
-        if report is not None:
-            report(number * len(ids) + done, passes * len(ids))
-
-    half = len(ids) // 2
-    sums = _Sums(config, len(labels)), _Sums(config, len(labels))
-    done = 0
-    for places, states in _states(model.engine, ids, vocabulary.start_id, rows):
-        for inside, part in zip((places < half, places >= half), sums, strict=True):
-            part.add(states[inside], values[places[inside]].astype(np.float64))
-        done += len(places)
-        told(done, 0)
-    found_labels, found_units = _find(list(labels), sums, config, seed)
-    carried = list(named)
+    skipped = len(text) - len(ids)
+    labels = label_text(model.vocabulary.decode(ids) if skipped else text)
+    reader = _StateReader(model, ids, 2 if with_activations or named else 1, on_progress)
+    sums = _sums_of_halves(reader, np.stack(list(labels.values()), axis=1))
+    found_labels, found_units = _find(list(labels), sums, seed)
+    kept = list(named)
     if with_activations:
         best = [found.unit for found in found_units]
-        carried += best if len(ids) <= ALL_UNITS_UP_TO else best[:BEST_UNITS]
-    activations: dict[Unit, NDArray[np.signedinteger]] = {}
-    if carried:
-        carried = list(dict.fromkeys(carried))
-        array, layer, number = np.array(carried).T
-        kept = np.empty((len(carried), len(ids)), np.int16)
-        done = 0
-        for places, states in _states(model.engine, ids, vocabulary.start_id, rows):
-            hundredths = np.clip(np.round(states[:, array, layer, number] * HUNDREDTHS), *_RANGE)
-            kept[:, places] = hundredths.T
-            done += len(places)
-            told(done, 1)
-        for unit, numbers in zip(carried, kept, strict=True):
-            small = numbers.min() >= -128 and numbers.max() <= 127
-            activations[unit] = numbers.astype(np.int8) if small else numbers
+        kept += best if len(ids) <= ALL_UNITS_UP_TO else best[:BEST_UNITS]
     return Exploration(
-        name,
-        "carried" if rows == 1 else f"carried-{rows}-rows",
-        config,
-        vocabulary,
-        ids,
-        skipped,
-        found_labels,
-        found_units,
-        named,
-        activations,
+        text=name,
+        protocol=reader.protocol,
+        config=model.config,
+        vocabulary=model.vocabulary,
+        ids=ids,
+        skipped=skipped,
+        labels=found_labels,
+        units=found_units,
+        named=named,
+        activations=_activations(reader, list(dict.fromkeys(kept))),
     )
 
 
-_RANGE = (-32768, 32767)  # of the hundredths that are kept
+class _StateReader:
+    """The states of a network over a text, in blocks. Each pass reads the text again."""
 
+    def __init__(
+        self, model: LanguageModel, ids: Ids, passes: int, on_progress: OnProgress | None = None
+    ) -> None:
+        self.config = model.config
+        self.ids = ids
+        self.rows = max(1, min(ROWS, len(ids) // LENGTH_OF_ROW))
+        self._engine: Engine = model.engine
+        self._before = model.vocabulary.start_id
+        self._total = passes * len(ids)
+        self._done = 0
+        self._on_progress = on_progress
 
-def _states(
-    engine: Engine, ids: Ids, before: int, rows: int
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
-    """Some places, (n,), and the states after their characters, (n, S, L, H); all in turn."""
+    @property
+    def protocol(self) -> str:
+        return "carried" if self.rows == 1 else f"carried-{self.rows}-rows"
 
-    def read(
-        inputs: NDArray[np.intp], state: NDArray[np.floating]
+    def blocks(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
+        """Read the text once.
+
+        Yields:
+            Some places, (n,), and the states after their characters, (n, S, L, H).
+        """
+        # The state at a place is the one before its character, after the character before it.
+        shifted = np.append(self.ids, self.ids[:1])
+        for places, states in blocks_in_rows(
+            self._engine, shifted, self._before, self.rows, read=self._read, warm_up=WARM_UP
+        ):
+            later = places > 0
+            if later.any():
+                yield places[later] - 1, states[later]
+                self._done += int(np.count_nonzero(later))
+                if self._on_progress is not None:
+                    self._on_progress("exploring", self._done, self._total)
+
+    def _read(
+        self, inputs: NDArray[np.intp], state: NDArray[np.floating]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        states, state = engine.states(inputs, state)  # (T, S, L, B, H)
+        states, state = self._engine.states(inputs, state)  # (T, S, L, B, H)
         return np.moveaxis(states, 3, 1), state
 
-    # The state at a place is what is known before its character: that after the one before it.
-    followed = np.append(ids, ids[:1])
-    for places, states in blocks_in_rows(
-        engine, followed, before, rows, read=read, warm_up=WARM_UP
-    ):
-        behind = places > 0
-        if behind.any():
-            yield places[behind] - 1, states[behind]
+
+def _sums_of_halves(
+    reader: _StateReader, labels: NDArray[np.float32]
+) -> tuple[_CorrelationSums, _CorrelationSums]:
+    """Sum the states and the labels, (N, M), over both halves of the text."""
+    half, count = len(reader.ids) // 2, labels.shape[1]
+    sums = _CorrelationSums(reader.config, count), _CorrelationSums(reader.config, count)
+    for places, states in reader.blocks():
+        for inside, part in zip((places < half, places >= half), sums, strict=True):
+            part.add(states[inside], labels[places[inside]].astype(np.float64))
+    return sums
+
+
+def _activations(reader: _StateReader, units: list[Unit]) -> dict[Unit, NDArray[np.signedinteger]]:
+    """Return the activations of units in hundredths, (N,) each, in the smallest integer type."""
+    if not units:
+        return {}
+    array, layer, number = np.array(units).T
+    hundredths = np.empty((len(units), len(reader.ids)), np.int16)
+    for places, states in reader.blocks():
+        values = np.round(states[:, array, layer, number] * HUNDREDTHS)  # (n, units)
+        hundredths[:, places] = np.clip(values, *ACTIVATION_RANGE).T
+    activations: dict[Unit, NDArray[np.signedinteger]] = {}
+    for unit, numbers in zip(units, hundredths, strict=True):
+        small = numbers.min() >= -128 and numbers.max() <= 127
+        activations[unit] = numbers.astype(np.int8) if small else numbers
+    return activations
 
 
 def _find(
-    labels: list[str], sums: tuple[_Sums, _Sums], config: ModelConfig, seed: int
+    labels: list[str],
+    sums: tuple[_CorrelationSums, _CorrelationSums],
+    seed: int,
 ) -> tuple[list[LabelFound], list[UnitFound]]:
-    """The best unit of each label; each unit's best label, best confirmed first."""
+    """Find the best unit of each label, and the best label of each unit."""
     shape = sums[0].units.shape  # (S, L, H)
     generator = np.random.Generator(np.random.PCG64(seed))
     directions = generator.normal(size=(*shape, shape[-1]))
@@ -333,33 +403,28 @@ def _find(
     with np.errstate(invalid="ignore"):
         of_units = [part.correlations().reshape(len(labels), -1) for part in sums]  # (M, D)
         of_directions = [part.correlations(directions).reshape(len(labels), -1) for part in sums]
-    count = max(1, sums[0].count + sums[1].count)
-    means = (sums[0].labels + sums[1].labels) / count
+    means = (sums[0].labels + sums[1].labels) / max(1, sums[0].count + sums[1].count)
+    units = [Unit(*(int(i) for i in index)) for index in np.ndindex(shape)]
     by_label = []
     for label, name in enumerate(labels):
-        unit, followed = _best(of_units[0][label], of_units[1][label])
+        unit, correlation = _best(of_units[0][label], of_units[1][label])
         _, random = _best(of_directions[0][label], of_directions[1][label])
-        where = Unit(*(int(i) for i in np.unravel_index(unit, shape)))
-        by_label.append(LabelFound(name, float(means[label]), where, followed, random))
-    unit_means, deviations = _moments(sums)
+        by_label.append(LabelFound(name, float(means[label]), units[unit], correlation, random))
     by_unit = []
-    for unit in range(len(unit_means)):
-        label, followed = _best(of_units[0][:, unit], of_units[1][:, unit])
-        where = Unit(*(int(i) for i in np.unravel_index(unit, shape)))
+    for number, (mean, deviation) in enumerate(zip(*_moments(sums), strict=True)):
+        label, correlation = _best(of_units[0][:, number], of_units[1][:, number])
         by_unit.append(
-            UnitFound(
-                where, labels[label], followed, float(unit_means[unit]), float(deviations[unit])
-            )
+            UnitFound(units[number], labels[label], correlation, float(mean), float(deviation))
         )
-    by_unit.sort(key=lambda found: -confirmed(found.followed))
+    by_unit.sort(key=lambda found: -confirmed(found.correlation))
     return by_label, by_unit
 
 
-def _moments(sums: tuple[_Sums, _Sums]) -> tuple[Numbers, Numbers]:
-    """Every unit's mean and standard deviation over the whole text, (D,)."""
+def _moments(sums: tuple[_CorrelationSums, _CorrelationSums]) -> tuple[Numbers, Numbers]:
+    """Return every unit's mean and standard deviation over the whole text, (D,) each."""
     count = max(1, sums[0].count + sums[1].count)
     mean = np.zeros(sums[0].units.shape)
-    square = np.zeros_like(mean)  # of the distance from the first half's origin
+    square = np.zeros_like(mean)  # of the difference from the first half's origin
     origin = sums[0].origin.astype(np.float64)
     for part in sums:
         moved = part.origin - origin  # Σ (x + m)² = Σ x² + 2 m Σ x + n m²
@@ -371,14 +436,14 @@ def _moments(sums: tuple[_Sums, _Sums]) -> tuple[Numbers, Numbers]:
     return (mean + origin).reshape(-1), deviation.reshape(-1)
 
 
-def _best(first: Numbers, second: Numbers) -> tuple[int, Followed]:
-    """Where the first half's correlation is strongest, and both halves' there."""
+def _best(first: Numbers, second: Numbers) -> tuple[int, Correlation]:
+    """Return the index of the first half's strongest correlation, and both halves' values there."""
     strengths = np.where(np.isnan(first), -1.0, np.abs(first))
     best = int(strengths.argmax())
-    return best, Followed(float(first[best]), float(second[best]))
+    return best, Correlation(float(first[best]), float(second[best]))
 
 
-def confirmed(followed: Followed) -> float:
-    """How strongly the second half confirms what the first one showed; 0 where it does not."""
-    value = followed.second * np.sign(followed.first)
+def confirmed(correlation: Correlation) -> float:
+    """Return the strength of a correlation that the second half confirms, or 0."""
+    value = correlation.second * np.sign(correlation.first)
     return float(value) if value > 0 else 0.0

@@ -1,8 +1,9 @@
-"""What can be said of every character of a text without a model: labels, to explain units by.
+"""Labels of the characters of a text, computed without a model, for explaining units.
 
-Each label is a number for every character, (N,), of what a network may know when it has read that
-character; those of the next character say what it can foresee. Quotation marks and brackets only
-count if they are closed, and a word in capitals is one from its first letter on. A flag is 0 or 1.
+A label is a number for each character, (N,). It is a property of the text up to that character,
+which a network can know, or of the next character, which it can predict. Flags are 0 or 1.
+Quotation marks and brackets count only if they are closed. A word in capitals counts from its first
+letter on.
 
 N: characters of the text.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,85 +20,120 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+Labels = Iterator[tuple[str, NDArray[Any]]]  # names and values, (N,) each
+Spans = list[tuple[int, int]]  # [begin, end)
 
-FARTHEST = 2_000  # characters from a bracket or quotation mark to the one that closes it, at most
-MOST_IN_LINE, MOST_IN_WORD, MOST_IN_SENTENCE = 200, 20, 300  # where distances stop to grow
+FARTHEST = 2_000  # most characters from an opening bracket or quotation mark to the closing one
+MOST_IN_LINE, MOST_IN_WORD, MOST_IN_SENTENCE = 200, 20, 300  # limits of distances
 PAIRS = {")": "(", "]": "[", "}": "{"}
-CLOSED_BY = {'"': '"', "”": "“„", "“": "„", "»": "«"}  # what each quotation mark closes
+CLOSED_BY = {'"': '"', "”": "“„", "“": "„", "»": "«"}  # the marks that each quotation mark closes
 VOWELS = frozenset("aeiouyAEIOUYäöüÄÖÜàáâèéêëìíîïòóôùúûœæ")
 
 
+@dataclass(frozen=True)
+class _Characters:
+    """The classes of a text's characters, flags (N,) each."""
+
+    letter: Flags
+    upper: Flags
+    digit: Flags
+    space: Flags
+    newline: Flags
+    vowel: Flags
+    mark: Flags
+    stop: Flags
+    in_word: Flags  # letters and apostrophes
+
+    @classmethod
+    def of(cls, text: str) -> _Characters:
+        letter = _flags(text, str.isalpha)
+        return cls(
+            letter=letter,
+            upper=_flags(text, str.isupper),
+            digit=_flags(text, str.isdigit),
+            space=_flags(text, lambda c: c == " "),
+            newline=_flags(text, lambda c: c == "\n"),
+            vowel=_flags(text, VOWELS.__contains__),
+            mark=_flags(text, lambda c: not c.isalnum() and not c.isspace()),
+            stop=_flags(text, ".!?".__contains__),
+            in_word=letter | _flags(text, "'’".__contains__),
+        )
+
+
 def label_text(text: str) -> dict[str, Values]:
-    """Every label's values for a text, (N,), by the label's name."""
-    return {name: np.asarray(values, np.float32) for name, values in _labels(text)}
-
-
-def _labels(text: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    is_letter, is_upper = _flags(text, str.isalpha), _flags(text, str.isupper)
-    is_digit, is_space = _flags(text, str.isdigit), _flags(text, lambda c: c == " ")
-    is_newline = _flags(text, lambda c: c == "\n")
-    is_vowel = _flags(text, VOWELS.__contains__)
-    is_mark = _flags(text, lambda c: not c.isalnum() and not c.isspace())
-    is_stop = _flags(text, ".!?".__contains__)
-    in_word = is_letter | _flags(text, "'’".__contains__)
-
-    quoted = _spans(text, _quotations(text))
-    yield "inside double quotes", quoted
-    brackets = list(_bracket_pairs(text))
-    yield "inside parentheses", _spans(text, [p for p in brackets if text[p[0]] == "("])
-    yield (
-        "inside square or curly brackets",
-        _spans(text, [p for p in brackets if text[p[0]] != "("]),
+    """Return the values of every label for a text, (N,) each, by the label's name."""
+    characters = _Characters.of(text)
+    labels = (
+        _nesting(text),
+        _positions(text, characters),
+        _last_character(text, characters),
+        _words_and_numbers(text, characters),
+        _next_character(characters),
     )
-    yield "nesting depth of brackets", _depth(text, brackets)
-    yield "inside a tag <…>", _spans(text, _found(r"<[/!?a-zA-Z][^<>\n]*>", text, 1))
-    yield "inside a comment (# or //)", _spans(text, _found(r"(?:#|(?<!:)//)[^\n]*", text, 0))
+    return {name: np.asarray(values, np.float32) for part in labels for name, values in part}
 
-    in_line = _since(is_newline)
-    yield "position in the line", np.minimum(in_line, MOST_IN_LINE)
-    yield "position in the word", np.minimum(np.where(in_word, _since(~in_word), 0), MOST_IN_WORD)
-    yield "distance since the last full stop", np.minimum(_since(is_stop), MOST_IN_SENTENCE)
-    yield "characters since a capital", np.minimum(_since(is_upper), MOST_IN_LINE)
+
+def _nesting(text: str) -> Labels:
+    yield "inside double quotes", _inside(text, _quotations(text))
+    brackets = list(_bracket_pairs(text))
+    yield "inside parentheses", _inside(text, [p for p in brackets if text[p[0]] == "("])
+    others = [p for p in brackets if text[p[0]] != "("]
+    yield "inside square or curly brackets", _inside(text, others)
+    yield "nesting depth of brackets", _depth(text, brackets)
+    yield "inside a tag <…>", _inside(text, _matches(r"<[/!?a-zA-Z][^<>\n]*>", text, closing=1))
+    yield "inside a comment (# or //)", _inside(text, _matches(r"(?:#|(?<!:)//)[^\n]*", text))
+
+
+def _positions(text: str, c: _Characters) -> Labels:
+    yield "position in the line", np.minimum(_since(c.newline), MOST_IN_LINE)
+    in_word = np.where(c.in_word, _since(~c.in_word), 0)
+    yield "position in the word", np.minimum(in_word, MOST_IN_WORD)
+    yield "distance since the last full stop", np.minimum(_since(c.stop), MOST_IN_SENTENCE)
+    yield "characters since a capital", np.minimum(_since(c.upper), MOST_IN_LINE)
     indentation, beginning = _indentation(text)
     yield "indentation of the line", indentation
     yield "in the spaces that begin a line", beginning
     yield "in a line's first word", _in_first_word(text)
 
-    yield "after a line break", is_newline
-    yield "after an empty line", is_newline & _before(is_newline)
-    yield "after a space", is_space
-    yield "after a capital", is_upper
-    yield "after a vowel", is_vowel
-    yield "after a consonant", is_letter & ~is_vowel
-    yield "after punctuation", is_mark
-    yield "after a full stop", is_stop
-    yield "after a comma", _flags(text, lambda c: c == ",")
 
-    yield (
-        "in a word that began with a capital",
-        _spans(text, _words(text, lambda w: w[0].isupper())),
-    )
-    capitals = _words(text, lambda w: len(w) > 1 and w.isupper())
-    yield "in a word in capitals", _spans(text, capitals)
-    yield "in a number", is_digit | (_between_digits(text) & ~is_digit)
-    yield "in a word of one or two letters so far", in_word & (_since(~in_word) <= 2)
+def _last_character(text: str, c: _Characters) -> Labels:
+    yield "after a line break", c.newline
+    yield "after an empty line", c.newline & _previous(c.newline)
+    yield "after a space", c.space
+    yield "after a capital", c.upper
+    yield "after a vowel", c.vowel
+    yield "after a consonant", c.letter & ~c.vowel
+    yield "after punctuation", c.mark
+    yield "after a full stop", c.stop
+    yield "after a comma", _flags(text, lambda character: character == ",")
 
-    yield "the next character is a space", _next(is_space)
-    yield "the next character is a line break", _next(is_newline)
-    yield "the next character is a letter", _next(is_letter)
-    yield "the next character is a capital", _next(is_upper)
-    yield "the next character is a vowel", _next(is_vowel)
-    yield "the next character is punctuation", _next(is_mark)
+
+def _words_and_numbers(text: str, c: _Characters) -> Labels:
+    capitalized = _words(text, lambda word: word[0].isupper())
+    yield "in a word that began with a capital", _inside(text, capitalized)
+    capitals = _words(text, lambda word: len(word) > 1 and word.isupper())
+    yield "in a word in capitals", _inside(text, capitals)
+    yield "in a number", c.digit | _inside_number(text)
+    yield "in a word of one or two letters so far", c.in_word & (_since(~c.in_word) <= 2)
+
+
+def _next_character(c: _Characters) -> Labels:
+    yield "the next character is a space", _next(c.space)
+    yield "the next character is a line break", _next(c.newline)
+    yield "the next character is a letter", _next(c.letter)
+    yield "the next character is a capital", _next(c.upper)
+    yield "the next character is a vowel", _next(c.vowel)
+    yield "the next character is punctuation", _next(c.mark)
 
 
 def _flags(text: str, test: Callable[[str], bool]) -> Flags:
-    """Which characters pass a test, (N,)."""
+    """Return flags of the characters that pass a test, (N,)."""
     kinds, places = np.unique(np.array(list(text), dtype="U1"), return_inverse=True)
-    # NumPy's strings drop a null character at their end.
+    # NumPy strips null characters from the end of strings, so a null character is an empty string.
     return np.array([test(str(kind) or "\0") for kind in kinds], dtype=bool)[places]
 
 
-def _before(flags: Flags) -> Flags:
+def _previous(flags: Flags) -> Flags:
     return np.concatenate([[False], flags])[:-1]
 
 
@@ -105,23 +142,21 @@ def _next(flags: Flags) -> Flags:
 
 
 def _since(flags: Flags) -> NDArray[np.intp]:
-    """Characters since the last flag, 0 at it; from the beginning where there was none, (N,)."""
+    """Return the distances to the last flag, 0 at the flag itself, (N,). Before the first flag they
+    count from the beginning, as if there were a flag before the text."""
     places = np.arange(len(flags))
     last = np.maximum.accumulate(np.where(flags, places, -1))
     return places - last
 
 
-def _spans(text: str, spans: list[tuple[int, int]]) -> Flags:
-    """Which characters lie inside: from the first of a span to before its last, for with the last
-    one it is over."""
-    steps = np.zeros(len(text) + 1, np.int64)
-    for begin, end in spans:
-        steps[begin] += 1
-        steps[end] -= 1
-    return np.asarray(np.cumsum(steps[:-1]) > 0)
+def _inside(text: str, spans: Spans) -> Flags:
+    """Return flags of the characters in spans, (N,). The closing character of a pair is outside,
+    because the network has then read it."""
+    return _depth(text, spans) > 0
 
 
-def _depth(text: str, spans: list[tuple[int, int]]) -> NDArray[np.int64]:
+def _depth(text: str, spans: Spans) -> NDArray[np.int64]:
+    """Return the number of spans around each character, (N,)."""
     steps = np.zeros(len(text) + 1, np.int64)
     for begin, end in spans:
         steps[begin] += 1
@@ -129,19 +164,19 @@ def _depth(text: str, spans: list[tuple[int, int]]) -> NDArray[np.int64]:
     return np.asarray(np.cumsum(steps[:-1]))
 
 
-def _found(pattern: str, text: str, closing: int) -> list[tuple[int, int]]:
+def _matches(pattern: str, text: str, closing: int = 0) -> Spans:
+    """Return the spans of a regular expression, without their last `closing` characters."""
     return [(m.start(), m.end() - closing) for m in re.finditer(pattern, text)]
 
 
-def _words(text: str, test: Callable[[str], bool]) -> list[tuple[int, int]]:
+def _words(text: str, test: Callable[[str], bool]) -> Spans:
     return [(m.start(), m.end()) for m in re.finditer(r"[^\W\d_]+", text) if test(m[0])]
 
 
-def _quotations(text: str) -> list[tuple[int, int]]:
-    """Where double quotation marks open and close. A straight one opens and closes in turn; a
-    paragraph's end closes whatever is open, so that one mark too many does not turn the rest inside
-    out."""
-    pairs: list[tuple[int, int]] = []
+def _quotations(text: str) -> Spans:
+    """Return the spans between double quotation marks. Straight marks open and close in turn. The
+    end of a paragraph closes any open mark, so that an unmatched one does not invert the rest."""
+    pairs: Spans = []
     opened: list[int] = []
     for m in re.finditer(r"[\"“”„«»]|\n\s*\n", text):
         place, mark = m.start(), m[0]
@@ -156,7 +191,7 @@ def _quotations(text: str) -> list[tuple[int, int]]:
 
 
 def _bracket_pairs(text: str) -> Iterator[tuple[int, int]]:
-    """Brackets with the ones that close them; what is never closed is none."""
+    """Yield the places of opening and closing brackets. Brackets without a partner are skipped."""
     opened: list[int] = []
     for m in re.finditer(r"[()\[\]{}]", text):
         if m[0] not in PAIRS:
@@ -170,21 +205,22 @@ def _bracket_pairs(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _indentation(text: str) -> tuple[NDArray[np.intp], Flags]:
-    """The width of what a line begins with, once it has been read; and whether it is being read."""
+    """Return the width of each line's indentation, as far as it has been read, (N,), and flags of
+    the characters of the indentation, (N,)."""
     width = np.zeros(len(text), np.intp)
-    reading = np.zeros(len(text), dtype=bool)
+    beginning = np.zeros(len(text), dtype=bool)
     for m in re.finditer(r"^[ \t]+", text, re.MULTILINE):
         end = text.find("\n", m.end())
         width[m.start() : m.end()] = np.arange(1, m.end() - m.start() + 1)
         width[m.end() : end if end >= 0 else len(text)] = m.end() - m.start()
-        reading[m.start() : m.end()] = True
-    return width, reading
+        beginning[m.start() : m.end()] = True
+    return width, beginning
 
 
 def _in_first_word(text: str) -> Flags:
-    return _spans(text, [(m.start(1), m.end(1)) for m in re.finditer(r"(?m)^[ \t]*(\S+)", text)])
+    return _inside(text, [(m.start(1), m.end(1)) for m in re.finditer(r"(?m)^[ \t]*(\S+)", text)])
 
 
-def _between_digits(text: str) -> Flags:
-    """Points and commas within a number."""
-    return _spans(text, [(m.start(), m.end()) for m in re.finditer(r"(?<=\d)[.,](?=\d)", text)])
+def _inside_number(text: str) -> Flags:
+    """Return flags of the points and commas between digits."""
+    return _inside(text, _matches(r"(?<=\d)[.,](?=\d)", text))

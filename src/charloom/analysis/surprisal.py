@@ -1,9 +1,8 @@
-"""How surprising a text is to a model, character by character: JSON, CSV, a page, the worst places.
+"""The surprisal of a text under a model, by character or by line: as JSON, as CSV and as a page.
 
-N: characters of the text; K: guesses at each place.
+N: characters of the text; K: likeliest characters at each place.
 
-Probabilities are given to four decimals and bits to three, in every form: what a page shows is what
-the JSON says.
+In every format probabilities have four decimals and bits have three, so that all formats agree.
 """
 
 from __future__ import annotations
@@ -20,22 +19,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError, printable
-from charloom.pages.page import fit_page
+from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Scores
 from charloom.text.dataset import Ids
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
-MOST_SHOWN = 2_000_000  # characters of a text that a page shows
-LISTED = 100  # of the most surprising places, on a page
+LISTED = 100  # most surprising places on a page
 APART = 20  # characters between two of them
 BEFORE, AFTER = 36, 16  # characters of context
+BLOCK = 10_000  # characters converted to Python's numbers at once, which take much memory
 
 
 @dataclass(frozen=True)
 class Surprisal:
-    """A text's ids, (N,), and their scores, with K guesses at each. skipped: unknown characters
-    that were passed over."""
+    """The surprisal of every character of a text.
+
+    Attributes:
+        text: the name of the text.
+        model: `network` or `mixture`.
+        protocol: `carried`, `adaptive` or `cold-N`.
+        vocabulary: the characters of `ids`.
+        ids: the characters of the text, (N,).
+        scores: their scores, with the K likeliest characters at each place.
+        skipped: the number of unknown characters that were skipped.
+
+    Raises:
+        CharloomError: if a score is not finite.
+    """
 
     text: str
     model: str
@@ -48,21 +59,22 @@ class Surprisal:
     def __post_init__(self) -> None:
         if not np.isfinite(self.scores.log_probabilities).all():
             raise CharloomError(
-                "the model gives a character no probability, or its numbers overflow: train again "
-                "with a lower --learning-rate"
+                "the model's log-probabilities are not finite: train again with a lower "
+                "--learning-rate"
             )
 
     @property
     def bits(self) -> NDArray[np.float32]:
-        """(N,) to three decimals."""
+        """The surprisal of each character in bits, (N,), to three decimals."""
         return np.asarray(np.round(self.scores.bits, 3), np.float32)
 
     @property
     def probabilities(self) -> NDArray[np.uint16]:
-        """Of the guesses, (N, K), in ten-thousandths."""
+        """The probabilities of the likeliest characters, (N, K), in ten-thousandths."""
         return np.asarray(np.round(self.scores.likeliest_probabilities * 1e4), np.uint16)
 
     def summary(self) -> dict[str, Any]:
+        """Return the totals and means as plain JSON values, in bits and nats."""
         nats = self.scores.nats_per_character
         return {
             "text": self.text,
@@ -77,7 +89,11 @@ class Surprisal:
         }
 
     def most_surprising(self, count: int) -> list[int]:
-        """The places of the largest surprisals, largest first, none close to a larger one."""
+        """Return the places of the largest surprisals, largest first.
+
+        Args:
+            count: the number of places; a place near a larger one is skipped.
+        """
         bits = self.scores.bits
         free = np.ones(len(bits), dtype=bool)
         found: list[int] = []
@@ -90,7 +106,7 @@ class Surprisal:
         return found
 
     def context(self, place: int) -> tuple[str, str, str]:
-        """What stands before a place, there, and after it."""
+        """Return the text before a place, the character at the place, and the text after it."""
         decode = self.vocabulary.decode
         return (
             decode(self.ids[max(0, place - BEFORE) : place]),
@@ -99,17 +115,16 @@ class Surprisal:
         )
 
     def lines(self) -> NDArray[np.intp]:
-        """The line that each character stands in, (N,), counted from 1."""
+        """Return the line number of each character, (N,), from 1."""
         newline = self.vocabulary.start_id
         ends = np.asarray(self.ids == newline) & (self.vocabulary.characters[newline] == "\n")
         return np.asarray(1 + np.cumsum(ends) - ends)
 
     def _rows(self) -> Iterator[tuple[str, float, list[tuple[str, float]]]]:
-        """Of each character: itself, its bits, the guesses with their probabilities."""
+        """Yield each character, its bits, and the likeliest characters with their probabilities."""
         characters = self.vocabulary.characters
-        at_once = 10_000  # a long text's rows as Python's numbers take much memory
-        for begin in range(0, len(self.ids), at_once):
-            block = slice(begin, begin + at_once)
+        for begin in range(0, len(self.ids), BLOCK):
+            block = slice(begin, begin + BLOCK)
             for id_, bits, guesses, chances in zip(
                 self.ids[block].tolist(),
                 self.bits[block].tolist(),
@@ -124,7 +139,8 @@ class Surprisal:
                 yield characters[id_], round(bits, 3), likeliest
 
     def json(self) -> Iterator[str]:
-        """A JSON object, piece by piece: the summary, and under `scores` one of each character."""
+        """Yield a JSON object piece by piece: the summary, and `scores` with an object for each
+        character."""
         head = json.dumps(self.summary(), indent=2)
         yield head.removesuffix("\n}") + ',\n  "scores": ['
         for number, (character, bits, likeliest) in enumerate(self._rows()):
@@ -133,9 +149,9 @@ class Surprisal:
         yield "\n  ]\n}\n"
 
     def csv(self) -> Iterator[str]:
-        """CSV, line by line, with a head."""
+        """Yield CSV line by line, with a header."""
         guesses = self.scores.likeliest.shape[1]
-        columns = [f"{what}{k}" for k in range(1, guesses + 1) for what in ("guess", "probability")]
+        columns = [f"{name}{k}" for k in range(1, guesses + 1) for name in ("guess", "probability")]
         yield _csv_row(["place", "line", "character", "bits", *columns])
         lines = self.lines().tolist()
         for place, (character, bits, likeliest) in enumerate(self._rows()):
@@ -143,10 +159,10 @@ class Surprisal:
             yield _csv_row([place, lines[place], character, bits, *pairs])
 
     def page(self) -> str:
-        """The text, each character colored by its surprisal."""
-        return fit_page(self._page, min(len(self.ids), MOST_SHOWN))
+        """Return an HTML page: the text, with each character colored by its surprisal."""
+        return fit_page(self._page, min(len(self.ids), MOST_CHARACTERS))
 
-    def _page(self, shown: int) -> tuple[str, list[str], dict[str, Any], dict[str, NDArray[Any]]]:
+    def _page(self, shown: int) -> PageContent:
         data = self.summary() | {
             "shown": shown,
             "vocabulary": list(self.vocabulary.characters),
@@ -159,18 +175,25 @@ class Surprisal:
             "guesses": self.scores.likeliest[:shown].astype(vocabulary),
             "probabilities": self.probabilities[:shown],
         }
-        return f"Surprisal of {printable(self.text)}", ["text.js", "surprisal.js"], data, arrays
+        title = f"Surprisal of {printable(self.text)}"
+        return PageContent(title, ["text.js", "surprisal.js"], data, arrays)
 
 
 @dataclass(frozen=True)
 class LineSurprisal:
-    """Lines, each scored by itself: its bits, (N,)."""
+    """The surprisal of lines, each scored by itself.
+
+    Attributes:
+        lines: the N lines.
+        bits: the surprisal of each line, (N,).
+    """
 
     lines: list[str]
     bits: NDArray[np.float64]
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Of each line its number, bits per character (None for an empty one), and bits in all."""
+        """Yield for each line its number, bits per character (None for an empty line), total bits,
+        length and text."""
         for number, (line, bits) in enumerate(zip(self.lines, self.bits.tolist(), strict=True)):
             yield {
                 "line": number + 1,
@@ -181,17 +204,19 @@ class LineSurprisal:
             }
 
     def ranked(self) -> list[dict[str, Any]]:
-        """The rows, most bits per character first; empty lines last."""
+        """Return the rows sorted by bits per character, largest first, with empty lines last."""
         rows = list(self.rows())
         return sorted(rows, key=lambda row: -(row["bits_per_character"] or -1))
 
     def json(self) -> Iterator[str]:
+        """Yield a JSON array of the rows, piece by piece."""
         yield "["
         for number, row in enumerate(self.rows()):
             yield (",\n  " if number else "\n  ") + json.dumps(row)
         yield "\n]\n"
 
     def csv(self) -> Iterator[str]:
+        """Yield CSV line by line, with a header."""
         yield _csv_row(["line", "bits_per_character", "total_bits", "characters", "text"])
         for row in self.rows():
             yield _csv_row(list(row.values()))
@@ -199,6 +224,6 @@ class LineSurprisal:
 
 def _csv_row(values: list[Any]) -> str:
     line = io.StringIO()
-    # Every text in quotation marks: a carriage return is as a reader finds it only there.
+    # All texts are quoted, because readers keep a carriage return only in quotation marks.
     csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(values)
     return line.getvalue()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from charloom.errors import CharloomError, shortened
 
 if TYPE_CHECKING:
+    from charloom.cli.terminal import Terminal
     from charloom.language_model import LanguageModel
 
 
@@ -25,15 +26,15 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True)
 class Command:
+    """A command of the command line: its summary, its arguments and what runs it."""
+
     summary: str
     add_arguments: Callable[[Parser], None]
-    run: Callable[[argparse.Namespace, float], int]
-
-
-# Values. What a number may be is checked where it is used, for every way of giving it.
+    run: Callable[[argparse.Namespace, Terminal], int]
 
 
 def whole_number(text: str) -> int:
+    """Parse an integer; its range is checked where it is used, for every way of passing it."""
     try:
         return int(text)
     except ValueError:
@@ -41,6 +42,7 @@ def whole_number(text: str) -> int:
 
 
 def number(text: str) -> float:
+    """Parse a number; its range is checked where it is used."""
     try:
         return float(text)
     except ValueError:
@@ -48,11 +50,13 @@ def number(text: str) -> float:
 
 
 def length(text: str) -> int | None:
+    """Parse a number of characters, or `inf` as None."""
     return None if text == "inf" else whole_number(text)
 
 
 @contextlib.contextmanager
 def limit_threads(count: int | None) -> Iterator[None]:
+    """Limit the threads of NumPy's matrix products while a command runs."""
     if count is None:
         yield
         return
@@ -66,36 +70,37 @@ def limit_threads(count: int | None) -> Iterator[None]:
 
 
 def add_texts(parser: Parser) -> None:
+    """Add the texts to train on."""
     parser.add_argument(
         "text",
         metavar="TEXT",
         nargs="+",
-        help="a path, - for standard input, or a corpus; several are joined, in that order",
+        help="a path, - for standard input, or a corpus; several texts are joined in this order",
     )
 
 
 def add_network_only(parser: Parser) -> None:
+    """Add --network-only."""
     parser.add_argument(
-        "--network-only", action="store_true", help="leave out the counts that a model mixes in"
+        "--network-only", action="store_true", help="use the network without the n-gram model"
     )
 
 
 def add_engine(parser: Parser) -> None:
+    """Add the options of the backend."""
     parser.add_argument(
-        "--engine", default="auto", help="what computes: auto, compiled, reference or pytorch"
+        "--engine", default="auto", help="compute backend: auto, compiled, reference or pytorch"
     )
     parser.add_argument(
-        "--threads", type=whole_number, help="threads to compute with (default: all cores)"
+        "--threads", type=whole_number, help="number of threads (default: all cores)"
     )
-    parser.add_argument(
-        "--device", default="cpu", help="where the engine pytorch computes: cpu or cuda"
-    )
+    parser.add_argument("--device", default="cpu", help="device of the engine pytorch: cpu or cuda")
 
 
 def load_model(
     arguments: argparse.Namespace, run: str, *, network_only: bool | None = None
 ) -> LanguageModel:
-    """A run's model, with what computes as _add_engine's options say."""
+    """Load a run's model with the backend of the options that `add_engine` added."""
     from charloom.language_model import load
 
     return load(
@@ -107,14 +112,13 @@ def load_model(
     )
 
 
-# corpora
-
-
 def add_no_arguments(parser: Parser) -> None:
+    """Add nothing, for commands without arguments."""
     del parser
 
 
-def run_folder(given: str | None, default: Path) -> Path:
-    if given == "":
-        raise CharloomError("--out is empty: give a folder's name, or leave it out")
-    return default if given is None else Path(given)
+def run_folder(out: str | None, default: Path) -> Path:
+    """Return the folder of --out, or the default. Raises CharloomError if --out is empty."""
+    if out == "":
+        raise CharloomError("--out is empty: pass a folder name or omit it")
+    return default if out is None else Path(out)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from charloom.cli.terminal import print_line
+from charloom.cli.terminal import Terminal
 
 
-def run_corpora(arguments: argparse.Namespace, started: float) -> int:
+def run_corpora(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.text.corpora import list_corpora
 
     for corpus in list_corpora():
-        print_line(f"{corpus.name:<20} {corpus.kind:<11} {corpus.description} ({corpus.license})")
-        print_line(f"{'':<20} {corpus.place}")
+        terminal.print(
+            f"{corpus.name:<20} {corpus.kind:<11} {corpus.description} ({corpus.license})"
+        )
+        terminal.print(f"{'':<20} {corpus.place}")
     return 0

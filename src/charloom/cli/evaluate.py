@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
-from charloom.cli.terminal import excerpt, in_bits, print_json, print_line, progress_bar, say
+from charloom.cli.formatting import excerpt, in_bits
+from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
 from charloom.errors import CharloomError
 
 if TYPE_CHECKING:
     from charloom.evaluation.evaluation import Evaluation
     from charloom.language_model import LanguageModel
-
-
-# evaluate
 
 
 def add_evaluate_arguments(parser: Parser) -> None:
@@ -36,31 +34,33 @@ def add_evaluate_arguments(parser: Parser) -> None:
     add_engine(parser)
 
 
-def run_evaluate(arguments: argparse.Namespace, started: float) -> int:
+def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
-    with limit_threads(arguments.threads), progress_bar() as bar:
+    with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         text = None
         if arguments.text is not None:
-            text = open_for(model, bar, arguments.text)
+            text = open_for(model, arguments.text, terminal)
         evaluation = evaluate_model(
             model,
-            bar,
+            terminal,
             text=text,
             protocol=arguments.protocol,
             training_text=arguments.training_text,
             skip_unknown=arguments.skip_unknown,
         )
     if arguments.json:
-        print_json(evaluation.as_dict())
+        terminal.print_json(evaluation.as_dict())
     else:
-        print_evaluation(evaluation, model)
+        print_evaluation(evaluation, model, terminal)
     if arguments.text is None and Path(arguments.run).is_dir():
-        keep_evaluation_of(Path(arguments.run), evaluation, model)
+        keep_evaluation_of(Path(arguments.run), evaluation, model, terminal)
     return 0
 
 
-def keep_evaluation_of(folder: Path, evaluation: Evaluation, model: LanguageModel) -> None:
+def keep_evaluation_of(
+    folder: Path, evaluation: Evaluation, model: LanguageModel, terminal: Terminal
+) -> None:
     """Keeps the figures for the run's report, where its folder can be written."""
     from charloom.evaluation.records import keep_evaluation
     from charloom.runs.report import refresh_report
@@ -69,45 +69,44 @@ def keep_evaluation_of(folder: Path, evaluation: Evaluation, model: LanguageMode
         if keep_evaluation(folder, evaluation, model.checkpoint.sha256):
             refresh_report(folder)
     except (CharloomError, OSError) as error:
-        say(str(error))
+        terminal.say(str(error))
 
 
-def evaluate_model(model: LanguageModel, bar: Any, **settings: Any) -> Evaluation:
-    task = bar.add_task("evaluating", total=None, figures="")
+def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) -> Evaluation:
+    """Evaluate a model with a progress bar; settings as for `LanguageModel.evaluate`."""
+    with terminal.task("evaluating") as on_progress:
 
-    def report(done: int, of: int) -> None:
-        if done < of:
-            bar.update(task, completed=done, total=of, figures=f"{done:,} of {of:,} characters")
-        else:
-            bar.update(task, total=None, figures="counting and compressing for the baselines")
+        def report(done: int, of: int) -> None:
+            if done < of:
+                on_progress("evaluating", done, of)
+            else:
+                on_progress("counting and compressing for the baselines", 0, None)
 
-    evaluation = model.evaluate(report=report, **settings)
-    bar.remove_task(task)
-    return evaluation
+        return model.evaluate(report=report, **settings)
 
 
-def print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
+def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:
     e = evaluation
-    print_line(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
+    terminal.print(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
     if e.skipped_characters:
-        print_line(f"{e.skipped_characters:,} unknown characters were passed over")
-    print_line(
+        terminal.print(f"{e.skipped_characters:,} unknown characters were passed over")
+    terminal.print(
         f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
         f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
         f"top guess right {100 * e.accuracy:.1f}%"
     )
     if e.interval is not None:
         low, high = e.interval
-        print_line(
+        terminal.print(
             f"in 95 of 100 such texts between {low:.4f} and {high:.4f} nats "
             f"({in_bits(low):.4f} and {in_bits(high):.4f} bits) per character"
         )
     if e.overlap is not None:
-        print_line(
+        terminal.print(
             f"the longest stretch that stands in the training text has {e.overlap.length:,} "
             f"characters: {excerpt(ascii(e.overlap_text))}"
         )
-    print_line()
+    terminal.print()
     network = f"this {model.config.cell}"
     ours = network if e.model == "network" else "mixture"
     note = "" if e.model == "network" else f"{network} and the counts of n-grams"
@@ -119,17 +118,17 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel) -> None:
             missing.append((name, baseline.protocol, baseline.reason))
         else:
             rows.append((baseline.bits_per_character, name, baseline.protocol, baseline.note))
-    print_line(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
+    terminal.print(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
     for bits, name, protocol, note in sorted(rows):
-        print_line(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
+        terminal.print(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
     for name, protocol, reason in missing:
-        print_line(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
+        terminal.print(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
     better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
     ours = "network" if e.model == "network" else "mixture"
-    print_line()
+    terminal.print()
     if better:
         *others, last = better
         names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
-        print_line(f"Counting wins here: {names} this part better than the {ours} does.")
+        terminal.print(f"Counting wins here: {names} this part better than the {ours} does.")
     else:
-        print_line(f"The {ours} predicts this part better than every baseline.")
+        terminal.print(f"The {ours} predicts this part better than every baseline.")

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, run_folder
-from charloom.cli.terminal import print_line, say
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError, shortened
 
 if TYPE_CHECKING:
     from charloom.storage.checkpoint import Checkpoint
-
-
-# export, import
 
 
 def add_export_arguments(parser: Parser) -> None:
@@ -34,7 +31,7 @@ def add_export_arguments(parser: Parser) -> None:
     )
 
 
-def run_export(arguments: argparse.Namespace, started: float) -> int:
+def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.onnx import export_onnx
     from charloom.exchange.pytorch import export_pytorch
     from charloom.pages.page import check_writable
@@ -49,35 +46,35 @@ def run_export(arguments: argparse.Namespace, started: float) -> int:
     path, out = model_path(arguments.run), Path(name)
     checkpoint = load_checkpoint(path)
     if to == "huggingface":
-        return _export_for_hub(path, checkpoint, out)
+        return _export_for_hub(path, checkpoint, out, terminal)
     check_writable(out, page=False)
     if out.exists() and out.samefile(path):
         raise CharloomError(f"--out is the model itself, {path}: give another file")
     if to == "pytorch":
-        print_line(export_pytorch(checkpoint, out).rstrip("\n"))
-        say(f"{out} is the state dict; these lines are in {out.with_suffix('.py')} too")
+        terminal.print(export_pytorch(checkpoint, out).rstrip("\n"))
+        terminal.say(f"{out} is the state dict; these lines are in {out.with_suffix('.py')} too")
     else:
         export_onnx(checkpoint, out)
-        say(
+        terminal.say(
             f"{out} takes ids (T, B) and state (S, L, B, H) and gives logits (T, B, V) and "
             "next_state"
         )
         if checkpoint.config.dtype != "float32":
-            say(f"it computes in float32, not {checkpoint.config.dtype}")
+            terminal.say(f"it computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
-        say("the model's counts of n-grams are not exported: this is its network alone")
+        terminal.say("the model's counts of n-grams are not exported: this is its network alone")
     return 0
 
 
-def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path) -> int:
+def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path, terminal: Terminal) -> int:
     from charloom.evaluation.records import read_evaluations
     from charloom.exchange.card import card_kept
     from charloom.exchange.hub_folder import CARD_FILE, write_folder
 
     if write_folder(checkpoint, read_evaluations(path.parent), out):
-        say(card_kept(out / CARD_FILE))
-    say(f"{out} is the model with its card, {out / CARD_FILE}. To upload it:")
-    say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
+        terminal.say(card_kept(out / CARD_FILE))
+    terminal.say(f"{out} is the model with its card, {out / CARD_FILE}. To upload it:")
+    terminal.say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
     return 0
 
 
@@ -91,11 +88,11 @@ def add_import_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="DIR", help="the model's folder (default: runs/NAME)")
 
 
-def run_import(arguments: argparse.Namespace, started: float) -> int:
+def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.pytorch import import_pytorch
 
     path = Path(arguments.file)
     vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
     folder = run_folder(arguments.out, Path("runs") / path.stem)
-    print_line(str(import_pytorch(path, vocabulary, folder)))
+    terminal.print(str(import_pytorch(path, vocabulary, folder)))
     return 0

@@ -6,9 +6,8 @@ import argparse
 from typing import Any
 
 from charloom.cli.arguments import Parser
-from charloom.cli.terminal import excerpt, print_json, print_line
-
-# info
+from charloom.cli.formatting import excerpt
+from charloom.cli.terminal import Terminal
 
 
 def add_info_arguments(parser: Parser) -> None:
@@ -16,7 +15,7 @@ def add_info_arguments(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def run_info(arguments: argparse.Namespace, started: float) -> int:
+def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.folders import model_path
 
@@ -42,23 +41,23 @@ def run_info(arguments: argparse.Namespace, started: float) -> int:
     if checkpoint.position is not None:
         facts["position"] = checkpoint.position
     if arguments.json:
-        print_json(facts)
+        terminal.print_json(facts)
         return 0
-    print_line(f"{path} ({path.stat().st_size:,} bytes)")
-    print_line(
+    terminal.print(f"{path} ({path.stat().st_size:,} bytes)")
+    terminal.print(
         f"{config.cell}, {config.hidden_size} hidden units, layers: {config.layers}, "
         f"{config.parameter_count:,} parameters, {config.dtype}"
     )
     if checkpoint.mixture is not None:
         table = checkpoint.mixture.table
-        print_line(
+        terminal.print(
             f"mixed with counts of {len(table.characters):,} n-grams ({table.context} characters "
             f"of context, {table.nbytes:,} bytes)"
         )
     kind = "bytes" if vocabulary.as_bytes else "characters"
-    print_line(f"{len(vocabulary)} {kind}: {excerpt(ascii(''.join(vocabulary.characters)))}")
+    terminal.print(f"{len(vocabulary)} {kind}: {excerpt(ascii(''.join(vocabulary.characters)))}")
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
-                print_line(f"{title + ' ' + name:<28} {value}")
+                terminal.print(f"{title + ' ' + name:<28} {value}")
     return 0

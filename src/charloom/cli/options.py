@@ -1,70 +1,78 @@
-"""The training options as command-line arguments, generated from `TrainingConfig`."""
+"""Training options as command-line arguments, generated from `TrainingConfig`."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from charloom.cli.arguments import Parser, number, whole_number
 from charloom.errors import CharloomError
 
-if TYPE_CHECKING:
-    pass
+PARSERS: dict[type[Any], Callable[[str], Any]] = {int: whole_number, float: number, str: str}
 
 
-def add_training_options(parser: Parser, told: dict[str, str] | None = None) -> None:
-    """TrainingConfig's options. told: another help for some, argparse.SUPPRESS for none."""
-    from charloom.training.options import TrainingConfig, option_name
+def add_training_options(parser: Parser, help_texts: Mapping[str, str] | None = None) -> None:
+    """Add an argument for every training option.
 
-    for f in fields(TrainingConfig):
-        help_text = f.metadata["help"]
-        if f.default is not None and not isinstance(f.default, bool):
-            help_text += f" (default: {f.default})"
-        help_text = (told or {}).get(f.name, help_text)
-        kinds: dict[str, Any] = {"int": whole_number, "float": number, "str": str}
-        kind = str(f.type).split("|")[0].strip()
-        if kind == "bool":
+    Args:
+        parser: The command's parser.
+        help_texts: Other help texts by option; argparse.SUPPRESS hides an option.
+    """
+    from charloom.training.options import OPTIONS, option_name
+
+    for option in OPTIONS.values():
+        help_text = option.help
+        if option.default is not None and option.value_type is not bool:
+            help_text += f" (default: {option.default})"
+        help_text = (help_texts or {}).get(option.name, help_text).replace("%", "%%")
+        if option.value_type is bool:
+            # An absent option is None: it differs from one that is set to its default.
             parser.add_argument(
-                option_name(f.name), dest=f.name, action="store_true", default=None, help=help_text
+                option_name(option.name),
+                dest=option.name,
+                action="store_true",
+                default=None,
+                help=help_text,
             )
         else:
-            choices = f.metadata.get("choices")
             parser.add_argument(
-                option_name(f.name),
-                dest=f.name,
-                type=kinds[kind],
-                metavar="|".join(choices) if choices else kind.upper(),
-                help=help_text.replace("%", "%%"),
+                option_name(option.name),
+                dest=option.name,
+                type=PARSERS[option.value_type],
+                metavar="|".join(option.choices) or option.value_type.__name__.upper(),
+                help=help_text,
             )
 
 
-def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options given on the command line and, under them, in the --config file."""
-    from charloom.training.options import TrainingConfig, check_option
+def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the options on the command line and, with less priority, in the --config file."""
+    from charloom.training.options import OPTIONS, check_option
 
-    given: dict[str, Any] = {}
-    if arguments.config is not None:
-        import tomllib
-
-        try:
-            with Path(arguments.config).open("rb") as file:
-                table = tomllib.load(file)
-        except OSError as error:
-            raise CharloomError(f"--config {arguments.config}: {error.strerror or error}") from None
-        except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
-            raise CharloomError(
-                f"--config {arguments.config} is not TOML that can be read: "
-                f"{' '.join(str(error).split())}"
-            ) from None
-        spellings = {"from": "from_run"}
-        given = {spellings.get(k, k.replace("-", "_")): v for k, v in table.items()}
-    for f in fields(TrainingConfig):
-        value = getattr(arguments, f.name)
+    options = {} if arguments.config is None else _read_config_file(arguments.config)
+    for name in OPTIONS:
+        value = getattr(arguments, name)
         if value is not None:
-            given[f.name] = value
-    if given.get("from_run") is not None:
-        check_option("from_run", given["from_run"])
-        given["from_run"] = str(Path(given["from_run"]).absolute())
-    return given
+            options[name] = value
+    if options.get("from_run") is not None:
+        check_option("from_run", options["from_run"])
+        options["from_run"] = str(Path(options["from_run"]).absolute())
+    return options
+
+
+def _read_config_file(path: str) -> dict[str, Any]:
+    """Read options from a TOML file; whether they exist and fit is checked with all others."""
+    import tomllib
+
+    try:
+        with Path(path).open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise CharloomError(f"--config {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
+        raise CharloomError(
+            f"--config {path} is not TOML that can be read: {' '.join(str(error).split())}"
+        ) from None
+    spellings = {"from": "from_run"}
+    return {spellings.get(key, key.replace("-", "_")): value for key, value in table.items()}

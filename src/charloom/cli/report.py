@@ -6,10 +6,8 @@ import argparse
 from pathlib import Path
 
 from charloom.cli.arguments import Parser
-from charloom.cli.terminal import print_line
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
-
-# report
 
 
 def add_report_arguments(parser: Parser) -> None:
@@ -23,11 +21,11 @@ def add_report_arguments(parser: Parser) -> None:
     )
 
 
-def run_report(arguments: argparse.Namespace, started: float) -> int:
+def run_report(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.runs.report import write_report
 
     if arguments.out == "":
-        raise CharloomError("--out is empty: give a file's name, or leave it out")
+        raise CharloomError("--out is empty: pass a file name or omit it")
     out = None if arguments.out is None else Path(arguments.out)
-    print_line(str(write_report([Path(run) for run in arguments.runs], out)))
+    terminal.print(str(write_report([Path(run) for run in arguments.runs], out)))
     return 0

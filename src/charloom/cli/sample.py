@@ -18,14 +18,12 @@ from charloom.cli.arguments import (
     number,
     whole_number,
 )
-from charloom.cli.terminal import excerpt, output_stream, say, write_text
+from charloom.cli.formatting import excerpt
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
-
-
-# sample
 
 
 def add_sample_arguments(parser: Parser) -> None:
@@ -71,7 +69,7 @@ def add_sample_arguments(parser: Parser) -> None:
     add_engine(parser)
 
 
-def run_sample(arguments: argparse.Namespace, started: float) -> int:
+def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
     import secrets
 
     if arguments.count < 1:
@@ -81,6 +79,7 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
         raise CharloomError("--training-text is for --report-overlap and --max-overlap: give one")
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
+        encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
         seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
         prompt, stop = arguments.prompt, arguments.stop
         if model.vocabulary.as_bytes:
@@ -104,38 +103,40 @@ def run_sample(arguments: argparse.Namespace, started: float) -> int:
                 max_overlap=arguments.max_overlap,
             )
             if index:
-                write_text(model, "\n")
+                terminal.write("\n", encoding)
             else:
-                output_stream()
+                terminal.output()
                 if skipped:
-                    say(f"{skipped} characters of the prompt were unknown and passed over")
+                    terminal.say(f"{skipped} characters of the prompt were unknown and passed over")
                 if arguments.seed is None:
-                    say(f"seed {seed}")
-            write_text(model, prompt)
+                    terminal.say(f"seed {seed}")
+            terminal.write(prompt, encoding)
             drawn = io.StringIO()
             try:
                 for piece in stream:
-                    write_text(model, piece)
+                    terminal.write(piece, encoding)
                     if arguments.report_overlap:
                         drawn.write(piece)
             finally:  # of what there is, where Ctrl-C ends the sample
                 if arguments.report_overlap:
                     if sys.stdout.isatty():
-                        write_text(model, "\n")
-                    _report_overlap(model, index, prompt, drawn.getvalue())
+                        terminal.write("\n", encoding)
+                    _report_overlap(terminal, model, index, prompt, drawn.getvalue())
         if sys.stdout.isatty() and not arguments.report_overlap:
-            write_text(model, "\n")
+            terminal.write("\n", encoding)
     return 0
 
 
-def _report_overlap(model: LanguageModel, index: int, prompt: str, drawn: str) -> None:
+def _report_overlap(
+    terminal: Terminal, model: LanguageModel, index: int, prompt: str, drawn: str
+) -> None:
     found = model.overlap(prompt + drawn, drawn_from=len(prompt))
     if not found.length:
-        say(f"sample {index + 1}: nothing is copied from the training text")
+        terminal.say(f"sample {index + 1}: nothing is copied from the training text")
         return
     copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
     characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
-    say(
+    terminal.say(
         f"sample {index + 1}: the longest stretch copied from the training text has {characters}: "
         f"{excerpt(repr(copied))} (at character {found.training_place + 1:,}, line "
         f"{found.training_line:,})"

@@ -14,7 +14,7 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.terminal import print_line, print_pieces, progress_bar, say
+from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
 from charloom.errors import CharloomError, printable
 
@@ -24,77 +24,69 @@ if TYPE_CHECKING:
     from charloom.text.source import Text
 
 
-# score
-
-
 def add_score_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument("text", metavar="TEXT", help="a path, - for standard input, or a corpus")
     parser.add_argument(
-        "--lines", action="store_true", help="score each line by itself, most surprising first"
+        "--lines", action="store_true", help="score each line separately, most surprising first"
     )
     parser.add_argument(
         "--html", metavar="FILE.html", help="write a page with the text colored by its surprisal"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, per character or line")
-    parser.add_argument("--csv", action="store_true", help="print CSV, per character or line")
+    parser.add_argument("--json", action="store_true", help="print JSON, by character or line")
+    parser.add_argument("--csv", action="store_true", help="print CSV, by character or line")
     parser.add_argument(
         "--top", type=whole_number, help="places or lines to list (default: 10 places, all lines)"
     )
     parser.add_argument(
         "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
     )
-    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
+    parser.add_argument("--training-text", metavar="TEXT", help="path of the training text")
     parser.add_argument(
-        "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
+        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
     )
     add_network_only(parser)
     add_engine(parser)
 
 
-def run_score(arguments: argparse.Namespace, started: float) -> int:
+def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.pages.page import check_writable, write_page
 
     if arguments.json and arguments.csv:
-        raise CharloomError("--json and --csv exclude each other: give one")
+        raise CharloomError("--json and --csv cannot be combined: pass one of them")
     if arguments.top is not None and arguments.top < 1:
-        raise CharloomError(f"--top is {arguments.top}: give 1 or more")
+        raise CharloomError(f"--top is {arguments.top}: pass 1 or more")
     if arguments.lines and arguments.html is not None:
-        raise CharloomError("--html shows a text, not lines by themselves: leave out --lines")
+        raise CharloomError("--html needs a whole text: omit --lines")
     if arguments.lines and arguments.protocol != "carried":
-        raise CharloomError("with --lines each line is scored by itself: leave out --protocol")
+        raise CharloomError("--protocol has no effect with --lines: omit it")
     page = None if arguments.html is None else Path(arguments.html)
     if page is not None:
         check_writable(page)
-    with limit_threads(arguments.threads), progress_bar() as bar:
+    with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
-        text = open_for(model, bar, arguments.text)
-        task = bar.add_task("scoring", total=None, figures="")
-
-        def report(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of, figures=f"{done:,} of {of:,} characters")
-
+        text = open_for(model, arguments.text, terminal)
         if arguments.lines:
-            return _score_lines(model, text.read(), report, arguments)
-        surprisal = _surprisal(
-            model,
-            text,
-            report,
-            protocol=arguments.protocol,
-            training_text=arguments.training_text,
-            skip_unknown=arguments.skip_unknown,
-        )
-        bar.update(task, total=None, figures="")
+            return _score_lines(model, text.read(), arguments, terminal)
+        with terminal.task("scoring") as on_progress:
+            surprisal = _surprisal(
+                model,
+                text,
+                lambda done, of: on_progress("scoring", done, of),
+                protocol=arguments.protocol,
+                training_text=arguments.training_text,
+                skip_unknown=arguments.skip_unknown,
+            )
         if page is not None:
             write_page(page, surprisal.page())
     if surprisal.skipped:
-        say(f"{surprisal.skipped:,} unknown characters were passed over")
+        terminal.say(f"{surprisal.skipped:,} unknown characters skipped")
     if arguments.json or arguments.csv:
-        print_pieces(surprisal.json() if arguments.json else surprisal.csv())
+        terminal.print_pieces(surprisal.json() if arguments.json else surprisal.csv())
     else:
-        _print_surprisal(surprisal, arguments.top or 10)
+        _print_surprisal(surprisal, arguments.top or 10, terminal)
     if page is not None:
-        say(f"the page is {page} ({page.stat().st_size:,} bytes)")
+        terminal.say(f"the page is {page} ({page.stat().st_size:,} bytes)")
     return 0
 
 
@@ -109,7 +101,7 @@ def _surprisal(model: LanguageModel, text: Text, report: Any, **settings: Any) -
 
 
 def _score_lines(
-    model: LanguageModel, text: str, report: Any, arguments: argparse.Namespace
+    model: LanguageModel, text: str, arguments: argparse.Namespace, terminal: Terminal
 ) -> int:
     from charloom.analysis.surprisal import LineSurprisal
 
@@ -121,32 +113,35 @@ def _score_lines(
         lines = [model.vocabulary.decode(ids) for ids, _ in known]
     if not any(lines):
         raise CharloomError("the text has no characters to score")
-    nats = model.score_lines(lines, report=report)
+    with terminal.task("scoring") as on_progress:
+        nats = model.score_lines(lines, report=lambda done, of: on_progress("scoring", done, of))
     result = LineSurprisal(lines, -nats / 0.6931471805599453 + 0.0)
     if skipped:
-        say(f"{skipped:,} unknown characters were passed over")
+        terminal.say(f"{skipped:,} unknown characters skipped")
     if arguments.json or arguments.csv:
-        print_pieces(result.json() if arguments.json else result.csv())
+        terminal.print_pieces(result.json() if arguments.json else result.csv())
         return 0
-    print_line(f"{'bits/character':>14}  {'bits':>10}  {'line':>7}  text")
+    terminal.print(f"{'bits/character':>14}  {'bits':>10}  {'line':>7}  text")
     for row in result.ranked()[: arguments.top]:
         mean = "-" if row["bits_per_character"] is None else f"{row['bits_per_character']:.4f}"
-        print_line(
+        terminal.print(
             f"{mean:>14}  {row['total_bits']:>10.3f}  {row['line']:>7,}  {printable(row['text'])}"
         )
     return 0
 
 
-def _print_surprisal(surprisal: Surprisal, top: int) -> None:
+def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None:
     s = surprisal.summary()
-    print_line(f"{printable(s['text'])}: {s['characters']:,} characters, protocol {s['protocol']}")
-    print_line(
+    terminal.print(
+        f"{printable(s['text'])}: {s['characters']:,} characters, protocol {s['protocol']}"
+    )
+    terminal.print(
         f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per character, "
         f"{s['total_bits']:,.1f} bits in all; the {s['model']}'s top guess is right "
         f"{100 * s['accuracy']:.1f}%"
     )
-    print_line()
-    print_line(
+    terminal.print()
+    terminal.print(
         f"{'bits':>7}  {'character':>9}  {'line':>6}  {'expected':<14} the most surprising places"
     )
     lines, chances = surprisal.lines(), surprisal.probabilities
@@ -155,7 +150,7 @@ def _print_surprisal(surprisal: Surprisal, top: int) -> None:
         guess = int(surprisal.scores.likeliest[place, 0])
         expected = ascii(surprisal.vocabulary.characters[guess])
         chance = f"{expected} {chances[place, 0] / 100:.1f}%"
-        print_line(
+        terminal.print(
             f"{surprisal.bits[place]:>7.2f}  {place:>9,}  {lines[place]:>6,}  {chance:<14} "
             f"{before}[{here}]{after}"
         )

@@ -14,46 +14,50 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.terminal import print_line
+from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
-
-# serve
 
 
 def add_serve_arguments(parser: Parser) -> None:
+    """Add the arguments of `charloom serve`."""
     parser.add_argument(
         "runs",
         metavar="RUN",
         nargs="+",
-        help="runs' folders or checkpoint files; a request chooses one by its name",
+        help="run folders or checkpoint files; requests select one by its name",
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for the whole network"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all interfaces"
     )
-    parser.add_argument("--port", type=whole_number, default=8000, help="0 takes a free one")
+    parser.add_argument(
+        "--port", type=whole_number, default=8000, help="port to listen on; 0 for a free one"
+    )
     parser.add_argument(
         "--api-key",
         metavar="KEY",
-        help="what a client must know (default: CHARLOOM_API_KEY, or nothing)",
+        help="API key that clients must send (default: CHARLOOM_API_KEY, or no key)",
     )
     parser.add_argument(
         "--max-streams",
         type=whole_number,
         default=256,
         metavar="N",
-        help="texts that are drawn at a time; as many more may wait",
+        help="texts sampled at a time; N more can wait",
     )
     add_network_only(parser)
     add_engine(parser)
 
 
-def run_serve(arguments: argparse.Namespace, started: float) -> int:
+def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Serve models until a signal ends the server, and return the exit status."""
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server, name_runs
 
     key = os.environ.get("CHARLOOM_API_KEY") if arguments.api_key is None else arguments.api_key
     if key is not None and not (key.isascii() and key.isprintable() and key.strip() == key != ""):
-        raise CharloomError("--api-key is empty or not ASCII without spaces: give another, or none")
+        raise CharloomError(
+            "--api-key is empty or not ASCII without spaces: use another key, or omit it"
+        )
     names = name_runs(arguments.runs)
     opened = open_socket(arguments.host, arguments.port)
     with limit_threads(arguments.threads), contextlib.closing(opened):
@@ -62,7 +66,7 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
             for name, run in zip(names, arguments.runs, strict=True)
         }
         for model in models.values():
-            model.sample(length=1)  # compiles what the first request would wait for
+            model.sample(length=1)  # so that the first request does not wait for compilation
         host, port = opened.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         server = Server(
@@ -71,7 +75,7 @@ def run_serve(arguments: argparse.Namespace, started: float) -> int:
             host=arguments.host,
             api_key=key,
             most_texts=arguments.max_streams,
-            ready=lambda: print_line(f"serving {', '.join(names)} at {url}"),
+            ready=lambda: terminal.print(f"serving {', '.join(names)} at {url}"),
         )
         server.serve_until_ended()
     return 0

@@ -1,4 +1,4 @@
-"""Write to a terminal or a pipe: messages, progress, JSON, tables. Handle interrupts."""
+"""Write to a terminal or a pipe: messages, progress, results. Handle interrupts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,185 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from charloom.errors import CharloomError, printable
 
 if TYPE_CHECKING:
-    from charloom.language_model import LanguageModel
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from charloom.progress import OnProgress
+
+Event = TypeVar("Event")
+REDRAW_SECONDS = 0.2  # shortest time between two updates of a progress bar
 
 
-def say(message: str) -> None:
-    message = printable(" ".join(message.split("\n")))
-    print(f"charloom: {message}", file=StandardError(), flush=True)
+class Terminal:
+    """The output of one command: results on standard output, everything else on standard error.
+
+    Progress bars appear where standard error is a terminal and clear themselves; elsewhere only
+    lines are written. Rich is imported when the first line or bar needs it.
+
+    Attributes:
+        started: when the command began, by `time.monotonic`; `--minutes` counts from here.
+        show_progress: False hides lines and bars, for the followers of a distributed run.
+    """
+
+    def __init__(self, show_progress: bool = True) -> None:
+        self.started = time.monotonic()
+        self.show_progress = show_progress
+        self._console: Console | None = None
+        self._live: Progress | None = None
+
+    def say(self, message: str) -> None:
+        """Write a message of one line to standard error: `charloom: MESSAGE`."""
+        message = printable(" ".join(message.split("\n")))
+        print(f"charloom: {message}", file=StandardError(), flush=True)
+
+    def print(self, text: str = "") -> None:
+        """Write lines of a result to standard output.
+
+        Raises:
+            CharloomError: if standard output is closed.
+        """
+        self.output()
+        print("\n".join(printable(line) for line in text.split("\n")), flush=True)
+
+    def print_json(self, value: Any) -> None:
+        """Write a value as JSON to standard output."""
+        self.output()
+        print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"), flush=True)
+
+    def print_pieces(self, pieces: Iterable[str]) -> None:
+        """Write a long result to standard output as UTF-8, piece by piece."""
+        output = self.output()
+        for piece in pieces:
+            output.write(piece.encode("utf-8"))
+        output.flush()
+
+    def write(self, text: str, encoding: str) -> None:
+        """Write a piece of a sample to standard output at once, with nothing escaped."""
+        output = self.output()
+        output.write(text.encode(encoding, "replace"))
+        output.flush()
+
+    def output(self) -> BinaryIO:
+        """Return the bytes of standard output.
+
+        Raises:
+            CharloomError: if it is closed.
+        """
+        if sys.stdout is None:
+            raise CharloomError("standard output is closed: there is nowhere to write to")
+        return sys.stdout.buffer
+
+    def note(self, text: str = "", *, dim: bool = False) -> None:
+        """Write a line about the work in progress to standard error, above the progress bar."""
+        if self.show_progress:
+            self._open_console().print(text, markup=False, style="dim" if dim else None)
+
+    @contextlib.contextmanager
+    def task(self, description: str) -> Iterator[OnProgress]:
+        """Show a progress bar, and yield the callback that moves it.
+
+        The callback takes the stage, which replaces the description, the amount done and the
+        total, or None where the total is unknown.
+        """
+        with self.bar(description) as update:
+
+            def on_progress(stage: str, done: int, total: int | None) -> None:
+                known = "" if total is None else f" of {total:,}"
+                unit = "bytes" if stage == "downloading" else "characters"
+                update(stage, done, total, f"{done:,}{known} {unit}" if done else "")
+
+            yield on_progress
+
+    @contextlib.contextmanager
+    def bar(self, description: str) -> Iterator[Callable[[str, float, float | None, str], None]]:
+        """Show a progress bar; yields a function of description, done, total and details."""
+        live = self._live or self._new_progress()
+        outermost = self._live is None
+        with contextlib.ExitStack() as stack:
+            if outermost:
+                stack.enter_context(live)
+                self._live = live
+                stack.callback(setattr, self, "_live", None)
+            task = live.add_task(description, total=None, details="")
+            stack.callback(live.remove_task, task)
+
+            def update(stage: str, done: float, total: float | None, details: str) -> None:
+                live.update(task, description=stage, completed=done, total=total, details=details)
+
+            yield update
+
+    def watch(
+        self,
+        events: Iterable[Event],
+        notes: list[str],
+        show: Callable[[Event], None],
+        status: Callable[[Event], tuple[str, float, str]],
+    ) -> None:
+        """Consume the events of a long job, with a progress bar.
+
+        Args:
+            events: the job's events, which end with the job.
+            notes: messages of the job, a list that grows; each is written once.
+            show: called with every event; writes the lines that should stay.
+            status: description, done (0 to 1) and details of the bar, called a few times a second.
+        """
+        drawn, said = -1e9, len(notes)
+        with self.bar("") as update:
+            for event in events:
+                said = self._say_new(notes, said)
+                show(event)
+                now = time.monotonic()
+                if now - drawn > REDRAW_SECONDS:
+                    drawn = now
+                    description, done, details = status(event)
+                    update(description, done, 1.0, details)
+            self._say_new(notes, said)
+
+    def _say_new(self, notes: list[str], said: int) -> int:
+        for note in notes[said:]:
+            self.say(note)
+        return len(notes)
+
+    def _open_console(self) -> Console:
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(
+                file=cast(IO[str], StandardError()), highlight=False, emoji=False, soft_wrap=True
+            )
+        return self._console
+
+    def _new_progress(self) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = self._open_console()
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[details]}", markup=False),
+            console=console,
+            transient=True,
+            disable=not (self.show_progress and console.is_terminal),
+            # Lines on the same terminal go above the bar; redirected output is left alone.
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+            redirect_stderr=False,
+        )
 
 
 class StandardError(io.TextIOBase):
-    """Standard error that nobody needs to read: what cannot be written there ends nothing.
+    """Standard error without errors: a failed write is ignored.
 
-    Where it is closed, print would fall back on standard output.
+    Where standard error is closed, `print` would fall back on standard output.
     """
 
     def __init__(self) -> None:
@@ -54,27 +214,11 @@ class StandardError(io.TextIOBase):
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 
-def print_line(text: str = "") -> None:
-    """A text, which may have several lines, to standard output."""
-    output_stream()
-    print("\n".join(printable(line) for line in text.split("\n")), flush=True)
-
-
-def print_json(value: Any) -> None:
-    output_stream()
-    print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"), flush=True)
-
-
-def output_stream() -> BinaryIO:
-    """Standard output's bytes. Raises CharloomError where it is closed."""
-    if sys.stdout is None:
-        raise CharloomError("standard output is closed: there is nowhere to write to")
-    return sys.stdout.buffer
-
-
 class Interrupts:
-    """SIGINT and SIGTERM, taken note of so that a step can be finished. A second one ends the
-    process at once, and so does the first before training has begun."""
+    """Record SIGINT and SIGTERM, so that a step can be finished and saved.
+
+    A second signal ends the process at once, and so does the first one before training begins.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -82,74 +226,25 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        for number_ in (signal.SIGINT, signal.SIGTERM):
-            self._before[number_] = signal.signal(number_, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number_, handler in self._before.items():
-            signal.signal(number_, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _handle(self, number_: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            os._exit(128 + number_)
-        self.received = number_
+            os._exit(128 + number)
+        self.received = number
         if not self.training:
-            sys.exit(128 + number_)
+            sys.exit(128 + number)
 
     def __call__(self) -> bool:
         return self.received is not None
 
-
-def progress_bar() -> Any:
-    """A progress bar on standard error, which clears itself; none where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(
-        file=cast(IO[str], StandardError()), highlight=False, emoji=False, soft_wrap=True
-    )
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        # What is printed on the same terminal goes above the bar; elsewhere it is left alone.
-        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
-        redirect_stderr=False,
-    )
-
-
-def format_duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def in_bits(nats: float) -> float:
-    return nats / 0.6931471805599453
-
-
-def excerpt(text: str) -> str:
-    """The beginning of a text on one line; a terminal's control characters do nothing in it."""
-    line = "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
-    return line if len(line) <= 88 else line[:87] + "…"
-
-
-def write_text(model: LanguageModel, text: str) -> None:
-    """To standard output, in the encoding of the model's text, at once."""
-    encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
-    output = output_stream()
-    output.write(text.encode(encoding, "replace"))
-    output.flush()
-
-
-def print_pieces(pieces: Iterator[str]) -> None:
-    output = output_stream()
-    for piece in pieces:
-        output.write(piece.encode("utf-8"))
-    output.flush()
+    @property
+    def status(self) -> int:
+        """The exit status of a command that was interrupted."""
+        return 128 + (self.received or signal.SIGINT)

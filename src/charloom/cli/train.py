@@ -7,15 +7,16 @@ import contextlib
 import os
 import shlex
 import signal
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_texts, run_folder
-from charloom.cli.options import add_training_options, given_options
-from charloom.cli.terminal import Interrupts, excerpt, format_duration, in_bits, progress_bar, say
-from charloom.cli.texts import reading_progress, report_text, text_opener_for
+from charloom.cli.formatting import excerpt, format_duration, in_bits
+from charloom.cli.options import add_training_options, read_options
+from charloom.cli.terminal import Interrupts, Terminal
+from charloom.cli.texts import report_text, text_opener
 
 if TYPE_CHECKING:
     from charloom.engines.process_group import Ranks
@@ -23,161 +24,161 @@ if TYPE_CHECKING:
     from charloom.training.state import Progress
 
 
-# train
-
-
 def add_train_arguments(parser: Parser) -> None:
     parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out, or start it"
+        "--resume", action="store_true", help="resume the run in --out, or start it"
     )
-    parser.add_argument("--config", metavar="FILE.toml", help="options in a file")
+    parser.add_argument("--config", metavar="FILE.toml", help="TOML file with options")
     parser.add_argument(
-        "--tensorboard", action="store_true", help="write event files for TensorBoard too"
+        "--tensorboard", action="store_true", help="also write event files for TensorBoard"
     )
     add_training_options(parser)
 
 
-def run_train(arguments: argparse.Namespace, started: float) -> int:
+@dataclass(frozen=True)
+class RunRequest:
+    """A command's texts, folder and options."""
+
+    sources: Sequence[str]
+    folder: Path
+    options: dict[str, Any]
+    resume: bool = False
+    tensorboard: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that resumes the run."""
+        words = ["charloom", "train", *self.sources, "--out", str(self.folder), "--resume"]
+        return shlex.join([*words, *(["--tensorboard"] if self.tensorboard else [])])
+
+
+def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.text.corpora import text_name
 
-    given = given_options(arguments)
+    options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
-    command = shlex.join(["charloom", "train", *arguments.text, "--out", str(folder), "--resume"])
-    command += " --tensorboard" if arguments.tensorboard else ""
+    request = RunRequest(arguments.text, folder, options, arguments.resume, arguments.tensorboard)
+    command = request.command
     with contextlib.ExitStack() as stack:
-        ranks = _ranks(given)
+        ranks = _ranks(options)
         if ranks is not None:
             stack.enter_context(ranks)
             command = f"torchrun … -m {command}"
             if not ranks.leads:
-                return _follow(arguments.text, given, ranks)
-            if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not arguments.resume:
-                say("ranks that torchrun starts again cannot go on without --resume: add it")
-        interrupts, bar = stack.enter_context(Interrupts()), stack.enter_context(progress_bar())
-        run = start_run(
-            arguments.text,
-            folder,
-            given,
-            arguments.resume,
-            interrupts,
-            bar,
-            started,
-            arguments.tensorboard,
-            ranks,
-        )
-        watch(run, bar)
+                return _follow(request, ranks)
+            if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not request.resume:
+                terminal.say("processes restarted by torchrun cannot resume: add --resume")
+        interrupts = stack.enter_context(Interrupts())
+        run = start_run(request, terminal, interrupts, ranks)
+        watch(run, terminal)
     status = 0
     if run.interrupted:
-        say(f"interrupted at step {run.state.step:,}; all is saved. To go on: {command}")
-        status = 128 + (interrupts.received or signal.SIGINT)
+        terminal.say(
+            f"interrupted at step {run.state.step:,}, everything is saved. To resume: {command}"
+        )
+        status = interrupts.status
     else:
-        _conclude(run)
+        _conclude(run, terminal)
     if ranks is not None:
-        os._exit(status)  # at an ordinary exit, threads of PyTorch that are left can abort it
+        os._exit(status)  # at an ordinary exit, remaining threads of PyTorch can abort it
     return status
 
 
-def _ranks(given: dict[str, Any]) -> Ranks | None:
-    """The processes that torchrun started to train together, where it started several."""
+def _ranks(options: dict[str, Any]) -> Ranks | None:
+    """Join the processes that torchrun started, or return None for a single process."""
     from charloom.engines.process_group import Ranks, started_by_torchrun
     from charloom.training.options import TrainingConfig
 
     if not started_by_torchrun():
         return None
-    config = TrainingConfig.of(given)  # refuses nonsense
+    config = TrainingConfig.of(options)  # checks the options
     return Ranks(config.rank_timeout, config.device)
 
 
-def _follow(sources: Sequence[str], given: dict[str, Any], ranks: Ranks) -> int:
-    """Trains with rank 0, which alone is told to stop, and tells all that is to be told."""
+def _follow(request: RunRequest, ranks: Ranks) -> int:
+    """Run as a follower: rank 0 alone handles signals and prints messages."""
     from charloom.runs.distributed import follow
 
-    for number_ in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number_, signal.SIG_IGN)
-    with progress_bar() as bar:
-        bar.disable = True
-        return 0 if follow(text_opener_for(bar, sources), given, ranks) else 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    opener = text_opener(request.sources, lambda *_: None)
+    return 0 if follow(opener, request.options, ranks) else 2
 
 
 def start_run(
-    sources: Sequence[str],
-    folder: Path,
-    given: dict[str, Any],
-    resume: bool,
-    interrupts: Interrupts,
-    bar: Any,
-    started: float,
-    tensorboard: bool = False,
-    ranks: Ranks | None = None,
+    request: RunRequest, terminal: Terminal, interrupts: Interrupts, ranks: Ranks | None = None
 ) -> TrainingRun:
-    """Opens a run, with a bar while a long text is read, and says what it is."""
+    """Open a run, with a progress bar while a long text is read, and describe it."""
     from charloom.runs.run import TrainingRun
 
-    with reading_progress(bar) as report:
+    with terminal.task("reading") as on_progress:
         run = TrainingRun(
-            text_opener_for(bar, sources),
-            folder,
-            given,
-            resume=resume,
+            text_opener(request.sources, on_progress),
+            request.folder,
+            request.options,
+            resume=request.resume,
             should_stop=interrupts,
-            report=report,
-            started=started,
-            tensorboard=tensorboard,
+            report=on_progress,
+            started=terminal.started,
+            tensorboard=request.tensorboard,
             ranks=ranks,
         )
     config = run.config
     for note in run.notes:
-        say(note)
-    report_text(run.dataset, bar)
-    bar.console.print(
+        terminal.say(note)
+    report_text(run.dataset, terminal)
+    terminal.note(
         f"{config.cell} of {config.hidden_size} units, layers: {config.layers}, "
         f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
         f"{config.window} characters; {config.optimizer} at {config.learning_rate:g}; engine "
         f"{run.engine.name}, threads: {run.threads}"
-        + ("" if ranks is None else f", ranks: {ranks.size}"),
-        markup=False,
+        + ("" if ranks is None else f", ranks: {ranks.size}")
     )
     interrupts.training = True
     return run
 
 
-def watch(run: TrainingRun, bar: Any, show: Callable[[Progress], None] | None = None) -> None:
-    """Trains, with a bar, a line at every validation, and `show` called after each."""
-    task = bar.add_task("training", total=1.0, figures="")
-    drawn, refit = -1e9, run.state.refit_step is not None
+def watch(
+    run: TrainingRun, terminal: Terminal, show_sample: Callable[[Progress], None] | None = None
+) -> None:
+    """Train with a progress bar, and a line at every validation.
+
+    Args:
+        run: the run, which trains while it is iterated over.
+        terminal: the command's output.
+        show_sample: called at every validation; by default an excerpt of the sample is shown.
+    """
+    refit = run.state.refit_step is not None
     speeds: list[tuple[float, int]] = []
-    said = len(run.notes)
-    for progress in run:
-        for note in run.notes[said:]:
-            say(note)
-        said = len(run.notes)
-        now = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        nonlocal refit
         if not refit and run.state.refit_step is not None:
             refit = True
-            bar.console.print(
-                "from here on it learns from four fifths of the validation part too; the rest is "
-                "held against it",
-                style="dim",
+            terminal.note(
+                "from now on 80% of the validation split is also used for training; the other 20% "
+                "is used for validation",
+                dim=True,
             )
         if progress.kind == "validation":
-            bar.console.print(_validation_line(progress), markup=False)
-            if show is not None:
-                show(progress)
+            terminal.note(_validation_line(progress))
+            if show_sample is not None:
+                show_sample(progress)
             elif progress.sample:
-                bar.console.print(f"    {excerpt(progress.sample)}", markup=False, style="dim")
-        if now - drawn > 0.2:
-            drawn = now
-            speeds = [*speeds[-20:], (progress.elapsed, progress.characters)]
-            bar.update(task, completed=progress.done, figures=_figures(progress, speeds))
-    for note in run.notes[said:]:
-        say(note)
-    bar.remove_task(task)
+                terminal.note(f"    {excerpt(progress.sample)}", dim=True)
+
+    def status(progress: Progress) -> tuple[str, float, str]:
+        speeds[:-20] = []
+        speeds.append((progress.elapsed, progress.characters))
+        return "training", progress.done, _details(progress, speeds)
+
+    terminal.watch(run, run.notes, show, status)
 
 
-def _figures(progress: Progress, speeds: list[tuple[float, int]]) -> str:
+def _details(progress: Progress, speeds: list[tuple[float, int]]) -> str:
     (begin, first), (end, last) = speeds[0], speeds[-1]
     rate = (last - first) / (end - begin) if end > begin else 0.0
     left = progress.elapsed * (1 / progress.done - 1) if progress.done > 0 else 0.0
@@ -200,18 +201,18 @@ def _validation_line(progress: Progress) -> str:
     return line
 
 
-def _conclude(run: TrainingRun) -> None:
-    """What a finished run came to, and what can be done with it."""
+def _conclude(run: TrainingRun, terminal: Terminal) -> None:
+    """Write the result of a finished run, and the next commands."""
     state, folder = run.state, shlex.quote(str(run.folder))
     if state.best_loss is not None:
-        say(
-            f"the best validation was {state.best_loss:.4f} nats ({in_bits(state.best_loss):.3f} "
-            f"bits) per character, at step {state.best_step:,} of {state.step:,}"
-            + ("" if state.refit_step is None else ", of what it did not learn from")
+        terminal.say(
+            f"best validation loss: {state.best_loss:.4f} nats ({in_bits(state.best_loss):.3f} "
+            f"bits) per character at step {state.best_step:,} of {state.step:,}"
+            + ("" if state.refit_step is None else ", on the part that was not used for training")
         )
     else:
-        say(f"trained {state.step:,} steps, with no validation part")
-    say(f"the model is {folder}/model.safetensors. Next:")
-    say(f"  charloom sample {folder}")
-    say(f"  charloom evaluate {folder}")
-    say(f"its curves and samples: {folder}/report.html")
+        terminal.say(f"trained {state.step:,} steps without a validation split")
+    terminal.say(f"saved {folder}/model.safetensors. Next:")
+    terminal.say(f"  charloom sample {folder}")
+    terminal.say(f"  charloom evaluate {folder}")
+    terminal.say(f"curves and samples: {folder}/report.html")

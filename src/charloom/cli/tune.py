@@ -4,113 +4,102 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, add_texts, number, run_folder
-from charloom.cli.options import add_training_options, given_options
-from charloom.cli.terminal import Interrupts, format_duration, in_bits, progress_bar, say
-from charloom.cli.texts import reading_progress, report_text, text_opener_for
+from charloom.cli.formatting import format_duration, in_bits
+from charloom.cli.options import add_training_options, read_options
+from charloom.cli.terminal import Interrupts, Terminal
+from charloom.cli.texts import report_text, text_opener
 
 if TYPE_CHECKING:
-    from charloom.tuning.search import Search
+    from charloom.tuning.search import Search, SearchProgress
     from charloom.tuning.settings import Trial
 
 
-# tune
-
-
 def add_tune_arguments(parser: Parser) -> None:
+    from charloom.training.options import NOT_TUNED_OPTIONS
+
     parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="the search's folder (default: runs/NAME-tune)"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the search in --out, or start it"
+        "--resume", action="store_true", help="resume the search in --out, or start it"
     )
-    parser.add_argument("--config", metavar="FILE.toml", help="options in a file")
+    parser.add_argument("--config", metavar="FILE.toml", help="TOML file with options")
     parser.add_argument(
         "--trial-minutes",
         type=number,
-        help="wall time of a trial (default: a twentieth of all, at least 0.25)",
+        help="wall time of a trial (default: a twentieth of --minutes, at least 0.25)",
     )
-    senseless = ("preset", "steps", "epochs", "refit")
-    told = {"minutes": "wall time of the whole search (default: 30)"}
-    add_training_options(parser, told | dict.fromkeys(senseless, argparse.SUPPRESS))
+    helps = {"minutes": "wall time of the whole search (default: 30)"}
+    add_training_options(parser, helps | dict.fromkeys(NOT_TUNED_OPTIONS, argparse.SUPPRESS))
 
 
-def run_tune(arguments: argparse.Namespace, started: float) -> int:
+def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.text.corpora import text_name
     from charloom.tuning.search import Search
 
-    given = given_options(arguments)
+    options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / f"{text_name(arguments.text[0])}-tune")
-    with Interrupts() as interrupts, progress_bar() as bar:
-        with reading_progress(bar) as report:
+    with Interrupts() as interrupts:
+        with terminal.task("reading") as on_progress:
             search = Search(
-                text_opener_for(bar, arguments.text),
+                text_opener(arguments.text, on_progress),
                 folder,
-                given,
+                options,
                 trial_minutes=arguments.trial_minutes,
                 resume=arguments.resume,
                 should_stop=interrupts,
-                report=report,
-                started=started,
+                report=on_progress,
+                started=terminal.started,
             )
-        report_text(search.dataset, bar)
+        report_text(search.dataset, terminal)
         interrupts.training = True
-        _watch_search(search, bar)
+        _watch_search(search, terminal)
     if search.interrupted:
         command = ["charloom", "tune", *arguments.text, "--out", str(folder), "--resume"]
-        say(f"interrupted; all is saved. To go on: {shlex.join(command)}")
-        return 128 + (interrupts.received or signal.SIGINT)
-    _conclude_search(search, arguments.text)
+        terminal.say(f"interrupted; everything is saved. To resume: {shlex.join(command)}")
+        return interrupts.status
+    _conclude_search(search, arguments.text, terminal)
     return 0
 
 
-def _watch_search(search: Search, bar: Any) -> None:
-    """Searches, with a bar, and a line for every trial that has ended."""
+def _watch_search(search: Search, terminal: Terminal) -> None:
+    """Run the search with a progress bar, and a line for every trial that ended."""
     settings = search.settings
     searched = ", ".join(name.replace("_", " ") for name in settings.ranges)
-    bar.console.print(
+    terminal.note(
         f"searching {searched}; trials of {format_duration(settings.trial_seconds)} each, "
-        f"{settings.minutes:g} minutes in all",
-        markup=False,
+        f"{settings.minutes:g} minutes in all"
     )
     if search.trials:
-        bar.console.print(
-            f"going on after {len(search.trials)} trials, {100 * search.done:.0f}% of the time is "
-            "spent",
-            markup=False,
+        terminal.note(
+            f"resuming after {len(search.trials)} trials, {100 * search.done:.0f}% of the time used"
         )
-    task = bar.add_task("searching", total=1.0, figures="")
-    drawn, said = -1e9, 0
-    best: Trial | None = search.best
-    for event in search:
-        for note in search.notes[said:]:
-            say(note)
-        said = len(search.notes)
+    for note in search.notes:
+        terminal.say(note)
+
+    def show(event: SearchProgress) -> None:
         if event.progress is None:
-            best = search.best
-            bar.console.print(_trial_line(event.trial, best), markup=False)
-        now = time.monotonic()
-        if now - drawn > 0.2:
-            drawn = now
-            figures = f"trial {event.trial.number}"
-            if event.progress is not None:
-                figures += (
-                    f", {100 * event.progress.done:.0f}% done  step {event.progress.step:,}  loss "
-                    f"{event.progress.smoothed_loss:.3f}"
-                )
-            figures += "" if best is None else f"  best {best.loss:.4f} (trial {best.number})"
-            bar.update(task, completed=search.done, figures=figures)
-    for note in search.notes[said:]:
-        say(note)
-    bar.remove_task(task)
+            terminal.note(_trial_line(event.trial, search.best))
+
+    def status(event: SearchProgress) -> tuple[str, float, str]:
+        details = f"trial {event.trial.number}"
+        if event.progress is not None:
+            details += (
+                f", {100 * event.progress.done:.0f}% done  step {event.progress.step:,}  loss "
+                f"{event.progress.smoothed_loss:.3f}"
+            )
+        if (best := search.best) is not None:
+            details += f"  best {best.loss:.4f} (trial {best.number})"
+        return "searching", search.done, details
+
+    terminal.watch(search, search.notes, show, status)
 
 
 def _trial_line(trial: Trial, best: Trial | None) -> str:
@@ -126,8 +115,8 @@ def _trial_line(trial: Trial, best: Trial | None) -> str:
     return f"{ended}  trial {trial.number}: {what}{best_so_far}  [{options}]"
 
 
-def _conclude_search(search: Search, sources: Sequence[str]) -> None:
-    """What a search that has had its time came to, and what can be done with it."""
+def _conclude_search(search: Search, sources: Sequence[str], terminal: Terminal) -> None:
+    """Write the result of a finished search, and the next commands."""
     count = {
         state: sum(trial.state == state for trial in search.trials)
         for state in ("complete", "pruned", "failed")
@@ -136,19 +125,23 @@ def _conclude_search(search: Search, sources: Sequence[str]) -> None:
     best, first = search.best, search.trials[0]
     assert best is not None  # or the search had ended with an error
     if search.exhausted:
-        say("every combination of what was searched has been tried")
+        terminal.say("every combination of the searched options has been tried")
     others = ""
     if best is not first and first.state == "complete" and first.loss is not None:
-        others = f"; what charloom would choose itself reached {first.loss:.4f}"
+        others = f"; the options of the planner reached {first.loss:.4f}"
     several = "s" if len(search.trials) > 1 else ""
-    say(
+    terminal.say(
         f"the best of {len(search.trials)} trial{several} ({trials}) was trial {best.number}: "
         f"{best.loss:.4f} nats ({in_bits(best.loss or 0):.3f} bits) per character{others}"
     )
     run = shlex.quote(str(search.best_run))
-    say(f"its run, trained for {format_duration(search.settings.trial_seconds)}, is {run}. Next:")
-    say(f"  charloom sample {run}")
-    say(f"  charloom evaluate {run}")
-    say(f"to train longer with its options (they are in {search.folder / 'best.toml'} too):")
-    say(f"  {shlex.join(search.settings.command(best, sources))}")
-    say(f"what was tried: {shlex.quote(str(search.folder / 'report.html'))}")
+    terminal.say(
+        f"its run, trained for {format_duration(search.settings.trial_seconds)}, is {run}. Next:"
+    )
+    terminal.say(f"  charloom sample {run}")
+    terminal.say(f"  charloom evaluate {run}")
+    terminal.say(
+        f"to train longer with its options (they are in {search.folder / 'best.toml'} too):"
+    )
+    terminal.say(f"  {shlex.join(search.settings.command(best, sources))}")
+    terminal.say(f"all trials: {shlex.quote(str(search.folder / 'report.html'))}")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.engines.choices import Device, EngineName
 from charloom.engines.decoding import SamplingSettings
 from charloom.network.optimizers import Optimizer
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.network.units import Clamp
 
-ENGINES = ("auto", "compiled", "reference", "pytorch")
-DEVICES = ("cpu", "cuda")
+ENGINES: tuple[str, ...] = get_args(EngineName)
+DEVICES: tuple[str, ...] = get_args(Device)
 
 Ids = NDArray[np.intp]
 

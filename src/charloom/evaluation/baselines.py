@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.ngrams.kneser_ney import LONGEST_CONTEXT, NGramModel, context_from_parts
+from charloom.ngrams.kneser_ney import NGramModel, choose_context_on_splits
 from charloom.prediction.scoring import Protocol
 from charloom.text.dataset import Ids, character_counts
 from charloom.text.vocabulary import Vocabulary
@@ -74,8 +74,8 @@ def baselines(
         result["bzip2"] = Baseline(None, "adaptive", reason=reason)
         return result
     result["unigram"] = _unigram(character_counts(train, size), part)
-    context, chosen_on, _ = context_from_parts(
-        train if counted is None else counted, validation, size, LONGEST_CONTEXT
+    context, chosen_on, _ = choose_context_on_splits(
+        train if counted is None else counted, validation, size
     )
     model = NGramModel.fit(train, size, context)
     preceding = None

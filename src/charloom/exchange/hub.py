@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from charloom.engines.backend import Backend
 from charloom.errors import CharloomError, printable, shortened
 from charloom.evaluation.records import read_evaluations
 from charloom.exchange.card import Evaluations, card_kept, model_card
@@ -51,16 +52,24 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
     """A LanguageModel that goes to Hugging Face's hub and comes from there.
 
     HubModel(model.checkpoint) makes one of any model. evaluations: what the card is to show, as
-    `read_evaluations` gives it; those of other weights are left out. More is for LanguageModel.
+    `read_evaluations` gives it; those of other weights are left out. The others are as for `load`.
     """
 
     def __new__(cls, *arguments: Any, **settings: Any) -> HubModel:
         return object.__new__(cls)  # the mixin's copies every weight into a configuration
 
     def __init__(
-        self, checkpoint: Checkpoint, *, evaluations: Evaluations = (), **settings: Any
+        self,
+        checkpoint: Checkpoint,
+        *,
+        evaluations: Evaluations = (),
+        engine: str = "auto",
+        threads: int | None = None,
+        device: str = "cpu",
+        network_only: bool = False,
     ) -> None:
-        super().__init__(checkpoint, **settings)
+        backend = Backend(engine, threads, device)
+        super().__init__(checkpoint, backend=backend, network_only=network_only)
         self.evaluations = evaluations
 
     @classmethod

@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import msgspec
 
 from charloom.errors import CharloomError, printable, shortened
 from charloom.exchange.card import Evaluations, evaluations_of, is_as_written, model_card
+from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
-MODEL_TYPE = "charloom"  # what `config.json` says, so that a folder is known to be ours
+MODEL_TYPE = "charloom"
+
+
+class HubConfig(msgspec.Struct):
+    """The entry of `config.json` that marks a folder as charloom's; `hub_config` adds the rest."""
+
+    model_type: Literal["charloom"]
 
 
 # The folder.
@@ -42,7 +51,7 @@ def write_folder(
                     raise CharloomError(
                         f"{folder / name} is there and would be overwritten: give a new folder"
                     )
-        elif _read_json(folder / CONFIG_FILE).get("model_type") != MODEL_TYPE:
+        elif find_mismatch(_read_json(folder / CONFIG_FILE), HubConfig):
             raise CharloomError(f"{folder / CONFIG_FILE} is there and not ours: give a new folder")
         # In this order a folder that was left half-way is known to be ours.
         _write_json(folder / CONFIG_FILE, hub_config(checkpoint))
@@ -80,10 +89,9 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / CONFIG_FILE).is_file():
         return {}
     config = _read_json(folder / CONFIG_FILE)
-    if config.get("model_type") != MODEL_TYPE:
+    if mismatch := find_mismatch({"model_type": None} | config, HubConfig):
         raise CharloomError(
-            f"{printable(name)} is no model of charloom: in its {CONFIG_FILE} model_type is "
-            f"{shortened(config.get('model_type'))}, not {MODEL_TYPE!r}"
+            f"{printable(name)} is no model of charloom: in its {CONFIG_FILE} {mismatch.problem}"
         )
     return config
 

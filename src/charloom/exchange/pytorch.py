@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charloom.errors import CharloomError, shortened
+from charloom.network.choices import NumberType
 from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import Checkpoint, in_order, refuse_other_files, save_checkpoint
@@ -83,7 +84,7 @@ def check_suffix(out: Path, suffix: str) -> None:
 
 KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 RECURRENT = re.compile(rf"(.*?)({'|'.join(KINDS)})_l(\d{{1,4}})", re.S)
-TYPES = {"F32": "float32", "F64": "float64"}
+TYPES: dict[str, NumberType] = {"F32": "float32", "F64": "float64"}
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from charloom.errors import CharloomError
+from charloom.network.choices import Schedule
 from charloom.network.parameters import Float, aligned_zeros
 
 
@@ -224,7 +225,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
     "sgd": SGD,
 }
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
 def learning_rate_factor(schedule: str, warmup: float, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""The model's shape and its parameters: names, shapes, initialization, views on one flat vector.
+"""A model's shape and parameters: names, shapes, and views on one flat vector.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
 T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 lstm, else 1).
@@ -18,17 +18,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
+from charloom.network.choices import Cell, DropProbability, HiddenSize, Layers, NumberType
+from charloom.schema import find_wrong_field
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}  # lstm: i, f, g, o; gru: r, z, n
-STATES = {"rnn": 1, "lstm": 2, "gru": 1}  # the hidden state; for lstm the cell state after it
-LARGEST_HIDDEN_SIZE = 65_536
-MOST_LAYERS = 64
+# Gates, in the order i, f, g, o for lstm and r, z, n for gru.
+GATES: dict[Cell, int] = {"rnn": 1, "lstm": 4, "gru": 3}
+# The hidden state, and for lstm the cell state after it.
+STATES: dict[Cell, int] = {"rnn": 1, "lstm": 2, "gru": 1}
+VocabularySize = Annotated[int, Meta(ge=1, le=0x110000)]
 
 Float = NDArray[np.floating]
 State = NDArray[np.floating]  # (S, L, B, H)
@@ -36,33 +40,19 @@ State = NDArray[np.floating]  # (S, L, B, H)
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What fixes the names and shapes of a model's parameters, and how it computes."""
+    """The shape of a model: the names and shapes of its parameters, and how it computes."""
 
-    cell: str
-    hidden_size: int
-    layers: int
-    vocabulary_size: int
-    dropout: float = 0.0  # the part of each layer's outputs that is dropped in training
-    dtype: str = "float32"
-    weight_drop: float = 0.0  # the part of the recurrent weights that is dropped in each step of it
+    cell: Cell
+    hidden_size: HiddenSize
+    layers: Layers
+    vocabulary_size: VocabularySize
+    dropout: DropProbability = 0.0  # of each layer's outputs, in training
+    dtype: NumberType = "float32"
+    weight_drop: DropProbability = 0.0  # of the recurrent weights, in each training step
 
     def __post_init__(self) -> None:
-        if self.cell not in GATES:
-            raise CharloomError(f"cell {self.cell!r} is not one of {', '.join(GATES)}")
-        for name, largest in (
-            ("hidden_size", LARGEST_HIDDEN_SIZE),
-            ("layers", MOST_LAYERS),
-            ("vocabulary_size", 0x110000),
-        ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-                raise CharloomError(f"{name} is {value!r}: it must be from 1 to {largest:,}")
-        for name in ("dropout", "weight_drop"):
-            part = getattr(self, name)
-            if not isinstance(part, (int, float)) or not 0 <= part < 1:
-                raise CharloomError(f"{name} is {part!r}: it must be from 0 to below 1")
-        if self.dtype not in ("float32", "float64"):
-            raise CharloomError(f"dtype {self.dtype!r} is not one of float32, float64")
+        if mismatch := find_wrong_field(self):
+            raise CharloomError(mismatch.problem)
 
     @property
     def gates(self) -> int:
@@ -74,11 +64,11 @@ class ModelConfig:
 
     @property
     def numbers_per_position(self) -> int:
-        """About how many numbers an engine holds for each of a window's T·B positions."""
+        """Estimate the numbers that an engine holds for each of a window's T·B positions."""
         return self.layers * (2 * self.gates + 6) * self.hidden_size + 4 * self.vocabulary_size
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter's name and shape, in their order on the flat vector."""
+        """Return all parameters' names and shapes, in their order on the flat vector."""
         stacked = self.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.layers):
@@ -92,7 +82,7 @@ class ModelConfig:
         return shapes
 
     def zero_state(self, rows: int) -> State:
-        """The state before any character, (S, L, B, H)."""
+        """Return the state before any character, (S, L, B, H)."""
         shape = (STATES[self.cell], self.layers, rows, self.hidden_size)
         return np.zeros(shape, dtype=self.dtype)
 
@@ -101,7 +91,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """The configuration that a file holds. Raises CharloomError where it is not one."""
+        """Return the configuration in a file. Raises CharloomError if it is invalid."""
         expected = {field.name for field in fields(cls)}
         if set(values) != expected:
             odd = ", ".join(sorted(set(values) ^ expected))
@@ -113,7 +103,7 @@ CACHE_LINE = 64  # bytes
 
 
 def aligned_zeros(count: int, dtype: Any) -> NDArray[Any]:
-    """Zeros, flat, that begin at a whole cache line, where vectors of them are read fastest."""
+    """Return zeros, flat, aligned to a cache line, because vectors load fastest from there."""
     kind = np.dtype(dtype)
     raw = np.zeros(count * kind.itemsize + CACHE_LINE, dtype=np.uint8)
     start = -raw.ctypes.data % CACHE_LINE

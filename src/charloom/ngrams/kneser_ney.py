@@ -1,12 +1,20 @@
 """A character n-gram model: interpolated modified Kneser-Ney, counted and queried in whole arrays.
 
-V: characters of the vocabulary; N: characters of the training text; S: characters to be scored;
-K: characters of context; k: length of the context h of one level, 0 to K; w: the character after h;
-h': h without its first character; G: distinct (k + 1)-grams hw of a level; C: distinct k-grams h.
+Symbols:
 
-Kneser and Ney, "Improved backing-off for m-gram language modeling" (1995); Chen and Goodman, "An
-empirical study of smoothing techniques for language modeling" (1999), whose interpolated form with
-three discounts this is:
+- V: characters of the vocabulary
+- N: characters of the training text
+- S: characters of the text that is scored
+- K: characters of context
+- k: length of the context h of one level, 0 to K
+- w: the character after h
+- h': h without its first character
+- G: distinct (k + 1)-grams hw of a level
+- C: distinct k-grams h
+
+Sources: Kneser and Ney, "Improved backing-off for m-gram language modeling" (1995). Chen and
+Goodman, "An empirical study of smoothing techniques for language modeling" (1999). This is their
+interpolated form with three discounts:
 
     p_k(w|h) = (c(hw) - D(c(hw))) / T(h) + λ(h) p_{k-1}(w|h')    the first term 0 where c(hw) = 0
     T(h)     = Σ_w c(hw)
@@ -15,13 +23,14 @@ three discounts this is:
     D(i)     = i - (i + 1) Y n_{i+1} / n_i   for i = 1, 2, 3 (3 stands for all above it), D(0) = 0
     Y        = n_1 / (n_1 + 2 n_2)           n_i: how many hw of the level have c(hw) = i
 
-c(hw) on the highest level is how often hw stands in the text (its raw count); on every lower level
-it is N1+(•hw), the number of distinct characters that stand before hw (its continuation count). The
-text's beginning counts as one such character, so that whatever was seen has a positive count.
+On the highest level, c(hw) is the number of occurrences of hw in the text, its raw count. On every
+lower level it is N1+(•hw), the number of distinct characters that precede hw, its continuation
+count. The text's beginning counts as one such character, so that every seen gram has a positive
+count.
 
-A continuation count does not depend on K, so each level keeps two faces, one for when it is the
-highest and one for when a longer context falls back to it. A model of K characters of context
-therefore holds the models of 0 to K - 1 as well. It uses them where fewer characters are visible.
+A continuation count does not depend on K. Each level therefore keeps two faces, one for when it is
+the highest and one for when a longer context falls back to it. A model of K characters of context
+thus contains the models of 0 to K - 1 as well. It uses them where fewer characters are visible.
 """
 
 from __future__ import annotations
@@ -29,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,39 +47,46 @@ Integers = NDArray[np.integer[Any]]
 Indices = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
-NO_CODE = np.iinfo(np.int64).max  # closes a list of codes; no code is as large
-SCORED_AT_ONCE = 1 << 17  # characters; bounds the memory that scoring takes
-# What choosing the context reads at most: the beginning of the validation text, the end of the
-# training text.
-VALIDATION_AT_MOST = 100_000
+NO_CODE = np.iinfo(np.int64).max  # ends a list of codes, and is larger than each of them
+SCORED_AT_ONCE = 1 << 17  # characters of a block, which bounds the memory of scoring
+LONGEST_CONTEXT = 8  # characters of context that are tried
+# Characters that choosing a context reads: the end of the training text, and the beginning of the
+# validation text, because these are adjacent.
 TRAINING_AT_MOST = 4_000_000
+VALIDATION_AT_MOST = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """p_k of a level, from raw or from continuation counts.
+    """The p_k of a level, from raw or from continuation counts.
 
-    The last entry of each array answers for the index -1, "never seen".
+    The last entry of each array belongs to the index -1, "never seen".
     """
 
     probability: Floats  # (G + 1,) p_k(w|h) of each hw that was seen
     weight: Floats  # (C + 1,) λ(h)
 
     def extend(self, gram: Indices, context: Indices, shorter: Floats) -> Floats:
-        """p_k(w|h), (S,), from the indices of hw and h, -1 where unseen, and p_{k-1}(w|h')."""
+        """Return p_k(w|h), (S,).
+
+        Args:
+            gram: indices of hw, (S,), -1 where it was never seen.
+            context: indices of h, (S,), likewise.
+            shorter: p_{k-1}(w|h'), (S,).
+        """
         return np.where(gram >= 0, self.probability[gram], self.weight[context] * shorter)
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The (k + 1)-grams that were seen, in lexicographic order; a gram's index is its rank."""
+    """The seen (k + 1)-grams in lexicographic order, with a gram's rank as its index."""
 
     codes: NDArray[np.int64]  # (G + 1,) rank of h times V plus w, ascending; NO_CODE at the end
     highest: Face  # raw counts
-    lower: Face | None  # continuation counts; none on level K, to which nothing falls back
+    lower: Face | None  # continuation counts; None on level K, to which no context falls back
 
     def find(self, context: Indices, following: Integers, size: int) -> Indices:
-        """The indices of the grams hw, (S,), from those of h (S,) and the ids w (S,), V = size."""
+        """Return the indices of the grams hw, (S,), from those of h (S,), the ids w (S,) and V."""
         codes = context.astype(np.int64) * size + following  # (S,); below 0 where h is unseen
         gram = np.searchsorted(self.codes, codes)
         return np.where(self.codes[gram] == codes, gram, -1)
@@ -86,21 +102,26 @@ class NGramModel:
     def __init__(self, vocabulary_size: int, context: int, levels: list[Level]) -> None:
         self.vocabulary_size = vocabulary_size
         self.context = context
-        # Level k at index k. A text of N characters fills levels 0 to N - 1, however long `context`
-        # is: a longer one was never seen and leaves p_{N-1} as it is.
+        # Level k at index k. A text of N characters fills levels 0 to N - 1 for any K, because a
+        # longer context was never seen and leaves p_{N-1} unchanged.
         self.levels = levels
 
     @classmethod
     def fit(cls, ids: Integers, vocabulary_size: int, context: int) -> NGramModel:
-        """Count a text, ids (N,) below V = vocabulary_size; it may be short or empty.
+        """Count a text and return its model.
 
-        Memory, in bytes for each character of the text, K = 6: about 50 while it counts 10 million
-        characters of English, 14 for the model that results; at worst, where no gram comes twice,
-        300 and 140. The model takes 40 bytes for each distinct gram of up to K characters, 16 for
-        each of K + 1.
+        With K = 6, counting 10 million characters of English takes about 50 bytes of memory a
+        character, and the model 14. At worst, where every gram is distinct, these are 300 and 140.
+        The model takes 40 bytes for each distinct gram of up to K characters, 16 for each of K + 1.
 
-        Raises ValueError for ids that are not a flat array of integers from 0 to V - 1, for V
-        outside 1 to 2^31 - 1 and for context < 0.
+        Args:
+            ids: the text's, (N,). It can be short or empty.
+            vocabulary_size: V.
+            context: characters of context, K.
+
+        Raises:
+            ValueError: if ids is not a flat array of integers from 0 to V - 1, V is outside 1 to
+                2^31 - 1, or context is negative.
         """
         if not 1 <= vocabulary_size < 2**31:
             raise ValueError(f"vocabulary_size must be from 1 to 2^31 - 1, not {vocabulary_size}")
@@ -110,22 +131,34 @@ class NGramModel:
         return cls(vocabulary_size, context, _count(ids, vocabulary_size, context))
 
     def log_probabilities(
-        self, ids: Integers, *, preceding: Integers | None = None, window: int | None = None
+        self,
+        ids: Integers,
+        *,
+        preceding: Integers | None = None,
+        window: int | None = None,
+        block_size: int = SCORED_AT_ONCE,
     ) -> Floats:
-        """The natural logarithm (nats) of the probability of each character, ids (S,) -> (S,).
+        """Return the natural log-probability of each character, ids (S,) -> (S,).
 
-        Carried (`window` None): the context of ids[i] is the last K characters of `preceding` and
-        ids[:i]. Cold-N (`window` N): ids is cut into consecutive windows of N, and no context
-        reaches back beyond the one character before its window. Where fewer than K characters are
-        visible, the model of that many characters of context answers, with its own raw counts.
+        Without a window (protocol carried), the context of ids[i] is the last K characters of
+        `preceding` and ids[:i]. With one (protocol cold-N), ids is cut into consecutive windows of
+        N, and no context reaches beyond the one character before its window. Where only k < K
+        characters are visible, the model of k characters of context is used, with its raw counts.
 
-        Raises ValueError as `fit` does, and for window < 1.
+        Args:
+            ids: the text that is scored, (S,).
+            preceding: the ids before it.
+            window: characters of a window, N.
+            block_size: characters that are scored at a time.
+
+        Raises:
+            ValueError: as `fit` does, and if window is below 1.
         """
         if window is not None and window < 1:
             raise ValueError(f"window must be 1 or more, not {window}")
         text, lead = self._with_context(ids, preceding)
         result = np.empty(len(text) - lead)  # (S,)
-        for start, first, stop in self._blocks(lead, len(text)):
+        for start, first, stop in self._blocks(lead, len(text), block_size):
             position = np.arange(start, stop)  # (stop - start,) in the text
             visible = np.minimum(position, self.context)  # characters of context
             if window is not None:
@@ -143,10 +176,10 @@ class NGramModel:
         return result
 
     def distribution(self, context_ids: Integers) -> Floats:
-        """The probabilities (V,) of the next character after `context_ids` (any length).
+        """Return the probabilities (V,) of the character after `context_ids` (any length).
 
-        The last K characters count; with fewer, the model of that many characters of context
-        answers, as in `log_probabilities`. Raises ValueError as `fit` does.
+        The last K characters count. With only k of them, the model of k characters of context is
+        used, as in `log_probabilities`. Raises ValueError as `fit` does.
         """
         text, _ = self._with_context(np.zeros(0, np.uint8), context_ids)
         size = self.vocabulary_size
@@ -162,7 +195,7 @@ class NGramModel:
         return probability
 
     def _with_context(self, ids: Integers, preceding: Integers | None) -> tuple[Integers, int]:
-        """The last K characters of `preceding` and then ids; and how many of the former."""
+        """Return the last K ids of `preceding` followed by ids, and the number of the former."""
         ids = _checked(ids, self.vocabulary_size)
         if preceding is None:
             return ids, 0
@@ -170,14 +203,14 @@ class NGramModel:
         preceding = _checked(preceding, self.vocabulary_size)
         return np.concatenate([preceding, ids]), len(preceding)
 
-    def _blocks(self, lead: int, length: int) -> Iterator[tuple[int, int, int]]:
-        """Blocks of a text's characters `lead` to `length`: (start with context, first, stop)."""
-        for first in range(lead, length, SCORED_AT_ONCE):
+    def _blocks(self, lead: int, length: int, block_size: int) -> Iterator[tuple[int, int, int]]:
+        """Cut the characters `lead` to `length` into blocks: (start of context, first, stop)."""
+        for first in range(lead, length, block_size):
             start = max(0, first - len(self.levels))
-            yield start, first, min(first + SCORED_AT_ONCE, length)
+            yield start, first, min(first + block_size, length)
 
     def _walk(self, text: Integers) -> Iterator[tuple[int, Level, Indices, Indices]]:
-        """For each k: its level, and the indices of h and hw, (S - k,) each; w is text[k:] (S,)."""
+        """Yield each k, its level, and the indices of h and hw, (S - k,), where w is text[k:]."""
         gram = np.zeros(len(text) + 1, np.intp)  # the empty gram, before and after each character
         for k, level in enumerate(self.levels[: len(text)]):
             context = gram[:-1]
@@ -186,22 +219,40 @@ class NGramModel:
 
 
 def losses_by_context(
-    train_ids: Integers, validation_ids: Integers, vocabulary_size: int, longest: int = 8
+    train_ids: Integers,
+    validation_ids: Integers,
+    vocabulary_size: int,
+    longest: int = LONGEST_CONTEXT,
+    *,
+    block_size: int = SCORED_AT_ONCE,
 ) -> Floats:
-    """Mean nats per character of validation_ids for 0 to `longest` characters of context.
+    """Return the mean loss on the validation text for 0 to `longest` characters of context.
 
-    train_ids (N,), from which the counts come, precede validation_ids (S,), S ≥ 1, in the text; the
-    result is (longest + 1,). All the models share one pass over both texts: they differ only in
-    which level is the highest. Raises ValueError as `NGramModel.fit` does, and for S = 0.
+    All these models share one pass through both texts, because they differ only in the level that
+    is the highest.
+
+    Args:
+        train_ids: the text that is counted, (N,).
+        validation_ids: the text that follows it, (S,), S ≥ 1.
+        vocabulary_size: V.
+        longest: the largest number of characters of context.
+        block_size: characters that are scored at a time.
+
+    Returns:
+        Nats per character, (longest + 1,).
+
+    Raises:
+        ValueError: as `NGramModel.fit` does, and for an empty validation text.
     """
     if not len(validation_ids):
         raise ValueError("the validation text is empty")
     model = NGramModel.fit(train_ids, vocabulary_size, longest)
     text, lead = model._with_context(validation_ids, train_ids)
     total = np.zeros(longest + 1)
-    for start, first, stop in model._blocks(lead, len(text)):
+    for start, first, stop in model._blocks(lead, len(text), block_size):
         lower = np.full(stop - start, 1 / vocabulary_size)  # p_k with continuation counts
-        result = lower.copy()  # p_k with raw counts; where fewer than k are visible, of so many
+        # p_k with raw counts; where fewer than k characters are visible, of these.
+        result = lower.copy()
         k = -1
         for k, level, context, gram in model._walk(text[start:stop]):
             shorter = lower[k:]
@@ -209,54 +260,80 @@ def losses_by_context(
             if level.lower is not None:
                 lower[k:] = level.lower.extend(gram, context, shorter)
             total[k] -= np.log(result[first - start :]).sum()
-        # Longer contexts leave p_k as it is: they were never seen, or none is visible. (Level N - 1
-        # has one gram, with both counts 1, so that its two faces are equal.)
+        # Longer contexts leave p_k unchanged, because they were never seen or are not visible.
+        # (Level N - 1 has one gram, with both counts 1, so that its two faces are equal.)
         total[k + 1 :] -= np.log(result[first - start :]).sum()
     return total / (len(text) - lead)
 
 
+class ContextChoice(NamedTuple):
+    """The best number of characters of context, and the split that it was chosen on."""
+
+    context: int
+    chosen_on: str  # the split, in words
+    loss: float | None  # nats per character there; None where there was no text to choose on
+
+
 def choose_context(
-    train_ids: Integers, validation_ids: Integers, vocabulary_size: int, longest: int = 8
-) -> int:
-    """The number of characters of context, 0 to `longest`, with the least loss on validation_ids.
+    train_ids: Integers,
+    validation_ids: Integers,
+    vocabulary_size: int,
+    longest: int = LONGEST_CONTEXT,
+    *,
+    training_limit: int = TRAINING_AT_MOST,
+    validation_limit: int = VALIDATION_AT_MOST,
+) -> ContextChoice:
+    """Choose the number of characters of context with the smallest loss on the validation text.
 
-    Counts come from train_ids (N,), which precede validation_ids (S,) in the text; it reads at most
-    the last 4,000,000 of the former and the first 100,000 of the latter. Of equal losses the
-    shortest context wins. Raises ValueError as `NGramModel.fit` does.
+    Of equal losses the shortest context wins.
+
+    Args:
+        train_ids: the text that is counted, (N,).
+        validation_ids: the text that follows it, (S,), S ≥ 1.
+        vocabulary_size: V.
+        longest: the largest number of characters of context.
+        training_limit: characters that are read from the end of the training text.
+        validation_limit: characters that are read from the beginning of the validation text.
+
+    Raises:
+        ValueError: as `NGramModel.fit` does, and for an empty validation text.
     """
-    return _context_and_loss(train_ids, validation_ids, vocabulary_size, longest)[0]
-
-
-def _context_and_loss(
-    train_ids: Integers, validation_ids: Integers, vocabulary_size: int, longest: int
-) -> tuple[int, float]:
     losses = losses_by_context(
-        train_ids[-TRAINING_AT_MOST:], validation_ids[:VALIDATION_AT_MOST], vocabulary_size, longest
+        train_ids[-training_limit:], validation_ids[:validation_limit], vocabulary_size, longest
     )
     context = int(np.argmin(losses))
-    return context, float(losses[context])
+    return ContextChoice(context, "the validation split", float(losses[context]))
 
 
-def context_from_parts(
-    train: Integers, validation: Integers | None, vocabulary_size: int, longest: int
-) -> tuple[int, str, float | None]:
-    """The number of characters of context chosen on the validation part, or, where there is none,
-    on the last tenth of the training part; which of the two it was, in words; and nats per
-    character there, None where there was nothing to choose on."""
-    chosen_on = "the validation part"
+def choose_context_on_splits(
+    train: Integers, validation: Integers | None, vocabulary_size: int
+) -> ContextChoice:
+    """Choose the number of characters of context on the validation split.
+
+    Without a validation split, the last 10% of the training split take its place.
+
+    Args:
+        train: ids of the training split, (N,).
+        validation: ids of the validation split, (S,), which can be empty or None.
+        vocabulary_size: V.
+    """
+    chosen_on = "the validation split"
     if validation is None or len(validation) == 0:
         cut = max(1, len(train) * 9 // 10)
         train, validation = train[:cut], train[cut:]
-        chosen_on = "the last tenth of the training part"
+        chosen_on = "the last 10% of the training split"
     if not len(validation):
-        return 1, chosen_on, None
-    longest = min(longest, max(1, len(train) - 1))
-    context, loss = _context_and_loss(train, validation, vocabulary_size, longest)
-    return context, chosen_on, loss
+        return ContextChoice(1, chosen_on, None)
+    longest = min(LONGEST_CONTEXT, max(1, len(train) - 1))
+    choice = choose_context(train, validation, vocabulary_size, longest)
+    return choice._replace(chosen_on=chosen_on)
 
 
 def _checked(ids: Integers, vocabulary_size: int) -> Integers:
-    """ids (S,) in the smallest type that holds V; ValueError unless integers from 0 to V - 1."""
+    """Return ids (S,) in the smallest type that holds V.
+
+    Raises ValueError unless they are integers from 0 to V - 1.
+    """
     ids = np.asarray(ids)
     if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
         raise ValueError(f"ids must be a flat array of integers, not {ids.dtype} of {ids.shape}")
@@ -267,17 +344,17 @@ def _checked(ids: Integers, vocabulary_size: int) -> Integers:
 
 @dataclass(frozen=True, slots=True)
 class _Grams:
-    """The distinct grams hw of one length, in lexicographic order; a gram's index is its rank."""
+    """The distinct grams hw of one length in lexicographic order, with a rank as its index."""
 
     codes: NDArray[np.int64]  # (G + 1,) as in Level
     prefix: NDArray[np.integer[Any]]  # (G,) index of h among the grams one shorter
     suffix: NDArray[np.integer[Any]]  # (G,) index of h'w among the grams one shorter
-    count: Indices  # (G,) how often hw stands in the text
+    count: Indices  # (G,) occurrences of hw in the text
     opening: int  # index of the gram with which the text begins
 
 
 def _count(ids: Integers, size: int, context: int) -> list[Level]:
-    """The levels 0 to min(K, N - 1) of a text, ids (N,) below V = size."""
+    """Return the levels 0 to min(K, N - 1) of a text, ids (N,) below V = size."""
     levels: list[Level] = []
     lower = Face(np.full(2, 1 / size), np.ones(2))  # of p_{-1}, whose one gram is the empty one
     contexts = 1  # C: of level 0, the empty one
@@ -288,8 +365,8 @@ def _count(ids: Integers, size: int, context: int) -> list[Level]:
         if k == context:
             levels.append(Level(grams.codes, highest, None))
             break
-        # N1+(•hw): each distinct gram one longer that ends in hw has another character before it,
-        # and the gram that opens the text has the text's beginning.
+        # N1+(•hw): every distinct longer gram that ends in hw has another character before it, and
+        # the gram that opens the text has the text's beginning before it.
         continuation = np.bincount(longer.suffix, minlength=len(grams.count))  # (G,)
         continuation[grams.opening] += 1
         lower = _face(continuation, grams.prefix, contexts, shorter)
@@ -299,11 +376,18 @@ def _count(ids: Integers, size: int, context: int) -> list[Level]:
 
 
 def _face(count: Indices, prefix: NDArray[np.integer[Any]], contexts: int, shorter: Floats) -> Face:
-    """p_k and λ from c(hw) (G,), the index of h (G,), C = contexts and p_{k-1}(w|h') (G,)."""
+    """Return p_k and λ of a level.
+
+    Args:
+        count: c(hw), (G,).
+        prefix: the index of h, (G,).
+        contexts: C.
+        shorter: p_{k-1}(w|h'), (G,).
+    """
     discount = _discounts(count)[np.minimum(count, 3)]  # (G,) D(c(hw))
     total = np.bincount(prefix, weights=count, minlength=contexts)  # (C,) T(h)
     removed = np.bincount(prefix, weights=discount, minlength=contexts)  # (C,) Σ_w D(c(hw))
-    # A context that only ends the text has T(h) = 0: nothing was seen after it.
+    # A context whose only occurrence ends the text has T(h) = 0, because no character follows it.
     weight = np.ones(contexts + 1)  # (C + 1,) λ(h)
     np.divide(removed, total, out=weight[:-1], where=total > 0)
     probability = np.zeros(len(count) + 1)  # (G + 1,)
@@ -312,11 +396,11 @@ def _face(count: Indices, prefix: NDArray[np.integer[Any]], contexts: int, short
 
 
 def _discounts(count: Indices) -> Floats:
-    """D(0) to D(3) (4,) from the counts (G,) of one level.
+    """Return D(0) to D(3), (4,), from the counts of one level, (G,).
 
-    A small or repetitive text may have too few grams of some count for the formula. Where it gives
-    no value, or one outside i / 10 to i, D(i) is i / 2 (KenLM's `--discount_fallback`
-    has the same values). So every discount is positive, and with it every λ(h).
+    A small or repetitive text can have too few grams of some count for the formula. Where its
+    value is undefined, or outside i / 10 to i, D(i) is i / 2, as in KenLM's `--discount_fallback`.
+    So every discount is positive, and with it every λ(h).
     """
     n1, n2, n3, n4 = (int((count == i).sum()) for i in range(1, 5))
     result = np.array([0, 0.5, 1, 1.5])  # (4,)
@@ -330,10 +414,15 @@ def _discounts(count: Indices) -> Floats:
 
 
 def _grams_by_length(ids: Integers, size: int, longest: int) -> Iterator[_Grams]:
-    """The grams of 1 to `longest` characters of a text, ids (N,) below V = size; then none.
+    """Yield the grams of 1 to `longest` characters of a text, and an empty set of grams at the end.
 
-    In the sorted order of all places of the text, those of one gram stand side by side, whatever
-    its length, so that a single sort serves every length.
+    Once all places of the text are sorted, the places of one gram are adjacent, for grams of any
+    length. So a single sort serves all lengths.
+
+    Args:
+        ids: the text's, (N,), below V.
+        size: V.
+        longest: characters of the longest grams.
     """
     places = len(ids)
     text = np.zeros(places + longest, ids.dtype)  # (N + longest,) id + 1; past the end 0
@@ -342,7 +431,7 @@ def _grams_by_length(ids: Integers, size: int, longest: int) -> Iterator[_Grams]
     order = _sorted_places(text, places, size + 1, longest)  # (N,)
     rank_type = np.int32 if places < 2**31 else np.int64
     rank: NDArray[np.signedinteger[Any]] = np.zeros(places + 1, rank_type)  # (N + 1,) by place
-    changed = np.zeros(places, np.bool_)  # (N,) by order: another gram than at the place before
+    changed = np.zeros(places, np.bool_)  # (N,) by order: differs from the gram before
     changed[:1] = True
     for k in range(longest):
         last = text[k : k + places][order]  # (N,) w + 1, by order; 0 where the text has ended
@@ -357,15 +446,21 @@ def _grams_by_length(ids: Integers, size: int, longest: int) -> Iterator[_Grams]
         rank[order] = np.cumsum(changed & (last > 0), dtype=rank.dtype)
         rank -= 1
         yield _Grams(codes, prefix, suffix, count, int(rank[0]))
-    none = np.zeros(0, np.intp)
-    yield _Grams(np.array([NO_CODE]), none, none, none, -1)
+    empty = np.zeros(0, np.intp)
+    yield _Grams(np.array([NO_CODE]), empty, empty, empty, -1)
 
 
 def _sorted_places(text: Integers, places: int, base: int, length: int) -> Indices:
-    """The places 0 to N - 1 of a text, (N,), in the order of the `length` characters from each on.
+    """Return the places 0 to N - 1 of a text, (N,), sorted by the `length` characters at each.
 
-    The text, (N + length - 1,) or longer, holds numbers below `base`. As many of them as fit make
-    one int64; before it overflows, ranks below N take its place (N · base must fit).
+    As many characters as fit are packed into one int64. Before it overflows, it is replaced by its
+    rank, which is below N (N · base must fit).
+
+    Args:
+        text: numbers below `base`, (N + length - 1,) or longer.
+        places: N.
+        base: above the largest number.
+        length: characters that are compared.
     """
     code = np.zeros(places, np.int64)  # (N,)
     bound = 1  # all codes are below
@@ -383,6 +478,3 @@ def _sorted_places(text: Integers, places: int, base: int, length: int) -> Indic
         code += text[m : m + places]
         bound *= base
     return np.argsort(code)
-
-
-LONGEST_CONTEXT = 8  # characters of context tried for the n-gram model

@@ -1,16 +1,19 @@
-"""The kernel that asks an n-gram table; see charloom.ngram_table."""
+"""The kernel that looks up contexts in an n-gram table (see charloom.ngrams.table)."""
 
 from __future__ import annotations
 
 from charloom.kernels.compiling import Kernel
 
 
-def ask(first, characters, probabilities, weights, contexts, answers, lengths, lambdas):
-    """NGramTable.ask: contexts (N, K) to answers (N, V), lengths (N) and lambdas (N)."""
-    size, longest = answers.shape[1], contexts.shape[1]
+def look_up(first, characters, probabilities, weights, contexts, found, lengths, lambdas):
+    """Compute `NGramTable.look_up`: contexts (N, K) to found (N, V), lengths (N,), lambdas (N,).
+
+    The arrays of the table come first: first, characters, probabilities and weights.
+    """
+    size, longest = found.shape[1], contexts.shape[1]
     for row in range(len(contexts)):
         for w in range(size):
-            answers[row, w] = 1.0 / size
+            found[row, w] = 1.0 / size
         lengths[row], lambdas[row] = 0, 1.0
         for k in range(longest + 1):
             node = 0
@@ -34,10 +37,10 @@ def ask(first, characters, probabilities, weights, contexts, answers, lengths, l
                 break
             weight = weights[node]
             for w in range(size):
-                answers[row, w] *= weight
+                found[row, w] *= weight
             for entry in range(first[node], first[node + 1]):
-                answers[row, characters[entry]] = probabilities[entry]
+                found[row, characters[entry]] = probabilities[entry]
             lengths[row], lambdas[row] = k, weight
 
 
-ASK = Kernel(ask, "counting")
+LOOK_UP = Kernel(look_up, "counting")

@@ -1,4 +1,8 @@
-"""Weights of network and n-gram model: features of a context, and the Newton fit."""
+"""The weight of the network in its mixture with an n-gram model: its features, and the Newton fit.
+
+N is the number of places in a text, V that of characters in the vocabulary, F that of features. K
+is the number of characters of context of the n-gram model.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +12,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.network.parameters import Float
-from charloom.ngrams.table import Answers, NGramTable
+from charloom.ngrams.table import NGramPredictions, NGramTable
 
-ROUNDS, HALVINGS = 50, 12  # of fitting, and of a step in it, at most
-ENOUGH = 1e-6  # nats that a round must gain for another one
-# Neither counts for nothing: on a text unlike any other each can give a character no probability.
+ROUNDS, HALVINGS = 50, 12  # at most, of Newton steps and of a step's halvings
+ENOUGH = 1e-6  # nats a character that a step must gain for another one
+# Neither weight is ever 0, because on an unusual text each model can give a character p = 0.
 LEAST_WEIGHT = 1e-12
-RIDGE = 3.0  # holds θ near zero where there is little to fit it on
+RIDGE = 3.0  # keeps θ near zero where there is little text to fit it on
 
 Features = NDArray[np.float64]
 
 
 def feature_count(context: int) -> int:
+    """Return F for K characters of context."""
     return 2 * (context + 1) + 11
 
 
-def features(network: Float, counts: Answers, context: int) -> Features:
-    """What the weight depends on, (N, F), from log p_network (N, V) and what the counts say."""
-    p_network, log_counts = np.exp(network), np.log(counts.probabilities)
+def features(network: Float, ngram: NGramPredictions, context: int) -> Features:
+    """Return the features of the weight, (N, F).
+
+    Args:
+        network: the network's log p, (N, V).
+        ngram: the n-gram model's predictions for the same N contexts.
+        context: the n-gram model's characters of context, K.
+    """
+    p_network, log_ngram = np.exp(network), np.log(ngram.probabilities)
     rows = np.arange(len(network))
     # Nats: the entropy of each, its surprisal at its own best guess, and at the other's.
     h_network = -np.einsum("nv,nv->n", p_network, network)
-    h_counts = -np.einsum("nv,nv->n", counts.probabilities, log_counts)
-    guess, other = network.argmax(axis=1), log_counts.argmax(axis=1)
-    s_network, s_counts = -network[rows, guess], -log_counts[rows, other]
-    seen = np.eye(context + 1)[counts.length]  # (N, K + 1)
-    rarity = -np.log(counts.weight)  # 0 where the context was hardly seen
+    h_ngram = -np.einsum("nv,nv->n", ngram.probabilities, log_ngram)
+    guess, other = network.argmax(axis=1), log_ngram.argmax(axis=1)
+    s_network, s_ngram = -network[rows, guess], -log_ngram[rows, other]
+    seen = np.eye(context + 1)[ngram.length]  # (N, K + 1)
+    rarity = -np.log(ngram.weight)  # 0 where the context was hardly seen
     columns = (
         np.ones(len(network)),
         h_network,
-        h_counts,
+        h_ngram,
         s_network,
-        s_counts,
-        h_network * h_counts / 3,
+        s_ngram,
+        h_network * h_ngram / 3,
         h_network**2 / 3,
-        h_counts**2 / 3,
-        s_network * s_counts,
-        -log_counts[rows, guess] / 3,
+        h_ngram**2 / 3,
+        s_network * s_ngram,
+        -log_ngram[rows, guess] / 3,
         -network[rows, other] / 3,
     )
     return np.concatenate([np.stack(columns, axis=1), seen, seen * rarity[:, None] / 3], axis=1)
@@ -52,27 +63,33 @@ def features(network: Float, counts: Answers, context: int) -> Features:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Counts, and θ, (F,)."""
+    """An n-gram table, and the parameters θ, (F,), of the network's weight beside it."""
 
     table: NGramTable
     theta: NDArray[np.float64]
 
-    def features(self, network: Float, counts: Answers) -> Features:
-        """What the weight depends on, (N, F)."""
-        return features(network, counts, self.table.context)
+    def features(self, network: Float, ngram: NGramPredictions) -> Features:
+        """Return the features of the weight, (N, F), from the network's log p (N, V)."""
+        return features(network, ngram, self.table.context)
 
     def weight(self, x: Features) -> NDArray[np.float64]:
-        """g, (N,): what the network counts for, from the features (N, F)."""
-        # Added up row by row, so that a row's bytes do not depend on how many there are.
+        """Return the weight of the network, g (N,), from the features (N, F)."""
+        # Summed row by row, so that a row's bytes do not depend on the number of rows.
         g = _sigmoid((x * self.theta).sum(axis=1))
         return np.clip(g, LEAST_WEIGHT, 1 - LEAST_WEIGHT)
 
-    def mix(self, network: Float, counts: Answers, x: Features | None = None) -> Float:
-        """log p, (N, V), from log p_network (N, V); x: the features, where they are known."""
-        g = self.weight(self.features(network, counts) if x is None else x)
-        rest = (1 - g)[:, None].astype(network.dtype)  # before it is rounded to nothing
+    def mix(self, network: Float, ngram: NGramPredictions, x: Features | None = None) -> Float:
+        """Return the mixture's log p, (N, V).
+
+        Args:
+            network: the network's log p, (N, V).
+            ngram: the n-gram model's predictions for the same N contexts.
+            x: the features, (N, F), if they are known already.
+        """
+        g = self.weight(self.features(network, ngram) if x is None else x)
+        rest = (1 - g)[:, None].astype(network.dtype)  # 1 - g in float64, before g is rounded
         g = g[:, None].astype(network.dtype)
-        return np.asarray(np.log(g * np.exp(network) + rest * counts.probabilities))
+        return np.asarray(np.log(g * np.exp(network) + rest * ngram.probabilities))
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,13 +97,19 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_theta(
-    x: Features, network: NDArray[np.float64], counts: NDArray[np.float64]
+    x: Features, network: NDArray[np.float64], ngram: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """θ, (F,), from features (N, F) and the probabilities, (N,), that each gave to what came.
+    """Fit θ, (F,), by Newton's method on the log-likelihood less a ridge penalty.
 
-    Newton's method on the log-likelihood, less a ridge, with the negative curvature left out:
-    a place's log-likelihood log(g·a + (1 - g)·b) has, by its logit, the slope r - g and the
-    curvature r (1 - r) - g (1 - g), r = g·a / (g·a + (1 - g)·b).
+    Let a and b be the probabilities of the character at a place, and r = g·a / (g·a + (1 - g)·b).
+    Its log-likelihood log(g·a + (1 - g)·b) has the slope r - g in the logit of g, and the
+    curvature r (1 - r) - g (1 - g). Where this exceeds -0.05 g (1 - g), that value replaces it, so
+    that every step ascends.
+
+    Args:
+        x: features, (N, F).
+        network: the network's probability of each character of the text, a (N,).
+        ngram: the n-gram model's, b (N,).
     """
     ridge = np.full(x.shape[1], RIDGE)
     ridge[0] = 1e-6  # the constant
@@ -94,19 +117,19 @@ def fit_theta(
     if not len(x):
         return theta
 
-    def reached(theta: NDArray[np.float64]) -> tuple[float, Features, Features]:
+    def objective(theta: NDArray[np.float64]) -> tuple[float, Features, Features]:
         g = _sigmoid(x @ theta)
-        mixed = g * network + (1 - g) * counts
+        mixed = g * network + (1 - g) * ngram
         return float(np.log(mixed).sum() - ridge @ theta**2 / 2), g, mixed
 
-    before, g, mixed = reached(theta)
+    before, g, mixed = objective(theta)
     for _ in range(ROUNDS):
         r = g * network / mixed
         curvature = np.maximum(g * (1 - g) - r * (1 - r), 0.05 * g * (1 - g))
         slope = x.T @ (r - g) - ridge * theta
         step = np.linalg.solve((x * curvature[:, None]).T @ x + np.diag(ridge), slope)
         for _ in range(HALVINGS):
-            now, g, mixed = reached(theta + step)
+            now, g, mixed = objective(theta + step)
             if now > before:
                 break
             step = step / 2
@@ -116,5 +139,5 @@ def fit_theta(
         if now < before + ENOUGH * len(x):
             break
         before = now
-    # What the order of a sum decides does not belong into a file.
+    # Rounded, so that the order of a sum does not change the bytes of a file.
     return np.asarray(np.round(theta, 5))

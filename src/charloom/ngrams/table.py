@@ -1,19 +1,25 @@
-"""An n-gram model as a table to be stored and asked: compact, of a stated size, compiled.
+"""An n-gram model as a table for storage and lookup: compact, of a limited size, with a kernel.
 
-V: characters in the vocabulary; K: characters of context; E: entries of the table; I: nodes that
-can have children; N: contexts asked about; h: a context, w: the character after it, h': h without
-its first character.
+Symbols:
 
-The table is the trie of all grams hw of `charloom.ngram`, breadth first: the entries of one
-character, then of two, up to K + 1; among those of one length in lexicographic order. The root is
-node 0, entry e is node e + 1, and a node's children lie side by side. An entry holds p(w|h), a node
+- V: characters in the vocabulary
+- K: characters of context
+- E: entries of the table
+- I: nodes that can have children
+- N: contexts that are looked up
+- h: a context, w: the character after it, h': h without its first character
+
+The table is the trie of all grams hw of `charloom.ngrams.kneser_ney`, breadth first. It holds the
+entries of one character, then of two, up to K + 1, each length in lexicographic order. The root is
+node 0, entry e is node e + 1, and a node's children are adjacent. An entry holds p(w|h), a node
 λ(h), and
 
     p(w|h) = the entry's, if there is one, else λ(h) p(w|h')
 
-Contexts shorter than K have continuation counts' probabilities, also where no more than that is
-visible. A table too large for its size gets fewer characters of context: of Kneser-Ney's longer
-grams none can be left out without loss, for the shorter ones' counts are made to go with them.
+Contexts shorter than K have probabilities from continuation counts, even where only these are
+visible. A table that exceeds its size limit loses characters of context, not single grams. The
+longer grams of Kneser-Ney cannot be pruned without loss, because the counts of the shorter ones
+depend on them.
 """
 
 from __future__ import annotations
@@ -29,21 +35,24 @@ from numpy.typing import NDArray
 from charloom.ngrams.kneser_ney import NO_CODE, NGramModel
 
 LARGEST_CONTEXT = 32
-BYTES_OF_P, BYTES_OF_A_NODE = 4, 8  # float32; where the children begin and λ
-ASKED_AT_ONCE = 1 << 22  # probabilities; bounds the memory that an answer's making takes
+BYTES_OF_P, BYTES_OF_A_NODE = 4, 8  # p in float32; the first child and λ
+LOOKED_UP_AT_ONCE = 1 << 22  # probabilities, which bounds the memory of a lookup in NumPy
 
 
-class Answers(NamedTuple):
-    """What a table says of N contexts."""
+class NGramPredictions(NamedTuple):
+    """The predictions of an n-gram table after N contexts."""
 
     probabilities: NDArray[np.float32]  # (N, V)
-    length: NDArray[np.int32]  # (N,) characters of the longest context that was seen, 0 to K
-    weight: NDArray[np.float32]  # (N,) λ of that context, the less the more often it was seen
+    length: NDArray[np.int32]  # (N,) characters of the longest context seen, 0 to K
+    weight: NDArray[np.float32]  # (N,) λ of that context, smaller the more often it was seen
 
 
 @dataclass(frozen=True)
 class NGramTable:
-    """See the module. Raises ValueError for arrays that are no such table."""
+    """An n-gram model as a trie in arrays (see the module).
+
+    Raises ValueError for arrays that are not a valid table.
+    """
 
     vocabulary_size: int
     context: int
@@ -54,17 +63,11 @@ class NGramTable:
 
     @classmethod
     def of(cls, model: NGramModel, most_bytes: float = math.inf) -> NGramTable:
-        """The table of an n-gram model, with as many of its characters of context as fit."""
+        """Return the table of a model, with as many characters of context as fit `most_bytes`."""
         size = model.vocabulary_size
         kind = np.dtype(np.min_scalar_type(size))
         entries = [len(level.codes) - 1 for level in model.levels]  # by level
-        context = model.context
-        while context > 0:
-            inner = 1 + sum(entries[:context])
-            needed = sum(entries[: context + 1]) * (kind.itemsize + BYTES_OF_P)
-            if needed + inner * BYTES_OF_A_NODE <= most_bytes:
-                break
-            context -= 1
+        context = _context_that_fits(entries, model.context, kind.itemsize, most_bytes)
         characters, parents, probabilities, weights = [], [], [], []
         before = 0  # entries of the levels before the last one
         for k, level in enumerate(model.levels[: context + 1]):
@@ -76,7 +79,7 @@ class NGramTable:
             weights.append(face.weight[:-1].astype(np.float32))
             before += entries[k - 1] if k else 0
         inner = 1 + sum(entries[:context])
-        # Nothing was seen to follow what only ends the text.
+        # λ is 1 for a gram whose only occurrence ends the text, because no character follows it.
         weight = np.ones(inner, np.float32)
         known = np.concatenate([*weights, np.zeros(0, np.float32)])
         weight[: len(known)] = known
@@ -94,7 +97,7 @@ class NGramTable:
         nodes = len(self.weights)
         first, characters = self.first, self.characters
         if not 1 <= self.vocabulary_size < 2**31 or not 0 <= self.context <= LARGEST_CONTEXT:
-            raise ValueError("its size or context is none")
+            raise ValueError("its vocabulary size or context is invalid")
         if (
             nodes < 1
             or first.shape != (nodes + 1,)
@@ -106,9 +109,9 @@ class NGramTable:
             raise ValueError("its nodes are out of order")
         parents = np.flatnonzero(np.diff(first))
         if (first[parents] < parents).any():
-            raise ValueError("a node stands behind its children")
+            raise ValueError("a node comes after its children")
         if len(characters) and int(characters.max()) >= self.vocabulary_size:
-            raise ValueError("it has characters that the vocabulary lacks")
+            raise ValueError("it has characters outside the vocabulary")
         if (np.diff(self._codes) <= 0).any():
             raise ValueError("its characters are out of order")
         for name, values in (("probabilities", self.probabilities), ("weights", self.weights)):
@@ -117,18 +120,26 @@ class NGramTable:
 
     @cached_property
     def _codes(self) -> NDArray[np.int64]:
-        """(E + 1,) the parent's node times V plus w: ascending; NO_CODE at the end."""
+        """The parent's node times V plus w, (E + 1,), ascending, with NO_CODE at the end."""
         parent = np.repeat(np.arange(len(self.weights)), np.diff(self.first))
         return np.append(parent * self.vocabulary_size + self.characters, NO_CODE)
 
     @property
     def nbytes(self) -> int:
+        """The size of the arrays in bytes."""
         arrays = (self.characters, self.probabilities, self.first, self.weights)
         return sum(array.nbytes for array in arrays)
 
-    def ask(self, contexts: NDArray[np.int32]) -> Answers:
-        """What follows contexts, (N, K) ids with the latest last, -1 where nothing precedes."""
-        answers = Answers(
+    def look_up(
+        self, contexts: NDArray[np.int32], *, at_once: int = LOOKED_UP_AT_ONCE
+    ) -> NGramPredictions:
+        """Return the predictions after contexts, ids (N, K) with the latest last.
+
+        Args:
+            contexts: ids, with -1 before the beginning of the text.
+            at_once: probabilities that are computed at a time where Numba is missing.
+        """
+        predictions = NGramPredictions(
             np.empty((len(contexts), self.vocabulary_size), np.float32),
             np.zeros(len(contexts), np.int32),
             np.ones(len(contexts), np.float32),
@@ -136,39 +147,41 @@ class NGramTable:
         if self._kernel is not None:
             self._kernel(
                 self.first, self.characters, self.probabilities, self.weights,
-                np.ascontiguousarray(contexts), *answers,
+                np.ascontiguousarray(contexts), *predictions,
             )  # fmt: skip
-            return answers
-        at_once = max(1, ASKED_AT_ONCE // self.vocabulary_size)
-        for begin in range(0, len(contexts), at_once):
-            block = slice(begin, begin + at_once)
-            p, length, weight = answers
-            self._ask_plainly(contexts[block], Answers(p[block], length[block], weight[block]))
-        return answers
+            return predictions
+        rows = max(1, at_once // self.vocabulary_size)
+        for begin in range(0, len(contexts), rows):
+            block = slice(begin, begin + rows)
+            p, length, weight = predictions
+            self._look_up_in_numpy(
+                contexts[block], NGramPredictions(p[block], length[block], weight[block])
+            )
+        return predictions
 
-    def _ask_plainly(self, contexts: NDArray[np.int32], answers: Answers) -> None:
-        """The same in NumPy, for all contexts at once."""
-        p, length, weight = answers
+    def _look_up_in_numpy(self, contexts: NDArray[np.int32], predictions: NGramPredictions) -> None:
+        """Fill in the predictions as the kernel does, for all contexts at once."""
+        p, length, weight = predictions
         p[:] = 1 / self.vocabulary_size
-        asked = np.arange(len(contexts))  # those whose last k characters were seen
+        rows = np.arange(len(contexts))  # contexts whose last k characters were seen
         for k in range(self.context + 1):
-            node = np.zeros(len(asked), np.int64)
+            node = np.zeros(len(rows), np.int64)
             for i in range(self.context - k, self.context):
-                node = self._child(node, contexts[asked, i])
+                node = self._child(node, contexts[rows, i])
             inside = (node >= 0) & (node < len(self.weights))
             inside[inside] = self.first[node[inside]] < self.first[node[inside] + 1]
-            asked, node = asked[inside], node[inside]
-            if not len(asked):
+            rows, node = rows[inside], node[inside]
+            if not len(rows):
                 return
-            p[asked] *= self.weights[node][:, None]
+            p[rows] *= self.weights[node][:, None]
             begin = self.first[node]
             count = self.first[node + 1] - begin
             entry = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(count.sum())
-            p[np.repeat(asked, count), self.characters[entry]] = self.probabilities[entry]
-            length[asked], weight[asked] = k, self.weights[node]
+            p[np.repeat(rows, count), self.characters[entry]] = self.probabilities[entry]
+            length[rows], weight[rows] = k, self.weights[node]
 
     def _child(self, node: NDArray[np.int64], w: NDArray[np.int32]) -> NDArray[np.int64]:
-        """The nodes that follow nodes (N,) with characters w (N,); -1 where there is none."""
+        """Return the children of nodes (N,) for characters w (N,), -1 where one is missing."""
         code = node * self.vocabulary_size + w
         entry = np.searchsorted(self._codes, code)
         return np.where((node >= 0) & (w >= 0) & (self._codes[entry] == code), entry + 1, -1)
@@ -176,11 +189,33 @@ class NGramTable:
     @cached_property
     def _kernel(self) -> Any:
         try:
-            from charloom.ngrams.lookup import ASK
-        except Exception:  # without Numba, as charloom.engines says
+            from charloom.ngrams.lookup import LOOK_UP
+        except Exception:  # Numba is missing or broken (see charloom.engines).
             return None
-        none = Answers(np.empty((0, 1), np.float32), np.empty(0, np.int32), np.empty(0, np.float32))
         contexts = np.empty((0, self.context), np.int32)
-        return ASK.compiled(
-            (self.first, self.characters, self.probabilities, self.weights, contexts, *none)
+        predictions = NGramPredictions(
+            np.empty((0, 1), np.float32), np.empty(0, np.int32), np.empty(0, np.float32)
         )
+        return LOOK_UP.compiled(
+            (self.first, self.characters, self.probabilities, self.weights, contexts, *predictions)
+        )
+
+
+def _context_that_fits(
+    entries: list[int], context: int, bytes_of_a_character: int, most_bytes: float
+) -> int:
+    """Return the largest number of characters of context whose table fits.
+
+    Args:
+        entries: the number of entries of each level.
+        context: the largest number to return.
+        bytes_of_a_character: of the array of characters.
+        most_bytes: the size limit of the table.
+    """
+    while context > 0:
+        inner = 1 + sum(entries[:context])
+        needed = sum(entries[: context + 1]) * (bytes_of_a_character + BYTES_OF_P)
+        if needed + inner * BYTES_OF_A_NODE <= most_bytes:
+            break
+        context -= 1
+    return context

@@ -1,8 +1,8 @@
-"""Pages that explain themselves: one HTML file with its script, style and data, for any browser.
+"""HTML pages in one file, with their script, style and data inside.
 
-A page asks nothing of the network: its policy forbids it, and allows no script but ours, which is
-named by its digest. Data stands beside the script as JSON, arrays deflated in base 64; the script
-(in the folder `web`) puts them in as text, so that no text can become HTML.
+A page loads nothing from the network: its Content-Security-Policy forbids requests, and permits
+only the script and the style whose digests it names. The data is JSON, and deflated arrays in
+base64. The scripts (in the folder `web`) insert data as text only, so that no text can become HTML.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,19 @@ from charloom.errors import CharloomError, printable
 from charloom.storage.atomic import write_atomically
 
 LARGEST = 60_000_000  # bytes of a page
-DOCTYPE = "<!doctype html>"  # what every page begins with
+MOST_CHARACTERS = 2_000_000  # of a text on a page
+DOCTYPE = "<!doctype html>"  # the beginning of every page
+USE_ANOTHER_FILE = "use another file"
 Arrays = Mapping[str, NDArray[Any]]
+
+
+class PageContent(NamedTuple):
+    """The parts of a page that differ from page to page; see `make_page`."""
+
+    title: str
+    scripts: Sequence[str]
+    data: Mapping[str, Any]
+    arrays: Arrays
 
 
 @cache
@@ -36,40 +48,44 @@ def _asset(name: str) -> str:
 
 
 def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], arrays: Arrays) -> str:
-    """A page's HTML. scripts: files of `web`, after page.js. data: plain JSON values. arrays: of
-    integers or float32, by name; the script asks for them with `array(name)`."""
+    """Return the HTML of a page.
+
+    Args:
+        title: the title as plain text.
+        scripts: file names in `web`, which run in this order after page.js.
+        data: plain JSON values; the scripts read them as `DATA`.
+        arrays: integers or float32, by name; the scripts read them with `array(name)`.
+    """
     script = "\n".join(_asset(name) for name in ("page.js", *scripts))
     style = _asset("page.css")
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"  # the image: an icon, of nothing
+        "img-src data:; base-uri 'none'; form-action 'none'"  # the only image is an empty icon
     )
-    parts = [
-        DOCTYPE + '\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-        '<meta name="generator" content="charloom">\n<link rel="icon" href="data:,">\n',
-        f"<title>{html.escape(printable(title))}</title>\n<style>{style}</style>\n</head>\n<body>\n",
-        "<main><noscript><p>This page is drawn by its script, which is switched off here.</p>",
-        "</noscript></main>\n",
-        f'<script type="application/json" id="data">{_json(data)}</script>\n',
-    ]
+    elements = [f'<script type="application/json" id="data">{_json(data)}</script>']
     for name, values in arrays.items():
-        kind = values.dtype.newbyteorder("<")
-        packed = zlib.compress(np.ascontiguousarray(values, kind).tobytes(), 6)
-        parts.append(
+        little_endian = values.dtype.newbyteorder("<")
+        packed = zlib.compress(np.ascontiguousarray(values, little_endian).tobytes(), 6)
+        elements.append(
             f'<script type="application/octet-stream" id="array-{html.escape(name)}" '
-            f'data-type="{values.dtype.name}">{base64.b64encode(packed).decode()}</script>\n'
+            f'data-type="{values.dtype.name}">{base64.b64encode(packed).decode()}</script>'
         )
-    parts.append(f"<script>{script}</script>\n</body>\n</html>\n")
-    return "".join(parts)
+    return Template(_asset("page.html")).substitute(
+        title=html.escape(printable(title)),
+        policy=policy,
+        style=style,
+        data="\n".join(elements),
+        script=script,
+    )
 
 
-def fit_page(
-    make: Callable[[int], tuple[str, Sequence[str], Mapping[str, Any], Arrays]], shown: int
-) -> str:
-    """The page of what `make` gives for so many characters or units, or for fewer, until it is not
-    too large."""
+def fit_page(make: Callable[[int], PageContent], shown: int) -> str:
+    """Return the HTML of the largest page that is small enough for a browser.
+
+    Args:
+        make: returns the content of a page that shows n characters, or n units.
+        shown: the first n to try; it shrinks until the page has at most `LARGEST` bytes.
+    """
     while True:
         page = make_page(*make(shown))
         if len(page) <= LARGEST or shown <= 1:
@@ -78,8 +94,8 @@ def fit_page(
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    """JSON that no HTML parser can see an end of: every sign that means something there is
-    escaped."""
+    """Return JSON in which every character with a meaning in HTML is escaped, so that it cannot end
+    the element that holds it."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -89,8 +105,15 @@ def _digest(content: str) -> str:
 
 
 def check_writable(path: Path, *, page: bool = True) -> None:
-    """Raises CharloomError where no page (or other file) could be written: before anything is
-    computed for it."""
+    """Check that a page (or another file) can be written, before computing its content.
+
+    Args:
+        path: the file to write.
+        page: refuse to replace an existing file that is not a page.
+
+    Raises:
+        CharloomError: if the file cannot be written or must not be replaced.
+    """
     try:
         with tempfile.TemporaryFile(dir=_target(path, page).parent):
             pass
@@ -98,9 +121,17 @@ def check_writable(path: Path, *, page: bool = True) -> None:
         raise _cannot_write(path, error) from None
 
 
-def write_page(path: Path, page: str, advice: str = "give another file") -> None:
-    """Writes a page whole or not at all; a link stays one. Raises CharloomError where it cannot be
-    written, or would replace what is no page; it ends with the advice."""
+def write_page(path: Path, page: str, advice: str = USE_ANOTHER_FILE) -> None:
+    """Write a page atomically. A symbolic link stays a link.
+
+    Args:
+        path: the file to write.
+        page: the HTML.
+        advice: the end of the error's message.
+
+    Raises:
+        CharloomError: if the file cannot be written, or exists and is not a page.
+    """
     try:
         write_atomically(_target(path), page.encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -108,20 +139,20 @@ def write_page(path: Path, page: str, advice: str = "give another file") -> None
 
 
 def _target(path: Path, page: bool = True) -> Path:
-    """The file that a path leads to. Raises OSError for what must not be replaced."""
+    """Resolve a path. Raise OSError if its file must not be replaced."""
     path = path.resolve()
     if path.is_dir():
         raise IsADirectoryError(None, "it is a folder")
     if path.exists():
         if not path.is_file():
-            raise FileExistsError(None, "it is no ordinary file")
+            raise FileExistsError(None, "it is not a regular file")
         with path.open("rb") as file:
-            begins = file.read(len(DOCTYPE))
-        if page and begins and begins != DOCTYPE.encode():
-            raise FileExistsError(None, "what is there is no page")
+            beginning = file.read(len(DOCTYPE))
+        if page and beginning and beginning != DOCTYPE.encode():
+            raise FileExistsError(None, "the existing file is not a page")
     return path
 
 
-def _cannot_write(path: Path, error: Exception, advice: str = "give another file") -> CharloomError:
+def _cannot_write(path: Path, error: Exception, advice: str = USE_ANOTHER_FILE) -> CharloomError:
     reason = getattr(error, "strerror", None) or error
     return CharloomError(f"cannot write {printable(str(path))} ({reason}): {advice}")

@@ -1,74 +1,87 @@
-"""The adaptive protocol: a model that goes on learning from what it has been scored on.
+"""The adaptive protocol, known as dynamic evaluation: each window is scored, then trained on.
 
-Dynamic evaluation (Krause et al., "Dynamic evaluation of neural sequence models", 2018): each
-window's characters are scored, all of them before any step is taken from it; then the network's
-weights take a step
+Krause et al., "Dynamic evaluation of neural sequence models" (2018). All characters of a window are
+scored before the network takes a step on it,
 
     θ ← θ - rate · g / (√m + ε)
 
-where g is the gradient of the window's loss and m the mean of its square over the training text. A
-mixture's counts go on counting, character by character, and now and then its weights are fitted
-again. What is learned is forgotten afterwards.
+where g is the gradient of the window's loss and m the mean of its square over the training text. In
+a mixture, the n-gram model keeps counting after every character, and the weights are fitted again
+at intervals. All changes are discarded after the text.
 
-N: characters of the text; V: characters in the vocabulary; P: parameters in all; F: features; K:
-characters of context of the counts.
+N is the number of characters of the text, V that of the vocabulary, P that of all parameters of
+the network. F is the number of features, K that of the n-gram model's characters of context.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, RMSProp
 from charloom.network.parameters import Float, Parameters
 from charloom.ngrams.kneser_ney import TRAINING_AT_MOST
 from charloom.ngrams.mixing import Mixture, feature_count, fit_theta
-from charloom.prediction.mixture import FITTED_ON, contexts_before, count
-from charloom.prediction.scoring import Report, Scores
+from charloom.prediction.mixture import FITTED_ON, contexts_before, fit_ngram_table
+from charloom.prediction.scoring import Scores
+from charloom.progress import OnProgress
 from charloom.text.dataset import Ids
 
 WINDOW = 20  # characters between two steps
 EPSILON = 1e-4
 RATES = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
 DEFAULT_RATE = 6e-4
-MEASURED = 400  # windows of the training text from which m comes
-REFITTED = 4_000  # characters after which a mixture's weights are fitted again
-# How counts of what was scored weigh against the probabilities before: by characters of context,
-# as much as so many characters; and what is taken from each count.
-PRIOR = {4: 10.0, 5: 5.0, 6: 2.0, 7: 1.0, 8: 1.0}
-DISCOUNT = 0.5
-CHOSEN_ON = 30_000  # characters at most, the end of what was held against the training
+MEASURED = 400  # windows of the training text from which m is computed
+REFIT_INTERVAL = 4_000  # characters between two fits of a mixture's weights
+# The weight of the probabilities before the recent counts, in characters, by characters of context.
+PRIOR: Mapping[int, float] = {4: 10.0, 5: 5.0, 6: 2.0, 7: 1.0, 8: 1.0}
+DISCOUNT = 0.5  # subtracted from each recent count
+CHOSEN_ON = 30_000  # characters at most, from the end of the held-out text
 
 
 class AdaptiveScores(NamedTuple):
-    """Of the mixture, where there is one, and of the network alone."""
+    """The scores of the mixture, None for a model without one, and of the network alone."""
 
     mixture: Scores | None
     network: Scores
 
 
 class Evidence(NamedTuple):
-    """What a mixture's weights are fitted on."""
+    """The data that the weights of a mixture are fitted on."""
 
     x: NDArray[np.float64]  # (N, F) features
-    network: NDArray[np.float64]  # (N,) what each gave to what came
-    counts: NDArray[np.float64]
+    network: NDArray[np.float64]  # (N,) the network's probability of each character
+    ngram: NDArray[np.float64]  # (N,) the n-gram model's
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How a model learns from what it is scored on. mean_squares: (P,)."""
+    """The settings by which a model adapts to the text that it is scored on.
+
+    Attributes:
+        rate: the learning rate of the network.
+        mean_squares: m, the mean square of each parameter's gradient, (P,).
+        mixture: the n-gram model and its weights, or None.
+        evidence: the data that these weights were fitted on, to which new data are added. Without
+            it, the weights stay as they are.
+        prior: the weight of the probabilities before the recent counts, by characters of context.
+            The n-gram model does not adapt without any.
+        refit_interval: characters between two fits of the weights.
+    """
 
     rate: float
     mean_squares: NDArray[np.floating]
     mixture: Mixture | None
-    evidence: Evidence | None = None  # what the mixture's weights were fitted on
+    evidence: Evidence | None = None
+    prior: Mapping[int, float] = field(default_factory=lambda: PRIOR)
+    refit_interval: int = REFIT_INTERVAL
 
 
 class _Trial(NamedTuple):
@@ -77,32 +90,33 @@ class _Trial(NamedTuple):
 
 
 class RecentCounts:
-    """Counts of what was scored, on top of a table's probabilities:
+    """Counts of the scored text, on top of a table's probabilities:
 
         p_k(w|h) = (c(hw) - D [c(hw) > 0] + (τ_k + D n(h)) p_{k-1}(w|h')) / (c(h) + τ_k)
 
-    for k characters of context from the shortest in PRIOR on; n(h): how many characters were seen
-    after h (hierarchical Pitman-Yor smoothing, Teh 2006, with fixed numbers).
+    for every k in `prior`, which holds τ_k, from the shortest to K. n(h) is the number of distinct
+    characters seen after h. This is hierarchical Pitman-Yor smoothing (Teh 2006) with constants.
     """
 
-    def __init__(self, context: int) -> None:
+    def __init__(self, context: int, prior: Mapping[int, float] = PRIOR) -> None:
+        self._prior = prior
         self._counts: dict[int, dict[bytes, dict[int, int]]] = {
-            k: {} for k in PRIOR if k <= context
+            k: {} for k in prior if k <= context
         }
 
     def refine(self, probabilities: NDArray[np.float32], context: NDArray[np.int32]) -> None:
-        """Changes what follows a context, (V,), by what was counted after it."""
+        """Update the probabilities after a context, (V,), in place, by the counts after it."""
         for k, counts in self._counts.items():
             seen = counts.get(context[len(context) - k :].tobytes())
             if seen is None:
-                return  # nor was anything longer
-            whole = sum(seen.values()) + PRIOR[k]
-            probabilities *= (PRIOR[k] + DISCOUNT * len(seen)) / whole
+                return  # Longer contexts were not seen either.
+            whole = sum(seen.values()) + self._prior[k]
+            probabilities *= (self._prior[k] + DISCOUNT * len(seen)) / whole
             for w, times in seen.items():
                 probabilities[w] += (times - DISCOUNT) / whole
 
     def add(self, context: NDArray[np.int32], w: int) -> None:
-        """Counts a character after its context, (K,)."""
+        """Count a character after its context, (K,)."""
         for k, counts in self._counts.items():
             seen = counts.setdefault(context[len(context) - k :].tobytes(), {})
             seen[w] = seen.get(w, 0) + 1
@@ -111,39 +125,52 @@ class RecentCounts:
 def choose_adaptation(
     engine: Engine,
     mixture: Mixture | None,
-    learned: Ids,
-    watched: Ids,
-    report: Report | None = None,
+    fitted: Ids,
+    held_out: Ids,
+    on_progress: OnProgress | None = None,
+    *,
+    prior: Mapping[int, float] = PRIOR,
 ) -> Adaptation:
-    """The rate, and a mixture's weights, that are best on the end of the text `watched`, which
-    follows the text `learned` and was not learned from. Where it is empty, a rate that usually
-    fits. The mixture's counts may know it: for the choice they are taken from `learned` alone."""
-    chosen = Adaptation(DEFAULT_RATE, _mean_squares(engine, learned), mixture)
-    ids = watched[-CHOSEN_ON:]
+    """Choose the learning rate and a mixture's weights on the end of the held-out text.
+
+    The n-gram model of the mixture can know the held-out text. For the choice it is replaced by one
+    that is counted on the text before it.
+
+    Args:
+        engine: the network.
+        mixture: the n-gram model and its weights, or None.
+        fitted: the text that the network was trained on.
+        held_out: the text after it, which the network was not trained on. If it is empty, the
+            default rate is taken and the weights are kept.
+        on_progress: called with the stage "adapting", the characters scored and their total.
+        prior: the `prior` of the adaptation.
+    """
+    chosen = Adaptation(DEFAULT_RATE, _mean_squares(engine, fitted), mixture, prior=prior)
+    ids = held_out[-CHOSEN_ON:]
     if not len(ids):
         return chosen
-    learned = np.concatenate([learned[-TRAINING_AT_MOST:], watched[: len(watched) - len(ids)]])
-    trying = chosen
+    known = np.concatenate([fitted[-TRAINING_AT_MOST:], held_out[: len(held_out) - len(ids)]])
+    candidate = chosen
     if mixture is not None:
         table = mixture.table
-        counts = count(learned, table.vocabulary_size, table.context, np.inf)
-        trying = replace(chosen, mixture=replace(mixture, table=counts))
+        ngram = fit_ngram_table(known, table.vocabulary_size, table.context, np.inf)
+        candidate = replace(chosen, mixture=replace(mixture, table=ngram))
     least, best = np.inf, None
     for number, rate in enumerate(RATES):
 
-        def done(characters: int, of: int, number: int = number) -> None:
-            if report is not None:
-                report(number * of + characters, len(RATES) * of + 1)
+        def report(stage: str, done: int, total: int | None, number: int = number) -> None:
+            if on_progress is not None:
+                on_progress("adapting", number * len(ids) + done, len(RATES) * len(ids) + 1)
 
-        trial = _try(engine, ids, int(learned[-1]), replace(trying, rate=rate), done)
+        trial = _score(engine, ids, int(known[-1]), replace(candidate, rate=rate), report)
         loss = trial.scores.network.nats_per_character
         if loss < least:
             least, best, chosen = loss, trial, replace(chosen, rate=rate)
         elif loss > least:
-            break  # larger ones are worse still
+            break  # because larger rates are even worse
     if mixture is not None and best is not None and best.evidence is not None:
-        fitted = replace(mixture, theta=fit_theta(*best.evidence))
-        chosen = replace(chosen, mixture=fitted, evidence=best.evidence)
+        refitted = replace(mixture, theta=fit_theta(*best.evidence))
+        chosen = replace(chosen, mixture=refitted, evidence=best.evidence)
     return chosen
 
 
@@ -152,89 +179,99 @@ def score_adaptively(
     ids: Ids,
     before: int,
     adaptation: Adaptation,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
     likeliest: int = 0,
 ) -> AdaptiveScores:
-    """Scores ids, (N,), each exactly once; `before` is the id of the character before them. The
-    engine's own parameters stay as they are."""
-    return _try(engine, ids, before, adaptation, report, likeliest).scores
+    """Score ids, (N,), each exactly once. The engine's own parameters do not change.
+
+    Args:
+        engine: the network, of which a copy is trained.
+        ids: the text's.
+        before: the id of the character before the text.
+        adaptation: as `choose_adaptation` returns it.
+        on_progress: called with the stage "scoring", the characters scored and N.
+        likeliest: the number of guesses to keep at each place.
+    """
+    return _score(engine, ids, before, adaptation, on_progress, likeliest).scores
 
 
-def _try(
+def _score(
     engine: Engine,
     ids: Ids,
     before: int,
     adaptation: Adaptation,
-    report: Report | None,
+    on_progress: OnProgress | None,
     likeliest: int = 0,
 ) -> _Trial:
+    """Score ids as `score_adaptively` does, and return the evidence for a mixture's weights too."""
     learner = _copy(engine)
-    optimizer = RMSProp(adaptation.rate, decay=1.0, epsilon=EPSILON)  # m stays what it is
+    optimizer = RMSProp(adaptation.rate, decay=1.0, epsilon=EPSILON)  # With this decay, m is fixed.
     optimizer.prepare(learner.parameters.flat)
     optimizer.slots["mean_square"][:] = adaptation.mean_squares
     mixing = None
     if adaptation.mixture is not None:
-        mixing = _Mixing(adaptation.mixture, adaptation.evidence, ids, before, likeliest)
+        mixing = _AdaptiveMixture(adaptation.mixture, adaptation, ids, before, likeliest)
     text = np.concatenate([[before], ids]).astype(np.intp)
     alone = Scores.empty(len(ids), likeliest)
     state = learner.zero_state(1)
     for begin in range(0, len(ids), WINDOW):
         window = text[begin : begin + WINDOW + 1, None]
         inputs, targets = window[:-1], window[1:]
-        places, came = np.arange(begin, begin + len(targets)), targets[:, 0]
+        places = np.arange(begin, begin + len(targets))
         learner.parameters_changed()
         block, after = learner.log_probabilities(inputs, state)
         network = block[:, 0]
-        alone.put(places, network, came)
+        alone.put(places, network, targets[:, 0])
         if mixing is not None:
             mixing.score(places, network)
-        # Where a gradient is not finite, nothing is to be learned.
+        # A window whose gradient is not finite is skipped.
         with contextlib.suppress(NonFiniteGradientError):
             learner.train_step(inputs, targets, state, optimizer)
         state = after
-        if report is not None:
-            report(begin + len(came), len(ids))
+        if on_progress is not None:
+            on_progress("scoring", begin + len(targets), len(ids))
     if mixing is None:
         return _Trial(AdaptiveScores(None, alone), None)
     return _Trial(AdaptiveScores(mixing.scores, alone), mixing.evidence)
 
 
-class _Mixing:
-    """A mixture that goes on learning, over the ids of a text, (N,)."""
+class _AdaptiveMixture:
+    """A mixture whose n-gram model and weights adapt to the ids of a text, (N,)."""
 
     def __init__(
-        self, mixture: Mixture, evidence: Evidence | None, ids: Ids, before: int, likeliest: int
+        self, mixture: Mixture, adaptation: Adaptation, ids: Ids, before: int, likeliest: int
     ) -> None:
         self.mixture = mixture
-        self._fitted_on = evidence
+        self._fitted_on = adaptation.evidence
+        self._refit_interval = adaptation.refit_interval
         self._ids = ids.astype(np.intp)
         self._contexts = contexts_before(np.concatenate([[before], ids]), mixture.table.context)
-        self._recent = RecentCounts(mixture.table.context)
+        self._recent = RecentCounts(mixture.table.context, adaptation.prior)
         self.scores = Scores.empty(len(ids), likeliest)
-        # Of a long text the newest places are kept, in no order.
+        # A ring buffer, so that of a long text the newest places are kept.
         kept = min(len(ids), FITTED_ON)
         columns = feature_count(mixture.table.context)
         self.evidence = Evidence(np.empty((kept, columns)), np.empty(kept), np.empty(kept))
 
     def score(self, places: NDArray[np.intp], network: Float) -> None:
-        """Scores the places, with what the network says of them, log p (n, V)."""
-        counts = self.mixture.table.ask(self._contexts[places])
-        came = self._ids[places]
-        for row, w in enumerate(came.tolist()):
+        """Score the next n places, (n,), with the network's log p there, (n, V)."""
+        ngram = self.mixture.table.look_up(self._contexts[places])
+        targets = self._ids[places]
+        for row, w in enumerate(targets.tolist()):
             context = self._contexts[places[row]]
-            self._recent.refine(counts.probabilities[row], context)
+            self._recent.refine(ngram.probabilities[row], context)
             self._recent.add(context, w)
-        rows = np.arange(len(came))
-        x = self.mixture.features(network, counts)
-        mixed = self.mixture.mix(network, counts, x)
-        self.scores.put(places, mixed, came)
+        rows = np.arange(len(targets))
+        x = self.mixture.features(network, ngram)
+        mixed = self.mixture.mix(network, ngram, x)
+        self.scores.put(places, mixed, targets)
         seen = self.evidence
         to = places % len(seen.x)
         seen.x[to] = x
-        seen.network[to] = np.exp(network[rows, came].astype(np.float64))
-        seen.counts[to] = counts.probabilities[rows, came]
-        done = int(places[-1]) + 1
-        if self._fitted_on is not None and done // REFITTED > int(places[0]) // REFITTED:
+        seen.network[to] = np.exp(network[rows, targets].astype(np.float64))
+        seen.ngram[to] = ngram.probabilities[rows, targets]
+        done, interval = int(places[-1]) + 1, self._refit_interval
+        if self._fitted_on is not None and done // interval > int(places[0]) // interval:
             filled = min(done, len(seen.x))
             older = slice(max(0, len(self._fitted_on.x) + filled - FITTED_ON), None)
             known = (
@@ -245,14 +282,14 @@ class _Mixing:
 
 
 def _copy(engine: Engine) -> Engine:
-    """An engine like this one on parameters of its own, that drops nothing."""
+    """Return an engine like this one on a copy of its parameters, without dropout."""
     parameters = Parameters(replace(engine.config, dropout=0.0, weight_drop=0.0))
     parameters.flat[:] = engine.parameters.flat
-    return open_engine(engine.name, parameters, threads=engine.threads, device=engine.device)
+    return Backend.of(engine).open(parameters)
 
 
 def _mean_squares(engine: Engine, text: Ids) -> NDArray[np.floating]:
-    """The mean square of the gradient of windows of a text, (P,)."""
+    """Return the mean square of each parameter's gradient over windows of a text, (P,)."""
     learner = _copy(engine)
     total = np.zeros(len(learner.parameters.flat))
     length = min(WINDOW, len(text) - 1)

@@ -1,15 +1,16 @@
-"""The network and the counts together: a mixture in the probability domain.
+"""The mixture of the network and an n-gram model, in the probability domain.
 
-    p(w|h) = g p_network(w|h) + (1 - g) p_counts(w|h),   g = σ(θ · f(h))
+    p(w|h) = g p_network(w|h) + (1 - g) p_ngram(w|h),   g = σ(θ · f(h))
 
-Each knows something the other does not: counts remember rare words exactly, the network what came
-long ago. How far each is to be trusted here, f(h) tells: how long a context the counts have seen,
-and how often; how sure each is of its guess, and what each makes of the other's. θ is fitted on the
-validation part. Compressors mix so (Mahoney, "Adaptive weighing of context models for lossless data
-compression", 2005).
+The two complement each other: the n-gram model remembers rare words exactly, the network remembers
+distant text. The features f(h) indicate which one is more reliable in a context. Two of them are
+the length and the frequency of the longest context that the n-gram model has seen. The others are
+the entropy of each prediction, and the probability that each model gives to the other's best guess.
+θ is fitted on the validation split. Compressors mix models in the same way (Mahoney, "Adaptive
+weighing of context models for lossless data compression", 2005).
 
-V: characters in the vocabulary; K: characters of context of the counts; N: places in a text;
-F: features; T: time steps; B: rows.
+V is the number of characters in the vocabulary, K that of the n-gram model's characters of context.
+N is the number of places in a text, F that of features, T that of time steps, B that of rows.
 """
 
 from __future__ import annotations
@@ -24,78 +25,97 @@ from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Engine, Ids
 from charloom.network.parameters import Float, ModelConfig, State
 from charloom.network.units import Clamp
-from charloom.ngrams.kneser_ney import (
-    LONGEST_CONTEXT,
-    TRAINING_AT_MOST,
-    NGramModel,
-    context_from_parts,
-)
+from charloom.ngrams.kneser_ney import TRAINING_AT_MOST, NGramModel, choose_context_on_splits
 from charloom.ngrams.mixing import Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramTable
 from charloom.prediction.scoring import blocks_in_rows
 from charloom.text.dataset import Ids as TextIds
 
-# Characters of context beyond those that the counts alone are best with: what stands in the way
-# there, a long context seen once, the weight can tell.
+# Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
+# contexts seen once, is visible to the weight.
 FURTHER = 1
 FITTED_ON = 60_000  # characters, at most
 Integers = NDArray[np.integer]
 
 
-def context_of_counts(
+def choose_ngram_context(
     train: Integers, validation: Integers, vocabulary_size: int
 ) -> tuple[int, float | None]:
-    """The number of characters of context, chosen on the validation part; and the nats per
-    character that the counts alone reach there, None where there is no such part."""
-    train = train[-TRAINING_AT_MOST:]
-    context, _, loss = context_from_parts(train, validation, vocabulary_size, LONGEST_CONTEXT)
-    return FURTHER + context, loss if len(validation) else None
+    """Choose the number of characters of context of the n-gram model in a mixture.
+
+    Args:
+        train: ids of the training split.
+        validation: ids of the validation split, which can be empty.
+        vocabulary_size: V.
+
+    Returns:
+        The number K, and the n-gram model's own loss in nats per character of the validation
+        split, None where that is empty.
+    """
+    choice = choose_context_on_splits(train[-TRAINING_AT_MOST:], validation, vocabulary_size)
+    return FURTHER + choice.context, choice.loss if len(validation) else None
 
 
-def count(text: Integers, vocabulary_size: int, context: int, most_bytes: float) -> NGramTable:
-    """The counts of a text's ids, (N,), of a long one's end, in at most that many bytes."""
+def fit_ngram_table(
+    text: Integers, vocabulary_size: int, context: int, most_bytes: float
+) -> NGramTable:
+    """Count a text and return its n-gram table.
+
+    Args:
+        text: ids, (N,). Of a long text only the end is counted.
+        vocabulary_size: V.
+        context: characters of context, K.
+        most_bytes: the size limit of the table, which can lose characters of context to it.
+    """
     model = NGramModel.fit(text[-TRAINING_AT_MOST:], vocabulary_size, context)
     return NGramTable.of(model, most_bytes)
 
 
 def fit_mixture(engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int) -> Mixture:
-    """The mixture whose weights fit a part's ids best, (N,), read in that many rows, of a long part
-    a sample of its places. Without any, network and counts weigh the same everywhere."""
-    x, of_network, of_counts = [np.zeros((0, feature_count(table.context)))], [], []
+    """Fit the weights of a mixture on a text, or on a sample of the places of a long one.
+
+    Args:
+        engine: the network.
+        table: the n-gram model.
+        ids: the text's, (N,). Without any, both models weigh the same everywhere.
+        before: the id of the character before the text.
+        rows: rows side by side in which the network reads the text.
+    """
+    x, of_network, of_ngram = [np.zeros((0, feature_count(table.context)))], [], []
     if len(ids):
         contexts = contexts_before(np.concatenate([[before], ids]), table.context)
         every = -(-len(ids) // FITTED_ON)
         for places, block in blocks_in_rows(engine, ids, before, rows):
             places, network = places[::every], block[::every]
-            counts = table.ask(contexts[places])
-            x.append(features(network, counts, table.context))
-            came = np.arange(len(places)), ids[places].astype(np.intp)
-            of_network.append(np.exp(network[came].astype(np.float64)))
-            of_counts.append(counts.probabilities[came].astype(np.float64))
+            ngram = table.look_up(contexts[places])
+            x.append(features(network, ngram, table.context))
+            targets = np.arange(len(places)), ids[places].astype(np.intp)
+            of_network.append(np.exp(network[targets].astype(np.float64)))
+            of_ngram.append(ngram.probabilities[targets].astype(np.float64))
     theta = fit_theta(
         np.concatenate(x),
         np.concatenate([*of_network, np.zeros(0)]),
-        np.concatenate([*of_counts, np.zeros(0)]),
+        np.concatenate([*of_ngram, np.zeros(0)]),
     )
     return Mixture(table, theta)
 
 
 class MixedState(NamedTuple):
-    """The network's state, and for each row the last K ids read, (B, K), -1 before the first."""
+    """The network's state, and the last K ids that each row has read, (B, K), -1 before them."""
 
     network: State
     context: NDArray[np.int32]
 
 
 def rows_of(state: Any, rows: Sequence[int]) -> Any:
-    """The state of some rows of a predictor's, in that order; a row may come more than once."""
+    """Return a predictor's state for the chosen rows, in order; a row can be repeated."""
     if isinstance(state, MixedState):
         return MixedState(rows_of(state.network, rows), state.context[list(rows)])
     return np.take(state, rows, axis=2)
 
 
 def join_states(states: Sequence[Any]) -> Any:
-    """The rows of several states of one predictor, side by side."""
+    """Return one state with the rows of several states of a predictor side by side."""
     if isinstance(states[0], MixedState):
         networks, contexts = zip(*states, strict=True)
         return MixedState(join_states(networks), np.concatenate(contexts))
@@ -103,13 +123,13 @@ def join_states(states: Sequence[Any]) -> Any:
 
 
 def state_bytes(state: Any) -> int:
-    """The memory that a predictor's state takes."""
+    """Return the memory of a predictor's state in bytes."""
     arrays = state if isinstance(state, MixedState) else [state]
     return sum(array.nbytes for array in arrays)
 
 
 class MixedPredictor:
-    """An engine with counts: what charloom.engines calls a Predictor."""
+    """An engine and an n-gram model as one Predictor (see charloom.engines.protocol)."""
 
     def __init__(self, engine: Engine, mixture: Mixture) -> None:
         self.engine = engine
@@ -132,9 +152,9 @@ class MixedPredictor:
         steps, rows, size = network.shape
         read = np.concatenate([state.context, inputs.T.astype(np.int32)], axis=1)  # (B, K + T)
         context = np.lib.stride_tricks.sliding_window_view(read, state.context.shape[1] + 1, axis=1)
-        asked = context[:, :, 1:].transpose(1, 0, 2).reshape(steps * rows, -1)  # (T·B, K)
-        counts = self.mixture.table.ask(asked)
-        mixed = self.mixture.mix(network.reshape(steps * rows, size), counts)
+        contexts = context[:, :, 1:].transpose(1, 0, 2).reshape(steps * rows, -1)  # (T·B, K)
+        ngram = self.mixture.table.look_up(contexts)
+        mixed = self.mixture.mix(network.reshape(steps * rows, size), ngram)
         return mixed.reshape(network.shape), MixedState(after, read[:, steps:])
 
     def read(self, inputs: Ids, state: MixedState) -> MixedState:
@@ -144,13 +164,13 @@ class MixedPredictor:
     def step(
         self, ids: Ids, state: MixedState, clamps: Sequence[Clamp] = ()
     ) -> tuple[Float, MixedState]:
-        """As an engine's: the logits are log p."""
+        """Advance each row by one id, as an engine does; the logits are log p."""
         logits, after = self.engine.step(ids, state.network, clamps)
         context = np.concatenate([state.context, ids[:, None].astype(np.int32)], axis=1)[:, 1:]
-        with np.errstate(all="ignore"):  # weights as large as numbers go
+        with np.errstate(all="ignore"):  # The largest weights can overflow.
             x = logits - logits.max(axis=1, keepdims=True)
             network = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-            mixed = self.mixture.mix(network, self.mixture.table.ask(context))
+            mixed = self.mixture.mix(network, self.mixture.table.look_up(context))
         return mixed, MixedState(after, context)
 
     def generate(
@@ -161,15 +181,14 @@ class MixedPredictor:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, MixedState]:
-        drawn = np.empty(uniforms.shape, np.intp)
-        for count, row in enumerate(uniforms):
+        sampled = np.empty(uniforms.shape, np.intp)
+        for t, row in enumerate(uniforms):
             logits, state = self.step(ids, state, clamps)
-            ids = drawn[count] = choose(logits, settings, row)
-        return drawn, state
+            ids = sampled[t] = choose(logits, settings, row)
+        return sampled, state
 
 
 def contexts_before(ids: Integers, context: int) -> NDArray[np.int32]:
-    """For each id but the first the `context` ids before it, (N - 1, K), -1 where there are
-    none."""
+    """Return the `context` ids before each id but the first, (N - 1, K), -1 before the text."""
     padded = np.concatenate([np.full(context, -1, np.int32), ids.astype(np.int32)])
     return np.lib.stride_tricks.sliding_window_view(padded, context)[1 : len(ids)]

@@ -1,15 +1,16 @@
-"""How well a model predicts a text: bits per character, by a named protocol, beside baselines.
+"""Scores of a text: the log-probability that a model predicts for each character, by a protocol.
 
-Every figure names its protocol, and every character of the part is scored exactly once:
+Every result names its protocol, and every character of the text is scored exactly once:
 
-    carried   zero state, the first input is the character before the part (a newline if there is
-              none), the state runs through
+    carried   from a zero state, with the character before the text as its first input (a newline
+              if the text has no predecessor); the state is carried to the end
     cold-N    consecutive windows of N characters, each from a zero state with the character before
               it as its first input
-    adaptive  a character is scored before anything learns from it; then the network does, as
-              compressors do (charloom.adaptive)
+    adaptive  each window is scored and then trained on, as compressors adapt (see
+              charloom.prediction.adaptive)
 
-N: characters of the part; V: characters in the vocabulary; T: time steps; B: rows.
+N is the number of characters of the text, V that of the vocabulary, T that of time steps, B that
+of rows.
 """
 
 from __future__ import annotations
@@ -23,26 +24,28 @@ from numpy.typing import NDArray
 
 from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError, shortened
+from charloom.progress import OnProgress
 from charloom.text.dataset import Ids
 
-NUMBERS_AT_ONCE = 1 << 22  # held for one block of positions, to bound its memory
-LINES_AT_ONCE = 64  # that are scored by themselves, side by side
-WARM_UP = 64  # characters that a row of validation reads before the first it scores
+NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
+LINES_AT_ONCE = 64  # separate lines that are scored side by side
+WARM_UP = 64  # characters that a row of validation reads before the first that it scores
 
-Report = Callable[[int, int], None]  # characters scored, of how many
 Floats = NDArray[np.floating]
+# Inputs (T, B) and a state to an output for each input, (T, B, ·), and the next state.
 Read = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """`carried`, `cold-N` where `window` is N, or `adaptive`."""
+    """The way a text is scored: `carried`, `cold-N` where `window` is N, or `adaptive`."""
 
     window: int | None = None
     adaptive: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Protocol:
+        """Return the protocol of a name. Raises CharloomError if it is unknown."""
         if name in ("carried", "adaptive"):
             return cls(adaptive=name == "adaptive")
         kind, _, window = name.partition("-")
@@ -50,8 +53,8 @@ class Protocol:
         if kind == "cold" and number and int(window) > 0:
             return cls(int(window))
         raise CharloomError(
-            f"protocol {shortened(name)} is not known: give carried, adaptive, or cold-N like "
-            "cold-256 (windows of N characters)"
+            f"unknown protocol {shortened(name)}: use carried, adaptive, or cold-N like cold-256 "
+            "(windows of N characters)"
         )
 
     def __str__(self) -> str:
@@ -62,9 +65,14 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Scores:
-    """For every character of a text: its natural log-probability, (N,), and whether it was the
-    model's top guess, (N,); the ids of the K characters that were likeliest there, (N, K), and
-    their probabilities, (N, K), where they were asked for."""
+    """A model's predictions for each of the N characters of a text.
+
+    Attributes:
+        log_probabilities: the natural log-probability of each character, (N,).
+        guessed: True where the character was the likeliest one, (N,).
+        likeliest: ids of the K likeliest characters at each place, (N, K), where K can be 0.
+        likeliest_probabilities: their probabilities, (N, K).
+    """
 
     log_probabilities: NDArray[np.float64]
     guessed: NDArray[np.bool_]
@@ -73,7 +81,7 @@ class Scores:
 
     @classmethod
     def empty(cls, count: int, likeliest: int = 0) -> Scores:
-        """Room for so many characters, and so many guesses at each."""
+        """Return uninitialized scores of N = `count` characters, with K = `likeliest` guesses."""
         return cls(
             np.empty(count),
             np.empty(count, dtype=bool),
@@ -82,15 +90,21 @@ class Scores:
         )
 
     def put(
-        self, places: NDArray[np.intp], log_p: NDArray[np.floating], came: NDArray[np.intp]
+        self, places: NDArray[np.intp], log_p: NDArray[np.floating], targets: NDArray[np.intp]
     ) -> None:
-        """Scores some places, (S,), where log p, (S, V), was predicted and `came`, (S,), came."""
-        rows = np.arange(len(came))
-        self.log_probabilities[places] = log_p[rows, came]
-        self.guessed[places] = log_p.argmax(axis=1) == came
+        """Store the scores of some places.
+
+        Args:
+            places: indices of the characters in the text, (S,).
+            log_p: the predicted log-probabilities there, (S, V).
+            targets: ids of the characters, (S,).
+        """
+        rows = np.arange(len(targets))
+        self.log_probabilities[places] = log_p[rows, targets]
+        self.guessed[places] = log_p.argmax(axis=1) == targets
         if self.likeliest.shape[1]:
             left = log_p.copy()
-            for k in range(self.likeliest.shape[1]):  # among equals the smaller id comes first
+            for k in range(self.likeliest.shape[1]):  # Of equal ones, the smaller id comes first.
                 best = left.argmax(axis=1)
                 self.likeliest[places, k] = best
                 self.likeliest_probabilities[places, k] = np.exp(log_p[rows, best])
@@ -98,11 +112,12 @@ class Scores:
 
     @property
     def bits(self) -> NDArray[np.float64]:
-        """Each character's surprisal, (N,): -log2 p."""
+        """The surprisal of each character, -log2 p, (N,)."""
         return -self.log_probabilities / math.log(2)
 
     @property
     def nats_per_character(self) -> float:
+        """The mean loss."""
         return -float(self.log_probabilities.mean())
 
 
@@ -111,15 +126,26 @@ def score_ids(
     ids: Ids,
     before: int,
     protocol: Protocol,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
     likeliest: int = 0,
+    *,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
 ) -> Scores:
-    """Scores ids, (N,), each exactly once, carried or cold; `before` is the id of the character
-    before them."""
-    assert not protocol.adaptive, "charloom.adaptive scores so"
+    """Score ids, (N,), each exactly once, by a protocol other than `adaptive`.
+
+    Args:
+        predictor: the model.
+        ids: the text's.
+        before: the id of the character before the text.
+        protocol: carried or cold-N.
+        on_progress: called with the stage "scoring", the characters scored and N.
+        likeliest: the number of guesses to keep at each place.
+        numbers_at_once: the memory limit, in numbers that the model holds.
+    """
+    assert not protocol.adaptive, "use charloom.prediction.adaptive"
     scores = Scores.empty(len(ids), likeliest)
     window = len(ids) if protocol.window is None else min(protocol.window, len(ids))
-    at_once = max(1, NUMBERS_AT_ONCE // predictor.config.numbers_per_position)
+    at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
     for begin, rows, length in _groups_of_windows(len(ids), window, max(1, at_once // window)):
         state = predictor.zero_state(rows)
         steps = max(1, at_once // rows)
@@ -129,50 +155,87 @@ def score_ids(
             inputs = np.where(places > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
             block, state = predictor.log_probabilities(inputs, state)
             flat = places.reshape(-1)
-            came = ids[flat].astype(np.intp)
-            scores.put(flat, block.reshape(len(flat), -1), came)
-            if report is not None:
-                report(int(places[-1, -1]) + 1, len(ids))
+            scores.put(flat, block.reshape(len(flat), -1), ids[flat].astype(np.intp))
+            if on_progress is not None:
+                on_progress("scoring", int(places[-1, -1]) + 1, len(ids))
     return scores
 
 
 def score_lines(
-    predictor: Predictor, lines: Sequence[Ids], before: int, report: Report | None = None
+    predictor: Predictor,
+    lines: Sequence[Ids],
+    before: int,
+    on_progress: OnProgress | None = None,
+    *,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
 ) -> NDArray[np.float64]:
-    """Each line's natural log-probability, (N,): each from a zero state, with the character
-    `before` as its first input. Of ids; an empty line's is 0."""
+    """Score separate lines, each from a zero state.
+
+    Args:
+        predictor: the model.
+        lines: the ids of each line.
+        before: the id that is the first input of every line.
+        on_progress: called with the stage "scoring", the characters scored and their total.
+        numbers_at_once: the memory limit, in numbers that the model holds.
+
+    Returns:
+        The natural log-probability of each line, (N,), 0 for an empty one.
+    """
     totals = np.zeros(len(lines))
     lengths = np.array([len(line) for line in lines], dtype=np.intp)
     order = np.argsort(lengths, kind="stable")
-    at_once = max(1, NUMBERS_AT_ONCE // predictor.config.numbers_per_position)
+    at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
     done = begin = 0
     while begin < len(lines):
-        # Lines of about the same length, side by side: a row goes on to the end of the longest.
+        # Lines of similar length share a batch, because every row runs to the end of the longest.
         most = 2 * int(lengths[order[begin]]) + 16
         group = order[begin : begin + LINES_AT_ONCE]
         group = group[lengths[group] <= most]
         begin += len(group)
-        longest = int(lengths[group[-1]])
-        text = np.full((longest + 1, len(group)), before, dtype=np.intp)  # (T + 1, B)
-        for row, line in enumerate(group):
-            text[1 : lengths[line] + 1, row] = lines[line]
-        state = predictor.zero_state(len(group))
-        steps = max(1, at_once // len(group))
-        for start in range(0, longest, steps):
-            inputs, targets = text[start : start + steps + 1][:-1], text[start + 1 :][:steps]
-            block, state = predictor.log_probabilities(inputs, state)
-            log_p = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
-            inside = np.arange(start, start + len(targets))[:, None] < lengths[group]
-            totals[group] += np.where(inside, log_p, 0).sum(axis=0, dtype=np.float64)
+        totals[group] = _score_group(predictor, [lines[i] for i in group], before, at_once)
         done += int(lengths[group].sum())
-        if report is not None:
-            report(done, int(lengths.sum()))
+        if on_progress is not None:
+            on_progress("scoring", done, int(lengths.sum()))
+    return totals
+
+
+def _score_group(
+    predictor: Predictor, lines: Sequence[Ids], before: int, at_once: int
+) -> NDArray[np.float64]:
+    """Score some lines side by side, sorted by length.
+
+    Args:
+        predictor: the model.
+        lines: the ids of each line, the longest last.
+        before: the first input of every line.
+        at_once: positions that the model can hold.
+
+    Returns:
+        The natural log-probability of each line, (B,).
+    """
+    lengths = np.array([len(line) for line in lines], dtype=np.intp)
+    longest = int(lengths[-1])
+    text = np.full((longest + 1, len(lines)), before, dtype=np.intp)  # (T + 1, B)
+    for row, line in enumerate(lines):
+        text[1 : len(line) + 1, row] = line
+    totals = np.zeros(len(lines))
+    state = predictor.zero_state(len(lines))
+    steps = max(1, at_once // len(lines))
+    for start in range(0, longest, steps):
+        inputs, targets = text[start : start + steps + 1][:-1], text[start + 1 :][:steps]
+        block, state = predictor.log_probabilities(inputs, state)
+        log_p = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
+        inside = np.arange(start, start + len(targets))[:, None] < lengths
+        totals += np.where(inside, log_p, 0).sum(axis=0, dtype=np.float64)
     return totals
 
 
 def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[int, int, int]]:
-    """Cuts `length` characters into windows, side by side in groups of at most `rows`: where each
-    group begins, its rows and the length of its windows. The last window may be shorter."""
+    """Cut `length` characters into windows, side by side in groups of at most `rows`.
+
+    Yields the beginning of each group, its rows and the length of its windows. The last window can
+    be shorter.
+    """
     whole = length // window if window else 0
     for first in range(0, whole, rows):
         yield first * window, min(rows, whole - first), window
@@ -182,23 +245,44 @@ def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[in
 
 @dataclass(frozen=True)
 class Validation:
-    """A validation during training. Its protocol is `carried`, or `carried-R-rows` for a longer
-    part: R equal pieces side by side, each but the first from a zero state warmed with the 64
-    characters before it."""
+    """The result of a validation during training.
+
+    Its protocol is `carried`, or `carried-R-rows` for a longer split. That is cut into R equal
+    pieces side by side. Each but the first starts from a zero state and first reads the 64
+    characters before it.
+    """
 
     nats_per_character: float
     characters: int
     protocol: str
 
 
-def validate(engine: Engine, ids: Ids, before: int, rows: int) -> Generator[int, None, Validation]:
-    """Scores ids, (N,), in that many rows; yields the number scored so far, returns a Validation.
+def validate(
+    engine: Engine,
+    ids: Ids,
+    before: int,
+    rows: int,
+    *,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
+) -> Generator[int, None, Validation]:
+    """Score ids, (N,), in `rows` rows, as a generator, so that a caller can interrupt it.
 
-    Only a generator can be left in the middle: a long validation must not hold up an interrupt.
+    Args:
+        engine: the network.
+        ids: the validation split's.
+        before: the id of the character before it.
+        rows: rows side by side.
+        numbers_at_once: the memory limit, in numbers that the engine holds.
+
+    Yields:
+        The number of characters scored so far.
+
+    Returns:
+        The validation.
     """
     total = 0.0
     scored = 0
-    for places, block in blocks_in_rows(engine, ids, before, rows):
+    for places, block in blocks_in_rows(engine, ids, before, rows, numbers_at_once=numbers_at_once):
         values = block[np.arange(len(places)), ids[places].astype(np.intp)]
         total += float(values.sum(dtype=np.float64))
         scored += len(places)
@@ -215,28 +299,37 @@ def blocks_in_rows(
     *,
     read: Read | None = None,
     warm_up: int = WARM_UP,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
-    """Cuts ids, (N,), into that many rows side by side; yields some of the places, (S,), and log p
-    of what may stand there, (S, V), until each place has come once.
+    """Cut ids, (N,), into rows side by side, and predict each place exactly once.
 
-    read: what takes inputs (T, B) and a state to something else for each, (T, B, ·), and the next
-    state. warm_up: characters that a row but the first reads before the first it is about.
+    Args:
+        engine: the network.
+        ids: the text's.
+        before: the id of the character before it.
+        rows: rows side by side, B.
+        read: computes the output for each input; by default the log-probabilities.
+        warm_up: characters that every row but the first reads before the first that it predicts.
+        numbers_at_once: the memory limit, in numbers that the engine holds.
+
+    Yields:
+        Some of the places, (S,), and the output of `read` there, (S, ·); by default log p, (S, V).
     """
     read = read or engine.log_probabilities
     length = len(ids) // rows
-    extra = len(ids) - rows * length  # the first rows are one longer: all are scored once
+    extra = len(ids) - rows * length  # The first rows are one longer, so that all ids are scored.
     lengths = np.full(rows, length)
     lengths[:extra] += 1
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
     state = engine.zero_state(rows)
     warm = warm_up if rows > 1 else 0
-    # A row's inputs: the warm-up, then the character before each that it scores.
+    # The inputs of a row are its warm-up, then the character before each that it scores.
     places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
-    at_once = max(1, NUMBERS_AT_ONCE // (engine.config.numbers_per_position * rows))
+    at_once = max(1, numbers_at_once // (engine.config.numbers_per_position * rows))
     for begin in range(0, len(places), at_once):
         block_places = places[begin : begin + at_once]
         inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)
-        # Nothing precedes the first row: its state stays at zero until its first input.
+        # No text precedes the first row, so its state stays at zero until its first input.
         block, state = _read_after_start(read, inputs, state, block_places >= 0)
         inside = (block_places >= starts) & (block_places < starts + lengths)
         yield block_places[inside], block[inside]
@@ -248,7 +341,17 @@ def _read_after_start(
     state: NDArray[np.floating],
     started: NDArray[np.bool_],
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """As `read`, but the first row's state is zero until `started` (T, B)."""
+    """Call `read`, and reset the first row's state where its text has not started.
+
+    Args:
+        read: computes an output for each input.
+        inputs: ids, (T, B).
+        state: the state before them.
+        started: False where an input lies before the beginning of the text, (T, B).
+
+    Returns:
+        The outputs, (T, B, ·), and the state after them.
+    """
     late = int((~started[:, 0]).sum())
     if late == 0:
         return read(inputs.astype(np.intp), state)

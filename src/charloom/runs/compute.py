@@ -7,13 +7,12 @@ import os
 
 import numpy as np
 
-from charloom.engines import open_engine
 from charloom.engines.process_group import Ranks
 from charloom.engines.protocol import Engine, available_cores
 from charloom.errors import CharloomError
 from charloom.network.optimizers import OPTIMIZERS
 from charloom.network.parameters import ModelConfig, Parameters
-from charloom.prediction.mixture import count
+from charloom.prediction.mixture import fit_ngram_table
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 
@@ -29,22 +28,13 @@ def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
     engine.log_probabilities(nothing, engine.zero_state(1))
     if counted is not None:
         size = len(counted.vocabulary)
-        count(counted.train[:2], size, 1, math.inf).ask(np.zeros((1, 1), np.int32))
+        table = fit_ngram_table(counted.train[:2], size, 1, math.inf)
+        table.look_up(np.zeros((1, 1), np.int32))
 
 
 def open_run_engine(config: TrainingConfig, parameters: Parameters, ranks: Ranks | None) -> Engine:
     """The engine that a configuration trains with."""
-    return open_engine(
-        config.engine,
-        parameters,
-        seed=config.seed,
-        classic=config.classic,
-        threads=config.threads,
-        device=config.device,
-        bf16=config.bf16,
-        compile=config.compile,
-        ranks=ranks,
-    )
+    return config.backend.open(parameters, seed=config.seed, classic=config.classic, ranks=ranks)
 
 
 def refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) -> None:

@@ -19,14 +19,10 @@ from charloom.text.dataset import Dataset, OtherTextError, Split, load_dataset
 from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.loop import follow_steps
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import PER_RANK_OPTIONS, TrainingConfig, option_name
 from charloom.training.setup import make_batches, make_optimizer, model_config
 from charloom.training.state import TrainingState
 from charloom.version import __version__
-
-# What each rank of a run may be given for itself.
-OWN = ("threads", "rank_timeout", "from_run")
-
 
 # Before the first step, rank 0 sends how to read the text (reading_among_ranks). The others read it
 # and answer None or the reason why they cannot. Then rank 0 sends the configuration, weights,
@@ -93,7 +89,9 @@ def follow(
 
 def reported(given: dict[str, Any]) -> dict[str, Any]:
     """What must be alike at all ranks."""
-    told = {option_name(name): value for name, value in given.items() if name not in OWN}
+    told = {
+        option_name(name): value for name, value in given.items() if name not in PER_RANK_OPTIONS
+    }
     return told | {"charloom's version": __version__}
 
 

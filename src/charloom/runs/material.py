@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.evaluation.baselines import baselines_of_validation
-from charloom.prediction.mixture import context_of_counts
+from charloom.prediction.mixture import choose_ngram_context
+from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.dataset import Dataset, Report, Split, character_counts, load_dataset
+from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
@@ -42,7 +43,7 @@ def read_material(
     base: Checkpoint | None = None,
     earlier: Checkpoint | None = None,
     folder: Path | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Material:
     """Reads a text and counts what a run with that configuration needs. base: the model that it
     starts from. earlier: the run's own checkpoint, which knows the text and needs no baselines.
@@ -57,12 +58,12 @@ def read_material(
         base=None if known is None else known.vocabulary,
         sha256=None if earlier is None else earlier.text["sha256"],
         folder=folder,
-        report=report,
+        on_progress=report,
     )
     before = time.monotonic()
     context, loss_of_counts = None, None
     if not config.no_mix:
-        context, loss_of_counts = context_of_counts(
+        context, loss_of_counts = choose_ngram_context(
             dataset.train, dataset.validation, len(dataset.vocabulary)
         )
     counting = time.monotonic() - before

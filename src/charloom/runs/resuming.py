@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,16 @@ from charloom.errors import CharloomError
 from charloom.network.optimizers import OPTIMIZERS
 from charloom.network.parameters import ModelConfig
 from charloom.storage.checkpoint import Checkpoint
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import (
+    COMPUTE_OPTIONS,
+    RESUME_OPTIONS,
+    STOP_OPTIONS,
+    TrainingConfig,
+    option_name,
+)
+from charloom.training.position import compute_options, find_wrong_entry
 from charloom.training.setup import model_config
 from charloom.training.state import TrainingState
-
-# What may be changed when a run goes on: ends may be moved further, and how it is computed.
-ENDS = ("steps", "epochs", "minutes")
-HOW = ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
-
-
-def computed_by(how: dict[str, Any]) -> str:
-    """Engine and all, for a sentence."""
-    device = "" if how.get("device", "cpu") == "cpu" else f" and {how['device']}"
-    numbers = " in bfloat16" if how.get("bf16") else ""
-    compiled = " with --compile" if how.get("compile") else ""
-    ranks = f" of {how['ranks']} ranks" if how.get("ranks", 1) > 1 else ""
-    return f"{how.get('engine')} on {how.get('threads')} threads{ranks}{device}{numbers}{compiled}"
 
 
 def resume_position(
@@ -40,29 +33,14 @@ def resume_position(
         position = checkpoint.position
         if position is None or checkpoint.state is None:
             raise ValueError("it holds no position")
-        # A run from before there was a choice says nothing of these.
-        earlier: dict[str, Any] = {
-            "device": "cpu",
-            "bf16": False,
-            "compile": False,
-            "rank_timeout": 300.0,
-        }
-        how = {name: (earlier | position)[name] for name in HOW}
-        config = TrainingConfig(**checkpoint.training, **position["ends"], **how)
+        if mismatch := find_wrong_entry(position):
+            raise ValueError(mismatch.problem)
+        computed = compute_options(position)
+        config = TrainingConfig(**checkpoint.training, **position["ends"], **computed)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
-        counts = (state.recent_steps, position["metrics_lines"], position["samples_bytes"])
-        if not all(isinstance(count, int) and 0 <= count < 10**15 for count in counts):
-            raise ValueError("its counts are none")
-        for f in fields(state):
-            value, kinds = getattr(state, f.name), str(f.type)
-            if f.name == "hidden" or (value is None and "None" in kinds):
-                continue
-            number = isinstance(value, int if "int" in kinds else (int, float))
-            if not number or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"its {f.name} is no number")
-        if state.step < 0 or config.learning_rate is None:
-            raise ValueError("its step or learning rate is none")
+        if config.learning_rate is None:
+            raise ValueError("its learning rate is missing")
         if model_config(config, len(checkpoint.vocabulary)) != checkpoint.config:
             raise ValueError("its options describe another model")
         if checkpoint.state.shape != checkpoint.config.zero_state(rows).shape:
@@ -87,9 +65,9 @@ def continued_config(stored: TrainingConfig, given: dict[str, Any]) -> TrainingC
     TrainingConfig.of(given)  # refuses nonsense
     for name, value in given.items():
         before = getattr(stored, name)
-        if name in HOW or value == before:
+        if name in COMPUTE_OPTIONS or value == before:
             continue
-        if name not in ENDS:
+        if name not in STOP_OPTIONS:
             raise CharloomError(
                 f"{option_name(name)} is {value}, but the run has {before}: leave the option out "
                 "to go on with it, or give another --out"
@@ -99,7 +77,7 @@ def continued_config(stored: TrainingConfig, given: dict[str, Any]) -> TrainingC
                 f"{option_name(name)} {value} is less than the run's {before:g}: it can only be "
                 "raised"
             )
-    return replace(stored, **{k: v for k, v in given.items() if k in (*ENDS, *HOW)})
+    return replace(stored, **{k: v for k, v in given.items() if k in RESUME_OPTIONS})
 
 
 def with_shape_of(

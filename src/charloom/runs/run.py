@@ -32,13 +32,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from charloom.engines import is_compiled, open_engine
+from charloom.engines.backend import Backend, is_compiled
 from charloom.engines.process_group import Ranks
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.parameters import Parameters, State
-from charloom.prediction.mixture import FITTED_ON, count, fit_mixture
+from charloom.prediction.mixture import FITTED_ON, fit_mixture, fit_ngram_table
+from charloom.progress import OnProgress
 from charloom.runs.checkpointing import SAVE_EVERY
 from charloom.runs.compute import (
     compile_kernels,
@@ -50,11 +51,8 @@ from charloom.runs.distributed import among_ranks, reading_among_ranks, reported
 from charloom.runs.finishing import COUNTING, MIXING
 from charloom.runs.material import Material, read_material
 from charloom.runs.recorder import SpeedMeter, append_line, metrics_line
-from charloom.runs.report import LiveReport, Standing
+from charloom.runs.report import LiveReport, RunStatus
 from charloom.runs.resuming import (
-    ENDS,
-    HOW,
-    computed_by,
     continued_config,
     resume_position,
     with_shape_of,
@@ -62,10 +60,10 @@ from charloom.runs.resuming import (
 from charloom.runs.tensorboard import EventFile, load_tensorboard
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
-from charloom.text.dataset import OtherTextError, Report
+from charloom.text.dataset import OtherTextError
 from charloom.text.source import Text
 from charloom.training.loop import LEAST_TRAINING, train_steps
-from charloom.training.options import TrainingConfig
+from charloom.training.options import COMPUTE_OPTIONS, RESUME_OPTIONS, STOP_OPTIONS, TrainingConfig
 from charloom.training.planner import SHORT, measure_speed, plan
 from charloom.training.setup import (
     VALIDATED_AT_ONCE,
@@ -101,7 +99,7 @@ class TrainingRun:
         *,
         resume: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
+        report: OnProgress | None = None,
         started: float | None = None,
         tensorboard: bool = False,
         material: Material | None = None,
@@ -141,7 +139,7 @@ class TrainingRun:
         open_source: Callable[[TrainingConfig], Text],
         given: dict[str, Any],
         resume: bool,
-        report: Report | None,
+        report: OnProgress | None,
         material: Material | None,
     ) -> None:
         files = self._files
@@ -257,20 +255,15 @@ class TrainingRun:
         if base is not None:
             fixed |= {n: getattr(self.config, n) for n in ("cell", "hidden_size", "layers")}
         if speed is None:
-            speed = measure_speed(
-                self.config.engine,
-                self.config.threads,
-                self.config.device,
-                self.config.bf16,
-                self.config.compile,
-            )
+            speed = measure_speed(self.config.backend)
         time_left = max(seconds - self._elapsed(), LEAST_TRAINING)
         chosen = plan(time_left, speed, self.dataset, fixed)
         self.config = replace(self.config, **chosen.options)
         self.notes.append(chosen.reason)
 
     def _note_changes(self, position: dict[str, Any]) -> None:
-        before, now = computed_by(position), computed_by(self._how())
+        before = Backend.from_checkpoint(position).describe(position.get("ranks", 1))
+        now = Backend.from_checkpoint(self._how()).describe(self._how()["ranks"])
         if before != now:
             self.notes.append(
                 f"the run was computed by {before} and goes on with {now}: it will not repeat to "
@@ -362,7 +355,7 @@ class TrainingRun:
         """Seconds that a run needs after its last validation, which takes so many."""
         needed = 2 * self._saving + self._report.seconds + 0.1
         if self._context is not None and self._mixes is None:
-            _, watched = self.dataset.learned_and_watched(self.state.refit_step is not None)
+            _, watched = self.dataset.fit_and_holdout(self.state.refit_step is not None)
             numbers = min(len(watched), VALIDATED_AT_ONCE, FITTED_ON) * (
                 len(self.dataset.vocabulary) + 1000
             )
@@ -377,29 +370,24 @@ class TrainingRun:
         best = load_checkpoint(self._files.model)
         if best.mixture is not None:
             return  # nothing better was found since
-        network = open_engine(
-            self.config.engine,
-            best.parameters,
-            threads=self.config.threads,
-            device=self.config.device,
-        )
+        network = self.config.backend.for_inference().open(best.parameters)
         dataset, size = self.dataset, len(self.dataset.vocabulary)
         most_bytes = self.config.mix_megabytes * 1e6
         refit = best.metrics.get("refit", False)
-        learned, watched = dataset.learned_and_watched(refit)
+        learned, watched = dataset.fit_and_holdout(refit)
         watched = watched[:VALIDATED_AT_ONCE]
-        table = count(learned, size, self._context, most_bytes)
+        table = fit_ngram_table(learned, size, self._context, most_bytes)
         best.mixture = fit_mixture(
             network, table, watched, int(learned[-1]), rows_of_validation(len(watched))
         )
         if refit:  # all has been chosen
             known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
-            table = count(known, size, table.context, math.inf)
+            table = fit_ngram_table(known, size, table.context, math.inf)
             best.mixture = replace(best.mixture, table=table)
         self._save(self._files.model, best)
 
     def _draw(self, state: str, *, now: bool = False) -> None:
-        self._report.draw(Standing(state, self._done), now=now)
+        self._report.update(RunStatus(state, self._done), now=now)
 
     def _record_start(self) -> None:
         """Begins metrics.jsonl with what does not change."""
@@ -468,7 +456,7 @@ class TrainingRun:
         return Checkpoint(
             self.engine.parameters,
             dataset.vocabulary,
-            training={k: v for k, v in asdict(self.config).items() if k not in (*ENDS, *HOW)},
+            training={k: v for k, v in asdict(self.config).items() if k not in RESUME_OPTIONS},
             text={
                 "name": dataset.name,
                 "origin": dataset.origin,
@@ -511,7 +499,7 @@ class TrainingRun:
             "state": values,
             "metrics_lines": self._metrics_lines,
             "samples_bytes": self._samples_bytes,
-            "ends": {name: getattr(self.config, name) for name in ENDS},
+            "ends": {name: getattr(self.config, name) for name in STOP_OPTIONS},
             **self._how(),
         }
         self._save(self._files.resume, checkpoint)
@@ -530,14 +518,12 @@ class TrainingRun:
         return whole
 
     def _how(self) -> dict[str, Any]:
-        """What a checkpoint keeps of HOW."""
-        return {
+        """Return the entries of a position that say how the run was computed."""
+        chosen = {name: getattr(self.config, name) for name in COMPUTE_OPTIONS}
+        return chosen | {
             "engine": self.engine.name,
             "threads": self.threads,
             "device": self.engine.device,
-            "bf16": self.config.bf16,
-            "compile": self.config.compile,
-            "rank_timeout": self.config.rank_timeout,
             "ranks": 1 if self.ranks is None else self.ranks.size,
         }
 
@@ -567,8 +553,6 @@ class TrainingRun:
         checkpoint = load_checkpoint(self._files.model)
         return LanguageModel(
             checkpoint,
-            engine=self.config.engine,
-            threads=self.config.threads,
-            device=self.config.device,
+            backend=self.config.backend.for_inference(),
             dataset=self.dataset,
         )

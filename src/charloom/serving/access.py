@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from charloom.errors import shortened
@@ -13,14 +14,23 @@ from charloom.serving.connection import HEADERS
 from charloom.serving.errors import ApiError
 
 ANY_HOST = ("", "0.0.0.0", "::")
-OPEN_PATHS = ("/", "/health", "/openapi.json")  # without a key, and so are the page's files
+OPEN_PATHS = ("/", "/health", "/openapi.json")  # need no key, like the playground's files
 
 
-class Gate:
-    """In front of the application: who may ask. Puts the headers on, and counts the replies.
+class AccessControl:
+    """Checks in front of the application: the host's name, the page's origin and the API key.
 
-    A page of another origin may not ask, nor one whose name somebody points at this address (the
-    host check), unless the server listens to the world: then any host is as good as another.
+    Pages of another origin are rejected, and so are pages that reach this address by a foreign name
+    (DNS rebinding). A server on all interfaces accepts every host name. Every reply gets the
+    security headers, and is counted.
+
+    Args:
+        service: The application.
+        host: The name or address that the server listens on.
+        api_key: The key that requests must send. None accepts requests without a key.
+
+    Starlette's `TrustedHostMiddleware` is not used. It replies with 400 and plain text instead of
+    the API's error body, and several of its versions do not recognize `[::1]`.
     """
 
     def __init__(self, service: Service, *, host: str, api_key: str | None) -> None:
@@ -36,46 +46,47 @@ class Gate:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    *((name.encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
-                route = scope.get("route")
-                path = getattr(route, "name", "other")
-                self._service.replies[path, message["status"]] += 1
+                MutableHeaders(scope=message).update(HEADERS)
+                path = getattr(scope.get("route"), "name", "other")
+                self._service.metrics.count_reply(path, message["status"])
             await send(message)
 
         app: ASGIApp = self._app
         try:
-            self._check(scope)
+            headers = Headers(scope=scope)
+            self._check_host(headers)
+            self._check_key(headers, scope["path"])
         except ApiError as error:
             app = error_reply(None, error)
         await app(scope, receive, send_with_headers)
 
-    def _check(self, scope: Scope) -> None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
-        name = (urlsplit(f"//{host}").hostname or "") if _is_host(host) else ""
-        if self._hosts is not None and name not in self._hosts:
-            raise ApiError(403, f"{shortened(host)} is not the name of this server")
-        origin = headers.get(b"origin")
+    def _check_host(self, headers: Headers) -> None:
+        """Raise ApiError for a foreign host name or origin."""
+        host = headers.get("host", "")
+        if self._hosts is not None and _host_name(host) not in self._hosts:
+            raise ApiError(403, f"unknown host {shortened(host)}: use the name of this server")
+        origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
-            raise ApiError(403, f"a page of {shortened(origin)} may not ask this server")
-        path = scope["path"]
-        if self._key is not None and path not in OPEN_PATHS and not path.startswith("/static/"):
-            kind, _, key = headers.get(b"authorization", "").partition(" ")
-            given = key.strip().encode("latin-1")
-            if kind.lower() != "bearer" or not hmac.compare_digest(given, self._key):
-                raise ApiError(
-                    401,
-                    "the key is wrong or missing: give the header Authorization: Bearer KEY",
-                    code="invalid_api_key",
-                    headers={"www-authenticate": "Bearer"},
-                )
+            raise ApiError(403, f"cross-origin request from {shortened(origin)} rejected")
+
+    def _check_key(self, headers: Headers, path: str) -> None:
+        """Raise ApiError if the path needs a key, and the request's is wrong or missing."""
+        if self._key is None or path in OPEN_PATHS or path.startswith("/static/"):
+            return
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        sent = key.strip().encode("latin-1")
+        if kind.lower() != "bearer" or not hmac.compare_digest(sent, self._key):
+            raise ApiError(
+                401,
+                "missing or invalid API key: send the header `Authorization: Bearer KEY`",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
 
 
-def _is_host(host: str) -> bool:
+def _host_name(host: str) -> str:
+    """Return the name in a Host header, without its port. It is empty in an invalid header."""
     try:
-        return urlsplit(f"//{host}").hostname is not None
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:
-        return False
+        return ""

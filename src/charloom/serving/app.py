@@ -1,26 +1,23 @@
-"""Models behind HTTP: OpenAI's completions interface, and the playground's files.
+"""The HTTP application: OpenAI's completions interface, and the playground's files.
 
-What a client sends is checked three times over: by the connection (how many there are, how long a
-request takes to arrive, whether its reader still reads), by the gate (host, origin, key), and by
-what a path takes. Every error has OpenAI's body.
+A request passes three checks: the connection's (`connection`), the access control's (`access`), and
+the ones of its path. Every error has OpenAI's body.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive
 
 from charloom.errors import shortened
 from charloom.serving.batcher import Batcher
@@ -34,45 +31,64 @@ from charloom.serving.completions import (
 )
 from charloom.serving.connection import RETRY_SECONDS
 from charloom.serving.errors import ApiError, read_json, write_json
-from charloom.serving.metrics import prometheus_metrics
-from charloom.serving.openapi import PLAYGROUND, describe_api
-from charloom.serving.requests import Answer, BusyError
-from charloom.serving.schema import DETOKENIZE, REQUEST, TOKENIZE, check
-from charloom.serving.streaming import Bells, EventStream, client_gone
+from charloom.serving.metrics import MEDIA_TYPE, ServerMetrics
+from charloom.serving.openapi import JSON, PLAYGROUND, describe_api
+from charloom.serving.requests import BusyError
+from charloom.serving.schema import (
+    CompletionRequest,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    Health,
+    ModelInfo,
+    ModelList,
+    TokenizeRequest,
+    TokenizeResponse,
+    TokenizerInfo,
+)
+from charloom.serving.streaming import (
+    EventStream,
+    Notifier,
+    run_aside,
+    stream_reply,
+    whole_reply,
+)
+from charloom.serving.validation import convert_body
 from charloom.text.vocabulary import Vocabulary
 from charloom.version import __version__
 
 LARGEST_BODY = 4_000_000  # bytes
-LONG = 20_000  # bytes or characters that take more than some milliseconds
 MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
-
-T = TypeVar("T")
+Body = TypeVar("Body", bound=msgspec.Struct)
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model by the name that requests choose it by."""
+    """A model, and the name by which requests choose it."""
 
     id: str
     created: int  # seconds since 1970
     vocabulary: Vocabulary
     batcher: Batcher
 
+    def describe(self) -> ModelInfo:
+        """Return the model's description in OpenAI's form."""
+        return ModelInfo(self.id, "model", self.created, "charloom")
+
 
 class Service:
-    """The application: what each path does with a request."""
+    """The application: a handler for each path."""
 
-    def __init__(self, models: Sequence[ServedModel], bells: Bells) -> None:
+    def __init__(self, models: Sequence[ServedModel], notifier: Notifier) -> None:
         self.models = {model.id: model for model in models}
-        self.bells = bells
-        self.replies: Counter[tuple[str, int]] = Counter()
+        self.notifier = notifier
+        self.metrics = ServerMetrics({model.id: model.batcher for model in models})
         self._files = _playground_files()
         routes = [
             Route("/", self.page, name="/"),
             Route("/static/{name}", self.static, name="/static"),
             Route("/health", self.health, name="/health"),
-            Route("/metrics", self.metrics, name="/metrics"),
+            Route("/metrics", self.get_metrics, name="/metrics"),
             Route("/openapi.json", self.openapi, name="/openapi.json"),
             Route("/v1/models", self.list_models, name="/v1/models"),
             Route("/v1/models/{id:path}", self.get_model, name="/v1/models/{id}"),
@@ -84,7 +100,7 @@ class Service:
         handlers: Mapping[Any, Any] = {
             ApiError: error_reply,
             HTTPException: _http_error_reply,
-            ClientDisconnect: _nobody_reply,
+            ClientDisconnect: _disconnected_reply,
             Exception: _failure_reply,
         }
         self.app = Starlette(routes=routes, exception_handlers=handlers)
@@ -93,44 +109,49 @@ class Service:
     # The playground
 
     async def page(self, request: Request) -> Response:
+        """Return the playground."""
         return self._file("playground.html")
 
     async def static(self, request: Request) -> Response:
+        """Return a file of the playground."""
         return self._file(request.path_params["name"])
 
     def _file(self, name: str) -> Response:
         if name not in self._files:
-            raise ApiError(404, "there is no such file here")
+            raise ApiError(404, f"unknown file {shortened(name)}")
         kind = MEDIA_TYPES[name.rpartition(".")[2]]
         return Response(self._files[name], media_type=f"{kind}; charset=utf-8")
 
-    # What a server is asked about itself
+    # The server itself
 
     async def health(self, request: Request) -> Response:
-        return json_reply({"status": "ok", "version": __version__})
+        """Report that the server is running."""
+        return json_reply(Health("ok", __version__))
 
     async def openapi(self, request: Request) -> Response:
+        """Return the OpenAPI document."""
         return json_reply(describe_api(list(self.models)))
 
-    async def metrics(self, request: Request) -> Response:
-        text = "\n".join(prometheus_metrics(self.models.values(), self.replies)) + "\n"
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    async def get_metrics(self, request: Request) -> Response:
+        """Return the metrics for Prometheus."""
+        return Response(self.metrics.text(), media_type=MEDIA_TYPE)
 
     async def list_models(self, request: Request) -> Response:
-        models = [_describe(model) for model in self.models.values()]
-        return json_reply({"object": "list", "data": models})
+        """Describe all models."""
+        return json_reply(ModelList("list", [model.describe() for model in self.models.values()]))
 
     async def get_model(self, request: Request) -> Response:
-        return json_reply(_describe(self._model(request.path_params["id"])))
+        """Describe one model."""
+        return json_reply(self._model(request.path_params["id"]).describe())
 
     def _model(self, name: str | None) -> ServedModel:
-        """The model of that name; the first one where there is no name."""
+        """Return the model of that name, or the first one if the name is None."""
         if name is None:
             return next(iter(self.models.values()))
         if name not in self.models:
             raise ApiError(
                 404,
-                f"there is no model {shortened(name)}: give one of {', '.join(self.models)}",
+                f"unknown model {shortened(name)}: use one of {', '.join(self.models)}",
                 param="model",
                 code="model_not_found",
             )
@@ -139,150 +160,107 @@ class Service:
     # Characters and ids
 
     async def tokenizer_info(self, request: Request) -> Response:
+        """Describe a model's tokenizer."""
         vocabulary = self._model(request.query_params.get("model")).vocabulary
         start = vocabulary.characters[vocabulary.start_id]
-        return json_reply(
-            {
-                "tokenizer_class": "characters",
-                "vocab_size": len(vocabulary),
-                "bos_token": start,
-                "eos_token": start,
-                "pad_token": start,
-            }
-        )
+        return json_reply(TokenizerInfo("characters", len(vocabulary), start, start, start))
 
     async def tokenize(self, request: Request) -> Response:
-        body = await _json_body(request, TOKENIZE)
-        vocabulary = self._model(body.get("model")).vocabulary
-        ids = encode(body["prompt"], vocabulary)
-        if body.get("add_special_tokens", True) is not False:
+        """Return a text's token ids."""
+        body = await _read_body(request, TokenizeRequest)
+        vocabulary = self._model(body.model).vocabulary
+        ids = encode(body.prompt, vocabulary)
+        if body.add_special_tokens is not False:
             ids = with_start(ids, vocabulary)
-        return json_reply({"tokens": to_tokens(ids), "count": len(ids)})
+        return json_reply(TokenizeResponse(to_tokens(ids), len(ids)))
 
     async def detokenize(self, request: Request) -> Response:
-        body = await _json_body(request, DETOKENIZE)
-        vocabulary = self._model(body.get("model")).vocabulary
-        ids = from_tokens(body["tokens"], vocabulary, "tokens")
-        return json_reply({"prompt": vocabulary.decode(ids)})
+        """Return the text of token ids."""
+        body = await _read_body(request, DetokenizeRequest)
+        vocabulary = self._model(body.model).vocabulary
+        ids = from_tokens(body.tokens, vocabulary, "tokens")
+        return json_reply(DetokenizeResponse(vocabulary.decode(ids)))
 
     # Completions
 
     async def complete(self, request: Request) -> Response:
-        body = await _json_body(request, REQUEST)
-        model = self._model(body["model"])
+        """Continue a prompt, in one reply or in a stream."""
+        body = await _read_body(request, CompletionRequest)
+        model = self._model(body.model)
         most = model.batcher.most_texts
         size = int(request.headers.get("content-length", LARGEST_BODY))
-        completion = await _aside(size, lambda: parse_completion(body, model.vocabulary, most))
+        completion = await run_aside(size, lambda: parse_completion(body, model.vocabulary, most))
         try:
             answers = model.batcher.submit(*completion.requests)
         except BusyError:
             raise ApiError(
                 503,
-                "as many requests wait as may wait: try again soon",
+                "the request queue is full; retry later",
                 code="overloaded",
                 headers={"retry-after": str(RETRY_SECONDS)},
             ) from None
         reply = Reply(completion, answers, model.vocabulary, int(time.time()))
         if completion.stream:
-            return EventStream(self._stream(reply, answers, request.receive))
-        with self.bells.of(answers) as event:
-            async with client_gone(request.receive, event) as gone:
-                while not all(answer.ended for answer in answers):
-                    await event.wait()
-                    if gone.done():
-                        raise ClientDisconnect
-                    event.clear()
-            return await _aside(_scores(answers), lambda: json_reply(reply.whole()))
-
-    async def _stream(
-        self, reply: Reply, answers: Sequence[Answer], receive: Receive
-    ) -> AsyncIterator[Any]:
-        """The events of a stream, as JSON values; those that are there at once in one list."""
-        with self.bells.of(answers) as event:
-            async with client_gone(receive, event) as gone:
-                while not reply.complete:
-                    await event.wait()
-                    if gone.done():
-                        return
-                    event.clear()
-                    try:
-                        choices = await _aside(_scores(answers), reply.take)
-                    except ApiError as error:
-                        yield [error.body()]
-                        return
-                    if choices:
-                        yield [reply.chunk([choice]) for choice in choices]
-                last = reply.last_chunk()
-                if last is not None:
-                    yield [last]
+            return EventStream(stream_reply(reply, answers, self.notifier, request.receive))
+        content = await whole_reply(reply, answers, self.notifier, request.receive)
+        return Response(content, media_type=JSON)
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(write_json(value), status, dict(headers or {}), "application/json")
+    """Return a reply with a JSON value or struct."""
+    return Response(write_json(value), status, dict(headers or {}), JSON)
 
 
 def error_reply(request: Any, error: ApiError) -> Response:
+    """Return an error's reply."""
     return json_reply(error.body(), error.status, error.headers)
 
 
 def _http_error_reply(request: Request, error: HTTPException) -> Response:
+    path = shortened(request.url.path)
     message = {
-        404: f"there is no {shortened(request.url.path)} here",
-        405: f"{request.method} cannot be done to {shortened(request.url.path)}",
+        404: f"unknown path {path}",
+        405: f"method {request.method} is not allowed for {path}",
     }.get(error.status_code, error.detail)
     return error_reply(request, ApiError(error.status_code, message, headers=error.headers))
 
 
-def _nobody_reply(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # which nobody reads
+def _disconnected_reply(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # for a client that is gone
 
 
 def _failure_reply(request: Request, error: Exception) -> Response:
-    return error_reply(request, ApiError(500, "the server failed at this request"))
+    return error_reply(request, ApiError(500, "internal server error"))
 
 
-async def _json_body(request: Request, schema: Mapping[str, Any]) -> Any:
-    """A body as the schema has it. Raises ApiError, also for one that says it is no JSON, or is too
-    large."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError(415, f"the content type is {shortened(kind)}: give application/json")
-    too_large = ApiError(413, f"the body is too large: at most {LARGEST_BODY:,} bytes")
-    length = request.headers.get("content-length", "0")  # h11 has seen that these are digits
+async def _read_body(request: Request, kind: type[Body]) -> Body:
+    """Read a request's JSON body.
+
+    Raises:
+        ApiError: The body is not declared as JSON, too large, not JSON, or not of that type.
+    """
+    declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared != JSON:
+        raise ApiError(415, f"unsupported Content-Type {shortened(declared)}: use {JSON}")
+    too_large = ApiError(413, f"the body is too large: send at most {LARGEST_BODY:,} bytes")
+    length = request.headers.get("content-length", "0")  # digits, as h11 has checked
     if "expect" in request.headers and (len(length) > 12 or int(length) > LARGEST_BODY):
         raise too_large
-    body, size = bytearray(), 0
+    content, size = bytearray(), 0
     async for piece in request.stream():
         size += len(piece)
-        if size <= LARGEST_BODY:  # what is more is read, for a client may not hear us before
-            body += piece
+        if size <= LARGEST_BODY:
+            content += piece  # the rest is read too, because a client might read no reply before
     if size > LARGEST_BODY:
         raise too_large
-    return await _aside(size, lambda: check(read_json(bytes(body)), schema))
-
-
-async def _aside(size: int, function: Callable[[], T]) -> T:
-    """What a function gives: in a thread where it takes long, so that the streams go on."""
-    return await asyncio.to_thread(function) if size > LONG else function()
-
-
-def _scores(answers: Sequence[Answer]) -> int:
-    """How many characters with log-probabilities the answers may have at once."""
-    asked = [a.request for a in answers if a.request.alternatives is not None]
-    return sum((len(r.prompt) * r.scores_prompt + r.length) * len(r.indices) for r in asked)
-
-
-def _describe(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "charloom",
-    }
+    return await run_aside(size, lambda: convert_body(read_json(bytes(content)), kind))
 
 
 def _playground_files() -> dict[str, bytes]:
-    """Read once, by their fixed names: no path that a client sends ever reaches a file system."""
+    """Read the playground's files once, by fixed names.
+
+    So no path that a client sends reaches the file system.
+    """
     folder = files("charloom.pages").joinpath("web")
     found = {name: folder.joinpath(name) for name in PLAYGROUND}
     return {name: file.read_bytes() for name, file in found.items() if file.is_file()}

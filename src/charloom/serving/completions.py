@@ -1,9 +1,8 @@
 """OpenAI's completions interface: from JSON to requests, from answers to JSON. No HTTP.
 
-What may be asked stands in `REQUEST`, a JSON schema, by which a request is checked and which the
-server shows. A token is a character. Its id in JSON is the model's id + 1, for some clients take 0
-for no token at all. A prompt of text is read after a newline, as everywhere else; a list of ids is
-read as it is, so that whoever wants the newline puts its id first.
+A token is a character. Its id in JSON is the model's id + 1, because some clients take 0 for a
+missing token. A prompt of text is read after a newline, like every text in charloom. A list of ids
+is read unchanged, so a client that needs the newline puts its id first.
 
 N: characters of a prompt.
 """
@@ -14,7 +13,6 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,21 +21,28 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.errors import shortened
 from charloom.serving.errors import ApiError
 from charloom.serving.requests import Answer, Piece, Request, Scored
-from charloom.serving.schema import SHORTEST_TEXT
+from charloom.serving.schema import (
+    DEFAULT_MAX_TOKENS,
+    Choice,
+    CompletionRequest,
+    CompletionResponse,
+    LogProbabilities,
+    PromptDetails,
+    Usage,
+)
 from charloom.text.vocabulary import Vocabulary, describe
 
 MOST_SCORED = 131_072  # characters of one reply that carry log-probabilities
-NO_PROBABILITY = -9999.0  # JSON has no infinity; OpenAI's own replies say this
+NO_PROBABILITY = -9999.0  # JSON has no infinity; OpenAI's replies use this number
 
-
-# From JSON to requests.
+# From JSON to requests
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A checked request for completions: what the model is asked, and how the reply is made up.
+    """A checked request for completions: the batcher's requests, and the form of the reply.
 
-    prompts: as the client counts them, ids (N,); before a text the model reads a newline more.
+    prompts: ids (N,) as the client counts them; before a text the model reads a newline too.
     """
 
     model: str
@@ -49,45 +54,37 @@ class Completion:
     include_usage: bool
 
 
-def parse_completion(body: Any, vocabulary: Vocabulary, most_texts: int) -> Completion:
-    """What a body that was `check`ed asks of a model with that vocabulary, which draws at most so
-    many texts at a time. Raises ApiError."""
-    given = {name: value for name, value in body.items() if value is not None}
-    count, length = int(given.get("n", 1)), int(given.get("max_tokens", SHORTEST_TEXT))
-    alternatives = given.get("logprobs")
-    echo, stream = given.get("echo", False), given.get("stream", False)
-    if "stream_options" in given and not stream:
-        raise ApiError(400, "stream_options needs stream: give both", param="stream_options")
-    prompt = given.get("prompt", "")
-    is_one = isinstance(prompt, str) or not isinstance(prompt[0], str | list)
+def parse_completion(
+    body: CompletionRequest, vocabulary: Vocabulary, most_texts: int
+) -> Completion:
+    """Convert a request's body to requests for a batcher.
+
+    Args:
+        body: The body.
+        vocabulary: The model's vocabulary.
+        most_texts: The number of texts that the batcher samples at a time.
+
+    Raises:
+        ApiError: A prompt does not fit the vocabulary, or the request is too large.
+    """
+    echo, stream = bool(body.echo), bool(body.stream)
+    if body.stream_options is not None and not stream:
+        raise ApiError(400, "stream_options needs stream: set both", param="stream_options")
+    count = 1 if body.n is None else body.n
+    length = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     read, prompts = [], []
-    for one in [prompt] if is_one else prompt:
-        own = encode(one, vocabulary) if isinstance(one, str) else from_tokens(one, vocabulary)
-        prompts.append(own)
-        read.append(with_start(own, vocabulary) if isinstance(one, str) else own)
+    for prompt in [""] if body.prompt is None else body.prompt.values:
+        if isinstance(prompt, str):
+            prompts.append(encode(prompt, vocabulary))
+            read.append(with_start(prompts[-1], vocabulary))
+        else:
+            prompts.append(from_tokens(prompt, vocabulary))
+            read.append(prompts[-1])
     texts = count * len(prompts)
-    if texts > most_texts:
-        raise ApiError(
-            400,
-            f"{texts} texts are asked for: at most {most_texts} are drawn at a time",
-            param="prompt" if len(prompts) > 1 else "n",
-        )
-    scored = texts * length + (count * sum(len(p) for p in prompts) if echo else 0)
-    if alternatives is not None and scored > MOST_SCORED:
-        raise ApiError(
-            400,
-            f"logprobs are asked for {scored:,} characters: at most {MOST_SCORED:,} in a request",
-            param="logprobs",
-        )
-    top_k = given.get("top_k")
-    settings = SamplingSettings(
-        float(given.get("temperature", 1)),
-        None if top_k is None else int(top_k),
-        given.get("top_p"),
-        given.get("min_p"),
-    )
-    stop = given.get("stop", [])
-    seed = int(given["seed"]) if "seed" in given else secrets.randbelow(2**31)
+    _check_size(body, texts, length, count * sum(map(len, prompts)) if echo else 0, most_texts)
+    settings = _sampling_settings(body, vocabulary)
+    stop = body.stop or ()
+    seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     requests = [
         Request(
             ids,
@@ -96,24 +93,65 @@ def parse_completion(body: Any, vocabulary: Vocabulary, most_texts: int) -> Comp
             (stop,) if isinstance(stop, str) else tuple(stop),
             seed,
             range(number * count, (number + 1) * count),
-            None if alternatives is None else int(alternatives),
-            scores_prompt=echo and alternatives is not None,
+            body.logprobs,
+            scores_prompt=echo and body.logprobs is not None,
             streams=stream,
         )
         for number, ids in enumerate(read)
     ]
-    usage = bool((given.get("stream_options") or {}).get("include_usage"))
-    return Completion(given["model"], tuple(requests), tuple(prompts), count, echo, stream, usage)
+    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    return Completion(body.model, tuple(requests), tuple(prompts), count, echo, stream, usage)
+
+
+def _check_size(
+    body: CompletionRequest, texts: int, length: int, echoed: int, most_texts: int
+) -> None:
+    """Check that the limits allow the request.
+
+    Args:
+        body: The body.
+        texts: The number of texts to sample.
+        length: The number of characters of each text.
+        echoed: The number of characters of prompts in the reply.
+        most_texts: The number of texts that the batcher samples at a time.
+
+    Raises:
+        ApiError: There are too many texts, or too many characters to score.
+    """
+    if texts > most_texts:
+        raise ApiError(
+            400,
+            f"{texts} texts are too many: request at most {most_texts} at a time",
+            param="prompt" if body.prompt is not None and len(body.prompt.values) > 1 else "n",
+        )
+    scored = texts * length + echoed
+    if body.logprobs is not None and scored > MOST_SCORED:
+        raise ApiError(
+            400,
+            f"logprobs of {scored:,} characters are too many: request at most {MOST_SCORED:,}",
+            param="logprobs",
+        )
+
+
+def _sampling_settings(body: CompletionRequest, vocabulary: Vocabulary) -> SamplingSettings:
+    return SamplingSettings(
+        1.0 if body.temperature is None else body.temperature,
+        # More than the vocabulary has changes nothing, but could be too large for the engine.
+        None if body.top_k is None else min(body.top_k, len(vocabulary)),
+        body.top_p,
+        body.min_p,
+    )
 
 
 def encode(text: str, vocabulary: Vocabulary) -> NDArray[np.unsignedinteger]:
-    """A text's ids, (N,). Raises ApiError for a character that the model never saw."""
+    """Return a text's ids, (N,). Raises ApiError for a character outside the vocabulary."""
     ids = vocabulary.ids_or_minus_one(text)
     if len(ids) and ids.min() < 0:
         place = int(np.argmax(ids < 0))
         raise ApiError(
             400,
-            f"the model never saw the character {describe(text[place])} at position {place}",
+            f"unknown character {describe(text[place])} at position {place}: use only characters "
+            "of the model's vocabulary",
             param="prompt",
             code="unknown_character",
         )
@@ -123,34 +161,42 @@ def encode(text: str, vocabulary: Vocabulary) -> NDArray[np.unsignedinteger]:
 def with_start(
     ids: NDArray[np.unsignedinteger], vocabulary: Vocabulary
 ) -> NDArray[np.unsignedinteger]:
-    """The newline that stands before any text, and then the text's ids."""
+    """Return a text's ids after the id of the newline that precedes any text."""
     return np.concatenate([[vocabulary.start_id], ids]).astype(vocabulary.id_type)
 
 
 def to_tokens(ids: NDArray[np.unsignedinteger]) -> list[int]:
+    """Return the token ids of a model's ids."""
     return [int(id_) + 1 for id_ in ids]
 
 
 def from_tokens(
     tokens: Sequence[int], vocabulary: Vocabulary, param: str = "prompt"
 ) -> NDArray[np.unsignedinteger]:
-    """The model's ids, (N,). Raises ApiError for a token that is none."""
+    """Return the model's ids, (N,). Raises ApiError for a token id outside the vocabulary."""
     for place, token in enumerate(tokens):
         if token > len(vocabulary):
             raise ApiError(
                 400,
-                f"there is no token {shortened(token)} (at position {place}): the model has "
-                f"tokens from 1 to {len(vocabulary)}",
+                f"unknown token {shortened(token)} at position {place}: use tokens from 1 to "
+                f"{len(vocabulary)}",
                 param=param,
             )
-    return np.array([int(token) - 1 for token in tokens], dtype=vocabulary.id_type)
+    return np.array([token - 1 for token in tokens], dtype=vocabulary.id_type)
 
 
-# From answers to JSON.
+# From answers to JSON
 
 
 class Reply:
-    """The reply to a request for completions, as its answers come in."""
+    """The reply to a request for completions, as its answers arrive.
+
+    Args:
+        completion: The request.
+        answers: The answers to its requests, in their order.
+        vocabulary: The model's vocabulary.
+        created: The time of the reply, in seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -160,32 +206,31 @@ class Reply:
         created: int,
     ) -> None:
         self._completion, self._answers, self._vocabulary = completion, answers, vocabulary
-        self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": created,
-            "model": completion.model,
-        }
+        self._id, self._created = f"cmpl-{secrets.token_hex(12)}", created
         self._lengths: dict[int, int] = {}  # of each choice's text so far
         self._left = completion.texts_each * len(answers)
 
     @property
     def complete(self) -> bool:
+        """Return whether every text has ended."""
         return self._left == 0
 
-    def take(self) -> list[dict[str, Any]]:
-        """The choices that have something new, with what is new of them. Raises ApiError where
-        the model failed."""
+    def take(self) -> list[Choice]:
+        """Return the choices that have new characters, with only these.
+
+        Raises:
+            ApiError: The model failed.
+        """
         choices = []
         for place, answer in enumerate(self._answers):
             try:
                 pieces = answer.take()
             except Exception:
-                raise ApiError(500, "the model failed at this request") from None
+                raise ApiError(500, "the model failed on this request") from None
             choices += [self._choice(place, answer, piece) for piece in pieces]
         return choices
 
-    def _choice(self, place: int, answer: Answer, piece: Piece) -> dict[str, Any]:
+    def _choice(self, place: int, answer: Answer, piece: Piece) -> Choice:
         index = place * self._completion.texts_each + piece.number
         text, scored = piece.text, list[Scored | None](piece.scored)
         begin = self._lengths.get(index)
@@ -195,7 +240,7 @@ class Reply:
                 prompt = self._completion.prompts[place]
                 text = self._vocabulary.decode(prompt) + text
                 if answer.request.scores_prompt:
-                    # Nothing stands before the first of a list of ids.
+                    # The first of a list of ids has no score, because nothing precedes it.
                     first = len(prompt) - len(answer.prompt_scores)
                     scored = [*[None] * first, *answer.prompt_scores, *scored]
         self._lengths[index] = begin + len(text)
@@ -204,9 +249,9 @@ class Reply:
         logprobs = None
         if answer.request.alternatives is not None:
             logprobs = self._logprobs(text, scored, begin)
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": piece.end}
+        return Choice(index, text, logprobs, piece.end)
 
-    def _logprobs(self, text: str, scored: Sequence[Scored | None], begin: int) -> dict[str, Any]:
+    def _logprobs(self, text: str, scored: Sequence[Scored | None], begin: int) -> LogProbabilities:
         characters = self._vocabulary.characters
         top = [
             None
@@ -215,44 +260,44 @@ class Reply:
             | {characters[one.id]: _finite(one.log_probability)}
             for one in scored
         ]
-        return {
-            "tokens": list(text),
-            "token_logprobs": [
-                None if one is None else _finite(one.log_probability) for one in scored
-            ],
-            "top_logprobs": top,
-            "text_offset": list(range(begin, begin + len(text))),
-        }
+        values = [None if one is None else _finite(one.log_probability) for one in scored]
+        return LogProbabilities(list(text), values, top, list(range(begin, begin + len(text))))
 
-    def usage(self) -> dict[str, Any]:
+    def usage(self) -> Usage:
+        """Return the number of characters read and sampled so far."""
         prompt = sum(len(ids) for ids in self._completion.prompts)
-        drawn = sum(answer.drawn for answer in self._answers)
+        sampled = sum(answer.sampled for answer in self._answers)
         cached = 0
         for answer, ids in zip(self._answers, self._completion.prompts, strict=True):
             before = len(answer.request.prompt) - len(ids)  # the newline before a text
             cached += max(answer.cached - before, 0)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": drawn,
-            "total_tokens": prompt + drawn,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }
+        return Usage(prompt, sampled, prompt + sampled, PromptDetails(cached))
 
-    def whole(self) -> dict[str, Any]:
-        """All of it, when the answers have ended."""
-        choices = sorted(self.take(), key=lambda choice: int(choice["index"]))
-        return self._head | {"choices": choices, "usage": self.usage()}
+    def whole(self) -> CompletionResponse:
+        """Return the whole reply, once all answers have ended."""
+        choices = sorted(self.take(), key=lambda choice: choice.index)
+        response = self._response(choices)
+        response.usage = self.usage()
+        return response
 
-    def chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        """One line of a stream."""
-        usage = {"usage": None} if self._completion.include_usage else {}
-        return self._head | {"choices": choices} | usage
+    def chunk(self, choices: list[Choice]) -> CompletionResponse:
+        """Return one event of a stream."""
+        response = self._response(choices)
+        if self._completion.include_usage:
+            response.usage = None
+        return response
 
-    def last_chunk(self) -> dict[str, Any] | None:
-        """What a stream ends with: the usage, where it was asked for."""
+    def last_chunk(self) -> CompletionResponse | None:
+        """Return the last event of a stream, which holds the usage, if the client requested it."""
         if not self._completion.include_usage:
             return None
-        return self._head | {"choices": [], "usage": self.usage()}
+        response = self._response([])
+        response.usage = self.usage()
+        return response
+
+    def _response(self, choices: list[Choice]) -> CompletionResponse:
+        model = self._completion.model
+        return CompletionResponse(self._id, "text_completion", self._created, model, choices)
 
 
 def _finite(log_p: float) -> float:

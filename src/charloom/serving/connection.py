@@ -1,12 +1,13 @@
-"""A client's connection, with limits to what it may take its time for; and the socket it comes by.
+"""Per-connection limits for uvicorn: request deadline, slow-reader timeout, connection cap.
 
-uvicorn waits for a request, and for its reader, as long as they like. No application can help that:
-it is called when a request is there.
+uvicorn does not have them, and an application cannot add them, because it is called only after a
+request's headers have arrived. Also opens the listening socket.
 """
 
 from __future__ import annotations
 
 import asyncio
+import http
 import os
 import socket
 
@@ -17,11 +18,11 @@ from charloom.errors import CharloomError
 from charloom.serving.errors import ApiError, write_json
 
 MOST_CONNECTIONS = 512
-BACKLOG = 2048  # connections that the system holds until they are taken up
-RECEIVE_SECONDS = 20.0  # for a whole request to arrive, from its first byte or the connection's
-STALLED_SECONDS = 10.0  # in which a client must have read so many bytes of what waits for it:
+BACKLOG = 2048  # connections that the system holds until the server accepts them
+RECEIVE_SECONDS = 20.0  # from a request's first byte, or from connecting, to its last byte
+STALLED_SECONDS = 10.0  # in which a client must read at least this number of the waiting bytes:
 LEAST_READ = 10_000
-REFUSED_SECONDS = 1.0  # for a client that is one too many to read so
+REFUSED_SECONDS = 1.0  # for a client beyond the connection cap to read the reply
 SEND_BUFFER = 128_000  # bytes that the system holds for a client that does not read
 RETRY_SECONDS = 1
 HEADERS = {
@@ -36,7 +37,11 @@ HEADERS = {
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, with limits to what a client may take its time for."""
+    """uvicorn's connection with a request deadline, a slow-reader timeout and a connection cap.
+
+    It uses uvicorn's `connections`, `conn`, `cycle.response_started`, `loop` and `transport`, and
+    the methods that it overrides. An upper bound on uvicorn's version and a test guard these.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
@@ -44,7 +49,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # Told whenever a byte is left that the system does not take, and when none is.
+        # So that pause_writing is called as soon as the system leaves a byte in our buffer.
         transport.set_write_buffer_limits(0)
         if len(self.connections) > MOST_CONNECTIONS:
             self._refused = True
@@ -52,24 +57,23 @@ class Connection(H11Protocol):
             transport.write_eof()
             self._deadline = self.loop.call_later(REFUSED_SECONDS, transport.abort)
         else:
-            self._deadline = self.loop.call_later(RECEIVE_SECONDS, self._receives_too_slowly)
+            self._deadline = self.loop.call_later(RECEIVE_SECONDS, self._receive_timed_out)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         if self._deadline is None:
-            self._deadline = self.loop.call_later(RECEIVE_SECONDS, self._receives_too_slowly)
+            self._deadline = self.loop.call_later(RECEIVE_SECONDS, self._receive_timed_out)
         super().data_received(data)
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # the whole request is here
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):  # the request is complete
             self._deadline.cancel()
             self._deadline = None
 
-    def _receives_too_slowly(self) -> None:
+    def _receive_timed_out(self) -> None:
         unanswered = self.conn.their_state is h11.IDLE or not self.cycle.response_started
         if unanswered:
-            seconds = f"{RECEIVE_SECONDS:g}"
-            error = ApiError(408, f"a request must be here whole within {seconds} seconds")
-            self.transport.write(_raw_reply(error))
+            message = f"request not received within {RECEIVE_SECONDS:g} seconds"
+            self.transport.write(_raw_reply(ApiError(408, message)))
         self.transport.close()
 
     def pause_writing(self) -> None:
@@ -77,15 +81,16 @@ class Connection(H11Protocol):
         self._watch_reader()
 
     def _watch_reader(self) -> None:
+        """Close the connection if the client does not read enough until the timeout."""
         left = self.transport.get_write_buffer_size()
 
-        def look() -> None:
+        def check() -> None:
             if self.transport.get_write_buffer_size() > left - LEAST_READ:
                 self.transport.abort()
             else:
                 self._watch_reader()
 
-        self._stalled = self.loop.call_later(STALLED_SECONDS, look)
+        self._stalled = self.loop.call_later(STALLED_SECONDS, check)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -100,12 +105,16 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(_raw_reply(ApiError(400, "this is not HTTP as it should be")))
+        self.transport.write(_raw_reply(ApiError(400, "malformed HTTP request")))
         self.transport.close()
 
 
 def _raw_reply(error: ApiError) -> bytes:
-    """A whole reply, for a connection that no application answers."""
+    """Return the bytes of a whole reply, for a connection that no application answers.
+
+    h11 writes it in a state of its own, because the connection's state can be that of a broken
+    request.
+    """
     body = write_json(error.body())
     headers = {
         "content-type": "application/json",
@@ -115,15 +124,28 @@ def _raw_reply(error: ApiError) -> bytes:
     }
     if error.status == 503:
         headers["retry-after"] = str(RETRY_SECONDS)
-    lines = [f"HTTP/1.1 {error.status} Error", *(f"{n}: {v}" for n, v in headers.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    writer = h11.Connection(h11.SERVER)
+    events = (
+        h11.Response(
+            status_code=error.status,
+            headers=list(headers.items()),
+            reason=http.HTTPStatus(error.status).phrase,
+        ),
+        h11.Data(data=body),
+        h11.EndOfMessage(),
+    )
+    return b"".join(writer.send(event) or b"" for event in events)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one. Raises CharloomError if it cannot."""
+    """Open a listening socket. Port 0 takes a free port.
+
+    Raises:
+        CharloomError: The host or port is invalid or in use.
+    """
     where = f"{host or '0.0.0.0'}:{port}"
     if not 0 <= port <= 65535:
-        raise CharloomError(f"--port is {port}: give a number from 0 to 65535")
+        raise CharloomError(f"invalid --port {port}: use a number from 0 to 65535")
     opened = None
     try:
         found = socket.getaddrinfo(
@@ -133,7 +155,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         opened = socket.socket(family, kind, protocol)
         if socket.has_dualstack_ipv6() and family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, host != "::")
-        if os.name == "posix":  # elsewhere it would let two servers have the same port
+        if os.name == "posix":  # because elsewhere it would let two servers have the same port
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         opened.bind(address)
@@ -143,7 +165,7 @@ def open_socket(host: str, port: int) -> socket.socket:
             opened.close()
         reason = getattr(error, "strerror", None) or error
         raise CharloomError(
-            f"cannot listen at {where} ({reason}): give another --port or --host"
+            f"cannot listen on {where} ({reason}): use another --port or --host"
         ) from None
     opened.setblocking(False)
     return opened

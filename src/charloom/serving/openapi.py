@@ -1,170 +1,154 @@
-"""The OpenAPI document of the server."""
+"""The OpenAPI document of the server, generated from the types of `schema`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from charloom.serving.schema import DETOKENIZE, REQUEST, TOKENIZE
+import msgspec
+
+from charloom.serving import schema
+from charloom.serving.schema import (
+    CompletionRequest,
+    CompletionResponse,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    ErrorResponse,
+    Health,
+    ModelInfo,
+    ModelList,
+    TokenizeRequest,
+    TokenizeResponse,
+    TokenizerInfo,
+)
 from charloom.version import __version__
 
 JSON = "application/json"
 PLAYGROUND = ("playground.html", "playground.js", "playground.css", "page.js", "page.css")
-REASONS = {
-    400: "Something in the request is wrong; `param` names it.",
-    401: "The server wants a key, and got another or none.",
-    403: "The host is not this server's, or a page of another origin asks.",
-    404: "There is no such model or path.",
-    405: "The path knows no such method.",
-    408: "The request took too long to arrive.",
+DESCRIPTIONS = {
+    200: "Success.",
+    400: "Invalid request; `param` names the field.",
+    401: "Missing or invalid API key.",
+    403: "Unknown host name or cross-origin request.",
+    404: "Unknown model or path.",
+    405: "Method not allowed.",
+    408: "Request timeout.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    500: "The server failed.",
-    503: "As many requests wait as may wait: see Retry-After.",
+    415: "Content-Type is not application/json.",
+    500: "Internal server error.",
+    503: "The request queue is full; see Retry-After.",
 }
+REQUESTS = (CompletionRequest, TokenizeRequest, DetokenizeRequest)
+REPLIES = (
+    *(CompletionResponse, ModelInfo, ModelList, TokenizeResponse, DetokenizeResponse),
+    *(TokenizerInfo, Health, ErrorResponse),
+)
+
+Media = dict[str, Any]  # schemas by media type
 
 
 def describe_api(models: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI document of all that a server with these models answers."""
-    error = {"$ref": "#/components/schemas/Error"}
-    texts: dict[str, Any] = {"type": "string"}
-    whole: dict[str, Any] = {"type": "integer"}
-
-    def replies(*statuses: int, media: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {"200": {"description": "As asked.", "content": media}}
-        for status in (401, 403, 405, 408, 500, *statuses):
-            content = {"application/json": {"schema": error}}
-            found[str(status)] = {"description": REASONS[status], "content": content}
-        return found
-
-    def get(text: str, schema: Any, *statuses: int, media: Sequence[str] = (JSON,)) -> Any:
-        return {
-            "get": {
-                "summary": text,
-                "responses": replies(*statuses, media={kind: {"schema": schema} for kind in media}),
-            }
-        }
-
-    def post(
-        text: str,
-        asked: Mapping[str, Any],
-        example: Mapping[str, Any],
-        media: Mapping[str, Any],
-        *statuses: int,
-    ) -> Any:
-        names = list(models) if "model" in asked["required"] else [*models, None]
-        properties = {**asked["properties"], "model": {"enum": names}}
-        schema = {**asked, "properties": properties}
-        body = {"application/json": {"schema": schema, "example": example}}
-        return {
-            "post": {
-                "summary": text,
-                "requestBody": {"required": True, "content": body},
-                "responses": replies(400, 404, 413, 415, *statuses, media=media),
-            }
-        }
-
-    def thing(**properties: Any) -> dict[str, Any]:
-        return {"type": "object", "properties": properties, "required": list(properties)}
-
-    def listed(items: Any) -> dict[str, Any]:
-        return {"type": "array", "items": items}
-
-    def json_of(schema: Any) -> dict[str, Any]:
-        return {"application/json": {"schema": schema}}
-
-    logprobs = thing(
-        tokens=listed(texts),
-        token_logprobs=listed({"type": ["number", "null"]}),
-        top_logprobs=listed(
-            {"type": ["object", "null"], "additionalProperties": {"type": "number"}}
-        ),
-        text_offset=listed(whole),
-    )
-    choice = thing(
-        index=whole,
-        text=texts,
-        logprobs={"anyOf": [logprobs, {"type": "null"}]},
-        finish_reason={"enum": ["stop", "length", None]},
-    )
-    usage = thing(
-        prompt_tokens=whole,
-        completion_tokens=whole,
-        total_tokens=whole,
-        prompt_tokens_details=thing(cached_tokens=whole),
-    )
-    completion = thing(
-        id=texts,
-        object={"const": "text_completion"},
-        created=whole,
-        model=texts,
-        choices=listed(choice),
-    )
-    completion["properties"]["usage"] = {"anyOf": [usage, {"type": "null"}]}
-    model = thing(id=texts, object={"const": "model"}, created=whole, owned_by=texts)
-    in_path = {"name": "id", "in": "path", "required": True, "schema": {"enum": list(models)}}
-    in_query = {"name": "model", "in": "query", "schema": {"enum": list(models)}}
-    file = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(PLAYGROUND)}}
-    paths = {
-        "/v1/completions": post(
-            "Texts that go on from a prompt.",
-            REQUEST,
-            {"model": models[0], "prompt": "", "max_tokens": 20, "logprobs": 2, "seed": 1},
-            # Of one event; its data is a completion with what is new in it, and at last [DONE].
-            {**json_of(completion), "text/event-stream": {"schema": thing(data=texts)}},
-            503,
-        ),
-        "/v1/models": get("The models.", thing(object={"const": "list"}, data=listed(model))),
-        "/v1/models/{id}": get("A model.", model, 404) | {"parameters": [in_path]},
-        "/tokenize": post(
-            "A text's ids.",
-            TOKENIZE,
-            {"prompt": ""},
-            json_of(thing(tokens=listed(whole), count=whole)),
-        ),
-        "/detokenize": post(
-            "The text of ids.", DETOKENIZE, {"tokens": [1]}, json_of(thing(prompt=texts))
-        ),
-        "/tokenizer_info": get(
-            "What ids stand for.",
-            thing(
-                tokenizer_class=texts,
-                vocab_size=whole,
-                bos_token=texts,
-                eos_token=texts,
-                pad_token=texts,
-            ),
-            404,
-        )
-        | {"parameters": [in_query]},
-        "/health": get("Whether it answers.", thing(status=texts, version=texts)),
-        "/metrics": get("Figures for Prometheus.", texts, media=["text/plain"]),
-        "/openapi.json": get("This document.", {"type": "object"}),
-        "/": get("The playground.", texts, 404, media=["text/html"]),
-        "/static/{name}": get(
-            "The playground's files.",
-            texts,
-            404,
-            media=["text/html", "text/javascript", "text/css"],
-        )
-        | {"parameters": [file]},
-    }
+    """Return the OpenAPI document of a server with these models."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "charloom", "version": __version__},
-        "paths": paths,
+        "paths": _model_paths(models) | _server_paths(),
         "components": {
-            "schemas": {
-                "Error": thing(
-                    error=thing(
-                        message=texts,
-                        type=texts,
-                        param={"type": ["string", "null"]},
-                        code={"type": ["string", "null"]},
-                    )
-                )
-            },
+            "schemas": _schemas(models),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
+    }
+
+
+def _schemas(models: Sequence[str]) -> dict[str, Any]:
+    """Return the schemas of all bodies by their types' names; requests list the models' names."""
+    _, found = msgspec.json.schema_components(
+        (*REQUESTS, *REPLIES),
+        schema_hook=schema.schema_of_custom,
+        ref_template="#/components/schemas/{name}",
+    )
+    for request in REQUESTS:
+        described = found[request.__name__]
+        optional = "model" not in described["required"]
+        described["properties"]["model"] = {"enum": [*models, *([None] if optional else [])]}
+    return found
+
+
+def _model_paths(models: Sequence[str]) -> dict[str, Any]:
+    """Return the paths that use a model."""
+    names = {"enum": list(models)}
+    in_path = {"name": "id", "in": "path", "required": True, "schema": names}
+    in_query = {"name": "model", "in": "query", "schema": names}
+    example = {"model": models[0], "prompt": "", "max_tokens": 20, "logprobs": 2, "seed": 1}
+    # An event's data is a CompletionResponse with new characters, or [DONE] at the end.
+    event = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+    completion = _json(CompletionResponse) | {"text/event-stream": event}
+    return {
+        "/v1/completions": _post("Continue a prompt.", CompletionRequest, example, completion, 503),
+        "/v1/models": _get("List the models.", _json(ModelList)),
+        "/v1/models/{id}": _get("Describe a model.", _json(ModelInfo), 404, parameter=in_path),
+        "/tokenize": _post(
+            "Return a text's token ids.", TokenizeRequest, {"prompt": ""}, _json(TokenizeResponse)
+        ),
+        "/detokenize": _post(
+            "Return the text of token ids.",
+            DetokenizeRequest,
+            {"tokens": [1]},
+            _json(DetokenizeResponse),
+        ),
+        "/tokenizer_info": _get(
+            "Describe the tokenizer.", _json(TokenizerInfo), 404, parameter=in_query
+        ),
+    }
+
+
+def _server_paths() -> dict[str, Any]:
+    """Return the paths of the server itself and of the playground."""
+    texts = {"type": "string"}
+    file = {"name": "name", "in": "path", "required": True, "schema": {"enum": list(PLAYGROUND)}}
+    files = dict.fromkeys(("text/html", "text/javascript", "text/css"), texts)
+    return {
+        "/health": _get("Check that the server is running.", _json(Health)),
+        "/metrics": _get("Return metrics for Prometheus.", {"text/plain": texts}),
+        "/openapi.json": _get("Return this document.", {JSON: {"type": "object"}}),
+        "/": _get("Return the playground.", {"text/html": texts}, 404),
+        "/static/{name}": _get("Return a file of the playground.", files, 404, parameter=file),
+    }
+
+
+def _json(kind: type) -> Media:
+    return {JSON: {"$ref": f"#/components/schemas/{kind.__name__}"}}
+
+
+def _get(
+    summary: str, media: Media, *statuses: int, parameter: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    path: dict[str, Any] = {"get": {"summary": summary, "responses": _responses(media, statuses)}}
+    return path if parameter is None else path | {"parameters": [parameter]}
+
+
+def _post(
+    summary: str, request: type, example: Mapping[str, Any], media: Media, *statuses: int
+) -> dict[str, Any]:
+    content = {JSON: {"schema": _json(request)[JSON], "example": example}}
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": {"required": True, "content": content},
+            "responses": _responses(media, (400, 404, 413, 415, *statuses)),
+        }
+    }
+
+
+def _responses(media: Media, statuses: Sequence[int]) -> dict[str, Any]:
+    """Return the replies to a request: of status 200, and the errors of these statuses."""
+    errors = (401, 403, 405, 408, 500, *statuses)
+    found = {200: media} | dict.fromkeys(errors, _json(ErrorResponse))
+    return {
+        str(status): {
+            "description": DESCRIPTIONS[status],
+            "content": {kind: {"schema": schema} for kind, schema in content.items()},
+        }
+        for status, content in found.items()
     }

@@ -1,4 +1,4 @@
-"""States of prompts that were read before."""
+"""A cache of the states after prompts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from charloom.prediction.mixture import rows_of, state_bytes
 
-CACHE_BYTES = 64_000_000  # of prompts' states
-MOST_CACHED = 4_096  # states, for a prompt is compared with all lengths there are
+CACHE_BYTES = 64_000_000  # of states
+MOST_CACHED = 4_096  # states, because a prompt is compared with every cached length
 
 
 class PromptCache:
-    """States after the beginnings of prompts, by what was read; the longest unused go first."""
+    """States after the beginnings of prompts, by the ids read; the least recently used go first."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
@@ -28,7 +28,7 @@ class PromptCache:
         return len(self._states)
 
     def put(self, read: NDArray[np.intp], state: Any) -> None:
-        """Keeps a copy of the state, of one row, after ids (N,) were read."""
+        """Keep a copy of the state, of one row, after ids (N,) were read."""
         size = state_bytes(state)
         if size > self.most_bytes:
             return
@@ -49,8 +49,10 @@ class PromptCache:
         self.bytes += size
 
     def longest(self, ids: NDArray[np.intp]) -> tuple[int, Any]:
-        """How many of the first of ids, (N,), were read for a state that is here, and the state;
-        0 and None if there is none."""
+        """Return the length of the longest cached beginning of ids, (N,), and the state after it.
+
+        Without such a beginning, return 0 and None.
+        """
         found, begin, digest = None, 0, hashlib.blake2b(digest_size=16)
         for length in sorted(self._lengths):
             if length > len(ids):

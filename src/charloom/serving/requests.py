@@ -1,4 +1,4 @@
-"""Requests to a batcher, and their answers."""
+"""Requests to a batcher, their answers, and the batcher's statistics."""
 
 from __future__ import annotations
 
@@ -6,27 +6,36 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings
 
+End = Literal["stop", "length"]  # why a text ends: at a stop text, or at its length
+
 
 class BusyError(Exception):
-    """As many requests wait as may wait."""
+    """The batcher's queue is full."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a model: some texts after one prompt.
+    """A request for some texts after one prompt.
 
-    prompt: ids, (N,), all that the model reads, N >= 1: before a text, too, the newline that stands
-    before any text. length: characters to draw. stop: texts that end a text and are left out.
-    indices: which samples of the seed. alternatives: K likeliest characters to name at each place
-    that is scored; None scores nothing. scores_prompt: score the prompt's characters too, from the
-    second on. streams: whether its reader is told of every piece, or only of the end.
+    Attributes:
+        prompt: All ids that the model reads, (N,), N >= 1. Those of a text follow the id of the
+            newline that precedes any text.
+        length: The number of characters to sample.
+        settings: The sampling settings.
+        stop: Texts that end a sampled text and are cut off.
+        seed: The random seed.
+        indices: The indices of the seed's samples, one a text.
+        alternatives: K, the number of likeliest characters to report at each position. None scores
+            nothing.
+        scores_prompt: Also score the prompt's characters, from the second on.
+        streams: Notify the reader of every piece, not only of the end.
     """
 
     prompt: NDArray[np.unsignedinteger]
@@ -50,35 +59,43 @@ class Scored(NamedTuple):
 
 @dataclass
 class Piece:
-    """What came of one text: which of the request's, its characters, their scores where they were
-    asked for, and, if it is the last one, why it ends: `stop` or `length`."""
+    """New characters of one text.
+
+    Attributes:
+        number: The text's number in the request.
+        text: The characters.
+        scored: Their scores, if requested.
+        end: In the last piece, the reason for the text's end.
+    """
 
     number: int
     text: str
     scored: list[Scored] = field(default_factory=list)
-    end: str | None = None
+    end: End | None = None
 
 
 class Answer:
-    """What comes of a request. A batcher adds to it, one other thread takes from it."""
+    """The answer to a request. A batcher adds pieces to it, and one other thread takes them."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.prompt_scores: list[Scored] = []  # all there before the first piece
-        self.cached = 0  # characters of the prompt whose state was there
-        self.drawn = 0
+        self.prompt_scores: list[Scored] = []  # complete before the first piece
+        self.cached = 0  # characters of the prompt whose state was cached
+        self.sampled = 0
         self.error: Exception | None = None
         self.cancelled = False
-        self.told = 0.0  # when its reader was last told
+        self.notified = 0.0  # the time of its reader's last notification
         self._pieces: deque[Piece] = deque()
         self._texts_left = len(request.indices)
         self._ended = threading.Event()
 
     @property
     def ended(self) -> bool:
+        """Return whether all texts have ended, or the answer failed or was cancelled."""
         return self._ended.is_set()
 
     def add(self, piece: Piece) -> None:
+        """Add a piece of one text."""
         self._pieces.append(piece)
         if piece.end is not None:
             self._texts_left -= 1
@@ -86,16 +103,17 @@ class Answer:
                 self._ended.set()
 
     def fail(self, error: Exception) -> None:
+        """End the answer with an error."""
         self.error = error
         self._ended.set()
 
     def cancel(self) -> None:
-        """Ends it at the next turn, with what there is."""
+        """End the answer at the next turn, incomplete."""
         self.cancelled = True
         self._ended.set()
 
     def take(self) -> list[Piece]:
-        """What has come since the last time, at most one piece a text. Raises what went wrong."""
+        """Return the new pieces, joined to at most one a text. Raises the error it failed with."""
         news: dict[int, list[Piece]] = {}
         while self._pieces:
             piece = self._pieces.popleft()
@@ -113,6 +131,18 @@ class Answer:
         ]
 
     def wait(self) -> list[Piece]:
-        """The whole texts, when they are there."""
+        """Wait for the end, and return the whole texts."""
         self._ended.wait()
         return self.take()
+
+
+@dataclass
+class BatcherStats:
+    """Totals of a batcher since its start."""
+
+    refused: int = 0  # requests
+    cancelled: int = 0  # requests
+    read: int = 0  # characters of prompts
+    cached: int = 0  # characters of prompts that were not read again
+    sampled: int = 0  # characters
+    steps: int = 0

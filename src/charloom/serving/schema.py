@@ -1,206 +1,232 @@
-"""Schemas of the JSON requests, their limits, and their validation."""
+"""Types of the JSON requests and replies: what the server accepts, returns and documents.
+
+Requests are converted to these types, and the OpenAPI document is generated from them. A field that
+accepts null treats it as its default.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sized
-from typing import Any
+import contextlib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from charloom.errors import shortened
-from charloom.serving.errors import ApiError
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 MOST_PROMPT = 131_072  # characters of one prompt
-MOST_DRAWN = 32_768  # characters of one text
+MOST_SAMPLED = 32_768  # characters of one text
 MOST_TEXTS_EACH = 16  # texts after one prompt
 MOST_ALTERNATIVES = 5
 MOST_STOPS, LONGEST_STOP = 4, 1_000
 LARGEST_SEED = 2**63 - 1
-SHORTEST_TEXT = 16  # characters, where max_tokens is not given: OpenAI's default
+DEFAULT_MAX_TOKENS = 16  # OpenAI's default
 
-Schema = Mapping[str, Any]
+# Requests
 
-
-# What may be asked.
-
-
-def _optional(schema: Schema) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
+Text = Annotated[str, Meta(max_length=MOST_PROMPT)]
+TokenId = Annotated[int, Meta(ge=1)]
+TokenIds = Annotated[list[TokenId], Meta(min_length=1, max_length=MOST_PROMPT)]
+StopText = Annotated[str, Meta(min_length=1, max_length=LONGEST_STOP)]
 
 
-def _whole(low: int, high: int, **more: Any) -> dict[str, Any]:
-    return _optional({"type": "integer", "minimum": low, "maximum": high}) | more
+class Prompts:
+    """The prompts of a completion request: texts, or lists of token ids.
 
+    msgspec has no union of several kinds of lists, so `convert_custom` tries them one by one.
+    """
 
-_TRUTH = _optional({"type": "boolean"})
-_TEXT = {"type": "string", "maxLength": MOST_PROMPT}
-_ID = {"type": "integer", "minimum": 1}
-IDS = {"type": "array", "items": _ID, "minItems": 1, "maxItems": MOST_PROMPT}
-_STOP = {"type": "string", "minLength": 1, "maxLength": LONGEST_STOP}
-
-REQUEST: dict[str, Any] = {
-    "type": "object",
-    "required": ["model"],
-    "additionalProperties": False,
-    "properties": {
-        "model": {"type": "string"},
-        "prompt": {
-            "description": "What the texts go on from: text, ids, or a list of either.",
-            "anyOf": [
-                _TEXT,
-                {"type": "array", "items": _TEXT, "minItems": 1},
-                IDS,
-                {"type": "array", "items": IDS, "minItems": 1},
-                {"type": "null"},
-            ],
-        },
-        "max_tokens": _whole(0, MOST_DRAWN, default=SHORTEST_TEXT),
-        "temperature": _optional({"type": "number", "minimum": 0, "maximum": 2}) | {"default": 1},
-        "top_p": _optional({"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
-        "top_k": _optional({"type": "integer", "minimum": 1}),
-        "min_p": _optional({"type": "number", "minimum": 0, "maximum": 1}),
-        "n": _whole(1, MOST_TEXTS_EACH, default=1),
-        "stop": {
-            "anyOf": [
-                _STOP,
-                {"type": "array", "items": _STOP, "maxItems": MOST_STOPS},
-                {"type": "null"},
-            ]
-        },
-        "seed": _whole(
-            0,
-            LARGEST_SEED,
-            description="Choice i is what charloom sample draws as sample i of this seed.",
-        ),
-        "logprobs": _whole(0, MOST_ALTERNATIVES),
-        "echo": _TRUTH,
-        "stream": _TRUTH,
-        "stream_options": _optional(
-            {
-                "type": "object",
-                "properties": {"include_usage": _TRUTH},
-                "additionalProperties": False,
-            }
-        ),
-        "user": _optional({"type": "string"}) | {"description": "Changes nothing."},
-        # What is not done is refused, except where it asks for nothing.
-        "suffix": {"enum": [None, ""]},
-        "best_of": {"enum": [None, 1]},
-        "presence_penalty": {"enum": [None, 0]},
-        "frequency_penalty": {"enum": [None, 0]},
-        "logit_bias": {"enum": [None, {}]},
-    },
-}
-TOKENIZE: dict[str, Any] = {
-    "type": "object",
-    "required": ["prompt"],
-    "additionalProperties": False,
-    "properties": {
-        "model": _optional({"type": "string"}),
-        "prompt": _TEXT,
-        "add_special_tokens": _TRUTH
-        | {"description": "Whether the newline that stands before a text comes first."},
-    },
-}
-DETOKENIZE: dict[str, Any] = {
-    "type": "object",
-    "required": ["tokens"],
-    "additionalProperties": False,
-    "properties": {
-        "model": _optional({"type": "string"}),
-        "tokens": {"type": "array", "items": _ID, "maxItems": MOST_PROMPT},
-    },
-}
-
-
-def check(body: Any, schema: Schema) -> dict[str, Any]:
-    """A body that is an object as the schema has it. Raises ApiError, which names the field."""
-    if not isinstance(body, dict):
-        raise ApiError(400, f"the body is {shortened(body)}: give a JSON object")
-    properties: Mapping[str, Schema] = schema["properties"]
-    for name, value in body.items():
-        if name not in properties:
-            raise ApiError(
-                400,
-                f"there is no field {shortened(name)} here: give only {', '.join(properties)}",
-                param=shortened(name),
-                code="unknown_parameter",
-            )
-        if not _fits(value, properties[name]):
-            if "enum" in properties[name]:
-                raise ApiError(
-                    400,
-                    f"{name} is not supported: leave it out",
-                    param=name,
-                    code="unsupported_parameter",
-                )
-            raise ApiError(
-                400,
-                f"{name} is {shortened(value)}: give {_words(properties[name])}",
-                param=name,
-                code="invalid_value",
-            )
-    for name in schema["required"]:
-        if name not in body:
-            words = _words(properties[name])
-            raise ApiError(400, f"{name} is missing: give {words}", param=name)
-    return body
-
-
-def _fits(value: Any, schema: Any) -> bool:
-    """Whether a value is as a schema says, of the words that are used here."""
-    if "anyOf" in schema:
-        return any(_fits(value, choice) for choice in schema["anyOf"])
-    if "enum" in schema:
-        return not isinstance(value, bool) and value in schema["enum"]
-    kind = schema["type"]
-    if kind == "null" or value is None:
-        return kind == "null" and value is None
-    if kind == "boolean" or isinstance(value, bool):
-        return kind == "boolean" and isinstance(value, bool)
-    if kind in ("integer", "number"):
-        if not isinstance(value, int | float) or (kind == "integer" and value != value // 1):
-            return False
-        low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-        return bool(low <= value <= high and value > schema.get("exclusiveMinimum", -math.inf))
-    if kind == "string":
-        return isinstance(value, str) and _has_length(value, schema, "Length")
-    if kind == "array":
-        fits = isinstance(value, list) and _has_length(value, schema, "Items")
-        return fits and all(_fits(item, schema["items"]) for item in value)
-    known = schema["properties"]
-    return isinstance(value, dict) and all(
-        name in known and _fits(item, known[name]) for name, item in value.items()
+    KINDS: tuple[Any, ...] = (
+        Text,
+        Annotated[list[Text], Meta(min_length=1)],
+        TokenIds,
+        Annotated[list[TokenIds], Meta(min_length=1)],
     )
 
-
-def _has_length(value: Sized, schema: Any, what: str) -> bool:
-    low, high = schema.get(f"min{what}", 0), schema.get(f"max{what}", math.inf)
-    return bool(low <= len(value) <= high)
+    def __init__(self, values: Sequence[str] | Sequence[list[int]]) -> None:
+        self.values = values
 
 
-def _words(schema: Any) -> str:
-    """What a schema asks for, in words."""
-    if "anyOf" in schema:
-        choices = [choice for choice in schema["anyOf"] if choice["type"] != "null"]
-        return ", or ".join(_words(choice) for choice in choices)
-    kind = schema["type"]
-    if kind in ("integer", "number"):
-        words = "a whole number" if kind == "integer" else "a number"
-        if "exclusiveMinimum" in schema:
-            return f"{words} above {schema['exclusiveMinimum']} and at most {schema['maximum']}"
-        if "maximum" in schema:
-            return f"{words} from {schema['minimum']} to {schema['maximum']}"
-        return f"{words} of {schema['minimum']} or more"
-    if kind == "array":
-        few, most = schema.get("minItems", 0), schema.get("maxItems", "more")
-        return f"a list ({few} to {most}) of which each is {_words(schema['items'])}"
-    if kind == "object":
-        return f"an object with nothing but {', '.join(schema['properties'])}"
-    if kind == "string":
-        limits = [
-            f"{word} {schema[key]}"
-            for word, key in (("at least", "minLength"), ("at most", "maxLength"))
-            if key in schema
-        ]
-        return "text" + (f" of {' and '.join(limits)} characters" if limits else "")
-    return "true or false"
+class StreamOptions(Struct, forbid_unknown_fields=True):
+    """Options of a stream."""
+
+    include_usage: bool | None = None
+
+
+class CompletionRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /v1/completions`."""
+
+    model: str
+    prompt: Annotated[
+        Prompts | None, Meta(description="A text, its token ids, or a list of either.")
+    ] = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MOST_SAMPLED)] | None = DEFAULT_MAX_TOKENS
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = 1.0
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=1)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=MOST_TEXTS_EACH)] | None = 1
+    stop: StopText | Annotated[list[StopText], Meta(max_length=MOST_STOPS)] | None = None
+    seed: Annotated[
+        Annotated[int, Meta(ge=0, le=LARGEST_SEED)] | None,
+        Meta(description="Choice i is sample i of `charloom sample` with this seed."),
+    ] = None
+    logprobs: Annotated[int, Meta(ge=0, le=MOST_ALTERNATIVES)] | None = None
+    echo: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Annotated[str | None, Meta(description="Has no effect.")] = None
+    # The server does not support these fields. It accepts them only if they have no effect.
+    suffix: Annotated[str, Meta(max_length=0)] | None = None
+    best_of: Annotated[int, Meta(ge=1, le=1)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=0, le=0)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=0, le=0)] | None = None
+    logit_bias: Annotated[dict[str, float], Meta(max_length=0)] | None = None
+
+
+UNSUPPORTED = frozenset(
+    ("suffix", "best_of", "presence_penalty", "frequency_penalty", "logit_bias")
+)
+
+
+class TokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /tokenize`."""
+
+    model: str | None = None
+    prompt: Text
+    add_special_tokens: Annotated[
+        bool | None, Meta(description="Put the id of the newline that precedes any text first.")
+    ] = True
+
+
+class DetokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of `POST /detokenize`."""
+
+    model: str | None = None
+    tokens: Annotated[list[TokenId], Meta(max_length=MOST_PROMPT)]
+
+
+def convert_custom(kind: type, value: Any) -> Prompts:
+    """Convert a value to `Prompts`, the only type that msgspec cannot convert."""
+    if kind is not Prompts:
+        raise NotImplementedError
+    for choice in Prompts.KINDS:
+        with contextlib.suppress(msgspec.ValidationError):
+            found = msgspec.convert(value, choice)
+            single = isinstance(found, str) or isinstance(found[0], int)
+            return Prompts([found] if single else found)
+    raise ValueError("expected a text, token ids, or a list of either")
+
+
+def schema_of_custom(kind: type) -> dict[str, Any]:
+    """Return the JSON schema of `Prompts`."""
+    if kind is not Prompts:
+        raise NotImplementedError
+    return {"anyOf": [msgspec.json.schema(choice) for choice in Prompts.KINDS]}
+
+
+# Replies
+
+
+class LogProbabilities(Struct):
+    """Log-probabilities of a text, one entry a character."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class Choice(Struct):
+    """A sampled text, or the new characters of one."""
+
+    index: int
+    text: str
+    logprobs: LogProbabilities | None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class PromptDetails(Struct):
+    """The number of prompt characters whose state was cached."""
+
+    cached_tokens: int
+
+
+class Usage(Struct):
+    """The number of characters that a request read and sampled."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class CompletionResponse(Struct):
+    """The reply to `POST /v1/completions`, or one event of its stream."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | UnsetType | None = UNSET
+
+
+class ModelInfo(Struct):
+    """A model that the server has."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(Struct):
+    """The reply to `GET /v1/models`."""
+
+    object: Literal["list"]
+    data: list[ModelInfo]
+
+
+class TokenizeResponse(Struct):
+    """The reply to `POST /tokenize`."""
+
+    tokens: list[int]
+    count: int
+
+
+class DetokenizeResponse(Struct):
+    """The reply to `POST /detokenize`."""
+
+    prompt: str
+
+
+class TokenizerInfo(Struct):
+    """The reply to `GET /tokenizer_info`."""
+
+    tokenizer_class: str
+    vocab_size: int
+    bos_token: str
+    eos_token: str
+    pad_token: str
+
+
+class Health(Struct):
+    """The reply to `GET /health`."""
+
+    status: str
+    version: str
+
+
+class ErrorDetail(Struct):
+    """An error: `param` names the field of the request."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(Struct):
+    """The body of every error."""
+
+    error: ErrorDetail

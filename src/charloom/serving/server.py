@@ -15,19 +15,22 @@ import uvicorn
 
 from charloom.errors import printable
 from charloom.language_model import LanguageModel
-from charloom.serving.access import Gate
+from charloom.serving.access import AccessControl
 from charloom.serving.app import ServedModel, Service
 from charloom.serving.batcher import MOST_TEXTS, Batcher
 from charloom.serving.connection import BACKLOG, Connection
-from charloom.serving.streaming import Bells
+from charloom.serving.streaming import Notifier
 from charloom.storage.folders import MODEL_FILE, model_path
 
 KEEP_ALIVE_SECONDS = 15
-GRACE_SECONDS = 30  # for what runs when the server is asked to end
+GRACE_SECONDS = 30  # for running requests at shutdown
 
 
 def name_runs(runs: Sequence[str]) -> list[str]:
-    """A name for each run, its folder's; each further one of the same name gets a number."""
+    """Return a name for each run, its folder's.
+
+    Further runs of the same name get a number.
+    """
     names: list[str] = []
     for run in runs:
         path = model_path(run).resolve()
@@ -42,11 +45,15 @@ def name_runs(runs: Sequence[str]) -> list[str]:
 
 
 class Server(uvicorn.Server):
-    """Serves models at a socket, by their names. A signal ends it when what runs is done; a second
-    one ends it at once.
+    """An HTTP server for models. A signal ends it after running requests, a second one at once.
 
-    host: the name it was opened by, and may be asked by. api_key: what a client must know.
-    most_texts: drawn from each model at a time. ready: called when it answers.
+    Args:
+        models: The models by the names that requests use.
+        opened: The listening socket.
+        host: The name that the socket was opened with. Requests can use it in their Host header.
+        api_key: The key that requests must send. None accepts requests without a key.
+        most_texts: The number of texts sampled from each model at a time.
+        ready: A function that is called once the server accepts requests.
     """
 
     def __init__(
@@ -59,18 +66,21 @@ class Server(uvicorn.Server):
         most_texts: int = MOST_TEXTS,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
-        self._bells, self._opened, self._ready = Bells(), opened, ready
+        self._notifier, self._opened, self._ready = Notifier(), opened, ready
         now = int(time.time())
         self.models = []
         for name, model in models.items():
             batcher = Batcher(
-                model.predictor, model.vocabulary, most_texts=most_texts, tell=self._bells.ring
+                model.predictor,
+                model.vocabulary,
+                most_texts=most_texts,
+                notify=self._notifier.notify,
             )
             self.models.append(ServedModel(name, now, model.vocabulary, batcher))
-        service = Service(self.models, self._bells)
+        service = Service(self.models, self._notifier)
         super().__init__(
             uvicorn.Config(
-                Gate(service, host=host, api_key=api_key),
+                AccessControl(service, host=host, api_key=api_key),
                 http=Connection,
                 ws="none",
                 lifespan="off",
@@ -86,6 +96,7 @@ class Server(uvicorn.Server):
         )
 
     def serve_until_ended(self) -> None:
+        """Serve until a signal or `should_exit` ends the server, and close its socket."""
         try:
             self.run(sockets=[self._opened])
         finally:
@@ -94,14 +105,14 @@ class Server(uvicorn.Server):
                 model.batcher.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._bells.loop = asyncio.get_running_loop()
+        self._notifier.loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
         self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
-        # uvicorn's own raises the signal again when all is done, so that a clean end looks like
-        # a death.
+        # uvicorn's own method raises the signal again at the end, so that a clean shutdown would
+        # look like a crash.
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,4 +1,4 @@
-"""Write a file so that it is there whole or not at all."""
+"""Atomic writes: a file is replaced as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder."""
+    """Write a temporary file in the same folder, fsync, rename, and fsync the folder."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder survive a power cut, where the system can do that."""
+    """Make a rename in a folder survive a power cut, on systems that can do so."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -37,7 +37,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
-    # mkstemp makes files for their owner alone; a checkpoint is as readable as any other file.
+    # mkstemp's files are readable by their owner only, but a checkpoint is a file like any other.
     mask = os.umask(0)
     os.umask(mask)
     return mask

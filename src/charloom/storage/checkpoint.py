@@ -1,11 +1,11 @@
-"""Checkpoints: one safetensors file that holds a whole model, checked before it is believed.
+"""Checkpoints: one safetensors file that holds a whole model, checked before it is used.
 
-`model.safetensors` is the file to share: the weights, and in its header JSON strings under
+`model.safetensors` is the file to share. It holds the weights, and JSON strings in its header:
 `config`, `vocabulary` (the characters in the order of their ids), `training`, `text`, `metrics`.
-A mixture adds its counts and weights, `counts.*` and `mixture.theta`, and the header's `counts`.
-`resume.safetensors` holds the same of the current weights, and under `optimizer.*`, `state` and
-`position` what a run needs to go on. Each carries a SHA-256 of all that is in it, since safetensors
-has none of its own. Nothing is ever unpickled.
+A mixture adds the tensors `counts.*` and `mixture.theta`, and the header's entry `counts`.
+`resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
+`position`, from which a run resumes. Each file carries a SHA-256 of its contents, because
+safetensors has none of its own. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -28,6 +30,7 @@ from charloom.errors import CharloomError
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
+from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.text.vocabulary import Vocabulary
 
@@ -44,7 +47,36 @@ TYPES = {
     "U16": "uint16",
     "U32": "uint32",
 }
-# A table's arrays, and the types that they may have in a file.
+
+
+class TextEntry(msgspec.Struct):
+    """The fields of the header's entry `text` that are used; others are shown only."""
+
+    name: str = ""
+    origin: str = ""
+    sha256: str = ""
+
+
+class NGramEntry(msgspec.Struct):
+    """The header's entry `counts`: the shape of the n-gram model's table."""
+
+    context: Annotated[int, Meta(ge=0, le=LARGEST_CONTEXT)]
+
+
+class VocabularyEntry(msgspec.Struct):
+    """The field of the header's entry `config` that is not part of a ModelConfig."""
+
+    bytes: bool
+
+
+# The types of a header's entries; those of the others are not checked here.
+ENTRIES = {
+    "config": VocabularyEntry,
+    "vocabulary": list[str],
+    "text": TextEntry,
+    "counts": NGramEntry,
+}
+# The arrays of an n-gram table, and their possible types in a file.
 COUNTS = {
     "characters": ("U8", "U16", "U32"),
     "probabilities": ("F32",),
@@ -55,18 +87,18 @@ COUNTS = {
 
 @dataclass
 class Checkpoint:
-    """What a file holds. `position`, `optimizer` and `state` are a resume file's alone."""
+    """The contents of a file. Only a resume file has `position`, `optimizer` and `state`."""
 
     parameters: Parameters
     vocabulary: Vocabulary
-    training: dict[str, Any] = field(default_factory=dict)  # how it was trained
-    text: dict[str, Any] = field(default_factory=dict)  # on what: name, origin, SHA-256, length
+    training: dict[str, Any] = field(default_factory=dict)  # options that it was trained with
+    text: dict[str, Any] = field(default_factory=dict)  # name, origin, SHA-256, length
     metrics: dict[str, Any] = field(default_factory=dict)  # of these weights: step, validation
     mixture: Mixture | None = None
     optimizer: dict[str, Float] = field(default_factory=dict)  # each (P,)
     state: State | None = None  # (S, L, B, H)
     position: dict[str, Any] | None = None
-    sha256: str | None = None  # what the file says of itself, where it was read from one
+    sha256: str | None = None  # the file's own, if it was read from a file
 
     @property
     def config(self) -> ModelConfig:
@@ -74,10 +106,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint so that at every moment the old file or the new one is there, whole.
+    """Write a checkpoint atomically: at every moment, the old file or the new one is complete.
 
-    Raises OSError where it cannot be written (the old file is intact, nothing else is left), and
-    CharloomError where a weight is not finite.
+    Raises:
+        OSError: It cannot be written. The old file is intact, and nothing else is left.
+        CharloomError: A weight is not finite.
     """
     tensors: dict[str, NDArray[Any]] = dict(checkpoint.parameters)
     for name, values in checkpoint.optimizer.items():
@@ -109,8 +142,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def in_order(data: bytes) -> bytes:
-    """The same file with the entries of its header sorted: the library's order changes from call to
-    call, and a run that goes on must end in the same bytes."""
+    """Sort the entries of a file's header, for the same bytes after a resume.
+
+    The library's own order differs between calls.
+    """
     length = int.from_bytes(data[:8], "little")
     entries = json.loads(data[8 : 8 + length])
     header = _json(entries).encode()
@@ -119,14 +154,17 @@ def in_order(data: bytes) -> bytes:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint of either kind. Raises CharloomError, in a sentence, for anything else.
+    """Read a model file or a resume file.
 
     Names, shapes and types are compared with the configuration before a tensor is read.
+
+    Raises:
+        CharloomError: The file is missing, unreadable, damaged or not a checkpoint.
     """
     try:
         return _load(path)
     except FileNotFoundError:
-        raise CharloomError(f"{path}: there is no such file") from None
+        raise CharloomError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise CharloomError(f"{path} is a folder, not a checkpoint") from None
     except OSError as error:
@@ -141,8 +179,8 @@ def _load(path: Path) -> Checkpoint:
         header = file.metadata() or {}
         if header.get("format") != FORMAT:
             raise CharloomError(
-                f"{path} is not a charloom checkpoint that this version reads (its header says "
-                f"format {header.get('format')!r}, not {FORMAT!r})"
+                f"{path} is not a charloom checkpoint for this version (format "
+                f"{header.get('format')!r}, not {FORMAT!r})"
             )
         entries = {
             name: _parse(path, header, name)
@@ -150,9 +188,10 @@ def _load(path: Path) -> Checkpoint:
         }
         position = _parse(path, header, "position") if "position" in header else None
         counts = _parse(path, header, "counts") if "counts" in header else None
-        for name in ("name", "origin", "sha256"):
-            if not isinstance(entries["text"].get(name, ""), str):
-                raise _damaged(path, f"its header's text {name} is no string")
+        for name, kind in ENTRIES.items():
+            value = counts if name == "counts" else entries[name]
+            if value is not None and (mismatch := find_mismatch(value, kind)):
+                raise _damaged(path, f"in its header's {name}, {mismatch.problem}")
         config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
         expected = _expected_tensors(path, config, file.keys(), position, counts)
         for name, (shape, types) in expected.items():
@@ -191,8 +230,7 @@ def _load(path: Path) -> Checkpoint:
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint's header says, as it stands there, without a look at its tensors; None
-    where there is no file that can be read so."""
+    """Return the entries of a checkpoint's header without any check, or None if unreadable."""
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
@@ -206,35 +244,33 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 
 def refuse_other_files(path: Path) -> None:
-    """Raises CharloomError where a file's first bytes are not those of safetensors."""
+    """Raise CharloomError unless a file begins like a safetensors file."""
     with path.open("rb") as file:
         start = file.read(9)
         size = file.seek(0, os.SEEK_END)
     length = int.from_bytes(start[:8], "little")
     if start[8:] == b"{" and length <= min(size - 8, LARGEST_HEADER):
-        return  # a pickle's first bytes can also be a header's length, but not this
+        return  # a pickle can begin like a header's length, but has no brace then
     if re.match(rb"\x80[\x02-\x05]|PK\x03\x04", start):
         raise CharloomError(
-            f"{path} is a pickle or an archive of pickles, which can run code when it is opened: "
-            "charloom reads safetensors alone"
+            f"{path} is a pickle or an archive of pickles, which can run code when opened: use a "
+            "safetensors file"
         )
-    raise _damaged(path, "it is cut short or no safetensors file")
+    raise _damaged(path, "it is cut short or not a safetensors file")
 
 
 def _parse(path: Path, header: Mapping[str, str], name: str) -> Any:
     try:
         value = json.loads(header[name])
     except (KeyError, ValueError, RecursionError):
-        raise _damaged(path, f"its header has no readable {name!r}") from None
+        raise _damaged(path, f"unreadable entry {name!r} in its header") from None
     if not isinstance(value, list if name == "vocabulary" else dict):
-        raise _damaged(path, f"its header has no readable {name!r}")
+        raise _damaged(path, f"unreadable entry {name!r} in its header")
     return value
 
 
 def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[Any, Any]:
-    as_bytes = config.pop("bytes", None)
-    if not isinstance(as_bytes, bool) or not all(isinstance(c, str) for c in characters):
-        raise _damaged(path, "its vocabulary is not readable")
+    as_bytes = config.pop("bytes")
     try:
         found = ModelConfig.from_dict(config)
         vocabulary = Vocabulary(tuple(characters), as_bytes)
@@ -254,7 +290,7 @@ def _mixture(
     try:
         table = NGramTable(config.vocabulary_size, counts["context"], **arrays)
     except (TypeError, ValueError) as error:
-        raise _damaged(path, f"in its counts {error}") from None
+        raise _damaged(path, f"in its n-gram table, {error}") from None
     return Mixture(table, tensors[THETA])
 
 
@@ -274,25 +310,22 @@ def _expected_tensors(
         for name in names:
             if name.startswith(OPTIMIZER):
                 expected[name] = (config.parameter_count,), types
-        expected[STATE] = None, types  # its number of rows is the run's
+        expected[STATE] = None, types  # the number of rows differs between runs
     if counts is not None:
-        context = counts.get("context")
-        if type(context) is not int or not 0 <= context <= LARGEST_CONTEXT:
-            raise _damaged(path, "its counts have no readable context")
         expected |= {f"counts.{name}": (None, kinds) for name, kinds in COUNTS.items()}
-        expected[THETA] = (feature_count(context),), ("F64",)
+        expected[THETA] = (feature_count(counts["context"]),), ("F64",)
     missing = sorted(set(expected) - set(names))
     extra = sorted(set(names) - set(expected))
     if missing:
-        raise _damaged(path, f"tensors are missing: {', '.join(missing)}")
+        raise _damaged(path, f"missing tensors: {', '.join(missing)}")
     if extra:
-        raise _damaged(path, f"there are tensors it should not hold: {', '.join(extra)}")
+        raise _damaged(path, f"unexpected tensors: {', '.join(extra)}")
     return expected
 
 
 def _damaged(path: Path, what: str) -> CharloomError:
     what = " ".join(what.split())
-    return CharloomError(f"{path} is damaged ({what}): use a copy of it, or train again")
+    return CharloomError(f"{path} is damaged ({what}): use another copy, or train again")
 
 
 def _json(value: Any) -> str:
@@ -300,7 +333,7 @@ def _json(value: Any) -> str:
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], header: Mapping[str, str]) -> str:
-    """SHA-256 over every tensor's name, type, shape and bytes, and every entry of the header."""
+    """Return the SHA-256 of all names, types, shapes, bytes and header entries."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         values = np.ascontiguousarray(tensors[name])

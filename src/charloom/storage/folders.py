@@ -1,4 +1,4 @@
-"""File names of a run's folder, and its lock."""
+"""Names of a run's files, and the lock on its folder."""
 
 from __future__ import annotations
 
@@ -11,119 +11,114 @@ from filelock import FileLock, Timeout
 from charloom.errors import CharloomError, shortened
 
 MODEL_FILE = "model.safetensors"
-
-
-def model_path(run: str | os.PathLike[str]) -> Path:
-    """The model's file, from a run's folder or from the file itself."""
-    path = Path(run)
-    try:
-        found, is_folder = path.exists(), path.is_dir()
-    except (OSError, ValueError) as error:
-        raise CharloomError(f"{shortened(str(run))} names no run or file ({error})") from None
-    if is_folder:
-        if not (path / MODEL_FILE).is_file():
-            raise CharloomError(
-                f"{path} holds no {MODEL_FILE}: give the folder of a run, or a checkpoint file"
-            )
-        return path / MODEL_FILE
-    if not found:
-        raise CharloomError(
-            f"{path}: there is no such run or file; give the folder that charloom train wrote"
-        )
-    return path
-
-
 RESUME_FILE = "resume.safetensors"
 METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.txt"
 REPORT_FILE = "report.html"
 EVALUATIONS_FILE = "evaluations.json"
-
 EVENTS_FOLDER = "tensorboard"
 LOCK_FILE = ".lock"
 
 
-class LockedFolder:
-    """A folder that one process at a time writes to: its lock, and what may be in it."""
+def model_path(run: str | os.PathLike[str]) -> Path:
+    """Return the path of a model's file; a run's folder stands for its model."""
+    path = Path(run)
+    try:
+        found, is_folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise CharloomError(f"{shortened(str(run))} is not a valid path ({error})") from None
+    if is_folder:
+        if not (path / MODEL_FILE).is_file():
+            raise CharloomError(
+                f"{path} holds no {MODEL_FILE}: pass a run's folder or a checkpoint file"
+            )
+        return path / MODEL_FILE
+    if not found:
+        raise CharloomError(
+            f"{path} does not exist: pass a folder that charloom train wrote, or a checkpoint file"
+        )
+    return path
 
-    doing, holds = "at work", "something"  # in sentences
-    atomic: tuple[str, ...] = ()  # names of files that are written whole or not at all
-    files: tuple[Path, ...] = ()  # what of its kind a folder may hold
+
+class LockedFolder:
+    """A folder with a lock: one process at a time writes its files."""
+
+    doing, holds = "at work", "something"  # for messages
+    atomic: tuple[str, ...] = ()  # names of files that are written atomically
+    files: tuple[Path, ...] = ()  # the files of a folder of this kind
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path / LOCK_FILE)
-        self._made: list[Path] = []
+        self._created: list[Path] = []
 
     def open(self) -> None:
-        """Makes the folder and takes its lock. A lock whose owner died counts for nothing: it is
-        the system's, and ends with its process.
-        """
+        """Create the folder and acquire its lock, which the system releases if its owner dies."""
         try:
-            self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+            self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
             for path in self._unfinished():
                 path.unlink()
         except Timeout:
             raise CharloomError(
-                f"another charloom is {self.doing} in {self.path}: wait for it, or give another "
+                f"another charloom is {self.doing} in {self.path}: wait for it, or use another "
                 "--out"
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
-            self._take_away()
+            self._remove_created()
             reason = getattr(error, "strerror", None) or error
             raise CharloomError(
-                f"cannot write to the folder {shortened(str(self.path))} ({reason}): give another "
+                f"cannot write to the folder {shortened(str(self.path))} ({reason}): use another "
                 "--out"
             ) from None
 
     def close(self) -> None:
-        """Gives the lock back. Where no run began, nothing that was made here is left."""
+        """Release the lock. If no run began, remove everything that was created here."""
         if not self._lock.is_locked:
             return
         if not any(path.exists() for path in self.files):
             with contextlib.suppress(OSError):
                 (self.path / LOCK_FILE).unlink()
         self._lock.release()
-        self._take_away()
+        self._remove_created()
 
-    def _take_away(self) -> None:
-        """Removes what was made here and is empty."""
-        for path in self._made:
+    def _remove_created(self) -> None:
+        """Remove the folders that were created here and are empty."""
+        for path in self._created:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
     def _unfinished(self) -> list[Path]:
-        """What a process leaves that is killed while saving."""
+        """Return the temporary files of processes that were killed while saving."""
         found = [self.path.glob(f".{name}.*.tmp") for name in self.atomic]
         return [path for paths in found for path in paths if path.is_file()]
 
     def refuse_if_used(self, resume: bool) -> None:
-        """Raises CharloomError where the folder holds something else, or what is not to go on."""
+        """Raise CharloomError if the folder holds other files, or files that need `resume`."""
         try:
             found = sorted(self.path.iterdir()) if self.path.is_dir() else []
         except OSError as error:
             raise CharloomError(
-                f"cannot look into {self.path} ({error.strerror or error}): give another --out"
+                f"cannot read the folder {self.path} ({error.strerror or error}): use another --out"
             ) from None
-        # A report alone says nothing: runs have one, and searches.
+        # A report alone does not count, because both runs and searches have one.
         if any(path in self.files and path.name != REPORT_FILE for path in found):
             if resume:
                 return
             raise CharloomError(
-                f"{self.path} already holds {self.holds}: add --resume to go on with it, or give "
+                f"{self.path} already holds {self.holds}: add --resume to continue it, or use "
                 "another --out"
             )
         for path in found:
             if path.name != LOCK_FILE and path not in self._unfinished():
                 raise CharloomError(
-                    f"{self.path} is not empty ({path.name} is in it): give a new folder with --out"
+                    f"{self.path} is not empty ({path.name} is in it): use a new folder for --out"
                 )
 
 
 class RunFolder(LockedFolder):
-    """Where a run's files are, and the lock on them."""
+    """The folder of a run: the paths of its files, and its lock."""
 
     doing, holds = "training", "a run"
     atomic = (MODEL_FILE, RESUME_FILE, REPORT_FILE, EVALUATIONS_FILE)

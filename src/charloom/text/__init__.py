@@ -1,1 +1,1 @@
-"""Texts: sources, corpora, vocabulary, encoded datasets, batches, overlaps."""
+"""Texts: sources, corpora, vocabularies, encoded datasets, batches and verbatim overlap."""

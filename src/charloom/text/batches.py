@@ -1,9 +1,10 @@
 """Ids to training windows: inputs and targets of shape (T, B), the target one character further.
 
-Both kinds of windows are functions of the step's number alone, so that a resumed run finds its
-place in the text from its step count.
+Both kinds of windows are functions of the step number alone, so that a resumed run finds its place
+in the text from its step count.
 
-T: time steps of a window; B: rows of a batch; N: characters of the training part.
+T is the number of time steps of a window, B that of a batch's rows, N that of the training split's
+characters.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from charloom.text.dataset import Ids
 
 
 class Batch(NamedTuple):
-    """One step's windows. `fresh` says that the state starts at zero, not where it was left."""
+    """The windows of one step. With `fresh`, the state starts at zero instead of being carried."""
 
     inputs: NDArray[np.intp]  # (T, B)
     targets: NDArray[np.intp]  # (T, B)
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """Windows by step number; `steps_per_epoch` of them pass once over the training part."""
+    """Windows by step number; an epoch of `steps_per_epoch` reads the training split once."""
 
     @property
     def steps_per_epoch(self) -> int: ...
@@ -42,9 +43,10 @@ class Streams:
     """Contiguous streams: the text cut into B equal rows, each read window after window.
 
     The state is carried from window to window (truncated backpropagation through time) and starts
-    at zero with every epoch. A text with fewer than B whole windows gets fewer rows. Every window
-    is of full length: odd epochs end at the end of each row, even ones start at its beginning, so
-    that two epochs together leave nothing out but the last (N - 1) mod B characters.
+    at zero with every epoch. A text with fewer than B whole windows gets fewer rows.
+
+    Every window is of full length. Odd epochs end at the end of each row, even ones start at its
+    beginning. Two epochs together thus skip only the last (N - 1) mod B characters.
     """
 
     ids: Ids  # (N,)
@@ -60,6 +62,7 @@ class Streams:
         return max(1, (len(self.ids) - 1) // self.rows // self.window)
 
     def __call__(self, step: int) -> Batch:
+        """Return the batch of a step."""
         row_length = (len(self.ids) - 1) // self.rows
         window = min(self.window, row_length)
         epoch, index = divmod(step, self.steps_per_epoch)
@@ -74,7 +77,7 @@ class Streams:
 class SlidingWindows:
     """The notebook's windows: one row, a new one every `stride` characters, each from a zero state.
 
-    The last windows of an epoch are shorter, as long as characters to predict are left.
+    The last windows of an epoch are shorter, because they end where the text ends.
     """
 
     ids: Ids  # (N,)
@@ -87,6 +90,7 @@ class SlidingWindows:
         return -(-(len(self.ids) - 1) // self.stride)
 
     def __call__(self, step: int) -> Batch:
+        """Return the batch of a step."""
         start = step % self.steps_per_epoch * self.stride
         block = self.ids[start : start + self.window + 1, None].astype(np.intp)  # (T + 1, 1)
         return Batch(block[:-1], block[1:], fresh=True)

@@ -1,20 +1,20 @@
-"""A name or a path to text, handed out piece by piece, so that the text may exceed the memory.
+"""Open a text by corpus name, path, or `-` (standard input), in pieces and never whole in memory.
 
-`open_text` takes one of four things:
+`open_text` accepts one of four sources:
 
-- a corpus name (`charloom corpora` lists them). A name in the table is always the named corpus;
-  a file that happens to have such a name is reached as `./NAME`, or as a `Path`;
-- a path; one that ends in `.gz` is decompressed on the way;
-- `-`, standard input, which is kept in a temporary file since a text is read more than once;
+- a corpus name, as `charloom corpora` lists them. A name in the list is always the corpus; a file
+  of the same name is opened as `./NAME`, or as a `Path`;
+- a path. A file whose name ends in `.gz` is decompressed;
+- `-`, standard input. It is kept in a temporary file, because a text is read more than once;
 - a named pipe or a shell's `/dev/fd/63`, kept in the same way.
 
-Three corpora are embedded: they are made from what every Python carries, and need no network. The
-others are looked for in the folder that the environment variable CHARLOOM_CORPORA names, then in
-the user's cache folder, and only then downloaded, once.
+Three corpora are embedded: they are made from every Python installation, and need no network. The
+others are looked up in the folder that the environment variable CHARLOOM_CORPORA names, then in
+the user's cache folder. Only then they are downloaded, once.
 
-A file is read as it is: a byte order mark stays (as the character U+FEFF), and so do carriage
-returns, unless `normalize_newlines`. A text is UTF-8, unless `as_bytes`, where each byte is one
-character, U+0000 to U+00FF.
+A file is read unchanged. A byte order mark stays (as the character U+FEFF), and so do carriage
+returns, unless `normalize_newlines` is set. A text is UTF-8, unless `as_bytes` is set, where each
+byte is one character, U+0000 to U+00FF.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, error_reason, quoted_path
+from charloom.progress import OnProgress
 from charloom.text.downloading import (
     DownloadedCorpus,
-    cached_copy,
-    given_copy,
+    cached_path,
     is_file,
     open_downloaded,
+    user_copy,
 )
 from charloom.text.embedded import (
     EmbeddedCorpus,
@@ -41,187 +42,23 @@ from charloom.text.embedded import (
     unicode_names,
 )
 from charloom.text.reading import (
-    OPEN_FILE,
-    blocks_of,
-    decoded,
+    OPEN_FILE_PATH,
+    Reading,
+    block_reader,
+    file_opener,
+    open_file,
     open_standard_input,
-    opened_file,
-    quoted,
-    reason_of,
-    reopened_file,
-    spooled,
+    spool_opener,
 )
 from charloom.text.source import (
-    BETWEEN,
-    Progress,
+    BLOCK_SIZE,
+    ORIGIN_SEPARATOR,
     Text,
-    in_characters,
+    byte_characters,
     join_texts,
-    normalized_newlines,
+    newline_normalizer,
     safe_name,
 )
-
-
-@dataclass(frozen=True)
-class CorpusInfo:
-    """One line of `charloom corpora`."""
-
-    name: str
-    description: str
-    kind: str  # "embedded" or "downloaded"
-    place: str  # "embedded", the path of the copy on this machine, or "not downloaded yet"
-    license: str
-
-
-def open_text(
-    source: str | Path,
-    *,
-    raw: bool = False,
-    normalize_newlines: bool = False,
-    as_bytes: bool = False,
-    progress: Progress | None = None,
-) -> Text:
-    """The text that a corpus name, a path, or `-` stands for. A `Path` is always a file.
-
-    `raw` keeps the byte order mark and Project Gutenberg's header and license, which the named
-    book otherwise loses; it changes nothing for any other text. `normalize_newlines` turns CR LF
-    and a lone CR into LF. `as_bytes` reads bytes instead of UTF-8 (an embedded corpus is UTF-8).
-    `progress(bytes done, bytes in all or None)` is called while a corpus is downloaded.
-
-    Raises CharloomError for what is missing, unreadable, damaged, not a text file, or cannot be
-    downloaded. Whether a text is UTF-8 shows only when it is read; an empty one is not refused.
-    """
-    if isinstance(source, str):
-        if source == "-":
-            return open_standard_input(normalize_newlines, as_bytes)
-        corpus = CORPORA.get(source)
-        if isinstance(corpus, EmbeddedCorpus):
-            corpus.check()
-            strings = in_characters(corpus.pieces, as_bytes)
-            return Text(source, source, as_bytes, normalized_newlines(strings, normalize_newlines))
-        if isinstance(corpus, DownloadedCorpus):
-            embedded = [c.name for c in CORPORA.values() if isinstance(c, EmbeddedCorpus)]
-            pieces = open_downloaded(corpus, raw, as_bytes, progress, embedded)
-            return Text(source, source, as_bytes, normalized_newlines(pieces, normalize_newlines))
-    return _open_path(source, normalize_newlines, as_bytes)
-
-
-def reopen_text(
-    origin: str, *, raw: bool = False, normalize_newlines: bool = False, as_bytes: bool = False
-) -> Text:
-    """The text that has this origin. Raises CharloomError as `open_text` does."""
-    return join_texts(
-        [
-            open_text(one, raw=raw, normalize_newlines=normalize_newlines, as_bytes=as_bytes)
-            for one in origin.split(BETWEEN)
-        ]
-    )
-
-
-def text_name(source: str | Path) -> str:
-    """The `name` that `open_text` would give, without opening anything."""
-    if source == "-" or OPEN_FILE.fullmatch(str(source)):
-        return "stdin"
-    return source if isinstance(source, str) and source in CORPORA else _stem(Path(source))
-
-
-def can_be_read_again(origin: str) -> bool:
-    """Whether opening a recorded `origin` ends at once: a corpus on this machine, or no pipe.
-
-    A checkpoint may be a stranger's: what it names must not wait for standard input or a pipe, nor
-    start a download.
-    """
-    if BETWEEN in origin:
-        return all(can_be_read_again(one) for one in origin.split(BETWEEN))
-    corpus = CORPORA.get(origin)
-    if isinstance(corpus, EmbeddedCorpus):
-        return True
-    if isinstance(corpus, DownloadedCorpus):
-        return is_file(given_copy(corpus) or cached_copy(corpus))
-    if origin in ("", "-") or OPEN_FILE.fullmatch(origin):
-        return False
-    try:
-        mode = Path(origin).stat().st_mode
-    except (OSError, ValueError):
-        return True  # and open_text says what is wrong
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def list_corpora() -> list[CorpusInfo]:
-    """Every named corpus, and where it is now. Reads no text and downloads nothing."""
-    listed = []
-    for corpus in CORPORA.values():
-        if isinstance(corpus, EmbeddedCorpus):
-            kind = place = "embedded"
-        else:
-            kind = "downloaded"
-            copy = given_copy(corpus) or cached_copy(corpus)
-            place = str(copy) if is_file(copy) else "not downloaded yet"
-        listed.append(CorpusInfo(corpus.name, corpus.description, kind, place, corpus.license))
-    return listed
-
-
-def _open_path(source: str | Path, normalize_newlines: bool, as_bytes: bool) -> Text:
-    label = quoted(source)
-    if not str(source):
-        raise CharloomError("the text's name is empty: give a path, a corpus name, or - (stdin)")
-    path = Path(source)
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise CharloomError(_missing(source)) from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise CharloomError(f"cannot read {label}: {reason_of(error)}") from None
-
-    own_file = OPEN_FILE.fullmatch(str(source)) is not None
-    if own_file or stat.S_ISFIFO(mode):
-        origin = "-"
-        with opened_file(path, label) as pipe:
-            open_bytes = spooled(pipe, label)
-    elif stat.S_ISREG(mode):
-        origin = str(path.absolute())
-        open_bytes = reopened_file(path, label)
-    elif stat.S_ISDIR(mode):
-        raise CharloomError(
-            f"{label} is a folder: give one text file, or join several with `cat` and pass - "
-            "(standard input)"
-        )
-    else:
-        raise CharloomError(
-            f"{label} is a device or a socket, not a file: give a text file, or pipe it in and "
-            "pass - (standard input)"
-        )
-    compressed = path.suffix.lower() == ".gz"
-    blocks = blocks_of(open_bytes, label, compressed)
-    text_label = f"the text inside {label}" if compressed else label
-    pieces = normalized_newlines(decoded(blocks, as_bytes, text_label), normalize_newlines)
-    return Text(text_name(source), origin, as_bytes, pieces)
-
-
-def _missing(source: str | Path) -> str:
-    """The sentence for a path that leads nowhere, with the corpus names that look like it."""
-    from difflib import get_close_matches
-
-    wanted = re.sub(r"[\s_]+", "-", str(source).lower())
-    close = [name for name in CORPORA if len(wanted) >= 3 and wanted in name]
-    close = close or get_close_matches(wanted, CORPORA)
-    if close:
-        return (
-            f"there is no file {quoted(source)}; did you mean the corpus {' or '.join(close)}? "
-            "(`charloom corpora` lists them all)"
-        )
-    return (
-        f"there is no file {quoted(source)}: give the path of a text, a name that "
-        "`charloom corpora` lists, or - (standard input)"
-    )
-
-
-def _stem(path: Path) -> str:
-    """The file's name without its ending, nor the one before `.gz`."""
-    return safe_name(Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem)
-
-
-# --- The table -----------------------------------------------------------------------------------
 
 CORPORA: dict[str, EmbeddedCorpus | DownloadedCorpus] = {
     corpus.name: corpus
@@ -270,3 +107,180 @@ CORPORA: dict[str, EmbeddedCorpus | DownloadedCorpus] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class CorpusInfo:
+    """A corpus in the list of `charloom corpora`.
+
+    Attributes:
+        name, description, license: of the corpus.
+        kind: "embedded" or "downloaded".
+        place: "embedded", the path of the copy on this machine, or "not downloaded yet".
+    """
+
+    name: str
+    description: str
+    kind: str
+    place: str
+    license: str
+
+
+def list_corpora() -> list[CorpusInfo]:
+    """Return all corpora and where each one is now, without reading or downloading a text."""
+    corpora = []
+    for corpus in CORPORA.values():
+        if isinstance(corpus, EmbeddedCorpus):
+            kind = place = "embedded"
+        else:
+            kind = "downloaded"
+            copy = user_copy(corpus) or cached_path(corpus)
+            place = str(copy) if is_file(copy) else "not downloaded yet"
+        corpora.append(CorpusInfo(corpus.name, corpus.description, kind, place, corpus.license))
+    return corpora
+
+
+def open_text(
+    source: str | Path,
+    *,
+    raw: bool = False,
+    normalize_newlines: bool = False,
+    as_bytes: bool = False,
+    on_progress: OnProgress | None = None,
+    block_size: int = BLOCK_SIZE,
+) -> Text:
+    """Open the text of a corpus name, a path, or `-` (standard input).
+
+    An empty text can be opened. A text that is not UTF-8 raises only while it is read.
+
+    Args:
+        source: the corpus name, path, or `-`. A `Path` is always a file.
+        raw: keep the byte order mark, and Project Gutenberg's header and license, which the named
+            book otherwise loses. It changes no other text.
+        normalize_newlines: convert CR LF and a lone CR to LF.
+        as_bytes: read bytes instead of UTF-8 (of an embedded corpus, the bytes of its UTF-8).
+        on_progress: called with the stage "downloading", the bytes done and their total (or None)
+            while a corpus is downloaded.
+        block_size: bytes that are read at a time.
+
+    Raises:
+        CharloomError: if the source is missing, unreadable, damaged, not a text file, or cannot be
+            downloaded.
+    """
+    reading = Reading(normalize_newlines, as_bytes, block_size)
+    corpus = CORPORA.get(source) if isinstance(source, str) else None
+    if source == "-":
+        return open_standard_input(reading)
+    if isinstance(corpus, EmbeddedCorpus):
+        corpus.check()
+        pieces = newline_normalizer(byte_characters(corpus.pieces, as_bytes), normalize_newlines)
+        return Text(corpus.name, corpus.name, as_bytes, pieces)
+    if isinstance(corpus, DownloadedCorpus):
+        embedded = [c.name for c in CORPORA.values() if isinstance(c, EmbeddedCorpus)]
+        pieces = open_downloaded(corpus, raw, reading, on_progress, embedded)
+        return Text(corpus.name, corpus.name, as_bytes, pieces)
+    return _open_path(source, reading)
+
+
+def reopen_text(
+    origin: str, *, raw: bool = False, normalize_newlines: bool = False, as_bytes: bool = False
+) -> Text:
+    """Open the text of an origin, which can be a joined one. Raises CharloomError as `open_text`.
+
+    Args:
+        origin: the `origin` of an opened text.
+        raw, normalize_newlines, as_bytes: as in `open_text`.
+    """
+    return join_texts(
+        [
+            open_text(one, raw=raw, normalize_newlines=normalize_newlines, as_bytes=as_bytes)
+            for one in origin.split(ORIGIN_SEPARATOR)
+        ]
+    )
+
+
+def text_name(source: str | Path) -> str:
+    """Return the `name` of the text that `open_text` would return, without opening it."""
+    if source == "-" or OPEN_FILE_PATH.fullmatch(str(source)):
+        return "stdin"
+    return source if isinstance(source, str) and source in CORPORA else _stem(Path(source))
+
+
+def can_be_read_again(origin: str) -> bool:
+    """Return True if a recorded `origin` can be opened without waiting and without a network.
+
+    A checkpoint can come from a stranger, so its origin must not make charloom wait for standard
+    input or a pipe, nor start a download.
+    """
+    if ORIGIN_SEPARATOR in origin:
+        return all(can_be_read_again(one) for one in origin.split(ORIGIN_SEPARATOR))
+    corpus = CORPORA.get(origin)
+    if isinstance(corpus, EmbeddedCorpus):
+        return True
+    if isinstance(corpus, DownloadedCorpus):
+        return is_file(user_copy(corpus) or cached_path(corpus))
+    if origin in ("", "-") or OPEN_FILE_PATH.fullmatch(origin):
+        return False
+    try:
+        mode = Path(origin).stat().st_mode
+    except (OSError, ValueError):
+        return True  # so that open_text raises the error for this path
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def _open_path(source: str | Path, reading: Reading) -> Text:
+    label = quoted_path(source)
+    if not str(source):
+        raise CharloomError("the text's name is empty: pass a path, a corpus name, or - (stdin)")
+    path = Path(source)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise CharloomError(_missing(source)) from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+
+    if OPEN_FILE_PATH.fullmatch(str(source)) or stat.S_ISFIFO(mode):
+        origin = "-"
+        with open_file(path, label) as pipe:
+            open_bytes = spool_opener(pipe, label)
+    elif stat.S_ISREG(mode):
+        origin = str(path.absolute())
+        open_bytes = file_opener(path, label)
+    elif stat.S_ISDIR(mode):
+        raise CharloomError(
+            f"{label} is a folder: pass one text file, or join several with `cat` and pass - "
+            "(standard input)"
+        )
+    else:
+        raise CharloomError(
+            f"{label} is a device or a socket, not a file: pass a text file, or pipe it in and "
+            "pass - (standard input)"
+        )
+    compressed = path.suffix.lower() == ".gz"
+    blocks = block_reader(open_bytes, label, reading.block_size, compressed=compressed)
+    pieces = reading.pieces(blocks, f"the text inside {label}" if compressed else label)
+    return Text(text_name(source), origin, reading.as_bytes, pieces)
+
+
+def _missing(source: str | Path) -> str:
+    """Return the message for a path without a file, with the corpus names that resemble it."""
+    from difflib import get_close_matches
+
+    wanted = re.sub(r"[\s_]+", "-", str(source).lower())
+    close = [name for name in CORPORA if len(wanted) >= 3 and wanted in name]
+    close = close or get_close_matches(wanted, CORPORA)
+    if close:
+        return (
+            f"there is no file {quoted_path(source)}: did you mean the corpus "
+            f"{' or '.join(close)}? (`charloom corpora` lists all of them)"
+        )
+    return (
+        f"there is no file {quoted_path(source)}: pass the path of a text, a name that "
+        "`charloom corpora` lists, or - (standard input)"
+    )
+
+
+def _stem(path: Path) -> str:
+    """Return a file's name without its suffix, nor the suffix before `.gz`, fit for a folder."""
+    return safe_name(Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem)

@@ -1,4 +1,4 @@
-"""A text as ids, split into training, validation and test parts; in a mapped file when it is long.
+"""A text as ids, split into training, validation and test; in a memory-mapped file if it is long.
 
 The text is read twice, piece by piece: once for its vocabulary, its length and its SHA-256, once
 for its ids. Nothing of the size of the text is ever held in memory, unless it is small.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -17,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
+from charloom.progress import OnProgress
 from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary, code_points
 
 COUNTED_AT_ONCE = 1 << 20  # characters
-IN_MEMORY_AT_MOST = 1 << 26  # bytes of ids; a longer text goes to a mapped file
+IN_MEMORY_AT_MOST = 1 << 26  # bytes of ids; a longer text is stored in a memory-mapped file
 
 Ids = NDArray[np.unsignedinteger]
-Report = Callable[[str, int, int | None], None]  # what is being done, characters done, of how many
 
 
 class OtherTextError(CharloomError):
-    """A text is not the one that it should be."""
+    """A text that is not the expected one."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +39,34 @@ class Split:
     test: float = 5
 
     def __post_init__(self) -> None:
-        parts = (self.train, self.validation, self.test)
-        if not all(np.isfinite(part) and part >= 0 for part in parts) or self.train <= 0:
-            raise CharloomError(f"--split {self}: give a training part above 0 and none below it")
-        if abs(sum(parts) - 100) > 1e-9:
-            raise CharloomError(f"--split {self}: the three percentages must add up to 100")
+        percentages = (self.train, self.validation, self.test)
+        if not all(np.isfinite(p) and p >= 0 for p in percentages) or self.train <= 0:
+            raise CharloomError(
+                f"--split {self} is invalid: set a training percentage above 0, and no negative one"
+            )
+        if abs(sum(percentages) - 100) > 1e-9:
+            raise CharloomError(f"--split {self} is invalid: the percentages must add up to 100")
 
     @classmethod
     def parse(cls, text: str) -> Split:
-        """A split from its usual form, `90/5/5`."""
+        """Return the split of a string such as `90/5/5`. Raises CharloomError if it is invalid."""
         try:
-            train, validation, test = (float(part) for part in text.split("/"))
+            train, validation, test = (float(percentage) for percentage in text.split("/"))
         except ValueError:
             raise CharloomError(
-                f"--split {text!r}: write three percentages like 90/5/5 (training, validation, "
-                "test)"
+                f"--split {text!r} is invalid: set three percentages like 90/5/5 (training, "
+                "validation, test)"
             ) from None
         return cls(train, validation, test)
 
     def __str__(self) -> str:
-        return "/".join(f"{part:g}" for part in (self.train, self.validation, self.test))
+        return "/".join(f"{p:g}" for p in (self.train, self.validation, self.test))
 
     def boundaries(self, length: int) -> tuple[int, int]:
-        """Where the validation and the test part begin: floor(N · cumulative percent / 100)."""
+        """Return the first index of the validation and of the test split of N characters.
+
+        An index is floor(N · cumulative percentage / 100).
+        """
         first = int(length * self.train / 100)
         second = int(length * (self.train + self.validation) / 100)
         return first, second if self.test > 0 else length
@@ -70,7 +74,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An encoded text. `ids` is (N,), in the vocabulary's `id_type`; the parts are views on it."""
+    """An encoded text. `ids` is (N,) in the vocabulary's `id_type`; the splits are views of it."""
 
     name: str
     origin: str
@@ -92,10 +96,12 @@ class Dataset:
     def test(self) -> Ids:
         return self.ids[self.split.boundaries(len(self.ids))[1] :]
 
-    def learned_and_watched(self, refit: bool) -> tuple[Ids, Ids]:
-        """What is learned from, and the part after it that is held against it: the training and
-        the validation part. When all is chosen that the validation part is there for, four fifths
-        of it are learned from too (`refit`): no text is nearer to the test part.
+    def fit_and_holdout(self, refit: bool) -> tuple[Ids, Ids]:
+        """Return the ids to train on and those to validate on, which follow them.
+
+        These are the training and the validation split. A refit also trains on the first 80% of
+        the validation split, because that text is nearest to the test split. It starts once
+        everything is chosen for which the validation split is needed.
         """
         first, second = self.split.boundaries(len(self.ids))
         if refit:
@@ -105,17 +111,18 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Scan:
-    """What the first reading of a text finds."""
+    """The results of the first reading of a text."""
 
     characters: int
     distinct: tuple[str, ...]  # sorted by code point
     sha256: str
 
 
-def scan(text: Text, report: Report | None = None) -> Scan:
-    """Reads a text once: its length, its distinct characters and its SHA-256.
+def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
+    """Read a text once, for its length, its distinct characters and its SHA-256.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).
+    `on_progress` is called with the stage "reading" and the characters read.
     """
     digest = hashlib.sha256()
     seen = np.zeros(0x110000, dtype=bool)
@@ -124,8 +131,8 @@ def scan(text: Text, report: Report | None = None) -> Scan:
         digest.update(chunk.encode("latin-1" if text.as_bytes else "utf-8"))
         seen[code_points(chunk)] = True
         characters += len(chunk)
-        if report is not None:
-            report("reading", characters, None)
+        if on_progress is not None:
+            on_progress("reading", characters, None)
     distinct = tuple(chr(code) for code in np.flatnonzero(seen))
     return Scan(characters, distinct, digest.hexdigest())
 
@@ -135,50 +142,65 @@ def encode_text(
     characters: int,
     vocabulary: Vocabulary,
     folder: Path | None = None,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    in_memory: int = IN_MEMORY_AT_MOST,
 ) -> Ids:
-    """The ids of a text of that many characters, (N,).
+    """Read a text and return its ids, (N,).
 
-    A long text's ids lie in a mapped temporary file in `folder` (the system's own folder for such
-    files if None), which vanishes with the process.
+    Args:
+        text: the text.
+        characters: its length N, as `scan` returns it.
+        vocabulary: all its characters.
+        folder: where the ids of a long text are stored, in a memory-mapped temporary file without
+            a name. By default it is the system's folder for temporary files.
+        on_progress: called with the stage "encoding", the characters encoded and N.
+        in_memory: bytes of ids that are kept in memory instead.
+
+    Raises:
+        CharloomError: if the text has changed since it was scanned.
     """
     ids: Ids
-    if characters * vocabulary.id_type.itemsize <= IN_MEMORY_AT_MOST:
+    if characters * vocabulary.id_type.itemsize <= in_memory:
         ids = np.empty(characters, dtype=vocabulary.id_type)
-        _fill(ids, text, vocabulary, report)
+        _fill(ids, text, vocabulary, on_progress)
         return ids
     with tempfile.TemporaryFile(dir=folder) as file:
         written = 0
         for chunk in text.chunks():
             file.write(vocabulary.encode(chunk, position=written).tobytes())
             written += len(chunk)
-            if report is not None:
-                report("encoding", written, characters)
+            if on_progress is not None:
+                on_progress("encoding", written, characters)
         _check_length(written, characters)
         file.flush()
         # The mapping keeps the file's bytes alive after the file is closed.
         return np.memmap(cast(BinaryIO, file), dtype=vocabulary.id_type, mode="r")
 
 
-def _fill(ids: Ids, text: Text, vocabulary: Vocabulary, report: Report | None) -> None:
+def _fill(ids: Ids, text: Text, vocabulary: Vocabulary, on_progress: OnProgress | None) -> None:
     written = 0
     for chunk in text.chunks():
         _check_length(min(written + len(chunk), len(ids)), written + len(chunk))
         ids[written : written + len(chunk)] = vocabulary.encode(chunk, position=written)
         written += len(chunk)
-        if report is not None:
-            report("encoding", written, len(ids))
+        if on_progress is not None:
+            on_progress("encoding", written, len(ids))
     _check_length(written, len(ids))
 
 
 def _check_length(found: int, expected: int) -> None:
     if found != expected:
-        raise CharloomError("the text changed while it was being read: try again when it is still")
+        raise CharloomError(
+            "the text changed while it was being read: try again when it is no longer written"
+        )
 
 
 def character_counts(ids: Ids, vocabulary_size: int) -> NDArray[np.int64]:
-    """How often each character stands in a text, ids (N,) -> (V,); a mapped one is read piece by
-    piece."""
+    """Return the number of occurrences of each character in ids, (N,) -> (V,).
+
+    The ids are read in blocks, because they can be memory-mapped.
+    """
     counts = np.zeros(vocabulary_size, np.int64)
     for start in range(0, len(ids), COUNTED_AT_ONCE):
         counts += np.bincount(ids[start : start + COUNTED_AT_ONCE], minlength=vocabulary_size)
@@ -192,36 +214,52 @@ def load_dataset(
     base: Vocabulary | None = None,
     sha256: str | None = None,
     folder: Path | None = None,
-    report: Report | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Dataset:
-    """Reads and encodes a text. The vocabulary is the whole text's; `base`, if given, comes first.
+    """Read, encode and split a text, with the vocabulary of the whole text.
 
-    Raises OtherTextError where the text has not the SHA-256 that is asked for, and CharloomError
-    for a text that is empty or too short, or has one distinct character.
+    Args:
+        text: the text.
+        split: the percentages of its splits.
+        base: a vocabulary whose characters keep their ids; new ones are appended to it.
+        sha256: the expected SHA-256, or None to accept any text.
+        folder: where the ids of a long text are stored, as in `encode_text`.
+        on_progress: called while the text is read ("reading") and encoded ("encoding").
+
+    Raises:
+        OtherTextError: if the text does not have the expected SHA-256.
+        CharloomError: if the text is too short, has a single distinct character, or is read as
+            bytes where `base` is not, or the reverse.
     """
-    found = scan(text, report)
+    found = scan(text, on_progress)
     if sha256 is not None and found.sha256 != sha256:
         raise OtherTextError(
             f"the text {text.name!r} is not the one that the run was trained on: its SHA-256 is "
             f"{found.sha256[:12]}…, the run's is {sha256[:12]}…"
         )
-    if found.characters == 0:
-        raise CharloomError(f"the text {text.name!r} is empty: give one with something to learn")
-    if found.characters == 1:
-        raise CharloomError(f"the text {text.name!r} has one character: give a longer one")
-    if len(found.distinct) == 1:
-        raise CharloomError(
-            f"the text {text.name!r} has one distinct character ({found.distinct[0]!r}): give one "
-            "with something to predict"
-        )
+    _check_content(text.name, found)
     if base is None:
         vocabulary = Vocabulary(found.distinct, text.as_bytes)
     elif base.as_bytes != text.as_bytes:
         raise CharloomError(
-            "--from: the earlier run reads "
-            + ("bytes, so this one needs --bytes" if base.as_bytes else "text, not --bytes")
+            "--from: the earlier run reads bytes, so pass --bytes"
+            if base.as_bytes
+            else "--from: the earlier run reads UTF-8, so omit --bytes"
         )
     else:
         vocabulary = base.grown(found.distinct)
-    ids = encode_text(text, found.characters, vocabulary, folder, report)
+    ids = encode_text(text, found.characters, vocabulary, folder, on_progress)
     return Dataset(text.name, text.origin, found.sha256, vocabulary, ids, split)
+
+
+def _check_content(name: str, found: Scan) -> None:
+    """Raise CharloomError for a text without a character to predict."""
+    if found.characters == 0:
+        raise CharloomError(f"the text {name!r} is empty: pass a text to train on")
+    if found.characters == 1:
+        raise CharloomError(f"the text {name!r} has one character: pass a longer one")
+    if len(found.distinct) == 1:
+        raise CharloomError(
+            f"the text {name!r} has one distinct character ({found.distinct[0]!r}): pass one "
+            "with at least two"
+        )

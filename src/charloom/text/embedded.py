@@ -1,4 +1,4 @@
-"""Corpora that come with Python: its documentation, its library, the Unicode names."""
+"""Corpora made from every Python installation: its documentation, library and Unicode names."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from pathlib import Path
 
 from charloom.errors import CharloomError
 
-# --- Corpora that every Python carries -----------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class EmbeddedCorpus:
-    """A corpus that is made from this Python. `check` raises CharloomError where it cannot be."""
+    """A corpus made from this Python, so that it needs no network.
+
+    Attributes:
+        name, description, license: as `charloom corpora` lists them.
+        pieces: returns the text in pieces.
+        check: raises CharloomError where this Python lacks the corpus.
+    """
 
     name: str
     description: str
@@ -26,31 +30,35 @@ class EmbeddedCorpus:
 
 
 def documentation_topics() -> dict[str, str]:
+    """Return the topics of `help()`. Raises CharloomError where this Python lacks them."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
         raise CharloomError(
-            "this Python comes without its documentation (pydoc_data): take python-stdlib or "
-            "unicode-names, or give the path of a text"
+            "this Python has no documentation (pydoc_data): use python-stdlib or unicode-names, "
+            "or pass the path of a text"
         ) from None
     return dict(topics)
 
 
 def python_docs() -> Iterator[str]:
-    """The topics of Python's `help()`, in sorted order, an empty line between them."""
+    """Return the topics of `help()`, in sorted order, with an empty line between them."""
     between = ""
     for _, topic in sorted(documentation_topics().items()):
         yield between + topic.strip("\n") + "\n"
         between = "\n"
 
 
-# What other people installed, tests, and what was generated when this Python was built.
+# Installed packages, tests, and files generated when this Python was built.
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 _GENERATED = re.compile(r"config-\d.*|_sysconfigdata.*|_sysconfig_vars.*")
 
 
 def library_files() -> list[Path]:
-    """The standard library's source files, in the order of their paths."""
+    """Return the standard library's source files, sorted by path.
+
+    Raises CharloomError where this Python lacks them.
+    """
     import sysconfig
 
     root = Path(sysconfig.get_path("stdlib"))
@@ -66,30 +74,34 @@ def library_files() -> list[Path]:
         ]
     if not files:
         raise CharloomError(
-            "this Python comes without the source of its standard library: take python-docs or "
-            "unicode-names, or give the path of a text"
+            "this Python has no source code of its standard library: use python-docs or "
+            "unicode-names, or pass the path of a text"
         )
     return sorted(files, key=lambda path: path.relative_to(root).parts)
 
 
 def python_stdlib() -> Iterator[str]:
-    """The source files one after another, an empty line between them, newlines as Python reads."""
+    """Return the library's source files in order, with an empty line between them and LF newlines.
+
+    A file that cannot be read is skipped.
+    """
     between = ""
     for path in library_files():
         try:
             source = path.read_text(encoding="utf-8-sig").strip("\n")
         except (OSError, UnicodeDecodeError):
-            continue  # one file less makes no other text of it
+            continue
         if source:
             yield between + source + "\n"
             between = "\n"
 
 
 def unicode_names() -> Iterator[str]:
-    """The names of characters, one a line, in code point order, without the algorithmic ones.
+    """Return the names of Unicode characters, one a line, in code point order.
 
-    Those are the Hangul syllables and every name that ends in its own code point, like CJK
-    UNIFIED IDEOGRAPH-4E00: rules NR1 and NR2 of the Unicode Standard, section 4.8.
+    Algorithmic names are omitted, which are those of Hangul syllables and every name that ends in
+    its own code point, like CJK UNIFIED IDEOGRAPH-4E00. Rules NR1 and NR2 of the Unicode Standard,
+    section 4.8, define them.
     """
     import unicodedata
 

@@ -1,4 +1,7 @@
-"""Read a text from a file, a pipe or standard input: UTF-8, gzip, precise offsets in errors."""
+"""Bytes of a file, a pipe or standard input, decompressed and decoded to pieces of text.
+
+Each source is wrapped as a function that opens it anew, because a text is read more than once.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,195 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from charloom.errors import CharloomError
-from charloom.text.source import BLOCK, Text, normalized_newlines
+from charloom.errors import CharloomError, error_reason
+from charloom.text.source import BLOCK_SIZE, Text, newline_normalizer
 
-_KEPT_IN_MEMORY = 8 << 20  # bytes of standard input; more goes to a temporary file
+SPOOLED_IN_MEMORY = 8 << 20  # bytes of a pipe; the rest is spooled to a temporary file
+
+# Paths of this process's open files, such as a shell passes for <(command).
+OPEN_FILE_PATH = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/(self|\d+)/fd/\d+")
 
 
-def decoded(
+@dataclass(frozen=True)
+class Reading:
+    """The way in which bytes become text.
+
+    Attributes:
+        normalize_newlines: convert CR LF and a lone CR to LF.
+        as_bytes: decode each byte to one character, instead of decoding UTF-8.
+        block_size: bytes that are read and decoded at a time.
+    """
+
+    normalize_newlines: bool = False
+    as_bytes: bool = False
+    block_size: int = BLOCK_SIZE
+
+    def pieces(
+        self, blocks: Callable[[], Iterator[bytes]], label: str
+    ) -> Callable[[], Iterator[str]]:
+        """Return a function that decodes `blocks` to pieces of text, named `label` in errors."""
+        return newline_normalizer(
+            block_decoder(blocks, self.as_bytes, label), self.normalize_newlines
+        )
+
+
+def open_standard_input(reading: Reading) -> Text:
+    """Return standard input as a text, read to its end once and spooled."""
+    label = "standard input"
+    blocks = block_reader(spool_opener(_standard_input(), label), label, reading.block_size)
+    return Text("stdin", "-", reading.as_bytes, reading.pieces(blocks, label))
+
+
+def open_file(path: Path, label: str) -> BinaryIO:
+    """Open a file for reading. Raises CharloomError if that fails."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+
+
+def file_opener(path: Path, label: str) -> Callable[[], BinaryIO]:
+    """Return a function that opens a file, and raises CharloomError once the file has changed."""
+
+    def state(file: BinaryIO) -> tuple[int, int]:
+        status = os.fstat(file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    with open_file(path, label) as file:
+        at_first = state(file)
+
+    def open_unchanged() -> BinaryIO:
+        file = open_file(path, label)
+        if state(file) != at_first:
+            file.close()
+            raise CharloomError(f"{label} has changed since it was opened: start again")
+        return file
+
+    return open_unchanged
+
+
+def spool_opener(
+    source: BinaryIO, label: str, in_memory: int = SPOOLED_IN_MEMORY
+) -> Callable[[], BinaryIO]:
+    """Read a source that can be read only once, and return a function that opens its copy.
+
+    Args:
+        source: the source, which is read to its end.
+        label: its name in errors.
+        in_memory: bytes that are kept in memory; a longer copy goes to a temporary file.
+
+    Raises:
+        CharloomError: if the source or the temporary file fails.
+    """
+    import shutil
+
+    spool = _Spool(in_memory)
+    try:
+        shutil.copyfileobj(source, spool.file, BLOCK_SIZE)
+    except (OSError, ValueError) as error:  # ValueError: the source is closed
+        raise CharloomError(
+            f"cannot read {label} into a temporary file: {error_reason(error)}"
+        ) from None
+    return spool.reader
+
+
+def block_reader(
+    open_bytes: Callable[[], BinaryIO],
+    label: str,
+    block_size: int = BLOCK_SIZE,
+    *,
+    compressed: bool = False,
+) -> Callable[[], Iterator[bytes]]:
+    """Return a function that reads a source in blocks.
+
+    Args:
+        open_bytes: opens the source.
+        label: its name in errors.
+        block_size: bytes of a block.
+        compressed: decompress it with gzip.
+    """
+
+    def read() -> Iterator[bytes]:
+        import zlib
+        from contextlib import ExitStack
+
+        with ExitStack() as stack:
+            stream = stack.enter_context(open_bytes())
+            if compressed:
+                import gzip
+
+                stream = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=stream)))
+            while True:
+                try:
+                    block = stream.read(block_size)
+                except (EOFError, zlib.error) as error:
+                    raise CharloomError(_broken_gzip(label, error)) from None
+                except OSError as error:
+                    if compressed and error.errno is None:  # gzip.BadGzipFile
+                        raise CharloomError(_broken_gzip(label, error)) from None
+                    raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+                if not block:
+                    return
+                yield block
+
+    return read
+
+
+def block_decoder(
     blocks: Callable[[], Iterator[bytes]], as_bytes: bool, label: str
 ) -> Callable[[], Iterator[str]]:
-    """The bytes as text: UTF-8, or a character a byte. `label` names the text in errors."""
+    """Return a function that decodes blocks as UTF-8, or each byte to one character.
+
+    `label` is the text's name in errors.
+    """
     if as_bytes:
         return lambda: (block.decode("latin-1") for block in blocks())
     return lambda: _decoded_as_utf_8(blocks(), label)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise CharloomError("standard input is closed: pipe a text into it, or pass a path")
+    binary: BinaryIO | None = getattr(sys.stdin, "buffer", None)
+    if binary is None:  # A program or a notebook has replaced it with a stream of characters.
+        return io.BytesIO(sys.stdin.read().encode("utf-8", "surrogateescape"))
+    return binary
+
+
+class _Spool:
+    """A temporary copy of a source that can be read once, closed with the last reference to it."""
+
+    def __init__(self, in_memory: int) -> None:
+        import tempfile
+        import weakref
+
+        self.file = tempfile.SpooledTemporaryFile(max_size=in_memory)  # noqa: SIM115
+        weakref.finalize(self, self.file.close)
+
+    def reader(self) -> BinaryIO:
+        return io.BufferedReader(_SpoolReader(self))
+
+
+class _SpoolReader(io.RawIOBase):
+    """A reader of a spool with a position of its own, so that several readers can alternate."""
+
+    def __init__(self, spool: _Spool) -> None:
+        self.spool = spool
+        self.position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self.spool.file.seek(self.position)
+        data = self.spool.file.read(len(buffer))
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
 
 
 def _decoded_as_utf_8(blocks: Iterator[bytes], label: str) -> Iterator[str]:
@@ -48,7 +224,15 @@ def _decoded_as_utf_8(blocks: Iterator[bytes], label: str) -> Iterator[str]:
 
 
 def _not_utf_8(label: str, beginning: bytes, offset: int, byte: int, reason: str) -> str:
-    """The sentence for bytes that are not UTF-8."""
+    """Return the message for bytes that are not UTF-8.
+
+    Args:
+        label: the text's name.
+        beginning: its first bytes, which identify UTF-16 and gzip.
+        offset: where the first invalid byte is.
+        byte: that byte.
+        reason: the decoder's reason.
+    """
     if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
         return (
             f"{label} looks like UTF-16 (it begins with {beginning[:2].hex(' ').upper()}): convert "
@@ -56,155 +240,17 @@ def _not_utf_8(label: str, beginning: bytes, offset: int, byte: int, reason: str
         )
     if beginning.startswith(b"\x1f\x8b"):
         return (
-            f"{label} looks gzip-compressed (it begins with 1F 8B): give it a name in .gz, or pipe "
+            f"{label} looks gzip-compressed (it begins with 1F 8B): rename it to end in .gz, pipe "
             "it through `gunzip -c`, or train on bytes with --bytes"
         )
     return (
-        f"{label} is not UTF-8: byte 0x{byte:02X} at byte offset {offset} ({reason}); convert it "
+        f"{label} is not UTF-8 (byte 0x{byte:02X} at byte offset {offset}, {reason}): convert it "
         "to UTF-8 (for example `iconv -f LATIN1 -t UTF-8`), or train on bytes with --bytes"
     )
 
 
-# --- Files, pipes, standard input ----------------------------------------------------------------
-
-# Names of open files of this very process: what a shell passes for <(command).
-OPEN_FILE = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/(self|\d+)/fd/\d+")
-
-
-def open_standard_input(normalize_newlines: bool, as_bytes: bool) -> Text:
-    label = "standard input"
-    blocks = blocks_of(spooled(_standard_input(), label), label, compressed=False)
-    pieces = normalized_newlines(decoded(blocks, as_bytes, label), normalize_newlines)
-    return Text("stdin", "-", as_bytes, pieces)
-
-
-def _standard_input() -> BinaryIO:
-    if sys.stdin is None:
-        raise CharloomError("standard input is closed: pipe a text into it, or give a path")
-    binary: BinaryIO | None = getattr(sys.stdin, "buffer", None)
-    if binary is None:  # a program, or a notebook, put a stream of characters in its place
-        return io.BytesIO(sys.stdin.read().encode("utf-8", "surrogateescape"))
-    return binary
-
-
-def opened_file(path: Path, label: str) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise CharloomError(f"cannot read {label}: {reason_of(error)}") from None
-
-
-def reopened_file(path: Path, label: str) -> Callable[[], BinaryIO]:
-    """Opens the file at each reading, and refuses it when it is no longer what it was."""
-
-    def state(file: BinaryIO) -> tuple[int, int]:
-        status = os.fstat(file.fileno())
-        return status.st_size, status.st_mtime_ns
-
-    with opened_file(path, label) as file:
-        at_first = state(file)
-
-    def open_again() -> BinaryIO:
-        file = opened_file(path, label)
-        if state(file) != at_first:
-            file.close()
-            raise CharloomError(f"{label} has changed since it was opened: start again")
-        return file
-
-    return open_again
-
-
-class _Spool:
-    """A temporary file with what can be read only once; it goes with the last reference to it."""
-
-    def __init__(self) -> None:
-        import tempfile
-        import weakref
-
-        self.file = tempfile.SpooledTemporaryFile(max_size=_KEPT_IN_MEMORY)  # noqa: SIM115
-        weakref.finalize(self, self.file.close)
-
-    def reader(self) -> BinaryIO:
-        return io.BufferedReader(_SpoolReader(self))
-
-
-class _SpoolReader(io.RawIOBase):
-    """One reading of a spool from its beginning, with its own position: several may take turns."""
-
-    def __init__(self, spool: _Spool) -> None:
-        self.spool = spool
-        self.position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self.spool.file.seek(self.position)
-        data = self.spool.file.read(len(buffer))
-        buffer[: len(data)] = data
-        self.position += len(data)
-        return len(data)
-
-
-def spooled(source: BinaryIO, label: str) -> Callable[[], BinaryIO]:
-    """Reads what can be read only once, into a temporary file, which can be read again."""
-    import shutil
-
-    spool = _Spool()
-    try:
-        shutil.copyfileobj(source, spool.file, BLOCK)
-    except (OSError, ValueError) as error:  # ValueError: the source is closed
-        raise CharloomError(
-            f"cannot read {label} into a temporary file: {reason_of(error)}"
-        ) from None
-    return spool.reader
-
-
-def blocks_of(
-    open_bytes: Callable[[], BinaryIO], label: str, compressed: bool
-) -> Callable[[], Iterator[bytes]]:
-    """The bytes of a file, decompressed if it is, block by block."""
-
-    def read() -> Iterator[bytes]:
-        import zlib
-        from contextlib import ExitStack
-
-        with ExitStack() as stack:
-            stream = stack.enter_context(open_bytes())
-            if compressed:
-                import gzip
-
-                stream = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=stream)))
-            while True:
-                try:
-                    block = stream.read(BLOCK)
-                except (EOFError, zlib.error) as error:
-                    raise CharloomError(_broken_gzip(label, error)) from None
-                except OSError as error:
-                    if compressed and error.errno is None:  # gzip.BadGzipFile
-                        raise CharloomError(_broken_gzip(label, error)) from None
-                    raise CharloomError(f"cannot read {label}: {reason_of(error)}") from None
-                if not block:
-                    return
-                yield block
-
-    return read
-
-
 def _broken_gzip(label: str, error: Exception) -> str:
     return (
-        f"{label} is not a whole gzip file ({reason_of(error)}): make it again, or rename it if it "
-        "is not compressed"
+        f"{label} is not a complete gzip file ({error_reason(error)}): create it again, or rename "
+        "it if it is not compressed"
     )
-
-
-def quoted(source: str | Path) -> str:
-    """The path in quotes, on one line, cut where it is absurdly long (a text in its place)."""
-    quoted = repr(str(source))
-    return quoted if len(quoted) <= 300 else f"{quoted[:100]}…{quoted[-100:]}"
-
-
-def reason_of(error: Exception) -> str:
-    """What an exception says, on one line."""
-    said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-    return " ".join(str(said).split())

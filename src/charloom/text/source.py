@@ -1,4 +1,4 @@
-"""A text as a stream of pieces, with a name and an origin."""
+"""A text as a stream of pieces, with a name and an origin: from a string, or joined from others."""
 
 from __future__ import annotations
 
@@ -9,55 +9,59 @@ from dataclasses import dataclass, field
 
 from charloom.errors import CharloomError
 
-Progress = Callable[[int, int | None], None]  # bytes done, bytes in all (None: not known)
-
-BLOCK = 1 << 20  # bytes, or characters, that are read at a time
+BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
 
 
 @dataclass(frozen=True)
 class Text:
-    """A readable text. Each call of `chunks` reads it afresh; nothing large is held.
+    """A readable text. Each call of `chunks` reads it anew, and nothing large stays in memory.
 
-    `name` is fit to be a folder's name: the corpus name, the file's stem, or "stdin" or "text".
-    `origin` is what finds the text again: a corpus name, an absolute path, "-" for what was read
-    from standard input or a pipe (and so cannot be found again), "" for a string in memory.
-    With `as_bytes` a character is a byte, U+0000 to U+00FF.
+    Attributes:
+        name: the corpus name, the file's stem, "stdin" or "text", always fit for a folder's name.
+        origin: the corpus name or the absolute path under which the text can be opened again. It
+            is "-" for standard input and pipes, which cannot, and "" for a string in memory.
+        as_bytes: True where each character is one byte, U+0000 to U+00FF.
+        pieces: returns the text in pieces of any size.
     """
 
     name: str
     origin: str
     as_bytes: bool
-    pieces: Callable[[], Iterator[str]] = field(repr=False, compare=False)  # of any sizes
+    pieces: Callable[[], Iterator[str]] = field(repr=False, compare=False)
 
-    def chunks(self, characters: int = BLOCK) -> Iterator[str]:
-        """The text in chunks of that many characters (the last may be shorter, none is empty).
+    def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
+        """Read the text in chunks of `characters` each; the last one can be shorter.
 
-        Raises CharloomError, as the text is read, where it is not UTF-8, is damaged, or has
-        changed since it was opened; ValueError for a size below 1.
+        Raises:
+            CharloomError: while the text is read, if it is not UTF-8, is damaged, or has changed
+                since it was opened.
+            ValueError: if `characters` is below 1.
         """
         if characters < 1:
-            raise ValueError("a chunk has at least one character")
+            raise ValueError("a chunk must have at least one character")
         return _regrouped(self.pieces(), characters)
 
     def read(self) -> str:
-        """The whole text. Raises CharloomError like `chunks`."""
+        """Read the whole text. Raises CharloomError like `chunks`."""
         return "".join(self.pieces())
 
 
-BETWEEN = "\0"  # the origins of a text that was joined: no path has it
+ORIGIN_SEPARATOR = "\0"  # between the origins of a joined text, because no path contains it
 
 
 def join_texts(texts: Sequence[Text]) -> Text:
-    """Several texts, one after the other, each on lines of its own. One is left as it is.
+    """Return several texts as one, in order, each starting on a new line.
 
-    The origin is all of theirs, and empty where one of them cannot be found again.
-    Raises CharloomError for texts of bytes beside others.
+    The origin of the joined text holds all their origins. It is empty if one of them cannot be
+    opened again. Raises CharloomError if some texts are read as bytes and others are not.
     """
     if len(texts) == 1:
         return texts[0]
     as_bytes = texts[0].as_bytes
     if any(text.as_bytes != as_bytes for text in texts):
-        raise CharloomError("some of the texts are read as bytes and some are not")
+        raise CharloomError(
+            "cannot join texts read as bytes with texts read as UTF-8: read all of them alike"
+        )
 
     def pieces() -> Iterator[str]:
         last = "\n"
@@ -72,36 +76,78 @@ def join_texts(texts: Sequence[Text]) -> Text:
     origins = [text.origin for text in texts]
     known = all(origin not in ("", "-") for origin in origins)
     name = safe_name(f"{texts[0].name}-and-{len(texts) - 1}-more")
-    return Text(name, BETWEEN.join(origins) if known else "", as_bytes, pieces)
+    return Text(name, ORIGIN_SEPARATOR.join(origins) if known else "", as_bytes, pieces)
 
 
 def text_from_string(
-    text: str, name: str = "text", *, normalize_newlines: bool = False, as_bytes: bool = False
+    text: str,
+    name: str = "text",
+    *,
+    normalize_newlines: bool = False,
+    as_bytes: bool = False,
+    block_size: int = BLOCK_SIZE,
 ) -> Text:
-    """A text from a string in memory. With `as_bytes`, its characters are its UTF-8 bytes.
+    """Return a string in memory as a text.
 
-    Raises CharloomError where the string holds half of a surrogate pair, which UTF-8 cannot.
+    Args:
+        text: the string.
+        name: the text's name, made fit for a folder's name.
+        normalize_newlines: convert CR LF and a lone CR to LF.
+        as_bytes: use the string's UTF-8 bytes as characters.
+        block_size: characters of a piece.
+
+    Raises:
+        CharloomError: if the string holds half of a surrogate pair, which UTF-8 cannot encode.
     """
     surrogate = re.search("[\ud800-\udfff]", text)
     if surrogate:
         raise CharloomError(
             f"the string holds half of a surrogate pair (U+{ord(surrogate.group()):04X}) at "
-            f"character {surrogate.start()}: it is not text; decode its bytes anew"
+            f"character {surrogate.start()}, so it is not valid text: decode its bytes again"
         )
 
     def slices() -> Iterator[str]:
-        for start in range(0, len(text), BLOCK):
-            yield text[start : start + BLOCK]
+        for start in range(0, len(text), block_size):
+            yield text[start : start + block_size]
 
-    pieces = normalized_newlines(in_characters(slices, as_bytes), normalize_newlines)
+    pieces = newline_normalizer(byte_characters(slices, as_bytes), normalize_newlines)
     return Text(safe_name(name), "", as_bytes, pieces)
 
 
-# --- From bytes or strings to pieces of text -----------------------------------------------------
+def newline_normalizer(
+    pieces: Callable[[], Iterator[str]], normalize: bool
+) -> Callable[[], Iterator[str]]:
+    """Return `pieces`, with CR LF and a lone CR converted to LF where `normalize` is set."""
+    if not normalize:
+        return pieces
+
+    def normalized() -> Iterator[str]:
+        # Keeps a CR at the end of a piece back, because an LF can follow in the next one.
+        decoder = io.IncrementalNewlineDecoder(None, translate=True)
+        for piece in pieces():
+            yield decoder.decode(piece)
+        yield decoder.decode("", final=True)
+
+    return normalized
+
+
+def byte_characters(
+    strings: Callable[[], Iterator[str]], as_bytes: bool
+) -> Callable[[], Iterator[str]]:
+    """Return `strings`, or with `as_bytes` their UTF-8 bytes as one character each."""
+    if not as_bytes:
+        return strings
+    return lambda: (piece.encode("utf-8").decode("latin-1") for piece in strings())
+
+
+def safe_name(name: str) -> str:
+    """Return a name that every operating system accepts for a folder."""
+    name = re.sub('[\\s\x00-\x1f\x7f<>:"/\\\\|?*\ud800-\udfff]+', "-", name).strip("-.")
+    return name.encode("utf-8")[:120].decode("utf-8", "ignore").strip("-.") or "text"
 
 
 def _regrouped(pieces: Iterable[str], characters: int) -> Iterator[str]:
-    """The same text in chunks of exactly that many characters, but for the last."""
+    """Return the same text in chunks of exactly `characters` each, except for the last."""
     held: list[str] = []
     length = 0
     for piece in pieces:
@@ -116,34 +162,3 @@ def _regrouped(pieces: Iterable[str], characters: int) -> Iterator[str]:
             length += len(piece) - start
     if held:
         yield "".join(held)
-
-
-def normalized_newlines(
-    pieces: Callable[[], Iterator[str]], normalize: bool
-) -> Callable[[], Iterator[str]]:
-    """The pieces with CR LF and lone CR turned into LF, if asked for."""
-    if not normalize:
-        return pieces
-
-    def normalized() -> Iterator[str]:
-        decoder = io.IncrementalNewlineDecoder(None, translate=True)  # holds back a CR at an end
-        for piece in pieces():
-            yield decoder.decode(piece)
-        yield decoder.decode("", final=True)
-
-    return normalized
-
-
-def in_characters(
-    strings: Callable[[], Iterator[str]], as_bytes: bool
-) -> Callable[[], Iterator[str]]:
-    """The strings, or with `as_bytes` their UTF-8 bytes as characters."""
-    if not as_bytes:
-        return strings
-    return lambda: (piece.encode("utf-8").decode("latin-1") for piece in strings())
-
-
-def safe_name(name: str) -> str:
-    """The name as one that any system takes for a folder."""
-    name = re.sub('[\\s\x00-\x1f\x7f<>:"/\\\\|?*\ud800-\udfff]+', "-", name).strip("-.")
-    return name.encode("utf-8")[:120].decode("utf-8", "ignore").strip("-.") or "text"

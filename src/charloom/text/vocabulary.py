@@ -1,4 +1,7 @@
-"""Characters to ids and back. An id is a character's place in the vocabulary, 0 to V - 1."""
+"""The mapping between characters and ids. An id is a character's index in the vocabulary.
+
+N is the number of characters of a text, V the number of characters in the vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from charloom.errors import CharloomError
 
 
 class UnknownCharacterError(CharloomError):
-    """A text holds a character that the model never saw."""
+    """A character of a text that is not in the vocabulary."""
 
 
 def describe(character: str) -> str:
-    """A character in a form that can be read whatever it is: `'~' (U+007E TILDE)`."""
+    """Return a character in a form that is readable for any character: `'~' (U+007E TILDE)`."""
     code_point = f"U+{ord(character):04X}"
     name = unicodedata.name(character, "")
     return f"{character!r} ({code_point} {name})" if name else f"{character!r} ({code_point})"
 
 
 def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
-    """The code points of a text, (N,); one byte each where that is enough."""
+    """Return the code points of a text, (N,), as bytes where the text is ASCII."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
@@ -32,9 +35,9 @@ def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The characters a model knows, in the order of their ids.
+    """The characters of a model, in the order of their ids, 0 to V - 1.
 
-    `as_bytes` says that a character stands for a byte (code points 0 to 255), for text that is not
+    With `as_bytes`, each character stands for a byte (code points 0 to 255), for text that is not
     UTF-8.
     """
 
@@ -43,26 +46,32 @@ class Vocabulary:
 
     def __post_init__(self) -> None:
         if not self.characters:
-            raise CharloomError("a vocabulary needs at least one character")
+            raise CharloomError("the vocabulary is empty: pass at least one character")
         if any(len(character) != 1 for character in self.characters):
             raise CharloomError("every entry of a vocabulary must be one character")
         if len(set(self.characters)) != len(self.characters):
-            raise CharloomError("a vocabulary holds a character twice")
+            raise CharloomError("the vocabulary contains a character twice: pass each one once")
         codes = code_points("".join(self.characters))
         if ((codes >= 0xD800) & (codes < 0xE000)).any():
-            raise CharloomError("a vocabulary holds half of a surrogate pair, which no text has")
+            raise CharloomError(
+                "the vocabulary contains half of a surrogate pair: remove it, because no text "
+                "can contain it"
+            )
         if self.as_bytes and codes.max() > 255:
-            raise CharloomError("a vocabulary of bytes holds a character above 255")
-        # One look-up table from code points to ids; -1 stands for a character that is not known.
+            raise CharloomError(
+                "the vocabulary of bytes contains a character above 255 (U+00FF): remove it"
+            )
+        # A lookup table from code points to ids, with -1 for every unknown character.
         table = np.full(int(codes.max()) + 1, -1, dtype=np.int32)
         table[codes] = np.arange(len(codes), dtype=np.int32)
         object.__setattr__(self, "_table", table)
 
-    _table = np.zeros(0, dtype=np.int32)  # set in __post_init__; no field, so it is not compared
+    # Set in __post_init__. It has no annotation, so that it is not a field and not compared.
+    _table = np.zeros(0, dtype=np.int32)
 
     @classmethod
     def of(cls, text: str, *, as_bytes: bool = False) -> Vocabulary:
-        """The vocabulary of a text: its distinct characters, sorted by code point."""
+        """Return the vocabulary of a text: its distinct characters, sorted by code point."""
         return cls(tuple(sorted(set(text))), as_bytes)
 
     def __len__(self) -> int:
@@ -75,17 +84,20 @@ class Vocabulary:
 
     @property
     def start_id(self) -> int:
-        """The id read before a text that nothing precedes: a newline, or 0 where there is none."""
+        """The id that precedes a text's first character: a newline, or 0 without one."""
         newline = self.ids_or_minus_one("\n")[0]
         return max(int(newline), 0)
 
     def grown(self, characters: Iterable[str]) -> Vocabulary:
-        """This vocabulary with the new ones among `characters` appended, sorted; old ids stay."""
+        """Return this vocabulary with the new ones among `characters` appended, sorted.
+
+        The characters of this vocabulary keep their ids.
+        """
         new = sorted(set(characters) - set(self.characters))
         return Vocabulary(self.characters + tuple(new), self.as_bytes)
 
     def ids_or_minus_one(self, text: str) -> NDArray[np.int32]:
-        """The ids of a text, (N,), with -1 for every character that is not known."""
+        """Return the ids of a text, (N,), with -1 for every unknown character."""
         codes = code_points(text)
         if len(self._table) > 255 and codes.dtype == np.uint8:
             return self._table[codes]
@@ -95,10 +107,14 @@ class Vocabulary:
         return np.where(inside, self._table[np.where(inside, codes, 0)], np.int32(-1))
 
     def encode(self, text: str, *, position: int = 0) -> NDArray[np.unsignedinteger]:
-        """The ids of a text, (N,), in `id_type`.
+        """Return the ids of a text, (N,), in `id_type`.
 
-        Raises UnknownCharacterError, naming the first unknown character and its position in the
-        text (counted from 0, `position` being the place of the first character given here).
+        Args:
+            text: the text, or one of its chunks.
+            position: the index of the chunk's first character in the text, for error messages.
+
+        Raises:
+            UnknownCharacterError: with the first unknown character and its position, from 0.
         """
         ids = self.ids_or_minus_one(text)
         if len(ids) and ids.min() < 0:
@@ -106,18 +122,18 @@ class Vocabulary:
             count = int((ids < 0).sum())
             more = f" and {count - 1} more after it" if count > 1 else ""
             raise UnknownCharacterError(
-                f"the model never saw the character {describe(text[first])} at position "
-                f"{position + first}{more}: leave it out, or use --skip-unknown to pass over such "
-                "characters"
+                f"the model does not know the character {describe(text[first])} at position "
+                f"{position + first}{more}: remove it, or skip unknown characters with "
+                "--skip-unknown"
             )
         return ids.astype(self.id_type)
 
     def encode_known(self, text: str) -> tuple[NDArray[np.unsignedinteger], int]:
-        """The ids of the characters that are known, and how many others were passed over."""
+        """Return the ids of a text's known characters, and the number of skipped characters."""
         ids = self.ids_or_minus_one(text)
         known = ids[ids >= 0]
         return known.astype(self.id_type), len(ids) - len(known)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """The text of ids, whatever integer type they have."""
+        """Return the text of ids of any integer type."""
         return "".join([self.characters[int(i)] for i in ids])

@@ -163,7 +163,7 @@ class _Trainer:
             self.ranks.split(batches.rows)
 
     def _hold(self, refit: bool) -> None:
-        self.learned, watched = self.dataset.learned_and_watched(refit)
+        self.learned, watched = self.dataset.fit_and_holdout(refit)
         self.watched = watched[:VALIDATED_AT_ONCE]
 
     def _nothing_more_is_learned(self) -> bool:

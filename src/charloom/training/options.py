@@ -1,19 +1,47 @@
-"""Training options: their defaults, ranges, help texts and presets."""
+"""Training options: their types, ranges, defaults, help texts, roles and presets."""
+
+# ruff: noqa: RUF009 (option() returns a dataclass field)
 
 from __future__ import annotations
 
-import math
+import enum
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from charloom.engines.protocol import DEVICES, ENGINES
+from msgspec import Meta
+
+from charloom.engines.choices import Device, EngineName
 from charloom.errors import CharloomError, printable, shortened
-from charloom.network.optimizers import OPTIMIZERS, SCHEDULES
-from charloom.network.parameters import GATES, LARGEST_HIDDEN_SIZE, MOST_LAYERS
-from charloom.text.dataset import Split
+from charloom.network.choices import (
+    Cell,
+    DropProbability,
+    HiddenSize,
+    Layers,
+    NumberType,
+    OptimizerName,
+    Schedule,
+)
+from charloom.schema import field_types, find_mismatch
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # Chosen for the time and the text where --minutes alone ends the run, else the defaults below.
+if TYPE_CHECKING:
+    from charloom.engines.backend import Backend
+
+Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
+Size = Annotated[int, Meta(ge=1, le=65_536)]
+Steps = Annotated[int, Meta(ge=1, le=10**15)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Threads = Annotated[int, Meta(ge=1, le=256)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Epochs = Annotated[float, Meta(gt=0, le=1e9)]
+Minutes = Annotated[float, Meta(gt=0, le=1e7)]
+Seconds = Annotated[float, Meta(gt=0, le=1e6)]
+Megabytes = Annotated[float, Meta(gt=0, le=1e6)]
+Rate = Annotated[float, Meta(gt=0, le=1e12)]
+Norm = Annotated[float, Meta(ge=0, le=1e9)]
+
+PRESETS: dict[Preset, dict[str, Any]] = {
+    # Where --minutes alone ends the run, its options are chosen for that time and the text.
     "auto": {},
     "tiny": {"hidden_size": 96, "batch_size": 16, "learning_rate": 0.012},
     "small": {"hidden_size": 256, "batch_size": 16, "learning_rate": 8e-3},
@@ -48,99 +76,101 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_MINUTES = 3.0
 
 
-def option(default: Any, help_text: str, **limits: Any) -> Any:
-    """A field of TrainingConfig: its default, what --help says, and what values it may take."""
-    return field(default=default, metadata={"help": help_text, **limits})
+class Role(enum.Flag):
+    """The roles of options outside the run itself."""
+
+    NONE = 0
+    SHAPE = enum.auto()  # fixed by the model that fine-tuning starts from
+    STOP = enum.auto()  # ends a run; can be raised on resume
+    COMPUTE = enum.auto()  # decides how fast a run is, not its result; can change on resume
+    PER_RANK = enum.auto()  # can differ between the processes of one run
+    TUNED = enum.auto()  # `charloom tune` searches it unless it is set
+    NOT_TUNED = enum.auto()  # `charloom tune` rejects it
+
+
+SHAPE, STOP, COMPUTE, PER_RANK = Role.SHAPE, Role.STOP, Role.COMPUTE, Role.PER_RANK
+TUNED, NOT_TUNED = Role.TUNED, Role.NOT_TUNED
+
+
+def option(default: Any, help_text: str, role: Role = Role.NONE) -> Any:
+    """Declare a field of TrainingConfig: its default, its line in --help, and its role."""
+    return field(default=default, metadata={"help": help_text, "role": role})
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides a run's outcome, the text aside: the one list of options, which the
-    command line, --config files and checkpoints share.
+    """All options that decide a run's outcome besides its text.
+
+    The one list of options: the command line, --config files, checkpoints and searches use it. A
+    line declares an option completely: its type with its limits, default, help text and role.
     """
 
-    preset: str = option("auto", "what the other options start from", choices=tuple(PRESETS))
-    cell: str = option("gru", "kind of recurrent cell", choices=tuple(GATES))
-    hidden_size: int = option(256, "hidden units of a layer", least=1, most=LARGEST_HIDDEN_SIZE)
-    layers: int = option(1, "layers of cells", least=1, most=MOST_LAYERS)
-    dropout: float = option(0.0, "part of each layer's outputs dropped", least=0, below=1)
-    weight_drop: float = option(
-        0.0, "part of the recurrent weights dropped in each step", least=0, below=1
-    )
-    dtype: str = option("float32", "type of the numbers", choices=("float32", "float64"))
-    batch_size: int = option(32, "rows of text read side by side", least=1, most=65_536)
-    window: int = option(64, "characters between two updates", least=1, most=65_536)
-    optimizer: str = option("adamw", "kind of optimizer", choices=tuple(OPTIMIZERS))
-    learning_rate: float | None = option(
-        None, "highest learning rate (default: the optimizer's own)", above=0, most=1e12
-    )
-    schedule: str = option("cosine", "how the learning rate falls", choices=SCHEDULES)
-    warmup: float = option(0.02, "part of the run in which it rises first", least=0, most=1)
-    clip: float = option(1.0, "largest norm of the gradient; 0 for no limit", least=0, most=1e9)
-    split: str = option("90/5/5", "percent of the text to train, validate, test")
-    seed: int = option(0, "of every random number", least=0, most=2**63 - 1)
-    steps: int | None = option(None, "end after that many updates", least=1, most=10**15)
-    epochs: float | None = option(None, "end after that many passes", above=0, most=1e9)
-    minutes: float | None = option(
-        None, "end after that much wall time (3 if no end is given)", above=0, most=1e7
-    )
-    validate_every: int | None = option(
-        None, "updates between validations (default: about twenty in a run)", least=1, most=10**15
-    )
-    refit: float = option(
-        0.0,
-        "last part of the run that learns from four fifths of the validation part too",
-        least=0,
-        most=1,
-    )
-    no_mix: bool = option(False, "count no n-grams to mix with the network")
-    mix_megabytes: float = option(
-        16.0, "largest size of what is counted, in the model's file", above=0, most=1e6
-    )
+    preset: Preset = option("auto", "preset that sets the other options", NOT_TUNED)
+    cell: Cell = option("gru", "type of recurrent cell", SHAPE | TUNED)
+    hidden_size: HiddenSize = option(256, "hidden units per layer", SHAPE | TUNED)
+    layers: Layers = option(1, "recurrent layers", SHAPE | TUNED)
+    dropout: DropProbability = option(0.0, "dropout rate of each layer's outputs", TUNED)
+    weight_drop: DropProbability = option(0.0, "dropout rate of the recurrent weights", TUNED)
+    dtype: NumberType = option("float32", "floating-point type")
+    batch_size: Size = option(32, "rows of text in a batch", TUNED)
+    window: Size = option(64, "characters of each row between two updates", TUNED)
+    optimizer: OptimizerName = option("adamw", "optimizer")
+    learning_rate: Rate | None = option(None, "peak learning rate (default: per optimizer)", TUNED)
+    schedule: Schedule = option("cosine", "learning rate schedule")
+    warmup: Fraction = option(0.02, "fraction of the run in which the learning rate rises")
+    clip: Norm = option(1.0, "maximum norm of the gradient; 0 for no limit")
+    split: str = option("90/5/5", "percentages for training, validation and test")
+    seed: Seed = option(0, "random seed")
+    steps: Steps | None = option(None, "stop after this many updates", STOP | NOT_TUNED)
+    epochs: Epochs | None = option(None, "stop after this many epochs", STOP | NOT_TUNED)
+    minutes: Minutes | None = option(None, "stop after this many minutes (3 without a limit)", STOP)
+    validate_every: Steps | None = option(None, "steps between validations (default: 20 per run)")
+    refit: Fraction = option(0.0, "final fraction of the run on validation text too", NOT_TUNED)
+    no_mix: bool = option(False, "train the network alone, without an n-gram model")
+    mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
-    raw: bool = option(False, "keep a named book's header and license")
-    normalize_newlines: bool = option(False, "turn CRLF and CR into LF")
-    from_run: str | None = option(None, "a run to start from (fine-tuning)")
-    engine: str = option("auto", "what computes", choices=ENGINES)
-    threads: int | None = option(
-        None, "threads to compute with (default: all cores)", least=1, most=256
-    )
-    device: str = option("cpu", "where the engine pytorch computes", choices=DEVICES)
-    bf16: bool = option(False, "let the engine pytorch train with products in bfloat16")
-    compile: bool = option(False, "let PyTorch compile a part of the engine pytorch's steps")
-    rank_timeout: float = option(
-        300.0, "seconds to wait for the other ranks of torchrun", above=0, most=1e6
-    )
+    raw: bool = option(False, "keep the header and license of a built-in book")
+    normalize_newlines: bool = option(False, "convert CRLF and CR to LF")
+    from_run: str | None = option(None, "run to start from (fine-tuning)", PER_RANK)
+    engine: EngineName = option("auto", "compute backend", COMPUTE)
+    threads: Threads | None = option(None, "threads (default: all cores)", COMPUTE | PER_RANK)
+    device: Device = option("cpu", "device of the pytorch engine", COMPUTE)
+    bf16: bool = option(False, "train with products in bfloat16 (pytorch engine)", COMPUTE)
+    compile: bool = option(False, "compile part of a training step (pytorch engine)", COMPUTE)
+    rank_timeout: Seconds = option(300.0, "seconds to wait for other ranks", COMPUTE | PER_RANK)
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            check_option(f.name, getattr(self, f.name))
-        Split.parse(self.split)
-        if self.refit > 0 and Split.parse(self.split).test == 0:
+        for name in OPTIONS:
+            check_option(name, getattr(self, name))
+        from charloom.text.dataset import Split  # NumPy comes with it
+
+        split = Split.parse(self.split)
+        if self.refit > 0 and split.test == 0:
             raise CharloomError(
-                f"--refit learns from the validation part, and --split {self.split} has no test "
-                "part to evaluate on: leave --refit out, or give a third part"
+                f"--refit also trains on the validation split, so --split {self.split} leaves no "
+                "text to evaluate on: omit --refit, or set a third percentage"
             )
         if self.preset == "classic" and self.batch_size != 1:
-            raise CharloomError("--batch-size: the preset classic reads one row; leave it out")
+            raise CharloomError("--batch-size: the preset classic reads one row; omit it")
 
     @classmethod
-    def of(cls, given: dict[str, Any]) -> TrainingConfig:
-        """The configuration from the options given, their preset's and the defaults.
+    def of(cls, options: dict[str, Any]) -> TrainingConfig:
+        """Return the configuration for some options; the preset and the defaults set the others.
 
-        Raises CharloomError, naming the option, for a value that makes no sense.
+        Raises CharloomError, with the option's name, for an unknown option or an invalid value.
         """
-        known = {f.name for f in fields(cls)}
-        for name in given:
-            if name not in known:
+        for name in options:
+            if name not in OPTIONS:
                 raise CharloomError(
-                    f"there is no option {printable(option_name(name))}; there are: "
-                    + ", ".join(option_name(n) for n in sorted(known))
+                    f"there is no option {printable(option_name(name))}: use one of "
+                    + ", ".join(option_name(known) for known in sorted(OPTIONS))
                 )
-        preset = given.get("preset", "auto")
+        preset = options.get("preset", "auto")
         check_option("preset", preset)
-        config = cls(**{**PRESETS[preset], **given})
+        config = cls(**{**PRESETS[preset], **options})
         if config.learning_rate is None:
+            from charloom.network.optimizers import OPTIMIZERS  # NumPy comes with it
+
             rate = OPTIMIZERS[config.optimizer].default_learning_rate
             config = replace(config, learning_rate=rate)
         if config.steps is None and config.epochs is None and config.minutes is None:
@@ -152,49 +182,89 @@ class TrainingConfig:
         return self.preset == "classic"
 
     @property
+    def backend(self) -> Backend:
+        """The engine that trains, and how."""
+        from charloom.engines.backend import Backend  # NumPy comes with it
+
+        return Backend(self.engine, self.threads, self.device, self.bf16, self.compile)
+
+    @property
     def is_to_be_planned(self) -> bool:
-        """Whether charloom.planning chooses what was not given."""
+        """True if the planner chooses the options that are not set."""
         return self.preset == "auto" and self.steps is None and self.epochs is None
 
 
+@dataclass(frozen=True)
+class Option:
+    """A declared option, from which arguments, checks and tables are generated."""
+
+    name: str
+    kind: Any  # the annotation: a type with its limits
+    default: Any
+    help: str
+    role: Role
+
+    @property
+    def is_optional(self) -> bool:
+        return NoneType in get_args(self.kind)
+
+    @property
+    def value_kind(self) -> Any:
+        """The annotation without None."""
+        return get_args(self.kind)[0] if self.is_optional else self.kind
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+
+    @property
+    def value_type(self) -> type[Any]:
+        """The type of a value: int, float, str or bool."""
+        kind = self.value_kind
+        if get_origin(kind) is Literal:
+            return str
+        found: type[Any] = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        return found
+
+
+OPTIONS = {
+    f.name: Option(
+        f.name,
+        field_types(TrainingConfig)[f.name],
+        f.default,
+        f.metadata["help"],
+        f.metadata["role"],
+    )
+    for f in fields(TrainingConfig)
+}
+
+
+def options_with(role: Role) -> tuple[str, ...]:
+    """Return the names of the options that have a role, in their order."""
+    return tuple(name for name, found in OPTIONS.items() if role in found.role)
+
+
+SHAPE_OPTIONS = options_with(Role.SHAPE)
+STOP_OPTIONS = options_with(Role.STOP)
+COMPUTE_OPTIONS = options_with(Role.COMPUTE)
+RESUME_OPTIONS = (*STOP_OPTIONS, *COMPUTE_OPTIONS)  # can change on resume
+PER_RANK_OPTIONS = options_with(Role.PER_RANK)
+TUNED_OPTIONS = options_with(Role.TUNED)
+NOT_TUNED_OPTIONS = options_with(Role.NOT_TUNED)
+
+
 def option_name(name: str) -> str:
-    """How the command line spells a field."""
+    """Return the spelling of an option on the command line."""
     return "--" + {"from_run": "from"}.get(name, name.replace("_", "-"))
 
 
 def check_option(name: str, value: Any) -> None:
-    """Raises CharloomError unless the field of TrainingConfig may have that value."""
-    (f,) = (f for f in fields(TrainingConfig) if f.name == name)
-    spelled, limits = option_name(name), f.metadata
-    kinds = {k.strip() for k in str(f.type).split("|")}
-    if value is None:
-        if "None" not in kinds:
-            raise CharloomError(f"{spelled} needs a value")
+    """Raise CharloomError unless a value fits the type and the limits of its option."""
+    mismatch = find_mismatch(value, OPTIONS[name].kind)
+    if mismatch is None:
         return
-    right = {
-        "str": isinstance(value, str),
-        "bool": isinstance(value, bool),
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
-    }
-    if not any(right.get(kind, False) for kind in kinds):
-        wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-        names = [wanted.get(kind, "a word") for kind in sorted(kinds - {"None"})]
-        raise CharloomError(f"{spelled} is {shortened(value)}: give {' or '.join(names)}")
-    if "choices" in limits and value not in limits["choices"]:
-        raise CharloomError(
-            f"{spelled} is {shortened(value)}: choose from {', '.join(limits['choices'])}"
-        )
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        least, most = limits.get("least", limits.get("above")), limits.get("most")
-        fits = isinstance(value, int) or math.isfinite(value)
-        fits = fits and ("least" not in limits or value >= limits["least"])
-        fits = fits and ("above" not in limits or value > limits["above"])
-        fits = fits and ("below" not in limits or value < limits["below"])
-        fits = fits and (most is None or value <= most)
-        if not fits:
-            lower = f"above {least:,}" if "above" in limits else f"at least {least:,}"
-            upper = f"below {limits['below']:,}" if "below" in limits else f"at most {most:,}"
-            raise CharloomError(
-                f"{spelled} is {shortened(value)}: give a number {lower} and {upper}"
-            )
+    if value is None:
+        raise CharloomError(f"{option_name(name)} needs a value")
+    raise CharloomError(
+        f"{option_name(name)} is {shortened(mismatch.value)}: pass {mismatch.expected}"
+    )

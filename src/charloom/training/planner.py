@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from charloom.engines import open_engine
+from charloom.engines.backend import Backend
+from charloom.network.choices import Cell
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW
 from charloom.network.parameters import GATES, ModelConfig
@@ -55,27 +56,14 @@ class Plan:
     reason: str
 
 
-def multiplications(cell: str, hidden_size: int, layers: int, vocabulary_size: int) -> float:
+def multiplications(cell: Cell, hidden_size: int, layers: int, vocabulary_size: int) -> float:
     """For one character, on the way forward."""
     return float(GATES[cell] * hidden_size**2 * (2 * layers - 1) + hidden_size * vocabulary_size)
 
 
-def measure_speed(
-    engine: str,
-    threads: int | None,
-    device: str = "cpu",
-    bf16: bool = False,
-    compile: bool = False,
-) -> float:
-    """How fast this machine trains, as against the one of the experiments; takes a moment."""
-    probe = open_engine(
-        engine,
-        initialize(PROBE, 0),
-        threads=threads,
-        device=device,
-        bf16=bf16,
-        compile=compile,
-    )
+def measure_speed(backend: Backend) -> float:
+    """Measure how fast a backend trains here, relative to the machine of the experiments."""
+    probe = backend.open(initialize(PROBE, 0))
     optimizer = AdamW(1e-3, 1.0)
     ids = np.arange(PROBE_WINDOW * PROBE_ROWS).reshape(PROBE_WINDOW, PROBE_ROWS) * 7 % 64
     state = probe.zero_state(PROBE_ROWS)

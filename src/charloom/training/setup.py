@@ -29,7 +29,7 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
 
     Raises CharloomError where a part of the text is too short.
     """
-    train, validation = dataset.learned_and_watched(refit)
+    train, validation = dataset.fit_and_holdout(refit)
     if len(train) < 2:
         raise CharloomError(
             f"the training part has {len(train)} of the text's {len(dataset.ids)} characters and "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from charloom.errors import CharloomError
 from charloom.network.parameters import State
 from charloom.prediction.scoring import Validation
+from charloom.schema import Count, Finite
 from charloom.training.options import TrainingConfig
 
 
@@ -15,20 +16,20 @@ class TrainingState:
     """Where a run stands between two steps. With the weights and the optimizer's slots, this is all
     that the rest of the run depends on."""
 
-    step: int = 0
+    step: Count = 0
     hidden: State | None = None  # (S, L, B, H), carried between windows
-    smoothed_loss: float | None = None  # nats per character
-    recent_loss: float = 0.0  # summed over the steps since the last report
-    recent_steps: int = 0
-    reported_loss: float | None = None  # mean over the steps of the last report
+    smoothed_loss: Finite | None = None  # nats per character
+    recent_loss: Finite = 0.0  # summed over the steps since the last report
+    recent_steps: Count = 0
+    reported_loss: Finite | None = None  # mean over the steps of the last report
     refit_step: int | None = None  # from which on the validation part is learned from
-    learning_rate: float | None = None  # of the last step
-    gradient_norm: float | None = None  # of the last step, before clipping
+    learning_rate: Finite | None = None  # of the last step
+    gradient_norm: Finite | None = None  # of the last step, before clipping
     validated_step: int = -1  # the last validation's
     best_step: int | None = None
-    best_loss: float | None = None  # nats per character
-    best_done: float = 0.0  # the part of the run that lay behind it
-    elapsed: float = 0.0  # seconds, in all processes
+    best_loss: Finite | None = None  # nats per character
+    best_done: Finite = 0.0  # the part of the run that lay behind it
+    elapsed: Finite = 0.0  # seconds, in all processes
 
 
 @dataclass(frozen=True)

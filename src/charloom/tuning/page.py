@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from charloom.errors import printable
 from charloom.pages.page import make_page
-from charloom.runs.report import Standing
+from charloom.runs.report import RunStatus
 from charloom.tuning.settings import Settings, Trial, settings_key
 
 
@@ -21,15 +21,15 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 def make_search_page(
     settings: Settings,
     trials: Sequence[Trial],
-    standing: Standing,
+    status: RunStatus,
     importances: Mapping[str, float] | None,
 ) -> str:
-    """The page of a search: its trials, and how it stands (`searching`, `finished` or
+    """The page of a search: its trials and its status (`searching`, `finished` or
     `interrupted`). importances: of the options that were searched, in parts of one."""
     best, now = best_trial(trials), time.time()
     data = {
         "name": printable(settings.text["name"]),
-        "standing": {"state": standing.state, "done": standing.done},
+        "standing": {"state": status.state, "done": status.done},
         "written": round(now),
         "written_at": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),
         "minutes": settings.minutes,

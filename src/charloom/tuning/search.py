@@ -32,21 +32,20 @@ from typing import Any
 
 import numpy as np
 
-from charloom.engines import open_engine
 from charloom.errors import CharloomError, printable
 from charloom.language_model import LanguageModel, load
 from charloom.network.initialization import initialize
 from charloom.pages.page import write_page
+from charloom.progress import OnProgress
 from charloom.runs.api import text_opener
 from charloom.runs.compute import TooLargeError, compile_kernels
 from charloom.runs.finishing import COUNTING
 from charloom.runs.material import Material, read_material
-from charloom.runs.report import REST, Standing, refresh_report
+from charloom.runs.report import REST, RunStatus, refresh_report
 from charloom.runs.run import TrainingRun
 from charloom.storage.atomic import sync_folder, write_atomically
 from charloom.storage.checkpoint import load_checkpoint, read_header
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
-from charloom.text.dataset import Report
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import PROBE, measure_speed, plan
@@ -57,6 +56,7 @@ from charloom.tuning.page import best_trial, make_search_page
 from charloom.tuning.settings import (
     DEFAULT_MINUTES,
     SHORTEST_TRIAL,
+    SearchedText,
     Settings,
     Trial,
     check_minutes,
@@ -106,7 +106,7 @@ class Search:
         trial_minutes: float | None = None,
         resume: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
+        report: OnProgress | None = None,
         started: float | None = None,
     ) -> None:
         load_optuna()
@@ -143,7 +143,7 @@ class Search:
         given: dict[str, Any],
         minutes: float | None,
         trial_minutes: float | None,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> None:
         found = None
         if self._files.study.exists():
@@ -183,7 +183,7 @@ class Search:
         given: dict[str, Any],
         minutes: float | None,
         trial_minutes: float | None,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> Settings:
         """Finds out what is to be searched, and for how long."""
         minutes = DEFAULT_MINUTES if minutes is None else float(minutes)
@@ -202,9 +202,7 @@ class Search:
                 f"a search needs a validation part to compare its trials by, and --split "
                 f"{config.split} leaves none: give a longer text, or a second part"
             )
-        speed = measure_speed(
-            config.engine, config.threads, config.device, config.bf16, config.compile
-        )
+        speed = measure_speed(config.backend)
         self._material = replace(material, speed=speed)
         self._compile(given)
         # Whatever it took to get here, one trial fits.
@@ -220,7 +218,7 @@ class Search:
         ranges = ranges_of(planned, fixed, factor, len(dataset.validation))
         if not ranges:
             raise nothing_to_search()
-        text = {
+        text: SearchedText = {
             "name": dataset.name,
             "sha256": dataset.sha256,
             "characters": len(dataset.ids),
@@ -232,7 +230,7 @@ class Search:
         open_source: Callable[[TrainingConfig], Text],
         given: dict[str, Any],
         trial_minutes: float,
-        report: Report | None,
+        report: OnProgress | None,
     ) -> Material:
         config = TrainingConfig.of(given | {"minutes": trial_minutes})
         base = None
@@ -245,9 +243,7 @@ class Search:
     def _compile(self, given: dict[str, Any]) -> None:
         """Lets all kernels be compiled, which no trial should lose its time with."""
         config = TrainingConfig.of(given)
-        engine = open_engine(
-            config.engine, initialize(PROBE, 0), threads=config.threads, device=config.device
-        )
+        engine = config.backend.for_inference().open(initialize(PROBE, 0))
         compile_kernels(engine, None if config.no_mix else self._material.dataset)
 
     def _time_to_finish(self) -> float:
@@ -493,7 +489,7 @@ class Search:
         run.rename(files.best)
         sync_folder(files.path)
         with contextlib.suppress(CharloomError):  # a page that cannot be drawn ends nothing
-            refresh_report(files.best, Standing("finished", 1.0))
+            refresh_report(files.best, RunStatus("finished", 1.0))
 
     def _is_trained_on(self, run: Path) -> bool:
         """Whether somebody went on with a run that the search had kept."""
@@ -531,7 +527,7 @@ class Search:
             page = make_search_page(
                 self.settings,
                 self.trials,
-                Standing(state, self.done),
+                RunStatus(state, self.done),
                 self._study.importances(self.trials),
             )
             write_page(self._files.report, page, "the search goes on")

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from charloom.errors import CharloomError, shortened
+from charloom.schema import find_mismatch
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import SHAPE_OPTIONS, TUNED_OPTIONS, TrainingConfig, option_name
 from charloom.tuning.folder import BEST
 
-# What is searched, where it was not given.
-SEARCHED = (
-    *("cell", "hidden_size", "layers", "learning_rate", "dropout", "weight_drop"),
-    *("batch_size", "window"),
-)
 DEFAULT_MINUTES = 30.0
 SHORTEST_TRIAL = 0.01  # minutes
 
-Range = dict[str, Any]  # choices; or low, high, and perhaps step or log
+TrialMinutes = Annotated[float, Meta(ge=SHORTEST_TRIAL, le=1e7)]
+Positive = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
+
+
+class Range(TypedDict, total=False):
+    """The values of a searched option: choices; or low and high, with a step or a log scale."""
+
+    choices: list[str]
+    low: int | float
+    high: int | float
+    step: int | float
+    log: bool
+
+
+class SearchedText(TypedDict):
+    """The text of a search. Another text is refused by its SHA-256."""
+
+    name: str
+    sha256: str
+    characters: int
 
 
 @dataclass(frozen=True)
@@ -41,36 +59,35 @@ class Trial:
 
 @dataclass(frozen=True)
 class Settings:
-    """What does not change in a search, but for its `minutes`."""
+    """The settings of a search. Only `minutes` can change, on resume."""
 
-    text: dict[str, Any]  # name, sha256, characters
-    given: dict[str, Any]  # options of every trial
-    minutes: float  # of the whole search
-    trial_minutes: float  # as they were asked for
-    trial_seconds: float  # as they fit into the search
-    speed: float  # of the machine that it began on
-    planned: dict[str, Any]  # what charloom would choose for a trial's time
-    ranges: dict[str, Range]  # what is searched
+    text: SearchedText
+    given: dict[str, Any]  # the user's options, which every trial has
+    minutes: Positive  # of the whole search
+    trial_minutes: Positive  # as requested
+    trial_seconds: Positive  # as they fit into the search
+    speed: Positive  # of the machine that the search began on
+    planned: dict[str, Any]  # the planner's choices for a trial's time
+    ranges: Annotated[dict[str, Range], Meta(min_length=1)]  # of the searched options
 
     @classmethod
     def read(cls, found: Any, path: Path) -> Settings:
-        """The settings as the storage keeps them. Raises CharloomError where they are damaged."""
+        """Return the settings that a storage keeps. Raises CharloomError if they are damaged."""
+        problem = find_mismatch(found, cls)
         try:
-            settings = cls(**found)
-            TrainingConfig.of(settings.given | settings.planned)
-            numbers = settings.minutes, settings.trial_seconds, settings.speed
-            if not all(number > 0 for number in numbers) or not settings.ranges:
-                raise ValueError
-            settings.text["sha256"], settings.text["name"]
-        except (CharloomError, KeyError, TypeError, ValueError):
-            raise damaged_study(path, "its settings are not readable") from None
-        return settings
+            if problem is None:
+                settings = cls(**found)
+                TrainingConfig.of(settings.given | settings.planned)
+                return settings
+        except (CharloomError, TypeError):  # TypeError: of unknown entries
+            pass
+        raise damaged_study(path, "its settings are not readable")
 
     def options_with(self, trial: Trial) -> dict[str, Any]:
         """The options of `charloom.train` that a trial had, those that were given among them."""
         rest = {name: value for name, value in self.planned.items() if name not in self.given}
         if self.given.get("from_run") is not None:  # whose shape they have anyway
-            rest = {n: v for n, v in rest.items() if n not in ("cell", "hidden_size", "layers")}
+            rest = {n: v for n, v in rest.items() if n not in SHAPE_OPTIONS}
         return self.given | rest | trial.options
 
     def command(self, trial: Trial, sources: Sequence[str]) -> list[str]:
@@ -86,14 +103,9 @@ class Settings:
 
 
 def check_minutes(spelled: str, value: Any) -> None:
-    if value is None:
-        return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not SHORTEST_TRIAL <= value <= 1e7:
-        raise CharloomError(
-            f"{spelled} is {shortened(value)}: give a number of minutes, at least {SHORTEST_TRIAL} "
-            "and at most 10,000,000"
-        )
+    """Raise CharloomError unless a time for a search or a trial is None or within limits."""
+    if mismatch := find_mismatch(value, TrialMinutes | None):
+        raise CharloomError(f"{spelled} is {shortened(value)}: pass {mismatch.expected}")
 
 
 def refuse_senseless(given: dict[str, Any]) -> None:
@@ -125,8 +137,8 @@ def refuse_nothing_to_search(given: dict[str, Any]) -> dict[str, Any]:
     fixed = dict(given)
     if given.get("from_run") is not None:
         base = load_checkpoint(model_path(given["from_run"])).config
-        fixed |= {name: getattr(base, name) for name in ("cell", "hidden_size", "layers")}
-    if all(name in fixed for name in SEARCHED):
+        fixed |= {name: getattr(base, name) for name in SHAPE_OPTIONS}
+    if all(name in fixed for name in TUNED_OPTIONS):
         raise nothing_to_search()
     return fixed
 
@@ -134,7 +146,7 @@ def refuse_nothing_to_search(given: dict[str, Any]) -> dict[str, Any]:
 def nothing_to_search() -> CharloomError:
     return CharloomError(
         "there is nothing to search, for all options are given that could be: leave out one of "
-        + ", ".join(map(option_name, SEARCHED))
+        + ", ".join(map(option_name, TUNED_OPTIONS))
     )
 
 

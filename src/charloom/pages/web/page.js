@@ -1,7 +1,7 @@
 "use strict";
-// What every page needs. Text from outside is only ever put in as text, never as HTML.
+// Shared by all pages. Text from outside is inserted as text only, never as HTML.
 
-/** A new element: its name, its properties (class, listeners as onX, attributes), its children. */
+/** Creates an element. Properties are attributes, or listeners if their names begin with "on". */
 function make(name, properties = {}, ...children) {
   const svg = ["svg", "path", "line", "rect", "text", "g", "circle"].includes(name);
   const element = svg
@@ -16,7 +16,7 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 
-/** The page's data: what Python wrote beside this script; null on a page that a server gives. */
+/** The page's data, written by Python beside this script; null on a page that a server returns. */
 const DATA = JSON.parse(document.getElementById("data")?.textContent ?? "null");
 
 const ARRAYS = {
@@ -24,7 +24,7 @@ const ARRAYS = {
   int32: Int32Array, uint32: Uint32Array, float32: Float32Array,
 };
 
-/** The array of that name, (N,) or flattened; it lies in the page deflated, in base 64. */
+/** Reads an array of the page, (N,) or flattened; it is stored deflated, in base64. */
 async function array(name) {
   const element = document.getElementById("array-" + name);
   const packed = Uint8Array.from(atob(element.textContent), (c) => c.charCodeAt(0));
@@ -38,7 +38,7 @@ function fixed(value, digits) {
 
 const grouped = new Intl.NumberFormat("en-US");
 
-/** A character as it can be seen and pointed at: one without a shape or width of its own gets one. */
+/** A character in visible form: one without a shape or width of its own is replaced. */
 function visible(character) {
   if (character === "\n") return "↵";
   if (character === "\t") return "⇥";
@@ -57,7 +57,7 @@ function named(character) {
   return names[character] ?? visible(character);
 }
 
-/** A table; columns are [title, class], rows are arrays of texts or elements. */
+/** Creates a table. Columns are [title, class]; rows are arrays of texts or elements. */
 function table(columns, rows, properties = {}) {
   const head = columns.map(([title, kind]) => make("th", { class: kind, scope: "col" }, title));
   const body = rows.map((row) =>
@@ -66,16 +66,41 @@ function table(columns, rows, properties = {}) {
     make("tbody", {}, body));
 }
 
-/** Adds elements to the page's main part. */
+// The color scale of surprisal: the classes s0 to s12 of page.css.
+const SURPRISAL_LEVELS = 12;
+const BITS_AT_TOP = 9; // from this surprisal on, the color is the strongest
+
+function surprisal_level(bits) {
+  return Math.min(SURPRISAL_LEVELS, Math.floor((bits / BITS_AT_TOP) * SURPRISAL_LEVELS));
+}
+
+/** Creates the legend of surprisal, with every level or every `step`-th one. */
+function surprisal_legend(step = 1) {
+  const swatches = [];
+  for (let k = 0; k <= SURPRISAL_LEVELS; k += step) {
+    const bits = Number(((k * BITS_AT_TOP) / SURPRISAL_LEVELS).toFixed(2));
+    swatches.push(["s" + k, k === SURPRISAL_LEVELS ? `${bits} or more` : String(bits)]);
+  }
+  return legend("bits:", `stronger colors mean more bits, up to ${BITS_AT_TOP}`, swatches);
+}
+
+/** Creates a legend of colors; swatches are [class, text]. */
+function legend(name, description, swatches) {
+  return make("div", { class: "legend", role: "img", "aria-label": `Legend: ${description}.` },
+    make("span", { class: "name" }, name),
+    swatches.map(([shade, text]) => make("span", { class: "swatch " + shade }, text)));
+}
+
+/** Adds elements to the page's main element. */
 function show(...elements) {
   document.querySelector("main").append(...elements.flat());
 }
 
-/** Shows a mistake of our own instead of an empty page. */
+/** Runs the page's script, and shows its error instead of an empty page. */
 function start(page) {
   page().catch((error) => {
-    show(make("p", { role: "alert" }, "This page could not be drawn: " + error.message +
-      ". It needs a browser of 2023 or later."));
+    show(make("p", { role: "alert" }, "This page failed to render: " + error.message +
+      ". It needs a browser from 2023 or later."));
     throw error;
   });
 }

@@ -1,14 +1,12 @@
-// The playground: draws text from a served model as it comes, each character colored by its
-// surprisal; a click on one goes on from there with another.
+// The playground: streams text from a served model, with each character colored by its surprisal. A
+// click on a character shows alternatives, and continues the text with one of them.
 
-const BITS_AT_TOP = 9, LEVELS = 12;
-const GUESSES = 5; // alternatives that are asked for
-const ASK_AGAIN = 2000; // milliseconds between two looks for a server that has gone
+const ALTERNATIVES = 5; // likeliest characters to request for every place
+const RETRY = 2000; // milliseconds between two requests to a server that is gone
+const GONE = "The connection broke in the middle of the text. Waiting for the server …";
 
-const level = (bits) => Math.min(LEVELS, Math.floor((bits / BITS_AT_TOP) * LEVELS));
-
-/** The fields of a way to draw, by their names in a request. */
-const KNOBS = [
+/** The fields of the sampling settings: the name in a request, the value, the element's attributes. */
+const SETTINGS = [
   ["temperature", "1", { min: 0, step: 0.1 }],
   ["top_p", "", { min: 0, max: 1, step: 0.05, placeholder: "1" }],
   ["top_k", "", { min: 1, step: 1, placeholder: "all" }],
@@ -16,7 +14,7 @@ const KNOBS = [
 ];
 
 const status = make("p", { id: "status", role: "status" });
-function say(text, fault = false) {
+function report(text, fault = false) {
   status.textContent = text;
   status.classList.toggle("fault", fault);
 }
@@ -26,16 +24,16 @@ function field(name, value, properties = {}) {
   return { input, label: make("label", {}, name.replace("_", " "), input) };
 }
 
-/** One way to draw, and what it drew. */
+/** Sampling settings, and the text that was sampled with them. */
 class Pane {
   constructor(letter) {
     this.letter = letter;
-    this.fields = KNOBS.map(([name, value, properties]) => field(name, value, properties));
+    this.fields = SETTINGS.map(([name, value, properties]) => field(name, value, properties));
     this.settings = make("div", { class: "settings" }, this.fields.map(({ label }) => label));
     this.output = make("div", {
       class: "output", tabindex: 0, role: "group", id: "output-" + letter,
-      "aria-label": "What was drawn. Arrow keys go from character to character, the keys 1 to " +
-        `${GUESSES} go on from there with another.`,
+      "aria-label": "The sampled text. Arrow keys go from character to character; the keys 1 to " +
+        `${ALTERNATIVES} continue from there with another one.`,
       onmouseover: (event) => this.look(event.target.number),
       onclick: (event) => this.look(event.target.number, true),
       onkeydown: (event) => this.key(event),
@@ -47,7 +45,7 @@ class Pane {
     this.clear("");
   }
 
-  /** What these settings add to a request. */
+  /** The settings as fields of a request. */
   values() {
     const values = {};
     for (const { input } of this.fields) {
@@ -60,23 +58,23 @@ class Pane {
     this.prompt = prompt;
     this.drawn = []; // {text, bits, likeliest: [[text, probability], ...]}
     this.here = null;
-    this.held = false; // whether a click keeps a character in view
+    this.held = false; // true while a click keeps the alternatives of a character shown
     this.output.replaceChildren(make("span", { class: "given" }, prompt));
     this.about.replaceChildren(make("p", { class: "soft" },
-      "Point at a character to see what else could have come."));
+      "Point at a character to see its alternatives."));
   }
 
   add(token, log_p, top) {
     const bits = -log_p / Math.LN2;
     const likeliest = Object.entries(top ?? {}).sort((a, b) => b[1] - a[1]);
-    const span = make("span", { class: "drawn s" + level(bits) }, token);
+    const span = make("span", { class: "drawn s" + surprisal_level(bits) }, token);
     span.number = this.drawn.length;
     this.drawn.push({ text: token, bits, span,
       likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) });
     return span;
   }
 
-  /** Adds what came at once: the layout is looked at once, not for every character. */
+  /** Adds the characters of one event. The layout is read once, because reading it is slow. */
   add_all({ tokens, token_logprobs, top_logprobs }) {
     const box = this.output;
     const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
@@ -84,7 +82,7 @@ class Pane {
     if (follows) box.scrollTop = box.scrollHeight;
   }
 
-  /** Shows what could have come in the place of a character; a click holds it. */
+  /** Shows the alternatives of a character. A click keeps them shown. */
   look(number, hold = false) {
     if (number === undefined || (this.held && !hold)) return;
     this.held = hold && !(this.held && this.here === number);
@@ -97,13 +95,13 @@ class Pane {
       bar.style.width = chance * 6 + "rem";
       return make("li", {},
         make("button", { class: "mono", onclick: () => branch(this, number, other),
-          "aria-label": `Go on from here with ${named(other)}` },
+          "aria-label": `Continue from here with ${named(other)}` },
         `${k + 1}  ${named(other)}${other === text ? " ✓" : ""}`),
         make("span", { class: "number" }, (100 * chance).toFixed(1) + "%"), bar);
     });
     this.about.replaceChildren(
-      make("p", {}, make("b", { class: "mono" }, named(text)), " came with ",
-        make("b", {}, bits.toFixed(2)), " bits. Go on from here with"),
+      make("p", {}, make("b", { class: "mono" }, named(text)), ": surprisal ",
+        make("b", {}, bits.toFixed(2)), " bits. Continue from here with"),
       make("ol", {}, rows));
   }
 
@@ -127,7 +125,7 @@ class Pane {
     }
   }
 
-  /** The prompt and what was drawn before a character. */
+  /** The prompt and the sampled text before a character. */
   before(number) {
     return this.prompt + this.drawn.slice(0, number).map(({ text }) => text).join("");
   }
@@ -156,12 +154,12 @@ const back = make("button", { id: "back", disabled: true, onclick: () => {
   prompt.value = earlier.pop();
   back.disabled = !earlier.length;
   refresh_code();
-} }, "Back to the last prompt");
+} }, "Previous prompt");
 const code = make("pre", { id: "code" });
 const copied = make("span", { role: "status", class: "soft" });
 
-const earlier = []; // prompts that were branched away from
-let running = null; // what aborts the requests that run
+const earlier = []; // previous prompts, for the button
+let running = null; // aborts the current requests
 
 const panes = () => (compare.checked ? [first, second] : [first]);
 
@@ -179,7 +177,7 @@ function headers() {
   return found;
 }
 
-/** Goes on from a character with another one in its place. */
+/** Continues the text with another character in the place of one. */
 function branch(pane, number, other) {
   earlier.push(prompt.value);
   back.disabled = false;
@@ -194,18 +192,18 @@ async function generate(new_seed = fresh.checked) {
   refresh_code();
   const mine = (running = new AbortController());
   halt.disabled = false;
-  say("Drawing …");
+  report("Sampling …");
   const started = performance.now();
   try {
-    const counts = await Promise.all(panes().map((pane) => draw(pane, mine.signal)));
+    const counts = await Promise.all(panes().map((pane) => stream(pane, mine.signal)));
     const count = counts.reduce((a, b) => a + b, 0);
     const seconds = (performance.now() - started) / 1000;
     if (running === mine) end(`${grouped.format(count)} characters in ${seconds.toFixed(1)} s.`);
   } catch (error) {
-    if (running !== mine) return; // another one has taken its place, or it was stopped
+    if (running !== mine) return; // replaced by another request, or stopped
     running.abort();
     end("");
-    say(error.message, true);
+    report(error.message, true);
     if (error.gone) wait_for_server();
     if (error.status === 401) show_key();
   }
@@ -216,10 +214,10 @@ function end(text) {
   running = null;
   one?.abort();
   halt.disabled = true;
-  say(text);
+  report(text);
 }
 
-class Refused extends Error {
+class RequestError extends Error {
   constructor(message, { status = 0, gone = false } = {}) {
     super(message);
     this.status = status;
@@ -227,29 +225,29 @@ class Refused extends Error {
   }
 }
 
-/** What the server says; a sentence where it says no, or nothing. */
-async function ask(path, options = {}) {
+/** Requests a path; an error's message is a sentence for the reader. */
+async function request(path, options = {}) {
   let response;
   try {
     response = await fetch(path, { ...options, headers: headers() });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused("The server does not answer. Waiting for it …", { gone: true });
+    throw new RequestError("The server does not respond. Waiting for it …", { gone: true });
   }
   if (response.ok) return response;
-  let message = `The server answers ${response.status} ${response.statusText}.`;
+  let message = `The server returned ${response.status} ${response.statusText}.`;
   try {
-    message = "The server refuses: " + (await response.json()).error.message;
-  } catch { /* no body that says more */ }
-  throw new Refused(message, { status: response.status });
+    message = "The server rejected the request: " + (await response.json()).error.message;
+  } catch { /* the body has no message */ }
+  throw new RequestError(message, { status: response.status });
 }
 
-/** Streams one pane's text; resolves to the number of characters. */
-async function draw(pane, signal) {
-  const request = { ...body(pane), logprobs: GUESSES, stream: true };
-  pane.clear(request.prompt);
-  const response = await ask("/v1/completions",
-    { method: "POST", body: JSON.stringify(request), signal });
+/** Streams the text of a pane, and returns its number of characters. */
+async function stream(pane, signal) {
+  const sent = { ...body(pane), logprobs: ALTERNATIVES, stream: true };
+  pane.clear(sent.prompt);
+  const response = await request("/v1/completions",
+    { method: "POST", body: JSON.stringify(sent), signal });
   let done = false;
   for await (const event of events(response)) {
     if (event === "[DONE]") {
@@ -257,16 +255,15 @@ async function draw(pane, signal) {
       break;
     }
     const found = JSON.parse(event);
-    if (found.error) throw new Refused("The server refuses: " + found.error.message);
+    if (found.error) throw new RequestError("The server reported: " + found.error.message);
     const logprobs = found.choices[0]?.logprobs;
     if (logprobs) pane.add_all(logprobs);
   }
-  if (!done) throw new Refused("The server is gone in the middle of the text. Waiting for it …",
-    { gone: true });
+  if (!done) throw new RequestError(GONE, { gone: true });
   return pane.drawn.length;
 }
 
-/** The data of server-sent events, as they come. */
+/** Yields the data of server-sent events as they arrive. */
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -276,8 +273,7 @@ async function* events(response) {
       piece = await reader.read();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Refused("The server is gone in the middle of the text. Waiting for it …",
-        { gone: true });
+      throw new RequestError(GONE, { gone: true });
     }
     if (piece.done) return;
     const lines = (rest + piece.value).split(/\r?\n/);
@@ -291,14 +287,14 @@ function wait_for_server() {
   clearTimeout(waiting);
   waiting = setTimeout(async () => {
     try {
-      await ask("/health");
+      await request("/health");
       await list_models();
-      say("The server is back.");
+      report("The server is back.");
     } catch (error) {
       if (error.gone) wait_for_server();
-      else say(error.message, true);
+      else report(error.message, true);
     }
-  }, ASK_AGAIN);
+  }, RETRY);
 }
 
 function show_key() {
@@ -308,13 +304,13 @@ function show_key() {
 
 async function list_models() {
   const chosen = models.value;
-  const { data } = await (await ask("/v1/models")).json();
+  const { data } = await (await request("/v1/models")).json();
   models.replaceChildren(...data.map(({ id }) => make("option", { value: id }, id)));
   if (data.some(({ id }) => id === chosen)) models.value = chosen;
   refresh_code();
 }
 
-// The same as a command and as a program.
+// The same request as a command and as a program.
 
 const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
 
@@ -359,18 +355,13 @@ async function copy(which) {
   try {
     await navigator.clipboard.writeText(code.textContent);
     copied.textContent = "Copied.";
-  } catch { // a page that is not from this machine may not
+  } catch { // browsers forbid it for a page from another machine
     getSelection().selectAllChildren(code);
     copied.textContent = "Selected: press Ctrl+C.";
   }
 }
 
-const details = make("details", {}, make("summary", {}, "The same without this page"), code);
-const legend = [make("span", { class: "name" }, "bits:")];
-for (let k = 0; k <= LEVELS; k += 2) {
-  const text = k === LEVELS ? `${BITS_AT_TOP} and more` : String((k * BITS_AT_TOP) / LEVELS);
-  legend.push(make("span", { class: "swatch s" + k }, text));
-}
+const details = make("details", {}, make("summary", {}, "The same request without this page"), code);
 
 show(
   make("div", { class: "top" }, make("h1", {}, "charloom playground"),
@@ -378,19 +369,18 @@ show(
   make("label", { for: "prompt" }, "Prompt"), prompt,
   make("div", { class: "settings" }, length.label, seed.label,
     make("label", {}, "stop", stop),
-    make("label", { class: "check" }, fresh, "a new seed each time"),
+    make("label", { class: "check" }, fresh, "new seed each time"),
     make("label", { class: "check" }, compare, "compare two settings")),
   make("div", { class: "actions" }, go, halt, back,
     make("button", { id: "curl", onclick: () => copy(as_curl) }, "Copy as curl"),
     make("button", { id: "python", onclick: () => copy(as_python) }, "Copy as Python"), copied),
   status,
-  make("div", { class: "legend", role: "img",
-    "aria-label": `Legend: the stronger the color, the more bits, up to ${BITS_AT_TOP}.` }, legend),
+  surprisal_legend(2),
   make("div", { class: "panes" }, first.element, second.element),
   details,
 );
 document.addEventListener("input", refresh_code);
-key.addEventListener("change", () => list_models().then(() => say("")).catch((e) => say(e.message, true)));
+key.addEventListener("change", () => list_models().then(() => report("")).catch((e) => report(e.message, true)));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
@@ -400,7 +390,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 list_models().catch((error) => {
-  say(error.message, true);
+  report(error.message, true);
   if (error.gone) wait_for_server();
   if (error.status === 401) show_key();
 });

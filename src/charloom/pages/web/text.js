@@ -1,4 +1,4 @@
-// A long text, one element a character, of which only the rows in sight exist.
+// A long text with one element per character. Only the visible rows have elements.
 
 const ROW = 24; // pixels, as in page.css
 const TALLEST = 8e6; // pixels; browsers cannot scroll much further
@@ -6,8 +6,10 @@ const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f
 
 class TextView {
   /**
-   * ids (N,) into vocabulary. color(i): the class of character i. onmove(i): called when the
-   * character under the mouse, or the keys, changes. onselect(begin, end): when a span is chosen.
+   * - ids (N,): indices into the vocabulary.
+   * - color(i): returns the class of character i.
+   * - onmove(i): called when the mouse or a key moves to character i.
+   * - onselect(begin, end): called when a span is selected.
    */
   constructor(vocabulary, ids, { color, onmove, onselect = null }) {
     this.vocabulary = vocabulary;
@@ -16,20 +18,20 @@ class TextView {
     this.onmove = onmove;
     this.onselect = onselect;
     this.seen = vocabulary.map(visible);
-    // In columns; a mark stands over the sign before it.
+    // In columns. A combining mark takes no column, because it lies over the character before it.
     this.widths = this.seen.map((text) =>
       WIDE.test(text) ? 2 : Math.max(1, text.replace(/\p{M}/gu, "").length));
     this.newline = vocabulary.indexOf("\n");
     this.space_id = vocabulary.indexOf(" ");
     this.here = 0;
-    this.anchor = null; // where the chosen span was begun
-    this.span = null; // the chosen span, [begin, end)
-    this.rows = new Map(); // the rows that exist, by number
+    this.anchor = null; // the character at which the selection began
+    this.span = null; // the selected span, [begin, end)
+    this.rows = new Map(); // the elements of rows, by number
     this.space = make("div", { class: "space" });
     this.element = make("div", {
       class: "text", tabindex: 0, role: "group",
       "aria-label": "The text. Arrow keys go from character to character" +
-        (onselect ? ", with Shift they choose a span." : "."),
+        (onselect ? "; with Shift they select a span." : "."),
       onscroll: () => this.schedule(),
       onmouseover: (event) => this.point(event),
       onmousedown: (event) => this.press(event),
@@ -43,7 +45,12 @@ class TextView {
     return this.vocabulary[this.ids[i]];
   }
 
-  /** Cuts the text into rows: after a line break, else after the last space that fits. */
+  /** The text of characters [begin, end) in visible form. */
+  text(begin, end) {
+    return Array.from(this.ids.subarray(Math.max(0, begin), end), (id) => this.seen[id]).join("");
+  }
+
+  /** Fits the rows to the width of the element. */
   fit() {
     const probe = make("div", { class: "row" }, "0".repeat(100));
     this.space.append(probe);
@@ -54,11 +61,21 @@ class TextView {
       this.schedule();
       return;
     }
-    // What is on top stays there, or else the character that was pointed at.
+    // The top row stays on top. The first time there are no rows yet, so `here` is scrolled into view.
     const top = this.starts && this.first_in_sight();
     this.columns = columns;
+    this.starts = this.cut();
+    this.height = this.starts.length * ROW;
+    this.space.style.height = Math.min(this.height, TALLEST) + "px";
+    if (top) this.scroll_to(this.row_of(top));
+    this.redraw();
+    if (!top) this.reveal(this.here);
+  }
+
+  /** The first characters of the rows: each ends at a line break, or after the last space that fits. */
+  cut() {
     const starts = [];
-    const { ids, widths, newline, space_id } = this;
+    const { ids, widths, newline, space_id, columns } = this;
     let begin = 0;
     while (begin < ids.length) {
       starts.push(begin);
@@ -74,15 +91,10 @@ class TextView {
       const cut = end < ids.length && ids[end - 1] !== newline && after_space > begin;
       begin = cut ? after_space : end;
     }
-    this.starts = Int32Array.from(starts);
-    this.height = this.starts.length * ROW;
-    this.space.style.height = Math.min(this.height, TALLEST) + "px";
-    if (top) this.scroll_to(this.row_of(top));
-    this.redraw();
-    if (!top) this.reveal(this.here);
+    return Int32Array.from(starts);
   }
 
-  /** The first character of the row on top. */
+  /** The first character of the top row. */
   first_in_sight() {
     return this.starts[Math.floor((this.element.scrollTop + this.offset()) / ROW)] ?? 0;
   }
@@ -94,7 +106,7 @@ class TextView {
     this.element.scrollTop = wanted * part;
   }
 
-  /** How far the rows are shifted against the scroll bar, which is too short for a very long text. */
+  /** The distance of the rows from the scroll bar, which is too short for a very long text. */
   offset() {
     const view = this.element.clientHeight;
     if (this.height <= TALLEST) return 0;
@@ -161,9 +173,8 @@ class TextView {
     row.className = "row";
     for (let i = this.starts[number]; i < this.end_of(number); i++) {
       const span = document.createElement("span");
-      const character = this.character(i);
       span.textContent = this.seen[this.ids[i]];
-      span.className = this.class_of(i) + (character < " " ? " mute" : "");
+      span.className = this.class_of(i);
       span.place = i;
       row.append(span);
     }
@@ -174,16 +185,15 @@ class TextView {
     let name = this.color(i);
     if (i === this.here) name += " here";
     if (this.span && i >= this.span[0] && i < this.span[1]) name += " chosen";
+    if (this.character(i) < " ") name += " mute";
     return name;
   }
 
-  /** Sets the classes of characters [begin, end) that are in sight anew. */
+  /** Updates the classes of the visible ones among characters [begin, end). */
   repaint(begin, end) {
     for (const row of this.rows.values()) {
       for (const span of row.children) {
-        if (span.place >= begin && span.place < end) {
-          span.className = this.class_of(span.place) + (this.character(span.place) < " " ? " mute" : "");
-        }
+        if (span.place >= begin && span.place < end) span.className = this.class_of(span.place);
       }
     }
   }
@@ -192,27 +202,24 @@ class TextView {
     const before = this.here;
     this.here = Math.max(0, Math.min(this.ids.length - 1, i));
     if (extend && this.onselect) {
-      this.choose(Math.min(this.anchor, this.here), Math.max(this.anchor, this.here) + 1);
+      const begin = Math.min(this.anchor, this.here), end = Math.max(this.anchor, this.here) + 1;
+      this.mark(begin, end);
+      this.onselect(begin, end);
     }
     this.repaint(before, before + 1);
     this.repaint(this.here, this.here + 1);
     this.onmove(this.here);
   }
 
-  choose(begin, end) {
-    this.choose_quietly(begin, end);
-    this.onselect(begin, end);
-  }
-
-  /** Marks a span as chosen without telling anybody. */
-  choose_quietly(begin, end) {
+  /** Marks a span as selected, without calling onselect. */
+  mark(begin, end) {
     const old = this.span ?? [begin, end];
     this.span = [begin, end];
     this.repaint(...old);
     this.repaint(begin, end);
   }
 
-  /** Scrolls so that character i can be seen, in the middle where it could not be. */
+  /** Scrolls to character i if it is not visible; its row is then in the middle. */
   reveal(i) {
     if (!this.starts) return;
     const row = this.row_of(i), view = this.element.clientHeight;
@@ -273,4 +280,14 @@ class TextView {
     this.move(places[event.key](), event.shiftKey);
     this.reveal(this.here);
   }
+}
+
+/** Notes on the characters that this page does not show. */
+function omissions() {
+  const { shown, characters, skipped_characters: skipped } = DATA, notes = [];
+  if (shown < characters) {
+    notes.push(`This page shows the first ${grouped.format(shown)} of ${grouped.format(characters)} characters.`);
+  }
+  if (skipped) notes.push(`${grouped.format(skipped)} unknown characters were skipped.`);
+  return notes;
 }

@@ -1,0 +1,204 @@
+"""Sample texts side by side, a character or several in each turn of a batcher.
+
+B: rows, one a text; K: alternatives at a position; V: characters in the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.protocol import Predictor
+from charloom.prediction.mixture import join_states, rows_of
+from charloom.prediction.sampling import StopTexts
+from charloom.serving.prompt_cache import PromptCache
+from charloom.serving.prompt_reader import PendingPrompt, score
+from charloom.serving.requests import Answer, BatcherStats, End, Piece, Scored
+from charloom.text.vocabulary import Vocabulary
+
+# Characters sampled in one turn, of all texts together and of each. A turn of several costs little
+# more than a turn of one, but a new request has to wait for its end.
+SAMPLED_IN_A_TURN, SAMPLED_OF_EACH = 512, 16
+
+
+class RunningText:
+    """A text that is being sampled."""
+
+    def __init__(self, answer: Answer, number: int) -> None:
+        request = answer.request
+        self.answer, self.number = answer, number
+        # The same random numbers as in sampling.stream_text.
+        seed = [request.seed, request.indices[number]]
+        self.generator = np.random.Generator(np.random.PCG64(seed))
+        self.stops = StopTexts(request.stop)
+        self.sampled: list[int] = []
+        self.held: list[Scored] = []  # of characters that might begin a stop text
+        self.end: End | None = None
+
+    @property
+    def left(self) -> int:
+        """Return the number of characters left to sample."""
+        return self.answer.request.length - len(self.sampled)
+
+    def add(self, id_: int, character: str, scored: Scored | None = None) -> None:
+        """Add a sampled character, and pass what is certain of the text to the answer."""
+        self.sampled.append(id_)
+        self.answer.sampled += 1
+        text, stopped = self.stops.add(character)
+        if scored is not None:
+            self.held.append(scored)
+        if stopped:
+            self.end = "stop"
+        elif not self.left:
+            self.end = "length"
+            text += self.stops.rest()
+        if text or self.end:
+            ready, self.held = self.held[: len(text)], self.held[len(text) :]
+            self.answer.add(Piece(self.number, text, ready, self.end))
+
+
+class TextSampler:
+    """The texts that a batcher is sampling. Only the batcher's thread uses it.
+
+    Args:
+        predictor: The model.
+        vocabulary: Its vocabulary.
+        cache: The cache for the states after texts that have ended.
+        stats: The totals to add to.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        vocabulary: Vocabulary,
+        cache: PromptCache,
+        stats: BatcherStats,
+    ) -> None:
+        self.texts: list[RunningText] = []
+        self._predictor, self._vocabulary = predictor, vocabulary
+        self._cache, self._stats = cache, stats
+        self._last = np.zeros(0, np.intp)  # (B,), sampled, and not yet read
+        self._state: Any = None  # of all texts, before the last characters
+
+    def begin(self, prompts: list[PendingPrompt]) -> None:
+        """Begin to sample after prompts that are ready."""
+        states = [] if self._state is None else [self._state]
+        last = [self._last]
+        for prompt in prompts:
+            answer, request = prompt.answer, prompt.answer.request
+            count = len(request.indices)
+            if request.length == 0:
+                for number in range(count):
+                    answer.add(Piece(number, "", end="length"))
+                continue
+            self.texts += [RunningText(answer, number) for number in range(count)]
+            states.append(rows_of(prompt.state, [0] * count))
+            last.append(np.full(count, prompt.ids[-1]))
+        if self.texts:
+            self._state, self._last = join_states(states), np.concatenate(last)
+
+    def advance(self, *, one_character: bool) -> list[Answer]:
+        """Sample one or several more characters of every text, and return the texts' answers."""
+        answers = [text.answer for text in self.texts]
+        if self.texts and (one_character or not self._generate()):
+            self._step()
+        return answers
+
+    def remove(self, answers: Collection[Answer]) -> None:
+        """Remove the texts of some answers."""
+        self._keep([row for row, text in enumerate(self.texts) if text.answer not in answers])
+
+    def clear(self) -> None:
+        """Remove all texts, whatever state a failed turn left them in."""
+        self.texts, self._last, self._state = [], np.zeros(0, np.intp), None
+
+    def _keep(self, rows: list[int]) -> None:
+        if len(rows) < len(self.texts):
+            self.texts = [self.texts[row] for row in rows]
+            self._last = self._last[rows]
+            self._state = rows_of(self._state, rows) if rows else None
+
+    def _step(self) -> None:
+        """Sample one more character of every text."""
+        logits, state = self._predictor.step(self._last, self._state)
+        ids = self._choose(logits)
+        scored = self._score(logits, ids)
+        for row, text in enumerate(self.texts):
+            id_ = int(ids[row])
+            text.add(id_, self._vocabulary.characters[id_], scored.get(row))
+        self._stats.steps += 1
+        self._stats.sampled += len(ids)
+        self._finish_turn(ids, state, 1)
+
+    def _generate(self) -> bool:
+        """Sample several more characters of every text in one call of `generate`.
+
+        Returns:
+            False, without sampling, if the texts have different settings or need scores.
+        """
+        requests = [text.answer.request for text in self.texts]
+        settings = requests[0].settings
+        if any(r.settings != settings or r.alternatives is not None for r in requests):
+            return False
+        each = max(1, SAMPLED_IN_A_TURN // len(self.texts))
+        count = min(SAMPLED_OF_EACH, each, *(text.left for text in self.texts))
+        uniforms = np.stack([text.generator.random(count) for text in self.texts], axis=1)
+        sampled, state = self._predictor.generate(self._last, self._state, settings, uniforms)
+        for text, ids in zip(self.texts, sampled.T.tolist(), strict=True):
+            for id_ in ids:
+                text.add(id_, self._vocabulary.characters[id_])
+                self._stats.sampled += 1
+                if text.end is not None:
+                    break
+        self._stats.steps += count
+        self._finish_turn(sampled[-1], state, count)
+        return True
+
+    def _finish_turn(self, last: NDArray[np.intp], state: Any, count: int) -> None:
+        """Remove the texts that have ended, and cache their states.
+
+        Args:
+            last: The last sampled characters, (B,).
+            state: The state before them.
+            count: The number of characters sampled of each text in this turn.
+        """
+        left = []
+        for row, text in enumerate(self.texts):
+            if text.end is None:
+                left.append(row)
+            elif text.end == "length" or count == 1:  # the state has read no more than the text
+                # A prompt that continues this text need not be read again.
+                read = np.concatenate([text.answer.request.prompt, text.sampled[:-1]])
+                self._cache.put(read.astype(np.intp), rows_of(state, [row]))
+        self._last, self._state = last, state
+        self._keep(left)
+
+    def _choose(self, logits: NDArray[np.floating]) -> NDArray[np.intp]:
+        """Choose every text's next character, (B,), at once for texts with the same settings."""
+        ids = np.empty(len(self.texts), np.intp)
+        alike: dict[SamplingSettings, list[int]] = {}
+        for row, text in enumerate(self.texts):
+            alike.setdefault(text.answer.request.settings, []).append(row)
+        for settings, rows in alike.items():
+            uniforms = np.array([self.texts[row].generator.random() for row in rows])
+            ids[rows] = choose(logits[rows], settings, uniforms)
+        return ids
+
+    def _score(self, logits: NDArray[np.floating], ids: NDArray[np.intp]) -> dict[int, Scored]:
+        """Return the scores of the sampled characters by row, for texts that need them."""
+        alike: dict[int, list[int]] = {}
+        for row, text in enumerate(self.texts):
+            alternatives = text.answer.request.alternatives
+            if alternatives is not None:
+                alike.setdefault(alternatives, []).append(row)
+        found: dict[int, Scored] = {}
+        for alternatives, rows in alike.items():
+            x = logits[rows].astype(np.float64)
+            x -= x.max(axis=1, keepdims=True)
+            x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
+            found |= zip(rows, score(x, ids[rows], alternatives), strict=True)
+        return found

@@ -1,0 +1,215 @@
+"""The command line itself: commands, options, help and versions."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import charloom
+from charloom.cli.main import COMMANDS, main
+from charloom.storage.checkpoint import load_checkpoint
+from charloom.training.options import OPTIONS as DECLARED
+from charloom.training.options import option_name
+from helpers.cli import Captured, one_line, process, refused, short
+from helpers.paths import ROOT
+from helpers.runs import FEW
+
+# --- The command line itself ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        [""],
+        ["TRAIN"],
+        ["trian"],
+        ["help"],
+        ["-v"],
+        ["--verbose"],
+        ["--VERSION"],
+        ["train"],
+        ["sample"],
+        ["evaluate"],
+        ["info"],
+        ["train", "--steps=1"],
+        ["corpora", "more"],
+        ["corpora", "--json"],
+        ["demo", "more"],
+        ["sample", "a", "b"],
+        ["evaluate", "a", "b", "c"],
+        ["info", "a", "b"],
+        ["train", "a", "-s", "1"],
+        ["sample", "a", "--json"],
+    ],
+    ids=short,
+)
+def test_unknown_command_is_refused(arguments: list[str]) -> None:
+    assert "--help" in refused(*arguments)
+
+
+TRAINING_OPTIONS = {option_name(name): option.value_type for name, option in DECLARED.items()}
+
+
+OPTIONS: dict[str, list[str]] = {
+    "train": ["--out", "--resume", "--config", "--tensorboard", *TRAINING_OPTIONS],
+    "tune": [
+        *("--out", "--resume", "--config", "--trial-minutes"),
+        *(o for o in TRAINING_OPTIONS if o not in ("--preset", "--steps", "--epochs", "--refit")),
+    ],
+    "sample": [
+        *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
+        *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
+        *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
+    ],
+    "evaluate": [
+        *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
+        *("--engine", "--threads", "--device"),
+    ],
+    "demo": ["--out", "--minutes", "--seed"],
+    "score": [
+        *("--lines", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
+        *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
+    ],
+    "explore": [
+        "--out",
+        "--json",
+        "--units",
+        "--skip-unknown",
+        "--engine",
+        "--threads",
+        "--device",
+    ],
+    "report": ["--out"],
+    "serve": [
+        *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
+        "--threads",
+        "--device",
+    ],
+    "info": ["--json"],
+    "export": ["--to", "--out"],
+    "import": ["--vocabulary", "--out"],
+    "corpora": [],
+}
+
+
+FLAGS = {
+    *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
+    *("--report-overlap", "--tensorboard"),
+} | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
+
+
+EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
+
+
+def needed(command: str) -> list[str]:
+    some = {"demo": 0, "corpora": 0, "score": 2, "explore": 2}
+    return ["something"] * some.get(command, 1)
+
+
+def test_every_command_is_in_the_table_above() -> None:
+    assert set(OPTIONS) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_lists_every_option(capsys: Captured, command: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code in (0, None)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert set(OPTIONS[command]) <= set(re.findall(r"--[a-z0-9-]+", out))
+    assert set(re.findall(r"^  (--[a-z0-9-]+)", out, re.MULTILINE)) == set(OPTIONS[command])
+    assert COMMANDS[command].summary[:20] in out
+
+
+def test_help_lists_every_command(capsys: Captured) -> None:
+    for option in ("-h", "--help"):
+        assert main([option]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        for name in COMMANDS:
+            assert re.search(rf"^  {name} ", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
+def test_abbreviations_and_lists_of_options_are_refused(command: str, option: str) -> None:
+    """An abbreviation that works today means something else when an option is added."""
+    words = [option[:-1], option.upper(), option + "x"]
+    if not option.startswith("--h"):  # -hidden-size is -h, for help, with more behind it
+        words.append(option[1:])
+    for word in words:
+        line = refused(command, *needed(command), word)
+        assert word in line
+
+
+@pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
+def test_missing_or_extra_option_value_is_refused(command: str, option: str) -> None:
+    argument = f"{option}=yes" if option in FLAGS else option
+    assert option in refused(command, *needed(command), argument)
+
+
+def test_last_of_repeated_options_wins(text_file: str) -> None:
+    assert main(["train", text_file, *FEW, "--steps=0", "--steps=1", "--out=a", "--out=b"]) == 0
+    assert [path.name for path in Path.cwd().iterdir()] == ["b"]
+    assert load_checkpoint(Path("b/resume.safetensors")).metrics["step"] == 1
+
+
+def test_version_is_printed(capsys: Captured) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"charloom {charloom.__version__}\n", "")
+
+
+def test_python_m_runs_the_command() -> None:
+    found = process("--version")
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert found.stdout.decode().split() == ["charloom", charloom.__version__]
+    project = ROOT / "pyproject.toml"
+    scripts = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts == {"charloom": "charloom.cli.main:main"}
+    assert process("nonsense").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "nowhere.txt"],
+        ["train", "-", "--steps=0"],
+        ["evaluate", "RUN", "nowhere.txt"],
+        ["evaluate", "RUN", "--protocol=cold-0"],
+        ["sample", "RUN", "--count=0"],
+        ["info", "nowhere"],
+        ["nonsense"],
+        ["demo", "--minutes=0"],
+    ],
+    ids=short,
+)
+def test_error_is_exactly_one_line(trained_run: str, arguments: list[str]) -> None:
+    found = process(*(trained_run if argument == "RUN" else argument for argument in arguments))
+    assert found.returncode == 2
+    assert found.stdout == b""
+    assert found.stderr.count(b"\n") == 1
+    one_line(found.stderr)
+
+
+def test_search_without_optuna_names_the_extra(
+    text_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    line = refused("tune", text_file)
+    assert "a search needs Optuna" in line
+    assert "pip install 'charloom[tune]'" in line
+
+
+def test_help_loads_no_numpy() -> None:
+    code = (
+        "import sys\nfrom charloom.cli.main import main\n"
+        "try: main(['train', '--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'numpy', 'safetensors', 'rich', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--hidden-size" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,82 @@
+"""The floors of the house, imports that are heavy, and scratch.py, which stands apart."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import charloom
+
+PACKAGE = Path(charloom.__file__).parent
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, at the top or inside a function."""
+    known = {
+        ".".join(("charloom", *other.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        )
+        for other in PACKAGE.rglob("*.py")
+    }
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports must be absolute"
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            names |= inside or {str(node.module)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names & known
+
+
+def test_no_import_circles() -> None:
+    """import-linter holds the floors; inside a package this test forbids circles."""
+    graph = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(("charloom", *path.relative_to(PACKAGE).with_suffix("").parts))
+        graph[name.removesuffix(".__init__")] = imported(path)
+    del graph["charloom"]  # its lazy names lead everywhere
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above[above.index(name) :], name))
+        if name not in done and name in graph:
+            for other in sorted(graph[name]):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+def test_every_public_name_can_be_imported_lazily() -> None:
+    assert set(charloom._MODULES) == set(charloom.__all__) - {"__version__"}
+    for name, module in charloom._MODULES.items():
+        path = PACKAGE / (module.replace(".", "/") + ".py")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        defined = {getattr(node, "name", None) for node in tree.body}
+        defined |= {
+            target.id
+            for node in tree.body
+            for target in getattr(node, "targets", [getattr(node, "target", None)])
+            if isinstance(target, ast.Name)
+        }
+        assert name in defined, f"charloom.{module} does not define {name}"
+    assert dir(charloom) == sorted(charloom.__all__)
+
+
+def test_scratch_imports_nothing_of_the_package() -> None:
+    scratch = PACKAGE / "scratch.py"
+    assert "charloom" not in scratch.read_text(encoding="utf-8").replace("charloom.scratch", "")
+    assert imported(scratch) == set()
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, charloom, charloom.cli.main; charloom.cli.main.main(['--help']);"
+        "heavy = {'numpy', 'huggingface_hub', 'optuna', 'pydivsufsort', 'rich', 'torch', 'onnx',"
+        "'safetensors', 'starlette', 'uvicorn', 'h11', 'msgspec', 'prometheus_client'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,44 @@
+"""ONNX Runtime computes our logits from an exported model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charloom.engines.reference import ReferenceEngine
+from charloom.exchange.onnx import export_onnx
+from charloom.storage.checkpoint import Checkpoint
+from charloom.text.vocabulary import Vocabulary
+from helpers.exchange import CHARACTERS, every_cell, every_depth, some_model
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.onnx
+@every_cell
+@every_depth
+@pytest.mark.parametrize(("dtype", "hidden"), [("float32", 13), ("float64", 64)])
+def test_onnxruntime_gives_our_logits(cell: str, layers: int, dtype: str, hidden: int) -> None:
+    pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    parameters = some_model(cell, layers, dtype, hidden)
+    export_onnx(Checkpoint(parameters, Vocabulary(CHARACTERS)), Path("a.onnx"))
+    session = onnxruntime.InferenceSession("a.onnx", providers=["CPUExecutionProvider"])
+    engine = ReferenceEngine(parameters)
+    generator = np.random.default_rng(2)
+    for steps, rows in ((1, 1), (7, 3), (40, 2)):
+        ids = generator.integers(0, len(CHARACTERS), (steps, rows))
+        state = generator.normal(0, 0.5, engine.zero_state(rows).shape).astype("float32")
+        logits, after = session.run(["logits", "next_state"], {"ids": ids, "state": state})
+        assert logits.shape == (steps, rows, len(CHARACTERS))
+        now = state.astype(dtype)
+        for t in range(steps):
+            expected, now = engine.step(ids[t], now)
+            np.testing.assert_allclose(logits[t], expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(after, now, atol=1e-5, rtol=0)
+    properties = session.get_modelmeta().custom_metadata_map
+    assert json.loads(properties["vocabulary"]) == list(CHARACTERS)

@@ -1,0 +1,153 @@
+"""Kernels are compiled once, kept safely, and compiled again when a source changes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charloom.kernels import compiling
+from charloom.kernels.compiling import Kernel, cache_folder
+from helpers.processes import in_a_new_process
+
+STEP = """
+    import numpy as np
+    from charloom.engines.backend import Backend
+    from charloom.network.parameters import ModelConfig
+    from charloom.network.initialization import initialize
+    engine = Backend("compiled").open(initialize(ModelConfig("rnn", 8, 1, 5), 0))
+    engine.step(np.array([1]), engine.config.zero_state(1))
+"""
+
+
+def kernels(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.kernel"))
+
+
+@pytest.mark.slow
+def test_kernel_is_compiled_once_with_a_notice(tmp_path: Path) -> None:
+    first = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert first.stderr.count("\n") == 1
+    assert "compiling the kernel for inference" in first.stderr
+    (kernel,) = kernels(tmp_path)
+    again = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (again.returncode, again.stderr) == (0, "")
+    assert kernels(tmp_path) == [kernel]
+    # A file that was cut off or tampered with is compiled anew.
+    (path,) = tmp_path.rglob("*.kernel")
+    path.write_bytes(path.read_bytes()[:-100])
+    third = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
+    assert third.returncode == 0
+    assert "compiling" in third.stderr
+
+
+@pytest.mark.slow
+def test_importing_neither_compiles_nor_configures_numba(tmp_path: Path) -> None:
+    code = (
+        """
+        import numba
+        names = [n for n in dir(numba.config) if n.isupper()]
+        before = {n: getattr(numba.config, n) for n in names}
+        import charloom.engines.compiled
+        from charloom.engines.compiled.engine import INFER, TRAIN
+        assert TRAIN._dispatcher is None and INFER._dispatcher is None
+    """
+        + STEP.replace("\n    ", "\n        ")
+        + """
+        after = {n: getattr(numba.config, n) for n in names}
+        assert {n for n in names if before[n] is not after[n] and before[n] != after[n]} == set()
+        assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+    """
+    )
+    done = in_a_new_process(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
+def one(place, value):  # type: ignore[no-untyped-def]
+    place[0] += value
+
+
+def tiny_kernel() -> Kernel:
+    return Kernel(one, "a test")
+
+
+def run_kernel(kernel: Kernel) -> float:
+    place = np.zeros(1)
+    kernel.compiled((place, 2.0))(place, 2.0)
+    return float(place[0])
+
+
+def test_without_a_home_there_is_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, temporary = tmp_path / "file", tmp_path / "temporary"
+    home.write_text("no folder can be made here")
+    temporary.mkdir()
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr(compiling.platformdirs, "user_cache_dir", lambda name: str(home / name))
+    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(temporary))
+    folder = cache_folder()
+    assert folder is not None
+    assert folder.parent == temporary
+    assert folder.stat().st_mode & 0o077 == 0
+    assert run_kernel(tiny_kernel()) == 2
+    assert len(kernels(temporary)) == 1
+    # Nor there: the kernel is compiled for this process alone.
+    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(home))
+    assert cache_folder() is None
+    assert run_kernel(tiny_kernel()) == 2
+    assert "once on this machine" in caplog.records[0].getMessage()
+    assert "in every process" in caplog.records[1].getMessage()
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="needs owners of files")
+def test_a_folder_that_others_may_write_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    folder = cache_folder()
+    assert folder == tmp_path / "charloom"
+    folder.chmod(0o777)
+    assert cache_folder() != folder
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert cache_folder() != folder
+
+
+def test_any_source_change_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "compiling.py").write_text("")
+    (sources / "cells.py").write_text("x = 1")
+    monkeypatch.setattr(compiling, "__file__", str(sources / "compiling.py"))
+    run_kernel(tiny_kernel())
+    run_kernel(tiny_kernel())
+    assert len(kernels(tmp_path)) == 1
+    (sources / "cells.py").write_text("x = 2")
+    run_kernel(tiny_kernel())
+    assert len(kernels(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(STEP)],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    assert len(kernels(tmp_path)) == 1
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".part-")]
+    again = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (again.returncode, again.stderr) == (0, "")

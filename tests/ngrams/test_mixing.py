@@ -1,0 +1,36 @@
+"""The weights of a mixture are fitted where each of its two predictors is better."""
+
+from typing import Any
+
+import numpy as np
+
+from charloom.ngrams.mixing import fit_theta
+
+
+def synthetic(good: float, seed: int = 0) -> tuple[Any, Any, Any]:
+    """Features, and what two predictors gave to 4,000 characters; where the first feature after the
+    constant is positive the first one is `good` times as good, elsewhere the second."""
+    generator = np.random.default_rng(seed)
+    x = np.column_stack([np.ones(4_000), generator.standard_normal((4_000, 3))])
+    base = generator.uniform(0.05, 0.5, 4_000)
+    first = np.where(x[:, 1] > 0, base * good, base / good)
+    return x, np.minimum(first, 1), base
+
+
+def test_the_fit_finds_where_each_is_better() -> None:
+    x, network, counts = synthetic(1.8)
+    theta = fit_theta(x, network, counts)
+    g = 1 / (1 + np.exp(-(x @ theta)))
+    assert theta[1] > 1
+    assert g[x[:, 1] > 1].mean() > 0.9
+    assert g[x[:, 1] < -1].mean() < 0.1
+    mixed = -np.log(g * network + (1 - g) * counts).mean()
+    for weight in np.linspace(0, 1, 21):
+        assert mixed < -np.log(weight * network + (1 - weight) * counts).mean() - 0.05
+
+
+def test_a_predictor_that_knows_nothing_gets_no_weight() -> None:
+    generator = np.random.default_rng(1)
+    x = np.column_stack([np.ones(3_000), generator.standard_normal((3_000, 2))])
+    theta = fit_theta(x, np.full(3_000, 1e-3), generator.uniform(0.2, 0.9, 3_000))
+    assert (x @ theta).max() < -4

@@ -1,0 +1,150 @@
+"""The adaptive protocol: nothing is learned before it is scored, and all is forgotten."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from charloom.engines.backend import Backend
+from charloom.engines.protocol import Engine
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.prediction import adaptive
+from charloom.prediction.adaptive import (
+    DISCOUNT,
+    PRIOR,
+    RATES,
+    Adaptation,
+    RecentCounts,
+    choose_adaptation,
+    score_adaptively,
+)
+from charloom.prediction.mixture import fit_mixture, fit_ngram_table
+from charloom.prediction.scoring import Protocol, score_ids
+
+SIZE = 6
+
+
+GENERATOR = np.random.default_rng(5)
+
+
+IDS = GENERATOR.choice(SIZE, 3_000, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05]).astype(np.uint8)
+
+
+OTHER = np.tile(np.array([0, 3, 1, 5, 2], np.uint8), 400)  # nothing like the text
+
+
+@pytest.fixture(params=["auto", "reference"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    config = ModelConfig("gru", 12, 1, SIZE, dropout=0.3)
+    return Backend(request.param).open(initialize(config, seed=2))
+
+
+def adaptation(engine: Engine, rate: float = 3e-3) -> Adaptation:
+    return Adaptation(rate, adaptive._mean_squares(engine, IDS), None)
+
+
+def test_it_learns_from_what_it_scores_and_forgets_it(engine: Engine) -> None:
+    before = engine.parameters.flat.copy()
+    carried = score_ids(engine, OTHER, 0, Protocol())
+    learning = score_adaptively(engine, OTHER, 0, adaptation(engine)).network
+    assert learning.nats_per_character < carried.nats_per_character - 0.3
+    np.testing.assert_array_equal(engine.parameters.flat, before)
+    again = score_adaptively(engine, OTHER, 0, adaptation(engine)).network
+    np.testing.assert_array_equal(again.log_probabilities, learning.log_probabilities)
+
+
+def test_with_no_rate_it_is_carried(engine: Engine) -> None:
+    ids = OTHER[:130]
+    still = score_adaptively(engine, ids, 4, adaptation(engine, 0.0)).network
+    carried = score_ids(engine, ids, 4, Protocol())
+    np.testing.assert_allclose(still.log_probabilities, carried.log_probabilities, atol=1e-5)
+    np.testing.assert_array_equal(still.guessed, carried.guessed)
+
+
+def test_nothing_is_learned_before_it_is_scored(engine: Engine) -> None:
+    """What comes later changes nothing of what came before, window by window."""
+    changed = OTHER.copy()
+    changed[100:] = IDS[100 : len(OTHER)]
+    one = score_adaptively(engine, OTHER, 0, adaptation(engine)).network.log_probabilities
+    other = score_adaptively(engine, changed, 0, adaptation(engine)).network.log_probabilities
+    np.testing.assert_array_equal(one[:100], other[:100])
+    assert not np.allclose(one[100:], other[100:])
+
+
+def test_the_rate_and_the_weights_are_chosen_on_the_watched_part(engine: Engine) -> None:
+    table = fit_ngram_table(IDS, SIZE, 2, 1e6)
+    mixture = fit_mixture(engine, table, IDS[2500:], 0, 1)
+    chosen = choose_adaptation(engine, mixture, IDS, OTHER)
+    assert chosen.rate == max(RATES)  # so much is to be learned
+    assert chosen.mixture is not None
+    assert not np.array_equal(chosen.mixture.theta, mixture.theta)
+    # The counts that the choice was made with are not those that were given.
+    assert chosen.mixture.table is table
+    scores = score_adaptively(engine, OTHER, 0, chosen)
+    assert scores.mixture is not None
+    unfit = Adaptation(chosen.rate, chosen.mean_squares, mixture)
+    worse = score_adaptively(engine, OTHER, 0, unfit).mixture
+    assert worse is not None
+    assert scores.mixture.nats_per_character < worse.nats_per_character
+
+
+def test_with_nothing_to_choose_on_a_usual_rate_is_taken(engine: Engine) -> None:
+    assert choose_adaptation(engine, None, IDS, IDS[:0]).rate == adaptive.DEFAULT_RATE
+
+
+def test_counts_that_know_the_watched_part_do_not_decide(engine: Engine) -> None:
+    """The weights are fitted with counts of what was learned, not with those that saw it all."""
+    knowing = fit_mixture(engine, fit_ngram_table(np.tile(OTHER, 3), SIZE, 4, 1e6), IDS, 0, 1)
+    chosen = choose_adaptation(engine, knowing, IDS, OTHER, prior={})  # nor do they count on
+    assert chosen.mixture is not None
+    assert chosen.mixture.table is knowing.table
+    counts = knowing.table.look_up(np.array([[3, 1, 5, 2]], np.int32))
+    network = np.full((1, SIZE), -np.log(SIZE), np.float32)
+    assert counts.probabilities.max() > 0.99  # it knows all of it
+    assert chosen.mixture.weight(chosen.mixture.features(network, counts))[0] > 0.3
+
+
+def test_recent_counts_are_those_of_the_formula() -> None:
+    generator = np.random.default_rng(6)
+    text = np.concatenate([np.full(5, -1), generator.integers(0, 2, 60)]).astype(np.int32)
+    recent, base = RecentCounts(5), np.array([0.5, 0.3, 0.2])
+    for i in range(5, len(text)):
+        context = text[i - 5 : i]
+        found = base.astype(np.float32)
+        recent.refine(found, context)
+        expected = base.copy()
+        for k in (4, 5):
+            after = [
+                int(text[j]) for j in range(5, i) if (text[j - k : j] == context[5 - k :]).all()
+            ]
+            counts = np.bincount(after, minlength=3).astype(float)
+            kinds, whole = (counts > 0).sum(), counts.sum() + PRIOR[k]
+            if len(after):
+                expected = (
+                    np.maximum(counts - DISCOUNT, 0) + (PRIOR[k] + DISCOUNT * kinds) * expected
+                ) / whole
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert found.sum() == pytest.approx(1, abs=1e-5)
+        recent.add(context, int(text[i]))
+    assert not np.allclose(found, base)  # something was counted by then
+
+
+def test_counts_go_on_counting_and_weights_are_fitted_again(engine: Engine) -> None:
+    mixture = fit_mixture(engine, fit_ngram_table(IDS, SIZE, 4, 1e6), IDS[2500:], 0, 1)
+    chosen = choose_adaptation(engine, mixture, IDS, OTHER[:300])
+    fitted = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert fitted is not None
+    chosen = replace(chosen, refit_interval=10**9)
+    never = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert never is not None
+    np.testing.assert_array_equal(fitted.log_probabilities, never.log_probabilities)  # too short
+    chosen = replace(chosen, refit_interval=400)
+    often = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert often is not None
+    np.testing.assert_array_equal(often.log_probabilities[:400], never.log_probabilities[:400])
+    assert not np.array_equal(often.log_probabilities[400:], never.log_probabilities[400:])
+    chosen = replace(chosen, prior={})
+    static = score_adaptively(engine, OTHER, 0, chosen).mixture
+    assert static is not None
+    assert often.nats_per_character < static.nats_per_character

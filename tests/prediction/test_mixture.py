@@ -1,0 +1,155 @@
+"""The mixture: its weights, its fitting, and that it scores and samples as it should."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from charloom.engines.backend import Backend
+from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.protocol import Engine
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.ngrams.mixing import Mixture, feature_count, features
+from charloom.prediction.mixture import (
+    MixedPredictor,
+    choose_ngram_context,
+    contexts_before,
+    fit_mixture,
+    fit_ngram_table,
+)
+from charloom.prediction.scoring import Protocol, score_ids
+
+SIZE = 9
+
+
+IDS = np.random.default_rng(3).choice(SIZE, 4_000, p=np.arange(9, 0, -1) / 45).astype(np.uint8)
+
+
+IDS[2000:3000] = IDS[:1000]
+
+
+@pytest.fixture(params=["auto", "reference"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    parameters = initialize(ModelConfig("gru", 8, 1, SIZE), seed=1)
+    return Backend(request.param).open(parameters)
+
+
+def predictor(engine: Engine) -> MixedPredictor:
+    table = fit_ngram_table(IDS[:3000], SIZE, 3, 1e6)
+    return MixedPredictor(engine, fit_mixture(engine, table, IDS[3000:], int(IDS[2999]), 2))
+
+
+def test_it_is_a_distribution_between_its_parts(engine: Engine) -> None:
+    mixed = predictor(engine)
+    inputs = IDS[:40].reshape(20, 2).astype(np.intp)
+    log_p, _ = mixed.log_probabilities(inputs, mixed.zero_state(2))
+    network, _ = engine.log_probabilities(inputs, engine.zero_state(2))
+    np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, atol=1e-5)
+    for row in range(2):
+        contexts = contexts_before(np.append(inputs[:, row], 0), 3)
+        counts = mixed.mixture.table.look_up(contexts).probabilities
+        low, high = (
+            np.minimum(np.exp(network[:, row]), counts),
+            np.maximum(np.exp(network[:, row]), counts),
+        )
+        p = np.exp(log_p[:, row])
+        assert ((low - 1e-6 <= p) & (p <= high + 1e-6)).all()
+
+
+def test_steps_windows_and_rows_agree(engine: Engine) -> None:
+    mixed = predictor(engine)
+    inputs = IDS[100:160].reshape(20, 3).astype(np.intp)
+    whole, end = mixed.log_probabilities(inputs, mixed.zero_state(3))
+    state, rows = mixed.zero_state(3), []
+    for ids in inputs:
+        logits, state = mixed.step(ids, state)
+        rows.append(logits)
+    np.testing.assert_allclose(np.stack(rows), whole, atol=2e-5)
+    np.testing.assert_allclose(state.network, end.network, atol=1e-6)
+    np.testing.assert_array_equal(state.context, end.context)
+    # A row's bytes do not depend on its companions.
+    alone = mixed.zero_state(1)
+    for t, ids in enumerate(inputs):
+        logits, alone = mixed.step(ids[1:2], alone)
+        np.testing.assert_array_equal(logits[0], rows[t][1])
+
+
+def test_generate_is_step_and_choose(engine: Engine) -> None:
+    mixed = predictor(engine)
+    uniforms = np.random.default_rng(4).random((30, 2))
+    settings = SamplingSettings(temperature=0.8, top_p=0.9)
+    drawn, end = mixed.generate(np.array([1, 2]), mixed.zero_state(2), settings, uniforms)
+    ids, state = np.array([1, 2]), mixed.zero_state(2)
+    for row, uniform in zip(drawn, uniforms, strict=True):
+        logits, state = mixed.step(ids, state)
+        ids = choose(logits, settings, uniform)
+        np.testing.assert_array_equal(row, ids)
+    np.testing.assert_array_equal(end.context, state.context)
+
+
+@pytest.mark.parametrize("protocol", [Protocol(), Protocol(16)])
+def test_scoring_resets_the_counts_context_with_the_state(
+    engine: Engine, protocol: Protocol
+) -> None:
+    mixed = predictor(engine)
+    ids = IDS[3000:3100]
+    scores = score_ids(mixed, ids, 5, protocol).log_probabilities
+    window = protocol.window or len(ids)
+    for begin in range(0, len(ids), window):
+        state = mixed.zero_state(1)
+        for i in range(begin, min(begin + window, len(ids))):
+            logits, state = mixed.step(np.array([5 if i == 0 else int(ids[i - 1])]), state)
+            assert scores[i] == pytest.approx(logits[0, ids[i]], abs=2e-5)
+
+
+def test_the_context_is_all_that_was_read_and_no_more() -> None:
+    contexts = contexts_before(np.array([7, 8, 9, 10]), 3)
+    assert contexts.tolist() == [[-1, -1, 7], [-1, 7, 8], [7, 8, 9]]
+    assert contexts_before(np.array([7, 8]), 0).shape == (1, 0)
+
+
+def test_with_nothing_to_fit_on_both_weigh_the_same(engine: Engine) -> None:
+    table = fit_ngram_table(IDS, SIZE, 2, 1e6)
+    mixture = fit_mixture(engine, table, IDS[:0], 0, 1)
+    assert not mixture.theta.any()
+    network = np.log(np.full((1, SIZE), 1 / SIZE, np.float32))
+    counts = table.look_up(np.array([[1, 2]], np.int32))
+    assert mixture.weight(mixture.features(network, counts)) == 0.5
+
+
+def test_probabilities_of_zero_do_no_harm() -> None:
+    table = fit_ngram_table(IDS, SIZE, 2, 1e6)
+    mixture = Mixture(table, np.ones(feature_count(2)) * 0.1)
+    network = np.full((1, SIZE), -200.0, np.float32)  # e^-200 is 0 in float32
+    network[0, 3] = 0
+    counts = table.look_up(np.array([[1, 2]], np.int32))
+    assert np.isfinite(features(network, counts, 2)).all()
+    assert np.isfinite(mixture.mix(network, counts)).all()
+
+
+def test_neither_part_is_ever_left_out(engine: Engine) -> None:
+    mixed = predictor(engine).mixture
+    contexts = contexts_before(IDS[:6], 3)[:5]
+    sure = np.full((5, SIZE), -900.0, np.float32)  # of one character, and wrong
+    sure[:, 0] = 0
+    for side in (-1e4, 1e4):
+        theta = np.zeros_like(mixed.theta)
+        theta[0] = side
+        mixture = replace(mixed, theta=theta)
+        log_p = mixture.mix(sure, mixture.table.look_up(contexts))
+        assert np.isfinite(log_p).all()
+
+
+def test_the_context_is_chosen_on_the_validation_part() -> None:
+    # Each character is drawn by the one before it: one tells all there is, and one more is taken.
+    generator = np.random.default_rng(7)
+    following = np.array(
+        [[3, 1, 4], [0, 2, 5], [1, 3, 6], [2, 0, 5], [6, 1, 0], [4, 3, 1], [5, 2, 0]]
+    )
+    text = np.zeros(6_000, np.uint8)
+    for i in range(1, len(text)):
+        text[i] = following[text[i - 1], generator.integers(3)]
+    context, nats = choose_ngram_context(text[:5_000], text[5_000:], 7)
+    assert context == 2
+    assert nats == pytest.approx(np.log(3), abs=0.02)

@@ -1,0 +1,110 @@
+"""What is chosen for a time and a text."""
+
+import importlib
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charloom.engines.backend import Backend
+from charloom.text.dataset import Dataset, Split, load_dataset
+from charloom.text.source import text_from_string
+from charloom.training import planner as planning
+from charloom.training.options import TrainingConfig
+from charloom.training.planner import measure_speed, multiplications, plan
+from helpers.paths import ROOT
+
+
+def dataset(characters: int, split: str = "85/5/10") -> Dataset:
+    letters = np.random.default_rng(0).integers(97, 123, characters).astype(np.uint8)
+    return load_dataset(text_from_string(letters.tobytes().decode()), Split.parse(split))
+
+
+def options(characters: int, seconds: float, speed: float = 1.0, **given: Any) -> dict[str, Any]:
+    return plan(seconds, speed, dataset(characters), given).options
+
+
+def test_more_time_and_more_text_allow_more_units() -> None:
+    by_time = [options(1_000_000, s)["hidden_size"] for s in (1, 10, 30, 120, 600)]
+    assert by_time == sorted(set(by_time))
+    by_text = [options(n, 600)["hidden_size"] for n in (2_000, 20_000, 200_000, 1_000_000)]
+    assert by_text == sorted(set(by_text))
+    # A machine of half the speed has half the time.
+    assert options(500_000, 60, 0.5) == options(500_000, 30)
+
+
+def test_more_passes_drop_more() -> None:
+    few, more, many = (options(1_000_000, s) for s in (20, 300, 1200))
+    assert few["weight_drop"] <= 0.1
+    assert few["weight_drop"] < more["weight_drop"] < many["weight_drop"] < 0.6
+    assert few["dropout"] < more["dropout"] < many["dropout"] < 0.6
+
+
+@pytest.mark.parametrize("characters", [50, 500, 2_000, 50_000])
+@pytest.mark.parametrize("seconds", [0.1, 1, 30, 600, 360_000])
+def test_whatever_the_time_and_the_text_the_options_are_possible(
+    characters: int, seconds: float
+) -> None:
+    chosen = options(characters, seconds)
+    config = TrainingConfig.of({"minutes": 1.0, "split": "85/5/10", **chosen})
+    assert config.window <= max(1, len(dataset(characters).validation))
+    if seconds == 360_000:
+        # Not a hundred hours for a short text.
+        assert chosen["epochs"] * characters < 3 * planning.ENOUGH_CHARACTERS
+
+
+def test_given_options_stay_and_the_rest_is_planned() -> None:
+    given = {"hidden_size": 700, "cell": "lstm", "layers": 2, "window": 100, "dropout": 0.25}
+    chosen = options(300_000, 60, **given)
+    assert given.items() <= chosen.items()
+    assert chosen["learning_rate"] < options(300_000, 60)["learning_rate"]
+
+
+def test_the_fitted_learning_rate_is_adam_s() -> None:
+    assert "learning_rate" in options(300_000, 60, optimizer="adam")
+    assert "learning_rate" not in options(300_000, 60, optimizer="sgd")
+
+
+def test_the_validation_part_is_learned_from_where_it_is_long_and_not_the_last() -> None:
+    assert plan(60, 1, dataset(200_000), {}).options["refit"] > 0
+    assert plan(60, 1, dataset(200_000, "90/10/0"), {}).options["refit"] == 0
+    assert plan(60, 1, dataset(20_000), {}).options["refit"] == 0
+    assert plan(60, 1, dataset(200_000), {"refit": 0.0}).options["refit"] == 0
+
+
+def test_plan_is_explained_in_one_line() -> None:
+    reason = plan(600, 1, dataset(5_000), {}).reason
+    assert "\n" not in reason
+    assert "the text holds no more" in reason
+    assert "more gain nothing" in reason
+    assert "as told" in plan(600, 1, dataset(5_000), {"hidden_size": 64}).reason
+    assert "the time allows no more" in plan(5, 1, dataset(900_000), {}).reason
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_the_speed_is_measured(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "PROBED_FOR", 0.02)
+    assert 0.001 < measure_speed(Backend(engine, 1)) < 100
+
+
+def test_the_rules_are_those_that_fit_the_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    found = importlib.import_module("benchmarks.learning").rules()
+    for name, value in found.items():
+        assert getattr(planning, name) == pytest.approx(value, rel=0.02), name
+
+
+def test_multiplications_are_those_of_the_parameters() -> None:
+    # Every weight is used once for a character, but for the first layer's, which are looked up.
+    assert multiplications("gru", 10, 2, 7) == 3 * 10 * 10 * 3 + 7 * 10
+
+
+def test_the_experiments_are_recorded_whole() -> None:
+    path = ROOT / "benchmarks" / "results" / "learning.jsonl"
+    records = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    assert len(records) > 20
+    for record in records:
+        assert math.isfinite(record["carried"])
+        assert record["steps"] > 0
