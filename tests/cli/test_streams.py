@@ -100,7 +100,7 @@ def test_interrupted_sample_reports_overlap(trained_run: str) -> None:
     assert working.returncode == 130
     seed, told, end = err.decode().splitlines()
     assert seed.startswith("charloom: seed ")
-    assert told.startswith("charloom: sample 1: the longest stretch copied from the training text")
+    assert told.startswith("charloom: sample 1, longest verbatim overlap with the training text: ")
     assert end == "charloom: interrupted"
 
 
