@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
     from charloom.training.options import PRESETS, TrainingConfig
     from charloom.training.state import Progress
-    from charloom.tuning.search import Search, SearchProgress, tune
+    from charloom.tuning.api import tune
+    from charloom.tuning.search import Search, SearchProgress
     from charloom.tuning.settings import Settings, Trial
 
 _MODULES = {
@@ -68,7 +69,7 @@ _MODULES = {
     "open_socket": "serving.connection",
     "open_text": "text.corpora",
     "train": "runs.api",
-    "tune": "tuning.search",
+    "tune": "tuning.api",
 }
 
 __all__ = [

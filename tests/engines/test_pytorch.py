@@ -258,7 +258,7 @@ def test_every_command_accepts_the_engine(
     assert printed["sample", "pytorch"] == printed["sample", "compiled"]
     assert all(printed.values())
     assert main(["train", text, "--out=run", "--resume", "--steps=9", "--engine=pytorch"]) == 0
-    assert "goes on with pytorch" in capfd.readouterr().err
+    assert "resumes with pytorch" in capfd.readouterr().err
     model = charloom.load("run", engine="pytorch")
     assert model.evaluate(with_baselines=False, protocol="adaptive").bits_per_character > 0
 
@@ -350,7 +350,7 @@ def test_bfloat16_is_kept_and_noted(
     options = [*SMALL, "--engine=pytorch", "--threads=1"]
     assert main(["train", text, "--out=run", "--steps=2", *options]) == 0
     assert main(["train", text, "--out=run", "--resume", "--steps=3", "--bf16"]) == 0
-    assert "goes on with pytorch on 1 threads in bfloat16" in capfd.readouterr().err
+    assert "resumes with pytorch on 1 threads in bfloat16" in capfd.readouterr().err
     assert main(["train", text, "--out=run", "--resume", "--steps=4"]) == 0
     assert "not repeat" not in capfd.readouterr().err
     assert "bf16" in Path("run/report.html").read_text("utf-8")
@@ -402,7 +402,7 @@ def test_compiled_run_resumes(
     options = [*SMALL, "--engine=pytorch", "--threads=1"]
     assert main(["train", text, "--out=run", "--steps=2", *options]) == 0
     assert main(["train", text, "--out=run", "--resume", "--steps=3", "--compile"]) == 0
-    assert "goes on with pytorch on 1 threads with --compile" in capfd.readouterr().err
+    assert "resumes with pytorch on 1 threads with --compile" in capfd.readouterr().err
     assert main(["train", text, "--out=run", "--resume", "--steps=4"]) == 0
     assert "not repeat" not in capfd.readouterr().err
     assert "compile" in Path("run/report.html").read_text("utf-8")

@@ -21,7 +21,7 @@ from charloom.exchange.pytorch import import_pytorch
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.vocabulary import Vocabulary
-from helpers.cli import refused, run
+from helpers.cli import refusal, refused, run
 from helpers.exchange import CHARACTERS, every_cell, every_depth, kept, some_model
 from helpers.texts import QUOTING_WOODS
 
@@ -220,7 +220,7 @@ def rename(tensors: dict[str, Any]) -> None:
 def test_bad_state_dict_is_refused(change: Any, said: str) -> None:
     tensors = state_dict(some_model("gru", 2))
     change(tensors)
-    assert said in refused(*write(tensors))
+    assert said in refusal(*write(tensors))
     assert not Path("run/model.safetensors").exists()
 
 

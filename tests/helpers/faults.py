@@ -34,7 +34,7 @@ from pathlib import Path
 from charloom.cli.main import main
 from charloom.cli.terminal import Interrupts
 from charloom.engines.backend import Backend
-from charloom.runs import report, run
+from charloom.runs import checkpointing, report
 from charloom.training import loop
 
 plan = json.loads(sys.argv[1])
@@ -158,7 +158,7 @@ Path.mkdir = watched(Path.mkdir, lambda *_, **__: "making a folder")
 validate, loop.validate = loop.validate, watched_validate
 open_engine, Backend.open = Backend.open, watched_open
 handle, Interrupts._handle = Interrupts._handle, watched_handle
-run.SAVE_EVERY = plan.get("save_every", -1.0)  # after every step
+checkpointing.SAVE_INTERVAL = plan.get("save_every", -1.0)  # after every step
 report.REST = 0.0  # each time with it, whatever a clock says
 if "largest_file" in plan:
     import resource
@@ -277,7 +277,7 @@ class Workshop:
 
 
 def run_program(command: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-    settings = {"check": False, "timeout": 60, **settings}
+    settings = {"check": False, "timeout": 100, **settings}
     return subprocess.run(command, capture_output=True, encoding="utf-8", **settings)
 
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from charloom.runs.opening import open_run
 from charloom.runs.report import make_report
-from charloom.runs.run import TrainingRun
+from charloom.runs.run import RunControl, TrainingRun
 from charloom.text.corpora import open_text
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
@@ -58,8 +59,9 @@ def written(folder: Path, lines: list[Any], samples: str = "") -> Path:
     return folder
 
 
-def training_run(place: Path, folder: Path, **more: Any) -> TrainingRun:
+def training_run(place: Path, folder: Path, *, resume: bool = False, **control: Any) -> TrainingRun:
     def open_source(config: TrainingConfig) -> Text:
         return open_text(place / "tables.txt")
 
-    return TrainingRun(open_source, folder, {"steps": 6, **OPTIONS}, **more)
+    options = {"steps": 6, **OPTIONS}
+    return open_run(open_source, folder, options, resume=resume, control=RunControl(**control))

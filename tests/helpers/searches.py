@@ -1,19 +1,24 @@
 """Searches for options that last seconds."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
+import numpy as np
+from safetensors.numpy import save_file
 
 from charloom.prediction.scoring import Validation
+from charloom.runs.run import RunControl
+from charloom.storage.checkpoint import FORMAT
 from charloom.text.source import text_from_string
 from charloom.training.options import TrainingConfig, option_name
 from charloom.training.state import DivergedError, Progress
-from charloom.tuning import search as tuning
-from charloom.tuning.search import Search, tune
+from charloom.tuning.api import tune
+from charloom.tuning.opening import open_search
+from charloom.tuning.search import Search
 from helpers.texts import wheel_barrows
 
 TEXT = wheel_barrows(4_000)
@@ -40,34 +45,41 @@ def resumed(text: str, folder: Path, **options: Any) -> Search:
 
 
 class Scripted:
-    """In place of TrainingRun: `play(number)` gives a trial's losses, at equal distances to its
-    end, or raises."""
+    """Trials in place of runs: `play(number)` returns the losses of a trial, at equal distances up
+    to its end, or raises."""
 
     def __init__(self, play: Callable[[int], list[float]], most: int) -> None:
         self.play = play
         self.most = most  # trials
-        self.given: list[dict[str, Any]] = []
+        self.options: list[dict[str, Any]] = []  # of every trial so far
 
-    def __call__(self, open_source: Any, folder: Path, given: Any, **rest: Any) -> Any:
-        self.given.append(given)
+    def open_run(self, text: Any, folder: Path, options: dict[str, Any], **control: Any) -> Any:
+        """Stand in for `charloom.runs.opening.open_run`."""
+        self.options.append(options)
         folder.mkdir(parents=True)
+        write_resume_file(folder / "resume.safetensors", options)
         return _ScriptedRun(self.play(int(folder.name)))
 
-    def search(self, monkeypatch: pytest.MonkeyPatch, out: str = "out", **options: Any) -> Search:
-        monkeypatch.setattr(tuning, "TrainingRun", self)
-        monkeypatch.setattr(tuning, "measure_speed", lambda *_: 1.0)
-        monkeypatch.setattr(Search, "_is_trained_on", lambda *_: False)
-        options = {"minutes": 10.0, **options}
-        search = Search(
+    def search(self, out: str = "out", **options: Any) -> Search:
+        """Start or resume a search, until it has run so many trials or is over."""
+        with open_search(
             lambda config: text_from_string(TEXT),
             Path(out),
-            options,
+            {"minutes": 10.0, **options},
             resume=True,
-            should_stop=lambda: len(self.given) >= self.most,
-        )
-        for _ in search:
-            pass
+            control=RunControl(should_stop=lambda: len(self.options) >= self.most),
+            speed=1.0,
+            open_run=self.open_run,
+        ) as search:
+            for _ in search:
+                pass
         return search
+
+
+def write_resume_file(path: Path, options: dict[str, Any]) -> None:
+    """Write the one part of a resume file that a search reads: the time budget of its run."""
+    header = {"format": FORMAT, "position": json.dumps({"ends": {"minutes": options["minutes"]}})}
+    save_file({"nothing": np.zeros(1, np.float32)}, path, header)
 
 
 class _ScriptedRun:

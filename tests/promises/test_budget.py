@@ -16,13 +16,13 @@ from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.prediction import mixture as mixture_module
 from charloom.prediction.mixture import fit_ngram_table
-from charloom.runs import material
-from charloom.runs import run as runs
+from charloom.runs import finishing, material
 from charloom.text.dataset import Split, load_dataset
 from charloom.text.source import text_from_string
 from charloom.training import planner as planning
-from charloom.training.loop import LEAST_TRAINING, PATIENCE, train_steps
+from charloom.training.loop import train_steps
 from charloom.training.options import TrainingConfig
+from charloom.training.schedule import LEAST_TRAINING, PATIENCE
 from charloom.training.setup import make_optimizer, model_config
 from charloom.training.state import TrainingState
 from helpers.cli import refused
@@ -220,7 +220,7 @@ def test_the_mixture_is_fitted_on_what_neither_part_of_it_knows(
         fitted.append((table, ids.copy()))
         return fit(engine, table, ids, before, rows)
 
-    monkeypatch.setattr(runs, "fit_mixture", keep)
+    monkeypatch.setattr(finishing, "fit_mixture", keep)
     options = ["--steps=8", "--hidden-size=8", "--batch-size=2", "--window=8", "--refit=0.5"]
     text, out = text_file(tmp_path, TEXT), str(tmp_path / "run")
     assert main(["train", text, *options, "--split", "50/40/10", "--out", out]) == 0
@@ -309,7 +309,7 @@ def test_counts_of_a_long_text_are_of_its_end(
 ) -> None:
     monkeypatch.setattr("charloom.prediction.mixture.TRAINING_AT_MOST", 1_000)
     monkeypatch.setattr(material, "VALIDATED_AT_ONCE", 300)
-    monkeypatch.setattr(runs, "VALIDATED_AT_ONCE", 300)
+    monkeypatch.setattr(finishing, "VALIDATED_AT_ONCE", 300)
     text = text_file(tmp_path, "x" * 5_000 + TEXT[:20_000])
     options = ["--steps=2", "--hidden-size=8", "--batch-size=2", "--window=8"]
     out = str(tmp_path / "run")

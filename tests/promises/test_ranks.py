@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from charloom.cli.main import main
-from charloom.engines.process_group import started_by_torchrun
+from charloom.engines.distributed import started_by_torchrun
 from charloom.errors import CharloomError
 from charloom.network.parameters import Parameters
 from charloom.training.options import TrainingConfig
@@ -83,19 +83,21 @@ SHARED = """
 import json, sys
 from pathlib import Path
 from charloom.text.corpora import open_text
-from charloom.engines.process_group import Ranks
-from charloom.runs.run import TrainingRun
+from charloom.engines.distributed import TorchProcessGroup
+from charloom.runs.opening import open_run
 from charloom.runs.distributed import follow
 
 cases = json.loads(sys.argv[2])
-with Ranks(60.0) as ranks:
+with TorchProcessGroup(60.0) as group:
     for name, given in cases.items():
-        if not ranks.leads:
-            assert follow(lambda config: open_text(sys.argv[1]), given, ranks)
+        if not group.leads:
+            assert follow(lambda config: open_text(sys.argv[1]), given, group)
             continue
         out = Path(sys.argv[3]) / name
-        for _ in TrainingRun(lambda config: open_text(sys.argv[1]), out, given, ranks=ranks):
-            pass
+        run = open_run(
+            lambda config: open_text(sys.argv[1]), out, given, process_group=group
+        )
+        list(run)
 """
 
 
@@ -168,7 +170,7 @@ def test_run_resumes_with_another_number_of_ranks(torch: Any, text: Path, tmp_pa
     assert main(train(text, tmp_path / "moved", "--steps", 11, *alone)[2:]) == 0
     ranks = run_ranks(*[train(text, tmp_path / "moved", "--steps", 15, *alone)] * 2)
     assert [status for status, _ in ranks] == [0, 0]
-    assert any("goes on with pytorch on 1 threads of 2 ranks" in line for line in ranks[0][1])
+    assert any("resumes with pytorch on 1 threads of 2 ranks" in line for line in ranks[0][1])
     assert ranks[1][1] == []
     assert main(train(text, tmp_path / "straight", "--steps", 15, *exact, *constant)[2:]) == 0
     moved, straight = resumed(tmp_path / "moved"), resumed(tmp_path / "straight")
@@ -235,7 +237,7 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
     wait_until(lambda: (out / "samples.txt").exists() and "step 50" in samples(out), seconds=300)
     for rank in ranks:  # as a terminal and torchrun do
         rank.send_signal(signal.SIGINT)
-    said = [rank.communicate(timeout=60)[1].splitlines() for rank in ranks]
+    said = [rank.communicate(timeout=100)[1].splitlines() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [128 + signal.SIGINT, 0]
     assert "all is saved. To go on: torchrun … -m charloom train" in said[0][-1]
     assert said[1] == []
@@ -281,7 +283,7 @@ def test_a_rank_that_cannot_reach_the_others_says_so(
 ) -> None:
     command = train(text, tmp_path / "run", "--steps", 5, "--rank-timeout", 1)
     alone = start(rank, 2, free_port(), command)
-    _, said = alone.communicate(timeout=60)
+    _, said = alone.communicate(timeout=100)
     assert alone.returncode == 2
     (line,) = said.splitlines()
     assert line.startswith(f"charloom: rank {rank} of 2 did not reach the others at 127.0.0.1:")

@@ -217,7 +217,7 @@ def test_a_run_that_is_interrupted_at_once(tables_folder: Path, tmp_path: Path) 
 def test_a_page_is_there_from_the_start(
     tables_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
     monkeypatch.setattr(report_module, "REST", 0.0)
     standings, steps = [], []
     for progress in training_run(tables_folder, tmp_path / "run"):
@@ -238,7 +238,7 @@ def test_a_run_that_fails_no_longer_trains(
         raise CharloomError("a failure")
 
     run_copy = training_run(tables_folder, tmp_path / "run")
-    monkeypatch.setattr(run_copy, "_save_best", fail)
+    monkeypatch.setattr(run_copy.checkpoints, "save_best", fail)
     with pytest.raises(CharloomError, match="a failure"):
         list(run_copy)
     data = data_of((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
@@ -252,7 +252,7 @@ def test_unwritable_page_does_not_end_training(
         raise CharloomError("cannot write the page (the disk is on holiday)")
 
     monkeypatch.setattr(report_module, "write_page", refuse)
-    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
     command = [
         "train",
         str(tables_folder / "tables.txt"),

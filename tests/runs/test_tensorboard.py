@@ -84,7 +84,7 @@ def test_no_step_appears_twice_after_a_crash(
     kind: str, tables_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
-    monkeypatch.setattr("charloom.runs.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
     folder = tmp_path / "run"
 
     def keep(progress: Progress) -> None:

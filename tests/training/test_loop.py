@@ -175,9 +175,9 @@ def test_classic_is_the_notebook_s() -> None:
 
 
 def test_parts_that_are_too_short_are_refused() -> None:
-    with pytest.raises(CharloomError, match="the validation part has 5 characters, less than one"):
+    with pytest.raises(CharloomError, match="the validation split has 5 characters, less than one"):
         next(start(text="abcde" * 20)[0])
-    with pytest.raises(CharloomError, match="the training part has 1 of"):
+    with pytest.raises(CharloomError, match="the training split has 1 of"):
         next(start(text="ab", split="50/0/50")[0])
 
 

@@ -77,10 +77,10 @@ def test_the_validation_part_is_learned_from_where_it_is_long_and_not_the_last()
 def test_plan_is_explained_in_one_line() -> None:
     reason = plan(600, 1, dataset(5_000), {}).reason
     assert "\n" not in reason
-    assert "the text holds no more" in reason
+    assert "limited by the text" in reason
     assert "more gain nothing" in reason
-    assert "as told" in plan(600, 1, dataset(5_000), {"hidden_size": 64}).reason
-    assert "the time allows no more" in plan(5, 1, dataset(900_000), {}).reason
+    assert "as set" in plan(600, 1, dataset(5_000), {"hidden_size": 64}).reason
+    assert "limited by the time" in plan(5, 1, dataset(900_000), {}).reason
 
 
 @pytest.mark.parametrize("engine", ["auto", "reference"])

@@ -10,4 +10,4 @@ from helpers.searches import connect_without_waiting
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "PROBED_FOR", 0.02)
-    monkeypatch.setattr(study, "_connect", connect_without_waiting)
+    monkeypatch.setattr(study, "connect", connect_without_waiting)

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from charloom.errors import CharloomError
-from charloom.tuning.search import tune
+from charloom.tuning.api import tune
 from helpers.cli import refused
 from helpers.searches import FIXED, QUICK, TEXT, Scripted, falling, flags, resumed
 
@@ -31,13 +31,13 @@ def test_invalid_time_is_refused_in_python(value: Any, text_file: str) -> None:
 
 
 REFUSED = {
-    "--trial-minutes=2": "more than the whole search's 1",
+    "--trial-minutes=2": "more than the 1 minutes of the whole search",
     "--steps=10": "--trial-minutes",
     "--epochs=3": "--trial-minutes",
     "--preset=small": "auto",
-    "--refit=0.5": "validation part",
-    "--split=95/0/5": "validation part",
-    "--window=60000": "validation part",
+    "--refit=0.5": "validation split",
+    "--split=95/0/5": "validation split",
+    "--window=60000": "validation split",
     "--cell=snn": "--cell",
     "--out=": "--out is empty",
     "--from=nowhere": "nowhere",
@@ -52,7 +52,7 @@ def test_invalid_search_option_is_refused(option: str, text_file: str) -> None:
 
 def test_nothing_to_search_is_refused(text_file: str) -> None:
     line = refused("tune", text_file, *flags(**FIXED))
-    assert "there is nothing to search" in line
+    assert "nothing to search" in line
     assert "--hidden-size" in line
 
 
@@ -60,7 +60,7 @@ def test_nothing_to_search_is_refused(text_file: str) -> None:
     ("content", "told"),
     [
         ("", "is empty"),
-        ("ab" * 4, "validation part"),
+        ("ab" * 4, "validation split"),
         ("a" * 999, "distinct"),
     ],
 )
@@ -91,14 +91,14 @@ def test_a_folder_in_use_is_refused(search: Path, text_file: str) -> None:
 def test_changed_options_are_named_on_resume(search: Path, text_file: str) -> None:
     for option, told in {
         "--hidden-size=32": "--hidden-size is 32, but the search has 16",
-        "--clip=2": "--clip was not given",
+        "--clip=2": "--clip was not set",
         "--trial-minutes=0.02": "--trial-minutes is 0.02, but the search has 0.0125",
         "--minutes=0.02": "--minutes 0.02 is less than the search's 0.1",
     }.items():
         assert told in refused("tune", text_file, "--out=search", "--resume", option)
     Path("other.txt").write_text(TEXT[1:], encoding="utf-8")
     line = refused("tune", "other.txt", "--out=search", "--resume")
-    assert "is not the one that was searched on" in line
+    assert "is not the text of the search" in line
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -138,11 +138,11 @@ def test_empty_storage_is_recreated(text_file: str) -> None:
 def test_unwritable_storage_is_reported(search: Path, text_file: str) -> None:
     (search / "study.db").chmod(0o400)
     line = refused("tune", text_file, "--out=search", "--resume", "--minutes=0.1")
-    assert "make room or give access" in line
+    assert "free space or change the permissions" in line
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "what?", "#1", "{x}", "ä字"])
-def test_any_name_of_a_folder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Scripted(lambda number: falling(2.0), 2).search(monkeypatch, name)
+def test_any_name_of_a_folder(name: str) -> None:
+    search = Scripted(lambda number: falling(2.0), 2).search(name)
     assert Path(name, "study.db").stat().st_size
     assert len(search.trials) == 2

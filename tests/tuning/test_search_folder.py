@@ -19,12 +19,15 @@ from filelock import FileLock
 import charloom
 from charloom.cli.main import main
 from charloom.engines.protocol import available_cores
+from charloom.runs.run import RunControl
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.source import text_from_string
 from charloom.training.options import TUNED_OPTIONS
 from charloom.training.planner import plan
-from charloom.tuning import search as tuning
-from charloom.tuning.search import Search, tune
+from charloom.tuning.api import tune
+from charloom.tuning.opening import open_search
+from charloom.tuning.search import Search, SearchProgress
+from charloom.tuning.study import Study
 from helpers.searches import QUICK, TEXT, resumed
 from helpers.waiting import wait_until
 
@@ -128,7 +131,7 @@ def test_a_model_to_start_from_keeps_its_shape(text_file: str, finished_search: 
 KILLED = """
 import os, sys
 from pathlib import Path
-from charloom.tuning.search import tune
+from charloom.tuning.api import tune
 def progress(event):
     seen = event.progress
     if event.trial.number == 1 and seen and seen.kind == "validation" and seen.step > 0:
@@ -144,25 +147,27 @@ def test_killed_search_resumes_its_running_trial(text_file: str) -> None:
     steps = load_checkpoint(Path("out/trials/0001/resume.safetensors")).metrics["step"]
     assert steps > 0
     assert load_checkpoint(Path("out/best/model.safetensors")).mixture is not None
+    earlier = Study(Path("out/study.db")).seconds()
+    assert earlier > 1
     began: list[int] = []
 
-    def seen(event: tuning.SearchProgress) -> None:
+    def seen(event: SearchProgress) -> None:
         if event.progress is not None:
             began.append(event.progress.step)
 
     stop: list[str] = []
-    search = Search(
+    with open_search(
         lambda config: text_from_string(TEXT),
         Path("out"),
         {},
         resume=True,
-        should_stop=lambda: bool(stop),
-    )
-    assert search._before > 1  # the time of the one that was killed counts
-    for event in search:
-        seen(event)
-        if event.progress is None:
-            stop.append(event.trial.state)
+        control=RunControl(should_stop=lambda: bool(stop)),
+    ) as search:
+        assert search.elapsed > earlier  # because the time of the killed process counts
+        for event in search:
+            seen(event)
+            if event.progress is None:
+                stop.append(event.trial.state)
     assert [trial.state for trial in search.trials] == ["complete", stop[0]]
     assert began[0] >= steps
     assert search.trials[1].options.keys() == search.settings.ranges.keys()
@@ -180,11 +185,11 @@ def test_ctrl_c_saves_and_prints_how_to_resume(text_file: str) -> None:
     assert "trials of 5:00" in process.stderr.readline()
     wait_until(Path("out/trials/0000/resume.safetensors").exists)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=100)
     assert process.returncode == 130
     (line,) = said.splitlines()
     told = f"charloom tune {shlex.quote(text_file)} --out out --resume"
-    assert line == f"charloom: interrupted; all is saved. To go on: {told}"
+    assert line == f"charloom: interrupted; everything is saved. To resume: {told}"
     assert load_checkpoint(Path("out/trials/0000/resume.safetensors")).metrics["step"] >= 0
     assert "interrupted" in Path("out/report.html").read_text(encoding="utf-8")
 
@@ -256,16 +261,16 @@ def test_more_minutes_go_on(search: Path, text_file: str) -> None:
     before = resumed(text_file, search)
     count = len(before.trials)
     more: list[str] = []
-    after = Search(
+    with open_search(
         lambda config: text_from_string(TEXT),
         search,
         {"minutes": 5.0},
         resume=True,
-        should_stop=lambda: bool(more),
-    )
-    for event in after:
-        if event.progress is None:
-            more.append(event.trial.state)
+        control=RunControl(should_stop=lambda: bool(more)),
+    ) as after:
+        for event in after:
+            if event.progress is None:
+                more.append(event.trial.state)
     assert len(after.trials) == count + 1
     assert after.trials[:count] == before.trials
     assert after.settings == replace(before.settings, minutes=5.0)

@@ -19,7 +19,7 @@ from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 
 if TYPE_CHECKING:
-    from charloom.engines.process_group import Ranks
+    from charloom.engines.process_group import ProcessGroup
     from charloom.runs.run import TrainingRun
     from charloom.training.state import Progress
 
@@ -63,16 +63,15 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     request = RunRequest(arguments.text, folder, options, arguments.resume, arguments.tensorboard)
     command = request.command
     with contextlib.ExitStack() as stack:
-        ranks = _ranks(options)
-        if ranks is not None:
-            stack.enter_context(ranks)
+        process_group = stack.enter_context(_process_group(options))
+        if not process_group.leads:
+            return _follow(request, process_group)
+        if process_group.size > 1:
             command = f"torchrun … -m {command}"
-            if not ranks.leads:
-                return _follow(request, ranks)
             if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not request.resume:
                 terminal.say("processes restarted by torchrun cannot resume: add --resume")
         interrupts = stack.enter_context(Interrupts())
-        run = start_run(request, terminal, interrupts, ranks)
+        run = start_run(request, terminal, interrupts, process_group)
         watch(run, terminal)
     status = 0
     if run.interrupted:
@@ -82,49 +81,55 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
         status = interrupts.status
     else:
         _conclude(run, terminal)
-    if ranks is not None:
+    if process_group.size > 1:
         os._exit(status)  # at an ordinary exit, remaining threads of PyTorch can abort it
     return status
 
 
-def _ranks(options: dict[str, Any]) -> Ranks | None:
-    """Join the processes that torchrun started, or return None for a single process."""
-    from charloom.engines.process_group import Ranks, started_by_torchrun
+def _process_group(options: dict[str, Any]) -> ProcessGroup:
+    """Join the processes that torchrun started, or return the group of this one alone."""
+    from charloom.engines.distributed import TorchProcessGroup, started_by_torchrun
+    from charloom.engines.process_group import SINGLE_PROCESS
     from charloom.training.options import TrainingConfig
 
     if not started_by_torchrun():
-        return None
+        return SINGLE_PROCESS
     config = TrainingConfig.of(options)  # checks the options
-    return Ranks(config.rank_timeout, config.device)
+    return TorchProcessGroup(config.rank_timeout, config.device)
 
 
-def _follow(request: RunRequest, ranks: Ranks) -> int:
+def _follow(request: RunRequest, process_group: ProcessGroup) -> int:
     """Run as a follower: rank 0 alone handles signals and prints messages."""
     from charloom.runs.distributed import follow
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     opener = text_opener(request.sources, lambda *_: None)
-    return 0 if follow(opener, request.options, ranks) else 2
+    return 0 if follow(opener, request.options, process_group) else 2
 
 
 def start_run(
-    request: RunRequest, terminal: Terminal, interrupts: Interrupts, ranks: Ranks | None = None
+    request: RunRequest,
+    terminal: Terminal,
+    interrupts: Interrupts,
+    process_group: ProcessGroup | None = None,
 ) -> TrainingRun:
     """Open a run, with a progress bar while a long text is read, and describe it."""
-    from charloom.runs.run import TrainingRun
+    from charloom.engines.process_group import SINGLE_PROCESS
+    from charloom.runs.opening import open_run
+    from charloom.runs.run import RunControl
 
     with terminal.task("reading") as on_progress:
-        run = TrainingRun(
+        run = open_run(
             text_opener(request.sources, on_progress),
             request.folder,
             request.options,
             resume=request.resume,
-            should_stop=interrupts,
-            report=on_progress,
-            started=terminal.started,
             tensorboard=request.tensorboard,
-            ranks=ranks,
+            control=RunControl(
+                should_stop=interrupts, on_reading=on_progress, started=terminal.started
+            ),
+            process_group=process_group or SINGLE_PROCESS,
         )
     config = run.config
     for note in run.notes:
@@ -135,7 +140,7 @@ def start_run(
         f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
         f"{config.window} characters; {config.optimizer} at {config.learning_rate:g}; engine "
         f"{run.engine.name}, threads: {run.threads}"
-        + ("" if ranks is None else f", ranks: {ranks.size}")
+        + (f", ranks: {run.ranks}" if run.ranks > 1 else "")
     )
     interrupts.training = True
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,23 +42,25 @@ def add_tune_arguments(parser: Parser) -> None:
 
 
 def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.runs.run import RunControl
     from charloom.text.corpora import text_name
-    from charloom.tuning.search import Search
+    from charloom.tuning.opening import open_search
 
     options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / f"{text_name(arguments.text[0])}-tune")
-    with Interrupts() as interrupts:
+    with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         with terminal.task("reading") as on_progress:
-            search = Search(
+            opening = open_search(
                 text_opener(arguments.text, on_progress),
                 folder,
                 options,
                 trial_minutes=arguments.trial_minutes,
                 resume=arguments.resume,
-                should_stop=interrupts,
-                report=on_progress,
-                started=terminal.started,
+                control=RunControl(
+                    should_stop=interrupts, on_reading=on_progress, started=terminal.started
+                ),
             )
+            search = stack.enter_context(opening)
         report_text(search.dataset, terminal)
         interrupts.training = True
         _watch_search(search, terminal)

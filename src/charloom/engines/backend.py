@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from charloom.engines.process_group import Ranks
+from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import DEVICES, ENGINES, Engine
 from charloom.errors import CharloomError
 from charloom.network.parameters import Parameters
@@ -67,7 +67,7 @@ class Backend:
         *,
         seed: int = 0,
         classic: bool = False,
-        ranks: Ranks | None = None,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> Engine:
         """Open the engine on these parameters.
 
@@ -76,7 +76,7 @@ class Backend:
             seed: random seed of the dropout masks.
             classic: the notebook's objective, which is the gradient of the window's sum with
                 `bias_hh` left at zero.
-            ranks: the processes that train together, for the engine `pytorch`.
+            process_group: the processes that train together, for the engine `pytorch`.
 
         Raises:
             CharloomError: for an unknown engine or device, an engine that cannot be imported, or
@@ -87,7 +87,7 @@ class Backend:
         if self.device not in DEVICES:
             raise CharloomError(f"device {self.device!r} is not one of {', '.join(DEVICES)}")
         if self.engine == "pytorch":
-            return self._open_pytorch(parameters, seed, classic, ranks)
+            return self._open_pytorch(parameters, seed, classic, process_group)
         if self.device != "cpu":
             raise CharloomError(
                 f"--device {self.device} is for the engine pytorch: add --engine pytorch"
@@ -95,7 +95,7 @@ class Backend:
         for name, chosen in (("bf16", self.bf16), ("compile", self.compile)):
             if chosen:
                 raise CharloomError(f"--{name} is for the engine pytorch: add --engine pytorch")
-        assert ranks is None, "only the engine pytorch trains in several processes"
+        assert process_group.size == 1, "only the engine pytorch trains in several processes"
         if self.engine != "reference":
             try:
                 from charloom.engines.compiled.engine import CompiledEngine
@@ -113,7 +113,7 @@ class Backend:
         return ReferenceEngine(parameters, seed=seed, classic=classic, threads=self.threads)
 
     def _open_pytorch(
-        self, parameters: Parameters, seed: int, classic: bool, ranks: Ranks | None
+        self, parameters: Parameters, seed: int, classic: bool, process_group: ProcessGroup
     ) -> Engine:
         try:
             from charloom.engines.pytorch import PytorchEngine
@@ -130,7 +130,7 @@ class Backend:
             device=self.device,
             bf16=self.bf16,
             compile=self.compile,
-            ranks=ranks,
+            process_group=process_group,
         )
 
 

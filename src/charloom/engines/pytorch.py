@@ -27,7 +27,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.process_group import Ranks
+from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Ids, available_cores
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened
@@ -57,13 +57,13 @@ class PytorchEngine:
     writes to them after a step of training asks for them anew. threads: the most that it uses on
     the CPU. bf16: in training, products are those of bfloat16 (autocast); the parameters, their
     gradient and all else stay in float32. compile: PyTorch compiles what a step of training
-    computes above the layers. ranks: the processes that it trains with. Then what it trains on,
+    computes above the layers. process_group: the processes that it trains with. What it trains on,
     windows and state, are this rank's rows of the batch, and loss and gradient are those of the
     whole batch.
     """
 
     name = "pytorch"
-    windows_are_exact = False  # libraries group the sums of their products by shape
+    window_equals_steps = False  # libraries group the sums of their products by shape
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class PytorchEngine:
         device: str = "cpu",
         bf16: bool = False,
         compile: bool = False,
-        ranks: Ranks | None = None,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise CharloomError(
@@ -96,7 +96,7 @@ class PytorchEngine:
         self.classic = classic
         self.threads = threads or available_cores()
         self.device = device
-        self._ranks = ranks
+        self._process_group = process_group
         self._dtype = getattr(torch, self.config.dtype)
         self._parameters = parameters
         # The preset classic is chaotic: only the notebook's own order of sums, which the reference
@@ -243,8 +243,7 @@ class PytorchEngine:
         """Computes with the parameters there, (P,)."""
         self._flat = flat
         self._tensors = {name: Parameter(part) for name, part in self._views(flat).items()}
-        window = _Window(self)
-        self._window = window if self._ranks is None else self._ranks.in_parallel(window)
+        self._window = self._process_group.in_parallel(_Window(self))
         self._copies = None
 
     def _fetch(self) -> None:
@@ -336,24 +335,20 @@ class PytorchEngine:
         self, inputs: Ids, targets: Ids, state: State, dropout_step: int | None
     ) -> tuple[float, Tensor, Tensor]:
         """The mean loss, the gradient of it (or of the sum, under `classic`), (P,), the state."""
-        ranks, characters = self._ranks, inputs.size
+        group = self._process_group
+        characters = len(inputs) * group.rows_of_all(inputs.shape[1])
         total, after = self._window(
             self._ids(inputs), self._ids(targets), self._numbers(state), dropout_step
         )
         loss = total.detach().to(torch.float64, copy=True)
-        if ranks is None:
-            (total if self.classic else total / characters).backward()
-        else:
-            # The mean over the ranks is the whole batch's, however unequal their rows.
-            characters = len(inputs) * ranks.all_rows
-            try:
-                summed = ranks.begin_sum(loss)
-                (total * (ranks.size / characters)).backward()
-                summed.wait()
-            except RuntimeError as error:
-                if _lacks_memory(error):
-                    raise
-                raise ranks.lost(error) from None
+        try:
+            summed = group.begin_sum(loss)
+            (total if self.classic else group.mean(total, characters)).backward()
+            summed.wait()
+        except RuntimeError as error:
+            if _lacks_memory(error):
+                raise
+            raise group.failure(error) from None
         gradient = torch.cat([_taken_gradient(p) for p in self._tensors.values()])
         if self.classic:
             for name, part in self._views(gradient).items():
@@ -458,7 +453,7 @@ class PytorchEngine:
                     shape_of_outputs,
                     config.dropout,
                     config.dtype,
-                    first_row=0 if self._ranks is None else self._ranks.rows.start,
+                    first_row=self._process_group.first_row,
                 )
                 y = y * self._numbers(mask)
         return y, torch.cat(states, dim=1)

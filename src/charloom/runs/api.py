@@ -12,7 +12,8 @@ from typing import Any
 
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
-from charloom.runs.run import TrainingRun
+from charloom.runs.opening import open_run
+from charloom.runs.run import RunControl
 from charloom.text.corpora import open_text
 from charloom.text.source import Text, join_texts, text_from_string
 from charloom.training.options import TrainingConfig
@@ -20,17 +21,22 @@ from charloom.training.state import Progress
 
 
 def text_opener(
-    text: str | Path | Text | Sequence[str | Path | Text], given: dict[str, Any]
+    text: str | Path | Text | Sequence[str | Path | Text], options: dict[str, Any]
 ) -> Callable[[TrainingConfig], Text]:
-    """What opens the text of a call from Python, as `train` takes it, for a configuration. What the
-    text and the types of Python say of the options is put into `given`."""
+    """Return a function that opens the text of a call from Python, as a configuration reads it.
+
+    Args:
+        text: the text, or several, as for `train`.
+        options: options of TrainingConfig, by name. Options that follow from the text are added,
+            and paths become strings.
+    """
     texts = [text] if isinstance(text, (str, Path, Text)) else list(text)
     if not texts:
-        raise CharloomError("there is no text to train on: give at least one")
+        raise CharloomError("no text to train on: pass at least one")
     if isinstance(texts[0], Text):
-        given["bytes"] = texts[0].as_bytes
-    if isinstance(given.get("from_run"), os.PathLike):
-        given["from_run"] = os.fspath(given["from_run"])
+        options["bytes"] = texts[0].as_bytes
+    if isinstance(options.get("from_run"), os.PathLike):
+        options["from_run"] = os.fspath(options["from_run"])
 
     def open_one(text: str | Path | Text, config: TrainingConfig) -> Text:
         if isinstance(text, Text):
@@ -55,29 +61,35 @@ def train(
     tensorboard: bool = False,
     **options: Any,
 ) -> LanguageModel:
-    """Trains a model and returns its best weights.
+    """Train a model and return its best weights.
 
-    text: a Path, or a str: the name of a corpus or of a file; a str with a line break, or of more
-    than 255 characters, is the text itself; several in a list are joined, in that order.
-    out: the run's folder; None keeps no files. options:
-    those of `charloom train`, with underscores: cell, hidden_size, steps, minutes, seed, … (see
-    TrainingConfig). progress: called after every step. tensorboard: write event files for
-    TensorBoard into the folder too.
-    Raises CharloomError for whatever is wrong with text, options or folder.
+    Args:
+        text: a Path, or a str with the name of a corpus or of a file. A str with a line break, or
+            of more than 255 characters, is the text itself. Several texts in a list are joined in
+            that order.
+        out: the run's folder; None keeps no files.
+        resume: resume the run in `out`, or start it.
+        progress: called after every step.
+        tensorboard: write event files for TensorBoard into the folder too.
+        **options: those of `charloom train`, with underscores: cell, hidden_size, steps, minutes,
+            seed, … (see TrainingConfig).
+
+    Raises:
+        CharloomError: if the text, the options or the folder are unsuitable.
     """
     started = time.monotonic()
-    given = {name: value for name, value in options.items() if value is not None}
-    open_source = text_opener(text, given)
+    options = {name: value for name, value in options.items() if value is not None}
+    open_source = text_opener(text, options)
     with contextlib.ExitStack() as stack:
         if out is None:
             out = stack.enter_context(tempfile.TemporaryDirectory(prefix="charloom-"))
-        run = TrainingRun(
+        run = open_run(
             open_source,
             Path(out),
-            given,
+            options,
             resume=resume,
-            started=started,
             tensorboard=tensorboard,
+            control=RunControl(started=started),
         )
         for event in run:
             if progress is not None:

@@ -1,4 +1,4 @@
-"""Read a training text: encode it, split it and compute the baselines of the validation split."""
+"""Prepare a training text: encode and split it, and compute the validation baselines."""
 
 from __future__ import annotations
 
@@ -20,36 +20,52 @@ from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
 from charloom.training.setup import VALIDATED_AT_ONCE
 
-# Characters, at most, and of each second of the budget, that are compressed for a baseline.
+# The largest text that is compressed for a baseline, in characters: in all, and for each second of
+# the budget.
 LONGEST_COMPRESSED, COMPRESSED_A_SECOND = 10_000_000, 40_000
 
 
 @dataclass(frozen=True)
-class Material:
-    """What is found out about a text before training begins: runs on the same text can share it."""
+class PreparedText:
+    """A text as training needs it. Runs with the same text and split can share it.
+
+    Attributes:
+        dataset: the encoded text.
+        counts: occurrences of each character in the training split, (V,); None if the run resumes.
+        context: characters of context of the n-gram model; None without one.
+        counting: seconds that choosing the context took.
+        baselines: results to compare validations with, by name.
+    """
 
     dataset: Dataset
-    counts: NDArray[np.int64] | None  # how often each character stands in the training part, (V,)
-    context: int | None  # characters of context that the counts look back; None: no counts
-    counting: float  # seconds that choosing it took
-    baselines: dict[str, Any]  # what validations can be held against, by name
-    speed: float | None = None  # of the machine, as measure_speed gives it, if it was asked
+    counts: NDArray[np.int64] | None
+    context: int | None
+    counting: float
+    baselines: dict[str, Any]
 
 
-def read_material(
+def prepare_text(
     text: Text,
     config: TrainingConfig,
     *,
     base: Checkpoint | None = None,
     earlier: Checkpoint | None = None,
     folder: Path | None = None,
-    report: OnProgress | None = None,
-) -> Material:
-    """Reads a text and counts what a run with that configuration needs. base: the model that it
-    starts from. earlier: the run's own checkpoint, which knows the text and needs no baselines.
+    on_reading: OnProgress | None = None,
+) -> PreparedText:
+    """Read a text and compute everything that a run with this configuration needs from it.
 
-    Raises OtherTextError where it is not the text of `earlier`, and CharloomError for one that
-    cannot be learned from.
+    Args:
+        text: the text.
+        config: the run's options.
+        base: the model that the run fine-tunes.
+        earlier: the run's own checkpoint, which has the text's SHA-256 and needs no baselines.
+        folder: where a long text's temporary file is created.
+        on_reading: called as the text is read.
+
+    Raises:
+        OtherTextError: if it is not the text of `earlier`.
+        CharloomError: if no model can be trained on the text.
     """
     known = earlier or base
     dataset = load_dataset(
@@ -58,32 +74,34 @@ def read_material(
         base=None if known is None else known.vocabulary,
         sha256=None if earlier is None else earlier.text["sha256"],
         folder=folder,
-        on_progress=report,
+        on_progress=on_reading,
     )
     before = time.monotonic()
-    context, loss_of_counts = None, None
+    context, loss_of_ngrams = None, None
     if not config.no_mix:
-        context, loss_of_counts = choose_ngram_context(
+        context, loss_of_ngrams = choose_ngram_context(
             dataset.train, dataset.validation, len(dataset.vocabulary)
         )
     counting = time.monotonic() - before
     if earlier is not None:
-        return Material(dataset, None, context, counting, {})
+        return PreparedText(dataset, None, context, counting, {})
     counts = character_counts(dataset.train, len(dataset.vocabulary))
-    baselines = _find_baselines(dataset, config, counts, loss_of_counts)
-    return Material(dataset, counts, context, counting, baselines)
+    baselines = _baselines(dataset, config, counts, loss_of_ngrams)
+    return PreparedText(dataset, counts, context, counting, baselines)
 
 
-def _find_baselines(
+def _baselines(
     dataset: Dataset,
     config: TrainingConfig,
     counts: NDArray[np.int64],
-    loss_of_counts: float | None,
+    loss_of_ngrams: float | None,
 ) -> dict[str, Any]:
-    """What validations can be held against, as far as it is quickly found. The time it takes is
-    foreseen, not measured: no clock may decide what is written down."""
-    part = dataset.validation[:VALIDATED_AT_ONCE]
-    if not len(part):
+    """Compute the baselines that are quick to compute.
+
+    Their time is predicted and not measured, so that no clock decides which of them are recorded.
+    """
+    holdout = dataset.validation[:VALIDATED_AT_ONCE]
+    if not len(holdout):
         return {}
     most = LONGEST_COMPRESSED
     if config.minutes is not None:
@@ -92,9 +110,9 @@ def _find_baselines(
     found = baselines_of_validation(
         dataset.vocabulary,
         dataset.train,
-        part,
+        holdout,
         counts=counts,
-        ngram=loss_of_counts,
+        ngram=loss_of_ngrams,
         compressed=len(dataset.ids) <= most,
     )
     return {name: baseline.as_dict() for name, baseline in found.items()}

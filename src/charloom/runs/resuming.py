@@ -1,4 +1,4 @@
-"""Resume a run: read its position, and check that the options still fit."""
+"""Resume a run: read its position, and check that the options are still its own."""
 
 from __future__ import annotations
 
@@ -59,37 +59,40 @@ def resume_position(
     return config, state, position
 
 
-def continued_config(stored: TrainingConfig, given: dict[str, Any]) -> TrainingConfig:
-    """The configuration a run goes on with. Raises CharloomError, naming the first difference,
-    where the options given are not the run's."""
-    TrainingConfig.of(given)  # refuses nonsense
-    for name, value in given.items():
+def continued_config(stored: TrainingConfig, options: dict[str, Any]) -> TrainingConfig:
+    """Return the configuration of a resumed run.
+
+    Raises:
+        CharloomError: if the options are not those of the run; it names the first difference.
+    """
+    TrainingConfig.of(options)  # refuses invalid options
+    for name, value in options.items():
         before = getattr(stored, name)
         if name in COMPUTE_OPTIONS or value == before:
             continue
         if name not in STOP_OPTIONS:
             raise CharloomError(
-                f"{option_name(name)} is {value}, but the run has {before}: leave the option out "
-                "to go on with it, or give another --out"
+                f"{option_name(name)} is {value}, but the run has {before}: omit the option to "
+                "resume with it, or pass another --out"
             )
         if before is not None and value < before:
             raise CharloomError(
-                f"{option_name(name)} {value} is less than the run's {before:g}: it can only be "
-                "raised"
+                f"{option_name(name)} {value} is less than the run's {before:g}: raise it or omit "
+                "it"
             )
-    return replace(stored, **{k: v for k, v in given.items() if k in RESUME_OPTIONS})
+    return replace(stored, **{k: v for k, v in options.items() if k in RESUME_OPTIONS})
 
 
 def with_shape_of(
-    base: ModelConfig, config: TrainingConfig, given: dict[str, Any]
+    base: ModelConfig, config: TrainingConfig, options: dict[str, Any]
 ) -> TrainingConfig:
-    """The configuration with the shape of the model that training starts from."""
+    """Return the configuration with the shape of the model that is fine-tuned."""
     for name in ("cell", "hidden_size", "layers", "dtype"):
         before = getattr(base, name)
-        if name in given and given[name] != before:
+        if name in options and options[name] != before:
             raise CharloomError(
-                f"{option_name(name)} is {given[name]}, but the model of --from has {before}: "
-                "leave the option out"
+                f"{option_name(name)} is {options[name]}, but the model of --from has {before}: "
+                "omit the option"
             )
         config = replace(config, **{name: before})
     return config

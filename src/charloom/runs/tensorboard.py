@@ -1,7 +1,7 @@
-"""TensorBoard's event files, for those who look at their runs there.
+"""TensorBoard's event files.
 
-They are written by tensorboardX, which needs neither TensorFlow nor PyTorch, without its thread: a
-disk that is full must end in a sentence, not in a queue that nobody reads.
+tensorboardX writes them, which needs neither TensorFlow nor PyTorch. Its thread is not used, so
+that a full disk raises an error at once.
 """
 
 from __future__ import annotations
@@ -14,21 +14,30 @@ from charloom.errors import CharloomError
 
 
 def load_tensorboard() -> None:
-    """Imports the library. Raises CharloomError where it is not installed."""
+    """Import tensorboardX.
+
+    Raises:
+        CharloomError: if it is not installed.
+    """
     try:
         import tensorboardX  # noqa: F401
     except ImportError as error:
         raise CharloomError(
             f"--tensorboard needs tensorboardX ({error}): install it with "
-            "pip install 'charloom[tensorboard]', or leave the option out"
+            "pip install 'charloom[tensorboard]', or omit the option"
         ) from None
 
 
 class EventFile:
-    """One session's event file in a run's folder.
+    """The event file of one session in a run's folder.
 
-    first_step: TensorBoard drops what earlier files hold of this step and later ones: it is taken
-    again. Raises OSError where it cannot be written.
+    Args:
+        folder: the folder of event files, which is created if needed.
+        first_step: the first step of the session; TensorBoard drops the events of earlier files
+            from this step on, because the run repeats these steps.
+
+    Raises:
+        OSError: if the file cannot be written.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -38,9 +47,9 @@ class EventFile:
 
         self._event, self._session = event_pb2.Event, event_pb2.SessionLog
         self._summary = summary
-        folder = folder.absolute()  # a relative path may look like an address to the library
+        folder = folder.absolute()  # a relative path can look like an address to the library
         folder.mkdir(exist_ok=True)
-        # The library's names tell no two sessions of one second apart.
+        # The library gives two sessions of the same second the same name, so add a number.
         number = len(list(folder.iterdir()))
         self._writer = event_file_writer.EventsWriter(str(folder / "events"), f".{number}")
         if first_step or number:
@@ -48,21 +57,23 @@ class EventFile:
             self._write(first_step, session_log=start)
         self.flush()
 
-    def add(self, step: int, figures: dict[str, float | None], sample: str | None = None) -> None:
-        """Adds a step's figures, by name, those that there are; and a sample."""
-        for name, value in figures.items():
+    def add(self, step: int, metrics: dict[str, float | None], sample: str | None = None) -> None:
+        """Append a step's metrics, by name, without the missing ones, and a sample."""
+        for name, value in metrics.items():
             if value is not None:
                 self._write(step, summary=self._summary.scalar(name, value))
         if sample is not None:
-            # Their page reads Markdown: as a block of code a sample stays as it is.
+            # TensorBoard renders Markdown, and a block of code keeps the sample as it is.
             lines = "".join(f"    {line}\n" for line in sample.split("\n"))
             self._write(step, summary=self._summary.text("sample", lines))
 
-    def _write(self, step: int, **what: Any) -> None:
-        self._writer.write_event(self._event(step=step, wall_time=time.time(), **what))
+    def _write(self, step: int, **content: Any) -> None:
+        self._writer.write_event(self._event(step=step, wall_time=time.time(), **content))
 
     def flush(self) -> None:
+        """Write all events to the disk."""
         self._writer.flush()
 
     def close(self) -> None:
+        """Close the file."""
         self._writer.close()

@@ -1,22 +1,24 @@
-"""Create what training needs from its options: optimizer, batches, network configuration."""
+"""Create the parts of a training from its options: optimizer, batches, network, engine."""
 
 from __future__ import annotations
 
 import math
 
+from charloom.engines.process_group import ProcessGroup
+from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.network.optimizers import OPTIMIZERS, AdaGrad, Optimizer
-from charloom.network.parameters import ModelConfig
+from charloom.network.parameters import ModelConfig, Parameters
 from charloom.text.batches import Batches, SlidingWindows, Streams
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 
 CLASSIC_STRIDE = 10
-VALIDATED_AT_ONCE = 200_000  # characters of the validation part that one validation reads
+VALIDATED_AT_ONCE = 200_000  # characters of the validation split that one validation reads
 
 
 def make_optimizer(config: TrainingConfig) -> Optimizer:
-    """The optimizer that a configuration names."""
+    """Return the optimizer of a configuration."""
     assert config.learning_rate is not None
     clip = config.clip or None
     if config.classic and config.optimizer == "adagrad":
@@ -25,21 +27,22 @@ def make_optimizer(config: TrainingConfig) -> Optimizer:
 
 
 def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) -> Batches:
-    """The training windows that a configuration asks for; `refit`: in its last part.
+    """Return the training windows of a configuration, with `refit` those of its last part.
 
-    Raises CharloomError where a part of the text is too short.
+    Raises:
+        CharloomError: if a split of the text is too short.
     """
     train, validation = dataset.fit_and_holdout(refit)
     if len(train) < 2:
         raise CharloomError(
-            f"the training part has {len(train)} of the text's {len(dataset.ids)} characters and "
-            "needs at least 2: give a longer text or a larger first part in --split"
+            f"the training split has {len(train)} of the text's {len(dataset.ids)} characters and "
+            "needs at least 2: use a longer text or a larger first part in --split"
         )
     if 0 < len(validation) < config.window and not refit:
         raise CharloomError(
-            f"the validation part has {len(validation):,} characters, less than one window of "
-            f"{config.window}: give a longer text, a smaller --window, or --split 100/0/0 to go "
-            "without"
+            f"the validation split has {len(validation):,} characters, less than one window of "
+            f"{config.window}: use a longer text, a smaller --window, or --split 100/0/0 to train "
+            "without validation"
         )
     if config.classic:
         return SlidingWindows(train, config.window, CLASSIC_STRIDE)
@@ -47,7 +50,7 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
 
 
 def model_config(config: TrainingConfig, vocabulary_size: int) -> ModelConfig:
-    """The model that a training configuration describes."""
+    """Return the network that a training configuration describes."""
     return ModelConfig(
         cell=config.cell,
         hidden_size=config.hidden_size,
@@ -59,8 +62,17 @@ def model_config(config: TrainingConfig, vocabulary_size: int) -> ModelConfig:
     )
 
 
+def open_engine(
+    config: TrainingConfig, parameters: Parameters, process_group: ProcessGroup
+) -> Engine:
+    """Open the engine that a configuration trains with."""
+    return config.backend.open(
+        parameters, seed=config.seed, classic=config.classic, process_group=process_group
+    )
+
+
 def total_steps(config: TrainingConfig, batches: Batches) -> int | None:
-    """The updates after which a run ends, if --steps or --epochs say so."""
+    """Return the step that ends a run with --steps or --epochs; None without both."""
     ends = []
     if config.steps is not None:
         ends.append(config.steps)
@@ -70,5 +82,5 @@ def total_steps(config: TrainingConfig, batches: Batches) -> int | None:
 
 
 def rows_of_validation(characters: int) -> int:
-    """Rows in which a part of that length is read during training."""
+    """Return the number of rows in which a validation reads n characters."""
     return max(1, min(32, characters // 512))

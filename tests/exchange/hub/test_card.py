@@ -22,6 +22,9 @@ from helpers.cli import run
 from helpers.hub import FEW, saved, some_checkpoint
 from helpers.texts import QUOTING_WOODS
 
+# huggingface_hub's own, where it uploads without hf_xet.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 def test_card_shows_the_evaluations(evaluated_run: Path) -> None:
     model = HubModel.from_pretrained(evaluated_run)

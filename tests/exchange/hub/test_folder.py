@@ -18,6 +18,9 @@ from helpers.cli import files_of, refused, run
 from helpers.hub import FEW, FILES, NO_MODEL, configured, saved, some_checkpoint
 from helpers.texts import QUOTING_WOODS
 
+# huggingface_hub's own, where it uploads without hf_xet.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize(

@@ -26,6 +26,9 @@ from helpers.hub import (
     some_checkpoint,
 )
 
+# huggingface_hub's own, where it uploads without hf_xet.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:

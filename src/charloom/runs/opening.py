@@ -1,0 +1,143 @@
+"""Open a training run: start, text, options, engine, files, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from charloom.engines.backend import Backend
+from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
+from charloom.errors import CharloomError
+from charloom.runs.checkpointing import Checkpoints
+from charloom.runs.clock import Clock
+from charloom.runs.compute import compile_kernels, open_setup, with_engine_for_budget
+from charloom.runs.distributed import reported_options, text_message
+from charloom.runs.material import PreparedText, prepare_text
+from charloom.runs.recorder import Recorder
+from charloom.runs.run import RunContext, RunControl, TrainingRun
+from charloom.runs.start import Start, start_of
+from charloom.runs.tensorboard import load_tensorboard
+from charloom.storage.folders import RunFolder
+from charloom.text.dataset import OtherTextError
+from charloom.text.source import Text
+from charloom.training import planner
+from charloom.training.options import TrainingConfig
+
+
+def open_run(
+    text: Callable[[TrainingConfig], Text] | PreparedText,
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    speed: float | None = None,
+    control: RunControl | None = None,
+    process_group: ProcessGroup = SINGLE_PROCESS,
+) -> TrainingRun:
+    """Open a run: lock its folder, read its text, and prepare everything up to the first step.
+
+    Args:
+        text: opens the text, as the run's configuration reads it; or the text of another run with
+            the same split.
+        folder: the run's folder, which is created if needed.
+        options: options of TrainingConfig, by name; the others are the preset's, or the run's own
+            if it resumes.
+        resume: resume if the folder holds a checkpoint.
+        tensorboard: write event files for TensorBoard too.
+        speed: that of this machine, as `planner.measure_speed` returns it; None to measure it.
+        control: the caller's hold on the run.
+        process_group: the processes that train together, of which this is rank 0; the others call
+            `charloom.runs.distributed.follow`.
+
+    Raises:
+        CharloomError: if the text, the options or the folder are unsuitable.
+    """
+    control = control or RunControl()
+    clock = Clock(control.started)
+    process_group.introduce(reported_options(options))
+    # Invalid options are refused before anything is created or read.
+    files = RunFolder(folder)
+    files.refuse_if_used(resume=True)
+    if not resume:
+        TrainingConfig.of(options)
+    if tensorboard:
+        load_tensorboard()
+    files.open()
+    context = RunContext(files, control, clock, tensorboard, process_group)
+    try:
+        start = start_of(files, options, resume=resume)
+        start = replace(
+            start, config=replace(start.config, **process_group.backend_options(options))
+        )
+        clock.before = start.state.elapsed
+        prepared = _prepare(text, start, context)
+        return _open_prepared(start, prepared, speed, context)
+    except BaseException:
+        files.close()
+        raise
+
+
+def _prepare(
+    text: Callable[[TrainingConfig], Text] | PreparedText, start: Start, context: RunContext
+) -> PreparedText:
+    """Read the text, unless it is prepared already, at all ranks."""
+    if isinstance(text, PreparedText):
+        prepared = text
+    else:
+        try:
+            prepared = prepare_text(
+                text(start.config),
+                start.config,
+                base=start.base,
+                earlier=start.earlier,
+                folder=context.files.path,
+                on_reading=context.control.on_reading,
+            )
+        except OtherTextError as error:
+            raise CharloomError(f"{error}; pass that text again, or another --out") from None
+    context.process_group.send_text(text_message(start.config, prepared.dataset))
+    context.process_group.check_refusals()
+    return prepared
+
+
+def _open_prepared(
+    start: Start, prepared: PreparedText, speed: float | None, context: RunContext
+) -> TrainingRun:
+    """Complete the options, and open the engine and the files."""
+    clock, files, notes = context.clock, context.files, context.notes
+    dataset, config = prepared.dataset, start.config
+    if start.earlier is None and config.is_to_be_planned:
+        config, note = with_engine_for_budget(config)
+        config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
+        notes.extend([reason] if note is None else [note, reason])
+    setup = open_setup(start, prepared, config, context.process_group)
+    recorder = Recorder(files, start.position, clock)
+    if config.minutes is not None:
+        compile_kernels(setup.engine, None if prepared.context is None else dataset)
+    checkpoints = Checkpoints(files, dataset, config, setup, context.process_group, clock)
+    if start.earlier is not None:
+        _note_changes(start, checkpoints, notes)
+    return TrainingRun(start, prepared, config, setup, recorder, checkpoints, context)
+
+
+def _note_changes(start: Start, checkpoints: Checkpoints, notes: list[str]) -> None:
+    """Note the differences from the run before it was interrupted."""
+    earlier, now = start.position, checkpoints.computed_by()
+    before = Backend.from_checkpoint(earlier).describe(earlier.get("ranks", 1))
+    after = Backend.from_checkpoint(now).describe(now["ranks"])
+    if before != after:
+        notes.append(
+            f"the run was computed by {before} and resumes with {after}: it will not repeat to "
+            "the byte"
+        )
+    state = start.state
+    if state.best_step is not None and state.best_step <= state.step:
+        try:
+            checkpoints.load_best()
+        except CharloomError as error:
+            notes.append(f"{error}; the search for the best weights starts again")
+            state.best_step = state.best_loss = None
+            state.validated_step = -1

@@ -1,0 +1,80 @@
+"""The start of a run: new, resumed, or fine-tuned from another run's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from charloom.errors import CharloomError
+from charloom.runs.resuming import continued_config, resume_position, with_shape_of
+from charloom.storage.checkpoint import Checkpoint, load_checkpoint
+from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
+from charloom.training.options import TrainingConfig
+from charloom.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Start:
+    """A run before its text is read.
+
+    Attributes:
+        config: the options; some can still be open (see `charloom.training.planner`).
+        fixed: the options that no plan changes, by name.
+        state: the state between two steps.
+        earlier: the checkpoint of a resumed run.
+        base: the checkpoint of the model that is fine-tuned.
+        position: the position of a resumed run, as its checkpoint holds it.
+    """
+
+    config: TrainingConfig
+    fixed: dict[str, Any]
+    state: TrainingState = field(default_factory=TrainingState)
+    earlier: Checkpoint | None = None
+    base: Checkpoint | None = None
+    position: Mapping[str, Any] = field(default_factory=dict)
+
+
+def fresh(options: dict[str, Any]) -> Start:
+    """Return the start of a new run."""
+    return Start(TrainingConfig.of(options), options)
+
+
+def fine_tuned(base: Checkpoint, options: dict[str, Any]) -> Start:
+    """Return the start of a run that trains another run's model further."""
+    config = with_shape_of(base.config, TrainingConfig.of(options), options)
+    shape = {name: getattr(config, name) for name in ("cell", "hidden_size", "layers")}
+    return Start(config, options | shape, base=base)
+
+
+def resumed(folder: RunFolder, options: dict[str, Any]) -> Start:
+    """Return the start of a run that resumes from its last checkpoint."""
+    earlier = load_checkpoint(folder.resume)
+    stored, state, position = resume_position(folder.resume, earlier)
+    config = continued_config(stored, options)
+    return Start(config, options, state, earlier=earlier, position=position)
+
+
+def start_of(folder: RunFolder, options: dict[str, Any], *, resume: bool) -> Start:
+    """Return the start of the run in a folder, which this process has locked.
+
+    Args:
+        folder: the run's folder.
+        options: options of TrainingConfig, by name.
+        resume: resume if the folder holds a checkpoint.
+
+    Raises:
+        CharloomError: if the options are invalid, or the folder holds another run.
+    """
+    if resume and folder.resume.exists():
+        return resumed(folder, options)
+    folder.refuse_if_used(resume)  # again, now that no other process can write to it
+    if folder.model.exists():
+        raise CharloomError(
+            f"{folder.path} holds a model but no {RESUME_FILE} to resume from: use --from "
+            f"{folder.path} with a different --out to train it further"
+        )
+    config = TrainingConfig.of(options)
+    if config.from_run is not None:
+        return fine_tuned(load_checkpoint(model_path(config.from_run)), options)
+    return fresh(options)

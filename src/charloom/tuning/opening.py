@@ -1,0 +1,154 @@
+"""Open a search: options, folder, text, settings, in this order."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charloom.errors import CharloomError
+from charloom.network.initialization import initialize
+from charloom.progress import OnProgress
+from charloom.runs.clock import Clock
+from charloom.runs.compute import compile_kernels
+from charloom.runs.material import PreparedText, prepare_text
+from charloom.runs.opening import open_run
+from charloom.runs.run import RunControl, TrainingRun
+from charloom.storage.checkpoint import load_checkpoint
+from charloom.storage.folders import model_path
+from charloom.text.dataset import Dataset
+from charloom.text.source import Text
+from charloom.training.options import TrainingConfig
+from charloom.training.planner import PROBE, measure_speed
+from charloom.tuning.folder import SearchFolder
+from charloom.tuning.search import Search
+from charloom.tuning.settings import SearchOptions, Settings, resumed_settings, settings_for
+from charloom.tuning.study import Study, load_optuna
+from charloom.tuning.trial import seconds_to_finish
+
+
+@contextlib.contextmanager
+def open_search(
+    open_source: Callable[[TrainingConfig], Text],
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    trial_minutes: float | None = None,
+    resume: bool = False,
+    control: RunControl | None = None,
+    speed: float | None = None,
+    open_run: Callable[..., TrainingRun] = open_run,
+) -> Iterator[Search]:
+    """Open a search, for a `with` statement: its folder is locked until the end of the block.
+
+    Args:
+        open_source: opens the text, as a configuration reads it.
+        folder: the search's folder, which is created if needed.
+        options: options of TrainingConfig, by name, for every trial; `minutes` is the time of the
+            whole search.
+        trial_minutes: the time of a trial, by default a twentieth of the search's.
+        resume: resume if the folder holds a search.
+        control: the caller's hold on the search. The search itself decides which trials add a
+            mixture.
+        speed: that of this machine, as `measure_speed` returns it; None to measure it.
+        open_run: opens a trial's run.
+
+    Raises:
+        CharloomError: if the text, the options or the folder are unsuitable, or Optuna is not
+            installed.
+    """
+    load_optuna()
+    control = control or RunControl()
+    clock = Clock(control.started)
+    # Invalid options are refused before anything is created or read.
+    wanted = SearchOptions.of(options, trial_minutes)
+    if not resume:
+        wanted.fixed()
+    with SearchFolder(folder, resume=resume) as files:
+        source = _Source(open_source, folder, control.on_reading)
+        study = Study(files.study) if files.study.exists() else None
+        before = None if study is None else study.settings()
+        if study is None or before is None:
+            settings, prepared = _begin(source, wanted, speed, clock)
+            # The study is created now, so that a failure before leaves no search behind.
+            study = study or Study(files.study)
+            study.keep_settings(settings)
+        else:
+            settings, prepared = _resume(source, wanted, before)
+            clock.before = study.seconds()
+            if settings != before:
+                study.keep_settings(settings)
+        yield Search(files, study, settings, prepared, clock, control.should_stop, open_run)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A text that is not read yet.
+
+    Attributes:
+        open: opens it, as a configuration reads it.
+        folder: where a long text's temporary file is created.
+        on_reading: called as the text is read.
+    """
+
+    open: Callable[[TrainingConfig], Text]
+    folder: Path
+    on_reading: OnProgress | None
+
+    def prepare(self, options: dict[str, Any], trial_minutes: float) -> PreparedText:
+        """Read the text once for all trials, and compile the kernels that they use."""
+        config = TrainingConfig.of(options | {"minutes": trial_minutes})
+        base = None
+        if config.from_run is not None:
+            base = load_checkpoint(model_path(config.from_run))
+        return prepare_text(
+            self.open(config), config, base=base, folder=self.folder, on_reading=self.on_reading
+        )
+
+
+def _begin(
+    source: _Source, wanted: SearchOptions, speed: float | None, clock: Clock
+) -> tuple[Settings, PreparedText]:
+    """Choose the settings of a new search."""
+    minutes, trial_minutes = wanted.times()
+    fixed = wanted.fixed()
+    prepared = source.prepare(wanted.options, trial_minutes)
+    config = TrainingConfig.of(wanted.options)
+    if not len(prepared.dataset.validation):
+        raise CharloomError(
+            f"a search compares its trials on the validation split, which --split {config.split} "
+            "leaves empty: use a longer text, or a larger second share"
+        )
+    if speed is None:
+        speed = measure_speed(config.backend)
+    _compile(config, prepared)
+    seconds = minutes * 60 - clock.elapsed() - seconds_to_finish(prepared)
+    return settings_for(wanted, fixed, prepared.dataset, speed, seconds), prepared
+
+
+def _resume(
+    source: _Source, wanted: SearchOptions, before: Settings
+) -> tuple[Settings, PreparedText]:
+    """Check that the options and the text are those of the search."""
+    settings = resumed_settings(before, wanted)
+    prepared = source.prepare(settings.options, settings.trial_minutes)
+    _refuse_other_text(prepared.dataset, settings)
+    _compile(TrainingConfig.of(settings.options), prepared)
+    return settings, prepared
+
+
+def _refuse_other_text(dataset: Dataset, settings: Settings) -> None:
+    expected = settings.text["sha256"]
+    if dataset.sha256 != expected:
+        raise CharloomError(
+            f"the text {dataset.name!r} is not the text of the search: its SHA-256 is "
+            f"{dataset.sha256[:12]}…, not {expected[:12]}…; pass that text, or use another --out"
+        )
+
+
+def _compile(config: TrainingConfig, prepared: PreparedText) -> None:
+    """Compile all kernels, so that no trial spends its time on it."""
+    engine = config.backend.for_inference().open(initialize(PROBE, 0))
+    compile_kernels(engine, None if config.no_mix else prepared.dataset)
