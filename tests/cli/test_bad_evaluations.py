@@ -115,7 +115,7 @@ def test_a_training_text_that_is_gone_or_changed(
     line = refused("evaluate", trained_run)
     assert said in line
     assert "--training-text" in line
-    assert "give a text" in line
+    assert "pass a text" in line
     Path("other.txt").write_text(WOODS[:200], encoding="utf-8")
     assert main(["evaluate", trained_run, "other.txt", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -149,7 +149,7 @@ def test_wrong_training_text_is_refused_and_none_is_needed_for_another_text(
 
 def test_run_without_a_held_out_split_needs_a_text(text_file: str) -> None:
     assert main(["train", text_file, "--split=100/0/0", "--out=run", *FEW]) == 0
-    assert "give another text" in refused("evaluate", "run")
+    assert "pass another text" in refused("evaluate", "run")
     assert main(["evaluate", "run", text_file]) == 0
 
 

@@ -226,7 +226,7 @@ def test_info_describes_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["info", "runs/tables"]) == 0
     out = capsys.readouterr().out
     assert "gru, 16 hidden units" in out
-    assert "mixed with counts of" in out
+    assert "mixed with an n-gram model: " in out
     assert "tables.txt" in out
     assert main(["info", "runs/tables/resume.safetensors", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

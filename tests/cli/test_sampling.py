@@ -42,7 +42,7 @@ def test_overlap_needs_the_training_text(
 def test_a_training_text_that_is_too_long_is_not_indexed(
     trained_run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", 1000)
+    monkeypatch.setattr("charloom.evaluation.training_text.LONGEST_TO_INDEX", 1000)
     line = refused("sample", trained_run, "--max-overlap=9")
     assert f"{len(WOODS):,} characters" in line
     assert "1,000" in line
@@ -61,7 +61,7 @@ def test_unknown_prompt_character_is_named_and_can_be_skipped(
     plain = drawn(capfdbinary, *common, "--prompt", "The wd")
     assert skipped[-20:] == plain[-20:]
     assert main(["sample", *common, "--prompt", "The w~~d§", "--skip-unknown"]) == 0
-    assert b"3 characters of the prompt" in capfdbinary.readouterr().err
+    assert b"3 unknown characters of the prompt" in capfdbinary.readouterr().err
 
 
 @pytest.mark.parametrize("prompt", ["\udcff", "\x1b[2J", "\0", "a\nQ", "\u202e"])

@@ -104,9 +104,9 @@ class Payload:
 NO_MODEL = [
     (without("model.safetensors"), "contains no model.safetensors"),
     (with_pickle_only, "pickles can run code"),
-    (of_another_library, "model_type in its config.json is 'gpt2', not 'charloom'"),
-    (holding("config.json", b"{"), "model_type in its config.json is None, not 'charloom'"),
-    (holding("config.json", b"\xff"), "model_type in its config.json is None, not 'charloom'"),
+    (of_another_library, "model_type is 'gpt2', not 'charloom'"),
+    (holding("config.json", b"{"), "model_type is None, not 'charloom'"),
+    (holding("config.json", b"\xff"), "model_type is None, not 'charloom'"),
     (configured(hidden_size=12), "hidden_size is 12 in config.json and 7 in model.safetensors"),
     (configured(cell="lstm"), "cell is 'lstm' in config.json and 'gru' in model.safetensors"),
     (configured(vocabulary=["a"] * 1000), "because vocabulary is"),

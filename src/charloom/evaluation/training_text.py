@@ -93,7 +93,7 @@ class TrainingText:
         """
         if isinstance(self._result, CharloomError):
             raise CharloomError(
-                f"{purpose} requires the training text, but {self.problem}: pass its path with "
+                f"{purpose} requires the training text, but {self.problem}; pass its path with "
                 "--training-text"
             )
         return self._result
@@ -107,7 +107,7 @@ class TrainingText:
         dataset = self._result
         if isinstance(dataset, CharloomError):
             raise CharloomError(
-                f"{self.problem}: pass a text to evaluate, or the path of the training text with "
+                f"{self.problem}; pass a text to evaluate, or the path of the training text with "
                 "--training-text"
             )
         first, second = dataset.split.boundaries(len(dataset.ids))

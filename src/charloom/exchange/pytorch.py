@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -139,6 +140,8 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
             parameters = Parameters(found.config)
             for name, source in found.sources().items():
                 parameters[name][...] = file.get_tensor(source)
+                if not np.isfinite(parameters[name]).all():
+                    raise CharloomError(f"{path} contains NaN or infinity in {source}")
     except FileNotFoundError:
         raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
