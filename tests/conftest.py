@@ -31,6 +31,14 @@ SLOW_SECONDS = 600
 left_out = pytest.StashKey[Counter[str]]()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Who names a folder, a file or a test below tests/ wants all of it, slow or not."""
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    below = all(Path(arg.split("::")[0]).resolve() != TESTS for arg in config.args)
+    if named and below and config.option.markexpr == "not extended":
+        config.option.markexpr = ""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by its folder and its fixtures; skip what needs an extra that is missing."""
@@ -88,7 +96,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     counted = config.stash.get(left_out, Counter())
-    if counted["extended"]:
+    if counted["extended"] and config.option.markexpr == "not extended":
         reasons = [f"{name} {counted[name]}" for name in EXTENDED if counted[name]]
         terminalreporter.write_line(
             f"{counted['extended']} tests left out ({', '.join(reasons)}): `pytest -m extended` "

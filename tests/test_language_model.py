@@ -103,7 +103,7 @@ def test_the_adaptive_protocol_needs_the_training_text(
 def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
     e = model.evaluate()
     assert (e.text, e.characters) == (
-        "test part",
+        "test split",
         len(TIMES_TABLES) - len(TIMES_TABLES) * 95 // 100,
     )
     assert set(e.baselines) == {"network", "uniform", "unigram", "ngram", "xz", "bzip2"}
@@ -124,7 +124,9 @@ def test_evaluation_is_of_the_test_part(model: LanguageModel) -> None:
 def test_without_baselines_a_given_text_needs_no_training_text(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.language_model.load_dataset", None)  # calling it would fail
+    monkeypatch.setattr(
+        "charloom.evaluation.training_text.load_dataset", None
+    )  # calling it would fail
     assert model.evaluate("3 times 4 is 12", with_baselines=False).characters == 15
 
 
@@ -132,7 +134,7 @@ def test_without_a_test_part_the_validation_part_is_evaluated(tmp_path: Path) ->
     model = charloom.train(TIMES_TABLES, **OPTIONS, split="90/10/0", out=tmp_path / "run")
     e = model.evaluate()
     assert (e.text, e.characters) == (
-        "validation part",
+        "validation split",
         len(TIMES_TABLES) - len(TIMES_TABLES) * 9 // 10,
     )
     assert "last 10% of the training split" in e.baselines["ngram"].note
@@ -271,17 +273,19 @@ def test_overlap_limit_needs_the_training_text_and_indexes_it_once(
     for wrong in (0, -1):
         with pytest.raises(charloom.CharloomError, match=f"max_overlap is {wrong}"):
             model.stream(max_overlap=wrong)
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TIMES_TABLES) - 1)
+    monkeypatch.setattr("charloom.evaluation.training_text.LONGEST_TO_INDEX", len(TIMES_TABLES) - 1)
     given = trained_run.parent / "tables.txt"
     with pytest.raises(charloom.CharloomError, match="at most"):
         model.overlap("3 times", training_text=given)
-    monkeypatch.setattr("charloom.language_model.LONGEST_TO_INDEX", len(TIMES_TABLES))
+    monkeypatch.setattr("charloom.evaluation.training_text.LONGEST_TO_INDEX", len(TIMES_TABLES))
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pydivsufsort", None)
         with pytest.raises(charloom.CharloomError, match="pip install pydivsufsort"):
             model.overlap("3 times", training_text=given)
     assert model.sample(length=9, seed=1, max_overlap=8, training_text=given)
-    monkeypatch.setattr("charloom.language_model.load_dataset", None)  # calling it would fail
+    monkeypatch.setattr(
+        "charloom.evaluation.training_text.load_dataset", None
+    )  # calling it would fail
     assert model.overlap("3 times").length == 7
     assert model.sample(length=9, seed=1, max_overlap=8)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,34 @@ from numpy.typing import NDArray
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError, printable, shortened
-from charloom.evaluation.baselines import Baseline, baselines
-from charloom.evaluation.evaluation import Evaluation, evaluation_of, find_overlap
-from charloom.evaluation.training_text import TrainingParts, held_out_part
+from charloom.errors import CharloomError
+from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
+from charloom.evaluation.training_text import ScoredText, TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
-from charloom.prediction.adaptive import choose_adaptation, score_adaptively
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
-from charloom.prediction.scoring import Protocol, Scores, score_ids, score_lines
+from charloom.prediction.scoring import Protocol, Scores, score_lines
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
-from charloom.text.corpora import can_be_read_again, open_text, reopen_text
-from charloom.text.dataset import Dataset, Split, load_dataset
-from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
+from charloom.text.corpora import open_text
+from charloom.text.dataset import Dataset
+from charloom.text.overlap import TrainingIndex
 from charloom.text.source import Text
 from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
 
 @dataclass(frozen=True)
 class CopiedStretch:
-    """A stretch of a sample that stands verbatim in the training text; of length 0 if none does.
+    """The longest verbatim overlap of a sample with the training text.
 
-    place, training_place: where it begins, counted from 0, in the sample and where it first stands
-    in the training text; training_line: the latter's line, counted from 1.
+    Attributes:
+        length: its number of characters, 0 if there is no overlap.
+        text: its characters.
+        place: the index of its first character in the sample, from 0.
+        training_place: the index of its first occurrence in the training text, from 0.
+        training_line: the line of that occurrence, from 1.
     """
 
     length: int
@@ -51,10 +52,16 @@ class CopiedStretch:
 
 
 class LanguageModel:
-    """What `charloom.load` and `charloom.train` give.
+    """A trained model, as `charloom.load` and `charloom.train` return it.
 
-    With counts in its checkpoint, a model is the mixture of its network and them, unless
-    `network_only` asks for the network alone.
+    If the checkpoint has an n-gram model, the predictions are the mixture of network and n-gram
+    model.
+
+    Args:
+        checkpoint: the model's parameters, vocabulary and metadata.
+        backend: the engine that computes; by default the fastest one on the CPU.
+        dataset: the training text, if it is already in memory.
+        network_only: whether the n-gram model is excluded.
     """
 
     def __init__(
@@ -71,8 +78,8 @@ class LanguageModel:
         self.predictor: Predictor = self.engine
         if self.mixture is not None:
             self.predictor = MixedPredictor(self.engine, self.mixture)
-        self._dataset = dataset  # the training text, where it is already in memory
-        self._training_index: TrainingIndex | None = None  # made when it is first asked for
+        self._dataset = dataset
+        self._training_index: TrainingIndex | None = None  # built on first use
 
     @property
     def config(self) -> ModelConfig:
@@ -83,11 +90,17 @@ class LanguageModel:
         return self.checkpoint.vocabulary
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
-        """A text's ids, (N,). Raises UnknownCharacterError, or passes over unknown characters."""
+        """Encode a text as ids, (N,).
+
+        Raises:
+            UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
+        """
         if skip_unknown:
             return self.vocabulary.encode_known(text)[0]
         return self.vocabulary.encode(text)
 
+    # Each sampling option is a keyword here, because this is the signature for users, who need no
+    # other type. Internally, the options are one SampleRequest.
     def stream(
         self,
         prompt: str = "",
@@ -105,29 +118,41 @@ class LanguageModel:
         max_overlap: int | None = None,
         training_text: str | Path | Text | None = None,
     ) -> Iterator[str]:
-        """Yields text piece by piece, as it is drawn: what follows the prompt, without it.
+        """Yield a sample in pieces while it is generated, without its prompt.
 
-        For a model of bytes, prompt and stop texts are a character a byte, as what is yielded.
-        length: characters to draw; None draws for ever. temperature: 0 is greedy. stop: texts that
-        end the sample and are left out. index: which sample of that seed; each is its own.
-        clamp: units that are held while drawing, {"h17": 0.9} (see charloom.units).
-        max_overlap: no stretch of more characters that ends in a drawn one stands in the training
-        text, of which all parts count, the test part too; it may begin in the prompt.
-        training_text: as for `evaluate`; read only where `max_overlap` needs it.
-        Raises CharloomError for settings that make no sense, UnknownCharacterError for a prompt
-        with characters that the model never saw, unless `skip_unknown`; with `max_overlap` also
-        where the training text is not to be had and, after what was drawn, where no character is
-        left to go on with.
+        The pieces of a model of bytes have one character a byte, and so do its prompt and stop
+        texts.
+
+        Args:
+            prompt: the text that precedes the sample.
+            length: the number of characters to sample; None is unlimited.
+            temperature: the divisor of the logits; 0 is greedy.
+            top_k: sample only from the k likeliest characters.
+            top_p: sample only from the likeliest characters whose probabilities add up to p.
+            min_p: sample only from characters at least p times as likely as the likeliest one.
+            stop: texts that end the sample and are not part of it.
+            seed: the random seed.
+            index: the number of the sample under that seed.
+            skip_unknown: whether unknown characters of the prompt are skipped.
+            clamp: units that are held at a value, such as {"h17": 0.9}; `explore` finds them.
+            max_overlap: the maximum number of consecutive characters copied from the training
+                text, its validation and test splits included. A copy can begin in the prompt.
+            training_text: the training text as in `evaluate`, which only `max_overlap` requires.
+
+        Raises:
+            CharloomError: if an option is invalid, if `max_overlap` requires the training text and
+                it is not available, or if `max_overlap` excludes every next character.
+            UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
+                not set.
         """
-        settings = SamplingSettings(temperature, top_k, top_p, min_p)
         if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
             raise CharloomError(
-                f"max_overlap is {max_overlap!r}: give a whole number, 1 or more, or leave it out"
+                f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
-            settings=settings,
+            settings=SamplingSettings(temperature, top_k, top_p, min_p),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             index=index,
@@ -139,7 +164,10 @@ class LanguageModel:
         return stream_text(self.predictor, self.vocabulary, request)
 
     def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
-        """The prompt and `length` characters drawn after it; settings as for `stream`."""
+        """Return the prompt and a sample of `length` characters after it.
+
+        The other options are those of `stream`.
+        """
         return prompt + "".join(self.stream(prompt, length=length, **settings))
 
     def overlap(
@@ -149,15 +177,20 @@ class LanguageModel:
         drawn_from: int = 0,
         training_text: str | Path | Text | None = None,
     ) -> CopiedStretch:
-        """The longest stretch of a sample that stands verbatim in the training text, of which all
-        parts count, the test part too.
+        """Find the longest verbatim overlap of a sample with the training text.
 
-        drawn_from: where the drawn part begins, the prompt's length; the stretch ends in it, but
-        may begin before. training_text: where it is, as for `evaluate`.
-        Raises CharloomError where the training text is not to be had.
+        Its validation and test splits are searched too.
+
+        Args:
+            text: the prompt and the sample.
+            drawn_from: the length of the prompt. The overlap ends after it, but can begin in it.
+            training_text: the training text, as in `evaluate`.
+
+        Raises:
+            CharloomError: if the training text is not available.
         """
         if drawn_from < 0:
-            raise CharloomError(f"drawn_from is {drawn_from}: give 0 or more")
+            raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
         found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
         newline = self.vocabulary.ids_or_minus_one("\n")[0]
@@ -170,30 +203,15 @@ class LanguageModel:
         )
 
     def training_index(self, training_text: str | Path | Text | None = None) -> TrainingIndex:
-        """The whole training text in the order in which `overlap` and `max_overlap` look things
-        up; made once. training_text: where it is, as for `evaluate`.
+        """Return the index of the training text that `overlap` and `max_overlap` search.
 
-        Raises CharloomError where the training text is not to be had, or too long.
+        It is built on the first call only. `training_text` is as in `evaluate`.
+
+        Raises:
+            CharloomError: if the training text is not available or too long.
         """
         if self._training_index is None:
-            dataset, missing = self._training_dataset(training_text)
-            if dataset is None:
-                raise CharloomError(
-                    "looking for what is copied needs the training text, and "
-                    f"{missing}: say where it is with --training-text"
-                )
-            if len(dataset.ids) > LONGEST_TO_INDEX:
-                raise CharloomError(
-                    f"the training text has {len(dataset.ids):,} characters: what is copied is "
-                    f"only looked for in texts of at most {LONGEST_TO_INDEX:,}"
-                )
-            try:
-                self._training_index = TrainingIndex(dataset.ids, len(self.vocabulary))
-            except ImportError as error:
-                raise CharloomError(
-                    "looking for what is copied needs pydivsufsort, which cannot be imported "
-                    f"({error}): pip install pydivsufsort"
-                ) from None
+            self._training_index = self._find_training_text(training_text).index()
         return self._training_index
 
     def score(
@@ -206,22 +224,40 @@ class LanguageModel:
         training_text: str | Path | Text | None = None,
         report: Callable[[int, int], None] | None = None,
     ) -> Scores:
-        """For each character of a text, its natural log-probability and whether it was the top
-        guess: arrays, (N,). The text is read as if a newline came before it.
+        """Score each character of a text: its natural log-probability and whether it was predicted.
 
-        likeliest: also the so many likeliest characters at each place, and their probabilities.
-        training_text: where it is now; only the protocol `adaptive` needs it, see `evaluate`.
+        The text is scored as if a newline preceded it.
+
+        Args:
+            text: the text.
+            protocol: `carried`, `cold-N` or `adaptive`.
+            skip_unknown: whether unknown characters are skipped.
+            likeliest: the number of likeliest characters to return at each position, with their
+                probabilities.
+            training_text: the training text as in `evaluate`, which only the protocol `adaptive`
+                requires.
+            report: called with the number of characters scored, and their total.
+
+        Raises:
+            CharloomError: if the text is empty, the protocol is unknown or the training text is
+                required and not available.
+            UnknownCharacterError: if the text has an unknown character and `skip_unknown` is not
+                set.
         """
         if likeliest < 0:
-            raise CharloomError(f"likeliest is {likeliest}: give 0 or more")
+            raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
         ids = self.encode(text, skip_unknown=skip_unknown)
         if len(ids) == 0:
             raise CharloomError("the text has no characters to score")
-        parsed = Protocol.parse(protocol)
-        dataset, missing = self._training_dataset(training_text) if parsed.adaptive else (None, "")
-        before = self.vocabulary.start_id
-        held, most = self._held(dataset), min(likeliest, len(self.vocabulary))
-        return self._score(ids, before, parsed, held, missing, report, most, alone=False)[0]
+        scores, _ = score_text(
+            self,
+            ScoredText("text", ids, self.vocabulary.start_id),
+            Protocol.parse(protocol),
+            self._find_training_text(training_text),
+            on_progress=_without_stage(report),
+            likeliest=min(likeliest, len(self.vocabulary)),
+        )
+        return scores
 
     def score_lines(
         self,
@@ -230,9 +266,19 @@ class LanguageModel:
         skip_unknown: bool = False,
         report: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float64]:
-        """Each line's natural log-probability, (N,), by itself, as `score` gives its characters'.
+        """Return the natural log-probability of each line by itself, (N,).
 
-        Without its line break; an empty line's is 0. Many lines at a time: fast.
+        It is the sum of those that `score` returns for the line's characters, without its line
+        break, and 0 for an empty line. Lines are scored in batches, which is fast.
+
+        Args:
+            lines: the lines, without their line breaks.
+            skip_unknown: whether unknown characters are skipped.
+            report: called with the number of characters scored, and their total.
+
+        Raises:
+            UnknownCharacterError: if a line has an unknown character and `skip_unknown` is not
+                set.
         """
         encoded = []
         for number, line in enumerate(lines):
@@ -245,38 +291,6 @@ class LanguageModel:
                 self.predictor, encoded, self.vocabulary.start_id, _without_stage(report)
             )
 
-    def _score(
-        self,
-        ids: NDArray[np.unsignedinteger],
-        before: int,
-        protocol: Protocol,
-        held: TrainingParts | None,
-        missing: str,
-        report: Callable[[int, int], None] | None = None,
-        likeliest: int = 0,
-        alone: bool = True,
-    ) -> tuple[Scores, Scores | None]:
-        """The scores of ids, (N,), and, for a mixture and if asked, those of its network alone."""
-        on_progress = _without_stage(report)
-        with np.errstate(all="ignore"):
-            if not protocol.adaptive:
-                scores = score_ids(self.predictor, ids, before, protocol, on_progress, likeliest)
-                if self.mixture is None or not alone:
-                    return scores, None
-                return scores, score_ids(self.engine, ids, before, protocol)
-            if held is None:
-                raise CharloomError(
-                    f"the protocol adaptive needs the training text, and {missing}: say where it "
-                    "is with --training-text"
-                )
-            adaptation = choose_adaptation(
-                self.engine, self.mixture, held.learned, held.watched, on_progress
-            )
-            mixture, network = score_adaptively(
-                self.engine, ids, before, adaptation, on_progress, likeliest
-            )
-            return (network, None) if mixture is None else (mixture, network)
-
     def evaluate(
         self,
         text: str | Path | Text | None = None,
@@ -287,75 +301,42 @@ class LanguageModel:
         skip_unknown: bool = False,
         report: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
-        """Bits per character and more, on the run's test part (its validation part where it has no
-        test part) or on a text: a str is the text itself, a Path a file.
+        """Evaluate the model, beside baselines, on held-out text.
 
-        training_text: where the training text is, if not where it was; a str is a name or a path.
-        Without it a given text's baselines that need it are empty, with the reason.
-        Raises CharloomError where there is nothing to evaluate or the run's part is not to be had.
+        Args:
+            text: the text to evaluate: a str is the text itself, a Path is a file. By default it is
+                the run's test split, or its validation split if it has no test split.
+            protocol: `carried`, `cold-N` or `adaptive`.
+            training_text: the training text, or its name or path, if it is not at its recorded
+                path. If it is not available, the baselines that require it are empty and contain
+                the reason.
+            with_baselines: whether baselines and the overlap with the training text are computed.
+            skip_unknown: whether unknown characters of `text` are skipped.
+            report: called with the number of characters scored, and their total.
+
+        Raises:
+            CharloomError: if the text is empty, the protocol is unknown or the training text is
+                required and not available.
+            UnknownCharacterError: if the text has an unknown character and `skip_unknown` is not
+                set.
         """
-        parsed = Protocol.parse(protocol)
-        dataset, missing = None, ""
-        if text is None or with_baselines or parsed.adaptive:
-            dataset, missing = self._training_dataset(training_text)
-        skipped = 0
-        held = self._held(dataset)
-        if text is None:
-            if dataset is None:
-                raise CharloomError(f"{missing}; give a text to evaluate, or --training-text")
-            name, part, before = held_out_part(dataset)
-            if name == "validation part" and held is not None:
-                held = replace(held, watched=part[:0], validation=None)
-        else:
-            given = text if isinstance(text, Text) else None
-            if isinstance(text, Path):
-                given = open_text(text, as_bytes=self.vocabulary.as_bytes)
-            name = given.name if given else "text"
-            content = given.read() if given else str(text)
-            if skip_unknown:
-                part, skipped = self.vocabulary.encode_known(content)
-            else:
-                part = self.vocabulary.encode(content)
-            before = self.vocabulary.start_id
-        if len(part) == 0:
-            raise CharloomError(f"{name} has no characters to evaluate")
-        scores, network = self._score(part, before, parsed, held, missing, report)
-        overlap = None
-        if with_baselines and held is not None:
-            overlap = find_overlap(held.known, part)
-        evaluation = evaluation_of(
-            scores,
-            self.vocabulary,
-            part,
+        parsed, training = Protocol.parse(protocol), self._find_training_text(training_text)
+        scored = training.held_out() if text is None else self._encode_given(text, skip_unknown)
+        return evaluate(
+            self,
+            scored,
             parsed,
-            text=name,
-            model="network" if self.mixture is None else "mixture",
-            skipped_characters=skipped,
-            overlap=overlap,
-            overlap_text=""
-            if overlap is None
-            else self.vocabulary.decode(part[overlap.place : overlap.place + overlap.length]),
+            training,
+            with_baselines=with_baselines,
+            on_progress=_without_stage(report),
         )
-        found = {}
-        if network is not None:
-            note = "without the counts"
-            bits = network.nats_per_character / math.log(2)
-            found["network"] = Baseline(bits, str(parsed), note)
-        if with_baselines:
-            found |= baselines(
-                self.vocabulary,
-                part,
-                parsed,
-                before=before,
-                train=None if held is None else held.known,
-                counted=None if held is None else held.train,
-                validation=None if held is None else held.validation,
-                reason=missing,
-            )
-        return replace(evaluation, baselines=found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the model to one file, or as model.safetensors into a folder that exists."""
+        """Write the model to one file, or as model.safetensors into an existing folder.
+
+        Raises:
+            CharloomError: if the file cannot be written.
+        """
         target = Path(path)
         if target.is_dir():
             target = target / MODEL_FILE
@@ -364,51 +345,19 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error.strerror or error}") from None
 
-    def _held(self, dataset: Dataset | None) -> TrainingParts | None:
-        """The parts of the training text, as the model knows them."""
-        if dataset is None:
-            return None
-        refit = bool(self.checkpoint.metrics.get("refit"))
-        learned, watched = dataset.fit_and_holdout(refit)
-        known = dataset.train
-        if refit:  # its counts know all but the test part
-            known = dataset.ids[: len(learned) + len(watched)]
-        return TrainingParts(learned, watched, known, dataset.train, dataset.validation)
+    def _find_training_text(self, elsewhere: str | Path | Text | None) -> TrainingText:
+        return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
-    def _training_dataset(self, elsewhere: str | Path | Text | None) -> tuple[Dataset | None, str]:
-        """The text that the model was trained on, or why it is not to be had."""
-        if elsewhere is None and self._dataset is not None:
-            return self._dataset, ""
-        recorded, training = self.checkpoint.text, self.checkpoint.training
-        sha256 = recorded.get("sha256")
-        if not isinstance(sha256, str):
-            return None, "the model does not say what text it was trained on"
-        source: str | Path | Text = recorded.get("origin", "") if elsewhere is None else elsewhere
-        if elsewhere is None and not can_be_read_again(str(source)):
-            where = f" at {printable(str(source))}" if source not in ("", "-") else ""
-            name = shortened(recorded.get("name", ""))
-            return None, f"the training text {name} is not to be found{where}"
-        try:
-            reading: dict[str, Any] = {
-                "raw": bool(training.get("raw", False)),
-                "normalize_newlines": bool(training.get("normalize_newlines", False)),
-                "as_bytes": self.vocabulary.as_bytes,
-            }
-            if isinstance(source, Text):
-                text = source
-            elif elsewhere is None:
-                text = reopen_text(str(source), **reading)
-            else:
-                text = open_text(source, **reading)
-            dataset = load_dataset(
-                text,
-                Split.parse(str(training.get("split", Split()))),
-                base=self.vocabulary,
-                sha256=sha256,
-            )
-        except CharloomError as error:
-            return None, str(error)
-        return dataset, ""
+    def _encode_given(self, text: str | Path | Text, skip_unknown: bool) -> ScoredText:
+        """Encode a text, or the contents of a path."""
+        if isinstance(text, Path):
+            text = open_text(text, as_bytes=self.vocabulary.as_bytes)
+        name, content = (text.name, text.read()) if isinstance(text, Text) else ("text", str(text))
+        before = self.vocabulary.start_id
+        if skip_unknown:
+            ids, skipped = self.vocabulary.encode_known(content)
+            return ScoredText(name, ids, before, skipped)
+        return ScoredText(name, self.vocabulary.encode(content), before)
 
 
 def _without_stage(report: Callable[[int, int], None] | None) -> OnProgress | None:
@@ -426,11 +375,19 @@ def load(
     device: str = "cpu",
     network_only: bool = False,
 ) -> LanguageModel:
-    """The model of a run's folder, or of a checkpoint file. Raises CharloomError if it is not one.
+    """Load the model of a run's folder or of a checkpoint file.
 
-    A file is checked whole before it is used, and nothing in it can run code. engine: auto,
-    compiled, reference or pytorch. threads: the most to use; by default all cores. device: cpu, or
-    cuda for the engine pytorch. network_only: without the counts, where the model has some.
+    The file is validated completely before it is used, and cannot run code.
+
+    Args:
+        run: the folder or the file.
+        engine: auto, compiled, reference or pytorch.
+        threads: the maximum number of threads; by default all cores.
+        device: cpu, or cuda for the engine pytorch.
+        network_only: whether the n-gram model is excluded, if the model has one.
+
+    Raises:
+        CharloomError: if the file is not a model or cannot be read.
     """
     return LanguageModel(
         load_checkpoint(model_path(run)),

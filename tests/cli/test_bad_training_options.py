@@ -182,7 +182,7 @@ def test_invalid_value_is_refused_before_the_text_is_read(text_file: str) -> Non
         stderr=subprocess.PIPE,
     )
     try:
-        assert process_.wait(timeout=60) == 2
+        assert process_.wait(timeout=100) == 2
     finally:
         process_.kill()
         _, err = process_.communicate()

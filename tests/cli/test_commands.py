@@ -104,8 +104,8 @@ def reported(err: bytes) -> list[tuple[str, int, int]]:
     found = []
     for number, line in enumerate(err.decode().splitlines(), start=1):
         said = re.fullmatch(
-            rf"charloom: sample {number}: the longest stretch copied from the training text has "
-            r"(\d+) characters?: (.+) \(at character ([\d,]+), line ([\d,]+)\)",
+            rf"charloom: sample {number}, longest verbatim overlap with the training text: "
+            r"(\d+) characters?, (.+) \(at character ([\d,]+), line ([\d,]+)\)",
             line,
         )
         assert said, line
@@ -146,7 +146,7 @@ def test_overlap_is_reported_and_limited(
     assert main(["sample", "runs/tables", "--length=0", "--seed=1", "--report-overlap"]) == 0
     assert capfdbinary.readouterr() == (
         b"",
-        b"charloom: sample 1: nothing is copied from the training text\n",
+        b"charloom: sample 1, no verbatim overlap with the training text\n",
     )
 
 
@@ -162,7 +162,7 @@ def test_overlap_limit_without_choices_ends_in_an_error(
     out, err = capfdbinary.readouterr()
     assert out == b"ab"
     told, error = err.decode().splitlines()
-    assert told == "charloom: sample 1: nothing is copied from the training text"
+    assert told == "charloom: sample 1, no verbatim overlap with the training text"
     assert "after 0 characters" in error
     assert "--max-overlap" in error
 
@@ -191,12 +191,12 @@ def test_overlap_of_a_byte_model(capfdbinary: pytest.CaptureFixture[bytes]) -> N
 def test_evaluate_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tables"]) == 0
     out = capsys.readouterr().out
-    assert "test part" in out
+    assert "test split" in out
     assert "carried" in out
     for name in ("mixture", "this gru", "uniform", "unigram", "ngram", "xz", "bzip2"):
         assert name in out
-    assert "in 95 of 100 such texts between" in out
-    assert "longest stretch that stands in the training text" in out
+    assert "95% confidence interval: " in out
+    assert "longest verbatim overlap with the training text: " in out
 
 
 def test_evaluate_as_json(capsys: pytest.CaptureFixture[str]) -> None:

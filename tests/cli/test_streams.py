@@ -30,7 +30,7 @@ def test_closed_pipe_is_no_error(trained_run: str) -> None:
     assert len(sampling.stdout.read(100)) == 100
     sampling.stdout.close()
     err = sampling.stderr.read()
-    assert sampling.wait(timeout=60) == 128 + signal.SIGPIPE
+    assert sampling.wait(timeout=100) == 128 + signal.SIGPIPE
     sampling.stderr.close()
     assert err == b""
 
@@ -46,7 +46,7 @@ def test_pipe_without_reader_is_no_error(trained_run: str, arguments: list[str])
             stdout=out,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=60,
+            timeout=100,
         )
     assert found.returncode == 128 + signal.SIGPIPE
     assert found.stderr.strip() == b""
@@ -67,7 +67,7 @@ def test_an_interrupt_ends_it_cleanly(trained_run: str, text_file: str, command:
     while b"step 0" not in said and len(said) < 1000:  # then it is at work
         said += working.stdout.read1(600)
     working.send_signal(signal.SIGINT)
-    rest, _ = working.communicate(timeout=60)
+    rest, _ = working.communicate(timeout=100)
     assert working.returncode == 130
     assert b"Traceback" not in rest
     assert (
@@ -96,11 +96,11 @@ def test_interrupted_sample_reports_overlap(trained_run: str) -> None:
     assert working.stdout is not None
     assert working.stdout.read(300)
     working.send_signal(signal.SIGINT)
-    _, err = working.communicate(timeout=60)
+    _, err = working.communicate(timeout=100)
     assert working.returncode == 130
     seed, told, end = err.decode().splitlines()
     assert seed.startswith("charloom: seed ")
-    assert told.startswith("charloom: sample 1: the longest stretch copied from the training text")
+    assert told.startswith("charloom: sample 1, longest verbatim overlap with the training text: ")
     assert end == "charloom: interrupted"
 
 
@@ -227,7 +227,7 @@ def test_training_survives_a_closed_standard_error(text_file: str) -> None:
             stdout=subprocess.DEVNULL,
             stderr=err,
             check=False,
-            timeout=60,
+            timeout=100,
         )
     assert found.returncode in (0, 128 + signal.SIGPIPE)
 

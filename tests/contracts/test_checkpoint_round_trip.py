@@ -1,6 +1,5 @@
 """Whatever checkpoint was saved is loaded to the bit, and saves to the same bytes again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from charloom.network.parameters import GATES, STATES, ModelConfig, Parameters
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.prediction.mixture import fit_ngram_table
-from charloom.storage import atomic
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.text.vocabulary import Vocabulary
 from helpers.checkpoints import EXOTIC, assert_same_checkpoint, json_values
@@ -70,14 +68,6 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         checkpoint.state = finite_numbers(draw, shape, dtype)
         checkpoint.position = draw(entries)
     return checkpoint
-
-
-@pytest.fixture(scope="module")
-def without_sync() -> Iterator[None]:
-    """Hundreds of saves in a row need not survive a power cut."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atomic.os, "fsync", lambda handle: None)
-        yield
 
 
 @given(checkpoints())

@@ -166,7 +166,7 @@ def test_read_equals_steps(name: str, cell: str, dtype: str) -> None:
     alone = engine.read(inputs[:, 1:2], start[:, :, 1:2])
     assert alone.tobytes() == np.ascontiguousarray(stepped[:, :, 1:2]).tobytes()
     assert engine.read(inputs[:0], start).tobytes() == start.tobytes()
-    if engine.windows_are_exact:
+    if engine.window_equals_steps:
         _, scored = engine.log_probabilities(inputs, start)
         assert scored.tobytes() == stepped.tobytes()
 

@@ -74,6 +74,6 @@ def test_unavailable_engine_is_one_line(tmp_path: Path) -> None:
 
 
 def test_import_error_names_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "charloom.engines.compiled", None)
+    monkeypatch.setitem(sys.modules, "charloom.engines.compiled.engine", None)
     with pytest.raises(CharloomError, match="cannot be imported"):
         Backend("compiled").open(initialize(ModelConfig("rnn", 4, 1, 5), 0))

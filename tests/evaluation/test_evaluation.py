@@ -7,6 +7,7 @@ import pytest
 
 from charloom.errors import CharloomError
 from charloom.evaluation.evaluation import confidence_interval, evaluation_of
+from charloom.evaluation.training_text import ScoredText
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.text.vocabulary import Vocabulary
 
@@ -15,7 +16,9 @@ def test_numbers_that_overflow_are_refused() -> None:
     scores = Scores.empty(2)
     scores.log_probabilities[:] = -1, -np.inf
     with pytest.raises(CharloomError, match="overflow"):
-        evaluation_of(scores, Vocabulary(tuple("ab")), np.zeros(2, np.uint8), Protocol(), text="x")
+        evaluation_of(
+            scores, ScoredText("x", np.zeros(2, np.uint8), 0), Protocol(), Vocabulary(tuple("ab"))
+        )
 
 
 def test_interval_width_follows_block_variance() -> None:

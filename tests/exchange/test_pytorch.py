@@ -21,7 +21,7 @@ from charloom.exchange.pytorch import import_pytorch
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.vocabulary import Vocabulary
-from helpers.cli import refused, run
+from helpers.cli import refusal, refused, run
 from helpers.exchange import CHARACTERS, every_cell, every_depth, kept, some_model
 from helpers.texts import QUOTING_WOODS
 
@@ -72,7 +72,7 @@ def test_the_state_dict_carries_configuration_and_vocabulary() -> None:
     assert Path("a.safetensors").read_bytes() == once
     Path("a.py").write_text("mine = 1\n")
     line = refused("export", "model.safetensors", "--to=pytorch", "--out=a.safetensors")
-    assert "a.py is there and not ours" in line
+    assert "a.py exists and is not charloom's" in line
     assert Path("a.py").read_text() == "mine = 1\n"
 
 
@@ -83,18 +83,18 @@ def test_counts_are_not_exported_and_that_is_said() -> None:
     assert load_checkpoint(Path("mixed/model.safetensors")).mixture is not None
     status, _, errors = run("export", "mixed", "--to=pytorch", "--out=a.safetensors")
     assert status == 0
-    assert "counts of n-grams are not exported" in errors
+    assert "without the n-gram model" in errors
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "--to is '': give pytorch, onnx or huggingface"),
+        ([], "--to is '': pass pytorch, onnx or huggingface"),
         (["--to=onnx"], "--out is missing"),
         (["--to=tensorflow", "--out=a"], "--to is 'tensorflow'"),
         (["--to=onnx", "--out="], "--out is missing"),
-        (["--to=pytorch", "--out=a.pt"], "give a file's name that ends in .safetensors"),
-        (["--to=onnx", "--out=a.pb"], "give a file's name that ends in .onnx"),
+        (["--to=pytorch", "--out=a.pt"], "pass a file name that ends in .safetensors"),
+        (["--to=onnx", "--out=a.pb"], "pass a file name that ends in .onnx"),
         (["--to=pytorch", "--out=nowhere/a.safetensors"], "nowhere"),
         (["--to=pytorch", "--out=model.safetensors"], "--out is the model itself"),
     ],
@@ -108,7 +108,8 @@ def test_bad_export_is_refused(options: list[str], said: str) -> None:
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    monkeypatch.delitem(sys.modules, "charloom.exchange.hub_library", raising=False)
+    for name in ("card", "hub", "hub_client", "hub_folder", "hub_library"):
+        monkeypatch.delitem(sys.modules, f"charloom.exchange.{name}", raising=False)
     line = refused("export", kept(some_model("rnn")), "--to=huggingface", "--out=a")
     assert "pip install 'charloom[hub]'" in line
     assert not Path("a").exists()
@@ -170,7 +171,7 @@ def test_export_import_round_trip(as_bytes: bool) -> None:
         if name == "evaluate":
             figures = [json.loads(text)["bits_per_character"] for text in (one, other)]
             assert figures[0] == figures[1]
-    assert "text it was trained on" in refused("evaluate", "second")
+    assert "no record of its training text" in refused("evaluate", "second")
     more = run("train", "text.txt", "--from=second", "--out=third", "--steps=2", "--window=16",
                *(["--bytes"] if as_bytes else []))  # fmt: skip
     assert more[0] == 0, more[2]
@@ -191,17 +192,17 @@ def rename(tensors: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (without("rnn.weight_ih_l1"), "tensors are missing: rnn.weight_ih_l1"),
-        (without("rnn.bias_hh_l0"), "tensors are missing: rnn.bias_hh_l0"),
+        (without("rnn.weight_ih_l1"), "lacks tensors: rnn.weight_ih_l1"),
+        (without("rnn.bias_hh_l0"), "lacks tensors: rnn.bias_hh_l0"),
         (without("rnn.weight_hh_l0"), "rnn.weight_hh_l0 is missing"),
-        (without("decoder.weight"), "tensors are missing: decoder.weight"),
-        (without("decoder.bias"), "tensors are missing: decoder.bias"),
-        (shaped("embedding.table", 3, 4, 5), "tensors that have no place here: embedding.table"),
+        (without("decoder.weight"), "lacks tensors: decoder.weight"),
+        (without("decoder.bias"), "lacks tensors: decoder.bias"),
+        (shaped("embedding.table", 3, 4, 5), "unexpected tensors: embedding.table"),
         (shaped("encoder.weight", 8, 13), "encoder.weight"),
         (shaped("rnn.weight_ih_l0_reverse", 39, 8), "rnn.weight_ih_l0_reverse"),
         (shaped("rnn.weight_hr_l0", 13, 13), "rnn.weight_hr_l0"),
         (shaped("rnn.weight_hh_l9999", 39, 13), "layers is 10000"),
-        (shaped("rnn.weight_hh_l4", 39, 13), "tensors are missing: rnn.bias_hh_l2"),
+        (shaped("rnn.weight_hh_l4", 39, 13), "lacks tensors: rnn.bias_hh_l2"),
         (shaped("rnn.weight_hh_l0", 40, 13), "rnn.weight_hh_l0 has shape (40, 13)"),
         (shaped("rnn.weight_hh_l0", 26, 13), "rnn.weight_hh_l0 has shape (26, 13)"),
         (shaped("rnn.weight_hh_l0", 39), "rnn.weight_hh_l0 has shape (39,)"),
@@ -219,7 +220,7 @@ def rename(tensors: dict[str, Any]) -> None:
 def test_bad_state_dict_is_refused(change: Any, said: str) -> None:
     tensors = state_dict(some_model("gru", 2))
     change(tensors)
-    assert said in refused(*write(tensors))
+    assert said in refusal(*write(tensors))
     assert not Path("run/model.safetensors").exists()
 
 
@@ -230,9 +231,9 @@ def test_bad_state_dict_is_refused(change: Any, said: str) -> None:
         ([], "at least one character"),
         (["a", "bc"], "must be one character"),
         ("aabcdefg", "a character twice"),
-        (["a", 1], "is no vocabulary"),
-        ({"a": 0}, "is no vocabulary"),
-        (None, "is no vocabulary"),
+        (["a", 1], "is not a vocabulary"),
+        ({"a": 0}, "is not a vocabulary"),
+        (None, "is not a vocabulary"),
         ("\ud800bcdefgh", "half of a surrogate pair"),
     ],
 )
@@ -245,12 +246,12 @@ def test_bad_import_files_are_refused() -> None:
     assert "--vocabulary FILE.json" in refused("import", "theirs.safetensors", "--out=run")
     for text in ("{", "[" * 100_000, '"\\'):
         Path("characters.json").write_text(text)
-        assert "characters.json is not JSON" in refused(*arguments)
+        assert "characters.json is not valid JSON" in refused(*arguments)
     Path("characters.json").write_bytes(b"\xff\xfe")
-    assert "characters.json is not JSON" in refused(*arguments)
+    assert "characters.json is not valid JSON" in refused(*arguments)
     Path("characters.json").unlink()
-    assert "there is no such file" in refused(*arguments)
-    assert "there is no such file" in refused("import", "nothing.safetensors", *arguments[2:])
+    assert "not found" in refused(*arguments)
+    assert "not found" in refused("import", "nothing.safetensors", *arguments[2:])
     Path("folder").mkdir()
     assert "cannot be read" in refused("import", "folder", *arguments[2:])
     arguments = write(state_dict(some_model("gru")))

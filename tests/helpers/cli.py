@@ -41,9 +41,8 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return status, output.read(), errors.getvalue()
 
 
-def refused(*arguments: str) -> str:
-    """What a command says as it refuses: one line, status 2, and nothing changed here."""
-    before = contents(Path.cwd())
+def refusal(*arguments: str) -> str:
+    """What a command says as it refuses: one line, status 2, nothing on standard output."""
     status, output, errors = run(*arguments)
     assert (status, output) == (2, ""), (status, output, errors)
     # Empty lines are counted once, in test_error_is_exactly_one_line.
@@ -51,6 +50,13 @@ def refused(*arguments: str) -> str:
     assert line.startswith("charloom: ")
     assert "Traceback" not in line
     assert line.isprintable(), "what a file or a name holds must not reach the terminal as it is"
+    return line
+
+
+def refused(*arguments: str) -> str:
+    """What a command says as it refuses and changes nothing in the current folder."""
+    before = contents(Path.cwd())
+    line = refusal(*arguments)
     assert contents(Path.cwd()) == before
     return line
 
@@ -70,7 +76,7 @@ def process(
         input=stdin,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=100,
         env={**os.environ, **(environment or {})},
     )
 

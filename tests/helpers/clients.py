@@ -38,7 +38,7 @@ class Client:
     def ask(
         self, method: str, path: str, body: Any = None, **headers: str
     ) -> tuple[int, dict[str, str], bytes]:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as there:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=100)) as there:
             content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             if content is not None:
@@ -65,7 +65,7 @@ class Client:
         return error_of(given, content)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=100)
 
 
 def error_of(headers: dict[str, str], content: bytes) -> Any:

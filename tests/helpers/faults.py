@@ -277,7 +277,7 @@ class Workshop:
 
 
 def run_program(command: Sequence[str], **settings: Any) -> subprocess.CompletedProcess[str]:
-    settings = {"check": False, "timeout": 60, **settings}
+    settings = {"check": False, "timeout": 100, **settings}
     return subprocess.run(command, capture_output=True, encoding="utf-8", **settings)
 
 

@@ -76,5 +76,5 @@ def run_scratch(*arguments: str, **environment: str) -> subprocess.CompletedProc
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=100,
     )

@@ -119,17 +119,19 @@ def test_a_folder_that_others_may_write_is_not_used(
     assert cache_folder() != folder
 
 
-def test_any_source_change_recompiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", compiling.SOURCES)
+def test_any_source_change_recompiles(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    sources = tmp_path / "sources"
-    sources.mkdir()
-    (sources / "compiling.py").write_text("")
-    (sources / "cells.py").write_text("x = 1")
-    monkeypatch.setattr(compiling, "__file__", str(sources / "compiling.py"))
+    for name in compiling.SOURCES:
+        (tmp_path / "package" / name).mkdir(parents=True)
+        (tmp_path / "package" / name / "source.py").write_text("x = 1")
+    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "package/kernels/compiling.py"))
     run_kernel(tiny_kernel())
     run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 1
-    (sources / "cells.py").write_text("x = 2")
+    (tmp_path / "package" / folder / "source.py").write_text("x = 2")
     run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 2
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from charloom.kernels import products, vectors
+from charloom.kernels.arrays import Tile, as_flat
 
 numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
@@ -11,41 +12,29 @@ numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 @numba.njit
 def packed_product(c, ldc, a, packed, source, k, n, m, by_rows, add, tail):  # type: ignore[no-untyped-def]
     """c (M, N) = or += a (M, K) b, with b given as (K, N), or as its transpose (N, K)."""
-    c_, a_, p_, s_ = (
-        vectors.as_flat(c),
-        vectors.as_flat(a),
-        vectors.as_flat(packed),
-        vectors.as_flat(source),
-    )
+    c_, a_, p_, s_ = as_flat(c), as_flat(a), as_flat(packed), as_flat(source)
     lanes = vectors.width(c_)
     across = 2 * lanes
     panels = (n + across - 1) // across
-    strides = (n, 1) if by_rows else (1, k)
-    products.pack(p_, 0, across * k, tail, k, s_, 0, strides[0], strides[1], k, n, 0, panels)
+    b = products.Panels(p_, 0, across * k, across, tail)
+    products.pack(b, Tile(s_, 0, n if by_rows else k), by_rows, k, n, k, 0, panels)
     count = (n + lanes - 1) // lanes
-    products.product(c_, 0, ldc, a_, 0, k, p_, 0, across * k, across, tail, m, count, k, add)
+    products.product(Tile(c_, 0, ldc), Tile(a_, 0, k), b, m, count, k, add)
 
 
 @numba.njit
 def outer(c, ldc, a, lda, b, ldb, m, n, k, add, scratch):  # type: ignore[no-untyped-def]
-    c_ = vectors.as_flat(c)
+    c_ = as_flat(c)
     count = (n + vectors.width(c_) - 1) // vectors.width(c_)
     products.outer_product(
-        c_,
-        0,
-        ldc,
-        vectors.as_flat(a),
-        0,
-        lda,
-        vectors.as_flat(b),
-        0,
-        ldb,
+        Tile(c_, 0, ldc),
+        Tile(as_flat(a), 0, lda),
+        Tile(as_flat(b), 0, ldb),
+        as_flat(scratch),
         m,
         count,
         k,
         add,
-        vectors.as_flat(scratch),
-        0,
     )
 
 

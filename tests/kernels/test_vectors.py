@@ -8,6 +8,7 @@ import pytest
 
 from charloom.kernels import vector_math
 from charloom.kernels import vectors as v
+from charloom.kernels.arrays import Tile, as_flat
 
 numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
@@ -22,7 +23,7 @@ LOWEST = {"float32": -87.3, "float64": -708.3}
 
 @numba.njit
 def apply(kind, x, y):  # type: ignore[no-untyped-def]
-    x_, y_ = v.as_flat(x), v.as_flat(y)
+    x_, y_ = as_flat(x), as_flat(y)
     for i in range(0, len(x), v.width(x_)):
         value = v.load(x_, i)
         if kind == 0:
@@ -121,9 +122,14 @@ def test_roots(dtype: str) -> None:
 
 @numba.njit
 def move(target, source, rows, columns, across, stride, to_stride):  # type: ignore[no-untyped-def]
-    added = v.load(v.as_flat(source), 0)
+    added = v.load(as_flat(source), 0)
     v.transpose(
-        v.as_flat(target), 0, to_stride, v.as_flat(source), 0, stride, rows, columns, across, added
+        Tile(as_flat(target), 0, to_stride),
+        Tile(as_flat(source), 0, stride),
+        rows,
+        columns,
+        across,
+        added,
     )
 
 

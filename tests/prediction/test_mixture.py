@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from charloom.engines.backend import Backend
-from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Engine
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
@@ -55,37 +54,6 @@ def test_it_is_a_distribution_between_its_parts(engine: Engine) -> None:
         )
         p = np.exp(log_p[:, row])
         assert ((low - 1e-6 <= p) & (p <= high + 1e-6)).all()
-
-
-def test_steps_windows_and_rows_agree(engine: Engine) -> None:
-    mixed = predictor(engine)
-    inputs = IDS[100:160].reshape(20, 3).astype(np.intp)
-    whole, end = mixed.log_probabilities(inputs, mixed.zero_state(3))
-    state, rows = mixed.zero_state(3), []
-    for ids in inputs:
-        logits, state = mixed.step(ids, state)
-        rows.append(logits)
-    np.testing.assert_allclose(np.stack(rows), whole, atol=2e-5)
-    np.testing.assert_allclose(state.network, end.network, atol=1e-6)
-    np.testing.assert_array_equal(state.context, end.context)
-    # A row's bytes do not depend on its companions.
-    alone = mixed.zero_state(1)
-    for t, ids in enumerate(inputs):
-        logits, alone = mixed.step(ids[1:2], alone)
-        np.testing.assert_array_equal(logits[0], rows[t][1])
-
-
-def test_generate_is_step_and_choose(engine: Engine) -> None:
-    mixed = predictor(engine)
-    uniforms = np.random.default_rng(4).random((30, 2))
-    settings = SamplingSettings(temperature=0.8, top_p=0.9)
-    drawn, end = mixed.generate(np.array([1, 2]), mixed.zero_state(2), settings, uniforms)
-    ids, state = np.array([1, 2]), mixed.zero_state(2)
-    for row, uniform in zip(drawn, uniforms, strict=True):
-        logits, state = mixed.step(ids, state)
-        ids = choose(logits, settings, uniform)
-        np.testing.assert_array_equal(row, ids)
-    np.testing.assert_array_equal(end.context, state.context)
 
 
 @pytest.mark.parametrize("protocol", [Protocol(), Protocol(16)])

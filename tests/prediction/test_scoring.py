@@ -10,6 +10,7 @@ from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.evaluation.evaluation import evaluation_of
+from charloom.evaluation.training_text import ScoredText
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction import scoring
@@ -103,7 +104,7 @@ def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
     vocabulary = Vocabulary(tuple("abcdefgé☃"))
     ids = IDS[:200]
     scores = score_ids(engine, ids, 0, Protocol())
-    e = evaluation_of(scores, vocabulary, ids, Protocol(), text="text")
+    e = evaluation_of(scores, ScoredText("text", ids, 0), Protocol(), vocabulary)
     nats = -one_by_one(engine, ids, 0, set()).mean()
     text = vocabulary.decode(ids)
     assert e.nats_per_character == pytest.approx(nats)
@@ -112,7 +113,7 @@ def test_the_figures_are_those_of_their_names(engine: Engine) -> None:
     assert e.perplexity == pytest.approx(math.exp(nats))
     assert e.characters == 200
     as_bytes = Vocabulary(tuple("abcdefgé\xff"), as_bytes=True)
-    e = evaluation_of(scores, as_bytes, ids, Protocol(), text="text")
+    e = evaluation_of(scores, ScoredText("text", ids, 0), Protocol(), as_bytes)
     assert e.bits_per_byte == e.bits_per_character
 
 

@@ -30,7 +30,7 @@ def test_a_second_trainer_is_refused(workshop: Workshop, tmp_path: Path) -> None
             assert "another charloom is training in" in line
         assert file_hashes(folder) == before
         note(folder, ".released").touch()
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=100)[1]
     assert process.returncode == 0, errors
     assert differences(folder, workshop.through(options)) == []
 

@@ -237,7 +237,7 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
     wait_until(lambda: (out / "samples.txt").exists() and "step 50" in samples(out), seconds=300)
     for rank in ranks:  # as a terminal and torchrun do
         rank.send_signal(signal.SIGINT)
-    said = [rank.communicate(timeout=60)[1].splitlines() for rank in ranks]
+    said = [rank.communicate(timeout=100)[1].splitlines() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [128 + signal.SIGINT, 0]
     assert "all is saved. To go on: torchrun … -m charloom train" in said[0][-1]
     assert said[1] == []
@@ -283,7 +283,7 @@ def test_a_rank_that_cannot_reach_the_others_says_so(
 ) -> None:
     command = train(text, tmp_path / "run", "--steps", 5, "--rank-timeout", 1)
     alone = start(rank, 2, free_port(), command)
-    _, said = alone.communicate(timeout=60)
+    _, said = alone.communicate(timeout=100)
     assert alone.returncode == 2
     (line,) = said.splitlines()
     assert line.startswith(f"charloom: rank {rank} of 2 did not reach the others at 127.0.0.1:")

@@ -128,7 +128,7 @@ def test_signals_from_outside(
             note(folder, ".released").touch()
         else:
             process.send_signal(second)
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=100)[1]
     assert process.returncode == 128 + (second or signal.SIGINT)
     assert ("all is saved" in errors) == (second is None)
     assert metrics_of(folder)[-1]["step"] == (9 if second is None else 8)

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charloom.cli import terminal
 from charloom.cli.main import main
 from charloom.engines.backend import Backend
+from charloom.runs import clock as clock_module
 from charloom.storage.checkpoint import load_checkpoint
+from charloom.training import schedule
 from helpers.cli import refused
 from helpers.faults import (
     CONFIGURATIONS,
@@ -207,8 +210,8 @@ def test_more_minutes_go_on(
         seconds += 0.05
         return seconds
 
-    for module in ("cli.terminal", "runs.clock", "training.schedule"):
-        monkeypatch.setattr(f"charloom.{module}.time", SimpleNamespace(monotonic=clock))
+    for module in (terminal, clock_module, schedule):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock))
     folder, steps = tmp_path / "run", [0]
     for minutes in (0.1, 0.2, 0.4):
         seconds += 10_000  # between the commands

@@ -114,7 +114,7 @@ def test_ctrl_c_ends_quietly_with_130(tmp_path: Path) -> None:
     with process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (130, b"")
 
 
@@ -124,7 +124,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(timeout=60) == 141
+        assert process.wait(timeout=100) == 141
     assert err == b""
 
 

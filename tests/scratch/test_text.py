@@ -41,7 +41,7 @@ def test_no_run_orders_the_characters_or_trains_differently(tmp_path: Path) -> N
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             check=True,
             capture_output=True,
-            timeout=60,
+            timeout=100,
         ).stdout
         for hash_seed in ("1", "2")
     }

@@ -198,7 +198,7 @@ def test_checkpoint_origin_cannot_block_a_command(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as evaluating:
         try:
-            assert evaluating.wait(timeout=60) == 0
+            assert evaluating.wait(timeout=100) == 0
         finally:
             evaluating.kill()
         assert evaluating.stdout is not None

@@ -356,7 +356,7 @@ def test_an_open_file_of_a_shell():
             input="abc",
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
         )
         assert (done.stdout, done.stderr) == ("stdin - abc abc\n", "")
 
@@ -370,7 +370,7 @@ def test_importing_is_light():
         "'platformdirs', 'rich', 'numpy', 'tempfile', 'ssl', 'difflib'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True
     )
     assert done.stdout == "[]\n"
 

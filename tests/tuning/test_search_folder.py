@@ -185,7 +185,7 @@ def test_ctrl_c_saves_and_prints_how_to_resume(text_file: str) -> None:
     assert "trials of 5:00" in process.stderr.readline()
     wait_until(Path("out/trials/0000/resume.safetensors").exists)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=100)
     assert process.returncode == 130
     (line,) = said.splitlines()
     told = f"charloom tune {shlex.quote(text_file)} --out out --resume"

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 def add_evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument(
-        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test part)"
+        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test split)"
     )
     parser.add_argument(
         "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
     parser.add_argument(
-        "--skip-unknown", action="store_true", help="pass over unknown characters of TEXT"
+        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+    )
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
     )
     add_network_only(parser)
     add_engine(parser)
@@ -61,7 +63,7 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def keep_evaluation_of(
     folder: Path, evaluation: Evaluation, model: LanguageModel, terminal: Terminal
 ) -> None:
-    """Keeps the figures for the run's report, where its folder can be written."""
+    """Save the results for the run's report, or print a message if they cannot be written."""
     from charloom.evaluation.records import keep_evaluation
     from charloom.runs.report import refresh_report
 
@@ -80,7 +82,7 @@ def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) ->
             if done < of:
                 on_progress("evaluating", done, of)
             else:
-                on_progress("counting and compressing for the baselines", 0, None)
+                on_progress("computing baselines", 0, None)
 
         return model.evaluate(report=report, **settings)
 
@@ -89,46 +91,39 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     e = evaluation
     terminal.print(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
     if e.skipped_characters:
-        terminal.print(f"{e.skipped_characters:,} unknown characters were passed over")
+        terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")
     terminal.print(
         f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
         f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
-        f"top guess right {100 * e.accuracy:.1f}%"
+        f"top-1 accuracy {100 * e.accuracy:.1f}%"
     )
     if e.interval is not None:
         low, high = e.interval
         terminal.print(
-            f"in 95 of 100 such texts between {low:.4f} and {high:.4f} nats "
-            f"({in_bits(low):.4f} and {in_bits(high):.4f} bits) per character"
+            f"95% confidence interval: {low:.4f} to {high:.4f} nats "
+            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per character"
         )
     if e.overlap is not None:
         terminal.print(
-            f"the longest stretch that stands in the training text has {e.overlap.length:,} "
-            f"characters: {excerpt(ascii(e.overlap_text))}"
+            f"longest verbatim overlap with the training text: {e.overlap.length:,} characters, "
+            f"{excerpt(ascii(e.overlap_text))}"
         )
     terminal.print()
-    network = f"this {model.config.cell}"
-    ours = network if e.model == "network" else "mixture"
-    note = "" if e.model == "network" else f"{network} and the counts of n-grams"
-    rows = [(e.bits_per_character, ours, e.protocol, note)]
-    missing = []
-    for name, baseline in e.baselines.items():
-        name = network if name == "network" else name
-        if baseline.bits_per_character is None:
-            missing.append((name, baseline.protocol, baseline.reason))
-        else:
-            rows.append((baseline.bits_per_character, name, baseline.protocol, baseline.note))
     terminal.print(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
-    for bits, name, protocol, note in sorted(rows):
-        terminal.print(f"{bits:>18.4f}  {name:<10} {protocol:<10} {note}".rstrip())
-    for name, protocol, reason in missing:
-        terminal.print(f"{'-':>18}  {name:<10} {protocol:<10} {reason}")
-    better = [name for bits, name, *_ in sorted(rows) if bits < e.bits_per_character]
-    ours = "network" if e.model == "network" else "mixture"
+    for row in e.rows(model.config.cell):
+        bits = "-" if row.bits is None else f"{row.bits:.4f}"
+        terminal.print(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())
     terminal.print()
-    if better:
-        *others, last = better
-        names = f"{', '.join(others)} and {last} predict" if others else f"{last} predicts"
-        terminal.print(f"Counting wins here: {names} this part better than the {ours} does.")
-    else:
-        terminal.print(f"The {ours} predicts this part better than every baseline.")
+    terminal.print(_verdict(e))
+
+
+def _verdict(evaluation: Evaluation) -> str:
+    names = {"ngram": "the n-gram model", "unigram": "the unigram model"}
+    better = [names.get(name, name) for name in evaluation.winners()]
+    if not better:
+        return "This model beats every baseline here."
+    *others, last = better
+    verdict = f"{', '.join(others)} and {last} beat" if others else f"{last} beats"
+    if verdict.startswith("the "):
+        verdict = verdict.replace("the", "The", 1)
+    return f"{verdict} this model here."

@@ -21,13 +21,13 @@ def add_export_arguments(parser: Parser) -> None:
         "--to",
         metavar="pytorch|onnx|huggingface",
         default=argparse.SUPPRESS,
-        help="what to write",
+        help="the format",
     )
     parser.add_argument(
         "--out",
         metavar="FILE|DIR",
         default=argparse.SUPPRESS,
-        help="the file to write; for huggingface the folder",
+        help="the output file, or the folder for huggingface",
     )
 
 
@@ -40,29 +40,28 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     to, name = getattr(arguments, "to", ""), getattr(arguments, "out", "")
     if to not in ("pytorch", "onnx", "huggingface"):
-        raise CharloomError(f"--to is {shortened(to)}: give pytorch, onnx or huggingface")
+        raise CharloomError(f"--to is {shortened(to)}: pass pytorch, onnx or huggingface")
     if name == "":
-        raise CharloomError("--out is missing: give the file or folder to write")
+        raise CharloomError("--out is missing: pass the output file or folder")
     path, out = model_path(arguments.run), Path(name)
     checkpoint = load_checkpoint(path)
     if to == "huggingface":
         return _export_for_hub(path, checkpoint, out, terminal)
     check_writable(out, page=False)
     if out.exists() and out.samefile(path):
-        raise CharloomError(f"--out is the model itself, {path}: give another file")
+        raise CharloomError(f"--out is the model itself, {path}: pass another file")
     if to == "pytorch":
         terminal.print(export_pytorch(checkpoint, out).rstrip("\n"))
-        terminal.say(f"{out} is the state dict; these lines are in {out.with_suffix('.py')} too")
+        terminal.say(f"{out} is the state dict; this code is also in {out.with_suffix('.py')}")
     else:
         export_onnx(checkpoint, out)
         terminal.say(
-            f"{out} takes ids (T, B) and state (S, L, B, H) and gives logits (T, B, V) and "
-            "next_state"
+            f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state"
         )
         if checkpoint.config.dtype != "float32":
-            terminal.say(f"it computes in float32, not {checkpoint.config.dtype}")
+            terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
-        terminal.say("the model's counts of n-grams are not exported: this is its network alone")
+        terminal.say("only the network is exported, without the n-gram model")
     return 0
 
 
@@ -73,7 +72,7 @@ def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path, terminal: Ter
 
     if write_folder(checkpoint, read_evaluations(path.parent), out):
         terminal.say(card_kept(out / CARD_FILE))
-    terminal.say(f"{out} is the model with its card, {out / CARD_FILE}. To upload it:")
+    terminal.say(f"{out} contains the model and its card, {out / CARD_FILE}. To upload them:")
     terminal.say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
     return 0
 
@@ -83,9 +82,9 @@ def add_import_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--vocabulary",
         metavar="FILE.json",
-        help="its characters in the order of their ids: a JSON list, or one string",
+        help="characters in the order of their ids, as a JSON list or one string",
     )
-    parser.add_argument("--out", metavar="DIR", help="the model's folder (default: runs/NAME)")
+    parser.add_argument("--out", metavar="DIR", help="output folder (default: runs/NAME)")
 
 
 def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -51,8 +51,8 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if checkpoint.mixture is not None:
         table = checkpoint.mixture.table
         terminal.print(
-            f"mixed with counts of {len(table.characters):,} n-grams ({table.context} characters "
-            f"of context, {table.nbytes:,} bytes)"
+            f"mixed with an n-gram model: {len(table.characters):,} n-grams, {table.context} "
+            f"characters of context, {table.nbytes:,} bytes"
         )
     kind = "bytes" if vocabulary.as_bytes else "characters"
     terminal.print(f"{len(vocabulary)} {kind}: {excerpt(ascii(''.join(vocabulary.characters)))}")

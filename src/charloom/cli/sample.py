@@ -28,43 +28,47 @@ if TYPE_CHECKING:
 
 def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
-    parser.add_argument("--prompt", default="", help="text that the sample begins with")
+    parser.add_argument("--prompt", default="", help="text at the beginning of the sample")
+    parser.add_argument("--length", type=length, default=500, help="characters to sample, or inf")
+    parser.add_argument("--temperature", type=number, default=1.0, help="0 for greedy sampling")
+    parser.add_argument("--top-k", type=whole_number, help="sample from the k likeliest characters")
     parser.add_argument(
-        "--length", type=length, default=500, help="characters to draw; inf goes on for ever"
+        "--top-p", type=number, help="sample from the likeliest characters with total probability p"
     )
-    parser.add_argument("--temperature", type=number, default=1.0, help="0 is greedy")
-    parser.add_argument("--top-k", type=whole_number, help="only the k likeliest characters")
-    parser.add_argument("--top-p", type=number, help="only the likeliest that reach probability p")
     parser.add_argument(
-        "--min-p", type=number, help="only those p times as likely as the likeliest"
+        "--min-p",
+        type=number,
+        help="sample from characters at least p times as likely as the likeliest",
     )
     parser.add_argument(
         "--stop", action="append", default=[], help="text that ends the sample; may be repeated"
     )
-    parser.add_argument("--seed", type=whole_number, help="of the draw (default: a new one)")
-    parser.add_argument("--count", type=whole_number, default=1, help="samples to draw")
+    parser.add_argument("--seed", type=whole_number, help="random seed (default: a new one)")
+    parser.add_argument("--count", type=whole_number, default=1, help="number of samples")
     parser.add_argument(
-        "--skip-unknown", action="store_true", help="pass over unknown characters of the prompt"
+        "--skip-unknown", action="store_true", help="skip unknown characters of the prompt"
     )
     parser.add_argument(
         "--clamp",
         metavar="UNIT=VALUE",
         action="append",
         default=[],
-        help="hold a unit while drawing, like h17=0.9 (see charloom explore); may be repeated",
+        help="hold a unit at a value, like h17=0.9 (see charloom explore); may be repeated",
     )
     parser.add_argument(
         "--report-overlap",
         action="store_true",
-        help="tell the longest stretch that each sample copies from the training text",
+        help="print each sample's longest verbatim overlap with the training text",
     )
     parser.add_argument(
         "--max-overlap",
         type=whole_number,
         metavar="N",
-        help="copy at most N characters in a row from the training text",
+        help="copy at most N consecutive characters from the training text",
     )
-    parser.add_argument("--training-text", metavar="TEXT", help="where the training text is now")
+    parser.add_argument(
+        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+    )
     add_network_only(parser)
     add_engine(parser)
 
@@ -73,10 +77,12 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
     import secrets
 
     if arguments.count < 1:
-        raise CharloomError(f"--count is {arguments.count}: give 1 or more")
+        raise CharloomError(f"--count is {arguments.count}: pass 1 or more")
     looks_up = arguments.report_overlap or arguments.max_overlap is not None
     if arguments.training_text is not None and not looks_up:
-        raise CharloomError("--training-text is for --report-overlap and --max-overlap: give one")
+        raise CharloomError(
+            "--training-text requires --report-overlap or --max-overlap: add one of them"
+        )
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
@@ -85,7 +91,7 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if model.vocabulary.as_bytes:
             prompt, *stop = (os.fsencode(text).decode("latin-1") for text in (prompt, *stop))
         _, skipped = model.vocabulary.encode_known(prompt)
-        if looks_up:  # now, so that a text that is not to be had is told before anything is drawn
+        if looks_up:  # now, so that a missing training text is reported before sampling starts
             model.training_index(arguments.training_text)
         for index in range(arguments.count):
             stream = model.stream(
@@ -107,7 +113,7 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
             else:
                 terminal.output()
                 if skipped:
-                    terminal.say(f"{skipped} characters of the prompt were unknown and passed over")
+                    terminal.say(f"{skipped} unknown characters of the prompt were skipped")
                 if arguments.seed is None:
                     terminal.say(f"seed {seed}")
             terminal.write(prompt, encoding)
@@ -117,7 +123,7 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
                     terminal.write(piece, encoding)
                     if arguments.report_overlap:
                         drawn.write(piece)
-            finally:  # of what there is, where Ctrl-C ends the sample
+            finally:  # also for a sample that Ctrl-C interrupts
                 if arguments.report_overlap:
                     if sys.stdout.isatty():
                         terminal.write("\n", encoding)
@@ -132,12 +138,12 @@ def _report_overlap(
 ) -> None:
     found = model.overlap(prompt + drawn, drawn_from=len(prompt))
     if not found.length:
-        terminal.say(f"sample {index + 1}: nothing is copied from the training text")
+        terminal.say(f"sample {index + 1}, no verbatim overlap with the training text")
         return
     copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
     characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
     terminal.say(
-        f"sample {index + 1}: the longest stretch copied from the training text has {characters}: "
+        f"sample {index + 1}, longest verbatim overlap with the training text: {characters}, "
         f"{excerpt(repr(copied))} (at character {found.training_place + 1:,}, line "
         f"{found.training_line:,})"
     )

@@ -31,7 +31,7 @@ class Predictor(Protocol):
     def config(self) -> ModelConfig: ...
 
     @property
-    def windows_are_exact(self) -> bool:
+    def window_equals_steps(self) -> bool:
         """Whether `log_probabilities` leaves the state that `step` leaves, to the byte."""
         ...
 
@@ -82,7 +82,7 @@ class Engine(Predictor, Protocol):
     name: str
     config: ModelConfig
     threads: int  # the most that it uses
-    windows_are_exact: bool
+    window_equals_steps: bool
     device: str
 
     @property

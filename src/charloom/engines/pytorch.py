@@ -63,7 +63,7 @@ class PytorchEngine:
     """
 
     name = "pytorch"
-    windows_are_exact = False  # libraries group the sums of their products by shape
+    window_equals_steps = False  # libraries group the sums of their products by shape
 
     def __init__(
         self,

@@ -300,7 +300,7 @@ class ReferenceEngine:
     """The Engine protocol in NumPy; see charloom.engines."""
 
     name = "reference"
-    windows_are_exact = False  # their matrix products add up in another order
+    window_equals_steps = False  # their matrix products add up in another order
     device = "cpu"
 
     def __init__(

@@ -1,11 +1,11 @@
-"""Baselines on the same text: uniform, unigram, n-gram model, xz and bzip2."""
+"""Baselines on an evaluated text: uniform, unigram, n-gram model, xz and bzip2."""
 
 from __future__ import annotations
 
 import bz2
 import lzma
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,19 @@ from charloom.prediction.scoring import Protocol
 from charloom.text.dataset import Ids, character_counts
 from charloom.text.vocabulary import Vocabulary
 
-LONGEST_FOR_BASELINES = 50_000_000  # characters; counting and compressing more takes too long
+LONGEST_FOR_BASELINES = 50_000_000  # characters; baselines of a longer text take too long
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A simple predictor's figure on the same part; `reason` says why there is none."""
+    """The result of a simple predictor on the evaluated text.
+
+    Attributes:
+        bits_per_character: the result, None if there is a `reason` instead.
+        protocol: the protocol by which the text was scored.
+        note: a description of the predictor.
+        reason: the reason why the result is missing.
+    """
 
     bits_per_character: float | None
     protocol: str
@@ -30,13 +37,28 @@ class Baseline:
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The baseline as plain JSON values."""
+        """Return the baseline as plain JSON values."""
         return {
             "bits_per_character": self.bits_per_character,
             "protocol": self.protocol,
             "note": self.note,
             "reason": self.reason,
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Baseline:
+        """Read a baseline from JSON values in the form of `as_dict`.
+
+        Raises:
+            LookupError, TypeError, ValueError: if the values are damaged.
+        """
+        bits, reason = values["bits_per_character"], values["reason"]
+        return cls(
+            None if bits is None else float(bits),
+            str(values["protocol"]),
+            str(values["note"]),
+            None if reason is None else str(reason),
+        )
 
 
 def _encoded(vocabulary: Vocabulary, ids: Ids) -> bytes:
@@ -45,26 +67,34 @@ def _encoded(vocabulary: Vocabulary, ids: Ids) -> bytes:
 
 def baselines(
     vocabulary: Vocabulary,
-    part: Ids,
+    text: Ids,
     protocol: Protocol,
     *,
     before: int | None = None,
     train: Ids | None = None,
     counted: Ids | None = None,
     validation: Ids | None = None,
-    reason: str = "the training text is not at hand",
+    reason: str = "the training text is not available",
 ) -> dict[str, Baseline]:
-    """What counting and compressing make of the same part, (N,).
+    """Evaluate the baselines on a text.
 
-    train: what is counted; None leaves those rows empty, for that `reason`. validation: where the
-    n-gram model's order is chosen, by counts of `counted` (by default `train`); None takes the last
-    tenth of the latter, which counts again once the order is chosen. before: the character before
-    the part, for the n-gram.
+    Args:
+        vocabulary: the characters of the ids.
+        text: the evaluated text, (N,).
+        protocol: the protocol by which the n-gram model is scored.
+        before: the character before the text.
+        train: the text on which the baselines are trained. If it is None, the baselines that
+            require it are empty and contain the `reason`.
+        counted: the text on which n-gram models are trained to choose the context length, by
+            default `train`.
+        validation: the text on which that choice is validated, by default the last tenth of
+            `counted`. The chosen model is then trained on all of `train`.
+        reason: the reason why `train` is missing.
     """
     size = len(vocabulary)
-    static = Protocol() if protocol.adaptive else protocol  # these counts learn nothing further
+    static = Protocol() if protocol.adaptive else protocol  # its counts are not updated
     result = {"uniform": _uniform(size)}
-    if train is not None and len(train) + len(part) > LONGEST_FOR_BASELINES:
+    if train is not None and len(train) + len(text) > LONGEST_FOR_BASELINES:
         reason = f"the text is longer than {LONGEST_FOR_BASELINES:,} characters"
         train = None
     if train is None or len(train) == 0:
@@ -73,7 +103,7 @@ def baselines(
         result["xz"] = Baseline(None, "adaptive", reason=reason)
         result["bzip2"] = Baseline(None, "adaptive", reason=reason)
         return result
-    result["unigram"] = _unigram(character_counts(train, size), part)
+    result["unigram"] = _unigram(character_counts(train, size), text)
     context, chosen_on, _ = choose_context_on_splits(
         train if counted is None else counted, validation, size
     )
@@ -81,60 +111,67 @@ def baselines(
     preceding = None
     if before is not None:
         preceding = np.array([before])
-    log_p = model.log_probabilities(part, preceding=preceding, window=static.window)
+    log_p = model.log_probabilities(text, preceding=preceding, window=static.window)
     result["ngram"] = Baseline(
         -float(log_p.mean()) / math.log(2),
         str(static),
         f"Kneser-Ney, {context} characters of context, chosen on {chosen_on}",
     )
-    train_bytes, part_bytes = _encoded(vocabulary, train), _encoded(vocabulary, part)
+    train_bytes, text_bytes = _encoded(vocabulary, train), _encoded(vocabulary, text)
     compressors: dict[str, Callable[[bytes], bytes]] = {"xz": _xz, "bzip2": bz2.compress}
     for name, compress in compressors.items():
-        result[name] = _compressed(compress, train_bytes, part_bytes, len(part))
+        result[name] = _compressed(compress, train_bytes, text_bytes, len(text))
     return result
 
 
 def baselines_of_validation(
     vocabulary: Vocabulary,
     train: Ids,
-    part: Ids,
+    validation: Ids,
     *,
     counts: NDArray[np.integer],
     ngram: float | None,
     compressed: bool,
 ) -> dict[str, Baseline]:
-    """What a run's validations can be held against: the same figures, of a part (N,) of at least
-    one character, as far as they take hardly any time.
+    """Evaluate the baselines that take hardly any time, for comparison with a run's validations.
 
-    counts: of the training part's characters, (V,). ngram: nats per character of the n-grams that
-    the run counts anyway. compressed: with bzip2, whose time grows with the training text.
+    Args:
+        vocabulary: the characters of the ids.
+        train: the training split.
+        validation: the validation split, (N,), of at least one character.
+        counts: the number of occurrences of each character in the training split, (V,).
+        ngram: nats per character of the run's n-gram model, if it has one.
+        compressed: whether bzip2 is included, whose time grows with the training text.
     """
-    result = {"uniform": _uniform(len(vocabulary)), "unigram": _unigram(counts, part)}
+    result = {"uniform": _uniform(len(vocabulary)), "unigram": _unigram(counts, validation)}
     if ngram is not None:
-        note = "Kneser-Ney, the best context on this part"
+        note = "Kneser-Ney, the best context length on this split"
         result["ngram"] = Baseline(ngram / math.log(2), "carried", note)
     if compressed:
-        train_bytes, part_bytes = _encoded(vocabulary, train), _encoded(vocabulary, part)
-        result["bzip2"] = _compressed(bz2.compress, train_bytes, part_bytes, len(part))
+        train_bytes, validation_bytes = (
+            _encoded(vocabulary, train),
+            _encoded(vocabulary, validation),
+        )
+        result["bzip2"] = _compressed(bz2.compress, train_bytes, validation_bytes, len(validation))
     return result
 
 
 def _uniform(size: int) -> Baseline:
-    return Baseline(math.log2(size), "static", f"each of {size} characters alike")
+    return Baseline(math.log2(size), "static", f"{size} characters with equal probability")
 
 
-def _unigram(counts: NDArray[np.integer], part: Ids) -> Baseline:
-    # One added to every count, so that a character of the part that never occurs has a probability.
+def _unigram(counts: NDArray[np.integer], text: Ids) -> Baseline:
+    # Each count is increased by one, so that a character without occurrences has a probability.
     one_more = counts + 1.0
-    unigram = -float(np.log2(one_more / one_more.sum())[part].mean())
-    return Baseline(unigram, "static", "how often each character occurs")
+    unigram = -float(np.log2(one_more / one_more.sum())[text].mean())
+    return Baseline(unigram, "static", "character frequencies")
 
 
 def _compressed(
-    compress: Callable[[bytes], bytes], train: bytes, part: bytes, characters: int
+    compress: Callable[[bytes], bytes], train: bytes, text: bytes, characters: int
 ) -> Baseline:
-    added = len(compress(train + part)) - len(compress(train))
-    note = "bytes that the part adds to the compressed training part"
+    added = len(compress(train + text)) - len(compress(train))
+    note = "bytes added to the compressed training text"
     return Baseline(8 * added / characters, "adaptive", note)
 
 

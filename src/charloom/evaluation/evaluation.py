@@ -1,39 +1,47 @@
-"""Evaluate scores on held-out text: confidence interval, overlap with the training text, result."""
+"""Evaluate a model on held-out text: scores, confidence interval, overlap, table of predictors."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, field
-from typing import Any
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError
-from charloom.evaluation.baselines import Baseline
-from charloom.prediction.scoring import Protocol, Scores
+from charloom.evaluation.baselines import Baseline, baselines
+from charloom.evaluation.training_text import ScoredText, TrainingText
+from charloom.ngrams.mixing import Mixture
+from charloom.prediction.adaptive import choose_adaptation, score_adaptively
+from charloom.prediction.scoring import Protocol, Scores, score_ids
+from charloom.progress import OnProgress
 from charloom.text.dataset import Ids
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
 from charloom.text.vocabulary import Vocabulary
 
-RESAMPLES = 2_000  # of the bootstrap
-BLOCK = 1_000  # characters, at most; longer than what one character tells of the next ones
-FEWEST_BLOCKS = 10  # for fewer there is no interval
+RESAMPLES = 2_000  # bootstrap samples
+BLOCK = 1_000  # characters of a block, at most, because correlations are shorter than that
+FEWEST_BLOCKS = 10  # a shorter text has no interval
 
 
 def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Between which nats per character the mean of such a text's (N,) lies, in 95 of 100 cases.
+    """Return the 95% confidence interval of nats per character, given log-probabilities (N,).
 
-    By a circular block bootstrap (Politis and Romano 1992): as many blocks as fill the text are
-    drawn from it, with their neighbors, since what is hard to predict comes in stretches. None for
-    a text of few blocks.
+    A circular block bootstrap (Politis and Romano 1992) samples as many blocks as the text has.
+    Blocks are sampled instead of characters, because characters that are hard to predict are
+    close together. A text of few blocks has no interval.
     """
     length = len(log_probabilities)
     block = min(BLOCK, length // (2 * FEWEST_BLOCKS))
     if block < FEWEST_BLOCKS:
         return None
     around = np.concatenate([[0.0], np.cumsum(np.resize(log_probabilities, length + block))])
-    sums = around[block : block + length] - around[:length]  # of the block that begins at each
+    sums = around[block : block + length] - around[:length]  # one for each first character
     generator = np.random.Generator(np.random.PCG64(0))
     means = np.empty(RESAMPLES)
     for sample in range(RESAMPLES):
@@ -42,13 +50,32 @@ def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, 
     return float(low), float(high)
 
 
+class Row(NamedTuple):
+    """A predictor's result in an evaluation's table; without `bits`, the note is the reason."""
+
+    bits: float | None
+    predictor: str
+    protocol: str
+    note: str
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of a text. Perplexity is per character; accuracy is the top guess's.
+    """Results of evaluating a model on a text.
 
-    model: `mixture` of network and counts, or `network`. interval: of nats per character, in 95 of
-    100 cases; None for a short text. overlap: the longest stretch of the text that stands in the
-    training text, None where that is not known.
+    Attributes:
+        text: the text's name.
+        protocol: the protocol by which it was scored.
+        characters: its length.
+        utf8_bytes: its length in bytes.
+        nats_per_character: the mean negative log-likelihood.
+        accuracy: the share of characters that were the model's top guess.
+        model: `mixture` of network and n-gram model, or `network`.
+        interval: the 95% confidence interval of nats_per_character, None for a short text.
+        overlap: the longest verbatim overlap with the training text, None if it is unknown.
+        overlap_text: the characters of that overlap.
+        baselines: the results of simple predictors on the same text, by name.
+        skipped_characters: the number of unknown characters that were skipped.
     """
 
     text: str
@@ -76,8 +103,43 @@ class Evaluation:
     def perplexity(self) -> float:
         return math.exp(min(self.nats_per_character, 700))
 
+    def predictor(self, cell: str) -> str:
+        """Return the model's name in the table."""
+        return "mixture" if self.model == "mixture" else f"this {cell}"
+
+    def rows(self, cell: str) -> list[Row]:
+        """Return the table of all predictors, best first, then those without a result.
+
+        `cell` is that of the model's network, which is named after it.
+        """
+        network = f"this {cell}"
+        note = f"{network} and the n-gram model" if self.model == "mixture" else ""
+        found = [Row(self.bits_per_character, self.predictor(cell), self.protocol, note)]
+        missing = []
+        for name, baseline in self.baselines.items():
+            shown, bits = network if name == "network" else name, baseline.bits_per_character
+            if bits is None:
+                missing.append(Row(None, shown, baseline.protocol, baseline.reason or ""))
+            else:
+                found.append(Row(bits, shown, baseline.protocol, baseline.note))
+        return sorted(found) + missing
+
+    def winners(self) -> list[str]:
+        """Return the names of the baselines that beat the model, best first.
+
+        The network of a mixture is not a baseline.
+        """
+        better = [
+            (baseline.bits_per_character, name)
+            for name, baseline in self.baselines.items()
+            if name != "network"
+            and baseline.bits_per_character is not None
+            and baseline.bits_per_character < self.bits_per_character
+        ]
+        return [name for _, name in sorted(better)]
+
     def as_dict(self) -> dict[str, Any]:
-        """The evaluation as plain JSON values."""
+        """Return the evaluation as plain JSON values."""
         return {
             "text": self.text,
             "model": self.model,
@@ -101,40 +163,220 @@ class Evaluation:
             "baselines": {name: baseline.as_dict() for name, baseline in self.baselines.items()},
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+        """Read an evaluation from JSON values in the form of `as_dict`.
 
-def evaluation_of(
-    scores: Scores, vocabulary: Vocabulary, ids: Ids, protocol: Protocol, *, text: str, **more: Any
+        Raises:
+            CharloomError: if an entry is missing, has a wrong type or is not a finite number.
+        """
+        try:
+            interval, overlap = values["nats_per_character_95_percent"], values["longest_overlap"]
+            found = cls(
+                text=str(values["text"]),
+                protocol=str(values["protocol"]),
+                characters=int(values["characters"]),
+                utf8_bytes=int(values["utf8_bytes"]),
+                nats_per_character=float(values["nats_per_character"]),
+                accuracy=float(values["accuracy"]),
+                model=str(values["model"]),
+                interval=None if interval is None else (float(interval[0]), float(interval[1])),
+                overlap=None if overlap is None else _overlap_from(overlap),
+                overlap_text="" if overlap is None else str(overlap["text"]),
+                baselines={
+                    str(name): Baseline.from_dict(baseline)
+                    for name, baseline in values["baselines"].items()
+                },
+                skipped_characters=int(values["skipped_characters"]),
+            )
+            json.dumps(found.as_dict(), allow_nan=False)
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+        ):
+            raise CharloomError("the evaluation is damaged: evaluate the model again") from None
+        return found
+
+
+def _overlap_from(values: Mapping[str, Any]) -> Overlap:
+    length, place, training_place = (
+        int(values[name]) for name in ("characters", "place", "training_place")
+    )
+    return Overlap(length, place, training_place)
+
+
+class TrainedModel(typing.Protocol):
+    """A model that can be scored: a network, and an n-gram model where it has one."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def mixture(self) -> Mixture | None: ...
+
+    @property
+    def predictor(self) -> Predictor:
+        """The mixture's predictions, or the network's."""
+        ...
+
+
+def evaluate(
+    model: TrainedModel,
+    text: ScoredText,
+    protocol: Protocol,
+    training: TrainingText,
+    *,
+    with_baselines: bool = True,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
-    """What the scores of a part's ids, (N,), come to; without baselines."""
-    if not math.isfinite(scores.nats_per_character):
-        raise CharloomError(
-            "the model gives a character no probability, or its numbers overflow: train again with "
-            "a lower --learning-rate"
-        )
-    return Evaluation(
-        text=text,
-        protocol=str(protocol),
-        characters=len(ids),
-        utf8_bytes=count_bytes(vocabulary, ids),
-        nats_per_character=scores.nats_per_character,
-        accuracy=float(scores.guessed.mean()),
-        interval=confidence_interval(scores.log_probabilities),
-        **more,
+    """Evaluate a model on a text.
+
+    Args:
+        model: the model.
+        text: the text.
+        protocol: the protocol by which the text is scored.
+        training: the model's training text. If it is not available, the baselines that are
+            trained on it are empty and contain the reason.
+        with_baselines: whether baselines and the overlap with the training text are computed.
+        on_progress: called with the stage, the number of characters scored, and their total.
+
+    Raises:
+        CharloomError: if the text is empty, if the adaptive protocol requires the training text
+            and it is not available, or if the model's numbers overflow.
+    """
+    if len(text.ids) == 0:
+        raise CharloomError(f"{text.name} has no characters to evaluate")
+    scores, network = score_text(
+        model, text, protocol, training, on_progress=on_progress, both=True
+    )
+    evaluation = replace(
+        evaluation_of(scores, text, protocol, model.vocabulary),
+        model="network" if model.mixture is None else "mixture",
+    )
+    found = {}
+    if network is not None:
+        bits = network.nats_per_character / math.log(2)
+        found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
+    if not with_baselines:
+        return replace(evaluation, baselines=found)
+    parts = training.parts_beside(text)
+    found |= baselines(
+        model.vocabulary,
+        text.ids,
+        protocol,
+        before=text.before,
+        train=None if parts is None else parts.known,
+        counted=None if parts is None else parts.train,
+        validation=None if parts is None else parts.validation,
+        reason=training.problem,
+    )
+    overlap = None if parts is None else find_overlap(parts.known, text.ids)
+    if overlap is None:
+        return replace(evaluation, baselines=found)
+    copied = text.ids[overlap.place : overlap.place + overlap.length]
+    return replace(
+        evaluation,
+        baselines=found,
+        overlap=overlap,
+        overlap_text=model.vocabulary.decode(copied),
     )
 
 
-def find_overlap(train: Ids, part: Ids) -> Overlap | None:
-    """The longest stretch of a part, (N,), that stands in the training part; None where looking for
-    it takes too long, or needs a library that is missing."""
-    if len(train) + len(part) > LONGEST_TO_INDEX:
+def score_text(
+    model: TrainedModel,
+    text: ScoredText,
+    protocol: Protocol,
+    training: TrainingText,
+    *,
+    on_progress: OnProgress | None = None,
+    likeliest: int = 0,
+    both: bool = False,
+) -> tuple[Scores, Scores | None]:
+    """Score a text by a protocol.
+
+    Args:
+        model: the model.
+        text: the text.
+        protocol: the protocol.
+        training: the model's training text, which only the adaptive protocol requires.
+        on_progress: called with the stage, the number of characters scored, and their total.
+        likeliest: the number of likeliest characters to return at each position.
+        both: whether the network of a mixture is also scored alone.
+
+    Returns:
+        The model's scores, and those of the network alone if they were computed.
+
+    Raises:
+        CharloomError: if the training text is required and not available.
+    """
+    ids, before = text.ids, text.before
+    with np.errstate(all="ignore"):
+        if not protocol.adaptive:
+            scores = score_ids(model.predictor, ids, before, protocol, on_progress, likeliest)
+            if model.mixture is None or not both:
+                return scores, None
+            return scores, score_ids(model.engine, ids, before, protocol)
+        training.require("the adaptive protocol")
+        parts = training.parts_beside(text)
+        assert parts is not None
+        adaptation = choose_adaptation(
+            model.engine, model.mixture, parts.fit, parts.holdout, on_progress
+        )
+        mixture, network = score_adaptively(
+            model.engine, ids, before, adaptation, on_progress, likeliest
+        )
+        return (network, None) if mixture is None else (mixture, network)
+
+
+def evaluation_of(
+    scores: Scores, text: ScoredText, protocol: Protocol, vocabulary: Vocabulary
+) -> Evaluation:
+    """Summarize the scores of a text, without baselines.
+
+    Raises:
+        CharloomError: if the mean log-probability is not finite.
+    """
+    if not math.isfinite(scores.nats_per_character):
+        raise CharloomError(
+            "a character has probability 0, or the model's numbers overflow: train again with a "
+            "lower --learning-rate"
+        )
+    return Evaluation(
+        text=text.name,
+        protocol=str(protocol),
+        characters=len(text.ids),
+        utf8_bytes=count_bytes(vocabulary, text.ids),
+        nats_per_character=scores.nats_per_character,
+        accuracy=float(scores.guessed.mean()),
+        interval=confidence_interval(scores.log_probabilities),
+        skipped_characters=text.skipped,
+    )
+
+
+def find_overlap(train: Ids, text: Ids) -> Overlap | None:
+    """Return the longest verbatim overlap of a text, (N,), with the training text.
+
+    It is None if the texts are too long to search, or if pydivsufsort is missing.
+    """
+    if len(train) + len(text) > LONGEST_TO_INDEX:
         return None
     try:
-        return longest_overlap(train, part)
+        return longest_overlap(train, text)
     except ImportError:
         return None
 
 
 def count_bytes(vocabulary: Vocabulary, ids: Ids) -> int:
-    """The bytes of the text that ids, (N,), stand for: UTF-8, or one each where they are bytes."""
+    """Return the size in bytes of a text, given its ids, (N,): that of its UTF-8 encoding.
+
+    In a vocabulary of bytes, each id is one byte.
+    """
     sizes = np.array([1 if vocabulary.as_bytes else len(c.encode()) for c in vocabulary.characters])
     return int(np.bincount(ids, minlength=len(vocabulary)) @ sizes)

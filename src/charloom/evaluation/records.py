@@ -1,9 +1,10 @@
-"""Evaluations kept beside a model, and their table."""
+"""Evaluations that are kept beside a model."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from charloom.evaluation.evaluation import Evaluation
 from charloom.storage.atomic import write_atomically
 from charloom.storage.folders import EVALUATIONS_FILE, METRICS_FILE
 
-SHOWN = 200  # characters of an overlap, of which the page shows the beginning
+Records = Sequence[Mapping[str, Any]]  # as `read_evaluations` returns them
 
 
 def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) -> bool:
     """Keep an evaluation of a run's own text, the latest of each protocol and model.
 
     Args:
-        folder: the run's folder; a folder without a run is left alone.
+        folder: the run's folder; other folders are left unchanged.
         evaluation: the evaluation to keep.
         sha256: digest of the evaluated weights.
 
@@ -45,15 +46,17 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
         write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
     except OSError as error:
         raise CharloomError(
-            f"cannot write {printable(str(path))} ({error.strerror or error}): the figures are not "
+            f"cannot write {printable(str(path))} ({error.strerror or error}): the results are not "
             "kept for the report"
         ) from None
     return True
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
-    """What `keep_evaluation` kept in a folder, of whatever weights: their `sha256`, and the
-    `evaluation` as JSON values, which may be damaged (see `rows_of_evaluation`)."""
+    """Read the records that `keep_evaluation` wrote into a folder, for any weights.
+
+    Each has a `sha256` and an `evaluation`, whose JSON values can be damaged.
+    """
     try:
         entries = json.loads((folder / EVALUATIONS_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -67,41 +70,11 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def rows_of_evaluation(found: Mapping[str, Any], cell: str) -> dict[str, Any] | None:
-    """An evaluation with its rows as `charloom evaluate` prints them; None where it is damaged."""
-    try:
-        mixture = found["model"] == "mixture"
-        network = f"this {cell}"
-        bits = float(found["bits_per_character"])
-        note = f"{network} and the counts of n-grams" if mixture else ""
-        ours = "mixture" if mixture else network
-        rows = [(bits, ours, str(found["protocol"]), note)]
-        missing: list[tuple[None, str, str, str]] = []
-        for name, baseline in found["baselines"].items():
-            shown = network if name == "network" else str(name)
-            protocol = str(baseline["protocol"])
-            if baseline["bits_per_character"] is None:
-                missing.append((None, shown, protocol, str(baseline["reason"])))
-            else:
-                figure = float(baseline["bits_per_character"])
-                rows.append((figure, shown, protocol, str(baseline["note"])))
-        interval, overlap = found["nats_per_character_95_percent"], found["longest_overlap"]
-        evaluation = {
-            "text": str(found["text"]),
-            "ours": ours,
-            "protocol": str(found["protocol"]),
-            "characters": int(found["characters"]),
-            "nats": float(found["nats_per_character"]),
-            "bits": bits,
-            "bits_per_byte": float(found["bits_per_byte"]),
-            "perplexity": float(found["perplexity"]),
-            "accuracy": float(found["accuracy"]),
-            "interval": interval and [float(interval[0]), float(interval[1])],
-            "overlap": overlap
-            and {"characters": int(overlap["characters"]), "text": str(overlap["text"])[:SHOWN]},
-            "rows": [list(row) for row in (*sorted(rows), *missing)],
-        }
-        json.dumps([evaluation, found], allow_nan=False)
-    except (LookupError, TypeError, ValueError, OverflowError, AttributeError, RecursionError):
-        return None
-    return evaluation
+def evaluations_of(records: Records, sha256: str | None) -> list[Evaluation]:
+    """Return the evaluations of the weights with a SHA-256; damaged ones are skipped."""
+    found = []
+    for record in records:
+        if sha256 is not None and record["sha256"] == sha256:
+            with contextlib.suppress(CharloomError):
+                found.append(Evaluation.from_dict(record["evaluation"]))
+    return found

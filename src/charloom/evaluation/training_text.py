@@ -1,35 +1,192 @@
-"""Find a model's training text again, and check that it is the one the model was trained on."""
+"""A model's training text: find it again, verify it, split it and index it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from charloom.errors import CharloomError, printable, shortened
+from charloom.storage.checkpoint import Checkpoint
+from charloom.text.corpora import can_be_read_again, open_text, reopen_text
+from charloom.text.dataset import Dataset, Ids, Split, load_dataset
+from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
+from charloom.text.source import Text
 
-from charloom.errors import CharloomError
-from charloom.text.dataset import Dataset, Ids
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text to score.
+
+    Attributes:
+        name: its name in the output.
+        ids: its characters, (N,).
+        before: the id of the character before it.
+        skipped: the number of unknown characters that were skipped in it.
+        split: the split of the training text, if it is one.
+    """
+
+    name: str
+    ids: Ids
+    before: int
+    skipped: int = 0
+    split: Literal["validation", "test"] | None = None
 
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """Parts of a training text: what the network learned from, what was held against it, what of
-    both the baselines may know; its training part, and the part on which things were chosen."""
+    """A training text, divided by its use.
 
-    learned: Ids
-    watched: Ids
+    Attributes:
+        fit: the characters that the network was trained on, (N,).
+        holdout: the characters that it was validated on at the end, (N,).
+        known: the characters that the baselines can use, (N,).
+        train: the training split, (N,).
+        validation: the split on which options of the baselines are chosen, (N,), if any.
+    """
+
+    fit: Ids
+    holdout: Ids
     known: Ids
     train: Ids
     validation: Ids | None
 
 
-def held_out_part(dataset: Dataset) -> tuple[str, NDArray[np.unsignedinteger], int]:
-    """The part that is evaluated, its name, and the id of the character before it."""
-    first, second = dataset.split.boundaries(len(dataset.ids))
-    if len(dataset.test):
-        return "test part", dataset.test, int(dataset.ids[second - 1])
-    if len(dataset.validation):
-        return "validation part", dataset.validation, int(dataset.ids[first - 1])
-    raise CharloomError(
-        "the run was trained on the whole text (--split 100/0/0): give another text to evaluate"
-    )
+class TrainingText:
+    """A model's training text, which is read on first use and only if it is needed.
+
+    Args:
+        checkpoint: the model, whose header records the text's origin, SHA-256 and splits.
+        elsewhere: the text, or its name or path, if it is not at its recorded origin.
+        dataset: the text, if it is already in memory.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        elsewhere: str | Path | Text | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._elsewhere = elsewhere
+        self._dataset = dataset if elsewhere is None else None
+
+    @cached_property
+    def _result(self) -> Dataset | CharloomError:
+        # An error is cached too, so that a long text with another SHA-256 is read only once.
+        try:
+            return self._read() if self._dataset is None else self._dataset
+        except CharloomError as error:
+            return error
+
+    @property
+    def problem(self) -> str:
+        """The reason why the text is not available, empty if it is."""
+        return str(self._result) if isinstance(self._result, CharloomError) else ""
+
+    def require(self, purpose: str) -> Dataset:
+        """Return the text.
+
+        Raises:
+            CharloomError: if it is not available, with the purpose and the reason.
+        """
+        if isinstance(self._result, CharloomError):
+            raise CharloomError(
+                f"{purpose} requires the training text, but {self.problem}: pass its path with "
+                "--training-text"
+            )
+        return self._result
+
+    def held_out(self) -> ScoredText:
+        """Return the test split, or the validation split of a text without a test split.
+
+        Raises:
+            CharloomError: if the text is not available or has neither split.
+        """
+        dataset = self._result
+        if isinstance(dataset, CharloomError):
+            raise CharloomError(
+                f"{self.problem}: pass a text to evaluate, or the path of the training text with "
+                "--training-text"
+            )
+        first, second = dataset.split.boundaries(len(dataset.ids))
+        if len(dataset.test):
+            return ScoredText(
+                "test split", dataset.test, int(dataset.ids[second - 1]), split="test"
+            )
+        if len(dataset.validation):
+            before = int(dataset.ids[first - 1])
+            return ScoredText("validation split", dataset.validation, before, split="validation")
+        raise CharloomError(
+            "the run was trained on the whole text (--split 100/0/0): pass another text to evaluate"
+        )
+
+    def parts_beside(self, text: ScoredText) -> TrainingParts | None:
+        """Return the parts that can be used to score a text, None if they are not available.
+
+        If the validation split is itself scored, it is not used to choose anything.
+        """
+        if isinstance(self._result, CharloomError):
+            return None
+        parts = self._parts(self._result)
+        if text.split == "validation":
+            return replace(parts, holdout=text.ids[:0], validation=None)
+        return parts
+
+    def index(self) -> TrainingIndex:
+        """Index the whole text, its validation and test splits included, for overlap lookups.
+
+        Raises:
+            CharloomError: if the text is not available or too long, or pydivsufsort is missing.
+        """
+        dataset = self.require("searching for verbatim overlap")
+        if len(dataset.ids) > LONGEST_TO_INDEX:
+            raise CharloomError(
+                f"the training text has {len(dataset.ids):,} characters: verbatim overlap is only "
+                f"searched in texts of at most {LONGEST_TO_INDEX:,}"
+            )
+        try:
+            return TrainingIndex(dataset.ids, len(self._checkpoint.vocabulary))
+        except ImportError as error:
+            raise CharloomError(
+                "searching for verbatim overlap requires pydivsufsort, which cannot be imported "
+                f"({error}): pip install pydivsufsort"
+            ) from None
+
+    def _parts(self, dataset: Dataset) -> TrainingParts:
+        refit = bool(self._checkpoint.metrics.get("refit"))
+        fit, holdout = dataset.fit_and_holdout(refit)
+        known = dataset.train
+        if refit:  # the n-gram model was then trained on everything but the test split
+            known = dataset.ids[: len(fit) + len(holdout)]
+        return TrainingParts(fit, holdout, known, dataset.train, dataset.validation)
+
+    def _read(self) -> Dataset:
+        """Read the text. Raise CharloomError if it is missing or not the model's."""
+        recorded, training = self._checkpoint.text, self._checkpoint.training
+        sha256 = recorded.get("sha256")
+        if not isinstance(sha256, str):
+            raise CharloomError("the model has no record of its training text")
+        return load_dataset(
+            self._open(str(recorded.get("name", "")), str(recorded.get("origin", ""))),
+            Split.parse(str(training.get("split", Split()))),
+            base=self._checkpoint.vocabulary,
+            sha256=sha256,
+        )
+
+    def _open(self, name: str, origin: str) -> Text:
+        if isinstance(self._elsewhere, Text):
+            return self._elsewhere
+        training = self._checkpoint.training
+        reading: dict[str, Any] = {
+            "raw": bool(training.get("raw", False)),
+            "normalize_newlines": bool(training.get("normalize_newlines", False)),
+            "as_bytes": self._checkpoint.vocabulary.as_bytes,
+        }
+        if self._elsewhere is not None:
+            return open_text(self._elsewhere, **reading)
+        if not can_be_read_again(origin):
+            where = f" at {printable(origin)}" if origin not in ("", "-") else ""
+            raise CharloomError(f"the training text {shortened(name)} was not found{where}")
+        return reopen_text(origin, **reading)

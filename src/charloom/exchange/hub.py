@@ -1,15 +1,15 @@
-"""A model in the layout of Hugging Face's hub: its file, a configuration, evaluations, a card.
+"""A model in the layout of Hugging Face Hub: its file, a configuration, evaluations, a card.
 
-    model = HubModel.from_pretrained("owner/book")  # or a run's folder, or one that was saved so
+    model = HubModel.from_pretrained("owner/book")  # or a run's folder, or a saved one
     model.save_pretrained("book")
     model.push_to_hub("owner/book")
 
-`model.safetensors` is charloom's own checkpoint, whole: no other file is needed to load it.
-`config.json` tells other programs what it is, `evaluations.json` is as in a run's folder, and
-`README.md` is the model card. Whatever stands in a card and comes from a file, a text's name above
-all, is shown as it is: it can become neither Markdown nor HTML nor YAML.
+`model.safetensors` is charloom's own checkpoint, and loading it requires no other file.
+`config.json` describes it for other programs, `evaluations.json` is the same as in a run's folder,
+and `README.md` is the model card. Values in a card that come from a file, such as the text's name,
+are escaped, so that they cannot become Markdown, HTML or YAML.
 
-Importing this module needs huggingface_hub (extra `hub`).
+Importing this module requires huggingface_hub and Jinja2 (extra `hub`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 
 from charloom.engines.backend import Backend
 from charloom.errors import CharloomError, printable, shortened
-from charloom.evaluation.records import read_evaluations
-from charloom.exchange.card import Evaluations, card_kept, model_card
+from charloom.evaluation.records import Records, read_evaluations
+from charloom.exchange.card import card_kept, model_card
 from charloom.exchange.hub_client import (
     card_was_changed,
     download_files,
@@ -49,20 +49,25 @@ from charloom.storage.folders import MODEL_FILE, model_path
 
 
 class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not imported by mypy
-    """A LanguageModel that goes to Hugging Face's hub and comes from there.
+    """A LanguageModel that can be saved to Hugging Face Hub and loaded from it.
 
-    HubModel(model.checkpoint) makes one of any model. evaluations: what the card is to show, as
-    `read_evaluations` gives it; those of other weights are left out. The others are as for `load`.
+    HubModel(model.checkpoint) converts any model.
+
+    Args:
+        checkpoint: the model.
+        evaluations: evaluations for the card, as in a run's `evaluations.json`. Those of other
+            weights are skipped.
+        engine: as in `load`, like the other arguments.
     """
 
     def __new__(cls, *arguments: Any, **settings: Any) -> HubModel:
-        return object.__new__(cls)  # the mixin's copies every weight into a configuration
+        return object.__new__(cls)  # because the mixin's copies every weight into a configuration
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         *,
-        evaluations: Evaluations = (),
+        evaluations: Records = (),
         engine: str = "auto",
         threads: int | None = None,
         device: str = "cpu",
@@ -84,12 +89,20 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         revision: str | None = None,
         **settings: Any,
     ) -> HubModel:
-        """The model of a run, of a folder that was saved for the hub, or of the hub, `owner/name`.
+        """Load a model from a run, from a saved folder or from the Hub.
 
-        settings: engine, threads, device and network_only, as for `charloom.load`; the others are
-        the mixin's and mean something for the hub alone.
-        Raises CharloomError where there is no such model, where the hub cannot be reached, and for
-        files that are no model of charloom, damaged, or at odds with each other.
+        Args:
+            pretrained_model_name_or_path: a folder, or the model's name on the Hub, OWNER/NAME.
+            force_download: whether files in the cache are downloaded again.
+            token: the access token.
+            cache_dir: the cache's folder.
+            local_files_only: whether only the cache is used.
+            revision: a branch, tag or commit.
+            settings: engine, threads, device and network_only, as in `charloom.load`.
+
+        Raises:
+            CharloomError: if the model is missing, not charloom's, damaged or inconsistent, or if
+                the Hub cannot be reached.
         """
         name = os.fspath(pretrained_model_name_or_path)
         path = Path(name)
@@ -110,9 +123,9 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         for entry, value in hub_config(checkpoint).items():
             if config.get(entry, value) != value:
                 raise CharloomError(
-                    f"{printable(name)}: {CONFIG_FILE} says that {entry} is "
-                    f"{shortened(config[entry])}, but in {MODEL_FILE} it is {shortened(value)}: "
-                    "export the model again"
+                    f"{printable(name)} is inconsistent, because {entry} is "
+                    f"{shortened(config[entry])} in {CONFIG_FILE} and {shortened(value)} in "
+                    f"{MODEL_FILE}: export the model again"
                 )
         return cls(checkpoint, evaluations=read_evaluations(file.parent), **settings)
 
@@ -126,16 +139,26 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         model_card_kwargs: Mapping[str, Any] | None = None,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Writes the model's folder, over an earlier one of this kind, and pushes it if asked.
+        """Write the model's folder, over an earlier one of this kind.
 
-        A card that somebody changed is kept, with a warning. model_card_kwargs: more of the card's
-        metadata, such as {"license": "mit"}. config: is what the model is, and cannot be given.
-        Returns the commit's address if it was pushed.
-        Raises CharloomError where the folder holds files that were not written so, or cannot be
-        written.
+        An edited card is kept, with a warning.
+
+        Args:
+            save_directory: the folder.
+            config: must be omitted, because the configuration is the model's.
+            repo_id: the model's name on the Hub, by default that of the folder.
+            push_to_hub: whether the model is uploaded too.
+            model_card_kwargs: entries of the card's metadata, such as {"license": "mit"}.
+            push_to_hub_kwargs: other arguments of `push_to_hub`.
+
+        Returns:
+            The URL of the commit, if the model was uploaded.
+
+        Raises:
+            CharloomError: if the folder contains files of another origin or cannot be written.
         """
         if config is not None:
-            raise CharloomError(f"{CONFIG_FILE} is what the model is: leave config out")
+            raise CharloomError(f"{CONFIG_FILE} is derived from the model: omit config")
         folder = Path(save_directory)
         kept = write_folder(self.checkpoint, self.evaluations, folder, **model_card_kwargs or {})
         if kept:
@@ -159,14 +182,27 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         model_card_kwargs: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> str:
-        """Saves the model on the hub, in a repository that is made where there is none, and returns
-        the commit's address. settings: the mixin's, such as commit_message and create_pr.
+        """Upload the model to the Hub, into a repository that is created if it is missing.
 
-        A card on the hub that somebody changed is kept, with a warning.
-        Raises CharloomError where the hub cannot be reached, or does not take it.
+        A card that was edited on the Hub is kept, with a warning.
+
+        Args:
+            repo_id: the repository, OWNER/NAME, or NAME for your own.
+            private: whether a new repository is private.
+            token: the access token.
+            branch: the branch, by default the main one.
+            ignore_patterns: files that are not uploaded.
+            model_card_kwargs: entries of the card's metadata, such as {"license": "mit"}.
+            settings: other arguments of the mixin, such as commit_message and create_pr.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            CharloomError: if the Hub cannot be reached or rejects the upload.
         """
         with explained(repo_id):
-            if "/" not in repo_id:  # the hub tells whose it is
+            if "/" not in repo_id:  # the Hub completes it with the owner
                 api = HfApi(token=token)
                 repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
             ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else ignore_patterns
@@ -185,5 +221,5 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         return commit
 
     def generate_model_card(self, model_name: str = "model", **metadata: Any) -> ModelCard:
-        """The model card, as a huggingface_hub.ModelCard; see `model_card`."""
+        """Return the model card. `metadata` contains entries that replace charloom's."""
         return model_card(self.checkpoint, self.evaluations, model_name, **metadata)

@@ -24,17 +24,14 @@ from charloom.exchange.hub_library import (
 )
 from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
 
-LONGEST_WAIT = 10.0  # seconds, for the hub's first answer
-# Errors of what huggingface_hub asks by: requests, httpx or httpx2.
+LONGEST_WAIT = 10.0  # seconds, for the first response
+# Errors of the HTTP library that huggingface_hub uses: requests, httpx or httpx2.
 NO_CONNECTION = (*HfHubHTTPError.__bases__, OSError)
-
-
-# The hub.
 
 
 @contextlib.contextmanager
 def explained(name: str, revision: str | None = None) -> Iterator[None]:
-    """Turns whatever huggingface_hub raises into a CharloomError, in a sentence."""
+    """Convert errors of huggingface_hub to a CharloomError of one line."""
     shown = printable(name)
     try:
         yield
@@ -42,33 +39,36 @@ def explained(name: str, revision: str | None = None) -> Iterator[None]:
         raise
     except HFValidationError:
         raise CharloomError(
-            f"{shortened(name)} is neither a folder nor a name on the hub: give a run's folder, or "
-            "owner/name"
+            f"{shortened(name)} is neither a folder nor a model's name on Hugging Face Hub: pass "
+            "a run's folder or OWNER/NAME"
         ) from None
     except GatedRepoError:
         raise CharloomError(
-            f"{shown} is for those whom its owner lets in: ask on its page, then hf auth login"
+            f"access to {shown} is restricted by its owner: request it on the model's page, then "
+            "run hf auth login"
         ) from None
     except RepositoryNotFoundError:
         raise CharloomError(
-            f"{shown} is no folder here, and no model on the hub that you may see: look at the "
-            "name, or hf auth login where it is private"
+            f"{shown} is neither a folder nor an accessible model on Hugging Face Hub: check the "
+            "name, or run hf auth login if it is private"
         ) from None
     except RevisionNotFoundError:
-        raise CharloomError(f"{shown} has no revision {shortened(revision)} on the hub") from None
+        raise CharloomError(
+            f"{shown} has no revision {shortened(revision)} on Hugging Face Hub: pass another one"
+        ) from None
     except (*NO_CONNECTION, RuntimeError, ValueError) as error:
         if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # of a thread that uploads
+            error = error.__cause__  # the error of an uploading thread
         response = getattr(error, "response", None)
         if response is not None and response.status_code in (401, 403):
-            reason = "it does not let you: hf auth login, with a token that may write there"
+            reason = "access denied; run hf auth login with a token that can write to it"
         else:
             reason = _reason(error)
-        raise CharloomError(f"Hugging Face's hub, asked about {shown}: {reason}") from error
+        raise CharloomError(f"Hugging Face Hub request for {shown} failed: {reason}") from error
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, of which the libraries make pages, on one line."""
+    """Return the first line of an error's message, because the libraries write pages."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return printable(first)[:LONGEST_NAME]
 
@@ -86,63 +86,74 @@ def download_files(
     revision: str | None,
     token: str | bool | None,
     local_files_only: bool,
-    **how: Any,
+    **options: Any,
 ) -> Path:
-    """The folder in the cache with a model's files, all of one commit. Where the hub cannot be
-    reached, what was downloaded before will do."""
+    """Download a model's files, all of one commit, and return their folder in the cache.
+
+    Args:
+        name: the model's name, OWNER/NAME.
+        revision: a branch, tag or commit.
+        token: the access token, as huggingface_hub expects it.
+        local_files_only: whether only the cache is used. It is also used if the Hub cannot be
+            reached.
+        options: other options of `hf_hub_download`.
+
+    Raises:
+        CharloomError: if the model is not charloom's, cannot be accessed or cannot be reached.
+    """
     with explained(name, revision):
-        files, hub = None, "is not to be asked"
+        files, hub = None, "is not used (local_files_only)"
         if not local_files_only:
             try:
                 files = _files_of(name, revision, token)
-            except HfHubHTTPError:  # an answer
+            except HfHubHTTPError:  # the Hub was reached, and its response is an error
                 raise
             except NO_CONNECTION as error:
                 local_files_only, hub = True, f"cannot be reached ({_reason(error)})"
         if files is not None and not {CONFIG_FILE, MODEL_FILE} <= files:
             raise lacks_file(name, MODEL_FILE if MODEL_FILE not in files else CONFIG_FILE)
-
-        def download(file: str, revision: str | None) -> Path:
-            how["local_files_only"] = local_files_only
-            try:
-                return Path(hf_hub_download(name, file, revision=revision, token=token, **how))
-            except LocalEntryNotFoundError as error:
-                if not local_files_only:
-                    raise
-                raise CharloomError(
-                    f"{printable(name)} is no folder here and was not downloaded before, and the "
-                    f"hub {hub}: look at the name and the connection"
-                ) from error
-
-        # First what tells whose model it is: another library's may have gigabytes.
-        folder = download(CONFIG_FILE, revision).parent
-        read_config(folder, name)
-        if files is None or EVALUATIONS_FILE in files:
-            with contextlib.suppress(EntryNotFoundError, CharloomError):
-                download(EVALUATIONS_FILE, folder.name)
-        return download(MODEL_FILE, folder.name).parent
+        options |= {"token": token, "local_files_only": local_files_only}
+        try:
+            # The configuration first, because another library's model can have gigabytes.
+            folder = Path(hf_hub_download(name, CONFIG_FILE, revision=revision, **options)).parent
+            read_config(folder, name)
+            commit = folder.name
+            if files is None or EVALUATIONS_FILE in files:
+                with contextlib.suppress(EntryNotFoundError):
+                    hf_hub_download(name, EVALUATIONS_FILE, revision=commit, **options)
+            return Path(hf_hub_download(name, MODEL_FILE, revision=commit, **options)).parent
+        except LocalEntryNotFoundError as error:
+            if not local_files_only:
+                raise
+            raise CharloomError(
+                f"{printable(name)} is neither a folder nor in the cache, and Hugging Face Hub "
+                f"{hub}: check the name and the connection"
+            ) from error
 
 
 def _files_of(name: str, revision: str | None, token: str | bool | None) -> set[str]:
-    """The files of a model on the hub. huggingface_hub's other requests wait for ever for an
-    answer, or for minutes."""
+    """Return the names of a model's files on the Hub.
+
+    It is called before any other request, because huggingface_hub waits for minutes, or without
+    a limit, for a response to those.
+    """
     info = HfApi(token=token).model_info(name, revision=revision, timeout=LONGEST_WAIT)
     return {file.rfilename for file in info.siblings or ()}
 
 
 def lacks_file(name: str, file: str) -> CharloomError:
     return CharloomError(
-        f"{printable(name)} holds no {file}: give a run, or a model that charloom exported (it "
-        "loads nothing else, and no pickles, which can run code when they are opened)"
+        f"{printable(name)} contains no {file}: pass a run or a model exported by charloom (other "
+        "formats are not loaded, and pickles can run code)"
     )
 
 
 def card_was_changed(repo_id: str, branch: str | None, token: str | None) -> bool:
-    """Whether a repository has a card that is not as we wrote it."""
+    """Return whether a repository has a card that was edited."""
     try:
         if CARD_FILE not in _files_of(repo_id, branch, token):
             return False
-    except (RepositoryNotFoundError, RevisionNotFoundError):  # is still to be made
+    except (RepositoryNotFoundError, RevisionNotFoundError):  # it is created by the upload
         return False
     with tempfile.TemporaryDirectory() as folder:
         path = hf_hub_download(repo_id, CARD_FILE, revision=branch, token=token, local_dir=folder)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from charloom.errors import CharloomError, printable, shortened
-from charloom.exchange.card import Evaluations, evaluations_of, is_as_written, model_card
+from charloom.evaluation.records import Records
+from charloom.exchange.card import is_as_written, model_card, published
 from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import FORMAT, Checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
-MODEL_TYPE = "charloom"
+MODEL_TYPE = "charloom"  # the entry of `config.json` by which a folder is recognized
 
 
 class HubConfig(msgspec.Struct):
@@ -27,21 +28,24 @@ class HubConfig(msgspec.Struct):
     model_type: Literal["charloom"]
 
 
-# The folder.
+def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metadata: Any) -> bool:
+    """Write a model's folder in the Hub's layout, over an earlier one.
 
+    Args:
+        checkpoint: the model.
+        records: evaluations, as `read_evaluations` returns them.
+        folder: the folder, which is created if it is missing.
+        metadata: entries of the card's metadata, as in `model_card`.
 
-def write_folder(
-    checkpoint: Checkpoint, evaluations: Evaluations, folder: Path, **metadata: Any
-) -> bool:
-    """Writes a model's folder in the hub's layout, over an earlier one; returns whether a card was
-    kept because somebody changed it. metadata: more of the card's, as for `model_card`.
+    Returns:
+        Whether a card was kept because it was edited.
 
-    Raises CharloomError where the folder holds files that were not written so, or cannot be
-    written.
+    Raises:
+        CharloomError: if the folder contains files of another origin or cannot be written.
     """
-    # The current weights of an interrupted run are a model too, without what it goes on with.
+    # An interrupted run's current weights are a model too, without the state for resuming.
     checkpoint = replace(checkpoint, optimizer={}, state=None, position=None)
-    found = [dict(entry) for entry in evaluations_of(checkpoint, evaluations)]
+    found = published(checkpoint, records)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         card = model_card(checkpoint, found, **{"model_name": folder.resolve().name, **metadata})
@@ -49,11 +53,13 @@ def write_folder(
             for name in (MODEL_FILE, EVALUATIONS_FILE):
                 if (folder / name).exists():
                     raise CharloomError(
-                        f"{folder / name} is there and would be overwritten: give a new folder"
+                        f"{folder / name} exists and would be overwritten: pass a new folder"
                     )
         elif find_mismatch(_read_json(folder / CONFIG_FILE), HubConfig):
-            raise CharloomError(f"{folder / CONFIG_FILE} is there and not ours: give a new folder")
-        # In this order a folder that was left half-way is known to be ours.
+            raise CharloomError(
+                f"{folder / CONFIG_FILE} exists and is not charloom's: pass a new folder"
+            )
+        # The configuration first, so that a partly written folder is recognized as charloom's.
         _write_json(folder / CONFIG_FILE, hub_config(checkpoint))
         save_checkpoint(folder / MODEL_FILE, checkpoint)
         _write_json(folder / EVALUATIONS_FILE, found)
@@ -62,16 +68,20 @@ def write_folder(
         write_atomically(folder / CARD_FILE, str(card).encode())
     except CharloomError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # also of names that no folder can have
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # also for names that are invalid for a folder
         reason = getattr(error, "strerror", None) or error
         raise CharloomError(
-            f"cannot write to {shortened(str(folder))} ({reason}): give another folder"
+            f"cannot write to {shortened(str(folder))} ({reason}): pass another folder"
         ) from None
     return False
 
 
 def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What `config.json` says, for programs that do not read the checkpoint's own header."""
+    """Return the contents of `config.json`, for programs that cannot read the checkpoint."""
     mixture = checkpoint.mixture
     return {
         "model_type": MODEL_TYPE,
@@ -84,26 +94,29 @@ def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The folder's config.json, empty where there is none. Raises CharloomError where it says that
-    the model is not charloom's."""
+    """Read a folder's config.json, or return an empty dictionary if it is missing.
+
+    Raises:
+        CharloomError: if the model is not charloom's.
+    """
     if not (folder / CONFIG_FILE).is_file():
         return {}
     config = _read_json(folder / CONFIG_FILE)
     if mismatch := find_mismatch({"model_type": None} | config, HubConfig):
         raise CharloomError(
-            f"{printable(name)} is no model of charloom: in its {CONFIG_FILE} {mismatch.problem}"
+            f"{printable(name)} is not a charloom model: in its {CONFIG_FILE} {mismatch.problem}"
         )
     return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; an empty one for anything else that it may hold."""
+    """Read a file's JSON object, or return an empty dictionary for any other content."""
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return {}
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
     return found if isinstance(found, dict) else {}
 
 

@@ -3,6 +3,7 @@
 from charloom.errors import CharloomError
 
 try:
+    import jinja2  # noqa: F401  # imported because ModelCard.from_template requires it
     from huggingface_hub import (
         EvalResult,
         HfApi,
@@ -22,8 +23,8 @@ try:
     )
 except ImportError as error:
     raise CharloomError(
-        f"Hugging Face's hub needs huggingface_hub, which cannot be imported ({error}): pip "
-        "install 'charloom[hub]'"
+        "Hugging Face Hub requires huggingface_hub and Jinja2, which cannot be imported "
+        f"({error}): pip install 'charloom[hub]'"
     ) from None
 
 __all__ = [

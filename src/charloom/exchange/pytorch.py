@@ -1,4 +1,4 @@
-"""In and out: a model as a PyTorch state dict or an ONNX graph, and a state dict as a model.
+"""Export a model as a PyTorch state dict, and import a state dict as a model.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
 T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
@@ -15,30 +15,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from charloom.errors import CharloomError, shortened
-from charloom.network.choices import NumberType
+from charloom.network.choices import Cell, NumberType
 from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import Checkpoint, in_order, refuse_other_files, save_checkpoint
 from charloom.storage.folders import MODEL_FILE
 from charloom.text.vocabulary import Vocabulary
 
-# Out, to PyTorch.
-
 WRITTEN_BY = "# Written by charloom export."
 MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 def export_pytorch(checkpoint: Checkpoint, out: Path) -> str:
-    """Writes a state dict in safetensors, with configuration and vocabulary in its header, and
-    beside it the lines of Python that load it, which are returned.
+    """Write a state dict in safetensors, and beside it the Python code that loads it.
 
-    Raises CharloomError where the name will not do; OSError.
+    The header contains configuration and vocabulary.
+
+    Returns:
+        The Python code.
+
+    Raises:
+        CharloomError: if the file name has another suffix, or if the code would overwrite a file
+            of another origin.
+        OSError: if a file cannot be written.
     """
     script = out.with_suffix(".py")
     check_suffix(out, ".safetensors")
     if script.exists() and not script.read_bytes().startswith(WRITTEN_BY.encode()):
-        raise CharloomError(f"{script} is there and not ours: give another --out")
-    header = exported_header(checkpoint) | {"format": "pt"}  # as PyTorch's users mark their files
+        raise CharloomError(f"{script} exists and is not charloom's: pass another --out")
+    header = exported_header(checkpoint) | {"format": "pt"}  # the customary mark of PyTorch's files
     write_atomically(out, in_order(save(dict(checkpoint.parameters), metadata=header)))
     lines = _loading(checkpoint, out)
     write_atomically(script, f"{WRITTEN_BY}\n{lines}".encode())
@@ -61,7 +66,7 @@ decoder = torch.nn.Linear({hidden}, {size}, dtype={dtype})
 torch.nn.ModuleDict({{"rnn": rnn, "decoder": decoder}}).load_state_dict(tensors)
 ids = torch.tensor([[vocabulary.index(c)] for c in {first!a}])  # (T, B): here one character
 y, state = rnn(torch.nn.functional.one_hot(ids, {size}).to({dtype}))
-logits = decoder(y)  # (T, B, V); go on with rnn(..., state)
+logits = decoder(y)  # (T, B, V); continue with rnn(..., state)
 """
 
 
@@ -76,11 +81,9 @@ def exported_header(checkpoint: Checkpoint) -> dict[str, str]:
 def check_suffix(out: Path, suffix: str) -> None:
     if out.suffix != suffix:
         raise CharloomError(
-            f"--out is {shortened(str(out))}: give a file's name that ends in {suffix}"
+            f"--out is {shortened(str(out))}: pass a file name that ends in {suffix}"
         )
 
-
-# In, from PyTorch.
 
 KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
 RECURRENT = re.compile(rf"(.*?)({'|'.join(KINDS)})_l(\d{{1,4}})", re.S)
@@ -90,133 +93,196 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
-    """Makes a model of a PyTorch state dict in safetensors, in a folder; returns the model's file.
+    """Make a model from a PyTorch state dict in safetensors.
 
-    vocabulary: a JSON file, a list of characters or one string, in the order of their ids; a file
-    that `export_pytorch` wrote needs none. An nn.RNN is taken for one with tanh: a state dict does
-    not tell.
-    Raises CharloomError, in a sentence, for what is no such file or no such model.
+    An nn.RNN is assumed to use tanh, because a state dict does not record the nonlinearity.
+
+    Args:
+        path: the state dict.
+        vocabulary: a JSON file, a list of characters or one string in the order of their ids. A
+            file that `export_pytorch` wrote does not need it.
+        out: the model's folder, which must be empty or missing.
+
+    Returns:
+        The path of the model's file.
+
+    Raises:
+        CharloomError: if the file is not such a state dict or cannot be read, or if the folder
+            cannot be written.
     """
+    checkpoint = _read_state_dict(path, vocabulary)
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise CharloomError(f"{out} is not empty: pass a new folder with --out")
+        out.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(out / MODEL_FILE, checkpoint)
+    except OSError as error:
+        raise CharloomError(
+            f"cannot write to {shortened(str(out))} ({error.strerror or error}): pass another --out"
+        ) from None
+    return out / MODEL_FILE
+
+
+def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
     try:
         refuse_other_files(path)
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             pieces = {name: file.get_slice(name) for name in names}
-            shapes = {name: tuple(pieces[name].get_shape()) for name in names}
-            types = {name: pieces[name].get_dtype() for name in names}
-            known = _vocabulary(vocabulary, file.metadata() or {})
-            config, sources = _recognize(path, shapes, types, len(known))
-            parameters = Parameters(config)
-            for name, source in sources.items():
+            known = _read_vocabulary(vocabulary, file.metadata() or {})
+            found = _StateDict(
+                path,
+                {name: tuple(pieces[name].get_shape()) for name in names},
+                {name: pieces[name].get_dtype() for name in names},
+                len(known),
+            )
+            parameters = Parameters(found.config)
+            for name, source in found.sources().items():
                 parameters[name][...] = file.get_tensor(source)
     except FileNotFoundError:
-        raise CharloomError(f"{path}: there is no such file") from None
+        raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise CharloomError(f"{path} is damaged ({' '.join(str(error).split())})") from None
-    try:
-        if out.exists() and any(out.iterdir()):
-            raise CharloomError(f"{out} is not empty: give a new folder with --out")
-        out.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(out / MODEL_FILE, Checkpoint(parameters, known))
-    except OSError as error:
-        raise CharloomError(
-            f"cannot write to {shortened(str(out))} ({error.strerror or error}): give another --out"
-        ) from None
-    return out / MODEL_FILE
+    return Checkpoint(parameters, known)
 
 
-def _vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary:
-    """The characters in the order of their ids, from a file or from what `_header` wrote."""
+def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary:
+    """Read the characters, in the order of their ids, from a file or from the header."""
+    where = "the file's header" if path is None else str(path)
     as_bytes = False
     try:
         if path is not None:
-            where = str(path)
             characters = json.loads(path.read_text("utf-8"))
         elif "vocabulary" in header:
-            where = "the file's header"
             characters = json.loads(header["vocabulary"])
             as_bytes = json.loads(header.get("config", "{}")).get("bytes") is True
         else:
             raise CharloomError(
-                "a state dict has no characters: give them in the order of their ids with "
-                "--vocabulary FILE.json"
+                "the state dict has no vocabulary: pass its characters in the order of their ids "
+                "with --vocabulary FILE.json"
             )
     except FileNotFoundError:
-        raise CharloomError(f"{path}: there is no such file") from None
+        raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
     except CharloomError:
         raise
     except (ValueError, RecursionError, AttributeError):
-        raise CharloomError(f"{where} is not JSON that can be read") from None
+        raise CharloomError(
+            f"{where} is not valid JSON: pass a list of characters, or one string"
+        ) from None
     is_list = isinstance(characters, list) and all(isinstance(c, str) for c in characters)
     if not is_list and not isinstance(characters, str):
-        raise CharloomError(f"{where} is no vocabulary: give a list of characters, or one string")
+        raise CharloomError(
+            f"{where} is not a vocabulary: pass a list of characters, or one string"
+        )
     try:
         return Vocabulary(tuple(characters), as_bytes)
     except CharloomError as error:
         raise CharloomError(f"{where}: {error}") from None
 
 
-def _recognize(
-    path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary_size: int
-) -> tuple[ModelConfig, dict[str, str]]:
-    """The configuration that a state dict's shapes tell, and which of its tensors is which of
-    ours."""
-    found = {name: match for name in shapes if (match := RECURRENT.fullmatch(name))}
-    prefixes = {match[1] for match in found.values()}
-    if len(prefixes) != 1:
-        what = f"{len(prefixes)} recurrent networks" if prefixes else "no recurrent network"
-        raise CharloomError(
-            f"{path} holds {what}: it must hold one, with names like rnn.weight_ih_l0"
-        )
-    (prefix,) = prefixes
-    recurrent = shapes.get(f"{prefix}weight_hh_l0", ())
-    cells = {gates: cell for cell, gates in GATES.items()}
-    cell = None
-    if len(recurrent) == 2 and recurrent[1] and recurrent[0] % recurrent[1] == 0:
-        cell = cells.get(recurrent[0] // recurrent[1])
-    if cell is None:
-        raise CharloomError(
-            f"{path}: {prefix}weight_hh_l0 "
-            + (f"has shape {recurrent}" if recurrent else "is missing")
-            + ": from (G·H, H) the cell is told, G being 1 for rnn, 3 for gru, 4 for lstm"
-        )
-    layers = 1 + max(int(match[3]) for match in found.values())
-    kinds = set(types.values())
-    if len(kinds) != 1 or not kinds <= set(TYPES):
-        raise CharloomError(
-            f"{path} holds numbers of type {', '.join(sorted(kinds))}: all must be F32, or all F64"
-        )
-    config = ModelConfig(cell, recurrent[1], layers, vocabulary_size, dtype=TYPES[kinds.pop()])
-    sources = {
-        name: prefix + name.removeprefix("rnn.")
-        for name in config.shapes()
-        if name.startswith("rnn.")
-    }
-    # Whatever it is called, the decoder is the only weight with the only bias beside the network.
-    others = {name: shape for name, shape in shapes.items() if name not in sources.values()}
-    for ours, dimensions in (("decoder.weight", 2), ("decoder.bias", 1)):
-        fitting = [name for name, shape in others.items() if len(shape) == dimensions]
-        exact = [name for name in fitting if shapes[name] == config.shapes()[ours]]
-        candidates = exact if len(exact) == 1 else fitting
-        sources[ours] = candidates[0] if len(candidates) == 1 else ours
-    missing = sorted(set(sources.values()) - set(shapes))
-    extra = sorted(set(shapes) - set(sources.values()))
-    if missing:
-        raise CharloomError(f"{path}: tensors are missing: {_listed(missing)}")
-    if extra:
-        raise CharloomError(f"{path} holds tensors that have no place here: {_listed(extra)}")
-    for ours, shape in config.shapes().items():
-        if shapes[sources[ours]] != shape:
+class _StateDict:
+    """The tensors of a state dict, which must be one recurrent network and one decoder.
+
+    Args:
+        path: its file, for error messages.
+        shapes: each tensor's shape.
+        types: each tensor's number type, as safetensors names it.
+        vocabulary_size: the number of characters.
+
+    Raises:
+        CharloomError: if the configuration cannot be inferred from the shapes and types.
+    """
+
+    def __init__(
+        self, path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary_size: int
+    ) -> None:
+        self._path, self._shapes = path, shapes
+        found = [match for name in shapes if (match := RECURRENT.fullmatch(name))]
+        self._prefix = self._find_prefix({match[1] for match in found})
+        cell, hidden_size = self._find_cell()
+        layers = 1 + max(int(match[3]) for match in found)
+        dtype = self._find_type(set(types.values()))
+        self.config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dtype=dtype)
+
+    def _find_prefix(self, prefixes: set[str]) -> str:
+        """Return the prefix of the recurrent network's tensors, such as `rnn.`."""
+        if len(prefixes) != 1:
+            what = f"{len(prefixes)} recurrent networks" if prefixes else "no recurrent network"
             raise CharloomError(
-                f"{path}: {sources[ours]} has shape {shapes[sources[ours]]}, not {shape}, with "
-                f"{vocabulary_size:,} characters in the vocabulary and {config.hidden_size:,} "
-                "hidden units"
+                f"{self._path} contains {what}: it must contain one, with names like "
+                "rnn.weight_ih_l0"
             )
-    return config, sources
+        (prefix,) = prefixes
+        return prefix
+
+    def _find_cell(self) -> tuple[Cell, int]:
+        """Return the cell and its hidden units, inferred from the shape (G·H, H)."""
+        name = f"{self._prefix}weight_hh_l0"
+        shape = self._shapes.get(name, ())
+        if len(shape) == 2 and shape[1] and shape[0] % shape[1] == 0:
+            for cell, gates in GATES.items():
+                if shape[0] == gates * shape[1]:
+                    return cell, shape[1]
+        raise CharloomError(
+            f"{self._path}: {name} "
+            + (f"has shape {shape}" if shape else "is missing")
+            + ": it must be (G·H, H), where G is 1 for rnn, 3 for gru and 4 for lstm"
+        )
+
+    def _find_type(self, types: set[str]) -> NumberType:
+        if len(types) != 1 or not types <= set(TYPES):
+            raise CharloomError(
+                f"{self._path} contains numbers of type {', '.join(sorted(types))}: all must be "
+                "F32, or all F64"
+            )
+        return TYPES[types.pop()]
+
+    def sources(self) -> dict[str, str]:
+        """Return the name of the tensor for each parameter of the model.
+
+        Raises:
+            CharloomError: if a tensor is missing, superfluous or of another shape.
+        """
+        expected = self.config.shapes()
+        sources = {
+            name: self._prefix + name.removeprefix("rnn.")
+            for name in expected
+            if name.startswith("rnn.")
+        }
+        sources |= self._find_decoder(set(self._shapes) - set(sources.values()))
+        missing = sorted(set(sources.values()) - set(self._shapes))
+        extra = sorted(set(self._shapes) - set(sources.values()))
+        if missing:
+            raise CharloomError(f"{self._path} lacks tensors: {_listed(missing)}")
+        if extra:
+            raise CharloomError(f"{self._path} contains unexpected tensors: {_listed(extra)}")
+        for name, shape in expected.items():
+            found = self._shapes[sources[name]]
+            if found != shape:
+                raise CharloomError(
+                    f"{self._path}: {sources[name]} has shape {found}, not {shape}, with "
+                    f"{self.config.vocabulary_size:,} characters in the vocabulary and "
+                    f"{self.config.hidden_size:,} hidden units"
+                )
+        return sources
+
+    def _find_decoder(self, others: set[str]) -> dict[str, str]:
+        """Return the names of the decoder's tensors.
+
+        The decoder can have any name, because no other weight and bias remain beside the recurrent
+        network.
+        """
+        expected, decoder = self.config.shapes(), {}
+        for name, dimensions in (("decoder.weight", 2), ("decoder.bias", 1)):
+            fitting = [other for other in others if len(self._shapes[other]) == dimensions]
+            exact = [other for other in fitting if self._shapes[other] == expected[name]]
+            candidates = exact if len(exact) == 1 else fitting
+            decoder[name] = candidates[0] if len(candidates) == 1 else name
+        return decoder
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

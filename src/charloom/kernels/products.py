@@ -14,17 +14,17 @@ M: rows of a result; N: its columns, rounded up to whole vectors; K: length of t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from charloom.kernels.arrays import INT64, Tile
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.vectors import (
     INT32,
-    INT64,
     VECTOR_REGISTERS,
     float_type,
     lanes,
@@ -203,33 +203,41 @@ def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
     return function
 
 
+class Panels(NamedTuple):
+    """A packed matrix (K, N) in panels of two vectors, see `pack`.
+
+    array, offset: where the first panel starts; stride: the distance between panels; row: between a
+    panel's rows; tail: between the rows of a last panel of a single vector.
+    """
+
+    array: Any
+    offset: int
+    stride: int
+    row: int
+    tail: int
+
+
 def _blocks(by_columns: bool) -> Any:
-    """The intrinsic that computes one block, of any number of rows up to MOST_ROWS, as wide as it
-    may be with at most so many vectors; it returns how many vectors that were."""
+    """Return the intrinsic that computes one block of up to MOST_ROWS rows.
+
+    The block is as wide as possible with at most `vectors` vectors; its width is returned.
+    """
 
     @intrinsic
-    def block(context, c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors):
-        dtype = c.dtype
+    def block(context, c, a, b, length, add, rows, vectors):
+        dtype = c.types[0].dtype
 
         def emit(context, builder, sig, args):
-            c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, length, add, rows, vectors = args
-            operands = [
-                builder.gep(c, [c0]),
-                ldc,
-                builder.gep(a, [a0]),
-                lda,
-                builder.gep(b, [b0]),
-                panel,
-                ldb,
-                tail,
-                length,
-                add,
-            ]
+            operands = []
+            for operand, kind in zip(args[:3], (c, a, b), strict=True):
+                array, offset, *strides = (
+                    builder.extract_value(operand, index) for index in range(kind.count)
+                )
+                operands += [builder.gep(array, [offset]), *strides]
             function = _any_block_function(builder.module, dtype, by_columns)
-            return builder.call(function, [*operands, rows, vectors])
+            return builder.call(function, [*operands, *args[3:]])
 
-        numbers = [types.intp] * 8
-        return types.intp(c, types.intp, types.intp, a, types.intp, types.intp, b, *numbers), emit
+        return types.intp(c, a, b, *[types.intp] * 4), emit
 
     return block
 
@@ -239,14 +247,12 @@ _block_by_columns = _blocks(by_columns=True)
 
 
 @subroutine(inline=True)
-def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):
-    """c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
+def product(c, a, b, m, n, k, add):
+    """Compute c (M, N) = a (M, K) · b (K, N), or with `add` c += a · b.
 
-    All are flat arrays with an offset and a stride between rows; n counts vectors. b's panels, two
-    vectors wide, are `panel` numbers apart and their rows ldb, those of a last panel of a single
-    vector `tail`: see `pack`.
+    c and a are Tiles, b is Panels; n counts vectors.
     """
-    lanes_ = width(c)
+    lanes_ = width(c.array)
     if m < 1:
         return
     count = (m + MOST_ROWS - 1) // MOST_ROWS
@@ -256,13 +262,13 @@ def product(c, c0, ldc, a, a0, lda, b, b0, panel, ldb, tail, m, n, k, add):
         vectors = min(widest, n - column)
         row = 0
         done = vectors
+        panels = Panels(b.array, b.offset + column // 2 * b.stride, b.stride, b.row, b.tail)
         for block in range(count):
             rows = (m - row + count - block - 1) // (count - block)
             done = _block_by_rows(
-                c, c0 + row * ldc + column * lanes_, ldc,
-                a, a0 + row * lda, lda,
-                b, b0 + column // 2 * panel, panel, ldb,
-                tail, k, add, rows, vectors,
+                Tile(c.array, c.offset + row * c.stride + column * lanes_, c.stride),
+                Tile(a.array, a.offset + row * a.stride, a.stride),
+                panels, k, add, rows, vectors,
             )  # fmt: skip
             row += rows
         column += done
@@ -284,95 +290,120 @@ def outer_scratch(columns: int, lanes: int) -> int:
 
 
 @subroutine()
-def outer_product(c, c0, ldc, a, a0, lda, b, b0, ldb, m, n, k, add, scratch, s0):
-    """c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
+def outer_product(c, a, b, scratch, m, n, k, add):
+    """Compute c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
 
-    It is the sum over k of the rows' outer products, taken in pieces short enough for the nearest
-    cache. Rows of a and b can be far apart, each on a page of memory of its own, more of them than
-    the processor knows addresses of: what a long piece reads is copied together first.
+    The result is the sum over k of the rows' outer products, taken in pieces short enough for the
+    nearest cache. Rows of a and b can be far apart, each on a page of memory of its own, and more
+    pages than the processor can cache addresses of: a long piece is therefore copied together
+    first.
+
+    Args:
+        c: Tile of the result.
+        a: Tile of the left operand.
+        b: Tile of the right operand.
+        scratch: flat array for the copies, `outer_scratch` numbers long.
+        m: M.
+        n: N, in vectors.
+        k: K.
+        add: 1 to add to c, 0 to overwrite it.
     """
-    lanes_ = width(c)
+    lanes_ = width(c.array)
     across = 2 * lanes_
     sliver = sliver_width(lanes_)
     count = (m + MOST_ROWS - 1) // MOST_ROWS
-    b_copy = s0 + OUTER_PIECE * sliver
+    b_copy = OUTER_PIECE * sliver
     for piece in range(0, k, OUTER_PIECE):
         length = min(OUTER_PIECE, k - piece)
-        copied = length >= LEAST_COPIED and lda >= FAR_APART
+        copied = length >= LEAST_COPIED and a.stride >= FAR_APART
         if copied:
             for column in range(n):
                 to = b_copy + column // 2 * across * length + column % 2 * lanes_
-                at = b0 + piece * ldb + column * lanes_
+                at = b.offset + piece * b.stride + column * lanes_
                 for i in range(length):
-                    store(scratch, to + i * across, load(b, at + i * ldb))
+                    store(scratch, to + i * across, load(b.array, at + i * b.stride))
         row = 0
         for block in range(count):
             rows = (m - row + count - block - 1) // (count - block)
             widest = block_vectors(rows)
-            at = a0 + piece * lda + row
+            at = a.offset + piece * a.stride + row
             if copied:
                 for j in range(0, rows, lanes_):
                     kept = min(lanes_, rows - j)
                     for i in range(length):
-                        store(scratch, s0 + i * sliver + j, load_first(a, at + i * lda + j, kept))
+                        x = load_first(a.array, at + i * a.stride + j, kept)
+                        store(scratch, i * sliver + j, x)
             column = 0
             while column < n:
                 vectors = min(widest, n - column)
-                to = c0 + row * ldc + column * lanes_
+                to = Tile(c.array, c.offset + row * c.stride + column * lanes_, c.stride)
                 adds = 1 if piece > 0 else add
                 if copied:
+                    panel = across * length
                     column += _block_by_columns(
-                        c, to, ldc, scratch, s0, sliver,
-                        scratch, b_copy + column // 2 * across * length, across * length, across,
-                        across, length, adds, rows, vectors,
+                        to,
+                        Tile(scratch, 0, sliver),
+                        Panels(scratch, b_copy + column // 2 * panel, panel, across, across),
+                        length, adds, rows, vectors,
                     )  # fmt: skip
                 else:
+                    start = b.offset + piece * b.stride + column * lanes_
                     column += _block_by_columns(
-                        c, to, ldc, a, at, lda,
-                        b, b0 + piece * ldb + column * lanes_, across, ldb, ldb,
+                        to,
+                        Tile(a.array, at, a.stride),
+                        Panels(b.array, start, across, b.stride, b.stride),
                         length, adds, rows, vectors,
                     )  # fmt: skip
             row += rows
 
 
 @subroutine()
-def pack(packed, p0, panel, tail, rows, source, s0, k_stride, n_stride, k, n, first, last):
-    """Packs source(k, n) = source[s0 + k·k_stride + n·n_stride], (K, N), one of whose strides is 1,
-    into panels: those from `first` to before `last`.
+def pack(panels, source, by_rows, k, n, rows, first, last):
+    """Pack a matrix (K, N) into panels of two vectors, those from `first` to before `last`.
 
-    Panels are `panel` numbers apart; in each, `rows` rows of two vectors are written, with zeros
-    where the source has nothing. In a last panel of one vector the rows are `tail` numbers apart:
-    where that is less than a vector, a row is followed by the next ones instead of zeros.
+    Args:
+        panels: Panels to write.
+        source: Tile of the matrix, (K, N), or of its transpose, (N, K).
+        by_rows: 1 for a source (K, N), 0 for its transpose.
+        k: K.
+        n: N.
+        rows: number of rows of a panel; those that the source lacks are zero.
+        first: index of the first panel to write.
+        last: index of the first panel not to write.
+
+    In a last panel of a single vector the rows can be less than a vector apart: then a row is
+    followed by the next one instead of zeros.
     """
+    packed = panels.array
     lanes_ = width(packed)
     across = 2 * lanes_
-    zeros = load_first(source, s0, 0)
+    zeros = load_first(source.array, source.offset, 0)
     for index in range(first, last):
-        to = p0 + index * panel
-        between = tail if n - index * across <= lanes_ else across
+        to = panels.offset + index * panels.stride
+        between = panels.tail if n - index * across <= lanes_ else across
         for column in range(0, across, lanes_):
             n0 = index * across + column
             columns = min(lanes_, n - n0)
             if columns <= 0:
-                continue  # no product reads it
+                continue  # because no product reads it
             kept = min(lanes_, between)
-            if n_stride == 1:
-                at = s0 + n0
+            if by_rows:
+                at = source.offset + n0
                 if columns == lanes_:
                     for row in range(k):
-                        store(
-                            packed, to + row * between + column, load(source, at + row * k_stride)
-                        )
+                        x = load(source.array, at + row * source.stride)
+                        store(packed, to + row * between + column, x)
                 else:
                     for row in range(k):
-                        x = load_first(source, at + row * k_stride, columns)
+                        x = load_first(source.array, at + row * source.stride, columns)
                         store_first(packed, to + row * between + column, x, kept)
             else:
-                at = s0 + n0 * n_stride
+                at = source.offset + n0 * source.stride
                 for row in range(0, k, lanes_):
                     transpose(
-                        packed, to + row * between + column, between,
-                        source, at + row, n_stride, columns, min(lanes_, k - row), kept, zeros,
+                        Tile(packed, to + row * between + column, between),
+                        Tile(source.array, at + row, source.stride),
+                        columns, min(lanes_, k - row), kept, zeros,
                     )  # fmt: skip
             for row in range(k, rows):
                 for j in range(kept):

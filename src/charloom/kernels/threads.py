@@ -178,7 +178,12 @@ class Crew:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self._held: Any = None
         self._muster()
+
+    def holds(self, arrays: Any) -> None:
+        """Keep arrays alive while a thread is in a kernel, which knows their addresses alone."""
+        self._held = arrays
 
     def _muster(self) -> None:
         self.sync: NDArray[np.int64] = np.zeros(PLACES + PLACE * self.threads, dtype=np.int64)
@@ -227,11 +232,11 @@ class Crew:
             self._queues.append(tasks)
         for number, tasks in enumerate(self._queues, start=1):
             if self.sync[PLACES + number * PLACE] == TO_WAKE:
-                tasks.put((kernel, (*arguments, number)))
+                tasks.put((kernel, (*arguments, number), self._held))
 
 
 def _work(tasks: queue.SimpleQueue[Any]) -> None:
     while (task := tasks.get()) is not None:
-        kernel, arguments = task
+        kernel, arguments, held = task
         kernel(*arguments)
-        del task, kernel, arguments  # not held until the next task comes
+        del task, kernel, arguments, held  # so that they are not kept until the next task

@@ -170,7 +170,7 @@ def _elementwise(emit_as: Any) -> Any:
 
 
 # The largest errors over the whole range, in units in the last place, are measured and held by
-# tests/test_vectors.py, and stand in docs/architecture.md. NaN gives NaN.
+# tests/kernels/test_vectors.py, and stand in docs/architecture.md. NaN gives NaN.
 
 
 def _of_vectors(*given: Any) -> Any:

@@ -19,15 +19,10 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.imputils import lower_getattr_generic
-from numba.core.typing.templates import (
-    AbstractTemplate,
-    AttributeTemplate,
-    infer_getattr,
-    infer_global,
-    signature,
-)
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from charloom.kernels.arrays import INT64
 
 _FEATURES = llvmlite.binding.get_host_cpu_features()
 MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
@@ -37,7 +32,6 @@ VECTOR_REGISTERS = 16 if MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 el
 # Whether the processor estimates 1/x and 1/√x of a whole vector of float32.
 ESTIMATES = VECTOR_BYTES == 64 and MACHINE == "x86_64"
 INT32 = ir.IntType(32)
-INT64 = ir.IntType(64)
 
 
 def lanes(dtype: Any) -> int:
@@ -111,117 +105,6 @@ for _symbol, _emit in (
     (operator.truediv, "fdiv"),
 ):
     _operation(_symbol, _emit)
-
-
-# A flat array inside a kernel: where it begins, and nothing else. Numba's own arrays are seven
-# entries each, counted when they are handed on, which is much to compile and slow to pass.
-
-
-class Flat(types.Type):
-    """The type of a flat array's place."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
-        super().__init__(name=f"flat({dtype})")
-
-
-@register_model(Flat)
-class FlatModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, flat_type: Flat) -> None:
-        entry = manager.lookup(flat_type.dtype).get_data_type()
-        super().__init__(manager, flat_type, entry.as_pointer())
-
-
-@intrinsic
-def as_flat(context, array):
-    """The place of a contiguous array's first entry."""
-    if not isinstance(array, types.Array) or array.layout != "C":
-        return None
-
-    def emit(context, builder, sig, args):
-        return cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
-
-    return Flat(array.dtype)(array), emit
-
-
-@intrinsic
-def flat_at(context, address, like):
-    """The place of an array from its address; `like` is a place or an array of its type."""
-    kind = Flat(like.dtype)
-
-    def emit(context, builder, sig, args):
-        return builder.inttoptr(args[0], context.get_value_type(kind))
-
-    return kind(types.intp, like), emit
-
-
-@infer_global(operator.getitem)
-class FlatGet(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        array, index = args
-        if isinstance(array, Flat) and isinstance(index, types.Integer):
-            return signature(array.dtype, array, types.intp)
-        return None
-
-
-@infer_global(operator.setitem)
-class FlatSet(AbstractTemplate):
-    def generic(self, args: Any, kws: Any) -> Any:
-        array, index, _ = args
-        if isinstance(array, Flat) and isinstance(index, types.Integer):
-            return signature(types.none, array, types.intp, array.dtype)
-        return None
-
-
-@lower_builtin(operator.getitem, Flat, types.intp)
-def _get(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    return builder.load(builder.gep(args[0], [args[1]]))
-
-
-@lower_builtin(operator.setitem, Flat, types.intp, types.Any)
-def _set(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    builder.store(args[2], builder.gep(args[0], [args[1]]))
-    return context.get_dummy_value()
-
-
-class Numbers(types.Type):
-    """The type of a named tuple of whole numbers that lies in an array."""
-
-    def __init__(self, kind: Any) -> None:
-        self.kind = kind
-        super().__init__(name=f"numbers({kind.__name__})")
-
-
-@register_model(Numbers)
-class NumbersModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, numbers: Numbers) -> None:
-        super().__init__(manager, numbers, INT64.as_pointer())
-
-
-@intrinsic
-def as_numbers(context, kind, array):
-    """A place of int64 as a named tuple of that kind."""
-
-    def emit(context, builder, sig, args):
-        return args[1]
-
-    return Numbers(kind.instance_class)(kind, array), emit
-
-
-@infer_getattr
-class NumbersAttributes(AttributeTemplate):
-    key = Numbers
-
-    def generic_resolve(self, numbers: Numbers, name: str) -> Any:
-        return types.intp if name in numbers.kind._fields else None
-
-
-@lower_getattr_generic(Numbers)
-def _number(context: Any, builder: Any, numbers: Any, value: Any, name: str) -> Any:
-    loaded = builder.load(builder.gep(value, [INT64(numbers.kind._fields.index(name))]))
-    # It never changes: the compiler may read it once for all.
-    loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
-    return loaded
 
 
 @intrinsic
@@ -412,24 +295,30 @@ def _transpose_function(module: Any, dtype: Any) -> Any:
 
 
 @intrinsic
-def transpose(context, target, to, to_stride, source, start, stride, rows, columns, across, added):
-    """Transposes a square of numbers, as many a side as a vector holds, from one flat array to
-    another: target[to + j·to_stride + i] = source[start + i·stride + j] + added[i].
+def transpose(context, target, source, rows, columns, across, added):
+    """Transpose a square of numbers, as many a side as a vector holds, from one tile to another.
 
-    Of the source there are so many rows and columns; what is missing counts as zero. Of the target
-    are written as many rows as the source has columns, and `across` numbers of each.
+    target(j, i) = source(i, j) + added[i]
+
+    Args:
+        target: Tile for the result, of which as many rows are written as the source has columns.
+        source: Tile to transpose.
+        rows: number of rows of the source; missing rows count as zero.
+        columns: number of columns of the source; missing columns count as zero.
+        across: how many numbers of each target row are written.
+        added: a vector to add to each target row.
     """
 
     def emit(context, builder, sig, args):
-        target, to, to_stride, source_, start, stride, *counts = args
-        function = _transpose_function(builder.module, source.dtype)
-        places = builder.gep(target, [to]), builder.gep(source_, [start])
-        builder.call(function, [places[0], to_stride, places[1], stride, *counts])
+        places = []
+        for tile in args[:2]:
+            array, offset, stride = (builder.extract_value(tile, index) for index in range(3))
+            places += [builder.gep(array, [offset]), stride]
+        function = _transpose_function(builder.module, source.types[0].dtype)
+        builder.call(function, [*places, *args[2:]])
         return context.get_dummy_value()
 
-    numbers = [types.intp] * 2
-    counts = [types.intp] * 3
-    return types.void(target, *numbers, source, *numbers, *counts, added), emit
+    return types.void(target, source, *[types.intp] * 3, added), emit
 
 
 @intrinsic

@@ -140,8 +140,8 @@ class MixedPredictor:
         return self.engine.config
 
     @property
-    def windows_are_exact(self) -> bool:
-        return self.engine.windows_are_exact
+    def window_equals_steps(self) -> bool:
+        return self.engine.window_equals_steps
 
     def zero_state(self, rows: int) -> MixedState:
         context = np.full((rows, self.mixture.table.context), -1, np.int32)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from charloom.errors import CharloomError, printable
-from charloom.evaluation.records import read_evaluations, rows_of_evaluation
+from charloom.evaluation.evaluation import Evaluation
+from charloom.evaluation.records import evaluations_of, read_evaluations
 from charloom.network.parameters import ModelConfig
 from charloom.pages.page import LARGEST, make_page, write_page
 from charloom.runs.history import read_history, read_samples, thin
@@ -26,6 +27,7 @@ from charloom.training.options import COMPUTE_OPTIONS, TrainingConfig, option_na
 MOST_POINTS = 2_000  # of a curve: more than the pixels of a screen
 MOST_VALIDATIONS = 100_000  # limits the page to what a browser can open
 MOST_SAMPLE_CHARACTERS = 20_000_000  # characters of JSON for the samples of a page
+OVERLAP_SHOWN = 200  # characters of an overlap in the page, at most
 REST = 50.0  # pause between two updates of a page, as a multiple of the time of one update
 
 
@@ -203,13 +205,28 @@ def _evaluations(folder: Path, header: Mapping[str, Any]) -> tuple[list[dict[str
     """Return the evaluations of the current weights, and the number of all others."""
     current = header.get("sha256") if (folder / MODEL_FILE).exists() else None
     cell = str(header.get("config", {}).get("cell", "network"))
-    entries = read_evaluations(folder)
-    found = [
-        rows_of_evaluation(entry["evaluation"], cell)
-        for entry in entries
-        if entry["sha256"] == current
-    ]
-    return [one for one in found if one is not None], len(entries) - len(found)
+    records = read_evaluations(folder)
+    stale = sum(record["sha256"] != current for record in records)
+    return [_evaluation(one, cell) for one in evaluations_of(records, current)], stale
+
+
+def _evaluation(found: Evaluation, cell: str) -> dict[str, Any]:
+    """Return an evaluation and its table as the page's script reads them."""
+    return {
+        "text": found.text,
+        "ours": found.predictor(cell),
+        "protocol": found.protocol,
+        "characters": found.characters,
+        "nats": found.nats_per_character,
+        "bits": found.bits_per_character,
+        "bits_per_byte": found.bits_per_byte,
+        "perplexity": found.perplexity,
+        "accuracy": found.accuracy,
+        "interval": found.interval and list(found.interval),
+        "overlap": found.overlap
+        and {"characters": found.overlap.length, "text": found.overlap_text[:OVERLAP_SHOWN]},
+        "rows": [list(row) for row in found.rows(cell)],
+    }
 
 
 class LiveReport:

@@ -75,7 +75,7 @@ class PromptReader:
         prompts = [PendingPrompt(answer, self._predictor) for answer in answers]
         self.prompts += prompts
         for prompt in prompts:
-            if not (prompt.unscored and self._predictor.windows_are_exact):
+            if not (prompt.unscored and self._predictor.window_equals_steps):
                 length, state = self._cache.longest(prompt.ids[:-1])
                 if length:
                     prompt.place, prompt.state = length, state
@@ -94,7 +94,7 @@ class PromptReader:
 
     def _read(self) -> None:
         """Read a piece of every prompt that is not read by scoring it."""
-        exact = self._predictor.windows_are_exact
+        exact = self._predictor.window_equals_steps
         prompts = [p for p in self.prompts if p.unread and not (exact and p.unscored)]
         prompts = prompts[:READ_IN_A_TURN]
         if not prompts:
@@ -111,7 +111,7 @@ class PromptReader:
 
     def _score(self) -> None:
         """Score a piece of the prompts that have waited longest for their scores."""
-        exact = self._predictor.windows_are_exact
+        exact = self._predictor.window_equals_steps
         waiting = [prompt for prompt in self.prompts if prompt.unscored]
         # Where windows are not exact, a row's last digits depend on its companions.
         prompts = waiting[: SCORED_TOGETHER if exact else 1]

@@ -33,6 +33,7 @@ from charloom.engines.compiled.infer import (
     LOG_PROBABILITIES,
     LOGITS,
     PACK,
+    Call,
     infer,
 )
 from charloom.engines.compiled.plan import DECODED_AT_ONCE, make_plan
@@ -48,7 +49,7 @@ from charloom.engines.compiled.train import (
     train,
 )
 from charloom.engines.compiled.update import ADAGRAD, ADAGRAD_INSIDE, ADAM, RMSPROP, SGD_KIND
-from charloom.engines.compiled.windows import TrainingWindows, Windows
+from charloom.engines.compiled.windows import InferenceWindows, TrainingWindows
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Ids, available_cores
 from charloom.engines.reference import ReferenceEngine
@@ -77,6 +78,7 @@ READ_AT_ONCE = 256  # characters of a prompt, to bound the memory of the states 
 KEPT_WINDOWS = 4  # shapes of windows whose workspace is kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
 NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
+NOTHING = {np.dtype(name): np.zeros(0, name) for name in ("float32", "float64")}
 
 
 class CompiledEngine:
@@ -87,7 +89,7 @@ class CompiledEngine:
     """
 
     name = "compiled"
-    windows_are_exact = True
+    window_equals_steps = True
     device = "cpu"
 
     def __init__(
@@ -114,7 +116,7 @@ class CompiledEngine:
         self.packed = aligned_zeros(plan.packed_length, self.config.dtype)
         self._packed_is_current = False
         self._training_windows: dict[tuple[int, int], TrainingWindows] = {}
-        self._inference_windows: dict[tuple[int, int], Windows] = {}
+        self._inference_windows: dict[tuple[int, int], InferenceWindows] = {}
         self._train: Any = None
         self._infer: Any = None
         self._lock = threading.RLock()  # several threads may ask, one after the other
@@ -274,48 +276,34 @@ class CompiledEngine:
         expected = (len(state), self.config.layers, batch, self.config.hidden_size)
         if state.shape != expected or len(state) != STATES[self.config.cell]:
             raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
+        new_state = np.empty(state.shape, self._dtype)
+        out = NOTHING[self._dtype]
+        if mode == FOLLOW:
+            out = np.empty((steps, *state.shape), self._dtype)
+        elif not generating:
+            out = np.empty((steps, batch, self.config.vocabulary_size), self._dtype)
+        numbers = NO_NUMBERS
+        if settings is not None or clamps:
+            numbers = _numbers(settings or SamplingSettings(), clamps)
+        call = Call(
+            ids=_plain(ids, INT),
+            state=_plain(state, self._dtype),
+            new_state=new_state,
+            out=out.reshape(-1),
+            settings=numbers,
+            uniforms=NO_UNIFORMS if uniforms is None else _plain(uniforms, DOUBLE),
+        )
         with self._lock:
             windows = self._inference_windows.get((chunk, batch))
             if windows is None:
                 windows = self._make_inference_windows(chunk, batch)
-        vocabulary = self.config.vocabulary_size
-        new_state = np.empty(state.shape, self._dtype)
-        out = np.zeros(0, self._dtype)
-        if mode == FOLLOW:
-            out = np.empty((steps, *state.shape), self._dtype)
-        elif not generating:
-            out = np.empty((steps, batch, vocabulary), self._dtype)
-        numbers = NO_NUMBERS
-        if settings is not None or clamps:
-            numbers = _numbers(settings or SamplingSettings(), clamps)
-
-        def arguments(mode: int) -> tuple[Any, ...]:
-            return (
-                windows.plan,
-                mode,
-                steps,
-                batch,
-                chunk,
-                _plain(ids, INT),
-                _plain(state, self._dtype),
-                new_state,
-                self.parameters.flat,
-                self.packed,
-                windows.work,
-                out.reshape(-1),
-                numbers,
-                NO_UNIFORMS if uniforms is None else _plain(uniforms, DOUBLE),
-                np.empty(windows.choices if generating else 0),
-                np.empty(windows.choices if generating else 0, np.int64),
-            )
-
-        with self._lock:
+            crew, places = windows.crew, windows.places
             if self._infer is None:
-                self._infer = INFER.compiled((*arguments(mode), windows.crew.sync, 1, 0))
+                self._infer = INFER.compiled((places, call, mode, steps, crew.sync, 1, 0))
             if not self._packed_is_current:
-                windows.crew.run(self._infer, arguments(PACK))
+                crew.run(self._infer, (places, call, PACK, 0))
                 self._packed_is_current = True
-            windows.crew.run(self._infer, arguments(mode))
+            crew.run(self._infer, (places, call, mode, steps))
         return out, new_state
 
     def _make_training_windows(self, steps: int, batch: int) -> TrainingWindows:
@@ -326,11 +314,12 @@ class CompiledEngine:
         self._training_windows[steps, batch] = windows
         return windows
 
-    def _make_inference_windows(self, steps: int, batch: int) -> Windows:
+    def _make_inference_windows(self, steps: int, batch: int) -> InferenceWindows:
         threads = self.threads if self._multiplications * batch >= LEAST_FOR_UNITS else 1
-        plan = make_plan(self.config, steps, batch, threads, training=False)
         _forget_all_but(KEPT_WINDOWS - 1, self._inference_windows)
-        windows = Windows(plan, threads, self.config.dtype)
+        windows = InferenceWindows(
+            self.config, steps, batch, threads, self.parameters.flat, self.packed
+        )
         self._inference_windows[steps, batch] = windows
         return windows
 

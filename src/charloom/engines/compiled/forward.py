@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from numba import types
 
-from charloom.engines.compiled.cells import gru_forward, lstm_forward, rnn_forward
+from charloom.engines.compiled.cells import Extent, Gates, gru_forward, lstm_forward, rnn_forward
 from charloom.engines.compiled.masks import draw_mask
-from charloom.engines.compiled.plan import GRU, LSTM, outputs_at
+from charloom.engines.compiled.plan import GRU, LSTM, layer_of
+from charloom.kernels.arrays import Tile
 from charloom.kernels.compiling import subroutine
-from charloom.kernels.products import MOST_ROWS, block_vectors, product
+from charloom.kernels.products import MOST_ROWS, Panels, block_vectors, product
 from charloom.kernels.threads import FAULT
 from charloom.kernels.vector_math import exp, where_less
 from charloom.kernels.vectors import largest, load, load_first, store, total, width
 
 
 @subroutine(types.boolean)
-def in_vocabulary(s, ids, first, last, sync):
-    """Whether all ids from `first` to before `last` are; else it is noted in `sync`."""
+def in_vocabulary(plan, ids, count, sync):
+    """Return whether the first `count` ids are in the vocabulary; a fault is noted in `sync`."""
     low, high = 0, 0
-    for position in range(first, last):
+    for position in range(count):
         low = min(low, ids[position])
         high = max(high, ids[position])
-    if low < 0 or high >= s.vocabulary:
+    if low < 0 or high >= plan.vocabulary:
         sync[FAULT] = 1
         return False
     return True
@@ -29,130 +32,165 @@ def in_vocabulary(s, ids, first, last, sync):
 
 @subroutine(types.intp, inline=True)
 def tile_vectors(rows):
-    """How wide a tile is: whole panels, so that every tile begins with one."""
+    """Return the width of a tile: whole panels, so that every tile starts with one."""
     return block_vectors(min(rows, MOST_ROWS))
 
 
+class Step(NamedTuple):
+    """One time step of a layer: where its rows' ids and arrays are, those of states with their own
+    next ones."""
+
+    ids: int
+    gates: int
+    h: int
+    h_next: int
+    c: int
+    c_next: int
+    extra: int
+    rows: int
+
+
 @subroutine(inline=True)
-def forward_tile(s, w, packed, layer, ids, id0, gates, h, h_next, c, c_next, extra, rows, unit, n):
-    """One time step of a layer for some units: n vectors of them from `unit` on.
+def forward_tile(buffers, ids, layer, step, unit, vectors):
+    """Compute one time step of a layer for some units: `vectors` vectors of them from `unit` on.
 
     In the first layer the gates come from the table; in others they hold the input's product.
     """
-    lanes, across = width(w), s.across
-    q_bias = s.bias_q + layer * s.packed_layer + unit
-    for gate in range(s.gates):
-        at = gates + gate * s.size + unit
+    plan, w, packed = buffers.plan, buffers.work, buffers.packed
+    lanes, across, hst, gst, rows = width(w), plan.across, plan.hst, plan.gst, step.rows
+    q_bias = plan.bias_q + layer * plan.packed_layer + unit
+    panel = across * plan.hidden
+    h, extra = Tile(w, step.h, hst), Tile(w, step.extra + unit, hst)
+    for gate in range(plan.gates):
+        at = step.gates + gate * plan.size + unit
         if layer == 0:
-            table = s.table + gate * s.size + unit
+            table = plan.table + gate * plan.size + unit
             for row in range(rows):
-                source = table + ids[id0 + row] * s.gst
-                for j in range(0, n * lanes, lanes):
-                    store(w, at + row * s.gst + j, load(packed, source + j))
-        weights = (
-            s.hh
-            + layer * s.packed_layer
-            + gate * s.packed_gate
-            + unit // across * across * s.hidden
-        )
-        if s.cell == GRU and gate == 2:
-            for row in range(rows):
-                for j in range(0, n * lanes, lanes):
-                    store(w, extra + row * s.hst + unit + j, load(packed, q_bias + j))
-            product(
-                w, extra + unit, s.hst, w, h, s.hst,
-                packed, weights, across * s.hidden, across, s.tail, rows, n, s.hidden, 1,
-            )  # fmt: skip
-        else:
-            product(
-                w, at, s.gst, w, h, s.hst,
-                packed, weights, across * s.hidden, across, s.tail, rows, n, s.hidden, 1,
-            )  # fmt: skip
-    if s.cell == LSTM:
-        lstm_forward(
-            w, gates + unit, s.gst, s.size, c + unit, c_next + unit, extra + unit,
-            h_next + unit, s.hst, rows, n,
+                source = table + ids[step.ids + row] * gst
+                for j in range(0, vectors * lanes, lanes):
+                    store(w, at + row * gst + j, load(packed, source + j))
+        weights = Panels(
+            packed,
+            plan.hh + layer * plan.packed_layer + gate * plan.packed_gate + unit // across * panel,
+            panel, across, plan.tail,
         )  # fmt: skip
-    elif s.cell == GRU:
-        gru_forward(
-            w, gates + unit, s.gst, s.size, extra + unit, h + unit, h_next + unit, s.hst, rows, n
-        )
+        if plan.cell == GRU and gate == 2:
+            for row in range(rows):
+                for j in range(0, vectors * lanes, lanes):
+                    store(w, extra.offset + row * hst + j, load(packed, q_bias + j))
+            product(extra, h, weights, rows, vectors, plan.hidden, 1)
+        else:
+            product(Tile(w, at, gst), h, weights, rows, vectors, plan.hidden, 1)
+    gates, extent = Gates(w, step.gates + unit, gst, plan.size), Extent(rows, vectors)
+    h, h_next = Tile(w, step.h + unit, hst), Tile(w, step.h_next + unit, hst)
+    if plan.cell == LSTM:
+        c, c_next = Tile(w, step.c + unit, hst), Tile(w, step.c_next + unit, hst)
+        lstm_forward(gates, c, c_next, extra, h_next, extent)
+    elif plan.cell == GRU:
+        gru_forward(gates, extra, h, h_next, extent)
     else:
-        rnn_forward(w, gates + unit, s.gst, h_next + unit, s.hst, rows, n)
+        rnn_forward(gates, h_next, extent)
 
 
 @subroutine(inline=True)
-def input_products(s, w, packed, layer, gates, y, count, first, last):
-    """The input's products of a deeper layer at `count` positions, for panels of units from `first`
-    to before `last`: gates = W_ih y + b."""
-    lanes, across = width(w), s.across
+def input_products(buffers, layer, gates, y, count, first, last):
+    """Compute the input's products of a deeper layer, gates = W_ih y + b.
+
+    Args:
+        buffers: TrainingBuffers or InferenceBuffers.
+        layer: index of the layer, 1 or more.
+        gates: where the gates start in the workspace.
+        y: where the outputs of the layer below start there.
+        count: number of positions.
+        first: index of the first panel of units.
+        last: index of the first panel that is left out.
+    """
+    plan, w, packed = buffers.plan, buffers.work, buffers.packed
+    lanes, across = width(w), plan.across
     begin = first * across
-    n = (min(last * across, s.size) - begin) // lanes
-    for gate in range(s.gates):
-        at = gates + gate * s.size + begin
-        bias = s.bias + layer * s.packed_layer + gate * s.size + begin
+    n = (min(last * across, plan.size) - begin) // lanes
+    for gate in range(plan.gates):
+        at = gates + gate * plan.size + begin
+        bias = plan.bias + layer * plan.packed_layer + gate * plan.size + begin
         for position in range(count):
             for j in range(0, n * lanes, lanes):
-                store(w, at + position * s.gst + j, load(packed, bias + j))
-        product(
-            w, at, s.gst, w, y, s.hst,
-            packed, s.ih + layer * s.packed_layer + gate * s.packed_gate + begin * s.hidden,
-            across * s.hidden, across, s.tail, count, n, s.hidden, 1,
+                store(w, at + position * plan.gst + j, load(packed, bias + j))
+        weights = Panels(
+            packed,
+            plan.ih + layer * plan.packed_layer + gate * plan.packed_gate + begin * plan.hidden,
+            across * plan.hidden, across, plan.tail,
         )  # fmt: skip
+        y_tile = Tile(w, y, plan.hst)
+        product(Tile(w, at, plan.gst), y_tile, weights, count, n, plan.hidden, 1)
 
 
 @subroutine()
-def forward_pass(s, w, w0, packed, ids, state, new_state, row0, rows, keys, kept):
-    """All layers over the window; fills what the way back needs, and the new state."""
-    lanes, h, steps, batch = width(w), s.hidden, s.steps, s.batch
+def forward_pass(buffers, part, kept):
+    """Run all layers over the window; fills what the backward pass needs, and the new state.
+
+    kept: factor of the outputs that dropout keeps.
+    """
+    plan, w = buffers.plan, buffers.work
+    lanes, steps, rows, hst = width(w), plan.steps, part.rows, plan.hst
     tile = tile_vectors(rows)
-    for layer in range(s.layers):
-        gates = w0 + s.work_gates + layer * s.work_layer
-        hidden = w0 + s.work_h + layer * s.work_layer
-        extra = w0 + s.work_extra + layer * s.work_layer
-        c = w0 + s.work_c + layer * s.work_layer
-        for row in range(rows):
-            for j in range(h):
-                w[hidden + row * s.hst + j] = state[(layer * batch + row0 + row) * h + j]
-                if s.cell == LSTM:
-                    w[c + row * s.hst + j] = state[
-                        ((s.layers + layer) * batch + row0 + row) * h + j
-                    ]
+    for layer in range(plan.layers):
+        at = layer_of(plan, part.work, layer, rows)
+        _read_state(buffers, part, layer)
         if layer > 0:
-            below = w0 + outputs_at(s, rows) + (layer - 1) * s.work_layer
-            input_products(s, w, packed, layer, gates, below, steps * rows, 0, s.panels)
+            below = layer_of(plan, part.work, layer - 1, rows).outputs
+            input_products(buffers, layer, at.gates, below, steps * rows, 0, plan.panels)
         for t in range(steps):
-            for unit in range(0, s.size, tile * lanes):
-                forward_tile(
-                    s, w, packed, layer, ids, t * batch + row0,
-                    gates + t * rows * s.gst,
-                    hidden + t * rows * s.hst, hidden + (t + 1) * rows * s.hst,
-                    c + t * rows * s.hst, c + (t + 1) * rows * s.hst,
-                    extra + t * rows * s.hst, rows, unit, min(tile, (s.size - unit) // lanes),
-                )  # fmt: skip
-        for row in range(rows):
-            last = (steps * rows + row) * s.hst
-            for j in range(h):
-                new_state[(layer * batch + row0 + row) * h + j] = w[hidden + last + j]
-                if s.cell == LSTM:
-                    new_state[((s.layers + layer) * batch + row0 + row) * h + j] = w[c + last + j]
-        if s.dropout:
-            mask, y = (
-                w0 + s.work_mask + layer * s.work_layer,
-                w0 + outputs_at(s, rows) + layer * s.work_layer,
-            )
-            if keys[0] != 0:
-                draw_mask(s, w, mask, steps, row0, rows, keys, kept, layer)
-            for at in range(0, steps * rows * s.hst, lanes):
-                value = load(w, hidden + rows * s.hst + at)
-                if keys[0] != 0:
-                    value = value * load(w, mask + at)
-                store(w, y + at, value)
+            before, after = t * rows * hst, (t + 1) * rows * hst
+            step = Step(
+                t * plan.batch + part.row, at.gates + t * rows * plan.gst,
+                at.hidden + before, at.hidden + after, at.cells + before, at.cells + after,
+                at.extra + before, rows,
+            )  # fmt: skip
+            for unit in range(0, plan.size, tile * lanes):
+                vectors = min(tile, (plan.size - unit) // lanes)
+                forward_tile(buffers, buffers.inputs, layer, step, unit, vectors)
+        _write_state(buffers, part, layer)
+        if plan.dropout:
+            dropping = buffers.keys[0] != 0
+            if dropping:
+                draw_mask(buffers, part, layer, kept)
+            for j in range(0, steps * rows * hst, lanes):
+                value = load(w, at.hidden + rows * hst + j)
+                if dropping:
+                    value = value * load(w, at.mask + j)
+                store(w, at.outputs + j, value)
+
+
+@subroutine()
+def _read_state(buffers, part, layer):
+    """Copy the state before the window to a layer's workspace."""
+    plan, w, state = buffers.plan, buffers.work, buffers.state
+    at, h = layer_of(plan, part.work, layer, part.rows), plan.hidden
+    for row in range(part.rows):
+        source = (layer * plan.batch + part.row + row) * h
+        for j in range(h):
+            w[at.hidden + row * plan.hst + j] = state[source + j]
+            if plan.cell == LSTM:
+                w[at.cells + row * plan.hst + j] = state[plan.layers * plan.batch * h + source + j]
+
+
+@subroutine()
+def _write_state(buffers, part, layer):
+    """Copy a layer's state after the window from its workspace."""
+    plan, w, state = buffers.plan, buffers.work, buffers.new_state
+    at, h = layer_of(plan, part.work, layer, part.rows), plan.hidden
+    for row in range(part.rows):
+        to = (layer * plan.batch + part.row + row) * h
+        last = (plan.steps * part.rows + row) * plan.hst
+        for j in range(h):
+            state[to + j] = w[at.hidden + last + j]
+            if plan.cell == LSTM:
+                state[plan.layers * plan.batch * h + to + j] = w[at.cells + last + j]
 
 
 @subroutine(types.float64)
 def largest_logit(w, at, size):
-    """Of a row; NaN is passed over, but for the first lanes'."""
+    """Return the largest logit of a row; NaN is skipped except in the first lanes."""
     lanes = width(w)
     top = load(w, at)
     for j in range(lanes, size, lanes):
@@ -163,7 +201,7 @@ def largest_logit(w, at, size):
 
 @subroutine(types.UniTuple(types.float64, 2))
 def softmax_row(w, at, size):
-    """Logits to e^(l − max), in place; returns the largest one and the sum."""
+    """Replace logits by e^(l − max); returns the largest one and the sum."""
     lanes, most = width(w), largest_logit(w, at, size)
     sums = load_first(w, at, 0)
     for j in range(0, size, lanes):
@@ -174,13 +212,15 @@ def softmax_row(w, at, size):
 
 
 @subroutine(inline=True)
-def decode(s, w, packed, y, count, logits):
-    """Outputs (N, H) to logits (N, V)."""
-    bias, lanes = s.decoder_bias, width(w)
+def decode(buffers, y, count, logits):
+    """Compute the logits (N, V) of outputs (N, H), for N = count."""
+    plan, w, packed = buffers.plan, buffers.work, buffers.packed
+    lanes, across = width(w), plan.across
     for position in range(count):
-        for j in range(0, s.classes, lanes):
-            store(w, logits + position * s.vst + j, load(packed, bias + j))
+        for j in range(0, plan.classes, lanes):
+            store(w, logits + position * plan.vst + j, load(packed, plan.decoder_bias + j))
+    weights = Panels(packed, plan.decoder, across * plan.hidden, across, across)
     product(
-        w, logits, s.vst, w, y, s.hst, packed, s.decoder, s.across * s.hidden, s.across, s.across,
-        count, s.classes // lanes, s.hidden, 1,
+        Tile(w, logits, plan.vst), Tile(w, y, plan.hst), weights,
+        count, plan.classes // lanes, plan.hidden, 1,
     )  # fmt: skip

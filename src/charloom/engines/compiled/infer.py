@@ -1,16 +1,23 @@
-"""The inference kernel: scoring, stepping and generating, without a way back.
+"""The inference kernel: scoring, stepping and generating, without a backward pass.
 
 The threads share every time step: each computes its own hidden units of all rows, and they wait for
 each other after each layer; then each decodes its own rows. An entry's bytes do not depend on the
-number of rows or threads, see charloom.engines.compiled.products.
+number of rows or threads, see `charloom.kernels.products`.
 
 T: time steps; B: rows of the batch; V: characters in the vocabulary.
 """
 
 from __future__ import annotations
 
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
 from charloom.engines.compiled.drawing import choose_next, log_sum
 from charloom.engines.compiled.forward import (
+    Step,
     decode,
     forward_tile,
     in_vocabulary,
@@ -18,178 +25,308 @@ from charloom.engines.compiled.forward import (
     tile_vectors,
 )
 from charloom.engines.compiled.packing import pack_weights
-from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM, Plan, share
+from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM, Plan, layer_of, share
+from charloom.kernels.arrays import (
+    Doubles,
+    Floats,
+    Integers,
+    as_buffers,
+    as_flat,
+    as_flats,
+    flat_from,
+)
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.threads import barrier
-from charloom.kernels.vectors import (
-    as_flat,
-    as_numbers,
-    load,
-    load_first,
-    store,
-    store_first,
-    width,
-)
+from charloom.kernels.vectors import load, load_first, store, store_first, width
 
 LOGITS, LOG_PROBABILITIES, GENERATE, PACK, FOLLOW = range(5)
-HELD = 4  # where in the settings the number of held units stands
+HELD = 4  # index in the settings of the number of held units
+
+
+class InferenceBuffers(NamedTuple):
+    """The arrays that stay the same from call to call."""
+
+    plan: Annotated[NDArray[np.int64], Plan]
+    parameters: Floats  # (P,)
+    packed: Floats  # the packed weights, see Plan
+    work: Floats  # the workspace of all threads, see Plan
+    probabilities: Doubles  # (threads, V in whole vectors)
+    order: Integers  # (threads, V in whole vectors)
+
+
+class Call(NamedTuple):
+    """The arrays of one call.
+
+    settings: temperature, top_k, top_p, min_p, the number of held units, and of each its array,
+    layer, index, value and the value's tanh.
+    """
+
+    ids: Integers  # (T, B); in GENERATE (T + 1, B), of which only the first row is read
+    state: Floats  # (S, L, B, H): before the first character
+    new_state: Floats  # (S, L, B, H): after the last one
+    out: Floats  # logits or log-probabilities (T, B, V), or states (T, S, L, B, H), flat
+    settings: Doubles
+    uniforms: Doubles  # (T, B), in GENERATE
+
+
+class Part(NamedTuple):
+    """A thread's part of a time step: its rows of the batch and its panels of units."""
+
+    thread: int
+    threads: int
+    row: int  # its first one
+    end_row: int
+    panel: int  # its first one
+    end_panel: int
+
+
+@subroutine(types.NamedUniTuple(types.intp, len(Part._fields), Part))
+def _part_of(plan, thread, threads):
+    """Return the part of a thread."""
+    return Part(
+        thread, threads,
+        share(plan.batch, thread, threads), share(plan.batch, thread + 1, threads),
+        share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads),
+    )  # fmt: skip
 
 
 @subroutine()
-def _hold(s, w, settings, layer, gates, h, c, rows, begin, end):
-    """Gives held units of a layer, of those from `begin` to before `end`, their values: hidden
-    states in h, cell states in c, which change the hidden ones: h = o tanh(c)."""
-    for number in range(int(settings[HELD])):
-        at = HELD + 1 + 5 * number
-        unit = int(settings[at + 2])
-        if int(settings[at + 1]) == layer and begin <= unit < end:
-            value, tanh_value = settings[at + 3], settings[at + 4]
-            for row in range(rows):
-                if settings[at] == 1.0:
-                    w[c + row * s.hst + unit] = value
-                    o = w[gates + row * s.gst + 3 * s.size + unit]
-                    w[h + row * s.hst + unit] = o * tanh_value
-                else:
-                    w[h + row * s.hst + unit] = value
+def _hold(buffers, settings, layer, at, begin, end):
+    """Write the values of a layer's held units, of those from `begin` to before `end`.
 
+    A held cell state changes the hidden one: h = o tanh(c).
 
-def infer(
-    plan, mode, steps, batch, chunk, ids_, state_, new_state_, flat_, packed_, work_,
-    out_, settings_, uniforms_, p_, order_, sync_, threads, thread,
-):  # fmt: skip
-    """PACK: packs the weights. LOGITS, LOG_PROBABILITIES: ids (T, B) to out (T, B, V), `chunk` time
-    steps at a time. GENERATE: ids (T + 1, B), of which only the first row is given, and uniforms
-    (T, B); fills the other rows. FOLLOW: ids (T, B) to every state, out (T, S, L, B, H).
-    state (S, L, B, H). p, order: a row of V for each thread. settings: temperature, top_k, top_p,
-    min_p, how many units are held, and of each its array, layer, index, value and the value's tanh.
+    Args:
+        buffers: InferenceBuffers.
+        settings: as in `Call`.
+        layer: index of the layer.
+        at: Step that was computed.
+        begin: index of the first unit.
+        end: index of the first unit that is left out.
     """
-    s = as_numbers(Plan, as_flat(plan))
-    ids, state, new_state, flat, packed, work = (
-        as_flat(ids_), as_flat(state_), as_flat(new_state_), as_flat(flat_), as_flat(packed_),
-        as_flat(work_),
-    )  # fmt: skip
-    out, settings, uniforms, p, order, sync = (
-        as_flat(out_), as_flat(settings_), as_flat(uniforms_), as_flat(p_), as_flat(order_),
-        as_flat(sync_),
-    )  # fmt: skip
+    plan, w = buffers.plan, buffers.work
+    for number in range(int(settings[HELD])):
+        entry = HELD + 1 + 5 * number
+        unit = int(settings[entry + 2])
+        if int(settings[entry + 1]) == layer and begin <= unit < end:
+            value, tanh_value = settings[entry + 3], settings[entry + 4]
+            for row in range(plan.batch):
+                if settings[entry] == 1.0:
+                    w[at.c_next + row * plan.hst + unit] = value
+                    o = w[at.gates + row * plan.gst + 3 * plan.size + unit]
+                    w[at.h_next + row * plan.hst + unit] = o * tanh_value
+                else:
+                    w[at.h_next + row * plan.hst + unit] = value
+
+
+@subroutine(types.boolean, inline=True)
+def _advance(buffers, call, part, sync, t, before, after):
+    """Read the characters of one time step, in all layers.
+
+    Args:
+        buffers: InferenceBuffers.
+        call: Call, in flat arrays.
+        part: Part of the thread.
+        sync: the crew's array, see `charloom.kernels.threads`.
+        t: index of the time step.
+        before: index of the states in the workspace that the step starts from.
+        after: index of the states that it writes.
+
+    Returns:
+        False if another thread failed: the kernel must return then.
+    """
+    plan, w, batch = buffers.plan, buffers.work, buffers.plan.batch
+    lanes, tile, between = width(w), tile_vectors(batch), batch * plan.hst
+    begin, end = part.panel * plan.across, min(part.end_panel * plan.across, plan.size)
+    for layer in range(plan.layers):
+        at = layer_of(plan, 0, layer, batch)
+        if layer > 0:
+            below = layer_of(plan, 0, layer - 1, batch).hidden + after * between
+            input_products(buffers, layer, at.gates, below, batch, part.panel, part.end_panel)
+        step = Step(
+            t * batch, at.gates, at.hidden + before * between, at.hidden + after * between,
+            at.cells + before * between, at.cells + after * between, at.extra, batch,
+        )  # fmt: skip
+        for unit in range(begin, end, tile * lanes):
+            forward_tile(buffers, call.ids, layer, step, unit, min(tile, (end - unit) // lanes))
+        if call.settings[HELD] > 0:
+            _hold(buffers, call.settings, layer, step, begin, end)
+        if not barrier(sync, part.threads):
+            return False
+    return True
+
+
+@subroutine(types.intp, inline=True)
+def _outputs(plan, index):
+    """Return where the last layer's states of an index start in the workspace."""
+    return layer_of(plan, 0, plan.layers - 1, plan.batch).hidden + index * plan.batch * plan.hst
+
+
+@subroutine(types.intp, inline=True)
+def _logits(plan, thread):
+    """Return where a thread's logits start in the workspace."""
+    return plan.logits + thread * (DECODED_AT_ONCE * plan.vst)
+
+
+@subroutine()
+def _read_state(buffers, part, state):
+    """Copy the states before the first character to the workspace, for a thread's rows."""
+    plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
+    lanes = width(w)
+    for layer in range(plan.layers):
+        at = layer_of(plan, 0, layer, plan.batch)
+        for row in range(part.row, part.end_row):
+            source, to = (layer * plan.batch + row) * h, row * plan.hst
+            for j in range(0, h, lanes):
+                count = min(lanes, h - j)
+                store(w, at.hidden + to + j, load_first(state, source + j, count))
+                if plan.cell == LSTM:
+                    x = load_first(state, plan.layers * plan.batch * h + source + j, count)
+                    store(w, at.cells + to + j, x)
+
+
+@subroutine(inline=True)
+def _write_state(buffers, part, index, state):
+    """Copy the states of an index from the workspace to (S, L, B, H), for a thread's rows."""
+    plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
+    lanes, further = width(w), index * plan.batch * plan.hst
+    for layer in range(plan.layers):
+        at = layer_of(plan, further, layer, plan.batch)
+        for row in range(part.row, part.end_row):
+            source, to = row * plan.hst, (layer * plan.batch + row) * h
+            for j in range(0, h, lanes):
+                count = min(lanes, h - j)
+                store_first(state, to + j, load(w, at.hidden + source + j), count)
+                if plan.cell == LSTM:
+                    x = load(w, at.cells + source + j)
+                    store_first(state, plan.layers * plan.batch * h + to + j, x, count)
+
+
+@subroutine(inline=True)
+def _sample(buffers, call, part, t, index):
+    """Sample the next character of a thread's rows, and write it to call.ids.
+
+    Args:
+        buffers: InferenceBuffers.
+        call: Call, in flat arrays.
+        part: Part of the thread.
+        t: index of the time step.
+        index: index of the states after it in the workspace.
+    """
+    plan, batch = buffers.plan, buffers.plan.batch
+    y, logits = _outputs(plan, index), _logits(plan, part.thread)
+    probabilities = flat_from(buffers.probabilities, part.thread * plan.classes64)
+    order = flat_from(buffers.order, part.thread * plan.classes64)
+    for first in range(part.row, part.end_row, DECODED_AT_ONCE):
+        count = min(DECODED_AT_ONCE, part.end_row - first)
+        decode(buffers, y + first * plan.hst, count, logits)
+        for row in range(count):
+            call.ids[(t + 1) * batch + first + row] = choose_next(
+                flat_from(buffers.work, logits + row * plan.vst), probabilities, order,
+                plan.vocabulary, call.settings, call.uniforms[t * batch + first + row],
+            )  # fmt: skip
+
+
+@subroutine()
+def _decode_outputs(buffers, call, part, steps, t0, normalized):
+    """Decode a thread's share of the positions of the workspace.
+
+    Args:
+        buffers: InferenceBuffers.
+        call: Call, in flat arrays.
+        part: Part of the thread.
+        steps: number of time steps in the workspace.
+        t0: index of the first of them in call.out.
+        normalized: whether to write log-probabilities instead of logits.
+    """
+    plan, w, out = buffers.plan, buffers.work, call.out
+    lanes, v, positions = width(w), plan.vocabulary, steps * plan.batch
+    y, logits = _outputs(plan, 1), _logits(plan, part.thread)
+    last = share(positions, part.thread + 1, part.threads)
+    for first in range(share(positions, part.thread, part.threads), last, DECODED_AT_ONCE):
+        count = min(DECODED_AT_ONCE, last - first)
+        decode(buffers, y + first * plan.hst, count, logits)
+        for position in range(count):
+            at = logits + position * plan.vst
+            if normalized:
+                most, total = log_sum(w, at, plan.classes)
+            to = (t0 * plan.batch + first + position) * v
+            for j in range(0, v, lanes):
+                x = load(w, at + j)
+                if normalized:
+                    x = (x - most) - total
+                store_first(out, to + j, x, min(lanes, v - j))
+
+
+@subroutine()
+def _restart(buffers, part, index):
+    """Copy the states of an index to the start of the workspace, for a thread's rows."""
+    plan, w = buffers.plan, buffers.work
+    lanes, distance = width(w), index * plan.batch * plan.hst
+    for layer in range(plan.layers):
+        at = layer_of(plan, 0, layer, plan.batch)
+        for row in range(part.row, part.end_row):
+            for j in range(row * plan.hst, row * plan.hst + plan.size, lanes):
+                store(w, at.hidden + j, load(w, at.hidden + distance + j))
+                if plan.cell == LSTM:
+                    store(w, at.cells + j, load(w, at.cells + distance + j))
+
+
+@subroutine(types.intp)
+def _state_size(plan):
+    """Return how many numbers a state (S, L, B, H) has."""
+    return (2 if plan.cell == LSTM else 1) * plan.layers * plan.batch * plan.hidden
+
+
+def infer(places, call_, mode, steps, sync_, threads, thread):
+    """Run a mode of inference.
+
+    Args:
+        places: the addresses of InferenceBuffers.
+        call_: Call.
+        mode: PACK packs the weights. LOGITS and LOG_PROBABILITIES score, GENERATE samples, FOLLOW
+            returns the states.
+        steps: T.
+        sync_: the crew's array, see `charloom.kernels.threads`.
+        threads: number of threads.
+        thread: number of this thread.
+    """
+    buffers = as_buffers(InferenceBuffers, places, call_.state)
+    call, sync, plan = as_flats(call_), as_flat(sync_), buffers.plan
     if mode == PACK:
-        pack_weights(s, flat, packed, thread, threads, False, False)
+        pack_weights(buffers, thread, threads, False, False)
         barrier(sync, threads)
         return
-    if not in_vocabulary(s, ids, 0, batch if mode == GENERATE else steps * batch, sync):
-        return  # as all threads do
-    lanes, h = width(work), s.hidden
-    row0, row1 = share(batch, thread, threads), share(batch, thread + 1, threads)
-    panel0, panel1 = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
-    begin, end = panel0 * s.across, min(panel1 * s.across, s.size)
-    tile = tile_vectors(batch)
-    between = batch * s.hst
-    generating, following = mode == GENERATE, mode == FOLLOW
-    p0 = thread * s.classes64
-    o0 = p0
-    for layer in range(s.layers):
-        hidden = s.work_h + layer * s.work_layer
-        c = s.work_c + layer * s.work_layer
-        for row in range(row0, row1):
-            for j in range(0, h, lanes):
-                count = min(lanes, h - j)
-                x = load_first(state, (layer * batch + row) * h + j, count)
-                store(work, hidden + row * s.hst + j, x)
-                if s.cell == LSTM:
-                    x = load_first(state, ((s.layers + layer) * batch + row) * h + j, count)
-                    store(work, c + row * s.hst + j, x)
+    given = plan.batch if mode == GENERATE else steps * plan.batch
+    if not in_vocabulary(plan, call.ids, given, sync):
+        return  # in all threads
+    part = _part_of(plan, thread, threads)
+    _read_state(buffers, part, call.state)
     if not barrier(sync, threads):
         return
-    here = 0
+    scoring = mode in (LOGITS, LOG_PROBABILITIES)
+    here = 0  # index in the workspace of the states before the time step
     for t in range(steps):
-        after = 1 - here if generating or following else here + 1
-        for layer in range(s.layers):
-            place = layer * s.work_layer
-            gates = s.work_gates + place
-            if layer > 0:
-                below = s.work_h + place - s.work_layer + after * between
-                input_products(s, work, packed, layer, gates, below, batch, panel0, panel1)
-            for unit in range(begin, end, tile * lanes):
-                forward_tile(
-                    s, work, packed, layer, ids, t * batch, gates,
-                    s.work_h + place + here * between, s.work_h + place + after * between,
-                    s.work_c + place + here * between, s.work_c + place + after * between,
-                    s.work_extra + place, batch, unit, min(tile, (end - unit) // lanes),
-                )  # fmt: skip
-            if settings[HELD] > 0:
-                _hold(
-                    s, work, settings, layer, gates, s.work_h + place + after * between,
-                    s.work_c + place + after * between, batch, begin, end,
-                )  # fmt: skip
-            if not barrier(sync, threads):
-                return
+        after = here + 1 if scoring else 1 - here
+        if not _advance(buffers, call, part, sync, t, here, after):
+            return
         here = after
-        y = s.work_h + (s.layers - 1) * s.work_layer
-        logits = s.logits + thread * (DECODED_AT_ONCE * s.vst)
-        if generating:
-            for first in range(row0, row1, DECODED_AT_ONCE):
-                count = min(DECODED_AT_ONCE, row1 - first)
-                decode(s, work, packed, y + here * between + first * s.hst, count, logits)
-                for row in range(count):
-                    ids[(t + 1) * batch + first + row] = choose_next(
-                        work, logits + row * s.vst, s.vocabulary, p, p0, order, o0,
-                        settings, uniforms[t * batch + first + row],
-                    )  # fmt: skip
+        if scoring:
+            last = t + 1 == steps
+            if here < plan.steps and not last:
+                continue
+            _decode_outputs(buffers, call, part, here, t + 1 - here, mode == LOG_PROBABILITIES)
+            if last:
+                break
             if not barrier(sync, threads):
                 return
-        elif following:
-            arrays = 2 if s.cell == LSTM else 1
-            for array in range(arrays):
-                states = s.work_c if array == 1 else s.work_h
-                for layer in range(s.layers):
-                    source = states + layer * s.work_layer + here * between
-                    to = ((t * arrays + array) * s.layers + layer) * batch
-                    for row in range(row0, row1):
-                        for j in range(0, h, lanes):
-                            x = load(work, source + row * s.hst + j)
-                            store_first(out, (to + row) * h + j, x, min(lanes, h - j))
-            if not barrier(sync, threads):
-                return
-        elif here == chunk or t + 1 == steps:
-            positions = here * batch
-            last = share(positions, thread + 1, threads)
-            for first in range(share(positions, thread, threads), last, DECODED_AT_ONCE):
-                count = min(DECODED_AT_ONCE, last - first)
-                decode(s, work, packed, y + between + first * s.hst, count, logits)
-                for position in range(count):
-                    at = logits + position * s.vst
-                    if mode == LOG_PROBABILITIES:
-                        most, total = log_sum(work, at, s.classes)
-                    to = ((t + 1 - here) * batch + first + position) * s.vocabulary
-                    for j in range(0, s.vocabulary, lanes):
-                        x = load(work, at + j)
-                        if mode == LOG_PROBABILITIES:
-                            x = (x - most) - total
-                        store_first(out, to + j, x, min(lanes, s.vocabulary - j))
-            if t + 1 < steps:
-                if not barrier(sync, threads):
-                    return
-                for layer in range(s.layers):
-                    for row in range(row0, row1):
-                        for j in range(0, s.size, lanes):
-                            at = s.work_h + layer * s.work_layer + row * s.hst + j
-                            store(work, at, load(work, at + here * between))
-                            if s.cell == LSTM:
-                                at = s.work_c + layer * s.work_layer + row * s.hst + j
-                                store(work, at, load(work, at + here * between))
-                here = 0
-                if not barrier(sync, threads):
-                    return
-    for layer in range(s.layers):
-        hidden = s.work_h + layer * s.work_layer + here * between
-        c = s.work_c + layer * s.work_layer + here * between
-        for row in range(row0, row1):
-            for j in range(0, h, lanes):
-                count = min(lanes, h - j)
-                x = load(work, hidden + row * s.hst + j)
-                store_first(new_state, (layer * batch + row) * h + j, x, count)
-                if s.cell == LSTM:
-                    x = load(work, c + row * s.hst + j)
-                    to = ((s.layers + layer) * batch + row) * h + j
-                    store_first(new_state, to, x, count)
+            _restart(buffers, part, here)
+            here = 0
+        elif mode == GENERATE:
+            _sample(buffers, call, part, t, here)
+        else:
+            _write_state(buffers, part, here, flat_from(call.out, t * _state_size(plan)))
+        if not barrier(sync, threads):
+            return
+    _write_state(buffers, part, here, call.new_state)
     barrier(sync, threads)

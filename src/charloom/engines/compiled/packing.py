@@ -1,94 +1,102 @@
-"""Pack weights the way the products read them."""
+"""Pack weights in the layout that the products read."""
 
 from __future__ import annotations
 
 from charloom.engines.compiled.plan import GRU, share, w_ih_at
+from charloom.kernels.arrays import Tile
 from charloom.kernels.compiling import subroutine
-from charloom.kernels.products import pack
+from charloom.kernels.products import Panels, pack
 from charloom.kernels.vectors import load_first, store, transpose, width
 
 
 @subroutine()
-def pack_weights(s, flat, packed, thread, threads, backward, dropped):
-    """A thread's part of packing the weights, with their transposes if `backward`; of the recurrent
-    ones what drop_weights left, if `dropped`."""
-    lanes, h, across = width(flat), s.hidden, s.across
-    first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
-    for layer in range(s.layers):
+def pack_weights(buffers, thread, threads, backward, dropped):
+    """Pack a thread's share of the weights.
+
+    Args:
+        buffers: TrainingBuffers or InferenceBuffers.
+        thread: number of the thread.
+        threads: number of threads.
+        backward: whether to pack the transposes too, for the backward pass.
+        dropped: whether to pack the recurrent weights that `drop_weights` left.
+    """
+    plan, packed, flat = buffers.plan, buffers.packed, buffers.parameters
+    h, across, v = plan.hidden, plan.across, plan.vocabulary
+    first, last = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
+    for layer in range(plan.layers):
         for is_input in range(0 if layer == 0 else 1, -1, -1):
-            weights = w_ih_at(s, layer) if is_input else s.flat_hh + layer * s.flat_layer
-            to = (s.ih if is_input else s.hh) + layer * s.packed_layer
-            back = (s.ih_back if is_input else s.hh_back) + layer * s.packed_layer
-            from_left = dropped and not is_input
-            if from_left:
-                weights = s.hh_left + layer * s.gates * h * h
-            for gate in range(s.gates):
-                start = weights + gate * h * h
-                _pack_gate(
-                    s, packed, to + gate * s.packed_gate, back + gate * s.size * across,
-                    packed if from_left else flat, start, first, last, backward,
-                )  # fmt: skip
+            weights = w_ih_at(plan, layer) if is_input else plan.flat_hh + layer * plan.flat_layer
+            to = (plan.ih if is_input else plan.hh) + layer * plan.packed_layer
+            back = (plan.ih_back if is_input else plan.hh_back) + layer * plan.packed_layer
+            source = Tile(flat, weights, h)
+            if dropped and not is_input:
+                source = Tile(packed, plan.hh_left + layer * plan.gates * h * h, h)
+            for gate in range(plan.gates):
+                weight = Tile(source.array, source.offset + gate * h * h, h)
+                panel = across * h
+                panels = Panels(packed, to + gate * plan.packed_gate, panel, across, plan.tail)
+                pack(panels, weight, 0, h, h, h, first, last)
+                if backward:
+                    panel = across * plan.gates * plan.size
+                    start = back + gate * plan.size * across
+                    panels = Panels(packed, start, panel, across, plan.tail)
+                    pack(panels, weight, 1, h, h, plan.size, first, last)
         if thread == 0:
-            place, flat_place = layer * s.packed_layer, layer * s.flat_layer
-            for gate in range(s.gates):
-                for unit in range(0, h, lanes):
-                    units = min(lanes, h - unit)
-                    source = flat_place + gate * h + unit
-                    b_ih = load_first(flat, s.flat_b_ih + source, units)
-                    b_hh = load_first(flat, s.flat_b_hh + source, units)
-                    to = s.bias + place + gate * s.size + unit
-                    if s.cell == GRU and gate == 2:
-                        store(packed, to, b_ih)
-                        store(packed, s.bias_q + place + unit, b_hh)
-                    else:
-                        store(packed, to, b_ih + b_hh)
-    _pack_table(s, flat, packed, thread, threads)
-    v = s.vocabulary
-    first = share(s.vocabulary_panels, thread, threads)
-    last = share(s.vocabulary_panels, thread + 1, threads)
-    pack(packed, s.decoder, across * h, across, h, flat, s.flat_decoder, 1, h, h, v, first, last)
+            _pack_biases(buffers, layer)
+    _pack_table(buffers, thread, threads)
+    weight = Tile(flat, plan.flat_decoder, h)
     if backward:
-        first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
-        pack(
-            packed, s.decoder_back, across * v, s.tail, v,
-            flat, s.flat_decoder, h, 1, v, h, first, last,
-        )  # fmt: skip
+        panels = Panels(packed, plan.decoder_back, across * v, across, plan.tail)
+        pack(panels, weight, 1, v, h, v, first, last)
+    first = share(plan.vocabulary_panels, thread, threads)
+    last = share(plan.vocabulary_panels, thread + 1, threads)
+    pack(Panels(packed, plan.decoder, across * h, across, across), weight, 0, h, v, h, first, last)
     if thread == 0:
-        bias = s.decoder_bias
-        for character in range(s.classes):
-            # Padding never becomes a choice, nor infinite.
+        bias = plan.decoder_bias
+        for character in range(plan.classes):
+            # Padding gets a low logit so that it is never sampled, yet a finite one.
             packed[bias + character] = (
-                flat[s.flat_decoder_bias + character] if character < v else -1e30
+                flat[plan.flat_decoder_bias + character] if character < v else -1e30
             )
 
 
 @subroutine()
-def _pack_gate(s, packed, to, back, source, start, first, last, backward):
-    """Panels `first` to before `last` of an (H, H) matrix that begins at `start`."""
-    h, across = s.hidden, s.across
-    pack(packed, to, across * h, s.tail, h, source, start, 1, h, h, h, first, last)
-    if backward:
-        pack(
-            packed, back, across * s.gates * s.size, s.tail, s.size,
-            source, start, h, 1, h, h, first, last,
-        )  # fmt: skip
+def _pack_biases(buffers, layer):
+    """Add up the two biases of a layer; gru's n keeps them apart."""
+    plan, packed, flat = buffers.plan, buffers.packed, buffers.parameters
+    lanes, h = width(flat), plan.hidden
+    place, flat_place = layer * plan.packed_layer, layer * plan.flat_layer
+    for gate in range(plan.gates):
+        for unit in range(0, h, lanes):
+            units = min(lanes, h - unit)
+            source = flat_place + gate * h + unit
+            b_ih = load_first(flat, plan.flat_b_ih + source, units)
+            b_hh = load_first(flat, plan.flat_b_hh + source, units)
+            to = plan.bias + place + gate * plan.size + unit
+            if plan.cell == GRU and gate == 2:
+                store(packed, to, b_ih)
+                store(packed, plan.bias_q + place + unit, b_hh)
+            else:
+                store(packed, to, b_ih + b_hh)
 
 
 @subroutine()
-def _pack_table(s, flat, packed, thread, threads):
-    """The first layer's input weights, (G·H, V), transposed to rows of gates, biases added."""
-    lanes, h, v = width(flat), s.hidden, s.vocabulary
-    first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
-    for gate in range(s.gates):
-        for unit in range(first * s.across, min(last * s.across, h), lanes):
+def _pack_table(buffers, thread, threads):
+    """Transpose the first layer's input weights, (G·H, V), to rows of gates, and add the biases."""
+    plan, packed, flat = buffers.plan, buffers.packed, buffers.parameters
+    lanes, h, v = width(flat), plan.hidden, plan.vocabulary
+    first, last = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
+    for gate in range(plan.gates):
+        for unit in range(first * plan.across, min(last * plan.across, h), lanes):
             units = min(lanes, h - unit)
             source = gate * h + unit
-            to = s.table + gate * s.size + unit
-            bias = load_first(flat, s.flat_b_ih + source, units)
-            if s.cell != GRU or gate != 2:
-                bias = bias + load_first(flat, s.flat_b_hh + source, units)
+            to = plan.table + gate * plan.size + unit
+            bias = load_first(flat, plan.flat_b_ih + source, units)
+            if plan.cell != GRU or gate != 2:
+                bias = bias + load_first(flat, plan.flat_b_hh + source, units)
             for character in range(0, v, lanes):
                 transpose(
-                    packed, to + character * s.gst, s.gst, flat, source * v + character, v,
+                    Tile(packed, to + character * plan.gst, plan.gst),
+                    Tile(flat, source * v + character, v),
                     units, min(lanes, v - character), lanes, bias,
                 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numba import types
 
 from charloom.engines.compiled.plan import GRU, share, w_ih_at
+from charloom.kernels.arrays import Tile, flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.vector_math import fma
 from charloom.kernels.vectors import (
@@ -18,35 +19,50 @@ from charloom.kernels.vectors import (
     width,
 )
 
+NO_MASK = -1
+
 
 @subroutine(types.float64)
-def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, threads, mask, m0):
-    """flat (rows, columns) = the sum of all threads' gradients, in the order of the threads, for
-    the rows from `first` to before `last`; returns the sum of their squares. Multiplied by the
-    mask (rows, columns) that begins at m0, unless that is negative."""
-    lanes = width(flat)
-    zeros = load_first(flat, to, 0)
+def _collect(buffers, threads, source, to, first, last, mask):
+    """Add up the gradients of all threads, in the order of the threads.
+
+    Args:
+        buffers: TrainingBuffers.
+        threads: number of threads.
+        source: Tile of the first thread's gradients, in the workspace.
+        to: Tile of the sums, in the flat gradients; its rows are `to.stride` columns wide.
+        first: index of the first row.
+        last: index of the first row that is left out.
+        mask: where a mask of the sums starts in the packed weights, or NO_MASK.
+
+    Returns:
+        The sum of the squares.
+    """
+    plan, work, flat = buffers.plan, source.array, to.array
+    factors = flat_from(buffers.packed, max(mask, 0))
+    lanes, columns = width(flat), to.stride
+    zeros = load_first(flat, to.offset, 0)
     low = widened(zeros, False)
     high = low
+    whole = columns // lanes * lanes
     for row in range(first, last):
         squares = zeros
-        whole = columns // lanes * lanes
-        source, target = offset + row * stride, to + row * columns
+        here, target = source.offset + row * source.stride, to.offset + row * columns
         for column in range(0, whole, lanes):
-            x = load(work, source + column)
+            x = load(work, here + column)
             for other in range(1, threads):
-                x = x + load(work, other * s.work_length + source + column)
-            if m0 >= 0:
-                x = x * load(mask, m0 + row * columns + column)
+                x = x + load(work, other * plan.work_length + here + column)
+            if mask >= 0:
+                x = x * load(factors, row * columns + column)
             store(flat, target + column, x)
             squares = fma(x, x, squares)
         if whole < columns:
-            x = load_first(work, source + whole, columns - whole)
+            x = load_first(work, here + whole, columns - whole)
             for other in range(1, threads):
-                at = other * s.work_length + source + whole
+                at = other * plan.work_length + here + whole
                 x = x + load_first(work, at, columns - whole)
-            if m0 >= 0:
-                x = x * load_first(mask, m0 + row * columns + whole, columns - whole)
+            if mask >= 0:
+                x = x * load_first(factors, row * columns + whole, columns - whole)
             store_first(flat, target + whole, x, columns - whole)
             squares = fma(x, x, squares)
         low = low + widened(squares, False)
@@ -55,68 +71,80 @@ def _collect(s, work, offset, stride, flat, to, rows, columns, first, last, thre
 
 
 @subroutine(types.float64)
-def reduce_gradients(s, work, flat, packed, thread, threads, classic, dropped):
-    """A thread's part of the gradients to the flat vector; returns the sum of their squares.
-    dropped: whether recurrent weights were."""
-    h, v, stacked = s.hidden, s.vocabulary, s.gates * s.hidden
+def reduce_gradients(buffers, part, classic, dropped):
+    """Write a thread's share of the gradients to the flat vector.
+
+    Args:
+        buffers: TrainingBuffers.
+        part: Part of the thread.
+        classic: whether the recurrent biases are frozen, as in the notebook.
+        dropped: whether recurrent weights were dropped.
+
+    Returns:
+        The sum of the squares of its share.
+    """
+    plan, work, flat = buffers.plan, buffers.work, buffers.gradients
+    thread, threads = part.thread, part.threads
+    h, v, stacked = plan.hidden, plan.vocabulary, plan.gates * plan.hidden
     first, last = share(stacked, thread, threads), share(stacked, thread + 1, threads)
-    squares = _reduce_table(s, work, flat, thread, threads)
-    for layer in range(s.layers):
-        place = layer * s.gradients_layer
+    squares = _reduce_table(buffers, thread, threads)
+    for layer in range(plan.layers):
+        place = layer * plan.gradients_layer
         for is_input in range(0 if layer == 0 else 1, -1, -1):
-            source = s.dw_ih if is_input else s.dw_hh
-            to = w_ih_at(s, layer) if is_input else s.flat_hh + layer * s.flat_layer
-            m0 = s.hh_mask + layer * stacked * h if dropped and not is_input else -1
+            source = plan.dw_ih if is_input else plan.dw_hh
+            to = w_ih_at(plan, layer) if is_input else plan.flat_hh + layer * plan.flat_layer
+            mask = NO_MASK
+            if dropped and not is_input:
+                mask = plan.hh_mask + layer * stacked * h
+            sums = Tile(flat, to, h)
             squares += _collect(
-                s, work, source + place, s.hst, flat, to, stacked, h, first, last, threads,
-                packed, m0,
-            )  # fmt: skip
+                buffers, threads, Tile(work, source + place, plan.hst), sums, first, last, mask
+            )
         if thread == 0:
-            for gate in range(s.gates):
-                to = layer * s.flat_layer + gate * h
-                source = s.db + place + gate * s.size
-                squares += _collect(
-                    s, work, source, h, flat, s.flat_b_ih + to, 1, h, 0, 1, threads, packed, -1
-                )
-                if s.cell == GRU and gate == 2:
-                    source = s.db_q + place
+            for gate in range(plan.gates):
+                to = layer * plan.flat_layer + gate * h
+                db = Tile(work, plan.db + place + gate * plan.size, h)
+                sums = Tile(flat, plan.flat_b_ih + to, h)
+                squares += _collect(buffers, threads, db, sums, 0, 1, NO_MASK)
+                if plan.cell == GRU and gate == 2:
+                    db = Tile(work, plan.db_q + place, h)
                 if classic:
                     for unit in range(h):
-                        flat[s.flat_b_hh + to + unit] = 0
+                        flat[plan.flat_b_hh + to + unit] = 0
                 else:
-                    squares += _collect(
-                        s, work, source, h, flat, s.flat_b_hh + to, 1, h, 0, 1, threads, packed, -1
-                    )
+                    sums = Tile(flat, plan.flat_b_hh + to, h)
+                    squares += _collect(buffers, threads, db, sums, 0, 1, NO_MASK)
     first, last = share(v, thread, threads), share(v, thread + 1, threads)
-    squares += _collect(
-        s, work, s.dw_decoder, s.hst, flat, s.flat_decoder, v, h, first, last, threads, packed, -1
-    )
+    dw, sums = Tile(work, plan.dw_decoder, plan.hst), Tile(flat, plan.flat_decoder, h)
+    squares += _collect(buffers, threads, dw, sums, first, last, NO_MASK)
     if thread == 0:
-        squares += _collect(
-            s, work, s.db_decoder, v, flat, s.flat_decoder_bias, 1, v, 0, 1, threads, packed, -1
-        )
+        db, sums = Tile(work, plan.db_decoder, v), Tile(flat, plan.flat_decoder_bias, v)
+        squares += _collect(buffers, threads, db, sums, 0, 1, NO_MASK)
     return squares
 
 
 @subroutine(types.float64)
-def _reduce_table(s, work, flat, thread, threads):
-    """The same for the first layer's input gradients, which are transposed to (G·H, V). The sum is
-    taken in the first thread's place, by each thread for its own units."""
-    lanes, h, v = width(flat), s.hidden, s.vocabulary
-    first, last = share(s.panels, thread, threads), share(s.panels, thread + 1, threads)
+def _reduce_table(buffers, thread, threads):
+    """Add up the first layer's input gradients, which are transposed to (G·H, V).
+
+    Each thread adds up its own units, in the first thread's workspace; returns the sum of squares.
+    """
+    plan, work, flat = buffers.plan, buffers.work, buffers.gradients
+    lanes, h, v, gst = width(flat), plan.hidden, plan.vocabulary, plan.gst
+    first, last = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
     zeros = load_first(flat, 0, 0)
     low = widened(zeros, False)
     high = low
-    for gate in range(s.gates):
-        for unit in range(first * s.across, min(last * s.across, h), lanes):
+    for gate in range(plan.gates):
+        for unit in range(first * plan.across, min(last * plan.across, h), lanes):
             units = min(lanes, h - unit)
-            source = s.dtable + gate * s.size + unit
+            source = plan.dtable + gate * plan.size + unit
             squares = zeros
             for character in range(v):
-                at = source + character * s.gst
+                at = source + character * gst
                 x = load_first(work, at, units)
                 for other in range(1, threads):
-                    x = x + load_first(work, other * s.work_length + at, units)
+                    x = x + load_first(work, other * plan.work_length + at, units)
                 if threads > 1:
                     store(work, at, x)
                 squares = fma(x, x, squares)
@@ -125,7 +153,8 @@ def _reduce_table(s, work, flat, thread, threads):
             for character in range(0, v, lanes):
                 count = min(lanes, v - character)
                 transpose(
-                    flat, (gate * h + unit) * v + character, v,
-                    work, source + character * s.gst, s.gst, count, units, count, zeros,
+                    Tile(flat, (gate * h + unit) * v + character, v),
+                    Tile(work, source + character * gst, gst),
+                    count, units, count, zeros,
                 )  # fmt: skip
     return total(low + high)

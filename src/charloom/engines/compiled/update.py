@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+from charloom.engines.compiled.plan import share
+from charloom.kernels.arrays import flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.vector_math import divide, fma, inverse_root, root
 from charloom.kernels.vectors import load, store, width
@@ -9,75 +13,107 @@ from charloom.kernels.vectors import load, store, width
 SGD_KIND, ADAGRAD, ADAGRAD_INSIDE, RMSPROP, ADAM = range(5)
 
 
-@subroutine()
-def _update_vectors(kind, o, scale, p, p0, g, g0, a, a0, b, b0, count):
-    """charloom.optimizers' formulas on `count` numbers, in whole vectors; a, b: the slots.
+class _Operands(NamedTuple):
+    """Flat arrays of equal length that an update reads and writes."""
 
-    o: learning rate, then sgd's momentum; adagrad's ε; rmsprop's decay, ε; adam's β₁, β₂, ε, the
-    corrections 1 − β₁ᵗ and √(1 − β₂ᵗ), and the factor of weight decay.
+    parameters: Any
+    gradients: Any
+    first: Any  # slot
+    second: Any  # slot
+
+
+@subroutine()
+def _update_vectors(kind, settings, scale, operands, count):
+    """Apply a formula of `charloom.network.optimizers` to `count` numbers, in whole vectors.
+
+    Args:
+        kind: one of the kinds above.
+        settings: learning rate, then sgd's momentum; adagrad's ε; rmsprop's decay, ε; adam's β₁,
+            β₂, ε, the corrections 1 − β₁ᵗ and √(1 − β₂ᵗ), and the factor of weight decay.
+        scale: factor of the gradients, from clipping.
+        operands: _Operands.
+        count: how many numbers, a multiple of a vector's lanes.
     """
-    lanes = width(p)
+    p, g, a, b = operands.parameters, operands.gradients, operands.first, operands.second
+    lanes, o = width(p), settings
     rate = o[0]
     if kind == SGD_KIND:
         for j in range(0, count, lanes):
-            v = fma(load(a, a0 + j), o[1], load(g, g0 + j) * scale)
-            store(a, a0 + j, v)
-            store(p, p0 + j, load(p, p0 + j) - v * rate)
+            v = fma(load(a, j), o[1], load(g, j) * scale)
+            store(a, j, v)
+            store(p, j, load(p, j) - v * rate)
     elif kind == ADAGRAD_INSIDE:
         for j in range(0, count, lanes):
-            x = load(g, g0 + j) * scale
-            squares = fma(x, x, load(a, a0 + j))
-            store(a, a0 + j, squares)
+            x = load(g, j) * scale
+            squares = fma(x, x, load(a, j))
+            store(a, j, squares)
             step = x * (0.0 - rate)
-            store(p, p0 + j, fma(step, inverse_root(squares + o[1]), load(p, p0 + j)))
+            store(p, j, fma(step, inverse_root(squares + o[1]), load(p, j)))
     elif kind == ADAGRAD:
         for j in range(0, count, lanes):
-            x = load(g, g0 + j) * scale
-            squares = fma(x, x, load(a, a0 + j))
-            store(a, a0 + j, squares)
-            store(p, p0 + j, load(p, p0 + j) - divide(x * rate, root(squares) + o[1]))
+            x = load(g, j) * scale
+            squares = fma(x, x, load(a, j))
+            store(a, j, squares)
+            store(p, j, load(p, j) - divide(x * rate, root(squares) + o[1]))
     elif kind == RMSPROP:
         for j in range(0, count, lanes):
-            x = load(g, g0 + j) * scale
-            mean = fma(load(a, a0 + j), o[1], x * x * (1.0 - o[1]))
-            store(a, a0 + j, mean)
-            store(p, p0 + j, load(p, p0 + j) - divide(x * rate, root(mean) + o[2]))
+            x = load(g, j) * scale
+            mean = fma(load(a, j), o[1], x * x * (1.0 - o[1]))
+            store(a, j, mean)
+            store(p, j, load(p, j) - divide(x * rate, root(mean) + o[2]))
     else:
         step, scaled = rate / o[4], 1.0 / o[5]
         for j in range(0, count, lanes):
-            x = load(g, g0 + j) * scale
-            first = fma(load(a, a0 + j), o[1], x * (1.0 - o[1]))
-            second = fma(load(b, b0 + j), o[2], x * x * (1.0 - o[2]))
-            store(a, a0 + j, first)
-            store(b, b0 + j, second)
-            store(
-                p,
-                p0 + j,
-                load(p, p0 + j) * o[6] - divide(first * step, fma(root(second), scaled, o[3])),
-            )
+            x = load(g, j) * scale
+            first = fma(load(a, j), o[1], x * (1.0 - o[1]))
+            second = fma(load(b, j), o[2], x * x * (1.0 - o[2]))
+            store(a, j, first)
+            store(b, j, second)
+            quotient = divide(first * step, fma(root(second), scaled, o[3]))
+            store(p, j, load(p, j) * o[6] - quotient)
 
 
 @subroutine()
-def update_parameters(kind, o, scale, p, g, a, b, first, last, scratch, s0):
-    """One step on the numbers from `first` to before `last`, those left over in `scratch`."""
-    lanes = width(p)
+def update_parameters(buffers, part, kind, scale):
+    """Take an optimizer's step on a thread's share of the parameters.
+
+    Args:
+        buffers: TrainingBuffers.
+        part: Part of the thread.
+        kind: one of the kinds above.
+        scale: factor of the gradients, from clipping.
+    """
+    plan, numbers = buffers.plan, buffers.numbers
+    first = share(plan.flat_length, part.thread, part.threads)
+    last = share(plan.flat_length, part.thread + 1, part.threads)
+    lanes = width(buffers.parameters)
     whole = (last - first) // lanes * lanes
-    _update_vectors(kind, o, scale, p, first, g, first, a, first, b, first, whole)
+    own = _Operands(
+        flat_from(buffers.parameters, first),
+        flat_from(buffers.gradients, first),
+        flat_from(buffers.first_slot, first),
+        flat_from(buffers.second_slot, first),
+    )
+    _update_vectors(kind, numbers, scale, own, whole)
     left = last - first - whole
     if left > 0:
-        at = first + whole
+        # The numbers left over are padded to a vector in the workspace.
+        scratch = flat_from(buffers.work, part.work + plan.scratch)
+        padded = _Operands(
+            scratch,
+            flat_from(scratch, lanes),
+            flat_from(scratch, 2 * lanes),
+            flat_from(scratch, 3 * lanes),
+        )
         for j in range(lanes):
-            inside = j < left
-            scratch[s0 + j] = p[at + j] if inside else 0
-            scratch[s0 + lanes + j] = g[at + j] if inside else 0
-            scratch[s0 + 2 * lanes + j] = a[at + j] if inside else 1
-            scratch[s0 + 3 * lanes + j] = b[at + j] if inside and kind == ADAM else 1
-        _update_vectors(
-            kind, o, scale, scratch, s0, scratch, s0 + lanes, scratch, s0 + 2 * lanes,
-            scratch, s0 + 3 * lanes, lanes,
-        )  # fmt: skip
+            inside, at = j < left, whole + j
+            padded.parameters[j] = own.parameters[at] if inside else 0
+            padded.gradients[j] = own.gradients[at] if inside else 0
+            padded.first[j] = own.first[at] if inside else 1
+            padded.second[j] = own.second[at] if inside and kind == ADAM else 1
+        _update_vectors(kind, numbers, scale, padded, lanes)
         for j in range(left):
-            p[at + j] = scratch[s0 + j]
-            a[at + j] = scratch[s0 + 2 * lanes + j]
+            own.parameters[whole + j] = padded.parameters[j]
+            own.first[whole + j] = padded.first[j]
             if kind == ADAM:
-                b[at + j] = scratch[s0 + 3 * lanes + j]
+                own.second[whole + j] = padded.second[j]

@@ -6,26 +6,65 @@ from typing import Any
 
 import numpy as np
 
+from charloom.engines.compiled.infer import InferenceBuffers
 from charloom.engines.compiled.plan import Plan, make_plan
-from charloom.engines.compiled.train import CLASSIC, NUMBERS, SUMS
+from charloom.engines.compiled.train import CLASSIC, NUMBERS, SUMS, TrainingBuffers
+from charloom.kernels.arrays import addresses
 from charloom.kernels.threads import Crew
 from charloom.network.parameters import Float, ModelConfig, aligned_zeros
 
 
 class Windows:
-    """What one shape of windows needs: the plan, as an array, the threads and their workspace."""
+    """The arrays of one shape of windows: the plan and the workspace, and the crew of threads."""
 
     def __init__(self, plan: Plan, threads: int, dtype: str) -> None:
         self.plan = np.array(plan, dtype=np.int64)
         self.threads = threads
         self.crew = Crew(threads)
-        self.choices = plan.classes64 * threads
         self.work = aligned_zeros(plan.work_length * threads, dtype)
 
 
+class InferenceWindows(Windows):
+    """The arrays of inference that stay the same from call to call.
+
+    Args:
+        config: the model's configuration.
+        steps: time steps whose outputs are decoded at once.
+        batch: rows of the batch.
+        threads: number of threads.
+        parameters: flat vector of the parameters, (P,).
+        packed: the packed weights.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        steps: int,
+        batch: int,
+        threads: int,
+        parameters: Float,
+        packed: Float,
+    ) -> None:
+        plan = make_plan(config, steps, batch, threads, training=False)
+        super().__init__(plan, threads, config.dtype)
+        choices = plan.classes64 * threads
+        self._held = InferenceBuffers(
+            plan=self.plan,
+            parameters=parameters,
+            packed=packed,
+            work=self.work,
+            probabilities=np.empty(choices),
+            order=np.empty(choices, np.int64),
+        )
+        self.places = addresses(self._held, np.dtype(config.dtype))
+        self.crew.holds(self._held)
+
+
 class TrainingWindows(Windows):
-    """For training also what a step takes and gives, always in the same places: the threads of the
-    step before look there for the next one."""
+    """The arrays of training, with the inputs and results of a step always in the same places.
+
+    The threads that wait for the next step read and write it there.
+    """
 
     def __init__(
         self, config: ModelConfig, steps: int, batch: int, threads: int, classic: bool
@@ -39,12 +78,12 @@ class TrainingWindows(Windows):
         self.numbers = np.zeros(NUMBERS)
         self.numbers[CLASSIC] = classic
         self.results = np.zeros(SUMS + 2 * threads)
-        self.described: tuple[tuple[float, ...], float] = (), 0.0  # what stands in `numbers`
+        self.described: tuple[tuple[float, ...], float] = (), 0.0  # the contents of `numbers`
         self.slots: tuple[Float, ...] = ()
         self.arguments: tuple[Any, ...] = ()
 
     def has(self, slots: tuple[Float, ...]) -> bool:
-        """Whether the arguments hold these very slots, of which no optimizer has more than two."""
+        """Return whether the arguments hold these very slots; no optimizer has more than two."""
         own = self.slots
         return len(own) == len(slots) and (
             not slots or (own[0] is slots[0] and own[-1] is slots[-1])
@@ -53,29 +92,34 @@ class TrainingWindows(Windows):
     def bind(
         self, parameters: Float, gradients: Float, packed: Float, slots: tuple[Float, ...]
     ) -> None:
-        """Build the kernel's arguments from the flat vectors (P,) and the optimizer's slots."""
+        """Build the kernel's arguments from the flat vectors (P,) and the optimizer's slots.
+
+        Args:
+            parameters: the parameters.
+            gradients: the gradients.
+            packed: the packed weights.
+            slots: up to two vectors of the optimizer.
+        """
         if self.arguments:
-            self.crew = Crew(self.threads)  # the old one's threads know the old arguments
+            self.crew = Crew(self.threads)  # because the old one's threads have the old arguments
         self.slots = slots
         nothing = np.zeros(0, self.work.dtype)
         first, second = (*slots, nothing, nothing)[:2]
-        self._held = (
-            self.plan,
-            self.inputs,
-            self.targets,
-            self.state,
-            self.new_state,
-            parameters,
-            gradients,
-            first,
-            second,
-            packed,
-            self.work,
-            self.keys,
-            self.numbers,
-            self.results,
+        held = TrainingBuffers(
+            plan=self.plan,
+            inputs=self.inputs,
+            targets=self.targets,
+            state=self.state,
+            new_state=self.new_state,
+            parameters=parameters,
+            gradients=gradients,
+            first_slot=first,
+            second_slot=second,
+            packed=packed,
+            work=self.work,
+            keys=self.keys,
+            numbers=self.numbers,
+            results=self.results,
         )
-        for array in self._held:
-            assert array.flags.carray, "a kernel needs arrays in one piece"
-        places = np.array([array.ctypes.data for array in self._held], dtype=np.int64)
-        self.arguments = (places, nothing, self.keys, self.numbers)
+        self.crew.holds(held)
+        self.arguments = (addresses(held, self.work.dtype), nothing)
