@@ -102,7 +102,8 @@ def _watch_search(search: Search, terminal: Terminal) -> None:
             details += f"  best {best.loss:.4f} (trial {best.number})"
         return "searching", search.done, details
 
-    terminal.watch(search, search.notes, show, status)
+    with contextlib.closing(iter(search)) as events:
+        terminal.watch(events, search.notes, show, status)
 
 
 def _trial_line(trial: Trial, best: Trial | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -56,8 +57,8 @@ def tune(
         resume=resume,
         control=RunControl(started=started),
     )
-    with opening as search:
-        for event in search:
+    with opening as search, contextlib.closing(iter(search)) as events:
+        for event in events:
             if progress is not None:
                 progress(event)
     return search

@@ -45,12 +45,12 @@ class SearchFolder(LockedFolder):
             resume: whether it can hold a search already.
         """
         super().__init__(path)
-        self.study = path / STUDY_FILE
-        self.options = path / OPTIONS_FILE
+        self.study_file = path / STUDY_FILE
+        self.options_file = path / OPTIONS_FILE
         self.report = path / REPORT_FILE
         self.best, self.before, self.trials = path / BEST, path / BEFORE, path / TRIALS
         # The study is the first file that a search writes.
-        self.files = (self.study,)
+        self.files = (self.study_file,)
         self._resume = resume
 
     def __enter__(self) -> SearchFolder:
@@ -72,14 +72,14 @@ class SearchFolder(LockedFolder):
     ) -> None:
         self.close()
 
-    def trial(self, number: int) -> Path:
+    def trial_run(self, number: int) -> Path:
         """Return the folder of a trial's run, as long as it trains."""
         return self.trials / f"{number:04d}"
 
     def best_run(self, best: Trial | None) -> Path:
         """Return the folder of the best run."""
-        if best is not None and self.trial(best.number).exists():
-            return self.trial(best.number)  # because best/ is in use
+        if best is not None and self.trial_run(best.number).exists():
+            return self.trial_run(best.number)  # because best/ is in use
         return self.best
 
     def keep_best(self, settings: Settings, trials: Sequence[Trial]) -> list[str]:
@@ -93,21 +93,21 @@ class SearchFolder(LockedFolder):
         best, notes = best_trial(trials), []
         try:
             if best is not None:
-                if self.trial(best.number).exists():
-                    notes = self._move_to_best(self.trial(best.number), settings.trial_seconds)
+                if self.trial_run(best.number).exists():
+                    notes = self._move_to_best(self.trial_run(best.number), settings.trial_seconds)
                 elif self.before.exists() and not self.best.exists():
                     self.before.rename(self.best)
                 self._write_options(settings, best)
             shutil.rmtree(self.before, ignore_errors=True)
             for trial in trials:
                 if trial.state != "running" and trial is not best:
-                    shutil.rmtree(self.trial(trial.number), ignore_errors=True)
+                    shutil.rmtree(self.trial_run(trial.number), ignore_errors=True)
             with contextlib.suppress(OSError):
                 self.trials.rmdir()
         except OSError as error:
             raise CharloomError(
                 f"cannot write to {self.path} ({error.strerror or error}), but all results are in "
-                f"{self.study.name}: free space or change the permissions, then use --resume"
+                f"{self.study_file.name}: free space or change the permissions, then use --resume"
             ) from None
         return notes
 
@@ -149,8 +149,9 @@ class SearchFolder(LockedFolder):
             ),
         ]
         content = "".join(line + "\n" for line in lines).encode()
-        if not self.options.exists() or self.options.read_bytes() != content:
-            write_atomically(self.options, content)
+        path = self.options_file
+        if not path.exists() or path.read_bytes() != content:
+            write_atomically(path, content)
 
 
 def _was_trained_further(run: Path, trial_seconds: float) -> bool:

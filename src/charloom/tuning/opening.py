@@ -68,12 +68,12 @@ def open_search(
         wanted.fixed()
     with SearchFolder(folder, resume=resume) as files:
         source = _Source(open_source, folder, control.on_reading)
-        study = Study(files.study) if files.study.exists() else None
+        study = Study(files.study_file) if files.study_file.exists() else None
         before = None if study is None else study.settings()
         if study is None or before is None:
             settings, prepared = _begin(source, wanted, speed, clock)
             # The study is created now, so that a failure before leaves no search behind.
-            study = study or Study(files.study)
+            study = study or Study(files.study_file)
             study.keep_settings(settings)
         else:
             settings, prepared = _resume(source, wanted, before)

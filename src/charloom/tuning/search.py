@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,9 @@ class SearchProgress:
 
 
 class Search:
-    """One command's or call's part of a search. Iterate over it to search; it yields
-    SearchProgress.
+    """A search that is open: iterate over it to run trials; it yields SearchProgress.
 
-    `charloom.tuning.opening.open_search` opens one.
+    `charloom.tune` returns it at its end, with all results.
 
     Attributes:
         folder: the search's folder.
@@ -141,7 +140,7 @@ class Search:
         }
         return load(self.best_run, **compute)
 
-    def __iter__(self) -> Iterator[SearchProgress]:
+    def __iter__(self) -> Generator[SearchProgress, None, None]:
         state = "interrupted"
         try:
             yield from self._run_trials()
@@ -197,7 +196,7 @@ class Search:
         number, trial, best = proposed.number, self.trials[proposed.number], self.best
         task = TrialTask(
             self._prepared,
-            self._files.trial(number),
+            self._files.trial_run(number),
             self.settings.trial_options(trial),
             self.settings.speed,
             trial.curve,

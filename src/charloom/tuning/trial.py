@@ -39,6 +39,10 @@ class TrialTask:
     curve: Curve
     loss_to_beat: float | None
 
+    def improves(self, loss: float | None) -> bool:
+        """Return whether a loss is better than that of the best trial so far."""
+        return loss is not None and (self.loss_to_beat is None or loss < self.loss_to_beat)
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -85,10 +89,7 @@ def run_trial(
     def is_best() -> bool:
         """Decide whether to fit the mixture, which takes time, so only a kept run gets one."""
         assert run is not None
-        loss = run.state.best_loss
-        if run.interrupted or loss is None:
-            return False
-        return task.loss_to_beat is None or loss < task.loss_to_beat
+        return not run.interrupted and task.improves(run.state.best_loss)
 
     try:
         run = open_run(
