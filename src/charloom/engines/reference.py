@@ -1,16 +1,16 @@
 """The reference engine: the hand-derived forward and backward passes in NumPy.
 
-It is the definition of every result; the other engines are held to it by tests.
+It is the definition of every result: tests compare the other engines with it.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
 T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
 
-Outside the time loop lie the products that need no previous state: the first layer's input product
+Outside the time loop are the products that need no previous state. The first layer's input product
 is a look-up in the columns of its weight (its gradient a sum by character), the decoder's product
 and every weight's gradient are one large product over all T·B positions. Inside it is only the
 recurrent product.
 
-`x_backward` stands below `x_forward`; `dx` is the gradient of the loss with respect to x and has
+`x_backward` follows `x_forward`; `dx` is the gradient of the loss with respect to x and has
 x's shape. σ is the logistic function; ⊙ multiplies element by element.
 """
 
