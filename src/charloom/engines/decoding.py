@@ -34,13 +34,13 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.temperature) or self.temperature < 0:
-            raise CharloomError(f"temperature is {self.temperature}: give 0 (greedy) or more")
+            raise CharloomError(f"temperature is {self.temperature}: pass 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
-            raise CharloomError(f"top_k is {self.top_k}: give 1 or more, or leave it out")
+            raise CharloomError(f"top_k is {self.top_k}: pass 1 or more, or omit it")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise CharloomError(f"top_p is {self.top_p}: give a number above 0 and at most 1")
+            raise CharloomError(f"top_p is {self.top_p}: pass a number above 0 and at most 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
-            raise CharloomError(f"min_p is {self.min_p}: give a number from 0 to 1")
+            raise CharloomError(f"min_p is {self.min_p}: pass a number from 0 to 1")
 
 
 def probabilities(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.float64]:
@@ -80,7 +80,7 @@ def _distributions(logits: NDArray[np.floating], settings: SamplingSettings) -> 
 def choose(
     logits: NDArray[np.floating], settings: SamplingSettings, uniforms: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """Return a character for every row: logits (B, V) and uniform numbers in [0, 1) (B,) to ids (B,).
+    """Return a character a row: logits (B, V) and uniform numbers in [0, 1) (B,) to ids (B,).
 
     The running sum of the probabilities, in the order of ids, exceeds the number first at that id.
     A row's choice depends only on the row.

@@ -87,8 +87,8 @@ class Predictor(Protocol):
 class Engine(Predictor, Protocol):
     """The methods of every engine. The whole model is the boundary: an engine can fuse any of it.
 
-    A state is (S, L, B, H). Call `parameters_changed` after writing to `parameters`, before the next
-    step or score.
+    A state is (S, L, B, H). After writing to `parameters`, call `parameters_changed` before the
+    next step or score.
     """
 
     name: str

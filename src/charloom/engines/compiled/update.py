@@ -28,8 +28,8 @@ def _update_vectors(kind, settings, scale, operands, count):
 
     Args:
         kind: one of the kinds above.
-        settings: the learning rate, followed by the settings of the kind. sgd: momentum.
-            adagrad: ε. rmsprop: decay, ε. adam: β₁, β₂, ε, the corrections 1 − β₁ᵗ and
+        settings: the learning rate, followed by the momentum of sgd, the ε of adagrad, or the
+            decay and ε of rmsprop. Those of adam are β₁, β₂, ε, the corrections 1 − β₁ᵗ and
             √(1 − β₂ᵗ), and the factor of weight decay.
         scale: factor of the gradients, from clipping.
         operands: _Operands.
