@@ -283,5 +283,5 @@ def test_duplicate_units_are_merged(trained_run: Path) -> None:
         charloom.load(trained_run), EVERY_LABEL, units=["h3", "h0.3"], with_activations=False
     )
     assert list(found.activations) == [Unit(0, 0, 3)]
-    with pytest.raises(CharloomError, match="no unit"):
+    with pytest.raises(CharloomError, match="not a unit"):
         explore(charloom.load(trained_run), EVERY_LABEL, units=[""])
