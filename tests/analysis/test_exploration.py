@@ -254,7 +254,7 @@ def test_the_table_is_printed(trained_run: Path, capsys: Captured) -> None:
         ("€".encode(), ["--skip-unknown"], "has no characters to explore"),
         (b"The", ["--units", "h12"], "there is no unit h12: they go from h0 to h11"),
         (b"The", ["--units", "h1,c2"], "only an lstm has a cell state"),
-        (b"The", ["--units", "all"], "'all' names no unit"),
+        (b"The", ["--units", "all"], "'all' is not a unit"),
         (b"The", ["--out", "."], "cannot write . (it is a folder)"),
         (b"The", ["--out", "no/page.html"], "cannot write no/page.html"),
     ],
@@ -283,5 +283,5 @@ def test_duplicate_units_are_merged(trained_run: Path) -> None:
         charloom.load(trained_run), EVERY_LABEL, units=["h3", "h0.3"], with_activations=False
     )
     assert list(found.activations) == [Unit(0, 0, 3)]
-    with pytest.raises(CharloomError, match="no unit"):
+    with pytest.raises(CharloomError, match="not a unit"):
         explore(charloom.load(trained_run), EVERY_LABEL, units=[""])

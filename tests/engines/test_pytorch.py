@@ -295,7 +295,7 @@ def test_missing_gpu_is_refused(
     torch: Any, trained_run: None, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "PyTorch finds no GPU" in refused(*command, "--engine=pytorch", "--device=cuda")
+    assert "PyTorch finds no usable GPU" in refused(*command, "--engine=pytorch", "--device=cuda")
     assert not Path("new").exists()
 
 
@@ -318,7 +318,7 @@ def test_benchmark_without_gpu_is_refused(
     out, err = capfd.readouterr()
     assert not out
     assert err.count("\n") == 1
-    assert "PyTorch finds no GPU here" in err
+    assert "PyTorch finds no usable GPU" in err
 
 
 @with_torch

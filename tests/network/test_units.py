@@ -132,13 +132,13 @@ def test_names() -> None:
         ("h20=1", "there is no unit h20: they go from h0 to h19"),
         ("h1.3=1", "there is no unit h1.3"),
         ("c3=1", "only an lstm has a cell state"),
-        ("x3=1", "names no unit"),
-        ("h٣=1", "names no unit"),
-        ("h-1=1", "names no unit"),
-        ("h3", "give a unit and its value, like h17=0.9"),
-        ("h3=", "give a unit and its value"),
-        ("h3=much", "give a unit and its value"),
-        ("h3=1.01", "out of range: give a number from -1 to 1"),
+        ("x3=1", "is not a unit"),
+        ("h٣=1", "is not a unit"),
+        ("h-1=1", "is not a unit"),
+        ("h3", "pass a unit and its value, like h17=0.9"),
+        ("h3=", "pass a unit and its value"),
+        ("h3=much", "pass a unit and its value"),
+        ("h3=1.01", "out of range: pass a number from -1 to 1"),
         ("h3=nan", "out of range"),
         ("h3=-inf", "out of range"),
     ],
@@ -169,7 +169,7 @@ def test_a_model_samples_with_a_unit_held() -> None:
         length=60, seed=3, clamp={"h1": 0.5}
     )
     for value in ("0.5", None, True):
-        with pytest.raises(CharloomError, match="give a number"):
+        with pytest.raises(CharloomError, match="pass a number"):
             model.sample(clamp={"h1": value})
     for most in ("3", 1.5, 0):
         with pytest.raises(CharloomError, match="max_overlap is"):

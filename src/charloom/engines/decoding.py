@@ -1,4 +1,4 @@
-"""Logits to the next character: greedy, or drawn at a temperature from a narrowed choice.
+"""From logits to the next character: greedy, or sampled at a temperature from fewer characters.
 
 V: characters in the vocabulary; B: rows, each a stream of its own.
 """
@@ -16,12 +16,15 @@ from charloom.errors import CharloomError
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How a character is drawn. Temperature comes first, then top_k, top_p and min_p, in turn.
+    """Settings of sampling, applied in the order temperature, top_k, top_p, min_p.
 
-    temperature: divides the logits; 0 takes the likeliest character.
-    top_k: only the k likeliest characters.
-    top_p: only the likeliest characters that together reach probability p (Holtzman et al. 2020).
-    min_p: only characters at least min_p times as likely as the likeliest (Nguyen et al. 2024).
+    Args:
+        temperature: the logits are divided by it; 0 takes the likeliest character.
+        top_k: keep only the k likeliest characters.
+        top_p: keep only the likeliest characters that together reach probability p (Holtzman et
+            al. 2020).
+        min_p: keep only characters at least min_p times as likely as the likeliest (Nguyen et al.
+            2024).
     """
 
     temperature: float = 1.0
@@ -31,22 +34,22 @@ class SamplingSettings:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.temperature) or self.temperature < 0:
-            raise CharloomError(f"temperature is {self.temperature}: give 0 (greedy) or more")
+            raise CharloomError(f"temperature is {self.temperature}: pass 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:
-            raise CharloomError(f"top_k is {self.top_k}: give 1 or more, or leave it out")
+            raise CharloomError(f"top_k is {self.top_k}: pass 1 or more, or omit it")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise CharloomError(f"top_p is {self.top_p}: give a number above 0 and at most 1")
+            raise CharloomError(f"top_p is {self.top_p}: pass a number above 0 and at most 1")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
-            raise CharloomError(f"min_p is {self.min_p}: give a number from 0 to 1")
+            raise CharloomError(f"min_p is {self.min_p}: pass a number from 0 to 1")
 
 
 def probabilities(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.float64]:
-    """The distribution that one row's logits, (V,), are drawn from under the settings, (V,)."""
+    """Return the distribution, (V,), that the settings make of one row's logits, (V,)."""
     return np.asarray(_distributions(logits[None], settings)[0])
 
 
 def _distributions(logits: NDArray[np.floating], settings: SamplingSettings) -> NDArray[np.float64]:
-    """As `probabilities`, of rows, (B, V): nothing of a row's depends on the others."""
+    """Return the distributions of rows, (B, V), none of which depends on another."""
     x = logits.astype(np.float64)
     if settings.temperature == 0:
         greedy = np.zeros(x.shape)
@@ -60,7 +63,9 @@ def _distributions(logits: NDArray[np.floating], settings: SamplingSettings) -> 
         order = np.argsort(-x, axis=1, kind="stable")
         np.put_along_axis(p, order[:, settings.top_k :], 0, axis=1)
     if settings.top_p is not None:
-        order = np.argsort(-x, axis=1, kind="stable")  # they tell apart what rounding made equal
+        order = np.argsort(
+            -x, axis=1, kind="stable"
+        )  # because logits can differ where rounding made p equal
         sorted_p = np.take_along_axis(p, order, axis=1)
         reached = np.cumsum(sorted_p, axis=1) / p.sum(axis=1, keepdims=True)
         # The character that crosses top_p still belongs to the choice.
@@ -75,13 +80,13 @@ def _distributions(logits: NDArray[np.floating], settings: SamplingSettings) -> 
 def choose(
     logits: NDArray[np.floating], settings: SamplingSettings, uniforms: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """A character for every row: logits (B, V) and uniform numbers in [0, 1) (B,) to ids (B,).
+    """Return a character a row: logits (B, V) and uniform numbers in [0, 1) (B,) to ids (B,).
 
-    The id is where the running sum of the probabilities, in the order of ids, passes the number. A
-    row's choice depends on nothing but the row.
+    The running sum of the probabilities, in the order of ids, exceeds the number first at that id.
+    A row's choice depends only on the row.
     """
     running = np.cumsum(_distributions(logits, settings), axis=1)
     total = running[:, -1:]
     index = (running <= uniforms[:, None] * total).sum(axis=1)
-    # Rounding can push the number onto the last sum: the last possible character, then.
+    # Rounding can push the number onto the last sum. Then the last possible character is taken.
     return np.asarray(np.minimum(index, (running < total).sum(axis=1)), np.intp)

@@ -22,9 +22,9 @@ Ids = NDArray[np.intp]
 
 
 class Predictor(Protocol):
-    """What scoring and sampling ask of an engine, or of an engine and counts (charloom.mixture).
+    """The methods of an engine, or of a mixture with an n-gram model, for scoring and sampling.
 
-    No method changes the state that it is given.
+    No method changes the state that it receives.
     """
 
     @property
@@ -32,27 +32,31 @@ class Predictor(Protocol):
 
     @property
     def window_equals_steps(self) -> bool:
-        """Whether `log_probabilities` leaves the state that `step` leaves, to the byte."""
+        """Return whether `log_probabilities` returns the same bytes of state as `step`."""
         ...
 
     def zero_state(self, rows: int) -> Any:
-        """The state of that many rows before any character."""
+        """Return the state of a number of rows before any character."""
         ...
 
     def log_probabilities(self, inputs: Ids, state: Any) -> tuple[Float, Any]:
-        """The natural logarithms of the next character's probabilities, (T, B, V)."""
+        """Return the natural logarithms of the next character's probabilities, (T, B, V)."""
         ...
 
     def read(self, inputs: Ids, state: Any) -> Any:
-        """The state that `step` leaves, to the byte, when it has read inputs (T, B) one by one."""
+        """Return the state after inputs (T, B), the same bytes as `step` one by one."""
         ...
 
     def step(self, ids: Ids, state: Any, clamps: Sequence[Clamp] = ()) -> tuple[Float, Any]:
-        """One character a row, (B,), to the next one's logits, (B, V).
+        """Return the next characters' logits, (B, V), after one character a row, (B,).
 
-        A row gets the same bytes whatever the batch size, its companions, or how its prompt was
-        cut up; and an engine's logits of old characters do not change by a bit when new ones are
-        added. clamps: units that take their value whatever the cell makes of them.
+        A row's bytes do not depend on the batch size, on other rows or on the pieces of its prompt.
+        An engine's logits of old characters stay the same, bit for bit, when new ones are added.
+
+        Args:
+            ids: one character a row, (B,).
+            state: the state before them.
+            clamps: units that are held at a value instead of the cell's result.
         """
         ...
 
@@ -64,24 +68,32 @@ class Predictor(Protocol):
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, Any]:
-        """Reads ids (B,) and draws a character a row for each row of uniforms (count, B).
+        """Read ids and sample characters, one a row for each row of uniforms.
 
-        Returns the drawn ids, (count, B), and the state before the last of them is read: what
-        `step` and `decoding.choose` in turn would give.
+        Args:
+            ids: one character a row, (B,).
+            state: the state before them.
+            settings: how characters are sampled.
+            uniforms: random numbers in [0, 1), (count, B).
+            clamps: as in `step`.
+
+        Returns:
+            The sampled ids, (count, B), and the state before the last of them is read. Alternate
+            calls of `step` and `decoding.choose` return the same.
         """
         ...
 
 
 class Engine(Predictor, Protocol):
-    """What every engine does. The whole model is the boundary: inside, it may fuse what it likes.
+    """The methods of every engine. The whole model is the boundary: an engine can fuse any of it.
 
-    A state is (S, L, B, H). Whoever writes to `parameters` calls `parameters_changed` before the
+    A state is (S, L, B, H). After writing to `parameters`, call `parameters_changed` before the
     next step or score.
     """
 
     name: str
     config: ModelConfig
-    threads: int  # the most that it uses
+    threads: int  # the largest number that it uses
     window_equals_steps: bool
     device: str
 
@@ -90,40 +102,59 @@ class Engine(Predictor, Protocol):
 
     @property
     def gradients(self) -> Parameters:
-        """Where loss_and_gradients leaves them."""
+        """Return the gradients that loss_and_gradients writes."""
         ...
 
     def parameters_changed(self) -> None:
-        """Says so; training and gradients see it without being told."""
+        """Invalidate copies of the parameters.
+
+        Required before inference; training rereads the parameters in every step.
+        """
         ...
 
     def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
-        """The state after each character of inputs (T, B): (T, S, L, B, H), and the last one."""
+        """Return the state after each character of inputs (T, B), (T, S, L, B, H), and the last."""
         ...
 
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
     ) -> tuple[float, State]:
-        """The mean loss of windows (T, B), in nats per character, and the state after them.
+        """Compute the mean loss of windows, and write its gradients to `gradients`.
 
-        The gradients of the mean land in `gradients`. Dropout is on where a step's number is
-        given: the mask is drawn for that step.
+        Args:
+            inputs: ids, (T, B).
+            targets: the ids after them, (T, B).
+            state: the state before the windows.
+            dropout_step: number of the step whose dropout masks are applied; None for no dropout.
+
+        Returns:
+            The loss in nats per character, and the state after the windows.
         """
         ...
 
     def train_step(
         self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
     ) -> tuple[float, float, State]:
-        """One step of training: the loss before it, the gradient's norm, and the state after.
+        """Take one training step.
 
-        Raises NonFiniteGradientError, with the parameters as they were, where the loss or the
-        gradient is not finite.
+        Args:
+            inputs: ids, (T, B).
+            targets: the ids after them, (T, B).
+            state: the state before the windows.
+            optimizer: the optimizer, whose step count is that of dropout.
+
+        Returns:
+            The loss before the step, the gradient's norm, and the state after the windows.
+
+        Raises:
+            NonFiniteGradientError: if the loss or the gradient is not finite. The parameters are
+                unchanged.
         """
         ...
 
 
 def available_cores() -> int:
-    """The processor's cores that this process may use."""
+    """Return the number of the processor's cores that this process can use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

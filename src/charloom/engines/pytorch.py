@@ -1,8 +1,8 @@
 """The engine on PyTorch: its recurrent layers and its gradients, on a CPU or a GPU (extra `torch`).
 
-A layer is one call of what `torch.nn.RNN/LSTM/GRU` call (oneDNN, cuDNN), layer by layer, for our
-masks stand between the layers and on the recurrent weights. The parameters stay on one flat vector
-(P,), of which PyTorch sees views; so does the gradient, and the optimizers' fused updates.
+A layer is one call of the function behind `torch.nn.RNN/LSTM/GRU` (oneDNN, cuDNN). Layers run one
+by one, because masks apply between the layers and to the recurrent weights. The parameters stay
+on one flat vector (P,), of which PyTorch has views; the optimizers' fused updates use it whole.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
 T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 for lstm, else 1).
@@ -50,20 +50,30 @@ LOG = logging.getLogger("charloom")
 
 
 class PytorchEngine:
-    """The Engine protocol in PyTorch; see charloom.engines.
+    """The Engine protocol in PyTorch, see `charloom.engines.protocol`.
 
-    On the CPU the parameters are the very memory of `parameters`. On a GPU they and the optimizer's
-    slots are copies: training goes on there, and reading `parameters` brings both back, so whoever
-    writes to them after a step of training asks for them anew. threads: the most that it uses on
-    the CPU. bf16: in training, products are those of bfloat16 (autocast); the parameters, their
-    gradient and all else stay in float32. compile: PyTorch compiles what a step of training
-    computes above the layers. process_group: the processes that it trains with. What it trains on,
-    windows and state, are this rank's rows of the batch, and loss and gradient are those of the
-    whole batch.
+    On the CPU the engine shares the memory of `parameters`. On a GPU they and the optimizer's slots
+    are copies that training changes; reading the property `parameters` copies both back. Read it
+    again before writing to it after a training step.
+
+    Args:
+        parameters: the model's parameters.
+        seed: seed of dropout.
+        classic: whether the gradient is the notebook's, of the sum of the losses.
+        threads: the largest number of threads on the CPU; by default that of its cores.
+        device: "cpu" or "cuda".
+        bf16: whether training multiplies in bfloat16 (autocast). Parameters, gradients and
+            everything else stay in float32.
+        compile: whether PyTorch compiles the part of a training step above the layers.
+        process_group: the processes of distributed training. Windows and state are then this rank's rows
+            of the batch; loss and gradient are those of the whole batch.
+
+    Raises:
+        CharloomError: if the options exclude one another or need a missing device or compiler.
     """
 
     name = "pytorch"
-    window_equals_steps = False  # libraries group the sums of their products by shape
+    window_equals_steps = False  # because libraries group the sums of their products by shape
 
     def __init__(
         self,
@@ -78,17 +88,13 @@ class PytorchEngine:
         process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
-            raise CharloomError(
-                "--device cuda: PyTorch finds no GPU here that it can use; leave --device out"
-            )
+            raise CharloomError("--device cuda: PyTorch finds no usable GPU; omit --device")
         if bf16 and (parameters.config.dtype != "float32" or classic):
-            raise CharloomError(
-                "--bf16 is for float32, and not for the preset classic: leave it out"
-            )
+            raise CharloomError("--bf16 is for float32, and not for the preset classic: omit it")
         if compile and classic and parameters.config.dtype == "float64":
             raise CharloomError(
                 "--compile: NumPy computes the preset classic in float64, as the notebook did, and "
-                "there is nothing to compile: leave it out"
+                "there is nothing to compile: omit it"
             )
         self.config = parameters.config
         self.bf16 = bf16
@@ -99,8 +105,8 @@ class PytorchEngine:
         self._process_group = process_group
         self._dtype = getattr(torch, self.config.dtype)
         self._parameters = parameters
-        # The preset classic is chaotic: only the notebook's own order of sums, which the reference
-        # keeps in float64, gives the notebook's own numbers.
+        # The preset classic is chaotic. Only the notebook's own order of sums, which the reference
+        # engine keeps in float64, reproduces the notebook's numbers.
         self._notebook = None
         if classic and self.config.dtype == "float64":
             self._notebook = ReferenceEngine(parameters, seed=seed, classic=True, threads=threads)
@@ -109,8 +115,8 @@ class PytorchEngine:
         self._shares = device == "cpu"  # one memory with the host
         self._copies: dict[str, Tensor] | None = None
         self._place(self._host.to(device))
-        # Where it does not: whether the device's copy is ahead of the host's, and whether it is up
-        # to date as far as anybody has said.
+        # For separate memory: whether the device's copy is newer than the host's, and whether it is
+        # up to date unless `parameters_changed` is called.
         self._is_ahead = False
         self._is_current = True
         self._optimizer: Optimizer | None = None  # the one whose slots are on the device
@@ -124,7 +130,7 @@ class PytorchEngine:
 
     @property
     def gradients(self) -> Parameters:
-        """Made when it is first asked for: sampling and scoring need none."""
+        """Return the gradients, allocated on first use because sampling and scoring need none."""
         if self._gradients is None:
             self._gradients = Parameters(self.config)
             if self._notebook is not None:
@@ -237,17 +243,17 @@ class PytorchEngine:
                 out[t] = _array(now)
             return out, _array(now)
 
-    # Where the parameters are.
+    # The parameters' place.
 
     def _place(self, flat: Tensor) -> None:
-        """Computes with the parameters there, (P,)."""
+        """Use these parameters, (P,), from now on."""
         self._flat = flat
         self._tensors = {name: Parameter(part) for name, part in self._views(flat).items()}
         self._window = self._process_group.in_parallel(_Window(self))
         self._copies = None
 
     def _fetch(self) -> None:
-        """Brings the parameters and the optimizer's slots to the host, where the GPU has newer."""
+        """Copy the parameters and the optimizer's slots to the host if the GPU has newer ones."""
         if not self._is_ahead:
             return
         self._is_ahead = False
@@ -257,8 +263,10 @@ class PytorchEngine:
                 slot.copy_(values)
 
     def _upload(self) -> None:
-        """Brings them to the GPU, unless it has newer: whoever may have written to them has read
-        them."""
+        """Copy the parameters to the GPU unless it has newer ones.
+
+        A caller that writes to the parameters has read them first, so newer ones are on the host.
+        """
         if self._shares or self._is_ahead:
             return
         self._flat.copy_(self._host)
@@ -266,20 +274,23 @@ class PytorchEngine:
         self._optimizer = None
 
     def _refresh(self) -> None:
-        """The same for scoring, which is told when the parameters have changed."""
+        """Copy the parameters to the GPU for scoring, if `parameters_changed` was called."""
         if not self._is_current:
             self._upload()
 
     def _aligned(self) -> dict[str, Tensor]:
-        """Copies of the parameters, each where the allocator puts it: some libraries' sums depend
-        on where in memory a matrix begins, which in the flat vector depends on V."""
+        """Return copies of the parameters, each aligned by the allocator.
+
+        Some libraries' sums depend on the address of a matrix, which in the flat vector depends on
+        V.
+        """
         self._refresh()
         if self._copies is None:
             self._copies = {name: p.detach().clone() for name, p in self._tensors.items()}
         return self._copies
 
     def _slots_of(self, optimizer: Optimizer) -> list[Tensor]:
-        """What the optimizer remembers, each (P,), on the device."""
+        """Return the optimizer's slots on the device, each (P,)."""
         if self._shares or optimizer is not self._optimizer:
             self._fetch()
             optimizer.prepare(self._parameters.flat)
@@ -290,7 +301,7 @@ class PytorchEngine:
         return self._slots
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        """A flat vector's parts, by the parameters' names."""
+        """Return the parts of a flat vector by the parameters' names."""
         shapes = self.config.shapes()
         parts = flat.split([math.prod(shape) for shape in shapes.values()])
         return {
@@ -306,7 +317,7 @@ class PytorchEngine:
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
-        """PyTorch's settings, which belong to the process, as they are needed here."""
+        """Change PyTorch's settings, which belong to the process, for the duration of a block."""
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -318,9 +329,11 @@ class PytorchEngine:
                 torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
                 warnings.catch_warnings(),
             ):
-                # cuDNN copies the weights together in each call: little beside its time loop.
+                # cuDNN copies the weights together in each call, which takes little time.
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single")
-                warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # it is meant
+                warnings.filterwarnings(
+                    "ignore", "TensorFloat32 tensor cores"
+                )  # disabled on purpose
                 yield
         except RuntimeError as error:
             if _lacks_memory(error):
@@ -334,7 +347,7 @@ class PytorchEngine:
     def _gradient(
         self, inputs: Ids, targets: Ids, state: State, dropout_step: int | None
     ) -> tuple[float, Tensor, Tensor]:
-        """The mean loss, the gradient of it (or of the sum, under `classic`), (P,), the state."""
+        """Return the mean loss, its gradient (P,) (under `classic` the sum's), and the state."""
         group = self._process_group
         characters = len(inputs) * group.rows_of_all(inputs.shape[1])
         total, after = self._window(
@@ -357,38 +370,38 @@ class PytorchEngine:
         return loss.item() / characters, gradient, after.detach().to(self._dtype)
 
     def _compiled_loss(self) -> Callable[..., Tensor]:
-        """_summed_loss, compiled, backward too, before anybody waits for it.
+        """Return `_summed_loss` compiled, with its backward pass, before training starts.
 
-        The layers are not compiled with it: PyTorch would write their loops over time out, which
-        takes minutes for each length of a window, and gives up the libraries' own.
+        The layers are not compiled. PyTorch would unroll their loops over time, which takes minutes
+        for each length of a window, and would not use the libraries' layers.
         """
-        # T and B apart, or PyTorch takes them for one; a size of 1 it compiles for itself.
+        # T and B differ, because PyTorch would treat equal sizes as one, and specialize on 1.
         shape = (2, 1 if self.classic else 3, self.config.hidden_size)
         try:
             with warnings.catch_warnings(), self._settings():
-                # What PyTorch's compiler imports says of itself.
+                # The modules that PyTorch's compiler imports are deprecated.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 if self.device == "cpu":
                     from torch._inductor.cpp_builder import get_cpp_compiler
 
-                    get_cpp_compiler()  # raises where there is none
+                    get_cpp_compiler()  # raises if it is missing
                 LOG.warning("PyTorch compiles for --compile: some seconds")
                 loss: Callable[..., Tensor] = torch.compile(_summed_loss, dynamic=True)
                 with self._autocast():
                     y = torch.zeros(shape, dtype=self._dtype, device=self.device) + 0
                     y.requires_grad_()
                     targets = torch.zeros(shape[:2], dtype=torch.int64, device=self.device)
-                    # Not the parameters themselves, whose gradients other ranks would wait for.
+                    # Copies, because other ranks would wait for the gradients of the parameters.
                     decoder = [Parameter(p.detach()) for p in self._decoder()]
                     total = loss(y, *decoder, targets, self._dtype)
                 total.backward()
         except MemoryError:
             raise
-        except Exception as error:  # of many kinds, PyTorch's and others
+        except Exception as error:  # because PyTorch and others raise many kinds
             reason = " ".join(str(error).split())
             raise CharloomError(
                 "--compile needs a C++ compiler that PyTorch can use, on a GPU Triton too "
-                f"({shortened(reason)}): install g++, or leave --compile out"
+                f"({shortened(reason)}): install g++, or omit --compile"
             ) from None
         return loss
 
@@ -409,14 +422,22 @@ class PytorchEngine:
         dropout_step: int | None = None,
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Tensor, Tensor]:
-        """Ids (T, B) -> the last layer's outputs (T, B, H) and the state after them.
+        """Run all layers.
 
-        With clamps only of one character, T = 1.
+        Args:
+            p: the parameters' tensors by name.
+            ids: (T, B).
+            state: the state before them.
+            dropout_step: number of the step whose dropout masks are applied; None for no dropout.
+            clamps: held units, for T = 1 only.
+
+        Returns:
+            The last layer's outputs (T, B, H) and the state after them.
         """
         config = self.config
         if ids.numel() > 1:
             y = one_hot(ids, config.vocabulary_size).to(self._dtype)
-        else:  # its column alone: what is summed must not depend on V
+        else:  # a column instead, so that sums do not depend on V
             y = torch.ones((1, 1, 1), dtype=self._dtype, device=self.device)
         states = []
         for layer in range(config.layers):
@@ -434,7 +455,7 @@ class PytorchEngine:
                 weights[1] = weights[1] * self._numbers(mask)
             before = state[:, layer : layer + 1]  # (S, 1, B, H)
             below = y
-            # Biases, one layer, no dropout of theirs; whether gradients are wanted; one direction.
+            # has_biases, num_layers, dropout, train, bidirectional, batch_first
             y, *after = LAYERS[config.cell](
                 below,
                 tuple(before) if config.cell == "lstm" else before[0],
@@ -466,9 +487,18 @@ class PytorchEngine:
         after: list[Tensor],
         of_step: tuple[Tensor, Tensor, list[Tensor]],
     ) -> None:
-        """Writes held units' values into a layer's outputs (1, B, H) and the states after them. A
-        held cell state changes the hidden one, h = o ⊙ tanh(c), with o computed anew: the library
-        does not give it."""
+        """Write held units' values into a layer's outputs (1, B, H) and the states after them.
+
+        A held cell state changes the hidden one, h = o ⊙ tanh(c). o is computed again, because the
+        library does not return it.
+
+        Args:
+            clamps: the held units of all layers.
+            layer: index of the layer.
+            y: its outputs.
+            after: its states after them.
+            of_step: the layer's inputs, the states before, and its weights.
+        """
         below, before, (w_ih, w_hh, b_ih, b_hh) = of_step
         for unit, value in clamps:
             if unit.layer != layer:
@@ -484,18 +514,18 @@ class PytorchEngine:
 
 
 class _Window(torch.nn.Module):  # type: ignore[misc]
-    """A window's loss as a module of the engine's parameters, as PyTorch's tools want it."""
+    """A window's loss as a module of the engine's parameters, for PyTorch's tools."""
 
     def __init__(self, engine: PytorchEngine) -> None:
         super().__init__()
-        self._engine = [engine]  # in a list: the engine is no part of the module
+        self._engine = [engine]  # in a list, so that the engine is not part of the module
         for name, parameter in engine._tensors.items():
             self.register_parameter(name.replace(".", "_"), parameter)
 
     def forward(
         self, inputs: Tensor, targets: Tensor, state: Tensor, dropout_step: int | None
     ) -> tuple[Tensor, Tensor]:
-        """Windows (T, B) -> the sum of their losses in nats, and the state after them."""
+        """Return the sum of the losses of windows (T, B) in nats, and the state after them."""
         (engine,) = self._engine
         with engine._autocast():
             y, after = engine._forward(engine._tensors, inputs, state, dropout_step)
@@ -506,18 +536,18 @@ class _Window(torch.nn.Module):  # type: ignore[misc]
 def _summed_loss(
     y: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    """The last layer's outputs (T, B, H) -> the sum of the losses of targets (T, B), in nats."""
+    """Return the summed loss of targets (T, B) in nats, for the last layer's outputs (T, B, H)."""
     logits = linear(y, weight, bias).flatten(0, 1)
     return cross_entropy(logits.to(dtype), targets.flatten(), reduction="sum")
 
 
 def _lacks_memory(error: RuntimeError) -> bool:
-    """Whether it tells of too little memory, on a GPU or on the CPU."""
+    """Return whether an error means too little memory, on a GPU or on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _taken_gradient(parameter: Parameter) -> Tensor:
-    """A parameter's gradient, flat, which is not there any more for the next one to be added to."""
+    """Return a parameter's gradient, flat, and remove it so that the next is not added to it."""
     gradient = parameter.grad
     parameter.grad = None
     return gradient.flatten()
@@ -528,12 +558,12 @@ def _slots_on_host(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _array(tensor: Tensor) -> Any:
-    """A tensor's numbers on the host."""
+    """Return a tensor's numbers on the host."""
     return tensor.cpu().numpy()
 
 
-# The optimizers of charloom.optimizers, in place on the parameters p, with the gradient g and the
-# slots; all (P,). PyTorch's fused kernels go over them once.
+# The optimizers of charloom.network.optimizers, in place on the parameters p, with the gradient g
+# and the slots; all (P,). PyTorch's fused kernels read them once.
 
 
 def _sgd(optimizer: SGD, p: Tensor, g: Tensor, momentum: Tensor) -> None:

@@ -1,16 +1,16 @@
 """The reference engine: the hand-derived forward and backward passes in NumPy.
 
-It is the definition of every result; the other engines are held to it by tests.
+It is the definition of every result: tests compare the other engines with it.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
 T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
 
-Outside the time loop lie the products that need no previous state: the first layer's input product
-is a look-up in the columns of its weight (its gradient a sum by character), the decoder's product
-and every weight's gradient are one large product over all T·B positions. Inside it is only the
-recurrent product.
+Outside the time loop are the products that need no previous state. The first layer's input product
+is a look-up in the columns of its weight, and its gradient is a sum by character. The decoder's
+product and every weight's gradient are one large product over all T·B positions. Only the recurrent
+product is inside the loop.
 
-`x_backward` stands below `x_forward`; `dx` is the gradient of the loss with respect to x and has
+`x_backward` follows `x_forward`; `dx` is the gradient of the loss with respect to x and has
 x's shape. σ is the logistic function; ⊙ multiplies element by element.
 """
 
@@ -33,15 +33,16 @@ Cache = tuple[Any, ...]
 
 
 def sigmoid(x: Float) -> Float:
-    """σ(x) = 1 / (1 + e^{−x}), through tanh so that nothing overflows."""
+    """Return σ(x) = 1 / (1 + e^{−x}), by tanh so that no exponential overflows."""
     return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
 
 
 # A cell's forward pass takes x, the input's products without a bias, the state before the window,
-# the recurrent weight W and both biases; it gives the hidden states (T, B, H), the last state and a
-# cache, whose first entry is the hidden states with the one before the window, (T + 1, B, H). Its
-# backward pass takes their gradient dh and gives dx and da, the gradient of the recurrent product
-# W h_{t−1}, from which the caller makes
+# the recurrent weight W and both biases. It returns the hidden states (T, B, H), the last state and
+# a cache. The cache starts with the hidden states and the one before the window, (T + 1, B, H).
+#
+# Its backward pass takes their gradient dh. It returns dx, and the gradient da of the
+# recurrent product W h_{t−1}. The caller computes
 #   dW = Σ_t da_t h_{t−1}ᵀ,  db_hh = Σ_t da_t,  db_ih = Σ_t dx_t.
 
 
@@ -76,7 +77,8 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
     return dx, dx
 
 
-# lstm, the four gates stacked in x and W in the order i, f, g, o:
+# lstm: the four gates are stacked in x and W in the order i, f, g, o.
+#
 #   i = σ(a_i), f = σ(a_f), g = tanh(a_g), o = σ(a_o)   with a = x_t + W h_{t−1} + b
 #   c_t = f ⊙ c_{t−1} + i ⊙ g
 #   h_t = o ⊙ tanh(c_t)
@@ -133,8 +135,9 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
     return dx, dx
 
 
-# gru, the three gates stacked in x and W in the order r, z, n; the n-block of W's product keeps its
-# own bias, inside the reset gate's reach:
+# gru: the three gates are stacked in x and W in the order r, z, n. The n-block of W's product has
+# its own bias, because the reset gate multiplies both.
+#
 #   r = σ(x_r + W_r h_{t−1} + b_r),  z = σ(x_z + W_z h_{t−1} + b_z)
 #   q = W_n h_{t−1} + b_n,  n = tanh(x_n + r ⊙ q)
 #   h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}
@@ -197,10 +200,10 @@ CELLS = {
 
 
 def softmax_cross_entropy_forward(logits: Float, targets: Ids) -> tuple[float, Cache]:
-    """Logits (N, V) and targets (N) -> the mean of −log p(target), in nats.
+    """Return the mean of −log p(target), in nats, for logits (N, V) and targets (N).
 
-    p_v = e^{l_v} / Σ_u e^{l_u},  log p_v = l_v − log Σ_u e^{l_u}; the largest logit is taken from
-    all of them first, so that no exponential overflows.
+    p_v = e^{l_v} / Σ_u e^{l_u},  log p_v = l_v − log Σ_u e^{l_u}; the largest logit is subtracted
+    from all of them first, so that no exponential overflows.
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
     p = np.exp(shifted)
@@ -211,7 +214,7 @@ def softmax_cross_entropy_forward(logits: Float, targets: Ids) -> tuple[float, C
 
 
 def softmax_cross_entropy_backward(cache: Cache, scale: float) -> Float:
-    """The gradient of the logits, (N, V), times N · scale: dl_v = (p_v − [v = target]) · scale."""
+    """Return the gradient of the logits, (N, V): dl_v = (p_v − [v = target]) · scale."""
     p, targets = cache
     dlogits = p.copy()
     dlogits[np.arange(len(targets)), targets] -= 1
@@ -220,7 +223,7 @@ def softmax_cross_entropy_backward(cache: Cache, scale: float) -> Float:
 
 
 def log_softmax(logits: Float) -> Float:
-    """The logarithms of the probabilities, along the last axis; exact for large logits too."""
+    """Return the log-probabilities along the last axis, exact for large logits too."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
@@ -233,22 +236,22 @@ class Products:
 
     @staticmethod
     def times(x: Float, w: Float) -> Float:
-        """w x at every position: (N, K), (M, K) -> (N, M)."""
+        """Return w x at every position: (N, K), (M, K) -> (N, M)."""
         return np.asarray(x @ w.T)
 
     @staticmethod
     def outer(left: Float, right: Float) -> Float:
-        """Σ left rightᵀ over positions: (N, M), (N, K) -> (M, K)."""
+        """Return Σ left rightᵀ over positions: (N, M), (N, K) -> (M, K)."""
         return np.asarray(left.T @ right)
 
     @staticmethod
     def total(values: Float) -> Float:
-        """Σ over positions: (N, M) -> (M)."""
+        """Return Σ over positions: (N, M) -> (M)."""
         return np.asarray(values.sum(axis=0))
 
     @staticmethod
     def by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
-        """Sums of values (N, M) over equal ids (N): the distinct ids (C) and their sums (C, M)."""
+        """Add up values (N, M) of equal ids (N); returns the distinct ids (C) and sums (C, M)."""
         order = np.argsort(ids, kind="stable")
         ordered = ids[order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -288,19 +291,19 @@ class NotebookProducts(Products):
 
 
 class LayerCache(NamedTuple):
-    """What a layer's way back needs."""
+    """The forward results that a layer's backward pass needs."""
 
-    below: Float | None  # (T, B, H): what went in; None in the first layer
-    mask: Float | None  # (T, B, H): of what came out
+    below: Float | None  # (T, B, H): the layer's inputs; None in the first one
+    mask: Float | None  # (T, B, H): of the layer's outputs
     of_weights: Float | None  # (G·H, H): the recurrent weights' mask
     cache: Cache  # the cell's own
 
 
 class ReferenceEngine:
-    """The Engine protocol in NumPy; see charloom.engines."""
+    """The Engine protocol in NumPy, see `charloom.engines.protocol`."""
 
     name = "reference"
-    window_equals_steps = False  # their matrix products add up in another order
+    window_equals_steps = False  # because their matrix products add up in another order
     device = "cpu"
 
     def __init__(
@@ -317,26 +320,26 @@ class ReferenceEngine:
         self.seed = seed
         self.classic = classic
         self.threads = threads or available_cores()  # NumPy's, which its callers limit
-        # In float32 there is nothing to be equal to, and the large products are faster.
+        # Only in float64 can results equal the notebook's; in float32 large products are faster.
         as_notebook = classic and self.config.dtype == "float64"
         self._products = NotebookProducts if as_notebook else Products
         self._cell = CELLS[self.config.cell]
 
     @property
     def gradients(self) -> Parameters:
-        """Made when it is first asked for: sampling and scoring need none."""
+        """Return the gradients, allocated on first use because sampling and scoring need none."""
         if self._gradients is None:
             self._gradients = Parameters(self.config)
         return self._gradients
 
     def parameters_changed(self) -> None:
-        """Nothing is kept that depends on them."""
+        """Do nothing, because the engine has no copies of the parameters."""
 
     def zero_state(self, rows: int) -> State:
         return self.config.zero_state(rows)
 
-    # A matrix product may read beyond a matrix's edge and raise a flag there; and what overflows
-    # shows in the numbers. Neither is to be a warning.
+    # No warnings: a matrix product can read beyond a matrix's edge and raise a floating-point flag
+    # there, and an overflow is visible in the numbers.
     @np.errstate(all="ignore")
     def loss_and_gradients(
         self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
@@ -389,9 +392,9 @@ class ReferenceEngine:
         new_state = np.empty_like(state)
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
         for row in range(len(ids)):
-            # A row at a time, so that its bytes cannot depend on the others; and the decoder's
-            # products summed character by character, so that they cannot depend on how many
-            # characters there are. A matrix product would group its sums by the matrix's shape.
+            # One row at a time, so that its bytes cannot depend on the others. The decoder's
+            # products are summed character by character, so that they cannot depend on V. A matrix
+            # product would group its sums by the matrix's shape.
             own = state[:, :, row : row + 1].copy()
             y, own, _ = self._layers_forward(ids[row : row + 1].reshape(1, 1), own, None, clamps)
             logits[row] = (weight * y[0, 0]).sum(axis=1) + bias
@@ -424,8 +427,17 @@ class ReferenceEngine:
     def _hold(
         self, clamps: Sequence[Clamp], layer: int, y: Float, state: State, cache: Cache
     ) -> None:
-        """Writes held units' values into a layer's outputs (1, B, H) and the state after them. A
-        held cell state changes the hidden one, h = o ⊙ tanh(c)."""
+        """Write held units' values into a layer's outputs (1, B, H) and the state after them.
+
+        A held cell state changes the hidden one, h = o ⊙ tanh(c).
+
+        Args:
+            clamps: the held units of all layers.
+            layer: index of the layer.
+            y: its outputs.
+            state: the state after them, (S, L, B, H).
+            cache: the cell's cache.
+        """
         for unit, value in clamps:
             if unit.layer != layer:
                 continue
@@ -448,9 +460,16 @@ class ReferenceEngine:
         dropout_step: int | None,
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Float, State, list[LayerCache]]:
-        """Inputs (T, B) -> the last layer's outputs (T, B, H), the state, the layers' caches.
+        """Run all layers.
 
-        With clamps only of one character, T = 1.
+        Args:
+            inputs: ids, (T, B).
+            state: the state before them.
+            dropout_step: number of the step whose dropout masks are applied; None for no dropout.
+            clamps: held units, for T = 1 only.
+
+        Returns:
+            The last layer's outputs (T, B, H), the state after them, and the layers' caches.
         """
         p = self.parameters
         new_state = np.empty_like(state)
@@ -498,7 +517,7 @@ class ReferenceEngine:
         inputs: Ids,
         caches: list[LayerCache],
     ) -> None:
-        """dy (T, B, H), the gradient of the last layer's outputs; fills `gradients`."""
+        """Compute `gradients` from dy (T, B, H), the gradient of the last layer's outputs."""
         gradients = self.gradients
         for layer in reversed(range(self.config.layers)):
             below, mask, of_weights, cache = caches[layer]
@@ -527,11 +546,11 @@ class ReferenceEngine:
 
 
 def _blocks(x: Float, count: int) -> list[Float]:
-    """Views on `count` equal parts of the last axis."""
+    """Return views on `count` equal parts of the last axis."""
     size = x.shape[-1] // count
     return [x[..., k * size : (k + 1) * size] for k in range(count)]
 
 
 def _flat(x: Float) -> Float:
-    """(T, B, M) -> (T·B, M)."""
+    """Return (T, B, M) as (T·B, M)."""
     return x.reshape(-1, x.shape[-1])

@@ -3,9 +3,9 @@
 Numba's own arrays have seven entries each and a reference count, which makes them slow to compile
 and to pass. A kernel therefore works on a `Flat` array, which is the address of its first entry.
 
-A `Tile` is a view of rows in a flat array. `Buffers` are all the arrays that a kernel works on: a
-named tuple states each array's name and type once, the caller builds it with `addresses`, and the
-kernel reads its fields by name. `Numbers` are a named tuple of integers in an array.
+A `Tile` is a view of rows in a flat array. `Numbers` are a named tuple of integers in an array.
+`Buffers` are all the arrays that a kernel works on. A named tuple states each array's name and type
+once; the caller passes it as `addresses`, and the kernel reads its fields by name.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Buffers(types.Type):
         super().__init__(name=f"buffers({kind.__name__}, {floats})")
 
     def field(self, name: str) -> Any:
-        """Return the Numba type of a field's array; None if there is no such field."""
+        """Return the Numba type of a field's array; None for an unknown field."""
         found = _field_types(self.kind).get(name)
         if found is None:
             return None

@@ -1,14 +1,14 @@
-"""How kernels are compiled, when, and where the compiled code is kept.
+"""Compilation of kernels, and the cache of compiled code.
 
 Numba compiles every function that a kernel calls into a library of its own, down to machine code,
 and each of them again inside its callers. A `subroutine` is compiled into its caller's library
-instead, so that the compiler goes over everything once.
+instead, so that the compiler processes everything once.
 
-A Kernel is compiled when it is first needed, and kept in a file for the next process. Numba's own
-cache fails where neither the package's folder nor a home can be written, notices changes of no file
-but the kernel's own, and two processes that compile at once can give its index a wrong entry. Here
-each compiled kernel has a file of its own, whose name is a digest of all that the code depends on;
-it appears whole or not at all.
+A Kernel is compiled when it is first needed, and cached in a file for the next process. Numba's own
+cache fails where neither the package's folder nor a home is writable. It notices changes only in
+the kernel's own file, and two processes that compile at once can corrupt its index. Here each
+compiled kernel has its own file, which appears whole or not at all. Its name is a digest of
+everything the code depends on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SOURCES = ("kernels", "engines/compiled", "ngrams")  # folders with sources of k
 
 
 def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F], F]:
-    """Makes a function callable from kernels; `returns` is what it gives back there."""
+    """Make a function callable from kernels, where it returns a value of the type `returns`."""
 
     def mark(function: F) -> F:
         class Template(AbstractTemplate):  # type: ignore[misc]
@@ -68,7 +68,7 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
                     sig.return_type, flags, locals={},
                 )  # fmt: skip
                 compiled[key] = result.fndesc
-                # What was inlined everywhere need not stand there by itself.
+                # The linker drops a function that was inlined everywhere.
                 made = library._final_module.get_function(result.fndesc.mangled_name)
                 made.linkage = "linkonce_odr"
                 if inline:
@@ -90,8 +90,11 @@ class Kernel:
         self._lock = threading.Lock()
 
     def compiled(self, arguments: tuple[Any, ...]) -> Callable[..., None]:
-        """What runs the kernel on such arguments; compiles it, or reads it from its file, if that
-        has not happened yet. The arguments' types but for their dtype are always the same."""
+        """Return a callable that runs the kernel on arguments of these types.
+
+        The kernel is compiled, or read from its file, on the first call. Only the arguments'
+        dtypes can differ between calls.
+        """
         with self._lock:
             if self._dispatcher is None:
                 self._dispatcher = numba.njit(nogil=True, error_model="numpy", cache=False)(
@@ -104,7 +107,7 @@ class Kernel:
 
 
 class _Cache:
-    """What Numba's dispatcher asks for compiled code, and gives it to."""
+    """The interface through which Numba's dispatcher loads and saves compiled code."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -124,7 +127,7 @@ class _Cache:
         folder = cache_folder()
         if folder is not None:
             path = folder / _file_name(self._what, sig, target_context.codegen())
-            # Whatever is wrong with a file, the kernel can be compiled again.
+            # Any error is suppressed, because the kernel can be compiled again.
             with contextlib.suppress(Exception):
                 data = path.read_bytes()
                 digest, payload = data[:32], data[32:]
@@ -156,7 +159,7 @@ class _Cache:
 
 
 def _file_name(what: str, sig: Any, codegen: Any) -> str:
-    """Digests of all that compiled code depends on: sources and versions; types and processor."""
+    """Return a name with two digests: of sources and versions, and of types and processor."""
     digest = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode())
     return f"{_name_begins(what)}{digest.hexdigest()[:32]}.kernel"
 
@@ -173,16 +176,16 @@ def _name_begins(what: str) -> str:
 
 
 def is_kept(what: str) -> bool:
-    """Whether a kernel of these sources was compiled before, for one type or another."""
+    """Return whether a kernel of these sources was compiled before, for any type."""
     folder = cache_folder()
     return folder is not None and any(folder.glob(_name_begins(what) + "*"))
 
 
 def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: NUMBA_CACHE_DIR if it is set, the user's folder for caches,
-    or a folder for temporary files; None if none of them can be written.
+    """Return the folder of compiled kernels; None if no candidate is writable.
 
-    A file is code that will be run, so that the folder must be the user's own.
+    The candidates are NUMBA_CACHE_DIR if it is set, the user's cache folder, and a folder for
+    temporary files. A file is code that will be run, so the folder must be the user's own.
     """
     places = [Path(platformdirs.user_cache_dir("charloom")) / "kernels"]
     if chosen := os.environ.get("NUMBA_CACHE_DIR"):

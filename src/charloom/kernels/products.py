@@ -1,10 +1,10 @@
 """Matrix products inside Numba kernels, made for the thin matrices of a recurrent network.
 
-A library's product packs its operands afresh in every call, which a time loop cannot afford. Here
-the weights are packed once for a whole window: in panels two vectors wide, each panel's rows one
-after the other in memory. What runs innermost keeps a block of up to fourteen rows and two vectors
-of the result in registers (fewer rows, more vectors: about 24 sums at once, so that the latency of
-one is hidden by the others) and adds one outer product for each k.
+A library's product packs its operands in every call, which is too slow for a time loop. Here the
+weights are packed once for a whole window: in panels two vectors wide, each panel's rows one after
+the other in memory. The inner loop keeps a block of up to fourteen rows and two vectors of the
+result in registers, and adds one outer product for each k. A block of fewer rows has more vectors:
+about 24 sums at once, so that the latency of one is hidden by the others.
 
 Every entry of a result is summed in the order of k, whatever the shapes: an entry's bytes depend on
 nothing but its row and its column.
@@ -37,7 +37,7 @@ from charloom.kernels.vectors import (
     width,
 )
 
-# The largest blocks: rows, and for up to so many rows how many vectors wide.
+# The largest blocks: the most rows, and the width in vectors for up to a number of rows.
 MOST_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
 _WIDTHS = ((3, 8), (6, 4), (14, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
 PREFETCHED = 64  # rows of a panel
@@ -45,14 +45,14 @@ _AS_WRITTEN = {1: (8, 7, 6, 5, 4, 3, 2, 1)}  # other row counts take powers of t
 
 
 def _widths(rows: int) -> tuple[int, ...]:
-    """The block widths, in vectors, that there are for a number of rows; the widest first."""
+    """Return the block widths, in vectors, for a number of rows; the widest first."""
     most = next(width for largest, width in _WIDTHS if rows <= largest)
     return tuple(n for n in _AS_WRITTEN.get(rows, (8, 4, 2, 1)) if n <= most)
 
 
 @subroutine(types.intp, inline=True)
 def block_vectors(rows):
-    """How many vectors wide a block is where a product has so many rows."""
+    """Return the width of a block, in vectors, for a product of a number of rows."""
     for largest, vectors in _WIDTHS:
         if rows <= largest:
             return vectors
@@ -60,10 +60,10 @@ def block_vectors(rows):
 
 
 def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns: bool) -> Any:
-    """LLVM's function for one block: c (rows × vectors) = or += Σ_k a(·, k) b(k, ·).
+    """Return LLVM's function for one block: c (rows × vectors) = or += Σ_k a(·, k) b(k, ·).
 
-    a(i, k) stands at a[i·lda + k], or with `by_columns` at a[i + k·lda]. A row of b is read from
-    two vectors in each of several panels, `panel` numbers apart; its next row is ldb further.
+    a(i, k) is a[i·lda + k], or with `by_columns` a[i + k·lda]. A row of b is read from two vectors
+    in each of several panels, `panel` numbers apart; its next row is ldb further.
     """
     name = f"charloom_block_{dtype}_{rows}_{vectors}_{'columns' if by_columns else 'rows'}"
     if name in module.globals:
@@ -128,8 +128,8 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
     if odd:
         b_row.append(load(tail_k, INT64(0)))
     if not by_columns and rows > _WIDTHS[1][0]:
-        # What the weights' panels hold further on is asked for early: with many hidden units they
-        # come from a far cache.
+        # Later rows of the panels are prefetched, because with many hidden units the weights come
+        # from a far cache.
         for offset in in_b:
             ahead = builder.gep(b_k, [builder.add(builder.mul(ldb, INT64(PREFETCHED)), offset)])
             builder.call(prefetch, [builder.bitcast(ahead, byte), *map(INT32, (0, 3, 1))])
@@ -171,8 +171,11 @@ def _block_function(module: Any, dtype: Any, rows: int, vectors: int, by_columns
 
 
 def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
-    """LLVM's function that calls the block function for a number of rows, the widest with at most
-    so many vectors, and returns how many those were."""
+    """Return LLVM's function that calls the block function for a number of rows.
+
+    It takes the widest block of at most `vectors` vectors, and returns its width. Its parameters
+    are those of the block function, because the innermost call passes them in registers.
+    """
     name = f"charloom_any_block_{dtype}_{'columns' if by_columns else 'rows'}"
     if name in module.globals:
         return module.globals[name]
@@ -206,15 +209,14 @@ def _any_block_function(module: Any, dtype: Any, by_columns: bool) -> Any:
 class Panels(NamedTuple):
     """A packed matrix (K, N) in panels of two vectors, see `pack`.
 
-    array, offset: where the first panel starts; stride: the distance between panels; row: between a
-    panel's rows; tail: between the rows of a last panel of a single vector.
+    The first panel starts at `offset` of the array.
     """
 
     array: Any
     offset: int
-    stride: int
-    row: int
-    tail: int
+    stride: int  # the distance between panels
+    row: int  # between a panel's rows
+    tail: int  # between the rows of a last panel of a single vector
 
 
 def _blocks(by_columns: bool) -> Any:
@@ -274,18 +276,18 @@ def product(c, a, b, m, n, k, add):
         column += done
 
 
-OUTER_PIECE = 128  # k's that are summed before the next block
-LEAST_COPIED, FAR_APART = 64, 384  # so many rows, so many numbers from each other
+OUTER_PIECE = 128  # values of k that are summed before the next block
+LEAST_COPIED, FAR_APART = 64, 384  # rows, and the numbers between two of them
 
 
 @subroutine(types.intp)
 def sliver_width(lanes):
-    """What a block's rows take in a copied piece: whole vectors."""
+    """Return the width of a block's rows in a copied piece: whole vectors."""
     return (MOST_ROWS + lanes - 1) // lanes * lanes
 
 
 def outer_scratch(columns: int, lanes: int) -> int:
-    """How many numbers `outer_product` copies at a time, for so many columns in whole panels."""
+    """Return the numbers that `outer_product` copies at a time; `columns` are whole panels."""
     return OUTER_PIECE * (columns + sliver_width(lanes))
 
 
@@ -294,9 +296,8 @@ def outer_product(c, a, b, scratch, m, n, k, add):
     """Compute c (M, N) = aᵀ b, or with `add` c += aᵀ b, for a (K, M) and b (K, N).
 
     The result is the sum over k of the rows' outer products, taken in pieces short enough for the
-    nearest cache. Rows of a and b can be far apart, each on a page of memory of its own, and more
-    pages than the processor can cache addresses of: a long piece is therefore copied together
-    first.
+    nearest cache. Rows of a and b can be far apart, each on its own page of memory. Because the
+    processor caches the addresses of few pages, a long piece is copied together first.
 
     Args:
         c: Tile of the result.
@@ -367,11 +368,11 @@ def pack(panels, source, by_rows, k, n, rows, first, last):
         by_rows: 1 for a source (K, N), 0 for its transpose.
         k: K.
         n: N.
-        rows: number of rows of a panel; those that the source lacks are zero.
+        rows: number of rows of a panel; rows that the source lacks are zero.
         first: index of the first panel to write.
         last: index of the first panel not to write.
 
-    In a last panel of a single vector the rows can be less than a vector apart: then a row is
+    The rows of a last panel of a single vector can be less than a vector apart. Then a row is
     followed by the next one instead of zeros.
     """
     packed = panels.array

@@ -1,9 +1,8 @@
-"""Threads of a kernel: how they wait for each other inside it, and where they come from.
+"""Threads of a kernel: their barriers inside it, and the crew that runs them.
 
-A kernel holds no lock of Python's, so that the same kernel runs in several Python threads at once,
-each on its own part of the work. To wake a thread takes some 50 µs, as long as a small step of
-training; therefore a thread that has done its part of a step looks out for the next one for a
-while before it goes to sleep.
+A kernel releases Python's lock, so that the same kernel runs in several Python threads at once,
+each on its own part of the work. Waking a thread takes some 50 µs, as long as a small training
+step. A thread that has finished its part of a step therefore spins for a while before it sleeps.
 """
 
 from __future__ import annotations
@@ -25,25 +24,30 @@ from numpy.typing import NDArray
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.vectors import INT32, MACHINE
 
-# What gives the processor to another thread, from the system's own library.
+# The function of the system's library that yields the processor to another thread.
 _YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 _PAUSE = "llvm.x86.sse2.pause" if MACHINE == "x86_64" else None  # some 10 to 50 ns
 
-# A kernel's array `sync`: how many arrivals at barriers there were since ever; whether a thread
-# will not come; whether the input is wrong; how many threads were not there when they were called,
-# and whether they have been woken since. Then, on a cache line of its own, each thread's place.
-ARRIVALS, STOPPED, FAULT, MISSING, WOKEN = range(5)
-PLACES, PLACE = 8, 8
-# What a thread's place says: it is not in the kernel; is looking out for the next step; has been
-# called to it; must be woken for it; is at work.
-GONE, READY, CALLED, TO_WAKE, BUSY = range(5)
+# The entries of a kernel's array `sync`:
+ARRIVALS = 0  # arrivals at barriers in all
+STOPPED = 1  # whether a thread will not arrive
+FAULT = 2  # whether the input is invalid
+MISSING = 3  # the number of threads that must be woken
+WOKEN = 4  # whether they have been woken
+PLACES, PLACE = 8, 8  # the first thread's place, and the distance: each has its own cache line
+# The values of a thread's place:
+GONE = 0  # outside the kernel
+READY = 1  # waiting for the next step
+CALLED = 2  # called to it
+TO_WAKE = 3  # sleeping, so that it must be woken for it
+BUSY = 4  # working on it
 
-_LOOKS = 4_000 if _PAUSE else 100_000  # at the other threads' progress, some 50 µs (measured)
+_LOOKS = 4_000 if _PAUSE else 100_000  # polls in some 50 µs (measured)
 
 
 @intrinsic
 def _atomic_add(context, array, index, value):  # type: ignore[no-untyped-def]
-    """Adds to an entry, seen by all threads in one order; returns what stood there."""
+    """Add to an entry, in one order for all threads; returns the value before."""
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw("add", builder.gep(args[0], [args[1]]), args[2], "seq_cst")
@@ -70,7 +74,7 @@ def _atomic_store(context, array, index, value):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def _replace(context, array, index, old, new):  # type: ignore[no-untyped-def]
-    """Writes `new` if `old` stands there, in one go; returns whether it did."""
+    """Replace an entry by `new` if it is `old`, atomically; returns whether it was."""
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         pair = builder.cmpxchg(
@@ -104,7 +108,7 @@ _pause = _call(_PAUSE, ir.VoidType())
 
 @subroutine(types.boolean)
 def barrier(sync, threads):  # type: ignore[no-untyped-def]
-    """Waits until all threads are here. False if one will not come: the kernel must return then."""
+    """Wait for all threads. Returns False if one will not arrive: the kernel must return then."""
     if threads == 1:
         return True
     arrived = _atomic_add(sync, ARRIVALS, 1)
@@ -123,12 +127,12 @@ def barrier(sync, threads):  # type: ignore[no-untyped-def]
 
 @subroutine(types.boolean)
 def call_up(sync, threads):  # type: ignore[no-untyped-def]
-    """For the first thread: calls the others to a step; False if some must be woken first."""
+    """Call the other threads to a step; returns False if some must be woken first."""
     missing = 0
     if sync[WOKEN] == 0:
         for thread in range(1, threads):
             place = PLACES + thread * PLACE
-            while _atomic_load(sync, place) == BUSY:  # it leaves the last barrier just now
+            while _atomic_load(sync, place) == BUSY:  # because it is leaving the last barrier
                 _pause()
             if not _replace(sync, place, READY, CALLED):
                 sync[place] = TO_WAKE
@@ -149,7 +153,7 @@ def leave(sync, thread):  # type: ignore[no-untyped-def]
 
 @subroutine(types.boolean)
 def is_called_again(sync, thread):  # type: ignore[no-untyped-def]
-    """For the other threads: looks out for the next step; False after a while without one."""
+    """Wait for the next step in a thread but the first; returns False after a while."""
     place = PLACES + thread * PLACE
     _atomic_store(sync, place, READY)
     looks = 0
@@ -161,7 +165,7 @@ def is_called_again(sync, thread):  # type: ignore[no-untyped-def]
     return True
 
 
-_forks = 0  # of the processes that led to this one
+_forks = 0  # forks between the first process and this one
 
 
 def _count_fork() -> None:
@@ -193,13 +197,18 @@ class Crew:
     def run(
         self, kernel: Callable[..., Any], arguments: tuple[Any, ...], stays: bool = False
     ) -> None:
-        """kernel(*arguments, sync, threads, number) in all threads, this one being number 0.
+        """Run kernel(*arguments, sync, threads, number) in all threads; this one is number 0.
 
-        The kernel must be compiled already, and must end with a barrier. stays: the other threads
-        stay in it and look out for the next call, see `call_up`; it must have the same arguments.
-        Raises IndexError where the kernel finds an id that is none.
+        Args:
+            kernel: a compiled kernel that ends with a barrier.
+            arguments: its first arguments.
+            stays: whether the other threads stay in the kernel and wait for the next call, see
+                `call_up`. All calls must then have the same arguments.
+
+        Raises:
+            IndexError: if the kernel finds an id that is not in the vocabulary.
         """
-        if self._forks != _forks:  # a forked process has none of its parent's threads
+        if self._forks != _forks:  # because a forked process lacks its parent's threads
             self._muster()
         sync, threads = self.sync, self.threads
         if threads == 1:
@@ -216,7 +225,7 @@ class Crew:
                     kernel(*arguments, sync, threads, 0)
                     sync[WOKEN] = 0
             except BaseException:
-                sync[STOPPED] = 1  # whoever waits for this thread waits in vain
+                sync[STOPPED] = 1  # so that no thread waits for this one
                 self._muster()
                 raise
         if sync[FAULT]:

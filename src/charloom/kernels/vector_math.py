@@ -10,8 +10,9 @@ from numba.extending import intrinsic
 
 from charloom.kernels.vectors import ESTIMATES, Vector, filled, vector_type
 
-# eʳ = 1 + r + r²·Q(r) for |r| ≤ log(2)/2; Q is the polynomial nearest to (eʳ − 1 − r)/r² there
-# (Chebyshev; the largest error of eʳ is 8e-9 in float32 and 2e-19 in float64), highest power first.
+# eʳ = 1 + r + r²·Q(r) for |r| ≤ log(2)/2, where Q is the polynomial nearest to (eʳ − 1 − r)/r²
+# (Chebyshev). The largest error of eʳ is 8e-9 in float32 and 2e-19 in float64. The coefficients are
+# ordered from the highest power.
 _Q = {
     32: (
         1.3926183587713494542e-3,
@@ -40,12 +41,12 @@ _LN2 = {
     32: (0.693145751953125, 1.42860682030941723212e-6),
     64: (6.93147180369123816490e-1, 1.90821492927058770002e-10),
 }
-# Where eˣ leaves the normal numbers below and above, and from where on tanh x is 1.
+# The limits below and above which eˣ is not a normal number, and the one above which tanh x is 1.
 _LIMITS = {32: (-87.3, 88.3, 9.5), 64: (-708.3, 709.4, 19.5)}
 
 
 class _Emitter:
-    """Writes arithmetic on vectors of one kind as LLVM instructions."""
+    """Arithmetic on vectors of one kind, as LLVM instructions."""
 
     def __init__(self, builder: Any, vector: Vector) -> None:
         self.builder = builder
@@ -68,7 +69,7 @@ class _Emitter:
         return self.builder.select(self.builder.fcmp_ordered("<", x, y), a, b)
 
     def reduced(self, x: Any) -> tuple[Any, Any]:
-        """x = n·log 2 + r: the numbers 2ⁿ and eʳ − 1; garbage outside the limits.
+        """Return 2ⁿ and eʳ − 1 for x = n·log 2 + r; the result is invalid outside the limits.
 
         Adding the magic number 1.5·2^23 (2^52) rounds to a whole number and leaves it in the last
         bits, from where it goes into the exponent.
@@ -93,7 +94,7 @@ class _Emitter:
         return builder.bitcast(shifted, self.kind), m
 
     def estimate(self, name: str, x: Any) -> Any:
-        """AVX-512's 14 bits of 1/x or 1/√x."""
+        """Return AVX-512's estimate of 1/x or 1/√x, which has 14 bits."""
         mask = ir.IntType(16)
         function = cgutils.get_or_insert_function(
             self.builder.module,
@@ -103,8 +104,11 @@ class _Emitter:
         return self.builder.call(function, [x, self.number(0.0), mask(0xFFFF)])
 
     def divide(self, x: Any, y: Any) -> Any:
-        """x / y for 2⁻¹²⁶ ≤ |y| < 2¹²⁶: where there are estimates, one of Newton's steps to the
-        reciprocal and one to the quotient are faster than the division and as good."""
+        """Return x / y for 2⁻¹²⁶ ≤ |y| < 2¹²⁶.
+
+        Where the processor has estimates, one Newton step for the reciprocal and one for the
+        quotient are as accurate as the division, and faster.
+        """
         if not ESTIMATES or self.bits != 32:
             return self.builder.fdiv(x, y)
         minus = self.builder.fneg(y)
@@ -114,7 +118,7 @@ class _Emitter:
         return self.call("fma", r, self.call("fma", minus, q, x), q)
 
     def root(self, x: Any) -> Any:
-        """√x, in the same way; at most 2⁶³ (for x up to infinity)."""
+        """Return √x, in the same way; at most 2⁶³ (for x up to infinity)."""
         if not ESTIMATES or self.bits != 32:
             return self.call("sqrt", x)
         least, most = self.number(2.0**-126), self.number(2.0**126)
@@ -125,7 +129,7 @@ class _Emitter:
         return self.call("fma", self.builder.fmul(r, self.number(0.5)), rest, y)
 
     def inverse_root(self, x: Any) -> Any:
-        """1 / √x for x ≥ 2⁻¹²⁶, in the same way; at least 2⁻⁶³."""
+        """Return 1 / √x for x ≥ 2⁻¹²⁶, in the same way; at least 2⁻⁶³."""
         if not ESTIMATES or self.bits != 32:
             return self.builder.fdiv(self.number(1.0), self.call("sqrt", x))
         least, most = self.number(2.0**-126), self.number(2.0**126)
@@ -169,19 +173,19 @@ def _elementwise(emit_as: Any) -> Any:
     return emit
 
 
-# The largest errors over the whole range, in units in the last place, are measured and held by
-# tests/kernels/test_vectors.py, and stand in docs/architecture.md. NaN gives NaN.
+# tests/kernels/test_vectors.py measures and bounds the largest errors over the whole range, in
+# units in the last place. docs/architecture.md states them. NaN gives NaN.
 
 
 def _of_vectors(*given: Any) -> Any:
-    """The vector type among operands of which others are numbers; None if there is none."""
+    """Return the vector type among the operands' types; None if all are numbers."""
     vectors = [g for g in given if isinstance(g, Vector)]
     return vectors[0] if vectors else None
 
 
 @intrinsic
 def fma(context, x, y, z):
-    """x · y + z, rounded once."""
+    """Return x · y + z, rounded once."""
     vector = _of_vectors(x, y, z)
 
     def emit(context, builder, sig, args):
@@ -192,7 +196,7 @@ def fma(context, x, y, z):
 
 @intrinsic
 def where_less(context, x, y, a, b):
-    """a where x < y, else b; b where either is NaN."""
+    """Return a where x < y, else b; b where either is NaN."""
     vector = _of_vectors(x, y, a, b)
 
     def emit(context, builder, sig, args):
@@ -203,37 +207,37 @@ def where_less(context, x, y, a, b):
 
 @intrinsic
 def exp(context, x):
-    """eˣ; 0 below the lower limit, infinite above the upper one."""
+    """Return eˣ; 0 below the lower limit, infinite above the upper one."""
     return x(x), _elementwise(_Emitter.exp)
 
 
 @intrinsic
 def sigmoid(context, x):
-    """σ(x) = 1 / (1 + e⁻ˣ)."""
+    """Return σ(x) = 1 / (1 + e⁻ˣ)."""
     return x(x), _elementwise(_Emitter.sigmoid)
 
 
 @intrinsic
 def tanh(context, x):
-    """tanh |x| = m / (m + 2) with m = e^(2|x|) − 1, which keeps its digits near 0."""
+    """Return tanh x, by tanh |x| = m / (m + 2), m = e^(2|x|) − 1, which is accurate near 0."""
     return x(x), _elementwise(_Emitter.tanh)
 
 
 @intrinsic
 def root(context, x):
-    """√x."""
+    """Return √x."""
     return x(x), _elementwise(_Emitter.root)
 
 
 @intrinsic
 def inverse_root(context, x):
-    """1 / √x."""
+    """Return 1 / √x."""
     return x(x), _elementwise(_Emitter.inverse_root)
 
 
 @intrinsic
 def divide(context, x, y):
-    """x / y for y neither tiny nor huge, see above."""
+    """Return x / y for y neither tiny nor huge, see `_Emitter.divide`."""
 
     def emit(context, builder, sig, args):
         return _Emitter(builder, x).divide(*args)

@@ -1,9 +1,8 @@
 """SIMD vectors inside Numba kernels: arithmetic on as many numbers as fit a register.
 
-Numba's own loops depend on LLVM to find the parallelism in them, which it does for some and not for
-others. Here it is written down: `load` takes a register full of neighboring numbers from a flat
-array, `+ - * /` and the functions below work on all of them at once, `store` puts them back.
-Operations follow IEEE 754; NaN and infinity come through.
+LLVM vectorizes some of Numba's own loops and not others. Here vectors are explicit: `load` reads a
+register full of neighboring numbers from a flat array, and `store` writes them. `+ - * /` and the
+functions below work on all of them at once. Operations follow IEEE 754; NaN and infinity propagate.
 
 A vector is 64 bytes wide where the processor has AVX-512, else 32; LLVM splits what the processor
 cannot do in one piece.
@@ -27,20 +26,20 @@ from charloom.kernels.arrays import INT64
 _FEATURES = llvmlite.binding.get_host_cpu_features()
 MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
 VECTOR_BYTES = 64 if _FEATURES.get("avx512f", False) else 32
-# How many vector registers of that width there are decides how large a block of a product fits.
+# The number of vector registers of that width, which limits the blocks of a product.
 VECTOR_REGISTERS = 16 if MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
-# Whether the processor estimates 1/x and 1/√x of a whole vector of float32.
+# Whether the processor has estimates of 1/x and 1/√x for a vector of float32.
 ESTIMATES = VECTOR_BYTES == 64 and MACHINE == "x86_64"
 INT32 = ir.IntType(32)
 
 
 def lanes(dtype: Any) -> int:
-    """How many numbers of that type a vector holds."""
+    """Return how many numbers of that type a vector holds."""
     return VECTOR_BYTES // np.dtype(str(dtype)).itemsize
 
 
 class Vector(types.Type):
-    """Numba's type of a vector of float32 or float64."""
+    """Numba type of a vector of float32 or float64."""
 
     def __init__(self, dtype: types.Float) -> None:
         self.dtype = dtype
@@ -49,12 +48,12 @@ class Vector(types.Type):
 
 
 def float_type(dtype: types.Float) -> Any:
-    """LLVM's type of a number."""
+    """Return LLVM's type of a number."""
     return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
 
 
 def vector_type(dtype: types.Float) -> Any:
-    """LLVM's type of a vector of such numbers."""
+    """Return LLVM's type of a vector of such numbers."""
     return ir.VectorType(float_type(dtype), lanes(dtype))
 
 
@@ -72,14 +71,14 @@ def _splat(builder: Any, value: Any, count: int) -> Any:
 
 
 def _as_vector(context: Any, builder: Any, value: Any, given: Any, vector: Vector) -> Any:
-    """The operand of an operation: a vector as it is, a number in every lane."""
+    """Return an operand as a vector: a vector unchanged, a number in every lane."""
     if isinstance(given, Vector):
         return value
     return _splat(builder, context.cast(builder, value, given, vector.dtype), vector.lanes)
 
 
 def _operation(symbol: Any, emit: str) -> None:
-    """Defines a binary operator on two vectors, or on a vector and a number."""
+    """Define a binary operator on two vectors, or on a vector and a number."""
 
     @infer_global(symbol)
     class Template(AbstractTemplate):
@@ -109,7 +108,7 @@ for _symbol, _emit in (
 
 @intrinsic
 def width(context, array):
-    """How many of the array's numbers a vector holds."""
+    """Return how many of the array's numbers a vector holds."""
     count = lanes(array.dtype)
 
     def emit(context, builder, sig, args):
@@ -120,7 +119,7 @@ def width(context, array):
 
 @intrinsic
 def load(context, array, index):
-    """The vector that starts at an index of a flat array."""
+    """Return the vector that starts at an index of a flat array."""
     vector = Vector(array.dtype)
 
     def emit(context, builder, sig, args):
@@ -134,7 +133,7 @@ def load(context, array, index):
 
 @intrinsic
 def store(context, array, index, value):
-    """Writes a vector, or a number into every lane, at an index of a flat array."""
+    """Write a vector, or a number into every lane, at an index of a flat array."""
     vector = Vector(array.dtype)
 
     def emit(context, builder, sig, args):
@@ -150,7 +149,7 @@ def store(context, array, index, value):
 
 
 def _mask(builder: Any, dtype: Any, count: Any) -> Any:
-    """The first `count` lanes."""
+    """Return the mask of the first `count` lanes."""
     integers = ir.VectorType(INT64, lanes(dtype))
     numbers = ir.Constant(integers, list(range(lanes(dtype))))
     return builder.icmp_signed("<", numbers, _splat(builder, count, lanes(dtype)))
@@ -182,7 +181,7 @@ def _masked_store(builder: Any, dtype: Any, address: Any, mask: Any, value: Any)
 
 @intrinsic
 def load_first(context, array, index, count):
-    """As `load`, but only the first `count` numbers; the other lanes are zero."""
+    """Return a vector of the first `count` numbers; the other lanes are zero."""
 
     def emit(context, builder, sig, args):
         address = builder.gep(args[0], [args[1]])
@@ -194,7 +193,7 @@ def load_first(context, array, index, count):
 
 @intrinsic
 def store_first(context, array, index, value, count):
-    """As `store`, but only the first `count` lanes."""
+    """Write the first `count` lanes of a vector."""
 
     def emit(context, builder, sig, args):
         address = builder.gep(args[0], [args[1]])
@@ -207,8 +206,10 @@ def store_first(context, array, index, value, count):
 
 @intrinsic
 def widened(context, vector, upper):
-    """Half of a float32 vector as float64: the lower lanes, or the upper ones. A float64 vector
-    has all its lanes in the lower half, and zeros above."""
+    """Return half of a float32 vector as float64: the lower lanes, or the upper ones.
+
+    A float64 vector has all its lanes in the lower half, and zeros above.
+    """
     count = lanes(types.float64)
 
     def emit(context, builder, sig, args):
@@ -226,7 +227,7 @@ def widened(context, vector, upper):
 
 
 def _transpose_function(module: Any, dtype: Any) -> Any:
-    """LLVM's function for `transpose`: whole squares without masks, others with them."""
+    """Return LLVM's function for `transpose`: whole squares without masks, others with them."""
     name = f"charloom_transpose_{dtype}"
     if name in module.globals:
         return module.globals[name]
@@ -245,7 +246,7 @@ def _transpose_function(module: Any, dtype: Any) -> Any:
     align = dtype.bitwidth // 8
 
     def part(mask: Any, index: int, of: Any) -> Any:
-        """The mask if there is an index-th row, else no lane."""
+        """Return the mask if the index-th row exists, else one without lanes."""
         return builder.select(builder.icmp_signed("<", INT64(index), of), mask, nothing)
 
     def at(array: Any, step: Any, index: int) -> Any:
@@ -323,7 +324,7 @@ def transpose(context, target, source, rows, columns, across, added):
 
 @intrinsic
 def total(context, vector):
-    """The sum of a vector's numbers, in the order of the lanes."""
+    """Return the sum of a vector's numbers, in the order of the lanes."""
 
     def emit(context, builder, sig, args):
         result = builder.extract_element(args[0], INT32(0))
@@ -336,7 +337,7 @@ def total(context, vector):
 
 @intrinsic
 def largest(context, vector):
-    """The largest of a vector's numbers; NaN where the first is NaN."""
+    """Return the largest of a vector's numbers; NaN where the first is NaN."""
 
     def emit(context, builder, sig, args):
         result = builder.extract_element(args[0], INT32(0))
@@ -349,7 +350,7 @@ def largest(context, vector):
 
 
 def filled(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
-    """The operands, numbers put in every lane."""
+    """Return the operands as vectors, with numbers in every lane."""
     return [
         _as_vector(context, builder, value, given, sig.return_type)
         for value, given in zip(args, sig.args, strict=True)

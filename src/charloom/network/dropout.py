@@ -1,4 +1,4 @@
-"""Dropout masks hashed from a counter, so that every engine draws the same mask."""
+"""Dropout masks hashed from a counter, so that every engine samples the same mask."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ def dropout_mask(
     dtype: str,
     first_row: int = 0,
 ) -> Float:
-    """A mask over (T, B, H): 0 with probability `rate`, else 1 / (1 - rate). first_row: which row
-    of a larger batch the first one is.
+    """Return a mask over (T, B, H): 0 with probability `rate`, else 1 / (1 - rate).
 
     A counter is hashed for each entry, keyed by seed, step, layer and row (SplitMix64's finalizer,
-    Steele et al. 2014), so that every engine draws the same mask, in any order.
+    Steele et al. 2014), so that every engine samples the same mask, in any order.
+
+    Args:
+        seed: seed of the masks.
+        step: number of the training step.
+        layer: index of the layer.
+        shape: (T, B, H).
+        rate: probability of 0.
+        dtype: dtype of the mask.
+        first_row: index of the first row in a larger batch.
     """
     return _mask(dropout_key(seed, step, rate), layer, shape, dtype, first_row)
 
@@ -32,8 +40,11 @@ def dropout_mask(
 def weight_mask(
     seed: int, step: int, layer: int, shape: tuple[int, int], rate: float, dtype: str
 ) -> Float:
-    """A mask over a layer's recurrent weights, (G·H, H), one for a whole window (DropConnect, Wan
-    et al. 2013; on recurrent weights, Merity et al. 2018)."""
+    """Return a mask over a layer's recurrent weights, (G·H, H), for a whole window.
+
+    This is DropConnect (Wan et al. 2013), on recurrent weights as in Merity et al. 2018. The
+    arguments are those of `dropout_mask`.
+    """
     key = dropout_key(seed, step, rate, of_weights=True)
     return _mask(key, layer, (1, *shape), dtype).reshape(shape)
 
@@ -53,7 +64,7 @@ def _mask(
         keys = _mix(key + np.arange(first_row, first_row + rows, dtype=np.uint64) * golden)  # (B,)
         counters = np.arange(1, steps * size + 1, dtype=np.uint64).reshape(steps, 1, size)
         bits = _mix(keys[None, :, None] + counters * golden)  # (T, B, H)
-    # The uppermost 53 bits, as a number from 0 to 1, are below the rate.
+    # An entry is dropped if its uppermost 53 bits, as a number from 0 to 1, are below the rate.
     bits >>= np.uint64(11)
     return np.asarray((bits >= least) * np.dtype(dtype).type(kept))
 
@@ -64,9 +75,18 @@ GOLDEN = 0x9E3779B97F4A7C15
 def dropout_key(
     seed: int, step: int | None, rate: float, *, of_weights: bool = False
 ) -> tuple[NDArray[np.uint64], float]:
-    """What a step's masks start from: whether there are any (1 or 0), the key of seed and step (its
-    complement for masks of weights), the least 53-bit number that is kept; and what an entry that
-    is kept is multiplied by."""
+    """Return the numbers that a step's masks are computed from.
+
+    Args:
+        seed: seed of the masks.
+        step: number of the training step; None for no dropout.
+        rate: probability of 0.
+        of_weights: whether the masks are those of weights, whose key is the complement.
+
+    Returns:
+        Three integers, and the factor of kept entries. The integers are 1 for dropout or 0 without,
+        the key of seed and step, and the least 53-bit number that is kept.
+    """
     if step is None or rate == 0:
         return np.zeros(3, dtype=np.uint64), 1.0
     golden = np.uint64(GOLDEN)
@@ -80,7 +100,7 @@ def dropout_key(
 
 
 def _mix(z: Any) -> Any:
-    """SplitMix64's finalizer on uint64, in place where z is an array."""
+    """Return SplitMix64's finalizer of uint64 numbers, in place where z is an array."""
     z ^= z >> np.uint64(30)
     z *= np.uint64(0xBF58476D1CE4E5B9)
     z ^= z >> np.uint64(27)

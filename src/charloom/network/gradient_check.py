@@ -1,4 +1,4 @@
-"""A gradient checker for anyone's hand-derived gradients: against central differences."""
+"""A checker of hand-derived gradients, by central differences."""
 
 from __future__ import annotations
 
@@ -19,19 +19,23 @@ def check_gradients(
     most: int | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The relative error ‖a − n‖ / (‖a‖ + ‖n‖) of each tensor's gradient a, by name.
+    """Return the relative error ‖a − n‖ / (‖a‖ + ‖n‖) of each tensor's gradient a, by name.
 
-    n is the fourth-order central difference (f(x−2h) − 8f(x−h) + 8f(x+h) − f(x+2h)) / 12h; its own
-    error is about h⁴ and rounding, so a right gradient in float64 gives 1e-10 or so. Two zero
-    gradients agree: 0.
+    n is the fourth-order central difference (f(x−2h) − 8f(x−h) + 8f(x+h) − f(x+2h)) / 12h. Its
+    error is about h⁴ and rounding, so a correct gradient in float64 has an error of about 1e-10.
+    The error of two zero gradients is 0.
 
-    loss: computes the scalar from the arrays in `parameters` as they are; it must be deterministic.
-    parameters: float64 arrays of any shape, moved in place and put back exactly.
-    gradients: what is to be checked, of the same names and shapes; it is not changed, and is copied
-    first, so that `loss` may write into the very arrays.
-    most: check that many entries of each tensor, drawn with `seed`, instead of all.
+    Args:
+        loss: computes the scalar from the arrays in `parameters`; it must be deterministic.
+        parameters: float64 arrays of any shape, changed in place and restored exactly.
+        gradients: the gradients to check, of the same names and shapes. They are copied first, so
+            that `loss` can write to these arrays.
+        step: h.
+        most: check only this number of random entries of each tensor.
+        seed: seed of the choice of entries.
 
-    Raises CharloomError where names, shapes or types do not fit.
+    Raises:
+        CharloomError: if names, shapes or types do not match.
     """
     if set(parameters) != set(gradients):
         odd = ", ".join(sorted(set(parameters) ^ set(gradients)))

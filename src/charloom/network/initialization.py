@@ -12,9 +12,11 @@ from charloom.network.parameters import Float, ModelConfig, Parameters
 
 
 def initialize(config: ModelConfig, seed: int) -> Parameters:
-    """New parameters: orthogonal recurrent weights gate by gate (Saxe et al. 2014), uniform
-    ±1/√H elsewhere, zero biases but for the lstm's forget gates, whose two biases sum to 1
-    (Jozefowicz et al. 2015).
+    """Return new parameters.
+
+    Recurrent weights are orthogonal gate by gate (Saxe et al. 2014), other weights uniform in
+    ±1/√H. Biases are zero, except that the two of an lstm's forget gates sum to 1 (Jozefowicz et
+    al. 2015).
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     parameters = Parameters(config)
@@ -32,13 +34,13 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
 
 
 def _orthogonal(generator: np.random.Generator, size: int) -> Float:
-    """A random orthogonal matrix, (H, H), uniform among them."""
+    """Return a uniformly random orthogonal matrix, (H, H)."""
     q, r = np.linalg.qr(generator.standard_normal((size, size)))
     return np.asarray(q * np.where(np.diag(r) < 0, -1, 1))
 
 
 def initialize_classic(config: ModelConfig, seed: int) -> Parameters:
-    """The notebook's parameters: weights drawn from a normal of deviation 0.01, zero biases."""
+    """Return the notebook's parameters: normal weights of standard deviation 0.01, zero biases."""
     generator = np.random.Generator(np.random.PCG64(seed))
     parameters = Parameters(config)
     for name, values in parameters.items():
@@ -51,16 +53,16 @@ NEW_CHARACTERS_PROBABILITY = 1e-3
 
 
 def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
-    """The same model with more characters, whose ids follow the old ones. `config` is the old one
-    but for its vocabulary_size and what it drops in training.
+    """Return the same model with more characters, whose ids follow the old ones.
 
-    The old characters' logits stay what they were, bit for bit. The new ones' are constant, and so
-    low that in every state together they get a probability of at most 1e-3.
+    The old characters' logits stay the same, bit for bit. Those of the new ones are constant, and
+    so low that their total probability is at most 1e-3 in every state. `config` can differ from the
+    old configuration in vocabulary_size, dropout and weight_drop.
 
     A new logit b must satisfy n·e^b ≤ 1e-3 · Σ_v e^{l_v} whatever the state h, |h_j| ≤ 1. By
     Jensen, for any weights q over the old characters, log Σ_v e^{l_v} ≥ Σ_v q_v l_v + entropy(q),
-    and Σ_v q_v l_v = q·b + (qᵀW)·h ≥ q·b − ‖qᵀW‖₁. The best of two choices of q is taken: uniform,
-    and the softmax of the biases.
+    and Σ_v q_v l_v = q·b + (qᵀW)·h ≥ q·b − ‖qᵀW‖₁. The better of two choices of q is taken:
+    uniform, and the softmax of the biases.
     """
     before = old.config.vocabulary_size
     new = config.vocabulary_size - before

@@ -21,7 +21,7 @@ class NonFiniteGradientError(ArithmeticError):
 
 
 def clip_by_global_norm(gradients: Float, largest: float | None) -> float:
-    """Scales the whole gradient, (P,), to a Euclidean norm of at most `largest`, in place.
+    """Scale the whole gradient, (P,), to a Euclidean norm of at most `largest`, in place.
 
     Returns the norm before (Pascanu et al. 2013). Raises NonFiniteGradientError.
     """
@@ -37,7 +37,7 @@ def clip_by_global_norm(gradients: Float, largest: float | None) -> float:
 
 
 class Optimizer(ABC):
-    """One step of descent at a time. `slots` are what it remembers, each (P,)."""
+    """An optimizer, one step of descent at a time. `slots` are its memory, each (P,)."""
 
     slot_names: ClassVar[tuple[str, ...]] = ()
     default_learning_rate: ClassVar[float]
@@ -50,15 +50,15 @@ class Optimizer(ABC):
         self._scratch: tuple[Float, Float] | None = None
 
     def prepare(self, parameters: Float) -> None:
-        """Makes the slots for parameters like these, (P,), if they are not there yet."""
+        """Allocate the slots for parameters like these, (P,), unless they exist."""
         for name in self.slot_names:
             if name not in self.slots:
                 self.slots[name] = aligned_zeros(len(parameters), parameters.dtype)
 
     def update(self, parameters: Float, gradients: Float) -> float:
-        """Clips the gradient, takes one step, both in place; returns the norm before clipping.
+        """Clip the gradient and take one step, both in place; returns the norm before clipping.
 
-        Raises NonFiniteGradientError, and changes nothing, where the gradient is not finite.
+        Raises NonFiniteGradientError if the gradient is not finite; the parameters are unchanged.
         """
         norm = clip_by_global_norm(gradients, self.clip)
         self.prepare(parameters)
@@ -70,7 +70,7 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _step(self, p: Float, g: Float, a: Float, b: Float) -> None:
-        """Changes p; a and b are scratch, all (P,)."""
+        """Change p; a and b are scratch, all (P,)."""
 
 
 class SGD(Optimizer):
@@ -161,8 +161,10 @@ class RMSProp(Optimizer):
 
 
 class Adam(Optimizer):
-    """m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²;
-    p ← p − lr · m̂ / (√v̂ + ε), m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)  (Kingma & Ba 2015).
+    """Adam (Kingma & Ba 2015).
+
+    m ← β₁·m + (1 − β₁)·g,  v ← β₂·v + (1 − β₂)·g²
+    p ← p − lr · m̂ / (√v̂ + ε) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
     """
 
     slot_names = ("first_moment", "second_moment")
@@ -229,15 +231,15 @@ SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
 def learning_rate_factor(schedule: str, warmup: float, progress: float) -> float:
-    """What the learning rate is multiplied by when `progress` (0 to 1) of the run lies behind.
+    """Return the factor of the learning rate after `progress` (0 to 1) of the run.
 
-    It rises linearly over the first `warmup` of the run; then it stays, or falls to zero in a
-    straight line, or along half a cosine (Loshchilov & Hutter 2017).
+    It rises linearly over the first `warmup` of the run. Then it is constant, or falls to zero
+    linearly or along half a cosine (Loshchilov & Hutter 2017).
     """
     if schedule not in SCHEDULES:
         raise CharloomError(f"schedule {schedule!r} is not one of {', '.join(SCHEDULES)}")
     if progress < warmup:
-        # Never quite zero, or the first step would be lost.
+        # Not zero, because the first step would change nothing.
         return max(progress / warmup, 0.01)
     rest = min(max((progress - warmup) / max(1 - warmup, 1e-12), 0.0), 1.0)
     if schedule == "linear":

@@ -18,7 +18,7 @@ from charloom.errors import CharloomError, shortened
 from charloom.network.parameters import STATES, ModelConfig
 
 ARRAYS = "hc"
-# What a cell state can come to in so many characters at most; tanh is flat long before.
+# A bound of held cell states; tanh is flat long before.
 LARGEST_CELL = 100.0
 
 
@@ -43,11 +43,11 @@ def unit_name(unit: Unit, config: ModelConfig) -> str:
 
 
 def parse_unit(name: str, config: ModelConfig) -> Unit:
-    """The unit of that name. Raises CharloomError where the model has none."""
+    """Return the unit of that name. Raises CharloomError if the model lacks it."""
     found = re.fullmatch(r"([hc])(?:(\d{1,9})\.)?(\d{1,9})", name.strip(), re.ASCII)
     if found is None:
         raise CharloomError(
-            f"{shortened(name)} names no unit: give one like h17, c17 for a cell state, or h1.17 "
+            f"{shortened(name)} is not a unit: pass one like h17, c17 for a cell state, or h1.17 "
             "in layer 1"
         )
     unit = Unit(ARRAYS.index(found[1]), int(found[2] or 0), int(found[3]))
@@ -65,10 +65,9 @@ def parse_unit(name: str, config: ModelConfig) -> Unit:
 def parse_clamps(
     clamps: Mapping[str, float] | Sequence[str] | str, config: ModelConfig
 ) -> tuple[Clamp, ...]:
-    """Units and their values from {"h17": 0.9} or ["h17=0.9"], cell states first.
+    """Return units and their values from {"h17": 0.9} or ["h17=0.9"], cell states first.
 
-    Raises CharloomError for a unit that the model lacks, a value out of its range, and a unit that
-    is held twice.
+    Raises CharloomError for an unknown unit, a value out of range, or a unit that is held twice.
     """
     if not isinstance(clamps, Mapping):
         clamps = _split([clamps] if isinstance(clamps, str) else clamps)
@@ -77,13 +76,13 @@ def parse_clamps(
         unit = parse_unit(name, config)
         largest = LARGEST_CELL if unit.array else 1.0
         if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise CharloomError(f"{name} is held at {shortened(value)}: give a number")
+            raise CharloomError(f"{name} is held at {shortened(value)}: pass a number")
         if not math.isfinite(value) or abs(value) > largest:
             raise CharloomError(
-                f"{name}={value:g} is out of range: give a number from {-largest:g} to {largest:g}"
+                f"{name}={value:g} is out of range: pass a number from {-largest:g} to {largest:g}"
             )
         if unit in held:
-            raise CharloomError(f"unit {name} is held twice: give it once")
+            raise CharloomError(f"unit {name} is held twice: pass it once")
         held[unit] = float(value)
     return tuple(Clamp(unit, held[unit]) for unit in sorted(held, key=lambda u: -u.array))
 
@@ -98,9 +97,9 @@ def _split(clamps: Sequence[str]) -> dict[str, float]:
             equals = ""
         if not equals:
             raise CharloomError(
-                f"{shortened(text)} holds no unit: give a unit and its value, like h17=0.9"
+                f"{shortened(text)} does not hold a unit: pass a unit and its value, like h17=0.9"
             )
         if name in values:
-            raise CharloomError(f"unit {name} is held twice: give it once")
+            raise CharloomError(f"unit {name} is held twice: pass it once")
         values[name] = number
     return values

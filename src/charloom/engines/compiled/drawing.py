@@ -100,7 +100,7 @@ def choose_next(logits, p, order, count, settings, uniform):
 def _narrow(logits, p, order, count, settings):
     """Set p to 0 where top_k, top_p and min_p exclude a character, in turn.
 
-    Takes the arguments of `choose_next`; returns the sum of what is left. The likeliest character's
+    Takes the arguments of `choose_next`; returns the sum of p after that. The likeliest character's
     p is 1.
     """
     top_k, top_p, min_p = settings[1], settings[2], settings[3]

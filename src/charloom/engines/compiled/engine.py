@@ -1,16 +1,18 @@
 """The compiled engine: the reference's arithmetic in Numba kernels, several times faster.
 
-One step of training is one call of a kernel, which runs in as many threads as pay, each on its own
-rows of the batch; so is a text to score, or a stretch to generate. See, in this order,
+A training step is one call of a kernel, and so is a text to score or to generate. A kernel runs in
+as many threads as make it faster, each on its own rows of the batch. Read these modules in order:
 
-    vectors     SIMD arithmetic, and exp, tanh and the logistic function on it
-    compiling   how kernels are compiled, and where the compiled code is kept
-    threads     how a kernel's threads wait for each other
-    products    matrix products on packed weights
-    layout      where everything lies in the flat arrays
-    cells       what rnn, lstm and gru make of the products, forward and backward
-    train       a step of training
-    infer       scoring, stepping, generating
+    kernels/arrays        flat arrays in kernels, by name
+    kernels/vectors       SIMD arithmetic
+    kernels/vector_math   exp, tanh and the logistic function on it
+    kernels/compiling     compilation, and the cache of compiled code
+    kernels/threads       the barriers and the crew of threads
+    kernels/products      matrix products on packed weights
+    plan                  sizes, and offsets in the flat arrays
+    cells                 arithmetic of rnn, lstm and gru, forward and backward
+    train                 a training step
+    infer                 scoring, stepping, generating
 
 V: characters in the vocabulary; T: time steps; B: rows of a batch; P: parameters in all;
 S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units.
@@ -70,22 +72,28 @@ from charloom.network.units import Clamp
 TRAIN = Kernel(train, "training")
 INFER = Kernel(infer, "inference")
 
-# Below so many multiplications another thread costs more than it saves: in a step of training, and
+# With fewer multiplications another thread costs more time than it saves: in a training step, and
 # in one time step of inference.
 LEAST_FOR_ROWS = 4e6
 LEAST_FOR_UNITS = 1.5e5
-READ_AT_ONCE = 256  # characters of a prompt, to bound the memory of the states between them
-KEPT_WINDOWS = 4  # shapes of windows whose workspace is kept
+READ_AT_ONCE = 256  # characters of a prompt, so that their states fit in memory
+KEPT_WINDOWS = 4  # shapes of windows whose workspaces are kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
 NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
 NOTHING = {np.dtype(name): np.zeros(0, name) for name in ("float32", "float64")}
 
 
 class CompiledEngine:
-    """The Engine protocol in Numba; see charloom.engines.
+    """The Engine protocol in Numba, see `charloom.engines.protocol`.
 
-    threads: the most that it uses; all of the processor's cores if it is not given. Training gives
-    the same bytes for the same number of threads, everything else whatever their number.
+    Training returns the same bytes for the same number of threads; all other methods return the
+    same bytes for any number.
+
+    Args:
+        parameters: the model's parameters, which training changes.
+        seed: seed of dropout.
+        classic: whether the gradient is the notebook's, of the sum of the losses.
+        threads: the largest number of threads; by default that of the processor's cores.
     """
 
     name = "compiled"
@@ -106,8 +114,8 @@ class CompiledEngine:
         self.seed = seed
         self.classic = classic
         self.threads = threads or available_cores()
-        # The preset classic is chaotic: only the notebook's own order of sums, which the reference
-        # keeps in float64, gives the notebook's own numbers.
+        # The preset classic is chaotic. Only the notebook's own order of sums, which the reference
+        # engine keeps in float64, reproduces the notebook's numbers.
         self._notebook = None
         if classic and self.config.dtype == "float64":
             self._notebook = ReferenceEngine(parameters, seed=seed, classic=True)
@@ -119,17 +127,17 @@ class CompiledEngine:
         self._inference_windows: dict[tuple[int, int], InferenceWindows] = {}
         self._train: Any = None
         self._infer: Any = None
-        self._lock = threading.RLock()  # several threads may ask, one after the other
-        # Multiplications for one character, on the way forward.
+        self._lock = threading.RLock()  # because several threads can call the engine
+        # Multiplications for one character, in the forward pass.
         config = self.config
-        inputs = config.layers - 1  # layers whose input is another one's output
+        inputs = config.layers - 1  # layers whose input is the output of another
         self._multiplications = config.hidden_size * (
             config.gates * config.hidden_size * (config.layers + inputs) + config.vocabulary_size
         )
 
     @property
     def gradients(self) -> Parameters:
-        """Made when it is first asked for: sampling and scoring need none."""
+        """Return the gradients, allocated on first use because sampling and scoring need none."""
         if self._gradients is None:
             self._gradients = Parameters(self.config)
             if self._notebook is not None:
@@ -183,7 +191,7 @@ class CompiledEngine:
             raise NonFiniteGradientError
         if math.isfinite(norm):
             optimizer.step_count += 1
-        else:  # its square may have overflowed where the norm itself does not
+        else:  # because its square can overflow where the norm itself does not
             with np.errstate(all="ignore"):
                 norm = optimizer.update(self.parameters.flat, self.gradients.flat)
         return loss, norm, windows.new_state.copy()
@@ -325,20 +333,20 @@ class CompiledEngine:
 
 
 def _forget_all_but(count: int, windows: dict[tuple[int, int], Any]) -> None:
-    """The oldest go first."""
+    """Drop the oldest windows until `count` are left."""
     while len(windows) > count:
         windows.pop(next(iter(windows)))
 
 
 def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """The array as kernels take it: contiguous, aligned, writable; a copy if it is not so."""
+    """Return an array as kernels need it: contiguous, aligned and writable; a copy if necessary."""
     if values.dtype == dtype and values.flags.carray:
         return values
     return np.array(values, dtype, order="C")
 
 
 def _numbers(settings: SamplingSettings, clamps: Sequence[Clamp]) -> NDArray[np.float64]:
-    """How to draw and what to hold, as the kernel takes them."""
+    """Return the sampling settings and the held units in the kernel's format, see `Call`."""
     numbers = [
         settings.temperature,
         settings.top_k or 0,
@@ -355,7 +363,7 @@ NO_UPDATE = (GRADIENTS_ONLY,)
 
 
 def _describe(optimizer: Optimizer) -> tuple[float, ...] | None:
-    """An optimizer's kind and numbers as the kernel takes them; None for one of somebody's own."""
+    """Return an optimizer's kind and settings for the kernel; None for an unknown class."""
     kind = type(optimizer)
     rate = optimizer.learning_rate
     if kind is SGD and isinstance(optimizer, SGD):

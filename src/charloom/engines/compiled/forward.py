@@ -103,7 +103,7 @@ def input_products(buffers, layer, gates, y, count, first, last):
         y: where the outputs of the layer below start there.
         count: number of positions.
         first: index of the first panel of units.
-        last: index of the first panel that is left out.
+        last: index of the first panel after them.
     """
     plan, w, packed = buffers.plan, buffers.work, buffers.packed
     lanes, across = width(w), plan.across

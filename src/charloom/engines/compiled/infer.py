@@ -1,7 +1,7 @@
 """The inference kernel: scoring, stepping and generating, without a backward pass.
 
-The threads share every time step: each computes its own hidden units of all rows, and they wait for
-each other after each layer; then each decodes its own rows. An entry's bytes do not depend on the
+The threads share every time step. Each computes its own hidden units of all rows, and they wait for
+each other after each layer. Then each decodes its own rows. An entry's bytes do not depend on the
 number of rows or threads, see `charloom.kernels.products`.
 
 T: time steps; B: rows of the batch; V: characters in the vocabulary.
@@ -102,7 +102,7 @@ def _hold(buffers, settings, layer, at, begin, end):
         layer: index of the layer.
         at: Step that was computed.
         begin: index of the first unit.
-        end: index of the first unit that is left out.
+        end: index of the first unit after them.
     """
     plan, w = buffers.plan, buffers.work
     for number in range(int(settings[HELD])):
@@ -297,8 +297,8 @@ def infer(places, call_, mode, steps, sync_, threads, thread):
         pack_weights(buffers, thread, threads, False, False)
         barrier(sync, threads)
         return
-    given = plan.batch if mode == GENERATE else steps * plan.batch
-    if not in_vocabulary(plan, call.ids, given, sync):
+    count = plan.batch if mode == GENERATE else steps * plan.batch
+    if not in_vocabulary(plan, call.ids, count, sync):
         return  # in all threads
     part = _part_of(plan, thread, threads)
     _read_state(buffers, part, call.state)

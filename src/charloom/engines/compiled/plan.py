@@ -1,10 +1,10 @@
-"""Where everything lies: the sizes of a model and its windows, and offsets in the flat arrays.
+"""The plan of a kernel: the sizes of a model and its windows, and offsets in the flat arrays.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates; T: time steps; R: rows of a
-thread's part of a batch, the most that one gets. All numbers count array entries.
+thread's part of a batch, the most of any thread. All numbers count array entries.
 
 Rows are padded with zeros to whole vectors, and the strides between them to an odd number of cache
-lines: with even strides the rows of a matrix compete for few places in the cache.
+lines. With even strides, the rows of a matrix would compete for few places in the cache.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ DECODED_AT_ONCE = 128  # positions whose logits are held at a time
 
 
 class Plan(NamedTuple):
-    """What a kernel needs to know. What belongs to a layer stands for the first one; each next
-    layer's lies flat_layer, packed_layer, work_layer or gradients_layer further on."""
+    """Sizes and offsets, by name.
+
+    An offset inside a layer is that of the first layer. The next layer's is flat_layer,
+    packed_layer, work_layer or gradients_layer further on.
+    """
 
     steps: int  # T
     batch: int  # B
@@ -48,7 +51,7 @@ class Plan(NamedTuple):
     panels: int  # of H columns
     vocabulary_panels: int
 
-    # On the flat vector of parameters. The first layer's weight_ih comes first of all.
+    # On the flat vector of parameters, which starts with the first layer's weight_ih.
     flat_layer: int
     flat_hh: int
     flat_b_ih: int
@@ -70,11 +73,11 @@ class Plan(NamedTuple):
     decoder: int
     decoder_back: int
     decoder_bias: int
-    hh_mask: int  # (L, G·H, H): weight dropping's masks, and what they leave of the weights
-    hh_left: int
+    hh_mask: int  # (L, G·H, H): weight dropping's masks
+    hh_left: int  # (L, G·H, H): the weights multiplied by them
     packed_length: int
 
-    # In a thread's workspace. (T + 1, ·) has the state before the window first.
+    # In a thread's workspace. (T + 1, ·) starts with the state before the window.
     work_layer: int
     work_gates: int  # (T, R, gst)
     work_h: int  # (T + 1, R, hst)
@@ -87,10 +90,10 @@ class Plan(NamedTuple):
     dc: int  # (R, hst)
     logits: int  # (DECODED_AT_ONCE, vst)
     scratch: int  # four vectors
-    outer: int  # what outer_product copies
+    outer: int  # copies of outer_product
 
     # A thread's gradients, in its workspace.
-    gradients: int  # where they begin
+    gradients: int  # the first of them
     gradients_layer: int
     dw_hh: int  # (G·H, hst)
     dw_ih: int  # (G·H, hst)
@@ -105,8 +108,16 @@ class Plan(NamedTuple):
 def make_plan(
     config: ModelConfig, steps: int, batch: int, threads: int, training: bool = True
 ) -> Plan:
-    """The plan for windows (T, B) in so many threads. Without `training` there is no place for the
-    way back, no dropout, and every thread sees all rows."""
+    """Return the plan for windows (T, B).
+
+    Args:
+        config: the model's configuration.
+        steps: T.
+        batch: B.
+        threads: number of threads.
+        training: False for a workspace without a backward pass and dropout, in which every thread
+            sees all rows.
+    """
     count = lanes(config.dtype)
     line = CACHE_LINE // np.dtype(config.dtype).itemsize
 
@@ -126,15 +137,15 @@ def make_plan(
     hst, gst, vst = stride(size), stride(gates * size), stride(classes)
     panels, vocabulary_panels = -(-size // across), -(-classes // across)
 
-    # Where the last vector of H columns holds few of them, its rows stand close together, so that
-    # the weights stay in the nearest cache. What a product then computes in the padding is no zero,
-    # which rnn's way back never reads.
+    # If the last vector of H columns holds few of them, its rows are close together, so that the
+    # weights stay in the nearest cache. Products then write nonzero numbers to the padding, which
+    # rnn's backward pass never reads.
     tail, left = across, h % count
     if config.cell == "rnn" and 0 < left <= count // 2 and size // count % 2:
         tail = -(-left // 4) * 4
 
     def places(**lengths: int) -> tuple[dict[str, int], int]:
-        """Offsets of things that stand one after the other, and the length of all."""
+        """Return the offsets of consecutive arrays, and the length of all."""
         offsets, at = {}, 0
         for name, length in lengths.items():
             offsets[name] = at
@@ -218,7 +229,7 @@ def share(count: int, thread: int, threads: int) -> int:
 
 
 class Part(NamedTuple):
-    """A thread's part of a training step: which rows of the batch, and where its workspace is."""
+    """A thread's part of a training step: its rows of the batch, and the start of its workspace."""
 
     thread: int
     threads: int
@@ -236,7 +247,7 @@ def part_of(plan: Plan, thread: int, threads: int) -> Part:
 
 
 class Layer(NamedTuple):
-    """Where a layer's arrays start in the workspace, see `Plan`."""
+    """Offsets of a layer's arrays in the workspace, see `Plan`."""
 
     gates: int
     hidden: int

@@ -32,7 +32,7 @@ def _collect(buffers, threads, source, to, first, last, mask):
         source: Tile of the first thread's gradients, in the workspace.
         to: Tile of the sums, in the flat gradients; its rows are `to.stride` columns wide.
         first: index of the first row.
-        last: index of the first row that is left out.
+        last: index of the first row after them.
         mask: where a mask of the sums starts in the packed weights, or NO_MASK.
 
     Returns:

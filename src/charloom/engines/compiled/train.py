@@ -5,8 +5,8 @@ gradients of its own. Then the threads' gradients are added up in the order of t
 each thread updates its share of the parameters. Between these stages the threads wait for each
 other.
 
-The time loops run over tiles, as wide as a block of a product: first the recurrent product of a
-tile, then at once the cell's arithmetic on it, while it is in the nearest cache.
+The time loops run over tiles, as wide as a block of a product. The recurrent product of a tile is
+followed at once by the cell's arithmetic on it, while it is in the nearest cache.
 
 T: time steps; B: rows of the batch; R: rows of a thread; N: T·R, its positions.
 """
@@ -44,10 +44,13 @@ from charloom.kernels.arrays import (
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.threads import at_work, barrier, call_up, is_called_again, leave
 
-# The entries of `numbers` that follow the optimizer's settings: its kind; the largest norm, 0 for
-# none; the factors of outputs and of weights that dropout keeps; whether the gradient is the
-# notebook's, of the sum.
-KIND, CLIP, KEPT, KEPT_WEIGHT, CLASSIC, NUMBERS = range(8, 14)
+# The entries of `numbers` that follow the optimizer's settings:
+KIND = 8  # of the optimizer
+CLIP = 9  # the largest norm; 0 for no clipping
+KEPT = 10  # factor of the outputs that dropout keeps
+KEPT_WEIGHT = 11  # factor of the weights that weight dropping keeps
+CLASSIC = 12  # whether the gradient is the notebook's, of the sum
+NUMBERS = 13  # the number of entries
 OF_WEIGHTS = 3  # index in `keys` where the keys of weight dropping start
 GRADIENTS_ONLY = -1  # a kind
 # The entries of `results`: the loss and the gradient's norm; from SUMS on, each thread's loss and
@@ -65,7 +68,7 @@ class TrainingBuffers(NamedTuple):
     new_state: Floats  # (S, L, B, H): after it
     parameters: Floats  # (P,)
     gradients: Floats  # (P,)
-    first_slot: Floats  # (P,): of the optimizer; empty if it has none
+    first_slot: Floats  # (P,): of the optimizer; empty for one without slots
     second_slot: Floats  # (P,)
     packed: Floats  # the packed weights, see Plan
     work: Floats  # the threads' workspaces, see Plan

@@ -28,8 +28,9 @@ def _update_vectors(kind, settings, scale, operands, count):
 
     Args:
         kind: one of the kinds above.
-        settings: learning rate, then sgd's momentum; adagrad's ε; rmsprop's decay, ε; adam's β₁,
-            β₂, ε, the corrections 1 − β₁ᵗ and √(1 − β₂ᵗ), and the factor of weight decay.
+        settings: the learning rate, followed by the momentum of sgd, the ε of adagrad, or the
+            decay and ε of rmsprop. Those of adam are β₁, β₂, ε, the corrections 1 − β₁ᵗ and
+            √(1 − β₂ᵗ), and the factor of weight decay.
         scale: factor of the gradients, from clipping.
         operands: _Operands.
         count: how many numbers, a multiple of a vector's lanes.
