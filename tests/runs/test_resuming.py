@@ -130,7 +130,7 @@ def test_a_finished_run_stays_as_it_is(
     after = file_hashes(finished_run)
     changed = {name for name in after if after[name] != before.get(name)}
     assert changed <= {"resume.safetensors", "report.html"}
-    assert "the best validation was" in errors
+    assert "best validation loss: " in errors
 
 
 def test_a_file_of_options_is_compared_like_options(
@@ -278,7 +278,7 @@ def test_deleted_model_is_searched_again(
     status, errors = command_line(capsys, workshop.arguments(finished_run, f"--resume {more}"))
     assert status == 0, errors
     assert "the search for the best weights starts again" in errors
-    assert "the best validation was" in errors
+    assert "best validation loss: " in errors
     load_checkpoint(finished_run / "model.safetensors")
 
 
