@@ -239,7 +239,7 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
         rank.send_signal(signal.SIGINT)
     said = [rank.communicate(timeout=100)[1].splitlines() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [128 + signal.SIGINT, 0]
-    assert "all is saved. To go on: torchrun … -m charloom train" in said[0][-1]
+    assert "everything is saved. To resume: torchrun … -m charloom train" in said[0][-1]
     assert said[1] == []
     assert resumed(out)["state"].shape[2] == 5  # the rows of both
 

@@ -42,7 +42,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
 def printed_command(errors: str) -> str:
     (line,) = said(errors)
     assert line.startswith("charloom: interrupted at step "), line
-    return line.partition("all is saved. To go on: ")[2]
+    return line.partition("everything is saved. To resume: ")[2]
 
 
 @posix_only
@@ -68,7 +68,7 @@ def test_signal_saves_and_the_printed_command_resumes(
     assert stopped.returncode == status, stopped.stderr
     position = load_checkpoint(folder / "resume.safetensors").position
     assert position is not None
-    assert f"interrupted at step {position['state']['step']}; all is saved" in stopped.stderr
+    assert f"interrupted at step {position['state']['step']}, everything is saved" in stopped.stderr
     assert position["state"]["step"] == metrics_of(folder)[-1]["step"]
     done = run_program(printed_command(stopped.stderr), shell=True, env=shell, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -130,7 +130,7 @@ def test_signals_from_outside(
             process.send_signal(second)
         errors = process.communicate(timeout=100)[1]
     assert process.returncode == 128 + (second or signal.SIGINT)
-    assert ("all is saved" in errors) == (second is None)
+    assert ("everything is saved" in errors) == (second is None)
     assert metrics_of(folder)[-1]["step"] == (9 if second is None else 8)
     assert workshop.resume_and_compare(folder, options) == []
 

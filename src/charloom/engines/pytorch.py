@@ -65,8 +65,8 @@ class PytorchEngine:
         bf16: whether training multiplies in bfloat16 (autocast). Parameters, gradients and
             everything else stay in float32.
         compile: whether PyTorch compiles the part of a training step above the layers.
-        process_group: the processes of distributed training. Windows and state are then this rank's rows
-            of the batch; loss and gradient are those of the whole batch.
+        process_group: the processes that train together. Windows and state are this rank's
+            rows of the batch; loss and gradient are those of the whole batch.
 
     Raises:
         CharloomError: if the options exclude one another or need a missing device or compiler.

@@ -25,14 +25,15 @@ from charloom.training.state import TrainingState
 def resume_position(
     path: Path, checkpoint: Checkpoint
 ) -> tuple[TrainingConfig, TrainingState, dict[str, Any]]:
-    """What a resume file holds of a run: its configuration, its state, and its position as it is.
+    """Return the configuration, the state and the position of a run from its resume file.
 
-    Raises CharloomError where they make no sense together: another version may have written it.
+    Raises:
+        CharloomError: if they do not match, for example because another version wrote the file.
     """
     try:
         position = checkpoint.position
         if position is None or checkpoint.state is None:
-            raise ValueError("it holds no position")
+            raise ValueError("the position is missing")
         if mismatch := find_wrong_entry(position):
             raise ValueError(mismatch.problem)
         computed = compute_options(position)
@@ -40,21 +41,21 @@ def resume_position(
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
         if config.learning_rate is None:
-            raise ValueError("its learning rate is missing")
+            raise ValueError("the learning rate is missing")
         if model_config(config, len(checkpoint.vocabulary)) != checkpoint.config:
-            raise ValueError("its options describe another model")
+            raise ValueError("the options describe a different network")
         if checkpoint.state.shape != checkpoint.config.zero_state(rows).shape:
-            raise ValueError("its hidden state has another shape")
+            raise ValueError("the hidden state has the wrong shape")
         if rows not in (1, config.batch_size) and rows > config.batch_size:
-            raise ValueError("its hidden state has too many rows")
+            raise ValueError("the hidden state has too many rows")
         if set(checkpoint.optimizer) != set(OPTIMIZERS[config.optimizer].slot_names):
-            raise ValueError("its optimizer is another one")
+            raise ValueError("the state of the optimizer is that of a different one")
         if "sha256" not in checkpoint.text:
-            raise ValueError("it does not say what text it was trained on")
+            raise ValueError("the SHA-256 of the text is missing")
     except (KeyError, TypeError, ValueError) as error:
         what = " ".join(str(error).split())
         raise CharloomError(
-            f"{path} cannot be gone on from ({what}): start again with another --out"
+            f"cannot resume from {path} ({what}): start a new run with another --out"
         ) from None
     return config, state, position
 

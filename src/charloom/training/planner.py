@@ -153,8 +153,8 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     limit = "limited by the text" if by_text < by_time else "limited by the time"
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
-        f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), about "
-        f"{min(passes, most):,.0f} passes over {characters:,} characters"
+        f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), "
+        f"{min(passes, most):,.0f} passes through {characters:,} characters"
         + (" (more gain nothing)" if passes > most else "")
         + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "
         "recurrent weights"
