@@ -110,8 +110,8 @@ def agree(workload: Workload, workers: list[Worker]) -> list[str]:
             same = np.allclose(worker.results, ours.results, rtol=tolerance, atol=0)
         if not same:
             faults.append(
-                f"{worker.system} on {worker.threads}: {worker.results[-3:]}, "
-                f"charloom: {ours.results[-3:]}"
+                f"{worker.system} on {worker.threads} threads computes {worker.results[-3:]}, "
+                f"charloom {ours.results[-3:]}"
             )
     return faults
 

@@ -1,3 +1,3 @@
-"""The version of charloom, which everything else may import."""
+"""The version of charloom, imported by everything else."""
 
 __version__ = "0.1.0"

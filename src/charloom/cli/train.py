@@ -136,9 +136,9 @@ def start_run(
         terminal.say(note)
     report_text(run.dataset, terminal)
     terminal.note(
-        f"{config.cell} of {config.hidden_size} units, layers: {config.layers}, "
+        f"{config.cell}, {config.layers} × {config.hidden_size} units, "
         f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
-        f"{config.window} characters; {config.optimizer} at {config.learning_rate:g}; engine "
+        f"{config.window} characters, {config.optimizer} at {config.learning_rate:g}, engine "
         f"{run.engine.name}, threads: {run.threads}"
         + (f", ranks: {run.ranks}" if run.ranks > 1 else "")
     )

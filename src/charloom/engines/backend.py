@@ -35,12 +35,12 @@ class Backend:
 
     @classmethod
     def of(cls, engine: Engine) -> Backend:
-        """The backend of an open engine, for inference with other parameters."""
+        """Return the backend of an open engine, for inference with other parameters."""
         return cls(engine.name, engine.threads, engine.device)
 
     @classmethod
     def from_checkpoint(cls, position: Mapping[str, Any]) -> Backend:
-        """The backend recorded with a run's position; runs of the first versions lack some keys."""
+        """Return the backend in a run's position; the first versions recorded fewer keys."""
         return cls(
             position["engine"],
             position["threads"],
@@ -50,7 +50,7 @@ class Backend:
         )
 
     def describe(self, ranks: int = 1) -> str:
-        """The backend in a few words, for messages."""
+        """Return the backend in a few words, for messages."""
         among = f" of {ranks} ranks" if ranks > 1 else ""
         device = "" if self.device == "cpu" else f" and {self.device}"
         numbers = " in bfloat16" if self.bf16 else ""
@@ -58,7 +58,7 @@ class Backend:
         return f"{self.engine} on {self.threads} threads{among}{device}{numbers}{compiled}"
 
     def for_inference(self) -> Backend:
-        """This backend without the options that only training uses."""
+        """Return this backend without the options that only training uses."""
         return Backend(self.engine, self.threads, self.device)
 
     def open(
@@ -120,7 +120,7 @@ class Backend:
         except (ImportError, OSError) as error:  # OSError: a shared library is missing
             raise CharloomError(
                 f"the pytorch engine needs PyTorch, which cannot be imported ({error}): pip "
-                "install 'charloom[torch]', or leave --engine out"
+                "install 'charloom[torch]', or omit --engine"
             ) from None
         return PytorchEngine(
             parameters,
