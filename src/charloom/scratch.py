@@ -154,7 +154,7 @@ class RNN:
     argument, and defaults to the one of `derivative_of`.
     """
 
-    def __init__(
+    def __init__(  # nine parameters, because the notebook's class has them
         self,
         vocab_size: int,
         loss_function: Callable[[Array, Any], float] = cross_entropy,

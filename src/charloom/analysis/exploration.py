@@ -26,7 +26,7 @@ from charloom.network.units import Unit, parse_unit, unit_name
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import blocks_in_rows
 from charloom.progress import OnProgress
-from charloom.text.dataset import Ids
+from charloom.text.dataset import TextIds
 from charloom.text.vocabulary import Vocabulary
 
 ALL_UNITS_UP_TO = 100_000  # characters of a text whose page has every unit
@@ -168,7 +168,7 @@ class Exploration:
     protocol: str
     config: ModelConfig
     vocabulary: Vocabulary
-    ids: Ids
+    ids: TextIds
     skipped: int
     labels: list[LabelFound]
     units: list[UnitFound]
@@ -322,7 +322,7 @@ class _StateReader:
     """The states of a network over a text, in blocks. Each pass reads the text again."""
 
     def __init__(
-        self, model: LanguageModel, ids: Ids, passes: int, on_progress: OnProgress | None = None
+        self, model: LanguageModel, ids: TextIds, passes: int, on_progress: OnProgress | None = None
     ) -> None:
         self.config = model.config
         self.ids = ids

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from charloom.errors import CharloomError, printable
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Scores
-from charloom.text.dataset import Ids
+from charloom.text.dataset import TextIds
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
@@ -52,7 +52,7 @@ class Surprisal:
     model: str
     protocol: str
     vocabulary: Vocabulary
-    ids: Ids
+    ids: TextIds
     scores: Scores
     skipped: int = 0
 

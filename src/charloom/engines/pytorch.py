@@ -22,24 +22,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import Parameter
 from torch.nn.functional import cross_entropy, linear, one_hot
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.pytorch_optimizers import UPDATES
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened
 from charloom.network.dropout import dropout_mask, weight_mask
 from charloom.network.optimizers import (
-    SGD,
-    AdaGrad,
-    Adam,
-    AdamW,
     NonFiniteGradientError,
     Optimizer,
-    RMSProp,
 )
 from charloom.network.parameters import Float, Parameters, State
 from charloom.network.units import Clamp
@@ -560,66 +553,3 @@ def _slots_on_host(optimizer: Optimizer) -> list[Tensor]:
 def _array(tensor: Tensor) -> Any:
     """Return a tensor's numbers on the host."""
     return tensor.cpu().numpy()
-
-
-# The optimizers of charloom.network.optimizers, in place on the parameters p, with the gradient g
-# and the slots; all (P,). PyTorch's fused kernels read them once.
-
-
-def _sgd(optimizer: SGD, p: Tensor, g: Tensor, momentum: Tensor) -> None:
-    sgd(
-        [p],
-        [g],
-        [momentum],
-        fused=True,
-        lr=optimizer.learning_rate,
-        momentum=optimizer.momentum,
-        weight_decay=0.0,
-        dampening=0.0,
-        nesterov=False,
-        maximize=False,
-    )
-
-
-def _adagrad(optimizer: AdaGrad, p: Tensor, g: Tensor, squares: Tensor) -> None:
-    squares.addcmul_(g, g)
-    if optimizer.epsilon_inside:
-        below = squares.add(optimizer.epsilon).sqrt_()
-    else:
-        below = squares.sqrt().add_(optimizer.epsilon)
-    p.addcdiv_(g, below, value=-optimizer.learning_rate)
-
-
-def _rmsprop(optimizer: RMSProp, p: Tensor, g: Tensor, mean_square: Tensor) -> None:
-    mean_square.mul_(optimizer.decay).addcmul_(g, g, value=1 - optimizer.decay)
-    p.addcdiv_(g, mean_square.sqrt().add_(optimizer.epsilon), value=-optimizer.learning_rate)
-
-
-def _adam(optimizer: Adam, p: Tensor, g: Tensor, first: Tensor, second: Tensor) -> None:
-    count = torch.tensor(float(optimizer.step_count), device=p.device)  # the kernel adds one
-    decay = optimizer.weight_decay if isinstance(optimizer, AdamW) else 0.0
-    (adamw if isinstance(optimizer, AdamW) else adam)(
-        [p],
-        [g],
-        [first],
-        [second],
-        [],
-        [count],
-        fused=True,
-        lr=optimizer.learning_rate,
-        beta1=optimizer.beta1,
-        beta2=optimizer.beta2,
-        eps=optimizer.epsilon,
-        weight_decay=decay,
-        amsgrad=False,
-        maximize=False,
-    )
-
-
-UPDATES: dict[type[Optimizer], Callable[..., None]] = {
-    SGD: _sgd,
-    AdaGrad: _adagrad,
-    RMSProp: _rmsprop,
-    Adam: _adam,
-    AdamW: _adam,
-}

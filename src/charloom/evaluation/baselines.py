@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from charloom.ngrams.kneser_ney import NGramModel, choose_context_on_splits
 from charloom.prediction.scoring import Protocol
-from charloom.text.dataset import Ids, character_counts
+from charloom.text.dataset import TextIds, character_counts
 from charloom.text.vocabulary import Vocabulary
 
 LONGEST_FOR_BASELINES = 50_000_000  # characters; baselines of a longer text take too long
@@ -61,19 +61,19 @@ class Baseline:
         )
 
 
-def _encoded(vocabulary: Vocabulary, ids: Ids) -> bytes:
+def _encoded(vocabulary: Vocabulary, ids: TextIds) -> bytes:
     return vocabulary.decode(ids).encode("latin-1" if vocabulary.as_bytes else "utf-8")
 
 
 def baselines(
     vocabulary: Vocabulary,
-    text: Ids,
+    text: TextIds,
     protocol: Protocol,
     *,
     before: int | None = None,
-    train: Ids | None = None,
-    counted: Ids | None = None,
-    validation: Ids | None = None,
+    train: TextIds | None = None,
+    counted: TextIds | None = None,
+    validation: TextIds | None = None,
     reason: str = "the training text is not available",
 ) -> dict[str, Baseline]:
     """Evaluate the baselines on a text.
@@ -126,8 +126,8 @@ def baselines(
 
 def baselines_of_validation(
     vocabulary: Vocabulary,
-    train: Ids,
-    validation: Ids,
+    train: TextIds,
+    validation: TextIds,
     *,
     counts: NDArray[np.integer],
     ngram: float | None,
@@ -160,7 +160,7 @@ def _uniform(size: int) -> Baseline:
     return Baseline(math.log2(size), "static", f"{size} characters with equal probability")
 
 
-def _unigram(counts: NDArray[np.integer], text: Ids) -> Baseline:
+def _unigram(counts: NDArray[np.integer], text: TextIds) -> Baseline:
     # Each count is increased by one, so that a character without occurrences has a probability.
     one_more = counts + 1.0
     unigram = -float(np.log2(one_more / one_more.sum())[text].mean())

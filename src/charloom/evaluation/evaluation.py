@@ -20,7 +20,7 @@ from charloom.ngrams.mixing import Mixture
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
 from charloom.prediction.scoring import Protocol, Scores, score_ids
 from charloom.progress import OnProgress
-from charloom.text.dataset import Ids
+from charloom.text.dataset import TextIds
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
 from charloom.text.vocabulary import Vocabulary
 
@@ -360,7 +360,7 @@ def evaluation_of(
     )
 
 
-def find_overlap(train: Ids, text: Ids) -> Overlap | None:
+def find_overlap(train: TextIds, text: TextIds) -> Overlap | None:
     """Return the longest verbatim overlap of a text, (N,), with the training text.
 
     It is None if the texts are too long to search, or if pydivsufsort is missing.
@@ -373,7 +373,7 @@ def find_overlap(train: Ids, text: Ids) -> Overlap | None:
         return None
 
 
-def count_bytes(vocabulary: Vocabulary, ids: Ids) -> int:
+def count_bytes(vocabulary: Vocabulary, ids: TextIds) -> int:
     """Return the size in bytes of a text, given its ids, (N,): that of its UTF-8 encoding.
 
     In a vocabulary of bytes, each id is one byte.

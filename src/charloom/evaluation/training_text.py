@@ -10,7 +10,7 @@ from typing import Any, Literal
 from charloom.errors import CharloomError, printable, shortened
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import can_be_read_again, open_text, reopen_text
-from charloom.text.dataset import Dataset, Ids, Split, load_dataset
+from charloom.text.dataset import Dataset, Split, TextIds, load_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import Text
 
@@ -28,7 +28,7 @@ class ScoredText:
     """
 
     name: str
-    ids: Ids
+    ids: TextIds
     before: int
     skipped: int = 0
     split: Literal["validation", "test"] | None = None
@@ -46,11 +46,11 @@ class TrainingParts:
         validation: the split on which options of the baselines are chosen, (N,), if any.
     """
 
-    fit: Ids
-    holdout: Ids
-    known: Ids
-    train: Ids
-    validation: Ids | None
+    fit: TextIds
+    holdout: TextIds
+    known: TextIds
+    train: TextIds
+    validation: TextIds | None
 
 
 class TrainingText:

@@ -32,7 +32,7 @@ from charloom.ngrams.mixing import Mixture, feature_count, fit_theta
 from charloom.prediction.mixture import FITTED_ON, contexts_before, fit_ngram_table
 from charloom.prediction.scoring import Scores
 from charloom.progress import OnProgress
-from charloom.text.dataset import Ids
+from charloom.text.dataset import TextIds
 
 WINDOW = 20  # characters between two steps
 EPSILON = 1e-4
@@ -125,8 +125,8 @@ class RecentCounts:
 def choose_adaptation(
     engine: Engine,
     mixture: Mixture | None,
-    fitted: Ids,
-    held_out: Ids,
+    fitted: TextIds,
+    held_out: TextIds,
     on_progress: OnProgress | None = None,
     *,
     prior: Mapping[int, float] = PRIOR,
@@ -176,7 +176,7 @@ def choose_adaptation(
 
 def score_adaptively(
     engine: Engine,
-    ids: Ids,
+    ids: TextIds,
     before: int,
     adaptation: Adaptation,
     on_progress: OnProgress | None = None,
@@ -197,7 +197,7 @@ def score_adaptively(
 
 def _score(
     engine: Engine,
-    ids: Ids,
+    ids: TextIds,
     before: int,
     adaptation: Adaptation,
     on_progress: OnProgress | None,
@@ -239,7 +239,7 @@ class _AdaptiveMixture:
     """A mixture whose n-gram model and weights adapt to the ids of a text, (N,)."""
 
     def __init__(
-        self, mixture: Mixture, adaptation: Adaptation, ids: Ids, before: int, likeliest: int
+        self, mixture: Mixture, adaptation: Adaptation, ids: TextIds, before: int, likeliest: int
     ) -> None:
         self.mixture = mixture
         self._fitted_on = adaptation.evidence
@@ -288,7 +288,7 @@ def _copy(engine: Engine) -> Engine:
     return Backend.of(engine).open(parameters)
 
 
-def _mean_squares(engine: Engine, text: Ids) -> NDArray[np.floating]:
+def _mean_squares(engine: Engine, text: TextIds) -> NDArray[np.floating]:
     """Return the mean square of each parameter's gradient over windows of a text, (P,)."""
     learner = _copy(engine)
     total = np.zeros(len(learner.parameters.flat))

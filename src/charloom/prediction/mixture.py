@@ -29,7 +29,7 @@ from charloom.ngrams.kneser_ney import TRAINING_AT_MOST, NGramModel, choose_cont
 from charloom.ngrams.mixing import Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramTable
 from charloom.prediction.scoring import blocks_in_rows
-from charloom.text.dataset import Ids as TextIds
+from charloom.text.dataset import TextIds
 
 # Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
 # contexts seen once, is visible to the weight.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError, shortened
 from charloom.progress import OnProgress
-from charloom.text.dataset import Ids
+from charloom.text.dataset import TextIds
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
 LINES_AT_ONCE = 64  # separate lines that are scored side by side
@@ -123,7 +123,7 @@ class Scores:
 
 def score_ids(
     predictor: Predictor,
-    ids: Ids,
+    ids: TextIds,
     before: int,
     protocol: Protocol,
     on_progress: OnProgress | None = None,
@@ -163,7 +163,7 @@ def score_ids(
 
 def score_lines(
     predictor: Predictor,
-    lines: Sequence[Ids],
+    lines: Sequence[TextIds],
     before: int,
     on_progress: OnProgress | None = None,
     *,
@@ -200,7 +200,7 @@ def score_lines(
 
 
 def _score_group(
-    predictor: Predictor, lines: Sequence[Ids], before: int, at_once: int
+    predictor: Predictor, lines: Sequence[TextIds], before: int, at_once: int
 ) -> NDArray[np.float64]:
     """Score some lines side by side, sorted by length.
 
@@ -259,7 +259,7 @@ class Validation:
 
 def validate(
     engine: Engine,
-    ids: Ids,
+    ids: TextIds,
     before: int,
     rows: int,
     *,
@@ -293,7 +293,7 @@ def validate(
 
 def blocks_in_rows(
     engine: Engine,
-    ids: Ids,
+    ids: TextIds,
     before: int,
     rows: int,
     *,

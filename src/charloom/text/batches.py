@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.text.dataset import Ids
+from charloom.text.dataset import TextIds
 
 
 class Batch(NamedTuple):
@@ -49,7 +49,7 @@ class Streams:
     beginning. Two epochs together thus skip only the last (N - 1) mod B characters.
     """
 
-    ids: Ids  # (N,)
+    ids: TextIds  # (N,)
     batch_size: int
     window: int
 
@@ -80,7 +80,7 @@ class SlidingWindows:
     The last windows of an epoch are shorter, because they end where the text ends.
     """
 
-    ids: Ids  # (N,)
+    ids: TextIds  # (N,)
     window: int
     stride: int
     rows: int = 1

@@ -23,7 +23,7 @@ from charloom.text.vocabulary import Vocabulary, code_points
 COUNTED_AT_ONCE = 1 << 20  # characters
 IN_MEMORY_AT_MOST = 1 << 26  # bytes of ids; a longer text is stored in a memory-mapped file
 
-Ids = NDArray[np.unsignedinteger]
+TextIds = NDArray[np.unsignedinteger]
 
 
 class OtherTextError(CharloomError):
@@ -80,23 +80,23 @@ class Dataset:
     origin: str
     sha256: str
     vocabulary: Vocabulary
-    ids: Ids
+    ids: TextIds
     split: Split
 
     @property
-    def train(self) -> Ids:
+    def train(self) -> TextIds:
         return self.ids[: self.split.boundaries(len(self.ids))[0]]
 
     @property
-    def validation(self) -> Ids:
+    def validation(self) -> TextIds:
         first, second = self.split.boundaries(len(self.ids))
         return self.ids[first:second]
 
     @property
-    def test(self) -> Ids:
+    def test(self) -> TextIds:
         return self.ids[self.split.boundaries(len(self.ids))[1] :]
 
-    def fit_and_holdout(self, refit: bool) -> tuple[Ids, Ids]:
+    def fit_and_holdout(self, refit: bool) -> tuple[TextIds, TextIds]:
         """Return the ids to train on and those to validate on, which follow them.
 
         These are the training and the validation split. A refit also trains on the first 80% of
@@ -145,7 +145,7 @@ def encode_text(
     on_progress: OnProgress | None = None,
     *,
     in_memory: int = IN_MEMORY_AT_MOST,
-) -> Ids:
+) -> TextIds:
     """Read a text and return its ids, (N,).
 
     Args:
@@ -160,7 +160,7 @@ def encode_text(
     Raises:
         CharloomError: if the text has changed since it was scanned.
     """
-    ids: Ids
+    ids: TextIds
     if characters * vocabulary.id_type.itemsize <= in_memory:
         ids = np.empty(characters, dtype=vocabulary.id_type)
         _fill(ids, text, vocabulary, on_progress)
@@ -178,7 +178,7 @@ def encode_text(
         return np.memmap(cast(BinaryIO, file), dtype=vocabulary.id_type, mode="r")
 
 
-def _fill(ids: Ids, text: Text, vocabulary: Vocabulary, on_progress: OnProgress | None) -> None:
+def _fill(ids: TextIds, text: Text, vocabulary: Vocabulary, on_progress: OnProgress | None) -> None:
     written = 0
     for chunk in text.chunks():
         _check_length(min(written + len(chunk), len(ids)), written + len(chunk))
@@ -196,7 +196,7 @@ def _check_length(found: int, expected: int) -> None:
         )
 
 
-def character_counts(ids: Ids, vocabulary_size: int) -> NDArray[np.int64]:
+def character_counts(ids: TextIds, vocabulary_size: int) -> NDArray[np.int64]:
     """Return the number of occurrences of each character in ids, (N,) -> (V,).
 
     The ids are read in blocks, because they can be memory-mapped.

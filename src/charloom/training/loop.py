@@ -19,7 +19,7 @@ from charloom.network.optimizers import NonFiniteGradientError, Optimizer
 from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Validation, validate
 from charloom.text.batches import Batches
-from charloom.text.dataset import Dataset, Ids
+from charloom.text.dataset import Dataset, TextIds
 from charloom.training.options import TrainingConfig
 from charloom.training.schedule import Schedule
 from charloom.training.setup import VALIDATED_AT_ONCE, make_batches, rows_of_validation, total_steps
@@ -95,8 +95,8 @@ class _Phase:
     """The part of a run before the refit, or from it on: its texts and batches."""
 
     batches: Batches
-    fit: Ids  # the text that is trained on
-    holdout: Ids  # the text after it that is validated on
+    fit: TextIds  # the text that is trained on
+    holdout: TextIds  # the text after it that is validated on
     first_step: int
     epochs_before: float
 
@@ -114,7 +114,7 @@ class _Phase:
         return self.epochs_before + (step - self.first_step) / self.batches.steps_per_epoch
 
 
-def _texts(dataset: Dataset, *, refit: bool) -> tuple[Ids, Ids]:
+def _texts(dataset: Dataset, *, refit: bool) -> tuple[TextIds, TextIds]:
     fit, holdout = dataset.fit_and_holdout(refit)
     return fit, holdout[:VALIDATED_AT_ONCE]
 
