@@ -88,7 +88,7 @@ def test_signal_during_validation_loses_nothing(
     assert in_each >= 4, "the validation part is too short for several pieces"
     stopped = workshop.drive(folder, options, actions={pieces[in_each + 1]: "SIGINT"})
     assert stopped.returncode == 130, stopped.stderr
-    assert "interrupted at step 2;" in stopped.stderr
+    assert "interrupted at step 2, " in stopped.stderr
     assert len([line for line in metrics_of(folder) if line["event"] == "validation"]) == 1
     assert workshop.resume_and_compare(folder, options) == []
 
