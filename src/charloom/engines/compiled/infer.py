@@ -186,20 +186,27 @@ def _read_state(buffers, part, state):
 
 
 @subroutine(inline=True)
-def _write_state(buffers, part, index, state):
-    """Copy the states of an index from the workspace to (S, L, B, H), for a thread's rows."""
-    plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
-    lanes, further = width(w), index * plan.batch * plan.hst
-    for layer in range(plan.layers):
-        at = layer_of(plan, further, layer, plan.batch)
-        for row in range(part.row, part.end_row):
-            source, to = row * plan.hst, (layer * plan.batch + row) * h
-            for j in range(0, h, lanes):
-                count = min(lanes, h - j)
-                store_first(state, to + j, load(w, at.hidden + source + j), count)
-                if plan.cell == LSTM:
-                    x = load(w, at.cells + source + j)
-                    store_first(state, plan.layers * plan.batch * h + to + j, x, count)
+def _write_state(buffers, part, index, states, t):
+    """Copy the states of an index from the workspace, for a thread's rows.
+
+    Args:
+        buffers: InferenceBuffers.
+        part: Part of the thread.
+        index: index of the states in the workspace.
+        states: flat array, (·, S, L, B, H).
+        t: index in it.
+    """
+    plan, w, h, batch = buffers.plan, buffers.work, buffers.plan.hidden, buffers.plan.batch
+    lanes, arrays = width(w), 2 if plan.cell == LSTM else 1
+    for array in range(arrays):
+        start = (plan.work_c if array == 1 else plan.work_h) + index * batch * plan.hst
+        for layer in range(plan.layers):
+            source = start + layer * plan.work_layer
+            to = ((t * arrays + array) * plan.layers + layer) * batch
+            for row in range(part.row, part.end_row):
+                for j in range(0, h, lanes):
+                    x = load(w, source + row * plan.hst + j)
+                    store_first(states, (to + row) * h + j, x, min(lanes, h - j))
 
 
 @subroutine(inline=True)
@@ -272,12 +279,6 @@ def _restart(buffers, part, index):
                     store(w, at.cells + j, load(w, at.cells + distance + j))
 
 
-@subroutine(types.intp)
-def _state_size(plan):
-    """Return how many numbers a state (S, L, B, H) has."""
-    return (2 if plan.cell == LSTM else 1) * plan.layers * plan.batch * plan.hidden
-
-
 def infer(places, call_, mode, steps, sync_, threads, thread):
     """Run a mode of inference.
 
@@ -325,8 +326,8 @@ def infer(places, call_, mode, steps, sync_, threads, thread):
         elif mode == GENERATE:
             _sample(buffers, call, part, t, here)
         else:
-            _write_state(buffers, part, here, flat_from(call.out, t * _state_size(plan)))
+            _write_state(buffers, part, here, call.out, t)
         if not barrier(sync, threads):
             return
-    _write_state(buffers, part, here, call.new_state)
+    _write_state(buffers, part, here, call.new_state, 0)
     barrier(sync, threads)
