@@ -397,7 +397,7 @@ def test_memory_stays_flat(small: Predictor, start: Callable[..., Batcher]) -> N
                 answer.wait()
 
     def traced() -> int:
-        wait_until(lambda: batcher.drawing == batcher.waiting == 0)
+        wait_until(lambda: batcher.active == batcher.waiting == 0)
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
