@@ -45,14 +45,14 @@ def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pair(
-    name: str, config: ModelConfig, threads: int, classic: bool = False, **settings: bool
+    name: str, config: ModelConfig, threads: int, classic: bool = False, compile: bool = False
 ) -> tuple[ReferenceEngine, Engine]:
     parameters = initialize(config, seed=2)
     parameters.flat[:] += np.random.default_rng(3).normal(0, 0.1, parameters.flat.shape)
     copy = Parameters(config, parameters.flat.copy())
     return (
         ReferenceEngine(parameters, seed=6, classic=classic),
-        Backend(name, threads=threads).open(copy, seed=6, classic=classic, **settings),
+        Backend(name, threads, compile=compile).open(copy, seed=6, classic=classic),
     )
 
 
