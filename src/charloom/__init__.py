@@ -14,7 +14,7 @@ from charloom.version import __version__
 
 if TYPE_CHECKING:
     from charloom.analysis.exploration import Exploration, LabelFound, UnitFound, explore
-    from charloom.analysis.surprisal import LineSurprisal, Surprisal
+    from charloom.analysis.surprisal import LineSurprisal, Surprisal, surprisal_of
     from charloom.errors import CharloomError
     from charloom.evaluation.baselines import Baseline
     from charloom.evaluation.evaluation import Evaluation
@@ -68,6 +68,7 @@ _MODULES = {
     "load": "language_model",
     "open_socket": "serving.connection",
     "open_text": "text.corpora",
+    "surprisal_of": "analysis.surprisal",
     "train": "runs.api",
     "tune": "tuning.api",
 }
@@ -105,6 +106,7 @@ __all__ = [
     "load",
     "open_socket",
     "open_text",
+    "surprisal_of",
     "train",
     "tune",
 ]

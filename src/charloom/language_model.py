@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
 from charloom.evaluation.training_text import ScoredText, TrainingText
 from charloom.network.parameters import ModelConfig
@@ -222,7 +222,7 @@ class LanguageModel:
         skip_unknown: bool = False,
         likeliest: int = 0,
         training_text: str | Path | Text | None = None,
-        report: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
 
@@ -236,7 +236,7 @@ class LanguageModel:
                 probabilities.
             training_text: the training text as in `evaluate`, which only the protocol `adaptive`
                 requires.
-            report: called with the number of characters scored, and their total.
+            on_progress: called with the stage, the number of characters scored, and their total.
 
         Raises:
             CharloomError: if the text is empty, the protocol is unknown or the training text is
@@ -254,7 +254,7 @@ class LanguageModel:
             ScoredText("text", ids, self.vocabulary.start_id),
             Protocol.parse(protocol),
             self._find_training_text(training_text),
-            on_progress=_without_stage(report),
+            on_progress=on_progress,
             likeliest=min(likeliest, len(self.vocabulary)),
         )
         return scores
@@ -264,7 +264,7 @@ class LanguageModel:
         lines: Sequence[str],
         *,
         skip_unknown: bool = False,
-        report: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> NDArray[np.float64]:
         """Return the natural log-probability of each line by itself, (N,).
 
@@ -274,7 +274,7 @@ class LanguageModel:
         Args:
             lines: the lines, without their line breaks.
             skip_unknown: whether unknown characters are skipped.
-            report: called with the number of characters scored, and their total.
+            on_progress: called with the stage, the number of characters scored, and their total.
 
         Raises:
             UnknownCharacterError: if a line has an unknown character and `skip_unknown` is not
@@ -287,9 +287,7 @@ class LanguageModel:
             except UnknownCharacterError as error:
                 raise UnknownCharacterError(f"line {number + 1:,}: {error}") from None
         with np.errstate(all="ignore"):
-            return score_lines(
-                self.predictor, encoded, self.vocabulary.start_id, _without_stage(report)
-            )
+            return score_lines(self.predictor, encoded, self.vocabulary.start_id, on_progress)
 
     def evaluate(
         self,
@@ -299,7 +297,7 @@ class LanguageModel:
         training_text: str | Path | Text | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
-        report: Callable[[int, int], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Evaluation:
         """Evaluate the model, beside baselines, on held-out text.
 
@@ -312,7 +310,7 @@ class LanguageModel:
                 the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
             skip_unknown: whether unknown characters of `text` are skipped.
-            report: called with the number of characters scored, and their total.
+            on_progress: called with the stage, the number of characters scored, and their total.
 
         Raises:
             CharloomError: if the text is empty, the protocol is unknown or the training text is
@@ -328,7 +326,7 @@ class LanguageModel:
             parsed,
             training,
             with_baselines=with_baselines,
-            on_progress=_without_stage(report),
+            on_progress=on_progress,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -343,7 +341,7 @@ class LanguageModel:
         try:
             save_checkpoint(target, self.checkpoint)
         except OSError as error:
-            raise CharloomError(f"cannot save {target}: {error.strerror or error}") from None
+            raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
     def _find_training_text(self, elsewhere: str | Path | Text | None) -> TrainingText:
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
@@ -358,13 +356,6 @@ class LanguageModel:
             ids, skipped = self.vocabulary.encode_known(content)
             return ScoredText(name, ids, before, skipped)
         return ScoredText(name, self.vocabulary.encode(content), before)
-
-
-def _without_stage(report: Callable[[int, int], None] | None) -> OnProgress | None:
-    """Return a progress callback that passes the characters done and their total to `report`."""
-    if report is None:
-        return None
-    return lambda stage, done, total: report(done, total or 0)
 
 
 def load(
@@ -383,7 +374,7 @@ def load(
         run: the folder or the file.
         engine: auto, compiled, reference or pytorch.
         threads: the maximum number of threads; by default all cores.
-        device: cpu, or cuda for the engine pytorch.
+        device: cpu, or cuda for the PyTorch engine.
         network_only: whether the n-gram model is excluded, if the model has one.
 
     Raises:

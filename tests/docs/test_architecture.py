@@ -1,11 +1,13 @@
-"""The floors of the house, imports that are heavy, and scratch.py, which stands apart."""
+"""Import circles, lazy names, imports that are heavy, and scratch.py, which stands apart."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import charloom
+from helpers.paths import ROOT
 
 PACKAGE = Path(charloom.__file__).parent
 
@@ -63,6 +65,13 @@ def test_every_public_name_can_be_imported_lazily() -> None:
         }
         assert name in defined, f"charloom.{module} does not define {name}"
     assert dir(charloom) == sorted(charloom.__all__)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^::: charloom\.(\w+)$", page, re.MULTILINE))
+    constants = {"GATES", "PRESETS", "__version__"}
+    assert named == set(charloom.__all__) - constants
 
 
 def test_scratch_imports_nothing_of_the_package() -> None:

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError, printable
+from charloom.language_model import LanguageModel
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Scores
+from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
@@ -177,6 +180,42 @@ class Surprisal:
         }
         title = f"Surprisal of {printable(self.text)}"
         return PageContent(title, ["text.js", "surprisal.js"], data, arrays)
+
+
+def surprisal_of(
+    model: LanguageModel,
+    text: Text,
+    *,
+    protocol: str = "carried",
+    training_text: str | None = None,
+    skip_unknown: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Surprisal:
+    """Score a text for `Surprisal`, with the model's likeliest characters at each place.
+
+    Args:
+        model: the model.
+        text: the text.
+        protocol: `carried`, `cold-N` or `adaptive`.
+        training_text: path of the training text, which only the protocol `adaptive` requires.
+        skip_unknown: whether unknown characters are skipped.
+        on_progress: called with the stage, the number of characters scored, and their total.
+
+    Raises:
+        CharloomError: as `LanguageModel.score`.
+    """
+    content = text.read()
+    ids, skipped = model.vocabulary.encode_known(content)
+    scores = model.score(
+        content,
+        protocol=protocol,
+        skip_unknown=skip_unknown,
+        likeliest=GUESSES,
+        training_text=training_text,
+        on_progress=on_progress,
+    )
+    kind = "network" if model.mixture is None else "mixture"
+    return Surprisal(text.name, kind, protocol, model.vocabulary, ids, scores, skipped)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def add_engine(parser: Parser) -> None:
     parser.add_argument(
         "--threads", type=whole_number, help="number of threads (default: all cores)"
     )
-    parser.add_argument("--device", default="cpu", help="device of the engine pytorch: cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="device of the PyTorch engine: cpu or cuda")
 
 
 def load_model(

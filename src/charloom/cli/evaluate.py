@@ -77,14 +77,7 @@ def keep_evaluation_of(
 def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) -> Evaluation:
     """Evaluate a model with a progress bar; settings as for `LanguageModel.evaluate`."""
     with terminal.task("evaluating") as on_progress:
-
-        def report(done: int, of: int) -> None:
-            if done < of:
-                on_progress("evaluating", done, of)
-            else:
-                on_progress("computing baselines", 0, None)
-
-        return model.evaluate(report=report, **settings)
+        return model.evaluate(on_progress=on_progress, **settings)
 
 
 def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:

@@ -26,7 +26,7 @@ from charloom.cli.serve import add_serve_arguments, run_serve
 from charloom.cli.terminal import Terminal
 from charloom.cli.train import add_train_arguments, run_train
 from charloom.cli.tune import add_tune_arguments, run_tune
-from charloom.errors import CharloomError, LostRanksError, shortened
+from charloom.errors import CharloomError, LostRanksError, error_reason, shortened
 from charloom.version import __version__
 
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        terminal.say(f"{place}{error.strerror or error}")
+        terminal.say(f"{place}{error_reason(error)}")
         return 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from charloom.cli.arguments import Parser, number, whole_number
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, error_reason
 
 PARSERS: dict[type[Any], Callable[[str], Any]] = {int: whole_number, float: number, str: str}
 
@@ -69,10 +69,10 @@ def _read_config_file(path: str) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             table = tomllib.load(file)
     except OSError as error:
-        raise CharloomError(f"--config {path}: {error.strerror or error}") from None
+        raise CharloomError(f"--config {path}: {error_reason(error)}") from None
     except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors
         raise CharloomError(
-            f"--config {path} is not TOML that can be read: {' '.join(str(error).split())}"
+            f"--config {path} is not valid TOML: {' '.join(str(error).split())}"
         ) from None
     spellings = {"from": "from_run"}
     return {spellings.get(key, key.replace("-", "_")): value for key, value in table.items()}

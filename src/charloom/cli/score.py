@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import (
     Parser,
@@ -21,7 +22,6 @@ from charloom.errors import CharloomError, printable
 if TYPE_CHECKING:
     from charloom.analysis.surprisal import Surprisal
     from charloom.language_model import LanguageModel
-    from charloom.text.source import Text
 
 
 def add_score_arguments(parser: Parser) -> None:
@@ -50,6 +50,7 @@ def add_score_arguments(parser: Parser) -> None:
 
 
 def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.analysis.surprisal import surprisal_of
     from charloom.pages.page import check_writable, write_page
 
     if arguments.json and arguments.csv:
@@ -69,13 +70,13 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if arguments.lines:
             return _score_lines(model, text.read(), arguments, terminal)
         with terminal.task("scoring") as on_progress:
-            surprisal = _surprisal(
+            surprisal = surprisal_of(
                 model,
                 text,
-                lambda done, of: on_progress("scoring", done, of),
                 protocol=arguments.protocol,
                 training_text=arguments.training_text,
                 skip_unknown=arguments.skip_unknown,
+                on_progress=on_progress,
             )
         if page is not None:
             write_page(page, surprisal.page())
@@ -88,16 +89,6 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if page is not None:
         terminal.say(f"the page is {page} ({page.stat().st_size:,} bytes)")
     return 0
-
-
-def _surprisal(model: LanguageModel, text: Text, report: Any, **settings: Any) -> Surprisal:
-    from charloom.analysis.surprisal import GUESSES, Surprisal
-
-    content = text.read()
-    ids, skipped = model.vocabulary.encode_known(content)
-    scores = model.score(content, likeliest=GUESSES, report=report, **settings)
-    kind = "network" if model.mixture is None else "mixture"
-    return Surprisal(text.name, kind, settings["protocol"], model.vocabulary, ids, scores, skipped)
 
 
 def _score_lines(
@@ -114,8 +105,8 @@ def _score_lines(
     if not any(lines):
         raise CharloomError("the text has no characters to score")
     with terminal.task("scoring") as on_progress:
-        nats = model.score_lines(lines, report=lambda done, of: on_progress("scoring", done, of))
-    result = LineSurprisal(lines, -nats / 0.6931471805599453 + 0.0)
+        nats = model.score_lines(lines, on_progress=on_progress)
+    result = LineSurprisal(lines, -nats / math.log(2) + 0.0)
     if skipped:
         terminal.say(f"{skipped:,} unknown characters skipped")
     if arguments.json or arguments.csv:

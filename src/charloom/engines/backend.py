@@ -90,12 +90,12 @@ class Backend:
             return self._open_pytorch(parameters, seed, classic, process_group)
         if self.device != "cpu":
             raise CharloomError(
-                f"--device {self.device} is for the engine pytorch: add --engine pytorch"
+                f"--device {self.device} is for the PyTorch engine: add --engine pytorch"
             )
         for name, chosen in (("bf16", self.bf16), ("compile", self.compile)):
             if chosen:
-                raise CharloomError(f"--{name} is for the engine pytorch: add --engine pytorch")
-        assert process_group.size == 1, "only the engine pytorch trains in several processes"
+                raise CharloomError(f"--{name} is for the PyTorch engine: add --engine pytorch")
+        assert process_group.size == 1, "only the PyTorch engine trains in several processes"
         if self.engine != "reference":
             try:
                 from charloom.engines.compiled.engine import CompiledEngine
@@ -147,7 +147,7 @@ def _warn_once(error: Exception) -> None:
     global _warned
     if not _warned:
         logging.getLogger("charloom").warning(
-            "Numba cannot be imported (%s): the reference engine computes, several times slower",
+            "Numba cannot be imported (%s), so the slower reference engine is used",
             error,
         )
     _warned = True

@@ -81,7 +81,7 @@ class PytorchEngine:
         process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
-            raise CharloomError("--device cuda: PyTorch finds no usable GPU; omit --device")
+            raise CharloomError("PyTorch finds no usable GPU for --device cuda: omit --device")
         if bf16 and (parameters.config.dtype != "float32" or classic):
             raise CharloomError("--bf16 is for float32, and not for the preset classic: omit it")
         if compile and classic and parameters.config.dtype == "float64":
@@ -378,7 +378,7 @@ class PytorchEngine:
                     from torch._inductor.cpp_builder import get_cpp_compiler
 
                     get_cpp_compiler()  # raises if it is missing
-                LOG.warning("PyTorch compiles for --compile: some seconds")
+                LOG.warning("PyTorch compiles a training step, which takes some seconds")
                 loss: Callable[..., Tensor] = torch.compile(_summed_loss, dynamic=True)
                 with self._autocast():
                     y = torch.zeros(shape, dtype=self._dtype, device=self.device) + 0

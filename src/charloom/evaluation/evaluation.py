@@ -266,6 +266,8 @@ def evaluate(
         found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
     if not with_baselines:
         return replace(evaluation, baselines=found)
+    if on_progress is not None:
+        on_progress("computing baselines", 0, None)
     parts = training.parts_beside(text)
     found |= baselines(
         model.vocabulary,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, error_reason, printable
 from charloom.evaluation.evaluation import Evaluation
 from charloom.storage.atomic import write_atomically
 from charloom.storage.folders import EVALUATIONS_FILE, METRICS_FILE
@@ -46,7 +46,7 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
         write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
     except OSError as error:
         raise CharloomError(
-            f"cannot write {printable(str(path))} ({error.strerror or error}): the results are not "
+            f"cannot write {printable(str(path))} ({error_reason(error)}): the results are not "
             "kept for the report"
         ) from None
     return True

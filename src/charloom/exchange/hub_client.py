@@ -61,7 +61,7 @@ def explained(name: str, revision: str | None = None) -> Iterator[None]:
             error = error.__cause__  # the error of an uploading thread
         response = getattr(error, "response", None)
         if response is not None and response.status_code in (401, 403):
-            reason = "access denied; run hf auth login with a token that can write to it"
+            reason = "access denied; run hf auth login with a token for the repository"
         else:
             reason = _reason(error)
         raise CharloomError(f"Hugging Face Hub request for {shown} failed: {reason}") from error

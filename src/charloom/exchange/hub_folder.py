@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from charloom.errors import CharloomError, printable, shortened
+from charloom.errors import CharloomError, error_reason, printable, shortened
 from charloom.evaluation.records import Records
 from charloom.exchange.card import is_as_written, model_card, published
 from charloom.schema import find_mismatch
@@ -116,7 +116,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     except OSError as error:
-        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error_reason(error)}") from None
     return found if isinstance(found, dict) else {}
 
 

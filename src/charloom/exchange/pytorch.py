@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, error_reason, shortened
 from charloom.network.choices import Cell, NumberType
 from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
@@ -119,7 +119,7 @@ def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
         save_checkpoint(out / MODEL_FILE, checkpoint)
     except OSError as error:
         raise CharloomError(
-            f"cannot write to {shortened(str(out))} ({error.strerror or error}): pass another --out"
+            f"cannot write to {shortened(str(out))} ({error_reason(error)}): pass another --out"
         ) from None
     return out / MODEL_FILE
 
@@ -145,7 +145,7 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
     except FileNotFoundError:
         raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
-        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error_reason(error)}") from None
     except SafetensorError as error:
         raise CharloomError(f"{path} is damaged ({' '.join(str(error).split())})") from None
     return Checkpoint(parameters, known)
@@ -169,7 +169,7 @@ def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary
     except FileNotFoundError:
         raise CharloomError(f"{path} not found: pass an existing file") from None
     except OSError as error:
-        raise CharloomError(f"cannot read {path}: {error.strerror or error}") from None
+        raise CharloomError(f"cannot read {path}: {error_reason(error)}") from None
     except CharloomError:
         raise
     except (ValueError, RecursionError, AttributeError):

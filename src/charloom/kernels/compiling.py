@@ -137,7 +137,7 @@ class _Cache:
                     )
         often = "once on this machine"
         if folder is None:
-            often = "in every process, for no folder for it can be written"
+            often = "in every process, because no cache folder can be written"
         LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
         return None
 

@@ -73,7 +73,7 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
         weight_drop=old.config.weight_drop,
     )
     if new < 0 or expected != old.config:
-        raise CharloomError("a model can grow in its vocabulary alone")
+        raise CharloomError("only the vocabulary of a model can grow")
     grown = Parameters(config)
     for name, values in old.items():
         if name == "rnn.weight_ih_l0":

@@ -110,7 +110,7 @@ def with_engine_for_budget(config: TrainingConfig) -> tuple[TrainingConfig, str 
         return config, None
     return (
         replace(config, engine="reference"),
-        "the kernels are not compiled yet, so the engine reference trains, several times slower: "
+        "the kernels are not compiled yet, so the reference engine trains, several times slower: "
         "set a longer --minutes once to compile them",
     )
 

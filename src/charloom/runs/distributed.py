@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from charloom.engines.process_group import ProcessGroup, TextMessage
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, error_reason
 from charloom.network.optimizers import Optimizer
 from charloom.network.parameters import Parameters, State
 from charloom.text.dataset import Dataset, OtherTextError, Split, load_dataset
@@ -109,5 +109,5 @@ def _read_as_rank_0(
     except CharloomError as error:
         return None, str(error)
     except OSError as error:
-        return None, f"cannot read its text ({error.strerror or error})"
+        return None, f"cannot read its text ({error_reason(error)})"
     return dataset, None

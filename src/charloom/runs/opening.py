@@ -97,7 +97,7 @@ def _prepare(
                 on_reading=context.control.on_reading,
             )
         except OtherTextError as error:
-            raise CharloomError(f"{error}; pass that text again, or another --out") from None
+            raise CharloomError(f"{error}: pass that text again, or another --out") from None
     context.process_group.send_text(text_message(start.config, prepared.dataset))
     context.process_group.check_refusals()
     return prepared

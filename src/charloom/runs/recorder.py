@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, error_reason
 from charloom.runs.clock import Clock
 from charloom.runs.tensorboard import EventFile
 from charloom.storage.folders import RunFolder
@@ -265,7 +265,7 @@ def explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CharloomError(
-            f"cannot write to {folder} ({error.strerror or error}): the last checkpoint there "
+            f"cannot write to {folder} ({error_reason(error)}): the last checkpoint there "
             "is intact; free some space or set permissions, then resume with --resume"
         ) from None
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, error_reason
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
@@ -168,7 +168,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except IsADirectoryError:
         raise CharloomError(f"{path} is a folder, not a checkpoint") from None
     except OSError as error:
-        raise CharloomError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CharloomError(f"{path} cannot be read: {error_reason(error)}") from None
     except SafetensorError as error:
         raise _damaged(path, str(error)) from None
 

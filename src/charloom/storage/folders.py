@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, error_reason, shortened
 
 MODEL_FILE = "model.safetensors"
 RESUME_FILE = "resume.safetensors"
@@ -100,7 +100,7 @@ class LockedFolder:
             found = sorted(self.path.iterdir()) if self.path.is_dir() else []
         except OSError as error:
             raise CharloomError(
-                f"cannot read the folder {self.path} ({error.strerror or error}): use another --out"
+                f"cannot read the folder {self.path} ({error_reason(error)}): use another --out"
             ) from None
         # A report alone does not count, because both runs and searches have one.
         if any(path in self.files and path.name != REPORT_FILE for path in found):

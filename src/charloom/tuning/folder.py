@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, error_reason, printable
 from charloom.runs.report import RunStatus, refresh_report
 from charloom.storage.atomic import sync_folder, write_atomically
 from charloom.storage.checkpoint import read_header
@@ -106,7 +106,7 @@ class SearchFolder(LockedFolder):
                 self.trials.rmdir()
         except OSError as error:
             raise CharloomError(
-                f"cannot write to {self.path} ({error.strerror or error}), but all results are in "
+                f"cannot write to {self.path} ({error_reason(error)}), but all results are in "
                 f"{self.study_file.name}: free space or change the permissions, then use --resume"
             ) from None
         return notes

@@ -143,8 +143,8 @@ def _refuse_other_text(dataset: Dataset, settings: Settings) -> None:
     expected = settings.text["sha256"]
     if dataset.sha256 != expected:
         raise CharloomError(
-            f"the text {dataset.name!r} is not the text of the search: its SHA-256 is "
-            f"{dataset.sha256[:12]}…, not {expected[:12]}…; pass that text, or use another --out"
+            f"the text {dataset.name!r} is not the text of the search (SHA-256 "
+            f"{dataset.sha256[:12]}…, not {expected[:12]}…): pass that text, or use another --out"
         )
 
 

@@ -70,7 +70,10 @@ class Call(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A thread's part of a time step: its rows of the batch and its panels of units."""
+    """A thread's part of a time step: its rows of the batch and its panels of units.
+
+    It is computed once, because the compiler cannot move reads of the plan out of the time loop.
+    """
 
     thread: int
     threads: int
@@ -78,15 +81,21 @@ class Part(NamedTuple):
     end_row: int
     panel: int  # its first one
     end_panel: int
+    unit: int  # the first one of its panels
+    end_unit: int
+    tile: int  # units of a tile
+    distance: int  # from the states of an index to those of the next one
 
 
 @subroutine(types.NamedUniTuple(types.intp, len(Part._fields), Part))
-def _part_of(plan, thread, threads):
-    """Return the part of a thread."""
+def _part_of(plan, thread, threads, lanes):
+    """Return the part of a thread; `lanes` are the numbers of a vector."""
+    panel, end_panel = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
     return Part(
         thread, threads,
         share(plan.batch, thread, threads), share(plan.batch, thread + 1, threads),
-        share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads),
+        panel, end_panel, panel * plan.across, min(end_panel * plan.across, plan.size),
+        tile_vectors(plan.batch) * lanes, plan.batch * plan.hst,
     )  # fmt: skip
 
 
@@ -135,9 +144,8 @@ def _advance(buffers, call, part, sync, t, before, after):
     Returns:
         False if another thread failed: the kernel must return then.
     """
-    plan, w, batch = buffers.plan, buffers.work, buffers.plan.batch
-    lanes, tile, between = width(w), tile_vectors(batch), batch * plan.hst
-    begin, end = part.panel * plan.across, min(part.end_panel * plan.across, plan.size)
+    plan, batch, between = buffers.plan, buffers.plan.batch, part.distance
+    lanes, begin, end = width(buffers.work), part.unit, part.end_unit
     for layer in range(plan.layers):
         at = layer_of(plan, 0, layer, batch)
         if layer > 0:
@@ -147,8 +155,9 @@ def _advance(buffers, call, part, sync, t, before, after):
             t * batch, at.gates, at.hidden + before * between, at.hidden + after * between,
             at.cells + before * between, at.cells + after * between, at.extra, batch,
         )  # fmt: skip
-        for unit in range(begin, end, tile * lanes):
-            forward_tile(buffers, call.ids, layer, step, unit, min(tile, (end - unit) // lanes))
+        for unit in range(begin, end, part.tile):
+            vectors = min(part.tile, end - unit) // lanes
+            forward_tile(buffers, call.ids, layer, step, unit, vectors)
         if call.settings[HELD] > 0:
             _hold(buffers, call.settings, layer, step, begin, end)
         if not barrier(sync, part.threads):
@@ -301,7 +310,7 @@ def infer(places, call_, mode, steps, sync_, threads, thread):
     count = plan.batch if mode == GENERATE else steps * plan.batch
     if not in_vocabulary(plan, call.ids, count, sync):
         return  # in all threads
-    part = _part_of(plan, thread, threads)
+    part = _part_of(plan, thread, threads, width(buffers.work))
     _read_state(buffers, part, call.state)
     if not barrier(sync, threads):
         return
