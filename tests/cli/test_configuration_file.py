@@ -14,13 +14,13 @@ from helpers.runs import FEW
 
 # What is in the file, and what is said.
 BAD_CONFIGURATIONS: dict[str, tuple[bytes, str]] = {
-    "no TOML": (b"steps: 5", "not TOML"),
-    "JSON": (b'{"steps": 5}', "not TOML"),
-    "nothing after =": (b"steps =", "not TOML"),
-    "twice": (b"steps = 1\nsteps = 2", "not TOML"),
-    "not UTF-8": (b'cell = "\xff"', "not TOML"),
-    "UTF-16": ("steps = 5".encode("utf-16"), "not TOML"),
-    "zeros": (bytes(100), "not TOML"),
+    "no TOML": (b"steps: 5", "not valid TOML"),
+    "JSON": (b'{"steps": 5}', "not valid TOML"),
+    "nothing after =": (b"steps =", "not valid TOML"),
+    "twice": (b"steps = 1\nsteps = 2", "not valid TOML"),
+    "not UTF-8": (b'cell = "\xff"', "not valid TOML"),
+    "UTF-16": ("steps = 5".encode("utf-16"), "not valid TOML"),
+    "zeros": (bytes(100), "not valid TOML"),
     "a number of 5,000 digits": (f"steps = {ENDLESS}".encode(), "--config"),
     "nested deeply": (b"steps = " + b"[" * 100_000, "TOML"),
     "an unknown key": (b"attention = true", "--attention"),

@@ -49,7 +49,7 @@ def test_without_numba_falls_back_to_reference_with_one_notice() -> None:
     assert "needs Numba" in done.stdout.splitlines()[1]
     assert "--engine reference" in done.stdout.splitlines()[1]
     assert len(done.stderr.splitlines()) == 1
-    assert "the reference engine computes" in done.stderr
+    assert "the slower reference engine is used" in done.stderr
 
 
 def test_unavailable_engine_is_one_line(tmp_path: Path) -> None:

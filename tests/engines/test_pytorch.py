@@ -303,7 +303,7 @@ def test_missing_gpu_is_refused(
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_gpu_requires_engine_pytorch(trained_run: None, command: list[str], engine: str) -> None:
     line = refused(*command, f"--engine={engine}", "--device=cuda")
-    assert "--device cuda is for the engine pytorch" in line
+    assert "--device cuda is for the PyTorch engine" in line
     assert not Path("new").exists()
 
 
@@ -366,7 +366,7 @@ def test_bfloat16_for_other_numbers_is_refused(torch: Any, text: str, option: st
 
 def test_bfloat16_requires_engine_pytorch(text: str) -> None:
     line = refused("train", text, "--out=new", "--steps=1", "--bf16")
-    assert "--bf16 is for the engine pytorch" in line
+    assert "--bf16 is for the PyTorch engine" in line
     assert not Path("new").exists()
 
 
@@ -461,7 +461,7 @@ def test_compile_refuses_preset_classic_in_float64(torch: Any, text: str) -> Non
 @pytest.mark.parametrize("engine", ["auto", "compiled", "reference"])
 def test_compile_requires_engine_pytorch(text: str, engine: str) -> None:
     line = refused("train", text, "--out=new", "--steps=1", "--compile", f"--engine={engine}")
-    assert "--compile is for the engine pytorch" in line
+    assert "--compile is for the PyTorch engine" in line
     assert not Path("new").exists()
 
 

@@ -90,7 +90,7 @@ def test_new_characters_are_unlikely_in_every_state(cell: str, new: int) -> None
 def test_only_the_vocabulary_may_grow() -> None:
     config = ModelConfig("rnn", 4, 1, 6)
     for other in (replace(config, hidden_size=5), replace(config, vocabulary_size=5)):
-        with pytest.raises(CharloomError, match="vocabulary alone"):
+        with pytest.raises(CharloomError, match="only the vocabulary of a model can grow"):
             grow_vocabulary(Parameters(config), other)
 
 
