@@ -54,9 +54,9 @@ def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
     terminal.print(
         f"""
 Next:
-  charloom sample {name} --prompt "The " --temperature 0.7    more samples from this model
+  charloom sample {name} --prompt "The " --temperature 0.7    more samples
   charloom train YOUR-TEXT.txt --minutes 10                   your own text
-  charloom evaluate {name} YOUR-TEXT.txt                      how well it predicts another text
+  charloom evaluate {name} YOUR-TEXT.txt              how well it predicts another text
   charloom corpora                                            built-in texts
   charloom train --help                                       all options"""
     )
