@@ -32,7 +32,7 @@ left_out = pytest.StashKey[Counter[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Who names a folder, a file or a test below tests/ wants all of it, slow or not."""
+    """A folder, file or test named on the command line runs completely, slow tests included."""
     named = config.args_source is pytest.Config.ArgsSource.ARGS
     below = all(Path(arg.split("::")[0]).resolve() != TESTS for arg in config.args)
     if named and below and config.option.markexpr == "not extended":

@@ -72,7 +72,7 @@ def test_run_is_never_overwritten(text_file: str, trained_run: str) -> None:
 
 
 def test_model_without_resume_file_is_never_overwritten(text_file: str, trained_run: str) -> None:
-    """Who threw away the larger file, or got the model from a friend, still wants the model."""
+    """A model still loads after its larger file was deleted, or if it came without one."""
     shutil.copytree(trained_run, "run")
     Path("run/resume.safetensors").unlink()
     refused("train", text_file, "--out=run", "--resume", *FEW)
