@@ -108,7 +108,7 @@ class DetokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
 def convert_custom(kind: type, value: Any) -> Prompts:
     """Convert a value to `Prompts`, the only type that msgspec cannot convert."""
     if kind is not Prompts:
-        raise NotImplementedError
+        raise NotImplementedError  # msgspec's convention for a type that a hook does not know
     for choice in Prompts.KINDS:
         with contextlib.suppress(msgspec.ValidationError):
             found = msgspec.convert(value, choice)
@@ -120,7 +120,7 @@ def convert_custom(kind: type, value: Any) -> Prompts:
 def schema_of_custom(kind: type) -> dict[str, Any]:
     """Return the JSON schema of `Prompts`."""
     if kind is not Prompts:
-        raise NotImplementedError
+        raise NotImplementedError  # msgspec's convention for a type that a hook does not know
     return {"anyOf": [msgspec.json.schema(choice) for choice in Prompts.KINDS]}
 
 
