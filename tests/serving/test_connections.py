@@ -3,13 +3,15 @@
 import http.client
 import socket
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 
 from charloom.language_model import LanguageModel
 from charloom.serving import connection
 from charloom.serving.schema import MOST_SAMPLED
+from charloom.serving.text_sampler import TextSampler
 from helpers.clients import (
     Client,
     error_of,
@@ -74,6 +76,19 @@ def test_a_client_that_never_reads_is_dropped(
         wait_until(lambda: metric(client, "texts_drawing", model="network") == 0)
 
 
+@pytest.fixture
+def slow_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that are still being sampled when a busy machine looks at them."""
+    advance = TextSampler.advance
+
+    def advance_slowly(sampler: TextSampler, **settings: Any) -> Any:
+        time.sleep(0.05 if sampler.texts else 0)
+        return advance(sampler, **settings)
+
+    monkeypatch.setattr(TextSampler, "advance", advance_slowly)
+
+
+@pytest.mark.usefixtures("slow_sampling")
 def test_a_client_that_goes_away_ends_its_texts(client: Client) -> None:
     for fields in ({"stream": True}, {"stream": False}):
         before = metric(client, "cancelled_total", model="network")
@@ -84,10 +99,11 @@ def test_a_client_that_goes_away_ends_its_texts(client: Client) -> None:
         assert metric(client, "cancelled_total", model="network") == before + 1
 
 
+@pytest.mark.usefixtures("slow_sampling")
 def test_too_many_texts_are_asked_to_come_again(served_model: LanguageModel) -> None:
-    with serving({"network": served_model}, most_texts=2) as client:
-        held = [client.connect() for _ in range(2)]
-        for there in held:
+    with serving({"network": served_model}, most_texts=2) as client, ExitStack() as held:
+        for _ in range(2):
+            there = held.enter_context(client.connect())
             there.sendall(stream_request(max_tokens=MOST_SAMPLED, n=2))
         wait_until(lambda: metric(client, "texts_waiting") == 2)
         body = {"model": "network", "prompt": "the", "max_tokens": 3}
@@ -95,8 +111,7 @@ def test_too_many_texts_are_asked_to_come_again(served_model: LanguageModel) -> 
         assert status == 503
         assert headers["retry-after"] == "1"
         assert error_of(headers, content)["code"] == "overloaded"
-        for there in held:
-            there.close()
+        held.close()
         wait_until(lambda: metric(client, "texts_drawing") == metric(client, "texts_waiting") == 0)
         assert client.ask("POST", "/v1/completions", body)[0] == 200
 
