@@ -137,7 +137,7 @@ def planned(
     given = {"hidden_size": 16, "batch_size": 4, "window": 16, "minutes": minutes, **options}
     config = TrainingConfig.of(given)
     data = load_dataset(text_from_string(text), Split.parse(config.split))
-    parameters = initialize(model_config(config, len(data.vocabulary)), 0)
+    parameters = initialize(model_config(config, data.vocabulary), 0)
     engine = Backend("auto", threads=1).open(parameters)
     state = TrainingState()
     optimizer = make_optimizer(config)
@@ -156,7 +156,7 @@ def test_what_comes_after_the_training_has_its_time() -> None:
     clock = Clock(0.02, 1e9, 0.02)
     config = TrainingConfig.of({"hidden_size": 16, "batch_size": 4, "window": 16, "minutes": 0.5})
     data = load_dataset(text_from_string(TEXT), Split.parse(config.split))
-    engine = Backend().open(initialize(model_config(config, len(data.vocabulary)), 0))
+    engine = Backend().open(initialize(model_config(config, data.vocabulary), 0))
     optimizer = make_optimizer(config)
     list(train_steps(engine, optimizer, data, config, TrainingState(), clock, lambda _: 6.0))
     assert 22 < clock.now < 24.3

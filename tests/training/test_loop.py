@@ -32,7 +32,7 @@ def start(
 def train(
     config: TrainingConfig, dataset: Dataset, elapsed: Callable[[], float] | None = None
 ) -> tuple[Any, TrainingState]:
-    parameters = initialize(model_config(config, len(dataset.vocabulary)), config.seed)
+    parameters = initialize(model_config(config, dataset.vocabulary), config.seed)
     engine = Backend("auto").open(parameters, seed=config.seed, classic=config.classic)
     state = TrainingState()
     events = train_steps(engine, make_optimizer(config), dataset, config, state, elapsed)

@@ -110,7 +110,7 @@ class TrainingText:
                 f"{self.problem}; pass a text to evaluate, or the path of the training text with "
                 "--training-text"
             )
-        first, second = dataset.split.boundaries(len(dataset.ids))
+        first, second = dataset.boundaries
         if len(dataset.test):
             return ScoredText(
                 "test split", dataset.test, int(dataset.ids[second - 1]), split="test"

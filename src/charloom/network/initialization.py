@@ -57,7 +57,7 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
 
     The old characters' logits stay the same, bit for bit. Those of the new ones are constant, and
     so low that their total probability is at most 1e-3 in every state. `config` can differ from the
-    old configuration in vocabulary_size, dropout and weight_drop.
+    old configuration in vocabulary_size, dropout, weight_drop and end_id.
 
     A new logit b must satisfy n·e^b ≤ 1e-3 · Σ_v e^{l_v} whatever the state h, |h_j| ≤ 1. By
     Jensen, for any weights q over the old characters, log Σ_v e^{l_v} ≥ Σ_v q_v l_v + entropy(q),
@@ -71,6 +71,7 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
         vocabulary_size=before,
         dropout=old.config.dropout,
         weight_drop=old.config.weight_drop,
+        end_id=old.config.end_id,
     )
     if new < 0 or expected != old.config:
         raise CharloomError("only the vocabulary of a model can grow")

@@ -33,6 +33,7 @@ GATES: dict[Cell, int] = {"rnn": 1, "lstm": 4, "gru": 3}
 # The hidden state, and for lstm the cell state after it.
 STATES: dict[Cell, int] = {"rnn": 1, "lstm": 2, "gru": 1}
 VocabularySize = Annotated[int, Meta(ge=1, le=0x110000)]
+EndId = Annotated[int, Meta(ge=0, lt=0x110000)]
 
 Float = NDArray[np.floating]
 State = NDArray[np.floating]  # (S, L, B, H)
@@ -49,10 +50,14 @@ class ModelConfig:
     dropout: DropProbability = 0.0  # of each layer's outputs, in training
     dtype: NumberType = "float32"
     weight_drop: DropProbability = 0.0  # of the recurrent weights, in each training step
+    # The id of the end of a document. Before it is read, the state becomes zero.
+    end_id: EndId | None = None
 
     def __post_init__(self) -> None:
         if mismatch := find_wrong_field(self):
             raise CharloomError(mismatch.problem)
+        if self.end_id is not None and self.end_id >= self.vocabulary_size:
+            raise CharloomError(f"end_id is {self.end_id}: pass an id of the vocabulary")
 
     @property
     def gates(self) -> int:
@@ -87,13 +92,17 @@ class ModelConfig:
         return np.zeros(shape, dtype=self.dtype)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return the configuration for a file; only a model of documents has an `end_id`."""
+        values = asdict(self)
+        if self.end_id is None:
+            del values["end_id"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Return the configuration in a file. Raises CharloomError if it is invalid."""
         expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
+        if set(values) | {"end_id"} != expected:
             odd = ", ".join(sorted(set(values) ^ expected))
             raise CharloomError(f"the model's configuration has missing or unknown entries: {odd}")
         return cls(**values)

@@ -58,7 +58,7 @@ def open_setup(
     """
     batches = make_batches(config, prepared.dataset)
     process_group.split(batches.rows)
-    model = model_config(config, len(prepared.dataset.vocabulary))
+    model = model_config(config, prepared.dataset.vocabulary)
     refuse_if_too_large(model, config, -(-batches.rows // process_group.size))
     parameters = _initial_parameters(start, prepared, config, model)
     optimizer = make_optimizer(config)

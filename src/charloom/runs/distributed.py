@@ -79,7 +79,7 @@ def follow(
     assert dataset is not None, "rank 0 starts only after every rank has read the text"
     config = TrainingConfig(**start.config)
     config = replace(config, **process_group.backend_options(options))
-    parameters = Parameters(model_config(config, len(dataset.vocabulary)))
+    parameters = Parameters(model_config(config, dataset.vocabulary))
     optimizer = make_optimizer(config)
     optimizer.step_count = start.step
     hidden = None if start.rows is None else parameters.config.zero_state(start.rows)

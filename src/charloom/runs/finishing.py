@@ -79,7 +79,7 @@ class Finish:
             network, table, holdout, int(fit[-1]), rows_of_validation(len(holdout))
         )
         if refit:  # every choice has been made, so the n-gram model can count the holdout too
-            known = dataset.ids[: dataset.split.boundaries(len(dataset.ids))[1]]
+            known = dataset.ids[: dataset.boundaries[1]]
             table = fit_ngram_table(known, size, table.context, math.inf)
             best.mixture = replace(best.mixture, table=table)
         self._checkpoints.save_best(best)

@@ -42,7 +42,7 @@ def resume_position(
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
         if config.learning_rate is None:
             raise ValueError("the learning rate is missing")
-        if model_config(config, len(checkpoint.vocabulary)) != checkpoint.config:
+        if model_config(config, checkpoint.vocabulary) != checkpoint.config:
             raise ValueError("the options describe a different network")
         if checkpoint.state.shape != checkpoint.config.zero_state(rows).shape:
             raise ValueError("the hidden state has the wrong shape")

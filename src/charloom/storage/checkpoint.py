@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file that holds a whole model, checked before it is used.
 
 `model.safetensors` is the file to share. It holds the weights, and JSON strings in its header:
-`config`, `vocabulary` (the characters in the order of their ids), `training`, `text`, `metrics`.
+`config`, `vocabulary` (the characters in the order of their ids, with "" for the end of a
+document), `training`, `text`, `metrics`.
 A mixture adds the tensors `counts.*` and `mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
 `position`, from which a run resumes. Each file carries a SHA-256 of its contents, because
@@ -32,7 +33,7 @@ from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
 from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 
 FORMAT = "charloom 1"
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
@@ -128,7 +129,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     header = {
         "format": FORMAT,
         "config": _json(checkpoint.config.as_dict() | {"bytes": vocabulary.as_bytes}),
-        "vocabulary": _json(list(vocabulary.characters)),
+        "vocabulary": _json(["" if c == END else c for c in vocabulary.characters]),
         "training": _json(checkpoint.training),
         "text": _json(checkpoint.text),
         "metrics": _json(checkpoint.metrics),
@@ -273,6 +274,8 @@ def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[A
     as_bytes = config.pop("bytes")
     try:
         found = ModelConfig.from_dict(config)
+        if found.end_id is not None:
+            characters = [END if c == "" else c for c in characters]
         vocabulary = Vocabulary(tuple(characters), as_bytes)
     except (CharloomError, TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from None
@@ -280,6 +283,8 @@ def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[A
         raise _damaged(
             path, f"{found.vocabulary_size} characters configured, {len(vocabulary)} listed"
         )
+    if found.end_id != vocabulary.end_id:
+        raise _damaged(path, "the end of a document has two different ids")
     return found, vocabulary
 
 

@@ -74,27 +74,36 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An encoded text. `ids` is (N,) in the vocabulary's `id_type`; the splits are views of it."""
+    """An encoded text, split into three parts.
+
+    Attributes:
+        name, origin: of the text.
+        sha256: that of the text, in hexadecimal digits.
+        vocabulary: its characters.
+        ids: the text, (N,), in the vocabulary's `id_type`: training, validation, test. Each document
+            of a collection ends with the id of END, and the documents of a part stand together.
+        boundaries: the indices at which the validation and the test split begin.
+    """
 
     name: str
     origin: str
     sha256: str
     vocabulary: Vocabulary
     ids: TextIds
-    split: Split
+    boundaries: tuple[int, int]
 
     @property
     def train(self) -> TextIds:
-        return self.ids[: self.split.boundaries(len(self.ids))[0]]
+        return self.ids[: self.boundaries[0]]
 
     @property
     def validation(self) -> TextIds:
-        first, second = self.split.boundaries(len(self.ids))
+        first, second = self.boundaries
         return self.ids[first:second]
 
     @property
     def test(self) -> TextIds:
-        return self.ids[self.split.boundaries(len(self.ids))[1] :]
+        return self.ids[self.boundaries[1] :]
 
     def fit_and_holdout(self, refit: bool) -> tuple[TextIds, TextIds]:
         """Return the ids to train on and those to validate on, which follow them.
@@ -103,10 +112,18 @@ class Dataset:
         the validation split, because that text is nearest to the test split. It starts once
         everything is chosen for which the validation split is needed.
         """
-        first, second = self.split.boundaries(len(self.ids))
+        first, second = self.boundaries
         if refit:
-            first += (second - first) * 4 // 5
+            first = self._whole_documents(first + (second - first) * 4 // 5)
         return self.ids[:first], self.ids[first:second]
+
+    def _whole_documents(self, index: int) -> int:
+        """Return the index moved forward to the beginning of a document of the validation split."""
+        end_id = self.vocabulary.end_id
+        if end_id is None:
+            return index
+        ends = np.flatnonzero(self.ids[index - 1 : self.boundaries[1]] == end_id)
+        return index + int(ends[0]) if len(ends) else self.boundaries[1]
 
 
 @dataclass(frozen=True)
@@ -128,13 +145,20 @@ def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
     seen = np.zeros(0x110000, dtype=bool)
     characters = 0
     for chunk in text.chunks():
-        digest.update(chunk.encode("latin-1" if text.as_bytes else "utf-8"))
+        digest.update(_encoded(chunk, text))
         seen[code_points(chunk)] = True
         characters += len(chunk)
         if on_progress is not None:
             on_progress("reading", characters, None)
     distinct = tuple(chr(code) for code in np.flatnonzero(seen))
     return Scan(characters, distinct, digest.hexdigest())
+
+
+def _encoded(chunk: str, text: Text) -> bytes:
+    """Return the bytes of a chunk that the text's SHA-256 is computed from."""
+    if text.ends or not text.as_bytes:
+        return chunk.encode("utf-8", "surrogatepass")
+    return chunk.encode("latin-1")
 
 
 def encode_text(
@@ -239,7 +263,7 @@ def load_dataset(
         )
     _check_content(text.name, found)
     if base is None:
-        vocabulary = Vocabulary(found.distinct, text.as_bytes)
+        vocabulary = Vocabulary.of("".join(found.distinct), as_bytes=text.as_bytes)
     elif base.as_bytes != text.as_bytes:
         raise CharloomError(
             "--from: the earlier run reads bytes, so pass --bytes"
@@ -249,7 +273,9 @@ def load_dataset(
     else:
         vocabulary = base.grown(found.distinct)
     ids = encode_text(text, found.characters, vocabulary, folder, on_progress)
-    return Dataset(text.name, text.origin, found.sha256, vocabulary, ids, split)
+    return Dataset(
+        text.name, text.origin, found.sha256, vocabulary, ids, split.boundaries(len(ids))
+    )
 
 
 def _check_content(name: str, found: Scan) -> None:

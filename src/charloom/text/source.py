@@ -22,12 +22,14 @@ class Text:
             is "-" for standard input and pipes, which cannot, and "" for a string in memory.
         as_bytes: True where each character is one byte, U+0000 to U+00FF.
         pieces: returns the text in pieces of any size.
+        ends: True for a collection of documents, each of which ends with END in the pieces.
     """
 
     name: str
     origin: str
     as_bytes: bool
     pieces: Callable[[], Iterator[str]] = field(repr=False, compare=False)
+    ends: bool = field(default=False, repr=False)
 
     def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
         """Read the text in chunks of `characters` each; the last one can be shorter.

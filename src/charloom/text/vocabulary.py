@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
 
+# The end of a document. In pieces of text it is half of a surrogate pair, which no text contains.
+# As a symbol of a vocabulary it has an id but no character.
+END = "\udc03"
+
 
 class UnknownCharacterError(CharloomError):
     """A character of a text that is not in the vocabulary."""
@@ -38,7 +42,7 @@ class Vocabulary:
     """The characters of a model, in the order of their ids, 0 to V - 1.
 
     With `as_bytes`, each character stands for a byte (code points 0 to 255), for text that is not
-    UTF-8.
+    UTF-8. The vocabulary of a collection of documents holds END too.
     """
 
     characters: tuple[str, ...]
@@ -52,12 +56,13 @@ class Vocabulary:
         if len(set(self.characters)) != len(self.characters):
             raise CharloomError("the vocabulary contains a character twice: pass each one once")
         codes = code_points("".join(self.characters))
-        if ((codes >= 0xD800) & (codes < 0xE000)).any():
+        surrogates = (codes >= 0xD800) & (codes < 0xE000) & (codes != ord(END))
+        if surrogates.any():
             raise CharloomError(
                 "the vocabulary contains half of a surrogate pair: remove it, because no text "
                 "can contain it"
             )
-        if self.as_bytes and codes.max() > 255:
+        if self.as_bytes and codes[codes != ord(END)].max(initial=0) > 255:
             raise CharloomError(
                 "the vocabulary of bytes contains a character above 255 (U+00FF): remove it"
             )
@@ -71,8 +76,11 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str, *, as_bytes: bool = False) -> Vocabulary:
-        """Return the vocabulary of a text: its distinct characters, sorted by code point."""
-        return cls(tuple(sorted(set(text))), as_bytes)
+        """Return the vocabulary of a text: its distinct characters, sorted by code point.
+
+        END comes last.
+        """
+        return cls(_in_order(text), as_bytes)
 
     def __len__(self) -> int:
         return len(self.characters)
@@ -83,8 +91,16 @@ class Vocabulary:
         return np.dtype(np.uint8 if len(self) <= 256 else np.uint16 if len(self) <= 65536 else "u4")
 
     @property
+    def end_id(self) -> int | None:
+        """The id of END, None in the vocabulary of a single text."""
+        found = int(self.ids_or_minus_one(END)[0])
+        return None if found < 0 else found
+
+    @property
     def start_id(self) -> int:
-        """The id that precedes a text's first character: a newline, or 0 without one."""
+        """The id that precedes a text's first character: END, a newline, or 0 without both."""
+        if self.end_id is not None:
+            return self.end_id
         newline = self.ids_or_minus_one("\n")[0]
         return max(int(newline), 0)
 
@@ -93,8 +109,8 @@ class Vocabulary:
 
         The characters of this vocabulary keep their ids.
         """
-        new = sorted(set(characters) - set(self.characters))
-        return Vocabulary(self.characters + tuple(new), self.as_bytes)
+        new = _in_order(set(characters) - set(self.characters))
+        return Vocabulary(self.characters + new, self.as_bytes)
 
     def ids_or_minus_one(self, text: str) -> NDArray[np.int32]:
         """Return the ids of a text, (N,), with -1 for every unknown character."""
@@ -137,3 +153,8 @@ class Vocabulary:
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """Return the text of ids of any integer type."""
         return "".join([self.characters[int(i)] for i in ids])
+
+
+def _in_order(characters: Iterable[str]) -> tuple[str, ...]:
+    """Return the distinct characters, sorted by code point, with END last."""
+    return tuple(sorted(set(characters), key=lambda character: (character == END, character)))

@@ -142,7 +142,7 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         "window": min(WINDOW, validation) if validation else WINDOW,
         "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
         "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
-        "refit": REFIT if dataset.split.test and validation >= LEAST_TO_REFIT else 0.0,
+        "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
     # The experiments fitted no rule for other optimizers.
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):

@@ -11,6 +11,7 @@ from charloom.network.optimizers import OPTIMIZERS, AdaGrad, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.text.batches import Batches, SlidingWindows, Streams
 from charloom.text.dataset import Dataset
+from charloom.text.vocabulary import Vocabulary
 from charloom.training.options import TrainingConfig
 
 CLASSIC_STRIDE = 10
@@ -49,16 +50,17 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
     return Streams(train, config.batch_size, config.window)
 
 
-def model_config(config: TrainingConfig, vocabulary_size: int) -> ModelConfig:
+def model_config(config: TrainingConfig, vocabulary: Vocabulary) -> ModelConfig:
     """Return the network that a training configuration describes."""
     return ModelConfig(
         cell=config.cell,
         hidden_size=config.hidden_size,
         layers=config.layers,
-        vocabulary_size=vocabulary_size,
+        vocabulary_size=len(vocabulary),
         dropout=float(config.dropout),
         weight_drop=float(config.weight_drop),
         dtype=config.dtype,
+        end_id=vocabulary.end_id,
     )
 
 
