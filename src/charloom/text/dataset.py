@@ -80,7 +80,7 @@ class Dataset:
         name, origin: of the text.
         sha256: that of the text, in hexadecimal digits.
         vocabulary: its characters.
-        ids: the text, (N,), in the vocabulary's `id_type`: training, validation, test. Each document
+        ids: the text, (N,), in the type `id_type`: training, validation, test. Each document
             of a collection ends with the id of END, and the documents of a part stand together.
         boundaries: the indices at which the validation and the test split begin.
     """
