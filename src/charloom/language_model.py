@@ -25,8 +25,8 @@ from charloom.prediction.scoring import Protocol, Scores, score_lines
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
-from charloom.text.corpora import open_text
 from charloom.text.dataset import Dataset
+from charloom.text.format import TextFormat, open_texts
 from charloom.text.overlap import TrainingIndex
 from charloom.text.source import Text
 from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
@@ -88,6 +88,15 @@ class LanguageModel:
     @property
     def vocabulary(self) -> Vocabulary:
         return self.checkpoint.vocabulary
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How the model's training text was read, and how other texts are read for it."""
+        return TextFormat.of_training(
+            self.checkpoint.training,
+            as_bytes=self.vocabulary.as_bytes,
+            collection=self.vocabulary.end_id is not None,
+        )
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
         """Encode a text as ids, (N,).
@@ -349,7 +358,7 @@ class LanguageModel:
     def _encode_given(self, text: str | Path | Text, skip_unknown: bool) -> ScoredText:
         """Encode a text, or the contents of a path."""
         if isinstance(text, Path):
-            text = open_text(text, as_bytes=self.vocabulary.as_bytes)
+            text = open_texts([text], self.text_format)
         name, content = (text.name, text.read()) if isinstance(text, Text) else ("text", str(text))
         before = self.vocabulary.start_id
         if skip_unknown:

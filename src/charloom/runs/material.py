@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
+from charloom.text.dataset import Dataset, character_counts
+from charloom.text.loading import read_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
@@ -68,11 +69,11 @@ def prepare_text(
         CharloomError: if no model can be trained on the text.
     """
     known = earlier or base
-    dataset = load_dataset(
+    dataset = read_dataset(
         text,
-        Split.parse(config.split),
+        asdict(config),
         base=None if known is None else known.vocabulary,
-        sha256=None if earlier is None else earlier.text["sha256"],
+        record=None if earlier is None else earlier.text,
         folder=folder,
         on_progress=on_reading,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ from charloom.runs.start import Start, start_of
 from charloom.runs.tensorboard import load_tensorboard
 from charloom.storage.folders import RunFolder
 from charloom.text.dataset import OtherTextError
-from charloom.text.source import Text
+from charloom.text.format import Opener
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
 
 
 def open_run(
-    text: Callable[[TrainingConfig], Text] | PreparedText,
+    text: Opener | PreparedText,
     folder: Path,
     options: dict[str, Any],
     *,
@@ -40,7 +39,7 @@ def open_run(
     """Open a run: lock its folder, read its text, and prepare everything up to the first step.
 
     Args:
-        text: opens the text, as the run's configuration reads it; or the text of another run with
+        text: opens the text in the run's format; or the text of another run with
             the same split.
         folder: the run's folder, which is created if needed.
         options: options of TrainingConfig, by name; the others are the preset's, or the run's own
@@ -80,16 +79,14 @@ def open_run(
         raise
 
 
-def _prepare(
-    text: Callable[[TrainingConfig], Text] | PreparedText, start: Start, context: RunContext
-) -> PreparedText:
+def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> PreparedText:
     """Read the text, unless it is prepared already, at all ranks."""
     if isinstance(text, PreparedText):
         prepared = text
     else:
         try:
             prepared = prepare_text(
-                text(start.config),
+                text(start.text_format()),
                 start.config,
                 base=start.base,
                 earlier=start.earlier,
