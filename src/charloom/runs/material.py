@@ -18,7 +18,7 @@ from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
-from charloom.training.setup import VALIDATED_AT_ONCE
+from charloom.training.setup import validated_part
 
 # The largest text that is compressed for a baseline, in characters: in all, and for each second of
 # the budget.
@@ -100,7 +100,7 @@ def _baselines(
 
     Their time is predicted and not measured, so that no clock decides which of them are recorded.
     """
-    holdout = dataset.validation[:VALIDATED_AT_ONCE]
+    holdout = validated_part(dataset, dataset.validation)
     if not len(holdout):
         return {}
     most = LONGEST_COMPRESSED

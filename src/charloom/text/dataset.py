@@ -118,12 +118,16 @@ class Dataset:
         return self.ids[:first], self.ids[first:second]
 
     def _whole_documents(self, index: int) -> int:
-        """Return the index moved forward to the beginning of a document of the validation split."""
+        """Return the index moved to the beginning of a document of the validation split.
+
+        It moves forward, or back if otherwise no document were left to validate on.
+        """
         end_id = self.vocabulary.end_id
-        if end_id is None:
+        first, second = self.boundaries
+        if end_id is None or first == second:
             return index
-        ends = np.flatnonzero(self.ids[index - 1 : self.boundaries[1]] == end_id)
-        return index + int(ends[0]) if len(ends) else self.boundaries[1]
+        begins = np.flatnonzero(self.ids[first - 1 : second - 1] == end_id) + first
+        return int(begins[min(np.searchsorted(begins, index), len(begins) - 1)])
 
 
 @dataclass(frozen=True)
