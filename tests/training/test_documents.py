@@ -121,7 +121,7 @@ class Scripted:
     ("text", "shown"),
     [
         (f"anna{END}otto{END}mar", "anna\notto"),
-        (f"anna{END}{END}otto{END}", "anna\n\notto"),
+        (f"anna{END}{END}otto{END}", "anna\notto"),
         ("annaotto", "annaotto"),  # no end was drawn
         (f"{END}ann", ""),
         (f"an\nna\n{END}otto{END}a\n", "an\nna\n<end>\notto\n<end>"),

@@ -15,8 +15,8 @@ SAMPLE_LENGTH = 300  # characters, at most
 def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: int) -> str:
     """Return the sample of a validation: a text, or as many whole documents as fit.
 
-    Documents stand on lines of their own. If they can have several lines, a line with the name of
-    END follows each.
+    Documents stand on lines of their own, without the empty ones. If they can have several lines,
+    a line with the name of END follows each.
     """
     if vocabulary.end_id is None:
         request = SampleRequest(length=SAMPLE_LENGTH, seed=seed, index=step)
@@ -33,9 +33,7 @@ def _shown(text: str, several_lines: bool) -> str:
     whole, separator, _ = text.rpartition(END)
     if not separator:
         return text
+    documents = filter(None, whole.split(END))
     if not several_lines:
-        return whole.replace(END, "\n")
-    return "\n".join(
-        f"{document}{'' if document.endswith(chr(10)) else chr(10)}{END_NAME}"
-        for document in whole.split(END)
-    )
+        return "\n".join(documents)
+    return "\n".join(document.removesuffix("\n") + "\n" + END_NAME for document in documents)
