@@ -1,5 +1,6 @@
 """Training windows: where they lie and what follows what."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def documents_of(ids: NDArray[np.integer]) -> list[tuple[int, ...]]:
     """Return the documents of a stream that begins and ends with END."""
     assert ids[0] == END_ID
     ends = np.flatnonzero(ids == END_ID)
-    return [tuple(ids[a + 1 : b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [tuple(ids[a + 1 : b]) for a, b in pairwise(ends)]
 
 
 def joined(documents: list[list[int]]) -> NDArray[np.uint8]:

@@ -53,7 +53,7 @@ def test_a_validation_part_shorter_than_a_window_is_enough_for_documents() -> No
     dataset = dataset_of(["anna", "otto"] * 9, ["o"])
     events, state = train(dataset, steps=3)
     assert state.step == 3
-    assert [e.validation.characters for e in events if e.kind == "validation"][0] == 2
+    assert next(e.validation.characters for e in events if e.kind == "validation") == 2
     assert plan(60, 1, dataset, {}).options["window"] == 64
 
 

@@ -125,12 +125,12 @@ def _open_prepared(
         config, note = with_engine_for_budget(config)
         config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
         notes.extend([reason] if note is None else [note, reason])
-    if start.base is not None and start.base.vocabulary.end_id is None:
-        if dataset.vocabulary.end_id is not None:
-            notes.append(
-                "the model of --from was trained on one book, so the end of a document is a new "
-                "symbol for it"
-            )
+    base = None if start.base is None else start.base.vocabulary
+    if base is not None and base.end_id is None and dataset.vocabulary.end_id is not None:
+        notes.append(
+            "the model of --from was trained on one book, so the end of a document is a new symbol "
+            "for it"
+        )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:

@@ -3,8 +3,8 @@
 All kinds of windows are functions of the step number alone, so that a resumed run finds its place
 in the text from its step count.
 
-T is the number of time steps of a window, B that of a batch's rows, N that of the training split's
-characters, and D that of its documents.
+T is the number of time steps of a window, B that of a batch's rows. N is the number of the training
+split's characters, D that of its documents.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class ShuffledDocuments:
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
         begin, window = step - self._block.first, self.window
-        if not 0 <= begin < self._block.count:
+        if not 0 <= begin < self._block.steps:
             self._block = self._block_of(step)
             begin = step - self._block.first
         read = self._block.read[begin * window : (begin + 1) * window + 1]  # (T + 1, B)
@@ -141,7 +141,7 @@ class _Block(NamedTuple):
     """The ids of consecutive steps of an epoch, gathered together."""
 
     first: int  # the first of the steps
-    count: int
+    steps: int  # the number of steps
     read: NDArray[np.intp]  # (count · T + 1, B)
 
 
@@ -204,7 +204,8 @@ class _Order:
         shift = self.sources[found].astype(np.intp) - self.places[found] + starts[rows]
         indices = np.repeat(shift, end - begin).reshape(len(starts), length)
         indices += np.arange(length)
-        return ids[indices].T.astype(np.intp, order="C")
+        read: NDArray[np.intp] = ids[indices].T.astype(np.intp, order="C")
+        return read
 
 
 @dataclass(frozen=True)

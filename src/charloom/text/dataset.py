@@ -81,7 +81,7 @@ class Dataset:
         sha256: that of the text, in hexadecimal digits.
         vocabulary: its characters.
         ids: the text, (N,), in the type `id_type`: training, validation, test. Each document
-            of a collection ends with the id of END, and the documents of a part stand together.
+            of a collection ends with the id of END, and the documents of a part are consecutive.
         boundaries: the indices at which the validation and the test split begin.
     """
 
@@ -126,8 +126,9 @@ class Dataset:
         first, second = self.boundaries
         if end_id is None or first == second:
             return index
-        begins = np.flatnonzero(self.ids[first - 1 : second - 1] == end_id) + first
-        return int(begins[min(np.searchsorted(begins, index), len(begins) - 1)])
+        begins: NDArray[np.intp] = np.flatnonzero(self.ids[first - 1 : second - 1] == end_id)
+        begins += first
+        return int(begins[min(int(np.searchsorted(begins, index)), len(begins) - 1)])
 
 
 @dataclass(frozen=True)

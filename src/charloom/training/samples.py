@@ -15,8 +15,8 @@ SAMPLE_LENGTH = 300  # characters, at most
 def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: int) -> str:
     """Return the sample of a validation: a text, or as many whole documents as fit.
 
-    Documents stand on lines of their own, without the empty ones. If they can have several lines,
-    a line with the name of END follows each.
+    Every document but an empty one begins a line. If documents can have several lines, a line with
+    the name of END follows each.
     """
     if vocabulary.end_id is None:
         request = SampleRequest(length=SAMPLE_LENGTH, seed=seed, index=step)
