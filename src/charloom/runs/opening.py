@@ -94,10 +94,22 @@ def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> 
                 on_reading=context.control.on_reading,
             )
         except OtherTextError as error:
-            raise CharloomError(f"{error}: pass that text again, or another --out") from None
+            raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
     context.process_group.send_text(text_message(start.config, prepared.dataset))
     context.process_group.check_refusals()
     return prepared
+
+
+def _remedy(start: Start, files: RunFolder) -> str:
+    """Return the remedy for a text that is not the one of the run."""
+    assert start.earlier is not None, "only a run that resumes has a text of its own"
+    if start.earlier.vocabulary.end_id is None:
+        return "pass that text again, or another --out"
+    # The parts of a collection that has grown stay the same, so nothing leaks.
+    return (
+        f"pass that text again, or train on a collection that has grown with --from {files.path} "
+        "and another --out"
+    )
 
 
 def _open_prepared(
@@ -110,6 +122,12 @@ def _open_prepared(
         config, note = with_engine_for_budget(config)
         config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
         notes.extend([reason] if note is None else [note, reason])
+    base = None if start.base is None else start.base.vocabulary
+    if base is not None and base.end_id is None and dataset.vocabulary.end_id is not None:
+        notes.append(
+            "the model of --from was trained on one book, so the end of a document is a new symbol "
+            "for it"
+        )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:

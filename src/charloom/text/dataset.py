@@ -95,7 +95,7 @@ class Dataset:
         sha256: that of the text, in hexadecimal digits.
         vocabulary: its characters.
         ids: the text, (N,), in the type `id_type`: training, validation, test. Each document
-            of a collection ends with the id of END, and the documents of a part stand together.
+            of a collection ends with the id of END, and the documents of a part are consecutive.
         boundaries: the indices at which the validation and the test split begin.
         documents: the documents of each split; zeros for a book.
         unseen: the probability of a character that is not in the vocabulary, as estimated from the
@@ -169,12 +169,17 @@ class Dataset:
         return self.ids[:first], self.ids[first:second]
 
     def _whole_documents(self, index: int) -> int:
-        """Return the index moved forward to the beginning of a document of the validation split."""
+        """Return the index moved to the beginning of a document of the validation split.
+
+        It moves forward, or back if otherwise no document were left to validate on.
+        """
         end_id = self.vocabulary.end_id
-        if end_id is None:
+        first, second = self.boundaries
+        if end_id is None or first == second:
             return index
-        ends = np.flatnonzero(self.ids[index - 1 : self.boundaries[1]] == end_id)
-        return index + int(ends[0]) if len(ends) else self.boundaries[1]
+        begins: NDArray[np.intp] = np.flatnonzero(self.ids[first - 1 : second - 1] == end_id)
+        begins += first
+        return int(begins[min(int(np.searchsorted(begins, index)), len(begins) - 1)])
 
 
 @dataclass(frozen=True)
