@@ -22,13 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError, shortened
-from charloom.prediction.unknown import UnknownCharacters
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 
@@ -151,7 +152,7 @@ class Scores:
                 self.likeliest_probabilities[places, k] = np.exp(log_p[rows, best])
                 left[rows, best] = -np.inf
 
-    def with_unknown(self, known: NDArray[np.bool_], unknown: UnknownCharacters) -> Scores:
+    def with_unknown(self, known: NDArray[np.bool_], unseen: UnseenCharacters) -> Scores:
         """Return the scores of a text of N characters, some of them unknown.
 
         An unknown character has the guesses of the next known one, because the model does not
@@ -159,16 +160,18 @@ class Scores:
 
         Args:
             known: True for each known character, (N,).
-            unknown: the probability of the others.
+            unseen: the probability of the others.
 
         These scores are those of the known characters in order. After an unknown character at the
         end of the text, they must have one more entry, whose guesses are used.
         """
-        source = np.cumsum(known) - known  # the known character at each place, or after it
-        log_p = self.log_probabilities[source] + unknown.log_known
-        chances = self.likeliest_probabilities[source] * np.float32(1 - unknown.share)
+        source = np.asarray(
+            np.cumsum(known) - known
+        )  # the known character at each place, or after it
+        log_p = self.log_probabilities[source] + unseen.log_known
+        chances = self.likeliest_probabilities[source] * np.float32(1 - unseen.share)
         return Scores(
-            np.where(known, log_p, unknown.log_unknown),
+            np.where(known, log_p, unseen.log_probability),
             known & self.guessed[source],
             self.likeliest[source],
             chances,
@@ -247,7 +250,6 @@ def document_lengths(ids: TextIds, end_id: int) -> NDArray[np.intp]:
     return np.diff(ends, prepend=0)
 
 
-# More parameters than elsewhere, because these are those of score_ids.
 def score_pieces(
     predictor: Predictor,
     ids: TextIds,
@@ -293,16 +295,17 @@ def score_pieces(
             flat = places[inside]
             scores.put(flat, block[inside], ids[flat].astype(np.intp))
             if on_progress is not None:
-                on_progress("scoring", done + int(np.minimum(lengths[group], times[-1] + 1).sum()),
-                            len(ids))
+                on_progress(
+                    "scoring", done + int(np.minimum(lengths[group], times[-1] + 1).sum()), len(ids)
+                )
         done += int(lengths[group].sum())
     return scores
 
 
-def sums_of_pieces(values: NDArray[np.floating], lengths: NDArray[np.intp]) -> NDArray[np.float64]:
+def sums_of_pieces(values: NDArray[Any], lengths: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the sum of the values, (N,), of each piece of a text, (D,), 0 for an empty one."""
     piece = np.repeat(np.arange(len(lengths)), lengths)
-    return np.bincount(piece, weights=values, minlength=len(lengths))
+    return np.asarray(np.bincount(piece, values, len(lengths)), np.float64)
 
 
 def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[int, int, int]]:
