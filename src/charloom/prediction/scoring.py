@@ -165,9 +165,8 @@ class Scores:
         These scores are those of the known characters in order. After an unknown character at the
         end of the text, they must have one more entry, whose guesses are used.
         """
-        source = np.asarray(
-            np.cumsum(known) - known
-        )  # the known character at each place, or after it
+        # The known character at each place, or the next one after it.
+        source: NDArray[np.intp] = np.subtract(np.cumsum(known), known)
         log_p = self.log_probabilities[source] + unseen.log_known
         chances = self.likeliest_probabilities[source] * np.float32(1 - unseen.share)
         return Scores(

@@ -17,7 +17,7 @@ from charloom.errors import CharloomError
 # The end of a document. In pieces of text it is half of a surrogate pair, which no text contains.
 # As a symbol of a vocabulary it has an id but no character.
 END = "\udc03"
-END_NAME = "<end>"  # shown in place of END, which cannot be printed
+END_NAME = "<end>"  # where the symbol must be shown, because END itself cannot be encoded
 
 
 class UnknownCharacterError(CharloomError):
