@@ -12,7 +12,7 @@ VOCABULARY = Vocabulary.of("\n abcdefghij<" + END)
 
 
 def model_of_documents(bias: float = 1.0, **text: Any) -> LanguageModel:
-    """A model whose documents are shorter, the larger the bias of their end."""
+    """Return a model whose documents are shorter, the larger the bias of their end."""
     end_id = VOCABULARY.end_id
     assert end_id is not None
     parameters = initialize(ModelConfig("gru", 16, 1, len(VOCABULARY), end_id=end_id), seed=3)
@@ -24,6 +24,6 @@ def model_of_documents(bias: float = 1.0, **text: Any) -> LanguageModel:
 
 
 def documents_of(model: LanguageModel, prompt: str = "", **settings: Any) -> tuple[str, bool]:
-    """The document that the model samples after a prompt, and whether it ends."""
+    """Return the document that the model samples after a prompt, and whether it ends."""
     text, end, _ = "".join(model.stream(prompt, **settings)).partition(END)
     return text, bool(end)

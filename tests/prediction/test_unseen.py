@@ -27,7 +27,7 @@ def test_all_probabilities_add_up_to_one(
     found = UnseenCharacters.of(TEXT | {"unseen": share}, vocabulary)
     assert found is not None
     unknown = [
-        c for c in map(chr, range(0x110000)) if c not in vocabulary.characters and found.covers(c)
+        c for c in map(chr, range(0x110000)) if c not in vocabulary.characters and found.include(c)
     ]
     assert len(unknown) == characters - len([c for c in vocabulary.characters if c != END])
     of_unknown = len(unknown) * math.exp(found.log_probability)

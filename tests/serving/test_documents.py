@@ -40,7 +40,7 @@ def documents(model: LanguageModel) -> Iterator[Client]:
 def sampled(
     model: LanguageModel, prompt: str, length: int, seed: int, index: int
 ) -> tuple[str, str]:
-    """A document and its finish reason, a step at a time."""
+    """Sample a document, a step at a time, and return it with its finish reason."""
     predictor = model.predictor
     generator = np.random.Generator(np.random.PCG64([seed, index]))
     state = predictor.zero_state(1)
@@ -251,7 +251,7 @@ def test_unknown_characters_are_charged(documents: Client, max_tokens: int) -> N
             assert list(top) == [token]
         else:
             rest.append(value)
-    # The model does not read them, and what it knows leaves them their share.
+    # The model does not read them, and every known character leaves them their share.
     assert rest == known["logprobs"]["token_logprobs"]
     expected = np.array(closed["logprobs"]["token_logprobs"]) + math.log(1 - UNSEEN)
     np.testing.assert_allclose(rest, expected, atol=1e-9)

@@ -69,7 +69,7 @@ class UnseenCharacters:
         """The number to add to the log-probability that the model predicts for a known symbol."""
         return math.log1p(-self.share)
 
-    def covers(self, character: str) -> bool:
+    def include(self, character: str) -> bool:
         """Return whether a character that the vocabulary lacks has a probability.
 
         Half of a surrogate pair is not a character. In a model of bytes, only bytes are characters.

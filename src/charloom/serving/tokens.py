@@ -98,7 +98,7 @@ class Tokens:
         if END in text:  # because a client can send half of a surrogate pair
             ids = np.where([character == END for character in text], -1, ids)
         for place in np.flatnonzero(ids < 0).tolist():
-            if not (scored and self.unseen is not None and self.unseen.covers(text[place])):
+            if not (scored and self.unseen is not None and self.unseen.include(text[place])):
                 raise ApiError(
                     400,
                     f"unknown character {describe(text[place])} at position {place}: use only "
