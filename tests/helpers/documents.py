@@ -21,9 +21,3 @@ def model_of_documents(bias: float = 1.0, **text: Any) -> LanguageModel:
     checkpoint = Checkpoint(parameters, VOCABULARY)
     checkpoint.text = {"name": "letters", "characters": 1_000, "documents": 50} | text
     return LanguageModel(checkpoint)
-
-
-def documents_of(model: LanguageModel, prompt: str = "", **settings: Any) -> tuple[str, bool]:
-    """Return the document that the model samples after a prompt, and whether it ends."""
-    text, end, _ = "".join(model.stream(prompt, **settings)).partition(END)
-    return text, bool(end)
