@@ -88,14 +88,14 @@ def test_several_documents(page: Any) -> None:
     status = generate(page, "a", seed=7, count=6)
     ends = sum(ended for _, ended in expected)
     assert status.endswith(f"{ends} of 6 documents ended.")
-    shown = page.locator("#output-A .sample").all_text_contents()
+    shown = page.locator("#output-A .one-text").all_text_contents()
     assert shown == [f"a{text}{END_NAME * ended}" for text, ended in expected]
     # The arrow keys go through all of them.
     page.locator("#output-A").focus()
     page.keyboard.press("End")
-    assert page.locator("#output-A .sample").nth(5).locator(".here").count() == 1
+    assert page.locator("#output-A .one-text").nth(5).locator(".here").count() == 1
     page.keyboard.press("Home")
-    assert page.locator("#output-A .sample").first.locator(".here").count() == 1
+    assert page.locator("#output-A .one-text").first.locator(".here").count() == 1
 
 
 def test_the_end_continues_with_a_character_and_not_the_reverse(page: Any) -> None:
@@ -130,4 +130,4 @@ def test_documents_fit_the_window(page: Any, width: int) -> None:
     page.check("#compare")
     generate(page, "ab", seed=1, count=4)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert page.locator("#output-B .sample").count() == 4
+    assert page.locator("#output-B .one-text").count() == 4

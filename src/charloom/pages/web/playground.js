@@ -58,7 +58,7 @@ class Pane {
   clear(prompt, count = 1) {
     this.prompt = prompt;
     this.samples = Array.from({ length: count }, () => ({
-      element: make("div", { class: "sample" }, make("span", { class: "given" }, prompt)),
+      element: make("div", { class: "one-text" }, make("span", { class: "given" }, prompt)),
       drawn: [], // {text, bits, likeliest: [[text, probability], ...], span, sample, number}
     }));
     this.here = null; // the element of `drawn` whose alternatives are shown
