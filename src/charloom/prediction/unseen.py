@@ -47,11 +47,13 @@ class UnseenCharacters:
             vocabulary: the model's vocabulary. Where it contains all bytes, nothing is unseen.
         """
         share, length = text.get("unseen"), text.get("characters")
-        if type(share) not in (int, float) or type(length) is not int or length < 1:
+        if isinstance(share, bool) or not isinstance(share, int | float):
+            return None
+        if not 0 <= share <= 1 or type(length) is not int or length < 1:
             return None
         known = len(vocabulary) - (vocabulary.end_id is not None)
         count = (BYTES if vocabulary.as_bytes else UNICODE_CHARACTERS) - known
-        if not 0 <= share <= 1 or count == 0:
+        if count == 0:
             return None
         # Without characters that occur once, or with no others, the next character decides.
         least = 1 / (length + 1)
@@ -70,7 +72,7 @@ class UnseenCharacters:
     def include(self, character: str) -> bool:
         """Return whether a character that the vocabulary lacks has a probability.
 
-        Half of a surrogate pair has none, and in a model of bytes only bytes have one.
+        Half of a surrogate pair is not a character. In a model of bytes, only bytes are characters.
         """
         code = ord(character)
         return code < BYTES if self.as_bytes else not 0xD800 <= code < 0xE000
