@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from charloom.errors import CharloomError, shortened
+from charloom.evaluation.scored_text import ScoredText
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
@@ -16,25 +16,6 @@ from charloom.text.format import Source, TextFormat, open_texts
 from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
-
-
-@dataclass(frozen=True)
-class ScoredText:
-    """A text to score.
-
-    Attributes:
-        name: its name in the output.
-        ids: its characters, (N,).
-        before: the id of the character before it.
-        skipped: the number of unknown characters that were skipped in it.
-        split: the split of the training text, if it is one.
-    """
-
-    name: str
-    ids: TextIds
-    before: int
-    skipped: int = 0
-    split: Literal["validation", "test"] | None = None
 
 
 @dataclass(frozen=True)

@@ -128,12 +128,7 @@ def text_from_string(
     Raises:
         CharloomError: if the string holds half of a surrogate pair, which UTF-8 cannot encode.
     """
-    surrogate = re.search("[\ud800-\udfff]", text)
-    if surrogate:
-        raise CharloomError(
-            f"the string holds half of a surrogate pair (U+{ord(surrogate.group()):04X}) at "
-            f"character {surrogate.start()}, so it is not valid text: decode its bytes again"
-        )
+    refuse_surrogates(text)
 
     def slices() -> Iterator[str]:
         for start in range(0, len(text), block_size):
@@ -141,6 +136,16 @@ def text_from_string(
 
     pieces = newline_normalizer(byte_characters(slices, as_bytes), normalize_newlines)
     return Text(safe_name(name), "", as_bytes, pieces)
+
+
+def refuse_surrogates(text: str) -> None:
+    """Raise CharloomError if a string holds half of a surrogate pair, so that it is not text."""
+    surrogate = re.search("[\ud800-\udfff]", text)
+    if surrogate:
+        raise CharloomError(
+            f"the string holds half of a surrogate pair (U+{ord(surrogate.group()):04X}) at "
+            f"character {surrogate.start()}, so it is not valid text: decode its bytes again"
+        )
 
 
 def newline_normalizer(

@@ -136,9 +136,7 @@ class TrainingConfig:
     normalize_newlines: bool = option(False, "convert CRLF and CR to LF")
     lines: bool = option(False, "each line is a document")
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
-    column: str | None = option(
-        None, "column of a .csv, .tsv or .jsonl that has the documents"
-    )
+    column: str | None = option(None, "column of a .csv, .tsv or .jsonl that has the documents")
     min_count: Count = option(0, "occurrences that a character needs to be in the vocabulary")
     from_run: str | None = option(None, "run to start from (fine-tuning)", PER_RANK)
     engine: EngineName = option("auto", "compute backend", COMPUTE)
