@@ -152,6 +152,7 @@ class TextStream(Iterator[str]):
     A document ends where its end is sampled, which is not part of the text.
 
     Attributes:
+        request: the sample's settings.
         finish_reason: the reason why the sample has ended, None before that: `stop` at the end of
             a document or at a stop text, `length` at the largest length.
     """
@@ -160,21 +161,22 @@ class TextStream(Iterator[str]):
         self, predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
     ) -> None:
         self.finish_reason: FinishReason | None = None
-        self._predictor, self._vocabulary, self._request = predictor, vocabulary, request
+        self.request = request
+        self._predictor, self._vocabulary = predictor, vocabulary
         self._pieces = self._sample()
 
     def __next__(self) -> str:
         return next(self._pieces)
 
     def _sample(self) -> Iterator[str]:
-        request, vocabulary = self._request, self._vocabulary
+        request, vocabulary = self.request, self._vocabulary
         length, guard, end_id = request.length, request.guard, vocabulary.end_id
         generator = request.generator(request.index)
         prompt = request.prompt_ids(vocabulary)
         last, state = read_prompt(self._predictor, vocabulary, prompt)
-        source = self._predictor
+        source: Predictor | GuardedSampler = self._predictor
         if guard is not None:
-            source = GuardedSampler(source, guard, prompt, end_id)
+            source = GuardedSampler(self._predictor, guard, prompt, end_id)
         stops = StopTexts(request.stop)
         sampled = 0
         while length is None or sampled < length:
@@ -205,9 +207,7 @@ class TextStream(Iterator[str]):
         self.finish_reason = "length" if length is not None and sampled == length else "stop"
 
 
-def stream_text(
-    predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
-) -> TextStream:
+def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest) -> TextStream:
     """Return a sample as a stream of pieces.
 
     Raises:
@@ -224,9 +224,7 @@ def overlap_error(sampled: int, guard: OverlapGuard) -> CharloomError:
     )
 
 
-def _up_to_end(
-    ids: NDArray[np.intp], end_id: int | None
-) -> tuple[NDArray[np.intp], bool]:
+def _up_to_end(ids: NDArray[np.intp], end_id: int | None) -> tuple[NDArray[np.intp], bool]:
     """Return the ids before the end of a document, and True if it is among them."""
     ends = np.flatnonzero(ids == end_id) if end_id is not None else ids[:0]
     return (ids[: ends[0]], True) if len(ends) else (ids, False)

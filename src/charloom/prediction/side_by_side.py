@@ -23,12 +23,15 @@ from charloom.errors import CharloomError
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import put_rows, rows_of
 from charloom.prediction.sampling import FinishReason, SampleRequest, overlap_error, read_prompt
+from charloom.text.document_set import DocumentSet
 from charloom.text.vocabulary import Vocabulary
 
 FEWEST_ROWS, MOST_ROWS = 16, 512
 MULTIPLICATIONS = 1e8  # of a step of all rows, at most: further rows make it no more efficient
 NUMBERS = 1 << 22  # that a step of all rows holds, which bounds its memory
 RANDOM_NUMBERS = 32  # of a row, which are taken at once
+# Samples among which distinct or new documents are searched.
+FEWEST_SEARCHED, SEARCHED_FOR_EACH = 1_000, 20
 MOST_WAITING = 100_000  # texts that have ended while an earlier one has not
 
 
@@ -67,6 +70,8 @@ def sample_side_by_side(
     request: SampleRequest,
     indices: Iterable[int],
     rows: int,
+    *,
+    prompt_text: str = "",
 ) -> Iterator[SampledDocument]:
     """Yield the samples of some indices in their order, each as soon as those before it have ended.
 
@@ -76,6 +81,7 @@ def sample_side_by_side(
         request: the samples, whose `index` has no effect.
         indices: the numbers of the samples under the request's seed.
         rows: the number of samples that are taken at a time, B.
+        prompt_text: the prompt, with which each text begins.
 
     Raises:
         CharloomError: in the place of the first sample whose guard excludes every next character.
@@ -98,7 +104,7 @@ def sample_side_by_side(
         if batch is None:
             if not begun:
                 return
-            batch = _Batch(predictor, vocabulary, request, rows)
+            batch = _Batch(predictor, vocabulary, request, rows, prompt_text)
         batch.begin(begun)
         if exhausted and 2 * len(idle) >= batch.rows:
             idle = batch.drop(idle)
@@ -114,17 +120,64 @@ def sample_side_by_side(
             return
 
 
+def searched_for(count: int) -> int:
+    """Return the number of samples among which n distinct or new documents are searched."""
+    return max(FEWEST_SEARCHED, SEARCHED_FOR_EACH * count)
+
+
+def choose_documents(
+    documents: Iterator[SampledDocument], count: int, unique: bool, known: DocumentSet | None
+) -> Iterator[SampledDocument]:
+    """Yield the first n documents that are distinct or new.
+
+    Args:
+        documents: the samples in their order.
+        count: the number of documents, n.
+        unique: whether they must differ from each other.
+        known: documents from which they must differ, if any.
+
+    Raises:
+        CharloomError: at the end, if there is none.
+    """
+    seen: set[str] = set()
+    found = searched = 0
+    for document in documents:
+        searched += 1
+        text = document.text
+        if known is not None and (not text or text in known):
+            continue
+        if unique and text in seen:
+            continue
+        if unique:
+            seen.add(text)
+        yield document
+        found += 1
+        if found == count:
+            return
+    if not found:
+        raise CharloomError(
+            f"none of {searched:,} samples is a new document: raise --temperature, or set another "
+            "--seed"
+        )
+
+
 class _Batch:
     """The rows of a batch, each of which samples a text."""
 
     def __init__(
-        self, predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest, rows: int
+        self,
+        predictor: Predictor,
+        vocabulary: Vocabulary,
+        request: SampleRequest,
+        rows: int,
+        prompt_text: str,
     ) -> None:
         self._predictor, self._vocabulary, self._request = predictor, vocabulary, request
         self._end_id = vocabulary.end_id
-        self._prompt = request.prompt_ids(vocabulary).astype(np.intp)
-        self._first, self._start = read_prompt(predictor, vocabulary, self._prompt)
-        self._prompt_text = vocabulary.decode(self._prompt)
+        prompt = request.prompt_ids(vocabulary)
+        self._first, self._start = read_prompt(predictor, vocabulary, prompt)
+        self._prompt = prompt.astype(np.intp)
+        self._prompt_text = prompt_text
         self._prompt_log_p = _score_prompt(predictor, vocabulary, self._prompt)
         self._stops = [
             stop
@@ -180,7 +233,8 @@ class _Batch:
             return self._collect(rows[self._index >= 0])
         uniforms = self._uniforms[rows, self._sampled % RANDOM_NUMBERS]
         logits, self._state = self._predictor.step(self._last, self._state, request.clamps)
-        allowed, failed = logits, []
+        allowed = logits
+        failed: list[int] = []
         if request.guard is not None:
             allowed, failed = self._guarded(logits)
         with np.errstate(all="ignore"):  # The largest weights can overflow.
@@ -278,9 +332,7 @@ class _Batch:
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
 
 
-def _score_prompt(
-    predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]
-) -> float:
+def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:
     """Return the natural log-probability of a prompt, (N,), from the beginning of a text."""
     at_once = max(1, NUMBERS // predictor.config.numbers_per_position)
     inputs = np.concatenate([[vocabulary.start_id], prompt]).astype(np.intp)
