@@ -118,8 +118,10 @@ def _document(training: Mapping[str, Any]) -> str:
     """Return what a document is, by the options that the model was trained with."""
     if training.get("lines"):
         return "a line of the text"
-    if training.get("separator") is not None:
-        return f"the text between two separators {_code(f"'{training['separator']}'")}"
+    separator = training.get("separator")
+    if separator is not None:
+        quoted = _code(f"'{separator}'")
+        return f"the text between two separators {quoted}"
     if training.get("column") is not None:
         return f"the field {_code(training['column'])} of a row"
     return "a file"
