@@ -17,12 +17,13 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.training_text import ScoredText, TrainingText
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText
+from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
-from charloom.prediction.scoring import Protocol, Scores, score_lines
+from charloom.prediction.scoring import Protocol, Scores, score_pieces, sums_of_pieces
 from charloom.prediction.side_by_side import (
     SampledDocument,
     choose_documents,
@@ -30,6 +31,7 @@ from charloom.prediction.side_by_side import (
     sample_side_by_side,
     searched_for,
 )
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
@@ -37,8 +39,8 @@ from charloom.text.corpora import open_text
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
 from charloom.text.overlap import TrainingIndex
-from charloom.text.source import Text
-from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary, describe
+from charloom.text.source import Text, refuse_surrogates
+from charloom.text.vocabulary import END, Vocabulary
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 
@@ -89,6 +91,7 @@ class LanguageModel:
         self.predictor: Predictor = self.engine
         if self.mixture is not None:
             self.predictor = MixedPredictor(self.engine, self.mixture)
+        self.unseen = UnseenCharacters.of(checkpoint.text, checkpoint.vocabulary)
         self._dataset = dataset
         self._training_index: TrainingIndex | None = None  # built on first use
         self._training_documents: DocumentSet | None = None  # built on first use
@@ -338,9 +341,9 @@ class LanguageModel:
 
     def score(
         self,
-        text: str,
+        text: str | Text | Sequence[str],
         *,
-        protocol: str = "carried",
+        protocol: str | None = None,
         skip_unknown: bool = False,
         likeliest: int = 0,
         training_text: str | Path | Text | None = None,
@@ -348,12 +351,17 @@ class LanguageModel:
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
 
-        The text is scored as if a newline preceded it.
+        The text is scored as if a newline preceded it. A model of documents reads the text in the
+        same way as its training text, and scores the end of each document after its characters.
+
+        Unknown characters have the share of the probability that the model leaves to them. A model
+        of an earlier version leaves them none.
 
         Args:
-            text: the text.
-            protocol: `carried`, `cold-N` or `adaptive`.
-            skip_unknown: whether unknown characters are skipped.
+            text: the text; for a model of documents, it can be a list of documents.
+            protocol: `carried`, `cold-N` or `adaptive`, and for a model of documents `documents`
+                instead of `carried`, which is the default.
+            skip_unknown: whether unknown characters are skipped, at no cost.
             likeliest: the number of likeliest characters to return at each position, with their
                 probabilities.
             training_text: the training text as in `evaluate`, which only the protocol `adaptive`
@@ -363,18 +371,18 @@ class LanguageModel:
         Raises:
             CharloomError: if the text is empty, the protocol is unknown or the training text is
                 required and not available.
-            UnknownCharacterError: if the text has an unknown character and `skip_unknown` is not
-                set.
+            UnknownCharacterError: if the text has an unknown character, the model leaves it no
+                probability, and `skip_unknown` is not set.
         """
         if likeliest < 0:
             raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
-        ids = self.encode(text, skip_unknown=skip_unknown)
-        if len(ids) == 0:
+        scored = self.encode_to_score(text, skip_unknown=skip_unknown)
+        if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
         scores, _ = score_text(
             self,
-            ScoredText("text", ids, self.vocabulary.start_id),
-            Protocol.parse(protocol),
+            scored,
+            Protocol.choose(protocol, self.config.end_id),
             self._find_training_text(training_text),
             on_progress=on_progress,
             likeliest=min(likeliest, len(self.vocabulary)),
@@ -391,31 +399,85 @@ class LanguageModel:
         """Return the natural log-probability of each line by itself, (N,).
 
         It is the sum of those that `score` returns for the line's characters, without its line
-        break, and 0 for an empty line. Lines are scored in batches, which is fast.
+        break, and 0 for an empty line. Lines are scored in batches, which is fast. In a model of
+        documents, each line is a document: `score_documents` scores it.
 
         Args:
             lines: the lines, without their line breaks.
-            skip_unknown: whether unknown characters are skipped.
+            skip_unknown: whether unknown characters are skipped, at no cost.
             on_progress: called with the stage, the number of characters scored, and their total.
 
         Raises:
-            UnknownCharacterError: if a line has an unknown character and `skip_unknown` is not
-                set.
+            UnknownCharacterError: if a line has an unknown character, the model leaves it no
+                probability, and `skip_unknown` is not set.
         """
-        encoded = []
-        for number, line in enumerate(lines):
-            try:
-                encoded.append(self.encode(line, skip_unknown=skip_unknown))
-            except UnknownCharacterError as error:
-                raise UnknownCharacterError(f"line {number + 1:,}: {error}") from None
+        with_end = self.config.end_id is not None
+        return self._score_pieces(lines, "line", with_end, skip_unknown, on_progress)
+
+    def score_documents(
+        self,
+        documents: Sequence[str],
+        *,
+        prefix: bool = False,
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> NDArray[np.float64]:
+        """Return the natural log-probability of each document, with its end, (N,).
+
+        Documents are scored in batches, which is fast.
+
+        Args:
+            documents: the documents.
+            prefix: whether each is only the beginning of a document, whose end is not scored.
+            skip_unknown: whether unknown characters are skipped, at no cost.
+            on_progress: called with the stage, the number of characters scored, and their total.
+
+        Raises:
+            CharloomError: if the model was trained on a single text.
+            UnknownCharacterError: if a document has an unknown character, the model leaves it no
+                probability, and `skip_unknown` is not set.
+        """
+        if self.config.end_id is None:
+            raise CharloomError(
+                "the model was trained on a single text and does not predict the end of a "
+                "document: use score_lines"
+            )
+        return self._score_pieces(documents, "document", not prefix, skip_unknown, on_progress)
+
+    def _score_pieces(
+        self,
+        pieces: Sequence[str],
+        kind: str,
+        with_end: bool,
+        skip_unknown: bool,
+        on_progress: OnProgress | None,
+    ) -> NDArray[np.float64]:
+        """Return the log-probability of each piece, (N,); `kind` names one in error messages."""
+        end_id = self.config.end_id if with_end else None
+        encoded = ScoredPieces.of(
+            pieces,
+            self.vocabulary,
+            self.unseen,
+            end_id=end_id,
+            skip_unknown=skip_unknown,
+            kind=kind,
+        )
         with np.errstate(all="ignore"):
-            return score_lines(self.predictor, encoded, self.vocabulary.start_id, on_progress)
+            scores = score_pieces(
+                self.predictor,
+                encoded.ids,
+                encoded.lengths,
+                self.vocabulary.start_id,
+                on_progress,
+            )
+        totals = sums_of_pieces(scores.log_probabilities, encoded.lengths)
+        return encoded.with_unknown(totals, None if skip_unknown else self.unseen)
 
     def evaluate(
         self,
-        text: str | Path | Text | None = None,
+        text: str | Path | Text | Sequence[str] | None = None,
         *,
-        protocol: str = "carried",
+        protocol: str | None = None,
         training_text: str | Path | Text | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
@@ -424,24 +486,30 @@ class LanguageModel:
         """Evaluate the model, beside baselines, on held-out text.
 
         Args:
-            text: the text to evaluate: a str is the text itself, a Path is a file. By default it is
-                the run's test split, or its validation split if it has no test split.
-            protocol: `carried`, `cold-N` or `adaptive`.
+            text: the text to evaluate: a str is the text itself, a Path is a file. For a model of
+                documents, it can be a list of documents. By default it is the run's test split, or
+                its validation split if it has no test split.
+            protocol: as in `score`.
             training_text: the training text, or its name or path, if it is not at its recorded
                 path. If it is not available, the baselines that require it are empty and contain
                 the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
-            skip_unknown: whether unknown characters of `text` are skipped.
+            skip_unknown: whether unknown characters of `text` are skipped, at no cost.
             on_progress: called with the stage, the number of characters scored, and their total.
 
         Raises:
             CharloomError: if the text is empty, the protocol is unknown or the training text is
                 required and not available.
-            UnknownCharacterError: if the text has an unknown character and `skip_unknown` is not
-                set.
+            UnknownCharacterError: if the text has an unknown character, the model leaves it no
+                probability, and `skip_unknown` is not set.
         """
-        parsed, training = Protocol.parse(protocol), self._find_training_text(training_text)
-        scored = training.held_out() if text is None else self._encode_given(text, skip_unknown)
+        parsed = Protocol.choose(protocol, self.config.end_id)
+        training = self._find_training_text(training_text)
+        scored = (
+            training.held_out()
+            if text is None
+            else self.encode_to_score(text, skip_unknown=skip_unknown)
+        )
         return evaluate(
             self,
             scored,
@@ -468,16 +536,46 @@ class LanguageModel:
     def _find_training_text(self, elsewhere: str | Path | Text | None) -> TrainingText:
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
-    def _encode_given(self, text: str | Path | Text, skip_unknown: bool) -> ScoredText:
-        """Encode a text, or the contents of a path."""
+    def encode_to_score(
+        self, text: str | Path | Text | Sequence[str], *, skip_unknown: bool = False
+    ) -> ScoredText:
+        """Encode a text, the contents of a path, or a list of documents.
+
+        A model of documents reads it in the same way as its training text.
+
+        Raises:
+            CharloomError: if the text cannot be read, or is a list and the model was trained on a
+                single text.
+            UnknownCharacterError: if the text has an unknown character, the model leaves it no
+                probability, and `skip_unknown` is not set.
+        """
         if isinstance(text, Path):
             text = open_text(text, as_bytes=self.vocabulary.as_bytes)
-        name, content = (text.name, text.read()) if isinstance(text, Text) else ("text", str(text))
-        before = self.vocabulary.start_id
-        if skip_unknown:
-            ids, skipped = self.vocabulary.encode_known(content)
-            return ScoredText(name, ids, before, skipped)
-        return ScoredText(name, self.vocabulary.encode(content), before)
+        name, content = "text", ""
+        if isinstance(text, Text):
+            name, content = text.name, text.read()
+            if self.config.end_id is not None and not text.ends:
+                content += END
+        elif self.config.end_id is not None:
+            documents = self._split(text) if isinstance(text, str) else text
+            for document in documents:
+                refuse_surrogates(document)
+            content = "".join(document + END for document in documents)
+        elif isinstance(text, str):
+            refuse_surrogates(text)
+            content = text
+        else:
+            raise CharloomError(
+                "a list of documents is for models of collections, and this one was trained on a "
+                "single text: pass one text"
+            )
+        return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
+
+    def _split(self, text: str) -> list[str]:
+        """Return the documents of a string, cut in the same way as the training text."""
+        if self.checkpoint.training.get("lines"):
+            return [line for line in text.split("\n") if line]
+        return [text]
 
 
 def load(

@@ -17,6 +17,7 @@ from charloom.prediction.scoring import Protocol
 from charloom.text.dataset import TextIds, character_counts
 from charloom.text.vocabulary import Vocabulary
 
+COMPRESSORS = ("xz", "bzip2")
 LONGEST_FOR_BASELINES = 50_000_000  # characters; baselines of a longer text take too long
 
 

@@ -5,33 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from charloom.errors import CharloomError, printable, shortened
+from charloom.evaluation.scored_text import ScoredText
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import can_be_read_again, open_text, reopen_text
 from charloom.text.dataset import Dataset, Split, TextIds, load_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import Text
-
-
-@dataclass(frozen=True)
-class ScoredText:
-    """A text to score.
-
-    Attributes:
-        name: its name in the output.
-        ids: its characters, (N,).
-        before: the id of the character before it.
-        skipped: the number of unknown characters that were skipped in it.
-        split: the split of the training text, if it is one.
-    """
-
-    name: str
-    ids: TextIds
-    before: int
-    skipped: int = 0
-    split: Literal["validation", "test"] | None = None
 
 
 @dataclass(frozen=True)

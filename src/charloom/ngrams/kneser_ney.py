@@ -31,6 +31,20 @@ count.
 A continuation count does not depend on K. Each level therefore keeps two faces, one for when it is
 the highest and one for when a longer context falls back to it. A model of K characters of context
 thus contains the models of 0 to K - 1 as well. It uses them where fewer characters are visible.
+
+In a collection, END follows each document and precedes the first one. END is predicted like any
+other character. As context it is the first visible character, because nothing before it is:
+
+- A gram hw counts only where END is nowhere in h but in its first place. END before the first
+  document is never w.
+- No character is visible before a gram that begins with END, k > 0, so N1+(•hw) does not describe
+  it. Its raw count takes that place on every level, as for <s> in KenLM (Heafield et al. 2013,
+  "Scalable modified Kneser-Ney language model estimation"). The n_i of a level include it.
+- Where END is visible, it makes the context whole. The lower face then serves an h shorter than K,
+  because h is all that a longer context could contain.
+
+No context that reaches across END was ever seen. λ is 1 there, which leaves p_{k-1}. A context
+therefore need not be cut at its last END before it is looked up: both give the same probabilities.
 """
 
 from __future__ import annotations
@@ -99,15 +113,21 @@ class NGramModel:
     character of the vocabulary has a positive probability after every context.
     """
 
-    def __init__(self, vocabulary_size: int, context: int, levels: list[Level]) -> None:
+    def __init__(
+        self, vocabulary_size: int, context: int, levels: list[Level], end_id: int | None = None
+    ) -> None:
         self.vocabulary_size = vocabulary_size
         self.context = context
+        self.end_id = end_id
         # Level k at index k. A text of N characters fills levels 0 to N - 1 for any K, because a
-        # longer context was never seen and leaves p_{N-1} unchanged.
+        # longer context was never seen and leaves p_{N-1} unchanged. Documents of n characters
+        # fill levels 0 to n + 1.
         self.levels = levels
 
     @classmethod
-    def fit(cls, ids: Integers, vocabulary_size: int, context: int) -> NGramModel:
+    def fit(
+        cls, ids: Integers, vocabulary_size: int, context: int, end_id: int | None = None
+    ) -> NGramModel:
         """Count a text and return its model.
 
         With K = 6, counting 10 million characters of English takes about 50 bytes of memory a
@@ -118,17 +138,21 @@ class NGramModel:
             ids: the text's, (N,). It can be short or empty.
             vocabulary_size: V.
             context: characters of context, K.
+            end_id: the id of END, which ends each document of a collection; None for one text.
 
         Raises:
             ValueError: if ids is not a flat array of integers from 0 to V - 1, V is outside 1 to
-                2^31 - 1, or context is negative.
+                2^31 - 1, end_id is not below V, or context is negative.
         """
         if not 1 <= vocabulary_size < 2**31:
             raise ValueError(f"vocabulary_size must be from 1 to 2^31 - 1, not {vocabulary_size}")
         if context < 0:
             raise ValueError(f"context must be 0 or more, not {context}")
         ids = _checked(ids, vocabulary_size)
-        return cls(vocabulary_size, context, _count(ids, vocabulary_size, context))
+        if end_id is not None:
+            ids = np.concatenate([_checked(np.array([end_id]), vocabulary_size), ids])
+        levels = _count(ids, vocabulary_size, context, end_id)
+        return cls(vocabulary_size, context, levels, end_id)
 
     def log_probabilities(
         self,
@@ -144,6 +168,7 @@ class NGramModel:
         `preceding` and ids[:i]. With one (protocol cold-N), ids is cut into consecutive windows of
         N, and no context reaches beyond the one character before its window. Where only k < K
         characters are visible, the model of k characters of context is used, with its raw counts.
+        A collection is scored as if END came before everything.
 
         Args:
             ids: the text that is scored, (S,).
@@ -163,6 +188,8 @@ class NGramModel:
             visible = np.minimum(position, self.context)  # characters of context
             if window is not None:
                 visible = np.minimum(visible, (position - lead) % window + 1)
+            if self.end_id is not None:  # no context is longer than one that begins with END
+                visible[text[position - visible] == self.end_id] = self.context
             probability = np.full(stop - start, 1 / self.vocabulary_size)  # p_{-1}
             for k, level, context, gram in self._walk(text[start:stop]):
                 # p_k in place of p_{k-1}, where k characters or more are visible.
@@ -179,7 +206,8 @@ class NGramModel:
         """Return the probabilities (V,) of the character after `context_ids` (any length).
 
         The last K characters count. With only k of them, the model of k characters of context is
-        used, as in `log_probabilities`. Raises ValueError as `fit` does.
+        used, or END precedes them in a collection, as in `log_probabilities`. Raises ValueError as
+        `fit` does.
         """
         text, _ = self._with_context(np.zeros(0, np.uint8), context_ids)
         size = self.vocabulary_size
@@ -195,12 +223,18 @@ class NGramModel:
         return probability
 
     def _with_context(self, ids: Integers, preceding: Integers | None) -> tuple[Integers, int]:
-        """Return the last K ids of `preceding` followed by ids, and the number of the former."""
+        """Return the last K ids of `preceding` followed by ids, and the number of the former.
+
+        In a collection, END fills up what is missing of K.
+        """
         ids = _checked(ids, self.vocabulary_size)
         if preceding is None:
-            return ids, 0
+            preceding = ids[:0]
         preceding = preceding[max(0, len(preceding) - self.context) :]
         preceding = _checked(preceding, self.vocabulary_size)
+        if self.end_id is not None:
+            missing = max(0, min(self.context, len(self.levels)) - len(preceding))
+            preceding = np.concatenate([np.full(missing, self.end_id, ids.dtype), preceding])
         return np.concatenate([preceding, ids]), len(preceding)
 
     def _blocks(self, lead: int, length: int, block_size: int) -> Iterator[tuple[int, int, int]]:
@@ -224,6 +258,7 @@ def losses_by_context(
     vocabulary_size: int,
     longest: int = LONGEST_CONTEXT,
     *,
+    end_id: int | None = None,
     block_size: int = SCORED_AT_ONCE,
 ) -> Floats:
     """Return the mean loss on the validation text for 0 to `longest` characters of context.
@@ -236,6 +271,7 @@ def losses_by_context(
         validation_ids: the text that follows it, (S,), S ≥ 1.
         vocabulary_size: V.
         longest: the largest number of characters of context.
+        end_id: the id of END in a collection, else None.
         block_size: characters that are scored at a time.
 
     Returns:
@@ -246,7 +282,7 @@ def losses_by_context(
     """
     if not len(validation_ids):
         raise ValueError("the validation text is empty")
-    model = NGramModel.fit(train_ids, vocabulary_size, longest)
+    model = NGramModel.fit(train_ids, vocabulary_size, longest, end_id)
     text, lead = model._with_context(validation_ids, train_ids)
     total = np.zeros(longest + 1)
     for start, first, stop in model._blocks(lead, len(text), block_size):
@@ -261,7 +297,8 @@ def losses_by_context(
                 lower[k:] = level.lower.extend(gram, context, shorter)
             total[k] -= np.log(result[first - start :]).sum()
         # Longer contexts leave p_k unchanged, because they were never seen or are not visible.
-        # (Level N - 1 has one gram, with both counts 1, so that its two faces are equal.)
+        # (Level N - 1 has one gram, with both counts 1, so that its two faces are equal. In a
+        # collection, all grams of the last level begin with END, so that its faces are equal too.)
         total[k + 1 :] -= np.log(result[first - start :]).sum()
     return total / (len(text) - lead)
 
@@ -350,15 +387,24 @@ class _Grams:
     prefix: NDArray[np.integer[Any]]  # (G,) index of h among the grams one shorter
     suffix: NDArray[np.integer[Any]]  # (G,) index of h'w among the grams one shorter
     count: Indices  # (G,) occurrences of hw in the text
-    opening: int  # index of the gram with which the text begins
+    opening: int  # index of the gram with which a text begins; in a collection, -1
+    initial: slice  # of the grams of a collection that begin with END and are longer than it
 
 
-def _count(ids: Integers, size: int, context: int) -> list[Level]:
-    """Return the levels 0 to min(K, N - 1) of a text, ids (N,) below V = size."""
+def _count(ids: Integers, size: int, context: int, end_id: int | None) -> list[Level]:
+    """Return the levels 0 to min(K, N - 1) of a text, ids (N,) below V = size.
+
+    The ids of a collection begin with END, which is not counted there. They have fewer levels,
+    because no gram is longer than the longest document with its two ENDs.
+    """
+    longest = min(context + 1, len(ids))
+    if end_id is not None:
+        between = np.diff(np.flatnonzero(ids == end_id), append=len(ids) - 1)
+        longest = min(longest, int(between.max()) + 1)
     levels: list[Level] = []
     lower = Face(np.full(2, 1 / size), np.ones(2))  # of p_{-1}, whose one gram is the empty one
     contexts = 1  # C: of level 0, the empty one
-    grams_by_length = _grams_by_length(ids, size, min(context + 1, len(ids)))
+    grams_by_length = _grams_by_length(ids, size, longest, end_id)
     for k, (grams, longer) in enumerate(pairwise(grams_by_length)):
         shorter = lower.probability[grams.suffix]  # (G,) p_{k-1}(w|h')
         highest = _face(grams.count, grams.prefix, contexts, shorter)
@@ -368,7 +414,9 @@ def _count(ids: Integers, size: int, context: int) -> list[Level]:
         # N1+(•hw): every distinct longer gram that ends in hw has another character before it, and
         # the gram that opens the text has the text's beginning before it.
         continuation = np.bincount(longer.suffix, minlength=len(grams.count))  # (G,)
-        continuation[grams.opening] += 1
+        if grams.opening >= 0:
+            continuation[grams.opening] += 1
+        continuation[grams.initial] = grams.count[grams.initial]
         lower = _face(continuation, grams.prefix, contexts, shorter)
         levels.append(Level(grams.codes, highest, lower))
         contexts = len(grams.count)
@@ -391,6 +439,7 @@ def _face(count: Indices, prefix: NDArray[np.integer[Any]], contexts: int, short
     weight = np.ones(contexts + 1)  # (C + 1,) λ(h)
     np.divide(removed, total, out=weight[:-1], where=total > 0)
     probability = np.zeros(len(count) + 1)  # (G + 1,)
+    total = np.maximum(total, 1)  # only END has a count of 0, in a collection without any
     probability[:-1] = (count - discount) / total[prefix] + weight[prefix] * shorter
     return Face(probability, weight)
 
@@ -413,7 +462,9 @@ def _discounts(count: Indices) -> Floats:
     return result
 
 
-def _grams_by_length(ids: Integers, size: int, longest: int) -> Iterator[_Grams]:
+def _grams_by_length(
+    ids: Integers, size: int, longest: int, end_id: int | None
+) -> Iterator[_Grams]:
     """Yield the grams of 1 to `longest` characters of a text, and an empty set of grams at the end.
 
     Once all places of the text are sorted, the places of one gram are adjacent, for grams of any
@@ -423,18 +474,20 @@ def _grams_by_length(ids: Integers, size: int, longest: int) -> Iterator[_Grams]
         ids: the text's, (N,), below V.
         size: V.
         longest: characters of the longest grams.
+        end_id: as in `fit`; a collection begins with END.
     """
     places = len(ids)
+    end = None if end_id is None else end_id + 1
     text = np.zeros(places + longest, ids.dtype)  # (N + longest,) id + 1; past the end 0
     text[:places] = ids
     text[:places] += 1
-    order = _sorted_places(text, places, size + 1, longest)  # (N,)
+    order = _sorted_places(text, places, size + 1, longest, end)  # (N,)
     rank_type = np.int32 if places < 2**31 else np.int64
     rank: NDArray[np.signedinteger[Any]] = np.zeros(places + 1, rank_type)  # (N + 1,) by place
     changed = np.zeros(places, np.bool_)  # (N,) by order: differs from the gram before
     changed[:1] = True
-    for k in range(longest):
-        last = text[k : k + places][order]  # (N,) w + 1, by order; 0 where the text has ended
+    for k, following in enumerate(_following(text, places, longest, end)):
+        last = following[order]  # (N,) w + 1, by order; 0 where the text has ended
         changed[1:] |= last[1:] != last[:-1]
         start = np.flatnonzero(changed)
         count = np.diff(start, append=places)
@@ -445,12 +498,36 @@ def _grams_by_length(ids: Integers, size: int, longest: int) -> Iterator[_Grams]
         codes = np.append(prefix.astype(np.int64) * size + last[start] - 1, NO_CODE)  # (G + 1,)
         rank[order] = np.cumsum(changed & (last > 0), dtype=rank.dtype)
         rank -= 1
-        yield _Grams(codes, prefix, suffix, count, int(rank[0]))
+        opening, initial = int(rank[0]), slice(0)
+        if end is not None:
+            if k:
+                initial = slice(*np.searchsorted(text[place], [end, end + 1]))
+            else:
+                count[opening] -= 1
+            opening = -1
+        yield _Grams(codes, prefix, suffix, count, opening, initial)
     empty = np.zeros(0, np.intp)
-    yield _Grams(np.array([NO_CODE]), empty, empty, empty, -1)
+    yield _Grams(np.array([NO_CODE]), empty, empty, empty, -1, slice(0))
 
 
-def _sorted_places(text: Integers, places: int, base: int, length: int) -> Indices:
+def _following(text: Integers, places: int, length: int, end: int | None) -> Iterator[Integers]:
+    """Yield the characters, (N,), that are 0 to `length` - 1 characters after each place.
+
+    They are 0 beyond an END that is itself after the place.
+    """
+    if end is None:
+        yield from (text[m : m + places] for m in range(length))
+        return
+    visible = np.ones(places, np.bool_)
+    for m in range(length):
+        if m > 1:
+            visible &= text[m - 1 : m - 1 + places] != end
+        yield text[m : m + places] * visible
+
+
+def _sorted_places(
+    text: Integers, places: int, base: int, length: int, end: int | None = None
+) -> Indices:
     """Return the places 0 to N - 1 of a text, (N,), sorted by the `length` characters at each.
 
     As many characters as fit are packed into one int64. Before it overflows, it is replaced by its
@@ -461,10 +538,11 @@ def _sorted_places(text: Integers, places: int, base: int, length: int) -> Indic
         places: N.
         base: above the largest number.
         length: characters that are compared.
+        end: the number of END in a collection, beyond which nothing is compared.
     """
     code = np.zeros(places, np.int64)  # (N,)
     bound = 1  # all codes are below
-    for m in range(length):
+    for following in _following(text, places, length, end):
         if bound * base > NO_CODE:
             order = np.argsort(code)
             rising = code[order]
@@ -475,6 +553,6 @@ def _sorted_places(text: Integers, places: int, base: int, length: int) -> Indic
             if bound == places:
                 break
         code *= base
-        code += text[m : m + places]
+        code += following
         bound *= base
     return np.argsort(code)
