@@ -47,8 +47,9 @@ def suffix_inside(path: Path) -> str:
 def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) -> FolderFiles:
     """Find the files of a folder and of the folders in it, sorted by path.
 
-    Hidden files and folders are ignored, and so are the folders of runs. Files that are not text are skipped: pictures, sounds,
-    archives and the like by their suffix, and files with a null character in their first bytes.
+    Hidden files and folders are ignored, and so are the folders of runs. Files that are not text
+    are skipped: pictures, sounds, archives and the like by their suffix, and files with a null
+    character in their first bytes.
 
     Args:
         folder: the folder.
