@@ -138,7 +138,7 @@ def mixed_documents(request: pytest.FixtureRequest) -> MixedPredictor:
 
 
 def test_reading_an_end_empties_the_context(mixed_documents: MixedPredictor) -> None:
-    """Window, steps and reading: what comes before END changes nothing after it."""
+    """Window, steps and reading predict the same after END, whatever the ids before it."""
     before, document = [3, END, 0, 1, 2], [END, 0, 1, 0, 2, 1]
     start = mixed_documents.zero_state(1)
     alone, _ = mixed_documents.log_probabilities(np.array(document)[:, None], start)

@@ -58,12 +58,12 @@ def test_an_excerpt_of_many_documents_has_long_pieces_of_few() -> None:
 
 
 @pytest.mark.parametrize("lengths", [[], [1], [1] * 50, [7, 60, 1]])
-@pytest.mark.parametrize("limit", [0, 1, 10, 1000])
+@pytest.mark.parametrize("limit", [1, 10, 1000])
 def test_no_excerpt_exceeds_its_limit(lengths: list[int], limit: int) -> None:
     ids = collection(lengths)
     found = excerpt(ids, limit, END)
     assert len(found) <= limit
-    assert len(found) or not limit or not lengths
+    assert len(found) or not lengths
     assert found.dtype == ids.dtype
     if len(ids) <= limit:
         np.testing.assert_array_equal(found, ids)

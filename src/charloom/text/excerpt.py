@@ -43,7 +43,7 @@ def excerpt(ids: NDArray[Id], limit: int, end_id: int) -> NDArray[Id]:
 
     Args:
         ids: those of the collection, (N,).
-        limit: the largest number to return.
+        limit: the largest number to return, at least 1.
         end_id: the id of END.
     """
     if len(ids) <= limit:
