@@ -7,7 +7,7 @@ import pytest
 
 from charloom.errors import CharloomError
 from charloom.evaluation.evaluation import confidence_interval, evaluation_of
-from charloom.evaluation.training_text import ScoredText
+from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.text.vocabulary import Vocabulary
 

@@ -10,7 +10,7 @@ from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.evaluation.evaluation import evaluation_of
-from charloom.evaluation.training_text import ScoredText
+from charloom.evaluation.scored_text import ScoredText
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction import scoring

@@ -12,6 +12,7 @@ from charloom.serving.errors import ApiError, read_json, write_json
 from charloom.serving.metrics import ServerMetrics
 from charloom.serving.openapi import describe_api
 from charloom.serving.schema import CompletionRequest, DetokenizeRequest, TokenizeRequest
+from charloom.serving.tokens import Tokens
 from charloom.serving.validation import convert_body
 from charloom.text.vocabulary import Vocabulary
 
@@ -98,7 +99,7 @@ def test_prompts_are_texts_or_token_ids(prompt: Any, values: list[Any]) -> None:
 
 
 def test_a_top_k_beyond_the_vocabulary_changes_nothing() -> None:
-    completion = parse_completion(convert(top_k=10**400), VOCABULARY, 1)
+    completion = parse_completion(convert(top_k=10**400), Tokens(VOCABULARY), 1)
     assert completion.requests[0].settings == SamplingSettings(1.0, len(VOCABULARY))
 
 

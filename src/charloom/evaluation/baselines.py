@@ -22,6 +22,7 @@ from charloom.prediction.scoring import Protocol
 from charloom.text.dataset import TextIds, character_counts
 from charloom.text.vocabulary import END, Vocabulary
 
+COMPRESSORS = ("xz", "bzip2")
 LONGEST_FOR_BASELINES = 50_000_000  # characters; baselines of a longer text take too long
 
 

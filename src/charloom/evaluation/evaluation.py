@@ -14,19 +14,28 @@ from numpy.typing import NDArray
 
 from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError
-from charloom.evaluation.baselines import Baseline, baselines
-from charloom.evaluation.training_text import ScoredText, TrainingText
+from charloom.evaluation.baselines import COMPRESSORS, Baseline, baselines
+from charloom.evaluation.scored_text import ScoredText
+from charloom.evaluation.training_text import TrainingText
 from charloom.ngrams.mixing import Mixture
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
-from charloom.prediction.scoring import Protocol, Scores, score_ids
+from charloom.prediction.scoring import (
+    Protocol,
+    Scores,
+    document_lengths,
+    score_ids,
+    sums_of_pieces,
+)
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 
 RESAMPLES = 2_000  # bootstrap samples
 BLOCK = 1_000  # characters of a block, at most, because correlations are shorter than that
 FEWEST_BLOCKS = 10  # a shorter text has no interval
+FEWEST_DOCUMENTS = 20  # of a smaller number, blocks are sampled
+MOST_GROUPS = 10_000  # of documents; more documents are sampled in groups of neighbors
 
 
 def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -50,6 +59,33 @@ def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, 
     return float(low), float(high)
 
 
+def interval_of_documents(
+    log_probabilities: NDArray[np.float64], lengths: NDArray[np.intp]
+) -> tuple[float, float] | None:
+    """Return the 95% confidence interval of nats per character of a collection of documents.
+
+    A bootstrap samples as many documents as there are, because documents are independent of each
+    other. A few documents are sampled in blocks of characters instead.
+
+    Args:
+        log_probabilities: of each character and each end, (N,).
+        lengths: the number of characters of each document with its end, (D,).
+    """
+    if len(lengths) < FEWEST_DOCUMENTS:
+        return confidence_interval(log_probabilities)
+    groups = min(len(lengths), MOST_GROUPS)
+    of_group = np.arange(len(lengths)) * groups // len(lengths)
+    nats = np.bincount(of_group, weights=-sums_of_pieces(log_probabilities, lengths))
+    characters = np.bincount(of_group, weights=lengths)
+    generator = np.random.Generator(np.random.PCG64(0))
+    means = np.empty(RESAMPLES)
+    for sample in range(RESAMPLES):
+        chosen = generator.integers(0, groups, groups)
+        means[sample] = nats[chosen].sum() / characters[chosen].sum()
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 class Row(NamedTuple):
     """A predictor's result in an evaluation's table; without `bits`, the note is the reason."""
 
@@ -66,8 +102,8 @@ class Evaluation:
     Attributes:
         text: the text's name.
         protocol: the protocol by which it was scored.
-        characters: its length.
-        utf8_bytes: its length in bytes.
+        characters: its length. The end of each document of a collection counts as a character.
+        utf8_bytes: its length in bytes. The end of a document counts as a byte.
         nats_per_character: the mean negative log-likelihood.
         accuracy: the share of characters that were the model's top guess.
         model: `mixture` of network and n-gram model, or `network`.
@@ -76,6 +112,8 @@ class Evaluation:
         overlap_text: the characters of that overlap.
         baselines: the results of simple predictors on the same text, by name.
         skipped_characters: the number of unknown characters that were skipped.
+        unknown_characters: the number of unknown characters that were scored.
+        documents: the number of documents, None for a single text.
     """
 
     text: str
@@ -90,6 +128,15 @@ class Evaluation:
     overlap_text: str = ""
     baselines: dict[str, Baseline] = field(default_factory=dict)
     skipped_characters: int = 0
+    unknown_characters: int = 0
+    documents: int | None = None
+
+    @property
+    def nats_per_document(self) -> float | None:
+        """The mean negative log-likelihood of a document with its end, None for a single text."""
+        if self.documents is None:
+            return None
+        return self.nats_per_character * self.characters / self.documents
 
     @property
     def bits_per_character(self) -> float:
@@ -147,6 +194,9 @@ class Evaluation:
             "characters": self.characters,
             "utf8_bytes": self.utf8_bytes,
             "skipped_characters": self.skipped_characters,
+            "unknown_characters": self.unknown_characters,
+            "documents": self.documents,
+            "nats_per_document": self.nats_per_document,
             "nats_per_character": self.nats_per_character,
             "nats_per_character_95_percent": self.interval and list(self.interval),
             "bits_per_character": self.bits_per_character,
@@ -188,6 +238,9 @@ class Evaluation:
                     for name, baseline in values["baselines"].items()
                 },
                 skipped_characters=int(values["skipped_characters"]),
+                # Evaluations by earlier versions lack these.
+                unknown_characters=int(values.get("unknown_characters", 0)),
+                documents=_number_of_documents(values.get("documents")),
             )
             json.dumps(found.as_dict(), allow_nan=False)
         except (
@@ -200,6 +253,14 @@ class Evaluation:
         ):
             raise CharloomError("the evaluation is damaged: evaluate the model again") from None
         return found
+
+
+def _number_of_documents(value: Any) -> int | None:
+    if value is None:
+        return None
+    if int(value) < 1:
+        raise ValueError("an evaluation of documents has at least one")
+    return int(value)
 
 
 def _overlap_from(values: Mapping[str, Any]) -> Overlap:
@@ -269,15 +330,19 @@ def evaluate(
     if on_progress is not None:
         on_progress("computing baselines", 0, None)
     parts = training.parts_beside(text)
-    found |= baselines(
+    found |= charged(
+        text,
         model.vocabulary,
-        text.ids,
-        protocol,
-        before=text.before,
-        train=None if parts is None else parts.known,
-        counted=None if parts is None else parts.train,
-        validation=None if parts is None else parts.validation,
-        reason=training.problem,
+        baselines(
+            model.vocabulary,
+            text.known(model.vocabulary),
+            protocol,
+            before=text.before,
+            train=None if parts is None else parts.known,
+            counted=None if parts is None else parts.train,
+            validation=None if parts is None else parts.validation,
+            reason=training.problem,
+        ),
     )
     overlap = (
         None if parts is None else find_overlap(parts.known, text.ids, model.vocabulary.end_id)
@@ -289,7 +354,7 @@ def evaluate(
         evaluation,
         baselines=found,
         overlap=overlap,
-        overlap_text=model.vocabulary.decode(copied),
+        overlap_text=text.symbols(model.vocabulary).show(copied),
     )
 
 
@@ -320,13 +385,20 @@ def score_text(
     Raises:
         CharloomError: if the training text is required and not available.
     """
-    ids, before = text.ids, text.before
+    before, is_known = text.before, text.is_known(model.vocabulary)
+    ids = text.known(model.vocabulary)
+    if not is_known[-1]:
+        ids = np.append(ids, ids.dtype.type(before))  # for the guesses at the last place
+
+    def whole(scores: Scores) -> Scores:
+        return scores if text.unseen is None else scores.with_unknown(is_known, text.unseen)
+
     with np.errstate(all="ignore"):
         if not protocol.adaptive:
             scores = score_ids(model.predictor, ids, before, protocol, on_progress, likeliest)
             if model.mixture is None or not both:
-                return scores, None
-            return scores, score_ids(model.engine, ids, before, protocol)
+                return whole(scores), None
+            return whole(scores), whole(score_ids(model.engine, ids, before, protocol))
         training.require("the adaptive protocol")
         parts = training.parts_beside(text)
         assert parts is not None
@@ -336,7 +408,31 @@ def score_text(
         mixture, network = score_adaptively(
             model.engine, ids, before, adaptation, on_progress, likeliest
         )
-        return (network, None) if mixture is None else (mixture, network)
+        if mixture is None:
+            return whole(network), None
+        return whole(mixture), whole(network)
+
+
+def charged(
+    text: ScoredText, vocabulary: Vocabulary, found: dict[str, Baseline]
+) -> dict[str, Baseline]:
+    """Return the baselines of a text with the cost of its unknown characters.
+
+    A compressor has compressed them with the text. Any other baseline leaves them the probability
+    that the model leaves them.
+    """
+    if text.unseen is None:
+        return found
+    unknown = len(text.ids) - len(text.known(vocabulary))
+    known = len(text.ids) - unknown
+    added = -(known * text.unseen.log_known + unknown * text.unseen.log_probability) / math.log(2)
+    result = {}
+    for name, baseline in found.items():
+        bits = baseline.bits_per_character
+        if bits is not None and name not in COMPRESSORS:
+            baseline = replace(baseline, bits_per_character=(bits * known + added) / len(text.ids))
+        result[name] = baseline
+    return result
 
 
 def evaluation_of(
@@ -352,15 +448,22 @@ def evaluation_of(
             "a character has probability 0, or the model's numbers overflow: train again with a "
             "lower --learning-rate"
         )
+    end_id = vocabulary.end_id
+    lengths = None if end_id is None else document_lengths(text.ids, end_id)
+    log_p = scores.log_probabilities
     return Evaluation(
         text=text.name,
         protocol=str(protocol),
         characters=len(text.ids),
-        utf8_bytes=count_bytes(vocabulary, text.ids),
+        utf8_bytes=count_bytes(text.symbols(vocabulary), text.ids),
         nats_per_character=scores.nats_per_character,
         accuracy=float(scores.guessed.mean()),
-        interval=confidence_interval(scores.log_probabilities),
+        interval=(
+            confidence_interval(log_p) if lengths is None else interval_of_documents(log_p, lengths)
+        ),
         skipped_characters=text.skipped,
+        unknown_characters=int(np.count_nonzero(~text.is_known(vocabulary))),
+        documents=None if lengths is None else len(lengths),
     )
 
 
@@ -388,7 +491,9 @@ def find_overlap(train: TextIds, text: TextIds, end_id: int | None = None) -> Ov
 def count_bytes(vocabulary: Vocabulary, ids: TextIds) -> int:
     """Return the size in bytes of a text, given its ids, (N,): that of its UTF-8 encoding.
 
-    In a vocabulary of bytes, each id is one byte.
+    In a vocabulary of bytes, each id is one byte. The end of a document is one byte too.
     """
-    sizes = np.array([1 if vocabulary.as_bytes else len(c.encode()) for c in vocabulary.characters])
+    sizes = np.array(
+        [1 if vocabulary.as_bytes or c == END else len(c.encode()) for c in vocabulary.characters]
+    )
     return int(np.bincount(ids, minlength=len(vocabulary)) @ sizes)

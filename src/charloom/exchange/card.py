@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,24 +103,45 @@ def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
         "layers": "one layer" if config.layers == 1 else f"{config.layers} layers",
         "parameters": f"{config.parameter_count:,}",
         "dtype": config.dtype,
-        "vocabulary_size": f"{len(vocabulary):,}",
+        "vocabulary_size": f"{len(vocabulary) - (vocabulary.end_id is not None):,}",
     }
+    if vocabulary.end_id is not None:
+        values["end_id"] = str(vocabulary.end_id)
+        values["document"] = _document(checkpoint.training)
     if mixture is not None:
         values["ngrams"] = f"{len(mixture.table.characters):,}"
         values["context"] = str(mixture.table.context)
     return values
 
 
+def _document(training: Mapping[str, Any]) -> str:
+    """Return what a document is, by the options that the model was trained with."""
+    if training.get("lines"):
+        return "a line of the text"
+    separator = training.get("separator")
+    if separator is not None:
+        quoted = _code(f"'{separator}'")
+        return f"the text between two separators {quoted}"
+    if training.get("column") is not None:
+        return f"the field {_code(training['column'])} of a row"
+    return "a file"
+
+
 def _text_values(checkpoint: Checkpoint) -> dict[str, str]:
     text = checkpoint.text
     if not text:
         return {"nameless": _code("")}
-    size = text.get("characters")
-    return {
+    size, documents = text.get("characters"), text.get("documents")
+    values = {} if type(documents) is not int else {"documents": _counted(documents)}
+    return values | {
         "text_name": _code(text.get("name", "")),
         "text_size": "characters" if type(size) is not int else f"{size:,} characters",
         "text_sha256": _code(text.get("sha256", "")),
     }
+
+
+def _counted(documents: int) -> str:
+    return "1 document" if documents == 1 else f"{documents:,} documents"
 
 
 def _use_values(model_name: str) -> dict[str, Any]:

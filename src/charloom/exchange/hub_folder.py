@@ -16,6 +16,7 @@ from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from charloom.storage.folders import EVALUATIONS_FILE, MODEL_FILE
+from charloom.text.vocabulary import END
 
 CONFIG_FILE = "config.json"
 CARD_FILE = "README.md"
@@ -82,14 +83,18 @@ def write_folder(checkpoint: Checkpoint, records: Records, folder: Path, **metad
 
 def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the contents of `config.json`, for programs that cannot read the checkpoint."""
-    mixture = checkpoint.mixture
+    mixture, end_id = checkpoint.mixture, checkpoint.vocabulary.end_id
+    # By the names that other programs read, the end of a document also begins every text.
+    ends = {} if end_id is None else {"bos_token_id": end_id, "eos_token_id": end_id}
     return {
         "model_type": MODEL_TYPE,
         "format": FORMAT,
         **checkpoint.config.as_dict(),
         "bytes": checkpoint.vocabulary.as_bytes,
         "counts": None if mixture is None else {"context": mixture.table.context},
-        "vocabulary": list(checkpoint.vocabulary.characters),
+        # As in the checkpoint, the end of a document is an empty string.
+        "vocabulary": ["" if c == END else c for c in checkpoint.vocabulary.characters],
+        **ends,
     }
 
 

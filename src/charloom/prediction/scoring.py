@@ -2,6 +2,8 @@
 
 Every result names its protocol, and every character of the text is scored exactly once:
 
+    documents each document of a collection from a zero state, with its end; the first input is the
+              end of a document
     carried   from a zero state, with the character before the text as its first input (a newline
               if the text has no predecessor); the state is carried to the end
     cold-N    consecutive windows of N characters, each from a zero state with the character before
@@ -9,26 +11,30 @@ Every result names its protocol, and every character of the text is scored exact
     adaptive  each window is scored and then trained on, as compressors adapt (see
               charloom.prediction.adaptive)
 
+The end of a document is scored like a character.
+
 N is the number of characters of the text, V that of the vocabulary, T that of time steps, B that
-of rows.
+of rows, D that of documents.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError, shortened
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
-LINES_AT_ONCE = 64  # separate lines that are scored side by side
+PIECES_AT_ONCE = 64  # separate pieces of a text that are scored side by side
 WARM_UP = 64  # characters that a row of validation reads before the first that it scores
 
 Floats = NDArray[np.floating]
@@ -38,28 +44,60 @@ Read = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats]]
 
 @dataclass(frozen=True)
 class Protocol:
-    """The way a text is scored: `carried`, `cold-N` where `window` is N, or `adaptive`."""
+    """The way a text is scored.
+
+    It is `cold-N` where `window` is N, `adaptive`, `documents`, and otherwise `carried`.
+    """
 
     window: int | None = None
     adaptive: bool = False
+    documents: bool = False
 
     @classmethod
     def parse(cls, name: str) -> Protocol:
         """Return the protocol of a name. Raises CharloomError if it is unknown."""
-        if name in ("carried", "adaptive"):
-            return cls(adaptive=name == "adaptive")
+        if name in ("carried", "adaptive", "documents"):
+            return cls(adaptive=name == "adaptive", documents=name == "documents")
         kind, _, window = name.partition("-")
         number = window.isascii() and window.isdigit() and len(window) < 10
         if kind == "cold" and number and int(window) > 0:
             return cls(int(window))
         raise CharloomError(
-            f"unknown protocol {shortened(name)}: use carried, adaptive, or cold-N like cold-256 "
-            "(windows of N characters)"
+            f"unknown protocol {shortened(name)}: use carried, documents, adaptive, or cold-N like "
+            "cold-256 (windows of N characters)"
         )
+
+    @classmethod
+    def choose(cls, name: str | None, end_id: int | None) -> Protocol:
+        """Return the protocol of a name, or a model's default protocol.
+
+        Args:
+            name: the name; None for `documents` with a model of documents, else for `carried`.
+            end_id: the id of the end of a document, None for a model of a single text.
+
+        Raises:
+            CharloomError: if the name is unknown, or if the protocol does not suit the model.
+        """
+        if name is None:
+            return cls(documents=end_id is not None)
+        found = cls.parse(name)
+        if found.documents and end_id is None:
+            raise CharloomError(
+                "the protocol documents is for models of collections, and this one was trained on "
+                "a single text: use carried, adaptive or cold-N"
+            )
+        if found == cls() and end_id is not None:
+            raise CharloomError(
+                "the protocol carried is for models of a single text, and this one begins every "
+                "document with an empty state: use documents"
+            )
+        return found
 
     def __str__(self) -> str:
         if self.adaptive:
             return "adaptive"
+        if self.documents:
+            return "documents"
         return "carried" if self.window is None else f"cold-{self.window}"
 
 
@@ -72,12 +110,14 @@ class Scores:
         guessed: True where the character was the likeliest one, (N,).
         likeliest: ids of the K likeliest characters at each place, (N, K), where K can be 0.
         likeliest_probabilities: their probabilities, (N, K).
+        ids: the id of each character, -1 for an unknown one, (N,).
     """
 
     log_probabilities: NDArray[np.float64]
     guessed: NDArray[np.bool_]
     likeliest: NDArray[np.intp]
     likeliest_probabilities: NDArray[np.float32]
+    ids: NDArray[np.intp]
 
     @classmethod
     def empty(cls, count: int, likeliest: int = 0) -> Scores:
@@ -87,6 +127,7 @@ class Scores:
             np.empty(count, dtype=bool),
             np.empty((count, likeliest), np.intp),
             np.empty((count, likeliest), np.float32),
+            np.empty(count, np.intp),
         )
 
     def put(
@@ -100,6 +141,7 @@ class Scores:
             targets: ids of the characters, (S,).
         """
         rows = np.arange(len(targets))
+        self.ids[places] = targets
         self.log_probabilities[places] = log_p[rows, targets]
         self.guessed[places] = log_p.argmax(axis=1) == targets
         if self.likeliest.shape[1]:
@@ -109,6 +151,31 @@ class Scores:
                 self.likeliest[places, k] = best
                 self.likeliest_probabilities[places, k] = np.exp(log_p[rows, best])
                 left[rows, best] = -np.inf
+
+    def with_unknown(self, known: NDArray[np.bool_], unseen: UnseenCharacters) -> Scores:
+        """Return the scores of a text of N characters, some of them unknown.
+
+        An unknown character has the guesses of the next known one, because the model does not
+        read it.
+
+        Args:
+            known: True for each known character, (N,).
+            unseen: the probability of the others.
+
+        These scores are those of the known characters in order. After an unknown character at the
+        end of the text, they must have one more entry, whose guesses are used.
+        """
+        # The known character at each place, or the next one after it.
+        source: NDArray[np.intp] = np.subtract(np.cumsum(known), known)
+        log_p = self.log_probabilities[source] + unseen.log_known
+        chances = self.likeliest_probabilities[source] * np.float32(1 - unseen.share)
+        return Scores(
+            np.where(known, log_p, unseen.log_probability),
+            known & self.guessed[source],
+            self.likeliest[source],
+            chances,
+            np.where(known, self.ids[source], -1),
+        )
 
     @property
     def bits(self) -> NDArray[np.float64]:
@@ -137,12 +204,22 @@ def score_ids(
         predictor: the model.
         ids: the text's.
         before: the id of the character before the text.
-        protocol: carried or cold-N.
+        protocol: carried, cold-N, or documents, where `before` is the end of a document.
         on_progress: called with the stage "scoring", the characters scored and N.
         likeliest: the number of guesses to keep at each place.
         numbers_at_once: the memory limit, in numbers that the model holds.
     """
     assert not protocol.adaptive, "use charloom.prediction.adaptive"
+    if protocol.documents:
+        return score_pieces(
+            predictor,
+            ids,
+            document_lengths(ids, before),
+            before,
+            on_progress,
+            likeliest,
+            numbers_at_once=numbers_at_once,
+        )
     scores = Scores.empty(len(ids), likeliest)
     window = len(ids) if protocol.window is None else min(protocol.window, len(ids))
     at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
@@ -161,73 +238,73 @@ def score_ids(
     return scores
 
 
-def score_lines(
+def document_lengths(ids: TextIds, end_id: int) -> NDArray[np.intp]:
+    """Return the number of ids of each document of a text, (D,), its end included.
+
+    A document at the end of the ids, (N,), can lack its end.
+    """
+    ends = np.flatnonzero(np.asarray(ids) == end_id) + 1
+    if len(ids) and (len(ends) == 0 or ends[-1] < len(ids)):
+        ends = np.append(ends, len(ids))
+    return np.diff(ends, prepend=0)
+
+
+def score_pieces(
     predictor: Predictor,
-    lines: Sequence[TextIds],
+    ids: TextIds,
+    lengths: NDArray[np.intp],
     before: int,
     on_progress: OnProgress | None = None,
+    likeliest: int = 0,
     *,
     numbers_at_once: int = NUMBERS_AT_ONCE,
-) -> NDArray[np.float64]:
-    """Score separate lines, each from a zero state.
+) -> Scores:
+    """Score the pieces of a text, like lines or documents, each from a zero state.
 
     Args:
         predictor: the model.
-        lines: the ids of each line.
-        before: the id that is the first input of every line.
-        on_progress: called with the stage "scoring", the characters scored and their total.
+        ids: those of all pieces, one after the other, (N,).
+        lengths: the number of ids of each piece, (D,); the sum is N.
+        before: the id that is the first input of every piece.
+        on_progress: called with the stage "scoring", the characters scored and N.
+        likeliest: the number of guesses to keep at each place.
         numbers_at_once: the memory limit, in numbers that the model holds.
-
-    Returns:
-        The natural log-probability of each line, (N,), 0 for an empty one.
     """
-    totals = np.zeros(len(lines))
-    lengths = np.array([len(line) for line in lines], dtype=np.intp)
+    scores = Scores.empty(len(ids), likeliest)
+    starts = np.cumsum(lengths) - lengths
     order = np.argsort(lengths, kind="stable")
+    in_order = lengths[order]
     at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
-    done = begin = 0
-    while begin < len(lines):
-        # Lines of similar length share a batch, because every row runs to the end of the longest.
-        most = 2 * int(lengths[order[begin]]) + 16
-        group = order[begin : begin + LINES_AT_ONCE]
-        group = group[lengths[group] <= most]
-        begin += len(group)
-        totals[group] = _score_group(predictor, [lines[i] for i in group], before, at_once)
+    done = 0
+    begin = int(np.searchsorted(in_order, 0, side="right"))  # An empty piece has no scores.
+    while begin < len(order):
+        # Pieces of similar length share a batch, because every row runs to the end of the longest.
+        most = 2 * int(in_order[begin]) + 16
+        end = min(begin + PIECES_AT_ONCE, int(np.searchsorted(in_order, most, side="right")))
+        group, begin = order[begin:end], end
+        longest = int(lengths[group[-1]])
+        state = predictor.zero_state(len(group))
+        steps = max(1, at_once // len(group))
+        for start in range(0, longest, steps):
+            times = np.arange(start, min(start + steps, longest))[:, None]
+            inside = times < lengths[group]  # (T, B)
+            places = starts[group] + np.minimum(times, lengths[group] - 1)  # of the targets
+            inputs = np.where(times > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
+            block, state = predictor.log_probabilities(inputs, state)
+            flat = places[inside]
+            scores.put(flat, block[inside], ids[flat].astype(np.intp))
+            if on_progress is not None:
+                on_progress(
+                    "scoring", done + int(np.minimum(lengths[group], times[-1] + 1).sum()), len(ids)
+                )
         done += int(lengths[group].sum())
-        if on_progress is not None:
-            on_progress("scoring", done, int(lengths.sum()))
-    return totals
+    return scores
 
 
-def _score_group(
-    predictor: Predictor, lines: Sequence[TextIds], before: int, at_once: int
-) -> NDArray[np.float64]:
-    """Score some lines side by side, sorted by length.
-
-    Args:
-        predictor: the model.
-        lines: the ids of each line, the longest last.
-        before: the first input of every line.
-        at_once: positions that the model can hold.
-
-    Returns:
-        The natural log-probability of each line, (B,).
-    """
-    lengths = np.array([len(line) for line in lines], dtype=np.intp)
-    longest = int(lengths[-1])
-    text = np.full((longest + 1, len(lines)), before, dtype=np.intp)  # (T + 1, B)
-    for row, line in enumerate(lines):
-        text[1 : len(line) + 1, row] = line
-    totals = np.zeros(len(lines))
-    state = predictor.zero_state(len(lines))
-    steps = max(1, at_once // len(lines))
-    for start in range(0, longest, steps):
-        inputs, targets = text[start : start + steps + 1][:-1], text[start + 1 :][:steps]
-        block, state = predictor.log_probabilities(inputs, state)
-        log_p = np.take_along_axis(block, targets[..., None], axis=2)[..., 0]
-        inside = np.arange(start, start + len(targets))[:, None] < lengths
-        totals += np.where(inside, log_p, 0).sum(axis=0, dtype=np.float64)
-    return totals
+def sums_of_pieces(values: NDArray[Any], lengths: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the sum of the values, (N,), of each piece of a text, (D,), 0 for an empty one."""
+    piece = np.repeat(np.arange(len(lengths)), lengths)
+    return np.asarray(np.bincount(piece, values, len(lengths)), np.float64)
 
 
 def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[int, int, int]]:

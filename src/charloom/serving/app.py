@@ -21,14 +21,7 @@ from starlette.routing import Route
 
 from charloom.errors import shortened
 from charloom.serving.batcher import Batcher
-from charloom.serving.completions import (
-    Reply,
-    encode,
-    from_tokens,
-    parse_completion,
-    to_tokens,
-    with_start,
-)
+from charloom.serving.completions import Reply, parse_completion
 from charloom.serving.connection import RETRY_SECONDS
 from charloom.serving.errors import ApiError, read_json, write_json
 from charloom.serving.metrics import MEDIA_TYPE, ServerMetrics
@@ -52,8 +45,8 @@ from charloom.serving.streaming import (
     stream_reply,
     whole_reply,
 )
+from charloom.serving.tokens import Tokens
 from charloom.serving.validation import convert_body
-from charloom.text.vocabulary import Vocabulary
 from charloom.version import __version__
 
 LARGEST_BODY = 4_000_000  # bytes
@@ -68,7 +61,7 @@ class ServedModel:
 
     id: str
     created: int  # seconds since 1970
-    vocabulary: Vocabulary
+    tokens: Tokens
     batcher: Batcher
 
     def describe(self) -> ModelInfo:
@@ -161,25 +154,26 @@ class Service:
 
     async def tokenizer_info(self, request: Request) -> Response:
         """Describe a model's tokenizer."""
-        vocabulary = self._model(request.query_params.get("model")).vocabulary
-        start = vocabulary.characters[vocabulary.start_id]
-        return json_reply(TokenizerInfo("characters", len(vocabulary), start, start, start))
+        tokens = self._model(request.query_params.get("model")).tokens
+        start, vocabulary = tokens.start, tokens.vocabulary
+        id_ = vocabulary.start_id + 1
+        return json_reply(
+            TokenizerInfo("characters", len(vocabulary), start, start, start, id_, id_, id_)
+        )
 
     async def tokenize(self, request: Request) -> Response:
         """Return a text's token ids."""
         body = await _read_body(request, TokenizeRequest)
-        vocabulary = self._model(body.model).vocabulary
-        ids = encode(body.prompt, vocabulary)
-        if body.add_special_tokens is not False:
-            ids = with_start(ids, vocabulary)
-        return json_reply(TokenizeResponse(to_tokens(ids), len(ids)))
+        tokens = self._model(body.model).tokens
+        ids = tokens.tokenize(body.prompt, with_start=body.add_special_tokens is not False)
+        return json_reply(TokenizeResponse(ids, len(ids)))
 
     async def detokenize(self, request: Request) -> Response:
         """Return the text of token ids."""
         body = await _read_body(request, DetokenizeRequest)
-        vocabulary = self._model(body.model).vocabulary
-        ids = from_tokens(body.tokens, vocabulary, "tokens")
-        return json_reply(DetokenizeResponse(vocabulary.decode(ids)))
+        return json_reply(
+            DetokenizeResponse(self._model(body.model).tokens.detokenize(body.tokens))
+        )
 
     # Completions
 
@@ -189,7 +183,7 @@ class Service:
         model = self._model(body.model)
         most = model.batcher.most_texts
         size = int(request.headers.get("content-length", LARGEST_BODY))
-        completion = await run_aside(size, lambda: parse_completion(body, model.vocabulary, most))
+        completion = await run_aside(size, lambda: parse_completion(body, model.tokens, most))
         try:
             answers = model.batcher.submit(*completion.requests)
         except BusyError:
@@ -199,7 +193,7 @@ class Service:
                 code="overloaded",
                 headers={"retry-after": str(RETRY_SECONDS)},
             ) from None
-        reply = Reply(completion, answers, model.vocabulary, int(time.time()))
+        reply = Reply(completion, answers, model.tokens, int(time.time()))
         if completion.stream:
             return EventStream(stream_reply(reply, answers, self.notifier, request.receive))
         content = await whole_reply(reply, answers, self.notifier, request.receive)

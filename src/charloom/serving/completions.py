@@ -1,24 +1,19 @@
 """OpenAI's completions interface: from JSON to requests, from answers to JSON. No HTTP.
 
-A token is a character. Its id in JSON is the model's id + 1, because some clients take 0 for a
-missing token. A prompt of text is read after a newline, like every text in charloom. A list of ids
-is read unchanged, so a client that needs the newline puts its id first.
-
-N: characters of a prompt.
+A prompt of text is read after the model's start token: the end of a document, or a newline in a
+model without documents. A list of ids is read unchanged, so a client that needs the start token
+puts its id first. A text ends where the end of a document is sampled. Its log-probability is in the
+reply, but the end is not part of the text.
 """
 
 from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from charloom.engines.decoding import SamplingSettings
-from charloom.errors import shortened
 from charloom.serving.errors import ApiError
 from charloom.serving.requests import Answer, Piece, Request, Scored
 from charloom.serving.schema import (
@@ -30,38 +25,35 @@ from charloom.serving.schema import (
     PromptDetails,
     Usage,
 )
-from charloom.text.vocabulary import Vocabulary, describe
+from charloom.serving.tokens import Prompt, Tokens
+from charloom.text.vocabulary import END_NAME
 
 MOST_SCORED = 131_072  # characters of one reply that carry log-probabilities
 NO_PROBABILITY = -9999.0  # JSON has no infinity; OpenAI's replies use this number
+UNKNOWN = Scored(-1, 0.0, ())  # the score of a character outside the vocabulary
 
 # From JSON to requests
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A checked request for completions: the batcher's requests, and the form of the reply.
-
-    prompts: ids (N,) as the client counts them; before a text the model reads a newline too.
-    """
+    """A checked request for completions: the batcher's requests, and the form of the reply."""
 
     model: str
     requests: tuple[Request, ...]
-    prompts: tuple[NDArray[np.unsignedinteger], ...]
+    prompts: tuple[Prompt, ...]
     texts_each: int
     echo: bool
     stream: bool
     include_usage: bool
 
 
-def parse_completion(
-    body: CompletionRequest, vocabulary: Vocabulary, most_texts: int
-) -> Completion:
+def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -> Completion:
     """Convert a request's body to requests for a batcher.
 
     Args:
         body: The body.
-        vocabulary: The model's vocabulary.
+        tokens: The model's tokens.
         most_texts: The number of texts that the batcher samples at a time.
 
     Raises:
@@ -72,32 +64,28 @@ def parse_completion(
         raise ApiError(400, "stream_options needs stream: set both", param="stream_options")
     count = 1 if body.n is None else body.n
     length = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    read, prompts = [], []
-    for prompt in [""] if body.prompt is None else body.prompt.values:
-        if isinstance(prompt, str):
-            prompts.append(encode(prompt, vocabulary))
-            read.append(with_start(prompts[-1], vocabulary))
-        else:
-            prompts.append(from_tokens(prompt, vocabulary))
-            read.append(prompts[-1])
+    scored = echo and body.logprobs is not None
+    contents = [""] if body.prompt is None else body.prompt.values
+    prompts = [tokens.prompt(content, scored=scored) for content in contents]
     texts = count * len(prompts)
-    _check_size(body, texts, length, count * sum(map(len, prompts)) if echo else 0, most_texts)
-    settings = _sampling_settings(body, vocabulary)
+    echoed = count * sum(len(prompt.ids) for prompt in prompts) if echo else 0
+    _check_size(body, texts, length, echoed, most_texts)
+    settings = _sampling_settings(body, len(tokens.vocabulary))
     stop = body.stop or ()
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
     requests = [
         Request(
-            ids,
+            tokens.to_read(prompt),
             length,
             settings,
             (stop,) if isinstance(stop, str) else tuple(stop),
             seed,
             range(number * count, (number + 1) * count),
             body.logprobs,
-            scores_prompt=echo and body.logprobs is not None,
+            scores_prompt=scored,
             streams=stream,
         )
-        for number, ids in enumerate(read)
+        for number, prompt in enumerate(prompts)
     ]
     usage = body.stream_options is not None and bool(body.stream_options.include_usage)
     return Completion(body.model, tuple(requests), tuple(prompts), count, echo, stream, usage)
@@ -133,56 +121,14 @@ def _check_size(
         )
 
 
-def _sampling_settings(body: CompletionRequest, vocabulary: Vocabulary) -> SamplingSettings:
+def _sampling_settings(body: CompletionRequest, vocabulary_size: int) -> SamplingSettings:
     return SamplingSettings(
         1.0 if body.temperature is None else body.temperature,
         # More than the vocabulary has changes nothing, but could be too large for the engine.
-        None if body.top_k is None else min(body.top_k, len(vocabulary)),
+        None if body.top_k is None else min(body.top_k, vocabulary_size),
         body.top_p,
         body.min_p,
     )
-
-
-def encode(text: str, vocabulary: Vocabulary) -> NDArray[np.unsignedinteger]:
-    """Return a text's ids, (N,). Raises ApiError for a character outside the vocabulary."""
-    ids = vocabulary.ids_or_minus_one(text)
-    if len(ids) and ids.min() < 0:
-        place = int(np.argmax(ids < 0))
-        raise ApiError(
-            400,
-            f"unknown character {describe(text[place])} at position {place}: use only characters "
-            "of the model's vocabulary",
-            param="prompt",
-            code="unknown_character",
-        )
-    return ids.astype(vocabulary.id_type)
-
-
-def with_start(
-    ids: NDArray[np.unsignedinteger], vocabulary: Vocabulary
-) -> NDArray[np.unsignedinteger]:
-    """Return a text's ids after the id of the newline that precedes any text."""
-    return np.concatenate([[vocabulary.start_id], ids]).astype(vocabulary.id_type)
-
-
-def to_tokens(ids: NDArray[np.unsignedinteger]) -> list[int]:
-    """Return the token ids of a model's ids."""
-    return [int(id_) + 1 for id_ in ids]
-
-
-def from_tokens(
-    tokens: Sequence[int], vocabulary: Vocabulary, param: str = "prompt"
-) -> NDArray[np.unsignedinteger]:
-    """Return the model's ids, (N,). Raises ApiError for a token id outside the vocabulary."""
-    for place, token in enumerate(tokens):
-        if token > len(vocabulary):
-            raise ApiError(
-                400,
-                f"unknown token {shortened(token)} at position {place}: use tokens from 1 to "
-                f"{len(vocabulary)}",
-                param=param,
-            )
-    return np.array([token - 1 for token in tokens], dtype=vocabulary.id_type)
 
 
 # From answers to JSON
@@ -194,7 +140,7 @@ class Reply:
     Args:
         completion: The request.
         answers: The answers to its requests, in their order.
-        vocabulary: The model's vocabulary.
+        tokens: The model's tokens.
         created: The time of the reply, in seconds since 1970.
     """
 
@@ -202,10 +148,10 @@ class Reply:
         self,
         completion: Completion,
         answers: Sequence[Answer],
-        vocabulary: Vocabulary,
+        tokens: Tokens,
         created: int,
     ) -> None:
-        self._completion, self._answers, self._vocabulary = completion, answers, vocabulary
+        self._completion, self._answers, self._tokens = completion, answers, tokens
         self._id, self._created = f"cmpl-{secrets.token_hex(12)}", created
         self._lengths: dict[int, int] = {}  # of each choice's text so far
         self._left = completion.texts_each * len(answers)
@@ -233,44 +179,65 @@ class Reply:
     def _choice(self, place: int, answer: Answer, piece: Piece) -> Choice:
         index = place * self._completion.texts_each + piece.number
         text, scored = piece.text, list[Scored | None](piece.scored)
+        names = [self._tokens.name(one.id) for one in piece.scored]
         begin = self._lengths.get(index)
         if begin is None:
             begin = 0
             if self._completion.echo:
                 prompt = self._completion.prompts[place]
-                text = self._vocabulary.decode(prompt) + text
+                text = prompt.text + text
                 if answer.request.scores_prompt:
-                    # The first of a list of ids has no score, because nothing precedes it.
-                    first = len(prompt) - len(answer.prompt_scores)
-                    scored = [*[None] * first, *answer.prompt_scores, *scored]
+                    names = self._tokens.names(prompt) + names
+                    scored = [*_scores_in_place(prompt, answer.prompt_scores), *scored]
         self._lengths[index] = begin + len(text)
         if piece.end is not None:
             self._left -= 1
         logprobs = None
         if answer.request.alternatives is not None:
-            logprobs = self._logprobs(text, scored, begin)
+            logprobs = self._logprobs(names, scored, begin)
         return Choice(index, text, logprobs, piece.end)
 
-    def _logprobs(self, text: str, scored: Sequence[Scored | None], begin: int) -> LogProbabilities:
-        characters = self._vocabulary.characters
-        top = [
-            None
-            if one is None
-            else {characters[id_]: _finite(log_p) for id_, log_p in one.likeliest}
-            | {characters[one.id]: _finite(one.log_probability)}
-            for one in scored
-        ]
-        values = [None if one is None else _finite(one.log_probability) for one in scored]
-        return LogProbabilities(list(text), values, top, list(range(begin, begin + len(text))))
+    def _logprobs(
+        self, names: list[str], scored: Sequence[Scored | None], begin: int
+    ) -> LogProbabilities:
+        """Return the log-probabilities of some tokens.
+
+        Args:
+            names: The tokens.
+            scored: Their scores. An unknown character has the id -1.
+            begin: The index of the first token in the text.
+        """
+        unseen = self._tokens.unseen
+        log_known = 0.0 if unseen is None else unseen.log_known
+        values: list[float | None] = []
+        top: list[dict[str, float] | None] = []
+        offsets = []
+        for name, one in zip(names, scored, strict=True):
+            offsets.append(begin)
+            begin += name != END_NAME
+            if one is None:
+                values.append(None)
+                top.append(None)
+                continue
+            likeliest = {
+                self._tokens.name(id_): _finite(log_p + log_known) for id_, log_p in one.likeliest
+            }
+            if one.id >= 0:
+                value = _finite(one.log_probability + log_known)
+            else:
+                assert unseen is not None  # or the request was rejected
+                value = unseen.log_probability
+            values.append(value)
+            top.append(likeliest | {name: value})
+        return LogProbabilities(names, values, top, offsets)
 
     def usage(self) -> Usage:
         """Return the number of characters read and sampled so far."""
-        prompt = sum(len(ids) for ids in self._completion.prompts)
+        prompt = sum(len(prompt.ids) for prompt in self._completion.prompts)
         sampled = sum(answer.sampled for answer in self._answers)
         cached = 0
-        for answer, ids in zip(self._answers, self._completion.prompts, strict=True):
-            before = len(answer.request.prompt) - len(ids)  # the newline before a text
-            cached += max(answer.cached - before, 0)
+        for answer, one in zip(self._answers, self._completion.prompts, strict=True):
+            cached += max(answer.cached - one.is_text, 0)  # without the start token
         return Usage(prompt, sampled, prompt + sampled, PromptDetails(cached))
 
     def whole(self) -> CompletionResponse:
@@ -298,6 +265,18 @@ class Reply:
     def _response(self, choices: list[Choice]) -> CompletionResponse:
         model = self._completion.model
         return CompletionResponse(self._id, "text_completion", self._created, model, choices)
+
+
+def _scores_in_place(prompt: Prompt, scores: Sequence[Scored]) -> Iterator[Scored | None]:
+    """Yield the score of every token of a prompt, from those of the tokens that the model read."""
+    known = iter(scores)
+    for place, id_ in enumerate(prompt.ids.tolist()):
+        if id_ < 0:
+            yield UNKNOWN
+        elif place == 0 and not prompt.is_text:
+            yield None  # because nothing precedes the first of a list of ids
+        else:
+            yield next(known)
 
 
 def _finite(log_p: float) -> float:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings
 
-End = Literal["stop", "length"]  # why a text ends: at a stop text, or at its length
+# Why a text ends: at the end of a document or a stop text, or at its length.
+End = Literal["stop", "length"]
 
 
 class BusyError(Exception):
@@ -25,9 +26,9 @@ class Request:
     """A request for some texts after one prompt.
 
     Attributes:
-        prompt: All ids that the model reads, (N,), N >= 1. Those of a text follow the id of the
-            newline that precedes any text.
-        length: The number of characters to sample.
+        prompt: All ids that the model reads, (N,), N >= 1. Those of a text follow the id that
+            precedes any text.
+        length: The largest number of characters to sample.
         settings: The sampling settings.
         stop: Texts that end a sampled text and are cut off.
         seed: The random seed.
@@ -64,7 +65,7 @@ class Piece:
     Attributes:
         number: The text's number in the request.
         text: The characters.
-        scored: Their scores, if requested.
+        scored: Their scores, if requested. That of the end of a document comes last.
         end: In the last piece, the reason for the text's end.
     """
 
@@ -81,7 +82,7 @@ class Answer:
         self.request = request
         self.prompt_scores: list[Scored] = []  # complete before the first piece
         self.cached = 0  # characters of the prompt whose state was cached
-        self.sampled = 0
+        self.sampled = 0  # characters, and ends of documents
         self.error: Exception | None = None
         self.cancelled = False
         self.notified = 0.0  # the time of its reader's last notification

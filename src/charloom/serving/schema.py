@@ -94,7 +94,7 @@ class TokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     model: str | None = None
     prompt: Text
     add_special_tokens: Annotated[
-        bool | None, Meta(description="Put the id of the newline that precedes any text first.")
+        bool | None, Meta(description="Put the id of the token that precedes any text first.")
     ] = True
 
 
@@ -128,7 +128,7 @@ def schema_of_custom(kind: type) -> dict[str, Any]:
 
 
 class LogProbabilities(Struct):
-    """Log-probabilities of a text, one entry a character."""
+    """Log-probabilities of a text, one entry a token: a character or `<end>`."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -137,7 +137,10 @@ class LogProbabilities(Struct):
 
 
 class Choice(Struct):
-    """A sampled text, or the new characters of one."""
+    """A sampled text, or the new characters of one.
+
+    `finish_reason` is stop at the end of a document and at a stop text.
+    """
 
     index: int
     text: str
@@ -208,6 +211,9 @@ class TokenizerInfo(Struct):
     bos_token: str
     eos_token: str
     pad_token: str
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
 
 
 class Health(Struct):

@@ -15,11 +15,13 @@ import uvicorn
 
 from charloom.errors import printable
 from charloom.language_model import LanguageModel
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.access import AccessControl
 from charloom.serving.app import ServedModel, Service
 from charloom.serving.batcher import MOST_TEXTS, Batcher
 from charloom.serving.connection import BACKLOG, Connection
 from charloom.serving.streaming import Notifier
+from charloom.serving.tokens import Tokens
 from charloom.storage.folders import MODEL_FILE, model_path
 
 KEEP_ALIVE_SECONDS = 15
@@ -76,7 +78,10 @@ class Server(uvicorn.Server):
                 most_texts=most_texts,
                 notify=self._notifier.notify,
             )
-            self.models.append(ServedModel(name, now, model.vocabulary, batcher))
+            tokens = Tokens(
+                model.vocabulary, UnseenCharacters.of(model.checkpoint.text, model.vocabulary)
+            )
+            self.models.append(ServedModel(name, now, tokens, batcher))
         service = Service(self.models, self._notifier)
         super().__init__(
             uvicorn.Config(

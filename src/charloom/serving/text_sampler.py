@@ -18,7 +18,7 @@ from charloom.prediction.sampling import StopTexts
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.prompt_reader import PendingPrompt, score
 from charloom.serving.requests import Answer, BatcherStats, End, Piece, Scored
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 
 # Characters sampled in one turn, of all texts together and of each. A turn of several costs little
 # more than a turn of one, but a new request has to wait for its end.
@@ -45,12 +45,19 @@ class RunningText:
         return self.answer.request.length - len(self.sampled)
 
     def add(self, id_: int, character: str, scored: Scored | None = None) -> None:
-        """Add a sampled character, and pass what is certain of the text to the answer."""
+        """Add a sampled symbol, and pass what is certain of the text to the answer.
+
+        The end of a document ends the text without being part of it.
+        """
         self.sampled.append(id_)
         self.answer.sampled += 1
-        text, stopped = self.stops.add(character)
         if scored is not None:
             self.held.append(scored)
+        if character == END:
+            self.end = "stop"
+            self.answer.add(Piece(self.number, self.stops.rest(), self.held, self.end))
+            return
+        text, stopped = self.stops.add(character)
         if stopped:
             self.end = "stop"
         elif not self.left:

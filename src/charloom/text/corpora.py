@@ -79,9 +79,10 @@ CORPORA: dict[str, EmbeddedCorpus | DownloadedCorpus] = {
         ),
         EmbeddedCorpus(
             "unicode-names",
-            "the names of Unicode characters, one a line, 0.9 MB",
+            "the names of Unicode characters, each line a document, 0.9 MB",
             "Unicode Character Database, Unicode License",
             unicode_names,
+            lines=True,
         ),
         DownloadedCorpus(
             "pride-and-prejudice",

@@ -28,6 +28,7 @@ class DownloadedCorpus:
         gutenberg: True for a Project Gutenberg text, with its header and its license.
         largest: bytes that a download must not exceed.
         timeout: seconds to wait for the server.
+        lines: True if each line is a document.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DownloadedCorpus:
     gutenberg: bool = False
     largest: int = 16 << 20
     timeout: float = 20
+    lines: bool = False
 
 
 def cache_folder() -> Path:

@@ -20,6 +20,7 @@ class EmbeddedCorpus:
         name, description, license: as `charloom corpora` lists them.
         pieces: returns the text in pieces.
         check: raises CharloomError where this Python lacks the corpus.
+        lines: True if each line is a document.
     """
 
     name: str
@@ -27,6 +28,7 @@ class EmbeddedCorpus:
     license: str
     pieces: Callable[[], Iterator[str]]
     check: Callable[[], object] = lambda: None
+    lines: bool = False
 
 
 def documentation_topics() -> dict[str, str]:

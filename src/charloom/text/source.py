@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable
 
 BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
 
@@ -23,6 +23,8 @@ class Text:
         as_bytes: True where each character is one byte, U+0000 to U+00FF.
         pieces: returns the text in pieces of any size.
         ends: True for a collection of documents, each of which ends with END in the pieces.
+        lines: True for a collection in which each line is a document.
+        notes: what was decided when the text was opened, each in a line to print.
     """
 
     name: str
@@ -30,6 +32,8 @@ class Text:
     as_bytes: bool
     pieces: Callable[[], Iterator[str]] = field(repr=False, compare=False)
     ends: bool = field(default=False, repr=False)
+    lines: bool = field(default=False, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
         """Read the text in chunks of `characters` each; the last one can be shorter.
@@ -47,8 +51,31 @@ class Text:
         """Read the whole text. Raises CharloomError like `chunks`."""
         return "".join(self.pieces())
 
+    def documents(self) -> Iterator[str]:
+        """Read the documents of a collection one by one; a text without ends is one document.
+
+        Raises CharloomError like `chunks`.
+        """
+        from charloom.text.vocabulary import END  # NumPy comes with it
+
+        held: list[str] = []
+        for piece in self.pieces():
+            *whole, rest = piece.split(END)
+            for document in whole:
+                yield "".join([*held, document])
+                held = []
+            if rest:
+                held.append(rest)
+        if held:
+            yield "".join(held)
+
 
 ORIGIN_SEPARATOR = "\0"  # between the origins of a joined text, because no path contains it
+
+
+def shown_origin(origin: str) -> str:
+    """Return an origin on one line; of several, with commas between them."""
+    return ", ".join(printable(one) for one in origin.split(ORIGIN_SEPARATOR))
 
 
 def join_texts(texts: Sequence[Text]) -> Text:
@@ -101,12 +128,7 @@ def text_from_string(
     Raises:
         CharloomError: if the string holds half of a surrogate pair, which UTF-8 cannot encode.
     """
-    surrogate = re.search("[\ud800-\udfff]", text)
-    if surrogate:
-        raise CharloomError(
-            f"the string holds half of a surrogate pair (U+{ord(surrogate.group()):04X}) at "
-            f"character {surrogate.start()}, so it is not valid text: decode its bytes again"
-        )
+    refuse_surrogates(text)
 
     def slices() -> Iterator[str]:
         for start in range(0, len(text), block_size):
@@ -114,6 +136,16 @@ def text_from_string(
 
     pieces = newline_normalizer(byte_characters(slices, as_bytes), normalize_newlines)
     return Text(safe_name(name), "", as_bytes, pieces)
+
+
+def refuse_surrogates(text: str) -> None:
+    """Raise CharloomError if a string holds half of a surrogate pair, so that it is not text."""
+    surrogate = re.search("[\ud800-\udfff]", text)
+    if surrogate:
+        raise CharloomError(
+            f"the string holds half of a surrogate pair (U+{ord(surrogate.group()):04X}) at "
+            f"character {surrogate.start()}, so it is not valid text: decode its bytes again"
+        )
 
 
 def newline_normalizer(

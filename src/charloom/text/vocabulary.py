@@ -17,6 +17,7 @@ from charloom.errors import CharloomError
 # The end of a document. In pieces of text it is half of a surrogate pair, which no text contains.
 # As a symbol of a vocabulary it has an id but no character.
 END = "\udc03"
+END_NAME = "<end>"  # where the symbol must be shown, because END itself cannot be encoded
 
 
 class UnknownCharacterError(CharloomError):
@@ -104,6 +105,11 @@ class Vocabulary:
         newline = self.ids_or_minus_one("\n")[0]
         return max(int(newline), 0)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The characters for output, with END_NAME for END."""
+        return tuple(END_NAME if c == END else c for c in self.characters)
+
     def grown(self, characters: Iterable[str]) -> Vocabulary:
         """Return this vocabulary with the new ones among `characters` appended, sorted.
 
@@ -153,6 +159,10 @@ class Vocabulary:
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """Return the text of ids of any integer type."""
         return "".join([self.characters[int(i)] for i in ids])
+
+    def show(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
+        """Return the text of ids for output, with END_NAME for END."""
+        return self.decode(ids).replace(END, END_NAME)
 
 
 def _in_order(characters: Iterable[str]) -> tuple[str, ...]:

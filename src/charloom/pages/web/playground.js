@@ -2,6 +2,7 @@
 // click on a character shows alternatives, and continues the text with one of them.
 
 const ALTERNATIVES = 5; // likeliest characters to request for every place
+const END = "<end>"; // the token of the end of a document, which is not part of the text
 const RETRY = 2000; // milliseconds between two requests to a server that is gone
 const GONE = "The connection broke in the middle of the text. Waiting for the server …";
 
@@ -24,7 +25,7 @@ function field(name, value, properties = {}) {
   return { input, label: make("label", {}, name.replace("_", " "), input) };
 }
 
-/** Sampling settings, and the text that was sampled with them. */
+/** Sampling settings, and the texts that were sampled with them. */
 class Pane {
   constructor(letter) {
     this.letter = letter;
@@ -34,8 +35,8 @@ class Pane {
       class: "output", tabindex: 0, role: "group", id: "output-" + letter,
       "aria-label": "The sampled text. Arrow keys go from character to character; the keys 1 to " +
         `${ALTERNATIVES} continue from there with another one.`,
-      onmouseover: (event) => this.look(event.target.number),
-      onclick: (event) => this.look(event.target.number, true),
+      onmouseover: (event) => this.look(event.target.symbol),
+      onclick: (event) => this.look(event.target.symbol, true),
       onkeydown: (event) => this.key(event),
     });
     this.about = make("div", { class: "alternatives", id: "about-" + letter, "aria-live": "polite" });
@@ -54,49 +55,61 @@ class Pane {
     return values;
   }
 
-  clear(prompt) {
+  clear(prompt, count = 1) {
     this.prompt = prompt;
-    this.drawn = []; // {text, bits, likeliest: [[text, probability], ...]}
-    this.here = null;
+    this.samples = Array.from({ length: count }, () => ({
+      element: make("div", { class: "one-text" }, make("span", { class: "given" }, prompt)),
+      drawn: [], // {text, bits, likeliest: [[text, probability], ...], span, sample, number}
+    }));
+    this.here = null; // the element of `drawn` whose alternatives are shown
     this.held = false; // true while a click keeps the alternatives of a character shown
-    this.output.replaceChildren(make("span", { class: "given" }, prompt));
+    this.output.replaceChildren(...this.samples.map(({ element }) => element));
     this.about.replaceChildren(make("p", { class: "soft" },
       "Point at a character to see its alternatives."));
   }
 
-  add(token, log_p, top) {
+  add(sample, token, log_p, top) {
     const bits = -log_p / Math.LN2;
     const likeliest = Object.entries(top ?? {}).sort((a, b) => b[1] - a[1]);
     const span = make("span", { class: "drawn s" + surprisal_level(bits) }, token);
-    span.number = this.drawn.length;
-    this.drawn.push({ text: token, bits, span,
-      likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) });
+    span.classList.toggle("end", token === END);
+    span.number = sample.drawn.length;
+    span.symbol = { text: token, bits, span, sample, number: span.number,
+      likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) };
+    sample.drawn.push(span.symbol);
     return span;
   }
 
   /** Adds the characters of one event. The layout is read once, because reading it is slow. */
-  add_all({ tokens, token_logprobs, top_logprobs }) {
-    const box = this.output;
+  add_all({ index, logprobs: { tokens, token_logprobs, top_logprobs } }) {
+    const box = this.output, sample = this.samples[index];
     const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-    box.append(...tokens.map((token, i) => this.add(token, token_logprobs[i], top_logprobs?.[i])));
+    sample.element.append(...tokens.map((token, i) =>
+      this.add(sample, token, token_logprobs[i], top_logprobs?.[i])));
     if (follows) box.scrollTop = box.scrollHeight;
   }
 
+  /** The sampled characters and ends of all texts, in their order on the page. */
+  symbols() {
+    return this.samples.flatMap(({ drawn }) => drawn);
+  }
+
   /** Shows the alternatives of a character. A click keeps them shown. */
-  look(number, hold = false) {
-    if (number === undefined || (this.held && !hold)) return;
-    this.held = hold && !(this.held && this.here === number);
-    if (this.here !== null) this.drawn[this.here].span.classList.remove("here");
-    this.here = number;
-    const { text, bits, span, likeliest } = this.drawn[number];
+  look(symbol, hold = false) {
+    if (symbol === undefined || (this.held && !hold)) return;
+    this.held = hold && !(this.held && this.here === symbol);
+    this.here?.span.classList.remove("here");
+    this.here = symbol;
+    const { text, bits, span, likeliest } = symbol;
     span.classList.add("here");
     const rows = likeliest.map(([other, chance], k) => {
       const bar = make("span", { class: "bar" });
       bar.style.width = chance * 6 + "rem";
+      const title = `${k + 1}  ${named(other)}${other === text ? " ✓" : ""}`;
       return make("li", {},
-        make("button", { class: "mono", onclick: () => branch(this, number, other),
-          "aria-label": `Continue from here with ${named(other)}` },
-        `${k + 1}  ${named(other)}${other === text ? " ✓" : ""}`),
+        other === END ? make("span", { class: "mono ending" }, title)
+          : make("button", { class: "mono", onclick: () => branch(this, symbol, other),
+            "aria-label": `Continue from here with ${named(other)}` }, title),
         make("span", { class: "number" }, (100 * chance).toFixed(1) + "%"), bar);
     });
     this.about.replaceChildren(
@@ -106,28 +119,27 @@ class Pane {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || !this.drawn.length) return;
-    const last = this.drawn.length - 1, here = this.here ?? -1;
+    const all = this.symbols(), last = all.length - 1, here = all.indexOf(this.here);
+    if (event.ctrlKey || event.metaKey || event.altKey || !all.length) return;
     const to = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: last,
       ArrowDown: here + 20, ArrowUp: here - 20 }[event.key];
     if (to !== undefined) {
       event.preventDefault();
       this.held = false;
-      this.look(Math.max(0, Math.min(last, to)), true);
-      this.drawn[this.here].span.scrollIntoView({ block: "nearest" });
+      this.look(all[Math.max(0, Math.min(last, to))], true);
+      this.here.span.scrollIntoView({ block: "nearest" });
       return;
     }
-    const other = this.here === null ? undefined
-      : this.drawn[this.here].likeliest[Number(event.key) - 1];
-    if (/^[1-9]$/.test(event.key) && other) {
+    const other = this.here?.likeliest[Number(event.key) - 1];
+    if (/^[1-9]$/.test(event.key) && other && other[0] !== END) {
       event.preventDefault();
       branch(this, this.here, other[0]);
     }
   }
 
   /** The prompt and the sampled text before a character. */
-  before(number) {
-    return this.prompt + this.drawn.slice(0, number).map(({ text }) => text).join("");
+  before({ sample, number }) {
+    return this.prompt + sample.drawn.slice(0, number).map(({ text }) => text).join("");
   }
 }
 
@@ -140,6 +152,8 @@ const key = make("input", { type: "password", autocomplete: "off", id: "key" });
 const key_label = make("label", { hidden: true }, "API key", key);
 const prompt = make("textarea", { id: "prompt", spellcheck: "false", autocapitalize: "off" });
 const length = field("max_tokens", "300", { min: 1, step: 1, id: "length" });
+const count = make("input", { type: "number", name: "n", id: "count", value: 1, min: 1, max: 16,
+  step: 1, inputmode: "decimal" });
 const seed = field("seed", "0", { min: 0, step: 1, id: "seed" });
 const stop = make("input", { type: "text", name: "stop", id: "stop", placeholder: "none" });
 const fresh = make("input", { type: "checkbox", id: "fresh", checked: true });
@@ -161,12 +175,14 @@ const copied = make("span", { role: "status", class: "soft" });
 const earlier = []; // previous prompts, for the button
 let running = null; // aborts the current requests
 
+const texts = () => Math.max(1, Number(count.value));
 const panes = () => (compare.checked ? [first, second] : [first]);
 
 /** The body of a request with a pane's settings. */
 function body(pane, text = prompt.value) {
   const values = { model: models.value, prompt: text, max_tokens: Number(length.input.value),
     seed: Number(seed.input.value), ...pane.values() };
+  if (texts() > 1) values.n = texts();
   if (stop.value) values.stop = stop.value;
   return values;
 }
@@ -178,10 +194,10 @@ function headers() {
 }
 
 /** Continues the text with another character in the place of one. */
-function branch(pane, number, other) {
+function branch(pane, symbol, other) {
   earlier.push(prompt.value);
   back.disabled = false;
-  prompt.value = pane.before(number) + other;
+  prompt.value = pane.before(symbol) + other;
   generate(false);
   pane.output.focus({ preventScroll: true });
 }
@@ -195,10 +211,13 @@ async function generate(new_seed = fresh.checked) {
   report("Sampling …");
   const started = performance.now();
   try {
-    const counts = await Promise.all(panes().map((pane) => stream(pane, mine.signal)));
-    const count = counts.reduce((a, b) => a + b, 0);
+    const sampled = (await Promise.all(panes().map((pane) => stream(pane, mine.signal)))).flat();
+    const characters = sampled.flatMap(({ drawn }) => drawn).filter(({ text }) => text !== END);
     const seconds = (performance.now() - started) / 1000;
-    if (running === mine) end(`${grouped.format(count)} characters in ${seconds.toFixed(1)} s.`);
+    if (running === mine) {
+      end(`${grouped.format(characters.length)} characters in ${seconds.toFixed(1)} s.` +
+        ended(sampled));
+    }
   } catch (error) {
     if (running !== mine) return; // replaced by another request, or stopped
     running.abort();
@@ -207,6 +226,14 @@ async function generate(new_seed = fresh.checked) {
     if (error.gone) wait_for_server();
     if (error.status === 401) show_key();
   }
+}
+
+/** A sentence about the documents that have ended, empty if none has. */
+function ended(sampled) {
+  const count = sampled.filter(({ drawn }) => drawn.at(-1)?.text === END).length;
+  if (count === 0) return "";
+  return sampled.length === 1 ? " The document ended."
+    : ` ${count} of ${sampled.length} documents ended.`;
 }
 
 function end(text) {
@@ -242,10 +269,10 @@ async function request(path, options = {}) {
   throw new RequestError(message, { status: response.status });
 }
 
-/** Streams the text of a pane, and returns its number of characters. */
+/** Streams the texts of a pane, and returns them. */
 async function stream(pane, signal) {
   const sent = { ...body(pane), logprobs: ALTERNATIVES, stream: true };
-  pane.clear(sent.prompt);
+  pane.clear(sent.prompt, Math.min(texts(), 16));
   const response = await request("/v1/completions",
     { method: "POST", body: JSON.stringify(sent), signal });
   let done = false;
@@ -256,11 +283,10 @@ async function stream(pane, signal) {
     }
     const found = JSON.parse(event);
     if (found.error) throw new RequestError("The server reported: " + found.error.message);
-    const logprobs = found.choices[0]?.logprobs;
-    if (logprobs) pane.add_all(logprobs);
+    for (const choice of found.choices) if (choice.logprobs) pane.add_all(choice);
   }
   if (!done) throw new RequestError(GONE, { gone: true });
-  return pane.drawn.length;
+  return pane.samples;
 }
 
 /** Yields the data of server-sent events as they arrive. */
@@ -325,7 +351,7 @@ function as_curl() {
 }
 
 function as_python() {
-  const known = ["model", "prompt", "max_tokens", "seed", "temperature", "top_p", "stop"];
+  const known = ["model", "prompt", "max_tokens", "n", "seed", "temperature", "top_p", "stop"];
   const calls = panes().map((pane) => {
     const all = Object.entries(body(pane));
     const lines = all.filter(([name]) => known.includes(name))
@@ -334,8 +360,9 @@ function as_python() {
     if (others.length) {
       lines.push(`    extra_body={${others.map(([n, v]) => `"${n}": ${JSON.stringify(v)}`).join(", ")}},`);
     }
-    return ["completion = client.completions.create(", ...lines, ")",
-      "print(completion.choices[0].text)"].join("\n");
+    const print = texts() > 1 ? "for choice in completion.choices:\n    print(choice.text)"
+      : "print(completion.choices[0].text)";
+    return ["completion = client.completions.create(", ...lines, ")", print].join("\n");
   });
   const secret = key.value ? 'os.environ["CHARLOOM_API_KEY"]' : '"none"';
   return [...(key.value ? ["import os", ""] : []), "from openai import OpenAI", "",
@@ -367,7 +394,8 @@ show(
   make("div", { class: "top" }, make("h1", {}, "charloom playground"),
     make("label", {}, "model", models), key_label),
   make("label", { for: "prompt" }, "Prompt"), prompt,
-  make("div", { class: "settings" }, length.label, seed.label,
+  make("div", { class: "settings" }, length.label,
+    make("label", {}, "texts", count), seed.label,
     make("label", {}, "stop", stop),
     make("label", { class: "check" }, fresh, "new seed each time"),
     make("label", { class: "check" }, compare, "compare two settings")),

@@ -1,0 +1,176 @@
+"""A text to score, as ids: a whole one, or pieces that are scored by themselves.
+
+A model of documents scores the end of each document like a character. An unknown character has no
+id in the model's vocabulary, but it can have a probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.errors import CharloomError
+from charloom.prediction.scoring import sums_of_pieces
+from charloom.prediction.unseen import UnseenCharacters
+from charloom.text.dataset import TextIds
+from charloom.text.source import refuse_surrogates
+from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text to score.
+
+    Attributes:
+        name: its name in the output.
+        ids: its characters, (N,). In a model of documents, each document has its end.
+        before: the id of the character before it.
+        skipped: the number of unknown characters that were skipped in it.
+        split: the split of the training text, if it is one.
+        unknown: its unknown characters, whose ids follow those of the model's vocabulary.
+        unseen: the probability of unknown characters, None if the model has no record of it, or
+            if unknown characters are skipped.
+    """
+
+    name: str
+    ids: TextIds
+    before: int
+    skipped: int = 0
+    split: Literal["validation", "test"] | None = None
+    unknown: tuple[str, ...] = ()
+    unseen: UnseenCharacters | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        content: str,
+        vocabulary: Vocabulary,
+        unseen: UnseenCharacters | None,
+        *,
+        skip_unknown: bool = False,
+    ) -> ScoredText:
+        """Encode a text.
+
+        Args:
+            name: its name in the output.
+            content: its characters, with END after each document of a collection.
+            vocabulary: the model's vocabulary.
+            unseen: the probability of unknown characters, if the model has a record of it.
+            skip_unknown: whether unknown characters are skipped.
+
+        Raises:
+            UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
+        """
+        before = vocabulary.start_id
+        if skip_unknown:
+            ids, skipped = vocabulary.encode_known(content)
+            return cls(name, ids, before, skipped)
+        new = tuple(sorted(set(content) - set(vocabulary.characters)))
+        if unseen is None or not all(unseen.include(character) for character in new):
+            return cls(name, vocabulary.encode(content), before)
+        symbols = vocabulary.grown(new)
+        return cls(name, symbols.encode(content), before, unknown=new, unseen=unseen)
+
+    def symbols(self, vocabulary: Vocabulary) -> Vocabulary:
+        """Return the characters of the ids, given the model's vocabulary."""
+        return vocabulary.grown(self.unknown) if self.unknown else vocabulary
+
+    def is_known(self, vocabulary: Vocabulary) -> NDArray[np.bool_]:
+        """Return True for each character of the model's vocabulary, (N,)."""
+        if not self.unknown:
+            return np.ones(len(self.ids), dtype=bool)
+        return np.asarray(self.ids < len(vocabulary))
+
+    def known(self, vocabulary: Vocabulary) -> TextIds:
+        """Return the ids of the characters of the model's vocabulary."""
+        return self.ids[self.is_known(vocabulary)] if self.unknown else self.ids
+
+
+@dataclass(frozen=True)
+class ScoredPieces:
+    """Lines or documents, of which each is scored by itself.
+
+    Attributes:
+        ids: the known characters of all pieces and their ends, (N,).
+        lengths: their number in each piece, (D,).
+        unknown: the number of unknown characters in each piece, (D,).
+    """
+
+    ids: TextIds
+    lengths: NDArray[np.intp]
+    unknown: NDArray[np.intp]
+
+    @classmethod
+    def of(
+        cls,
+        pieces: Sequence[str],
+        vocabulary: Vocabulary,
+        unseen: UnseenCharacters | None,
+        *,
+        end_id: int | None = None,
+        skip_unknown: bool = False,
+        kind: str = "line",
+    ) -> ScoredPieces:
+        """Encode pieces.
+
+        Args:
+            pieces: their characters.
+            vocabulary: the model's vocabulary.
+            unseen: the probability of unknown characters, if the model has a record of it.
+            end_id: the id that is scored after each piece, if any.
+            skip_unknown: whether unknown characters are skipped.
+            kind: `line` or `document`, for error messages.
+
+        Raises:
+            CharloomError: if a piece holds half of a surrogate pair.
+            UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
+        """
+        if isinstance(pieces, str):
+            raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
+        content = "".join(pieces)
+        lengths = np.array([len(piece) for piece in pieces], dtype=np.intp)
+        ids = vocabulary.ids_or_minus_one(content)
+        known = ids >= 0
+        refused = set(content) - set(vocabulary.characters)
+        if skip_unknown:
+            refused = set()
+        elif unseen is not None:
+            refused = {character for character in refused if not unseen.include(character)}
+        # The end of a document has an id, but is not a character of a text.
+        if refused or (vocabulary.end_id is not None and (ids == vocabulary.end_id).any()):
+            _refuse(pieces, vocabulary, refused, kind)
+        of_known = sums_of_pieces(known, lengths).astype(np.intp)
+        encoded = ids[known].astype(vocabulary.id_type)
+        if end_id is not None:
+            encoded = np.insert(encoded, np.cumsum(of_known), end_id)
+        return cls(encoded, of_known + (end_id is not None), lengths - of_known)
+
+    def with_unknown(
+        self, totals: NDArray[np.float64], unseen: UnseenCharacters | None
+    ) -> NDArray[np.float64]:
+        """Return the log-probabilities of the pieces, (D,), given those of their known ids.
+
+        `unseen` is the probability of the unknown characters, None if they are skipped.
+        """
+        if unseen is None:
+            return totals
+        known, unknown = unseen.log_known, unseen.log_probability
+        return np.asarray(totals + self.lengths * known + self.unknown * unknown)
+
+
+def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:
+    """Raise CharloomError for the first piece with a character that has no probability."""
+    for number, piece in enumerate(pieces):
+        try:
+            refuse_surrogates(piece)
+            if refused.intersection(piece):
+                vocabulary.encode(piece)
+        except UnknownCharacterError as error:
+            raise UnknownCharacterError(f"{kind} {number + 1:,}: {error}") from None
+        except CharloomError as error:
+            raise CharloomError(f"{kind} {number + 1:,}: {error}") from None

@@ -1,0 +1,189 @@
+"""Cut a stream of text into documents: whole texts, lines, or what stands between separators.
+
+A cut reads pieces of text and returns pieces in which each document ends with END. It holds at most
+a few characters back, so that neither a document nor a text is ever whole in memory. A document
+without characters is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from charloom.errors import CharloomError, shortened
+from charloom.text.vocabulary import END
+
+Cut = Callable[[Iterable[str]], Iterator[str]]
+
+BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK_AS_BYTES = "\u00ef\u00bb\u00bf"
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0", "\\": "\\"}
+_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.|\Z)", re.DOTALL)
+
+
+def whole(pieces: Iterable[str]) -> Iterator[str]:
+    """Return a whole text as one document."""
+    found = False
+    for piece in pieces:
+        found = found or bool(piece)
+        yield piece
+    if found:
+        yield END
+
+
+def lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Return each line as a document, without carriage returns at its end."""
+    held = ""  # carriage returns that a line break can follow in the next piece
+    inside = False  # a document
+    for piece in pieces:
+        text = held + piece
+        body = text.rstrip("\r")
+        held = text[len(body) :]
+        body = _LINE_BREAKS.sub(END, body)
+        if body.startswith(END) and not inside:
+            body = body[1:]
+        if body:
+            yield body
+            inside = body[-1] != END
+    if inside:
+        yield END
+
+
+_LINE_BREAKS = re.compile("(?:\r*\n)+")
+
+
+def separated(separator: str) -> Cut:
+    """Return the cut between occurrences of a separator.
+
+    A separator of line breaks only also stands for more of them, so that a further empty line
+    belongs to no document, and neither do line breaks at the beginning and the end of the text.
+    A separator that begins with a line break does not need it at the end of the text, nor does one
+    that ends with a line break.
+    """
+    if not separator.strip("\n"):
+        return _between_line_breaks(len(separator))
+
+    def cut(pieces: Iterable[str]) -> Iterator[str]:
+        held = ""  # the beginning of a separator, perhaps
+        inside = False
+        for piece in pieces:
+            text = (held + piece).replace(separator, END)
+            held = _beginning(separator, text)
+            body = _without_empty(text[: len(text) - len(held)], inside)
+            if body:
+                yield body
+                inside = body[-1] != END
+        if held and not _ends_a_text(separator, held):
+            yield held
+            inside = True
+        if inside:
+            yield END
+
+    return cut
+
+
+def _between_line_breaks(count: int) -> Cut:
+    pattern = re.compile(f"\n{{{count},}}")
+
+    def cut(pieces: Iterable[str]) -> Iterator[str]:
+        held = ""  # line breaks
+        inside = False
+        for piece in pieces:
+            text = held + piece
+            body = text.rstrip("\n")
+            held = text[len(body) :] if body or inside else ""
+            if len(held) > count:  # a longer run means the same
+                held = held[:count]
+            if not inside:
+                body = body.lstrip("\n")
+            if not body:
+                continue
+            body = pattern.sub(END, body)
+            yield body
+            inside = True
+        if inside:
+            yield END
+
+    return cut
+
+
+def _beginning(separator: str, text: str) -> str:
+    """Return the longest end of a text with which a separator can begin."""
+    tail = text[1 - len(separator) :] if len(separator) > 1 else ""
+    for start in range(len(tail)):
+        if separator.startswith(tail[start:]):
+            return tail[start:]
+    return ""
+
+
+def _ends_a_text(separator: str, held: str) -> bool:
+    return held == "\n" or (separator.endswith("\n") and held == separator[:-1])
+
+
+_ENDS = re.compile(f"{END}+")
+
+
+def _without_empty(text: str, inside: bool) -> str:
+    """Return a cut text without its empty documents; `inside` if it continues a document."""
+    text = _ENDS.sub(END, text)
+    return text[1:] if text.startswith(END) and not inside else text
+
+
+def without_byte_order_mark(pieces: Iterable[str], as_bytes: bool) -> Iterator[str]:
+    """Return a text's pieces without the byte order mark at its beginning."""
+    mark = BYTE_ORDER_MARK_AS_BYTES if as_bytes else BYTE_ORDER_MARK
+    beginning = ""
+    pieces = iter(pieces)
+    for piece in pieces:
+        beginning += piece
+        if len(beginning) >= len(mark):
+            break
+    yield beginning.removeprefix(mark)
+    yield from pieces
+
+
+def unescape(separator: str) -> str:
+    r"""Return a separator with its escapes (\n, \t, \r, \f, \v, \0, \\, \xNN, \uNNNN) replaced.
+
+    Raises:
+        CharloomError: if it is empty, or has an unknown escape.
+    """
+    if not separator:
+        raise CharloomError(
+            "--separator is empty: pass the text that stands between documents, or use --lines"
+        )
+
+    def replaced(match: re.Match[str]) -> str:
+        escape = match.group(1)
+        if len(escape) > 1:
+            code = int(escape[1:], 16)
+            if code < 0x110000 and not 0xD800 <= code < 0xE000:
+                return chr(code)
+        elif escape in _ESCAPES:
+            return _ESCAPES[escape]
+        raise CharloomError(
+            f"--separator is {shortened(separator)}, and '\\{escape}' is not a character: use \\n, "
+            "\\t, \\r, \\xNN or \\uNNNN, and \\\\ for a backslash"
+        )
+
+    return _ESCAPE.sub(replaced, separator)
+
+
+def check_cuts(lines: bool, separator: str | None, column: str | None) -> None:
+    """Raise CharloomError if options for documents exclude each other or are invalid."""
+    chosen = [
+        name
+        for name, is_set in (
+            ("--lines", lines),
+            ("--separator", separator is not None),
+            ("--column", column is not None),
+        )
+        if is_set
+    ]
+    if len(chosen) > 1:
+        raise CharloomError(f"{' and '.join(chosen)} cannot be combined: pass one of them")
+    if separator is not None:
+        unescape(separator)
+    if column == "":
+        raise CharloomError("--column is empty: pass the name of a column")

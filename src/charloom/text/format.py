@@ -1,0 +1,296 @@
+"""Read texts as a model's text was read: the one place that says what a document is.
+
+A single text is one book, in which nothing marks an end. A collection consists of documents: the
+lines of its texts, what stands between separators in them, a column of tables, or, of several texts
+or a folder, each file. In its pieces, each document ends with END.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from charloom.errors import CharloomError, quoted_path, shortened
+from charloom.progress import OnProgress
+from charloom.text import documents
+from charloom.text.corpora import CORPORA, open_text
+from charloom.text.documents import Cut, check_cuts, unescape, without_byte_order_mark
+from charloom.text.folders import folder_files, named_suffixes, suffix_inside
+from charloom.text.source import (
+    ORIGIN_SEPARATOR,
+    Text,
+    join_texts,
+    newline_normalizer,
+    safe_name,
+    text_from_string,
+)
+from charloom.text.tables import KINDS, Table
+from charloom.text.vocabulary import END
+
+Source = str | Path | Text
+Sources = Source | Sequence[Source]
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How texts are read.
+
+    Without `lines`, `separator` and `column`, the sources decide: several texts or a folder are a
+    collection of files, a single text is a book.
+
+    Attributes:
+        raw: keep the header and license of a built-in book.
+        normalize_newlines: convert CR LF and a lone CR to LF.
+        as_bytes: characters are bytes.
+        lines: each line is a document.
+        separator: what stands between two documents, with escapes as in '\\n\\n'.
+        column: the column of a table whose fields are the documents.
+        joined: all texts are one book, as models without an end of documents read them.
+        collection: a single text is a document too, as models of documents read it.
+    """
+
+    raw: bool = False
+    normalize_newlines: bool = False
+    as_bytes: bool = False
+    lines: bool = False
+    separator: str | None = None
+    column: str | None = None
+    joined: bool = False
+    collection: bool = False
+
+    def __post_init__(self) -> None:
+        check_cuts(self.lines, self.separator, self.column)
+
+    @classmethod
+    def of_training(
+        cls, training: Mapping[str, Any], *, as_bytes: bool, collection: bool | None
+    ) -> TextFormat:
+        """Return the format of a model's texts, from its recorded options.
+
+        Args:
+            training: options of TrainingConfig by name, as a checkpoint records them.
+            as_bytes: True for a model of bytes.
+            collection: True if the model's vocabulary has an end of documents; None for a model
+                that is yet to be trained, whose texts decide.
+        """
+        reading = cls(
+            raw=bool(training.get("raw")),
+            normalize_newlines=bool(training.get("normalize_newlines")),
+            as_bytes=as_bytes,
+        )
+        if collection is False:
+            return replace(reading, joined=True)
+        separator, column = training.get("separator"), training.get("column")
+        return replace(
+            reading,
+            lines=bool(training.get("lines")),
+            separator=None if separator is None else str(separator),
+            column=None if column is None else str(column),
+            collection=bool(collection),
+        )
+
+    @property
+    def cuts(self) -> bool:
+        """True if documents are parts of texts, and not whole ones."""
+        return self.lines or self.separator is not None or self.column is not None
+
+
+def open_texts(
+    sources: Sequence[Source], format: TextFormat, *, on_progress: OnProgress | None = None
+) -> Text:
+    """Open texts as one, which is a book or a collection of documents.
+
+    Args:
+        sources: corpus names, paths of files or folders, `-`, or opened texts.
+        format: how they are read.
+        on_progress: called while a corpus is downloaded.
+
+    Raises:
+        CharloomError: if a source is missing, unreadable or unsuitable, or a folder has no text.
+    """
+    opened, notes = _open_all(sources, format, on_progress)
+    texts = [one.text for one in opened]
+    if len({text.as_bytes for text in texts}) > 1:
+        raise CharloomError(
+            "cannot join texts read as bytes with texts read as UTF-8: read all of them alike"
+        )
+    cuts = [one.cut(format) for one in opened]
+    from_folder = any(one.folder is not None for one in opened)
+    if format.joined or (
+        len(texts) == 1 and cuts == [documents.whole] and not from_folder and not format.collection
+    ):
+        if any(text.ends for text in texts):
+            raise CharloomError("a text of documents cannot be read as a book: pass a plain text")
+        return replace(join_texts(texts), notes=notes)
+    if len(texts) == 1 and texts[0].ends:
+        return replace(texts[0], notes=notes)
+
+    def pieces() -> Iterator[str]:
+        found = False
+        for text, cut in zip(texts, cuts, strict=True):
+            count = 0
+            for piece in cut(without_byte_order_mark(text.pieces(), text.as_bytes)):
+                count += piece.count(END) if format.separator is not None else 0
+                yield piece
+            found = found or count > 1
+        if format.separator is not None and not found and not format.collection:
+            raise CharloomError(
+                f"--separator {shortened(unescape(format.separator))} does not occur between "
+                f"documents of {opened[0].label}: pass the text that stands between them, "
+                "with \\n for a line break"
+            )
+
+    name, origin = _name_and_origin(opened)
+    return Text(
+        name,
+        origin,
+        texts[0].as_bytes,
+        pieces,
+        ends=True,
+        lines=all(cut is documents.lines for cut in cuts),
+        notes=notes,
+    )
+
+
+def split_documents(string: str, format: TextFormat) -> list[str]:
+    """Return the documents of a string, as the format cuts them.
+
+    A string is one document of a collection of files, and one book.
+    """
+    if not format.cuts:
+        return [string]
+    text = text_from_string(
+        string, normalize_newlines=format.normalize_newlines, as_bytes=format.as_bytes
+    )
+    return list(open_texts([text], replace(format, collection=True)).documents())
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An opened source.
+
+    Attributes:
+        text: the text.
+        label: its name in errors.
+        path: the path of its file, if any.
+        folder: the folder in which it was found, if any.
+        lines: True for a built-in corpus whose documents are its lines.
+    """
+
+    text: Text
+    label: str
+    path: Path | None = None
+    folder: Path | None = None
+    lines: bool = False
+
+    def cut(self, format: TextFormat) -> Cut:
+        """Return the cut that makes documents of this text."""
+        if self.text.ends:
+            return _keep
+        if format.lines or (self.lines and not format.cuts):
+            return documents.lines
+        if format.separator is not None:
+            separator = unescape(format.separator)
+            if self.text.as_bytes:
+                separator = separator.encode("utf-8").decode("latin-1")
+            return documents.separated(separator)
+        if format.column is not None:
+            return self._column(format.column, format.normalize_newlines)
+        return documents.whole
+
+    def _column(self, column: str, normalize_newlines: bool) -> Cut:
+        kind = None if self.path is None else KINDS.get(suffix_inside(self.path))
+        if self.path is not None and kind is None:
+            raise CharloomError(
+                f"{self.label} is not a table: --column reads .csv, .tsv and .jsonl files"
+            )
+        cut: Cut = Table(column, self.label, kind, self.text.as_bytes).cut
+        if not normalize_newlines:
+            return cut
+        # JSON escapes line breaks, so that those of its fields have not been normalized yet.
+        return lambda pieces: newline_normalizer(lambda: cut(pieces), True)()
+
+
+def _keep(pieces: Any) -> Iterator[str]:
+    yield from pieces
+
+
+def _open_all(
+    sources: Sequence[Source], format: TextFormat, on_progress: OnProgress | None
+) -> tuple[list[_Opened], tuple[str, ...]]:
+    """Open the texts of all sources, and those of folders; return them and what was skipped."""
+    if not sources:
+        raise CharloomError("no text: pass at least one")
+
+    def open_one(source: str | Path) -> Text:
+        return open_text(
+            source,
+            raw=format.raw,
+            normalize_newlines=format.normalize_newlines,
+            as_bytes=format.as_bytes,
+            on_progress=on_progress,
+        )
+
+    opened: list[_Opened] = []
+    notes: list[str] = []
+    for source in sources:
+        if isinstance(source, Text):
+            opened.append(_Opened(source, f"the text {source.name!r}"))
+            continue
+        corpus = CORPORA.get(source) if isinstance(source, str) else None
+        if corpus is not None:
+            opened.append(_Opened(open_one(source), corpus.name, lines=corpus.lines))
+        elif source != "-" and _is_folder(source):
+            folder = Path(source)
+            files = folder_files(folder, as_bytes=format.as_bytes, tables=format.column is not None)
+            for path in files.paths:
+                opened.append(_Opened(open_one(path), quoted_path(path), path, folder))
+            if files.skipped:
+                notes.append(
+                    f"{quoted_path(folder)}: {len(files.paths):,} files are read, and "
+                    f"{len(files.skipped):,} skipped that are not text "
+                    f"({named_suffixes(files.skipped)})"
+                )
+        else:
+            text = open_one(source)
+            piped = text.origin == "-"
+            label = "standard input" if source == "-" else quoted_path(source)
+            opened.append(_Opened(text, label, None if piped else Path(source)))
+    return opened, tuple(notes)
+
+
+def _is_folder(source: str | Path) -> bool:
+    try:
+        return bool(str(source)) and Path(source).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _name_and_origin(opened: Sequence[_Opened]) -> tuple[str, str]:
+    """Return the name and the origin of a collection. A folder has one name and one origin."""
+    names: list[str] = []
+    origins: list[str] = []
+    folder = None
+    for one in opened:
+        if one.folder is None:
+            names.append(one.text.name)
+            origins.append(one.text.origin)
+        elif one.folder != folder:
+            names.append(safe_name(one.folder.absolute().name))
+            origins.append(str(one.folder.absolute()))
+        folder = one.folder
+    name = names[0] if len(names) == 1 else safe_name(f"{names[0]}-and-{len(names) - 1}-more")
+    known = all(origin not in ("", "-") for origin in origins)
+    if len(origins) == 1:
+        return name, origins[0]
+    return name, ORIGIN_SEPARATOR.join(origins) if known else ""
+
+
+def absolute_source(source: str) -> str:
+    """Return a source that means the same from every folder: paths become absolute."""
+    return source if source == "-" or source in CORPORA else str(Path(source).absolute())
+
+
+Opener = Callable[[TextFormat], Text]
