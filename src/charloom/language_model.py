@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,33 +34,14 @@ from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
-from charloom.text.corpora import open_text
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
-from charloom.text.overlap import TrainingIndex
+from charloom.text.format import TextFormat, open_texts, split_documents
+from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
 from charloom.text.source import Text, refuse_surrogates
-from charloom.text.vocabulary import END, Vocabulary
+from charloom.text.vocabulary import END, Vocabulary, refuse_end
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
-
-
-@dataclass(frozen=True)
-class CopiedStretch:
-    """The longest verbatim overlap of a sample with the training text.
-
-    Attributes:
-        length: its number of characters, 0 if there is no overlap.
-        text: its characters.
-        place: the index of its first character in the sample, from 0.
-        training_place: the index of its first occurrence in the training text, from 0.
-        training_line: the line of that occurrence, from 1.
-    """
-
-    length: int
-    text: str
-    place: int
-    training_place: int
-    training_line: int
 
 
 class LanguageModel:
@@ -104,6 +84,15 @@ class LanguageModel:
     def vocabulary(self) -> Vocabulary:
         return self.checkpoint.vocabulary
 
+    @property
+    def text_format(self) -> TextFormat:
+        """How the model's training text was read, and how other texts are read for it."""
+        return TextFormat.of_training(
+            self.checkpoint.training,
+            as_bytes=self.vocabulary.as_bytes,
+            collection=self.vocabulary.end_id is not None,
+        )
+
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
         """Encode a text as ids, (N,).
 
@@ -111,7 +100,8 @@ class LanguageModel:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
         if skip_unknown:
-            return self.vocabulary.encode_known(text)[0]
+            return self.vocabulary.encode_known(text.replace(END, ""))[0]
+        refuse_end(text)
         return self.vocabulary.encode(text)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
@@ -166,12 +156,6 @@ class LanguageModel:
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
-        if END in prompt:
-            if not skip_unknown:
-                raise UnknownCharacterError(
-                    f"the prompt contains {describe(END)}, half of a surrogate pair: remove it"
-                )
-            prompt = prompt.replace(END, "")
         if length == "auto":
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
@@ -317,15 +301,7 @@ class LanguageModel:
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
-        found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
-        newline = self.vocabulary.ids_or_minus_one("\n")[0]
-        return CopiedStretch(
-            found.length,
-            text[found.place : found.place + found.length],
-            found.place,
-            found.training_place,
-            1 + int(np.count_nonzero(index.ids[: found.training_place] == newline)),
-        )
+        return find_copied_stretch(index, self.vocabulary, text, drawn_from)
 
     def training_index(self, training_text: str | Path | Text | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
@@ -550,14 +526,14 @@ class LanguageModel:
                 probability, and `skip_unknown` is not set.
         """
         if isinstance(text, Path):
-            text = open_text(text, as_bytes=self.vocabulary.as_bytes)
+            text = open_texts([text], self.text_format)
         name, content = "text", ""
         if isinstance(text, Text):
             name, content = text.name, text.read()
             if self.config.end_id is not None and not text.ends:
                 content += END
         elif self.config.end_id is not None:
-            documents = self._split(text) if isinstance(text, str) else text
+            documents = split_documents(text, self.text_format) if isinstance(text, str) else text
             for document in documents:
                 refuse_surrogates(document)
             content = "".join(document + END for document in documents)
@@ -570,12 +546,6 @@ class LanguageModel:
                 "single text: pass one text"
             )
         return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
-
-    def _split(self, text: str) -> list[str]:
-        """Return the documents of a string, cut in the same way as the training text."""
-        if self.checkpoint.training.get("lines"):
-            return [line for line in text.split("\n") if line]
-        return [text]
 
 
 def load(

@@ -42,7 +42,7 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
         model = load_model(arguments, arguments.run)
         text = None
         if arguments.text is not None:
-            text = open_for(model, arguments.text, terminal)
+            text = open_for(model, arguments.text, terminal=terminal)
         evaluation = evaluate_model(
             model,
             terminal,

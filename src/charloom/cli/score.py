@@ -66,7 +66,7 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
         check_writable(page)
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
-        text = open_for(model, arguments.text, terminal)
+        text = open_for(model, arguments.text, terminal=terminal)
         if arguments.lines:
             return _score_lines(model, text.read(), arguments, terminal)
         with terminal.task("scoring") as on_progress:

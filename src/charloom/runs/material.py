@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.errors import CharloomError
 from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
+from charloom.text.dataset import Dataset, character_counts
+from charloom.text.loading import read_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
-from charloom.training.setup import VALIDATED_AT_ONCE
+from charloom.training.setup import validated_part
 
 # The largest text that is compressed for a baseline, in characters: in all, and for each second of
 # the budget.
@@ -65,14 +67,20 @@ def prepare_text(
 
     Raises:
         OtherTextError: if it is not the text of `earlier`.
-        CharloomError: if no model can be trained on the text.
+        CharloomError: if no model can be trained on the text, or `base` reads documents and the
+            text is one book.
     """
+    if base is not None and base.vocabulary.end_id is not None and not text.ends:
+        raise CharloomError(
+            "--from: the earlier run reads documents, and this text is one book: pass --lines, "
+            "--separator or --column, a folder, or several texts"
+        )
     known = earlier or base
-    dataset = load_dataset(
+    dataset = read_dataset(
         text,
-        Split.parse(config.split),
+        asdict(config),
         base=None if known is None else known.vocabulary,
-        sha256=None if earlier is None else earlier.text["sha256"],
+        record=None if earlier is None else earlier.text,
         folder=folder,
         on_progress=on_reading,
     )
@@ -100,7 +108,7 @@ def _baselines(
 
     Their time is predicted and not measured, so that no clock decides which of them are recorded.
     """
-    holdout = dataset.validation[:VALIDATED_AT_ONCE]
+    holdout = validated_part(dataset, dataset.validation)
     if not len(holdout):
         return {}
     most = LONGEST_COMPRESSED

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from charloom.errors import CharloomError
 from charloom.runs.resuming import continued_config, resume_position, with_shape_of
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
+from charloom.text.format import TextFormat
 from charloom.training.options import TrainingConfig
 from charloom.training.state import TrainingState
 
@@ -33,6 +34,21 @@ class Start:
     earlier: Checkpoint | None = None
     base: Checkpoint | None = None
     position: Mapping[str, Any] = field(default_factory=dict)
+
+    def text_format(self) -> TextFormat:
+        """Return how the run's texts are read.
+
+        A resumed run reads them as before. A text that a model of documents is trained on further
+        consists of documents too.
+        """
+        collection = None
+        if self.earlier is not None:
+            collection = self.earlier.vocabulary.end_id is not None
+        elif self.base is not None and self.base.vocabulary.end_id is not None:
+            collection = True
+        return TextFormat.of_training(
+            asdict(self.config), as_bytes=self.config.bytes, collection=collection
+        )
 
 
 def fresh(options: dict[str, Any]) -> Start:
