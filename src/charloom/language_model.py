@@ -257,6 +257,7 @@ class LanguageModel:
             ),
             rows_for(self.config, 2 * count if searches else count),
             prompt_text=prompt,
+            unseen=self.unseen,
         )
         return choose_documents(documents, count, unique, known) if searches else documents
 
