@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +22,27 @@ from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
-from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
+from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
 from charloom.prediction.scoring import Protocol, Scores, score_pieces, sums_of_pieces
+from charloom.prediction.side_by_side import (
+    SampledDocument,
+    choose_documents,
+    rows_for,
+    sample_side_by_side,
+    searched_for,
+)
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
+from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat, open_texts, split_documents
 from charloom.text.overlap import TrainingIndex
 from charloom.text.source import Text, refuse_surrogates
 from charloom.text.vocabulary import END, Vocabulary
+
+LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,7 @@ class LanguageModel:
         self.unseen = UnseenCharacters.of(checkpoint.text, checkpoint.vocabulary)
         self._dataset = dataset
         self._training_index: TrainingIndex | None = None  # built on first use
+        self._training_documents: DocumentSet | None = None  # built on first use
 
     @property
     def config(self) -> ModelConfig:
@@ -117,7 +129,7 @@ class LanguageModel:
         self,
         prompt: str = "",
         *,
-        length: int | None = 500,
+        length: int | Literal["auto"] | None = "auto",
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -129,15 +141,16 @@ class LanguageModel:
         clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
         training_text: str | Path | Text | None = None,
-    ) -> Iterator[str]:
-        """Yield a sample in pieces while it is generated, without its prompt.
+    ) -> TextStream:
+        """Return a sample in pieces while it is generated, without its prompt.
 
-        The pieces of a model of bytes have one character a byte, and so do its prompt and stop
-        texts.
+        A model of a collection samples one document, up to its end. The pieces of a model of bytes
+        have one character a byte, and so do its prompt and stop texts.
 
         Args:
             prompt: the text that precedes the sample.
-            length: the number of characters to sample; None is unlimited.
+            length: the largest number of characters to sample; None is unlimited. By default 500,
+                and 10,000 for a document of a collection, which ends before.
             temperature: the divisor of the logits; 0 is greedy.
             top_k: sample only from the k likeliest characters.
             top_p: sample only from the likeliest characters whose probabilities add up to p.
@@ -157,14 +170,24 @@ class LanguageModel:
             UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
                 not set.
         """
+        settings = SamplingSettings(temperature, top_k, top_p, min_p)
         if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
+        if END in prompt:
+            if not skip_unknown:
+                raise UnknownCharacterError(
+                    f"the prompt contains {describe(END)}, half of a surrogate pair: remove it"
+                )
+            prompt = prompt.replace(END, "")
+        if length == "auto":
+            is_book = self.vocabulary.end_id is None
+            length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
-            settings=SamplingSettings(temperature, top_k, top_p, min_p),
+            settings=settings,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             index=index,
@@ -175,12 +198,111 @@ class LanguageModel:
         )
         return stream_text(self.predictor, self.vocabulary, request)
 
-    def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
-        """Return the prompt and a sample of `length` characters after it.
+    def sample(
+        self, prompt: str = "", *, length: int | Literal["auto"] = "auto", **settings: Any
+    ) -> str:
+        """Return the prompt and a sample of at most `length` characters after it.
 
-        The other options are those of `stream`.
+        A model of a collection returns one document. The other options are those of `stream`.
         """
         return prompt + "".join(self.stream(prompt, length=length, **settings))
+
+    def sample_documents(
+        self,
+        count: int,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        unique: bool = False,
+        new: bool = False,
+        training_text: str | Path | Text | None = None,
+        **settings: Any,
+    ) -> list[SampledDocument]:
+        """Return n samples, which are taken side by side in one batch, and so fast.
+
+        Document i is the same text that `sample` returns for the index i. With `unique` or `new`,
+        documents that are excluded are left out. The search ends after 20 samples a document, but
+        not before 1,000, so that the list can be shorter than `count`.
+
+        Args:
+            count: the number of documents.
+            prompt: the text with which each document begins.
+            seed: the random seed.
+            unique: whether the documents must differ from each other.
+            new: whether the documents must differ from every document of the training text, its
+                validation and test splits included. Whole documents are compared, and an empty
+                one is never new.
+            training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
+                require.
+            settings: the other options of `stream`. `index` is the number of the first sample.
+
+        Raises:
+            CharloomError: if an option is invalid, if `new` or `max_overlap` requires the training
+                text and it is not available, or if no document is found.
+            UnknownCharacterError: as in `stream`.
+        """
+        return list(
+            self.stream_documents(
+                count,
+                prompt=prompt,
+                seed=seed,
+                unique=unique,
+                new=new,
+                training_text=training_text,
+                **settings,
+            )
+        )
+
+    def stream_documents(
+        self,
+        count: int,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        unique: bool = False,
+        new: bool = False,
+        training_text: str | Path | Text | None = None,
+        **settings: Any,
+    ) -> Iterator[SampledDocument]:
+        """Return an iterator over the documents that `sample_documents` returns, in their order.
+
+        Each is yielded as soon as it has ended. The options are checked at once.
+        """
+        if not isinstance(count, int) or count < 1:
+            raise CharloomError(f"count is {count!r}: pass 1 or more")
+        known = self.training_documents(training_text) if new else None
+        request = self.stream(prompt, seed=seed, training_text=training_text, **settings).request
+        searches = unique or new
+        documents = sample_side_by_side(
+            self.predictor,
+            self.vocabulary,
+            request,
+            itertools.islice(
+                itertools.count(request.index), searched_for(count) if searches else count
+            ),
+            rows_for(self.config, 2 * count if searches else count),
+            prompt_text=prompt,
+        )
+        return choose_documents(documents, count, unique, known) if searches else documents
+
+    def training_documents(self, training_text: str | Path | Text | None = None) -> DocumentSet:
+        """Return the documents of the training text, with which `new` compares.
+
+        They are read on the first call only. `training_text` is as in `evaluate`.
+
+        Raises:
+            CharloomError: if the model is not one of a collection, or if the training text is not
+                available.
+        """
+        if self.vocabulary.end_id is None:
+            raise CharloomError(
+                "--new requires a model of a collection of documents, and this one was trained on "
+                "a single text: use --max-overlap"
+            )
+        if self._training_documents is None:
+            dataset = self._find_training_text(training_text).require("finding new documents")
+            self._training_documents = DocumentSet(dataset.ids, self.vocabulary)
+        return self._training_documents
 
     def overlap(
         self,

@@ -12,7 +12,7 @@ from charloom.engines.decoding import SamplingSettings, choose
 from charloom.language_model import LanguageModel
 from charloom.text.vocabulary import END, END_NAME
 from helpers.clients import Client, serving
-from helpers.documents import VOCABULARY, model_of_documents
+from helpers.short_documents import VOCABULARY, model_of_documents
 
 UNSEEN = 0.02
 UNKNOWN_LOG_P = math.log(UNSEEN / (0x110000 - 0x800 - len(VOCABULARY) + 1))
