@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from charloom.evaluation.scored_text import ScoredText
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
-from charloom.text.format import Source, TextFormat, open_texts
+from charloom.text.format import Sources, TextFormat, open_texts
 from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
@@ -49,7 +48,7 @@ class TrainingText:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        elsewhere: Source | Sequence[Source] | None = None,
+        elsewhere: Sources | None = None,
         dataset: Dataset | None = None,
     ) -> None:
         self._checkpoint = checkpoint

@@ -103,13 +103,14 @@ def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> 
 def _remedy(start: Start, files: RunFolder) -> str:
     """Return the remedy for a text that is not the one of the run."""
     assert start.earlier is not None, "only a run that resumes has a text of its own"
+    further = f"train its model further on this one with --from {files.path} and another --out"
     if start.earlier.vocabulary.end_id is None:
-        return "pass that text again, or another --out"
+        return (
+            f"pass that text again, or {further} (do not compare the two losses, because they are "
+            "of different held-out texts)"
+        )
     # The parts of a collection that has grown stay the same, so nothing leaks.
-    return (
-        f"pass that text again, or train on a collection that has grown with --from {files.path} "
-        "and another --out"
-    )
+    return f"pass that text again, or {further} (a collection that has grown keeps its splits)"
 
 
 def _open_prepared(
@@ -122,6 +123,9 @@ def _open_prepared(
         config, note = with_engine_for_budget(config)
         config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
         notes.extend([reason] if note is None else [note, reason])
+    notes.extend(prepared.notes)
+    if inherited := start.inherited_documents():
+        notes.append(f"documents are read as for the model of --from: {inherited}")
     base = None if start.base is None else start.base.vocabulary
     if base is not None and base.end_id is None and dataset.vocabulary.end_id is not None:
         notes.append(
