@@ -40,7 +40,7 @@ from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat, open_texts, split_documents
 from charloom.text.overlap import TrainingIndex
 from charloom.text.source import Text, refuse_surrogates
-from charloom.text.vocabulary import END, Vocabulary
+from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary, describe
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 

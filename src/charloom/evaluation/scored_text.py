@@ -32,6 +32,8 @@ class ScoredText:
         skipped: the number of unknown characters that were skipped in it.
         split: the split of the training text, if it is one.
         unknown: its unknown characters, whose ids follow those of the model's vocabulary.
+        folded: the number of further unknown characters, which are not among the ids, because
+            --min-count left them out.
         unseen: the probability of unknown characters, None if the model has no record of it, or
             if unknown characters are skipped.
     """
@@ -42,6 +44,7 @@ class ScoredText:
     skipped: int = 0
     split: Literal["validation", "test"] | None = None
     unknown: tuple[str, ...] = ()
+    folded: int = 0
     unseen: UnseenCharacters | None = None
 
     @classmethod
