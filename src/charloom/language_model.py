@@ -37,7 +37,7 @@ from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
-from charloom.text.format import TextFormat
+from charloom.text.format import Sources, TextFormat
 from charloom.text.overlap import TrainingIndex
 from charloom.text.source import Text
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary, describe
@@ -140,7 +140,7 @@ class LanguageModel:
         skip_unknown: bool = False,
         clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
     ) -> TextStream:
         """Return a sample in pieces while it is generated, without its prompt.
 
@@ -215,7 +215,7 @@ class LanguageModel:
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
         **settings: Any,
     ) -> list[SampledDocument]:
         """Return n samples, which are taken side by side in one batch, and so fast.
@@ -261,7 +261,7 @@ class LanguageModel:
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
         **settings: Any,
     ) -> Iterator[SampledDocument]:
         """Return an iterator over the documents that `sample_documents` returns, in their order.
@@ -285,7 +285,7 @@ class LanguageModel:
         )
         return choose_documents(documents, count, unique, known) if searches else documents
 
-    def training_documents(self, training_text: str | Path | Text | None = None) -> DocumentSet:
+    def training_documents(self, training_text: Sources | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.
 
         They are read on the first call only. `training_text` is as in `evaluate`.
@@ -309,7 +309,7 @@ class LanguageModel:
         text: str,
         *,
         drawn_from: int = 0,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
     ) -> CopiedStretch:
         """Find the longest verbatim overlap of a sample with the training text.
 
@@ -336,7 +336,7 @@ class LanguageModel:
             1 + int(np.count_nonzero(index.ids[: found.training_place] == newline)),
         )
 
-    def training_index(self, training_text: str | Path | Text | None = None) -> TrainingIndex:
+    def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
 
         It is built on the first call only. `training_text` is as in `evaluate`.
@@ -355,7 +355,7 @@ class LanguageModel:
         protocol: str | None = None,
         skip_unknown: bool = False,
         likeliest: int = 0,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
         on_progress: OnProgress | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
@@ -489,7 +489,7 @@ class LanguageModel:
         text: str | Path | Text | Sequence[str] | None = None,
         *,
         protocol: str | None = None,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
         on_progress: OnProgress | None = None,
@@ -501,9 +501,9 @@ class LanguageModel:
                 documents, it can be a list of documents. By default it is the run's test split, or
                 its validation split if it has no test split.
             protocol: as in `score`.
-            training_text: the training text, or its name or path, if it is not at its recorded
-                path. If it is not available, the baselines that require it are empty and contain
-                the reason.
+            training_text: the training text, its name or path, or several, if it is not at its
+                recorded path. If it is not available, the baselines that require it are empty and
+                contain the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
             skip_unknown: whether unknown characters of `text` are skipped, at no cost.
             on_progress: called with the stage, the number of characters scored, and their total.
@@ -544,7 +544,7 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def _find_training_text(self, elsewhere: str | Path | Text | None) -> TrainingText:
+    def _find_training_text(self, elsewhere: Sources | None) -> TrainingText:
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
     def encode_to_score(

@@ -26,6 +26,7 @@ from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.format import Sources
 from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary
 
@@ -212,7 +213,7 @@ def surprisal_of(
     text: Text,
     *,
     protocol: str | None = None,
-    training_text: str | None = None,
+    training_text: Sources | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Surprisal:

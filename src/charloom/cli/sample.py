@@ -101,7 +101,10 @@ def add_sample_arguments(parser: Parser) -> None:
         help="copy at most N consecutive characters from the training text",
     )
     parser.add_argument(
-        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+        "--training-text",
+        metavar="TEXT",
+        nargs="+",
+        help="path of the training text, if it has moved",
     )
     add_network_only(parser)
     add_engine(parser)

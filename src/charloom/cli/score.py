@@ -71,7 +71,9 @@ def add_score_arguments(parser: Parser) -> None:
         help="documents (default for collections), carried (default for single texts), adaptive, "
         "or cold-N like cold-256",
     )
-    parser.add_argument("--training-text", metavar="TEXT", help="path of the training text")
+    parser.add_argument(
+        "--training-text", metavar="TEXT", nargs="+", help="path of the training text"
+    )
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of TEXT, at no cost"
     )

@@ -51,18 +51,18 @@ def documents_for(
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
     """Write a line about a text and its split, and how documents were split."""
     distinct = len(dataset.vocabulary) - (dataset.vocabulary.end_id is not None)
-    if not any(dataset.documents):
+    if not dataset.documents:
         terminal.note(
             f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {distinct} distinct; "
             f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
             f"{len(dataset.test):,} to test{_own_parts(dataset)}"
         )
         return
-    train, validation, test = dataset.documents
+    train, validation, test = dataset.pieces
     terminal.note(
-        f"{printable(dataset.name)}: {sum(dataset.documents):,} documents, "
-        f"{dataset.characters:,} characters, {distinct} distinct; documents are {dataset.rule}: "
-        f"{train:,} to train, {validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
+        f"{printable(dataset.name)}: {dataset.documents:,} documents, {dataset.characters:,} "
+        f"characters, {distinct} distinct; {dataset.rule}: {train:,} to train, {validation:,} to "
+        f"validate, {test:,} to test{_own_parts(dataset)}"
     )
 
 

@@ -132,6 +132,11 @@ class Evaluation:
     documents: int | None = None
 
     @property
+    def unit(self) -> str:
+        """The unit that results are per: `symbol` where the ends of documents are scored too."""
+        return "character" if self.documents is None else "symbol"
+
+    @property
     def nats_per_document(self) -> float | None:
         """The mean negative log-likelihood of a document with its end, None for a single text."""
         if self.documents is None:

@@ -137,7 +137,7 @@ def open_texts(
             found = found or count > 1
         if format.separator is not None and not found and not format.collection:
             raise CharloomError(
-                f"the separator {shortened(unescape(format.separator))} does not occur between "
+                f"--separator {shortened(unescape(format.separator))} does not occur between "
                 f"documents of {opened[0].label}: pass the text that stands between them, "
                 "with \\n for a line break"
             )

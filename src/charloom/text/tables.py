@@ -109,18 +109,23 @@ class Table:
 
     def _json_row(self, line: str, number: int) -> dict[str, Any]:
         try:
-            row = json.loads(line.encode("latin-1").decode("utf-8") if self.as_bytes else line)
+            line = line.encode("latin-1").decode("utf-8") if self.as_bytes else line
+            row = json.loads(line.rstrip())
+        except json.JSONDecodeError as error:
+            raise self._not_json(number, f"{error.msg} at character {error.colno}") from None
         except (ValueError, RecursionError) as error:
-            raise CharloomError(
-                f"{self.label}, line {number:,}: not valid JSON ({error_reason(error)}): correct "
-                "the row"
-            ) from None
+            raise self._not_json(number, error_reason(error)) from None
         if not isinstance(row, dict):
             raise CharloomError(
                 f"{self.label}, line {number:,}: {shortened(row)} is not an object of JSON: "
                 'each row must be like {"title": "…"}'
             )
         return row
+
+    def _not_json(self, number: int, reason: str) -> CharloomError:
+        return CharloomError(
+            f"{self.label}, line {number:,}: not valid JSON ({reason}): correct the row"
+        )
 
     def _text_of(self, value: object, number: int) -> str:
         """Return a field as text: strings and numbers; null is empty."""
