@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,30 +37,11 @@ from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
 from charloom.text.format import Sources, TextFormat
-from charloom.text.overlap import TrainingIndex
+from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
 from charloom.text.source import Text
-from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary, describe
+from charloom.text.vocabulary import END, Vocabulary, refuse_end
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
-
-
-@dataclass(frozen=True)
-class CopiedStretch:
-    """The longest verbatim overlap of a sample with the training text.
-
-    Attributes:
-        length: its number of characters, 0 if there is no overlap.
-        text: its characters.
-        place: the index of its first character in the sample, from 0.
-        training_place: the index of its first occurrence in the training text, from 0.
-        training_line: the line of that occurrence, from 1.
-    """
-
-    length: int
-    text: str
-    place: int
-    training_place: int
-    training_line: int
 
 
 class LanguageModel:
@@ -120,7 +100,8 @@ class LanguageModel:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
         if skip_unknown:
-            return self.vocabulary.encode_known(text)[0]
+            return self.vocabulary.encode_known(text.replace(END, ""))[0]
+        refuse_end(text)
         return self.vocabulary.encode(text)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
@@ -175,12 +156,6 @@ class LanguageModel:
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
-        if END in prompt:
-            if not skip_unknown:
-                raise UnknownCharacterError(
-                    f"the prompt contains {describe(END)}, half of a surrogate pair: remove it"
-                )
-            prompt = prompt.replace(END, "")
         if length == "auto":
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
@@ -282,6 +257,7 @@ class LanguageModel:
             ),
             rows_for(self.config, 2 * count if searches else count),
             prompt_text=prompt,
+            unseen=self.unseen,
         )
         return choose_documents(documents, count, unique, known) if searches else documents
 
@@ -326,15 +302,7 @@ class LanguageModel:
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
-        found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
-        newline = self.vocabulary.ids_or_minus_one("\n")[0]
-        return CopiedStretch(
-            found.length,
-            text[found.place : found.place + found.length],
-            found.place,
-            found.training_place,
-            1 + int(np.count_nonzero(index.ids[: found.training_place] == newline)),
-        )
+        return find_copied_stretch(index, self.vocabulary, text, drawn_from)
 
     def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
