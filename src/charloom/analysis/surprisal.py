@@ -76,6 +76,11 @@ class Surprisal:
         return None if end_id is None else int(np.count_nonzero(self.ids == end_id))
 
     @property
+    def unknown(self) -> int:
+        """The number of unknown characters that are scored."""
+        return int(np.count_nonzero(self.scores.ids < 0))
+
+    @property
     def bits(self) -> NDArray[np.float32]:
         """The surprisal of each character in bits, (N,), to three decimals."""
         return np.asarray(np.round(self.scores.bits, 3), np.float32)
@@ -94,7 +99,7 @@ class Surprisal:
             "protocol": self.protocol,
             "characters": len(self.ids),
             "documents": self.documents,
-            "unknown_characters": int(np.count_nonzero(self.scores.ids < 0)),
+            "unknown_characters": self.unknown,
             "skipped_characters": self.skipped,
             "total_bits": float(self.scores.bits.sum()),
             "bits_per_character": nats / math.log(2),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
-from charloom.cli.formatting import excerpt, in_bits
+from charloom.cli.formatting import counted, excerpt, in_bits
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
 from charloom.errors import CharloomError
@@ -87,12 +87,7 @@ def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) ->
 
 def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:
     e = evaluation
-    size = f"{e.characters:,} characters"
-    if e.documents is not None:
-        size = (
-            f"{e.documents:,} documents, {e.characters:,} symbols (characters and ends of "
-            "documents)"
-        )
+    size = counted(e.characters, e.documents)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
         terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")

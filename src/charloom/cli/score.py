@@ -14,7 +14,7 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.formatting import excerpt, in_bits
+from charloom.cli.formatting import counted, excerpt, in_bits
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import documents_for, open_for
 from charloom.errors import CharloomError, printable
@@ -92,22 +92,17 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
         model = load_model(arguments, arguments.run)
         if _by_piece(arguments, model):
             pieces = _score_pieces(model, arguments, terminal)
-        else:
-            surprisal = _score_characters(model, arguments, terminal)
-            if page is not None:
-                write_page(page, surprisal.page())
-    if _by_piece(arguments, model):
-        _report_unknown(int(pieces.unknown.sum()), model, arguments, terminal)
-        if arguments.json or arguments.csv:
-            write = pieces.json if arguments.json else pieces.csv
-            terminal.print_pieces(write(arguments.top))
-        else:
-            _print_pieces(pieces, arguments.top, terminal)
-        return 0
-    unknown = surprisal.summary()["unknown_characters"] + surprisal.skipped
+            _report_unknown(int(pieces.unknown.sum()), model, arguments, terminal)
+            _print_pieces(pieces, arguments, terminal)
+            return 0
+        surprisal = _score_characters(model, arguments, terminal)
+        if page is not None:
+            write_page(page, surprisal.page())
+    unknown = surprisal.unknown + surprisal.skipped
     _report_unknown(unknown, model, arguments, terminal)
     if arguments.json or arguments.csv:
-        terminal.print_pieces((surprisal.json if arguments.json else surprisal.csv)(arguments.top))
+        write = surprisal.json if arguments.json else surprisal.csv
+        terminal.print_pieces(write(arguments.top))
     else:
         _print_surprisal(surprisal, arguments.top or 10, terminal)
     if page is not None:
@@ -186,7 +181,7 @@ def _score_pieces(
         found = documents_for(model, *arguments.text, by_line=arguments.lines, terminal=terminal)
         lines = [document.text for document in found]
         sources = {document.source for document in found}
-        if arguments.lines and len(sources) == 1:
+        if len(sources) == 1 and all(document.unit == "line" for document in found):
             places = [document.number for document in found]
         elif len(sources) == 1:
             places = [document.place for document in found]
@@ -223,8 +218,12 @@ def _report_unknown(
     terminal.say(f"{characters} scored at {bits:.1f} bits each")
 
 
-def _print_pieces(pieces: LineSurprisal, top: int | None, terminal: Terminal) -> None:
-    rows = pieces.ranked(top)
+def _print_pieces(pieces: LineSurprisal, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    if arguments.json or arguments.csv:
+        write = pieces.json if arguments.json else pieces.csv
+        terminal.print_pieces(write(arguments.top))
+        return
+    rows = pieces.ranked(arguments.top)
     unit = pieces.unit
     width = 7
     if unit == "document":
@@ -243,13 +242,11 @@ def _print_pieces(pieces: LineSurprisal, top: int | None, terminal: Terminal) ->
 
 def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None:
     s = surprisal.summary()
-    ends = f" and {s['documents']:,} ends of documents" if s["documents"] is not None else ""
-    characters = s["characters"] - (s["documents"] or 0)
+    size = counted(s["characters"], s["documents"])
+    unit = "character" if s["documents"] is None else "symbol"
+    terminal.print(f"{printable(s['text'])}: {size}, protocol {s['protocol']}")
     terminal.print(
-        f"{printable(s['text'])}: {characters:,} characters{ends}, protocol {s['protocol']}"
-    )
-    terminal.print(
-        f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per character, "
+        f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per {unit}, "
         f"{s['total_bits']:,.1f} bits in all; the {s['model']}'s top guess is right "
         f"{100 * s['accuracy']:.1f}%"
     )
