@@ -16,13 +16,13 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText, read_to_score
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
-from charloom.prediction.scoring import Protocol, Scores, score_pieces, sums_of_pieces
+from charloom.prediction.scoring import Protocol, Scores
 from charloom.prediction.side_by_side import (
     SampledDocument,
     choose_documents,
@@ -36,9 +36,9 @@ from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
-from charloom.text.format import Sources, TextFormat, open_texts, split_documents
+from charloom.text.format import Sources, TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
-from charloom.text.source import Text, refuse_surrogates
+from charloom.text.source import Text
 from charloom.text.vocabulary import END, Vocabulary, refuse_end
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
@@ -388,8 +388,7 @@ class LanguageModel:
             UnknownCharacterError: if a line has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        with_end = self.config.end_id is not None
-        return self._score_pieces(lines, "line", with_end, skip_unknown, on_progress)
+        return self.score_pieces(lines, skip_unknown=skip_unknown, on_progress=on_progress)[0]
 
     def score_documents(
         self,
@@ -419,36 +418,39 @@ class LanguageModel:
                 "the model was trained on a single text and does not predict the end of a "
                 "document: use score_lines"
             )
-        return self._score_pieces(documents, "document", not prefix, skip_unknown, on_progress)
+        found, _ = self.score_pieces(
+            documents,
+            prefix=prefix,
+            skip_unknown=skip_unknown,
+            kind="document",
+            on_progress=on_progress,
+        )
+        return found
 
-    def _score_pieces(
+    def score_pieces(
         self,
         pieces: Sequence[str],
-        kind: str,
-        with_end: bool,
-        skip_unknown: bool,
-        on_progress: OnProgress | None,
-    ) -> NDArray[np.float64]:
-        """Return the log-probability of each piece, (N,); `kind` names one in error messages."""
-        end_id = self.config.end_id if with_end else None
+        *,
+        prefix: bool = False,
+        skip_unknown: bool = False,
+        kind: str = "line",
+        on_progress: OnProgress | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Score lines or documents as `score_lines` and `score_documents` do.
+
+        `kind` names one of them in error messages. Returns the natural log-probability of each and
+        the number of its unknown characters, (N,).
+        """
         encoded = ScoredPieces.of(
             pieces,
             self.vocabulary,
             self.unseen,
-            end_id=end_id,
+            end_id=None if prefix else self.config.end_id,
             skip_unknown=skip_unknown,
             kind=kind,
         )
         with np.errstate(all="ignore"):
-            scores = score_pieces(
-                self.predictor,
-                encoded.ids,
-                encoded.lengths,
-                self.vocabulary.start_id,
-                on_progress,
-            )
-        totals = sums_of_pieces(scores.log_probabilities, encoded.lengths)
-        return encoded.with_unknown(totals, None if skip_unknown else self.unseen)
+            return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
 
     def evaluate(
         self,
@@ -526,26 +528,7 @@ class LanguageModel:
             UnknownCharacterError: if the text has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        if isinstance(text, Path):
-            text = open_texts([text], self.text_format)
-        name, content = "text", ""
-        if isinstance(text, Text):
-            name, content = text.name, text.read()
-            if self.config.end_id is not None and not text.ends:
-                content += END
-        elif self.config.end_id is not None:
-            documents = split_documents(text, self.text_format) if isinstance(text, str) else text
-            for document in documents:
-                refuse_surrogates(document)
-            content = "".join(document + END for document in documents)
-        elif isinstance(text, str):
-            refuse_surrogates(text)
-            content = text
-        else:
-            raise CharloomError(
-                "a list of documents is for models of collections, and this one was trained on a "
-                "single text: pass one text"
-            )
+        name, content = read_to_score(text, self.text_format)
         return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
 
 
