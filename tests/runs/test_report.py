@@ -131,6 +131,16 @@ def test_a_sample_can_hold_what_looks_like_a_heading(tmp_path: Path) -> None:
     assert [s["text"] for s in drawn(folder)["runs"][0]["samples"]] == [first, "y" * 300]
 
 
+def test_samples_of_documents_have_any_length(tmp_path: Path) -> None:
+    texts = ["anna\notto", "", "x" * 297, "a\n<end>\n\n\nb\n<end>" * 12, "c" * 300, "y" * 17]
+    samples = "".join(f"--- step {step}\n{text}\n\n" for step, text in enumerate(texts))
+    lines = [validation_line(step, None) for step in range(len(texts))]
+    folder = written(tmp_path / "run", lines, samples)
+    (found,) = drawn(folder)["runs"]
+    assert [sample["text"] for sample in found["samples"]] == texts
+    assert [sample["step"] for sample in found["samples"]] == list(range(len(texts)))
+
+
 def test_a_model_of_bytes_has_samples_in_its_text(tmp_path: Path) -> None:
     (tmp_path / "woods.txt").write_text("Wälder → 字\n" * 200, encoding="utf-8")
     charloom.train(

@@ -1,10 +1,18 @@
 """Training windows: where they lie and what follows what."""
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from charloom.text.batches import SlidingWindows, Streams
+from charloom.text import batches as module
+from charloom.text.batches import ShuffledDocuments, SlidingWindows, Streams
+
+END_ID = 9
 
 
 @given(st.integers(2, 400), st.integers(1, 9), st.integers(1, 30))
@@ -50,3 +58,117 @@ def test_sliding_windows_are_the_notebook_s(length: int, window: int, stride: in
         assert fresh
         assert inputs[:, 0].tolist() == list(range(start, min(start + window, length - 1)))
         assert (targets == inputs + 1).all()
+
+
+def documents_of(ids: NDArray[np.integer]) -> list[tuple[int, ...]]:
+    """Return the documents of a stream that begins and ends with END."""
+    assert ids[0] == END_ID
+    ends = np.flatnonzero(ids == END_ID)
+    return [tuple(ids[a + 1 : b]) for a, b in pairwise(ends)]
+
+
+def joined(documents: list[list[int]]) -> NDArray[np.uint8]:
+    return np.array([id_ for d in documents for id_ in [*d, END_ID]], np.uint8)
+
+
+def streams_of_an_epoch(batches: ShuffledDocuments, epoch: int) -> NDArray[np.intp]:
+    """Return what each row reads in an epoch, its first input included, (·, B)."""
+    first = epoch * batches.steps_per_epoch
+    read = [batches(first).inputs[:1]]
+    for step in range(first, first + batches.steps_per_epoch):
+        inputs, targets, fresh = batches(step)
+        assert fresh == (step == first)
+        assert inputs.dtype == targets.dtype == np.intp
+        assert inputs.shape == targets.shape == (batches.window, batches.rows)
+        assert (inputs[1:] == targets[:-1]).all()
+        assert (inputs[0] == read[-1][-1]).all()  # contiguous with the window before
+        read.append(targets)
+    return np.concatenate(read)
+
+
+lists = st.lists(st.lists(st.integers(0, 8), max_size=12), min_size=1, max_size=40)
+
+
+@given(lists, st.integers(1, 9), st.integers(1, 30), st.integers(1, 200), st.integers(0, 2**63 - 1))
+def test_an_epoch_reads_every_document_once_in_another_order(
+    documents: list[list[int]], batch_size: int, window: int, at_once: int, seed: int
+) -> None:
+    ids = joined(documents)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GATHERED_AT_ONCE", at_once)
+        batches = ShuffledDocuments(ids, END_ID, batch_size, window, seed)
+        for epoch in range(3):
+            read = streams_of_an_epoch(batches, epoch)
+            # The rows are consecutive in one stream, of which each row skips less than a window.
+            order = np.random.Generator(np.random.PCG64([seed, epoch])).permutation(len(documents))
+            stream = np.concatenate([[END_ID], joined([documents[i] for i in order])])
+            assert sorted(documents_of(stream)) == sorted(map(tuple, documents))
+            for row in range(batches.rows):
+                start = row * batches.row_length
+                assert (read[:, row] == stream[start : start + len(read)]).all()
+            assert 0 <= batches.row_length - (len(read) - 1) < batches.window
+            assert batches.rows * batches.row_length > len(ids) - batches.rows
+
+
+def test_one_row_of_a_fitting_window_reads_whole_documents() -> None:
+    documents = [[1, 2, 3], [4], [], [5, 6], [7, 7, 7, 7]]  # with their ends, 15 ids
+    batches = ShuffledDocuments(joined(documents), END_ID, 1, 5, 3)
+    orders = []
+    for epoch in range(6):
+        found = documents_of(streams_of_an_epoch(batches, epoch)[:, 0])
+        assert sorted(found) == sorted(map(tuple, documents))
+        orders.append(tuple(found))
+    assert len(set(orders)) > 3
+
+
+def test_batches_of_documents_follow_from_the_seed_and_the_step() -> None:
+    ids = joined([[n % 9] * (n % 7) for n in range(300)])
+    one, other = (ShuffledDocuments(ids, END_ID, 4, 16, seed) for seed in (5, 6))
+    in_order = [one(step) for step in range(3 * one.steps_per_epoch)]
+    assert any((a.inputs != other(step).inputs).any() for step, a in enumerate(in_order))
+    again = ShuffledDocuments(ids, END_ID, 4, 16, 5)
+    for step in np.random.default_rng(0).permutation(len(in_order)):
+        inputs, targets, fresh = again(int(step))
+        assert (inputs == in_order[step].inputs).all()
+        assert (targets == in_order[step].targets).all()
+        assert fresh == in_order[step].fresh
+
+
+@pytest.mark.parametrize(
+    ("documents", "rows", "window"),
+    [
+        ([[1] * 100], 3, 30),  # one document, longer than a row
+        ([[1]], 1, 2),  # fewer ids than a window
+        ([[]], 1, 1),
+        ([[]] * 200, 6, 30),  # windows of ENDs only
+    ],
+)
+def test_unusual_documents(documents: list[list[int]], rows: int, window: int) -> None:
+    batches = ShuffledDocuments(joined(documents), END_ID, 8, 30, 0)
+    assert (batches.rows, batches.window) == (rows, window)
+    read = streams_of_an_epoch(batches, 1)
+    assert len(read) == batches.steps_per_epoch * window + 1
+    assert set(np.unique(read)) <= {1, END_ID}
+
+
+def test_every_document_is_read_about_once_an_epoch() -> None:
+    rng = np.random.default_rng(0)
+    ids = joined([[int(i) % 9 for i in rng.integers(0, 9, n)] for n in rng.integers(1, 20, 2_000)])
+    batches = ShuffledDocuments(ids, END_ID, 16, 64)
+    assert batches.steps_per_epoch * batches.rows * batches.window > 0.95 * len(ids)
+
+
+def test_documents_of_a_memory_mapped_text(tmp_path: Path) -> None:
+    ids = joined([[n % 9] * (n % 50) for n in range(100_000)])
+    assert len(ids) > 2 * module.COUNTED_AT_ONCE
+    path = tmp_path / "ids"
+    ids.tofile(path)
+    stored = ShuffledDocuments(np.memmap(path, np.uint8, "r"), END_ID, 32, 64, 1)
+    held = ShuffledDocuments(ids, END_ID, 32, 64, 1)
+    for step in (0, 1, 700, held.steps_per_epoch + 5):
+        assert (stored(step).targets == held(step).targets).all()
+
+
+def test_documents_without_a_last_end_are_refused() -> None:
+    with pytest.raises(ValueError, match="no end"):
+        ShuffledDocuments(np.zeros(9, np.uint8), END_ID, 1, 4)(0)

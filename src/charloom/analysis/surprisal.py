@@ -24,6 +24,7 @@ from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Scores
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.format import Sources
 from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary
 
@@ -187,7 +188,7 @@ def surprisal_of(
     text: Text,
     *,
     protocol: str = "carried",
-    training_text: str | None = None,
+    training_text: Sources | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Surprisal:

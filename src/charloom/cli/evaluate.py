@@ -27,7 +27,10 @@ def add_evaluate_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+        "--training-text",
+        metavar="TEXT",
+        nargs="+",
+        help="path of the training text, if it has moved",
     )
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
@@ -42,7 +45,7 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
         model = load_model(arguments, arguments.run)
         text = None
         if arguments.text is not None:
-            text = open_for(model, arguments.text, terminal)
+            text = open_for(model, arguments.text, terminal=terminal)
         evaluation = evaluate_model(
             model,
             terminal,

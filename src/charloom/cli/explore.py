@@ -45,7 +45,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
         check_writable(page)
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run, network_only=True)
-        text = open_for(model, arguments.text, terminal)
+        text = open_for(model, arguments.text, terminal=terminal)
         with terminal.task("exploring") as on_progress:
             found = explore(
                 model,

@@ -58,6 +58,12 @@ def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     if options.get("from_run") is not None:
         check_option("from_run", options["from_run"])
         options["from_run"] = str(Path(options["from_run"]).absolute())
+    for name in ("validation", "test"):
+        if options.get(name):
+            from charloom.text.format import absolute_source
+
+            check_option(name, options[name])
+            options[name] = absolute_source(options[name])
     return options
 
 

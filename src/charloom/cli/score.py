@@ -41,7 +41,9 @@ def add_score_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
     )
-    parser.add_argument("--training-text", metavar="TEXT", help="path of the training text")
+    parser.add_argument(
+        "--training-text", metavar="TEXT", nargs="+", help="path of the training text"
+    )
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
     )
@@ -66,7 +68,7 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
         check_writable(page)
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
-        text = open_for(model, arguments.text, terminal)
+        text = open_for(model, arguments.text, terminal=terminal)
         if arguments.lines:
             return _score_lines(model, text.read(), arguments, terminal)
         with terminal.task("scoring") as on_progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from charloom.cli.terminal import Terminal
@@ -12,51 +12,47 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.progress import OnProgress
     from charloom.text.dataset import Dataset
+    from charloom.text.format import Opener
     from charloom.text.source import Text
-    from charloom.training.options import TrainingConfig
 
 
-def text_opener(
-    sources: Sequence[str], on_progress: OnProgress
-) -> Callable[[TrainingConfig], Text]:
-    """Return a function that opens a command's texts as one, with a configuration's options."""
-    from charloom.text.corpora import open_text
-    from charloom.text.source import join_texts
+def text_opener(sources: Sequence[str], on_progress: OnProgress) -> Opener:
+    """Return a function that opens a command's texts as one in a format."""
+    from charloom.text.format import open_texts
 
-    def open_source(config: TrainingConfig) -> Text:
-        return join_texts(
-            [
-                open_text(
-                    source,
-                    raw=config.raw,
-                    normalize_newlines=config.normalize_newlines,
-                    as_bytes=config.bytes,
-                    on_progress=on_progress,
-                )
-                for source in sources
-            ]
-        )
-
-    return open_source
+    return lambda format: open_texts(sources, format, on_progress=on_progress)
 
 
-def open_for(model: LanguageModel, source: str, terminal: Terminal) -> Text:
-    """Open a text the way the model's training text was read."""
-    from charloom.text.corpora import open_text
+def open_for(model: LanguageModel, *sources: str, terminal: Terminal) -> Text:
+    """Open texts the way the model's training text was read."""
+    from charloom.text.format import open_texts
 
     with terminal.task("reading") as on_progress:
-        return open_text(
-            source,
-            normalize_newlines=bool(model.checkpoint.training.get("normalize_newlines")),
-            as_bytes=model.vocabulary.as_bytes,
-            on_progress=on_progress,
-        )
+        return open_texts(sources, model.text_format, on_progress=on_progress)
 
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
-    """Write a line about a text and its split."""
+    """Write a line about a text and its split, and how documents were split."""
+    distinct = len(dataset.vocabulary) - (dataset.vocabulary.end_id is not None)
+    if not any(dataset.documents):
+        terminal.note(
+            f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {distinct} distinct; "
+            f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
+            f"{len(dataset.test):,} to test{_own_parts(dataset)}"
+        )
+        return
+    train, validation, test = dataset.documents
     terminal.note(
-        f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {len(dataset.vocabulary)} "
-        f"distinct; {len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
-        f"{len(dataset.test):,} to test"
+        f"{printable(dataset.name)}: {sum(dataset.documents):,} documents, "
+        f"{dataset.characters:,} characters, {distinct} distinct; documents are {dataset.rule}: "
+        f"{train:,} to train, {validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
     )
+
+
+def _own_parts(dataset: Dataset) -> str:
+    """Return where parts come from that are texts of their own."""
+    parts = [
+        f"{'validates on' if name == 'validation' else 'tests on'} {printable(part['name'])}"
+        for name, part in dataset.own.items()
+    ]
+    return f" ({', '.join(parts)})" if parts else ""

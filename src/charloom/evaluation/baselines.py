@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from charloom.ngrams.kneser_ney import NGramModel, choose_context_on_splits
 from charloom.prediction.scoring import Protocol
 from charloom.text.dataset import TextIds, character_counts
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 
 COMPRESSORS = ("xz", "bzip2")
 LONGEST_FOR_BASELINES = 50_000_000  # characters; baselines of a longer text take too long
@@ -63,7 +63,9 @@ class Baseline:
 
 
 def _encoded(vocabulary: Vocabulary, ids: TextIds) -> bytes:
-    return vocabulary.decode(ids).encode("latin-1" if vocabulary.as_bytes else "utf-8")
+    """Return the text of ids in bytes, with a newline for the end of a document."""
+    text = vocabulary.decode(ids).replace(END, "\n")
+    return text.encode("latin-1" if vocabulary.as_bytes else "utf-8")
 
 
 def baselines(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from charloom.errors import CharloomError, printable, shortened
+from charloom.errors import CharloomError, shortened
 from charloom.evaluation.scored_text import ScoredText
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.corpora import can_be_read_again, open_text, reopen_text
-from charloom.text.dataset import Dataset, Split, TextIds, load_dataset
+from charloom.text.corpora import can_be_read_again
+from charloom.text.dataset import Dataset, TextIds
+from charloom.text.format import Sources, TextFormat, open_texts
+from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
-from charloom.text.source import Text
+from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class TrainingText:
 
     Args:
         checkpoint: the model, whose header records the text's origin, SHA-256 and splits.
-        elsewhere: the text, or its name or path, if it is not at its recorded origin.
+        elsewhere: the text, its name or path, or several, if it is not at its recorded origin.
         dataset: the text, if it is already in memory.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        elsewhere: str | Path | Text | None = None,
+        elsewhere: Sources | None = None,
         dataset: Dataset | None = None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -146,29 +147,30 @@ class TrainingText:
 
     def _read(self) -> Dataset:
         """Read the text. Raise CharloomError if it is missing or not the model's."""
-        recorded, training = self._checkpoint.text, self._checkpoint.training
-        sha256 = recorded.get("sha256")
-        if not isinstance(sha256, str):
+        recorded = self._checkpoint.text
+        if not isinstance(recorded.get("sha256"), str):
             raise CharloomError("the model has no record of its training text")
-        return load_dataset(
+        return read_dataset(
             self._open(str(recorded.get("name", "")), str(recorded.get("origin", ""))),
-            Split.parse(str(training.get("split", Split()))),
+            self._checkpoint.training,
             base=self._checkpoint.vocabulary,
-            sha256=sha256,
+            record=recorded,
         )
 
     def _open(self, name: str, origin: str) -> Text:
-        if isinstance(self._elsewhere, Text):
-            return self._elsewhere
-        training = self._checkpoint.training
-        reading: dict[str, Any] = {
-            "raw": bool(training.get("raw", False)),
-            "normalize_newlines": bool(training.get("normalize_newlines", False)),
-            "as_bytes": self._checkpoint.vocabulary.as_bytes,
-        }
-        if self._elsewhere is not None:
-            return open_text(self._elsewhere, **reading)
+        elsewhere = self._elsewhere
+        if isinstance(elsewhere, Text):
+            return elsewhere
+        vocabulary = self._checkpoint.vocabulary
+        reading = TextFormat.of_training(
+            self._checkpoint.training,
+            as_bytes=vocabulary.as_bytes,
+            collection=vocabulary.end_id is not None,
+        )
+        if elsewhere is not None:
+            sources = [elsewhere] if isinstance(elsewhere, (str, Path)) else elsewhere
+            return open_texts(sources, reading)
         if not can_be_read_again(origin):
-            where = f" at {printable(origin)}" if origin not in ("", "-") else ""
+            where = f" at {shown_origin(origin)}" if origin not in ("", "-") else ""
             raise CharloomError(f"the training text {shortened(name)} was not found{where}")
-        return reopen_text(origin, **reading)
+        return open_texts(origin.split(ORIGIN_SEPARATOR), reading)

@@ -114,6 +114,15 @@ def rows_of(state: Any, rows: Sequence[int]) -> Any:
     return np.take(state, rows, axis=2)
 
 
+def put_rows(state: Any, rows: Sequence[int], source: Any) -> None:
+    """Write the one row of another state of a predictor into the chosen rows of a state."""
+    if isinstance(state, MixedState):
+        put_rows(state.network, rows, source.network)
+        state.context[list(rows)] = source.context
+    else:
+        state[:, :, list(rows)] = source
+
+
 def join_states(states: Sequence[Any]) -> Any:
     """Return one state with the rows of several states of a predictor side by side."""
     if isinstance(states[0], MixedState):

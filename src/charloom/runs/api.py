@@ -14,42 +14,40 @@ from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl
-from charloom.text.corpora import open_text
-from charloom.text.source import Text, join_texts, text_from_string
-from charloom.training.options import TrainingConfig
+from charloom.text.format import Opener, TextFormat, absolute_source, open_texts
+from charloom.text.source import Text, text_from_string
 from charloom.training.state import Progress
 
 
 def text_opener(
     text: str | Path | Text | Sequence[str | Path | Text], options: dict[str, Any]
-) -> Callable[[TrainingConfig], Text]:
-    """Return a function that opens the text of a call from Python, as a configuration reads it.
+) -> Opener:
+    """Return a function that opens the text of a call from Python in a format.
 
     Args:
         text: the text, or several, as for `train`.
         options: options of TrainingConfig, by name. Options that follow from the text are added,
             and paths become strings.
     """
-    texts = [text] if isinstance(text, (str, Path, Text)) else list(text)
+    texts: list[str | Path | Text] = [text] if isinstance(text, (str, Path, Text)) else list(text)
     if not texts:
         raise CharloomError("no text to train on: pass at least one")
     if isinstance(texts[0], Text):
         options["bytes"] = texts[0].as_bytes
-    if isinstance(options.get("from_run"), os.PathLike):
-        options["from_run"] = os.fspath(options["from_run"])
+    for name in ("from_run", "validation", "test"):
+        if isinstance(options.get(name), os.PathLike):
+            options[name] = os.fspath(options[name])
+    for name in ("validation", "test"):
+        options.update({name: absolute_source(options[name])} if options.get(name) else {})
 
-    def open_one(text: str | Path | Text, config: TrainingConfig) -> Text:
-        if isinstance(text, Text):
-            return text
-        newlines, as_bytes = config.normalize_newlines, config.bytes
+    def opened(text: str | Path | Text, format: TextFormat) -> str | Path | Text:
         if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
-            return text_from_string(text, normalize_newlines=newlines, as_bytes=as_bytes)
-        return open_text(text, raw=config.raw, normalize_newlines=newlines, as_bytes=as_bytes)
+            return text_from_string(
+                text, normalize_newlines=format.normalize_newlines, as_bytes=format.as_bytes
+            )
+        return text
 
-    def open_source(config: TrainingConfig) -> Text:
-        return join_texts([open_one(one, config) for one in texts])
-
-    return open_source
+    return lambda format: open_texts([opened(one, format) for one in texts], format)
 
 
 def train(
@@ -65,8 +63,8 @@ def train(
 
     Args:
         text: a Path, or a str with the name of a corpus or of a file. A str with a line break, or
-            of more than 255 characters, is the text itself. Several texts in a list are joined in
-            that order.
+            of more than 255 characters, is the text itself. Several texts in a list, or the files
+            of a folder, are a document each.
         out: the run's folder; None keeps no files.
         resume: resume the run in `out`, or start it.
         progress: called after every step.

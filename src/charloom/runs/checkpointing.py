@@ -150,13 +150,9 @@ class Checkpoints:
         return Checkpoint(
             self._setup.engine.parameters,
             dataset.vocabulary,
-            training={k: v for k, v in asdict(self._config).items() if k not in RESUME_OPTIONS},
-            text={
-                "name": dataset.name,
-                "origin": dataset.origin,
-                "sha256": dataset.sha256,
-                "characters": len(dataset.ids),
-            },
+            training={k: v for k, v in asdict(self._config).items() if k not in RESUME_OPTIONS}
+            | ({"lines": True} if dataset.lines else {}),
+            text=dataset.record(),
             metrics=metrics,
         )
 

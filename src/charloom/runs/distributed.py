@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -13,8 +13,9 @@ from charloom.engines.process_group import ProcessGroup, TextMessage
 from charloom.errors import CharloomError, error_reason
 from charloom.network.optimizers import Optimizer
 from charloom.network.parameters import Parameters, State
-from charloom.text.dataset import Dataset, OtherTextError, Split, load_dataset
-from charloom.text.source import Text
+from charloom.text.dataset import Dataset, OtherTextError
+from charloom.text.format import Opener, TextFormat
+from charloom.text.loading import read_dataset
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.loop import follow_steps
 from charloom.training.options import PER_RANK_OPTIONS, TrainingConfig, option_name
@@ -52,7 +53,7 @@ def shared_arrays(
 
 
 def follow(
-    open_source: Callable[[TrainingConfig], Text],
+    open_source: Opener,
     options: Mapping[str, Any],
     process_group: ProcessGroup,
 ) -> bool:
@@ -92,17 +93,18 @@ def follow(
     return True
 
 
-def _read_as_rank_0(
-    open_source: Callable[[TrainingConfig], Text], message: TextMessage
-) -> tuple[Dataset | None, str | None]:
+def _read_as_rank_0(open_source: Opener, message: TextMessage) -> tuple[Dataset | None, str | None]:
     """Return the text, or the reason why this rank cannot read it."""
-    config = TrainingConfig(**message.config)
     try:
-        dataset = load_dataset(
-            open_source(config),
-            Split.parse(config.split),
-            base=Vocabulary(tuple(message.characters), message.as_bytes),
-            sha256=message.sha256,
+        base = Vocabulary(tuple(message.characters), message.as_bytes)
+        reading = TextFormat.of_training(
+            message.config, as_bytes=base.as_bytes, collection=base.end_id is not None
+        )
+        dataset = read_dataset(
+            open_source(reading),
+            message.config,
+            base=base,
+            record={"sha256": message.sha256},
         )
     except OtherTextError:
         return None, "its text is not that of rank 0 (SHA-256): use the same text at all ranks"

@@ -10,7 +10,7 @@ from charloom.prediction.mixture import FITTED_ON, fit_mixture, fit_ngram_table
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.material import PreparedText
 from charloom.training.options import TrainingConfig
-from charloom.training.setup import VALIDATED_AT_ONCE, rows_of_validation
+from charloom.training.setup import VALIDATED_AT_ONCE, rows_of_validation, validated_part
 
 MIXING = 2e-8  # seconds for each number that fitting a mixture reads
 COUNTING = 1.2  # time of counting at the end, as a multiple of the time to choose the context
@@ -73,7 +73,7 @@ class Finish:
         size = len(dataset.vocabulary)
         refit = best.metrics.get("refit", False)
         fit, holdout = dataset.fit_and_holdout(refit)
-        holdout = holdout[:VALIDATED_AT_ONCE]
+        holdout = validated_part(dataset, holdout)
         table = fit_ngram_table(fit, size, context, self._config.mix_megabytes * 1e6)
         best.mixture = fit_mixture(
             network, table, holdout, int(fit[-1]), rows_of_validation(len(holdout))

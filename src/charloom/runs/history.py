@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from charloom.errors import CharloomError, printable
 from charloom.storage.folders import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
-from charloom.training.loop import SAMPLE_LENGTH
+from charloom.training.samples import SAMPLE_LENGTH
 
 # The columns of a history whose names differ from those in metrics.jsonl.
 METRIC_NAMES = {
@@ -188,9 +188,11 @@ def read_samples(
 def _find_samples(content: str, headings: list[str]) -> list[_Place]:
     """Find the samples by their headings.
 
-    A sample can contain the heading of the next one, so the search skips the length of a sample.
+    A sample can contain the heading of the next one, so the search skips the length of a sample
+    if the next heading follows there.
     """
     places = []
+    following = [f"\n\n{heading}\n" for heading in headings[1:]] + ["\n\n"]
     position = 0
     for validation, heading in enumerate(headings):
         begin = content.find(heading + "\n", position)
@@ -198,6 +200,6 @@ def _find_samples(content: str, headings: list[str]) -> list[_Place]:
             continue
         position = begin + len(heading) + 1
         places.append(_Place(begin, position, validation))
-        if content[position + SAMPLE_LENGTH : position + SAMPLE_LENGTH + 2] == "\n\n":
+        if content.startswith(following[validation], position + SAMPLE_LENGTH):
             position += SAMPLE_LENGTH
     return places

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.errors import CharloomError
 from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.dataset import Dataset, Split, character_counts, load_dataset
+from charloom.text.dataset import Dataset, character_counts
+from charloom.text.hints import suggestion
+from charloom.text.loading import read_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
-from charloom.training.setup import VALIDATED_AT_ONCE
+from charloom.training.setup import validated_part
 
 # The largest text that is compressed for a baseline, in characters: in all, and for each second of
 # the budget.
@@ -35,6 +38,7 @@ class PreparedText:
         context: characters of context of the n-gram model; None without one.
         counting: seconds that choosing the context took.
         baselines: results to compare validations with, by name.
+        notes: sentences about the text for the user.
     """
 
     dataset: Dataset
@@ -42,6 +46,7 @@ class PreparedText:
     context: int | None
     counting: float
     baselines: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def prepare_text(
@@ -65,14 +70,20 @@ def prepare_text(
 
     Raises:
         OtherTextError: if it is not the text of `earlier`.
-        CharloomError: if no model can be trained on the text.
+        CharloomError: if no model can be trained on the text, or `base` reads documents and the
+            text is one book.
     """
+    if base is not None and base.vocabulary.end_id is not None and not text.ends:
+        raise CharloomError(
+            "--from: the earlier run reads documents, and this text is one book: pass --lines, "
+            "--separator or --column, a folder, or several texts"
+        )
     known = earlier or base
-    dataset = load_dataset(
+    dataset = read_dataset(
         text,
-        Split.parse(config.split),
+        asdict(config),
         base=None if known is None else known.vocabulary,
-        sha256=None if earlier is None else earlier.text["sha256"],
+        record=None if earlier is None else earlier.text,
         folder=folder,
         on_progress=on_reading,
     )
@@ -87,7 +98,15 @@ def prepare_text(
         return PreparedText(dataset, None, context, counting, {})
     counts = character_counts(dataset.train, len(dataset.vocabulary))
     baselines = _baselines(dataset, config, counts, loss_of_ngrams)
-    return PreparedText(dataset, counts, context, counting, baselines)
+    return PreparedText(dataset, counts, context, counting, baselines, _notes(text, dataset))
+
+
+def _notes(text: Text, dataset: Dataset) -> tuple[str, ...]:
+    """Return what was decided as the text was read, and the option that it may need."""
+    newline = int(dataset.vocabulary.ids_or_minus_one("\n")[0])
+    lines = character_counts(dataset.ids, len(dataset.vocabulary))[newline] if newline >= 0 else 0
+    hint = suggestion(text, int(lines))
+    return dataset.notes if hint is None else (*dataset.notes, hint)
 
 
 def _baselines(
@@ -100,7 +119,7 @@ def _baselines(
 
     Their time is predicted and not measured, so that no clock decides which of them are recorded.
     """
-    holdout = dataset.validation[:VALIDATED_AT_ONCE]
+    holdout = validated_part(dataset, dataset.validation)
     if not len(holdout):
         return {}
     most = LONGEST_COMPRESSED

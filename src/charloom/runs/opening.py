@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,13 @@ from charloom.runs.start import Start, start_of
 from charloom.runs.tensorboard import load_tensorboard
 from charloom.storage.folders import RunFolder
 from charloom.text.dataset import OtherTextError
-from charloom.text.source import Text
+from charloom.text.format import Opener
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
 
 
 def open_run(
-    text: Callable[[TrainingConfig], Text] | PreparedText,
+    text: Opener | PreparedText,
     folder: Path,
     options: dict[str, Any],
     *,
@@ -40,7 +39,7 @@ def open_run(
     """Open a run: lock its folder, read its text, and prepare everything up to the first step.
 
     Args:
-        text: opens the text, as the run's configuration reads it; or the text of another run with
+        text: opens the text in the run's format; or the text of another run with
             the same split.
         folder: the run's folder, which is created if needed.
         options: options of TrainingConfig, by name; the others are the preset's, or the run's own
@@ -80,16 +79,14 @@ def open_run(
         raise
 
 
-def _prepare(
-    text: Callable[[TrainingConfig], Text] | PreparedText, start: Start, context: RunContext
-) -> PreparedText:
+def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> PreparedText:
     """Read the text, unless it is prepared already, at all ranks."""
     if isinstance(text, PreparedText):
         prepared = text
     else:
         try:
             prepared = prepare_text(
-                text(start.config),
+                text(start.text_format()),
                 start.config,
                 base=start.base,
                 earlier=start.earlier,
@@ -97,10 +94,23 @@ def _prepare(
                 on_reading=context.control.on_reading,
             )
         except OtherTextError as error:
-            raise CharloomError(f"{error}: pass that text again, or another --out") from None
+            raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
     context.process_group.send_text(text_message(start.config, prepared.dataset))
     context.process_group.check_refusals()
     return prepared
+
+
+def _remedy(start: Start, files: RunFolder) -> str:
+    """Return the remedy for a text that is not the one of the run."""
+    assert start.earlier is not None, "only a run that resumes has a text of its own"
+    further = f"train its model further on this one with --from {files.path} and another --out"
+    if start.earlier.vocabulary.end_id is None:
+        return (
+            f"pass that text again, or {further} (do not compare the two losses, because they are "
+            "of different held-out texts)"
+        )
+    # The parts of a collection that has grown stay the same, so nothing leaks.
+    return f"pass that text again, or {further} (a collection that has grown keeps its splits)"
 
 
 def _open_prepared(
@@ -113,6 +123,15 @@ def _open_prepared(
         config, note = with_engine_for_budget(config)
         config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
         notes.extend([reason] if note is None else [note, reason])
+    notes.extend(prepared.notes)
+    if inherited := start.inherited_documents():
+        notes.append(f"documents are read as for the model of --from: {inherited}")
+    base = None if start.base is None else start.base.vocabulary
+    if base is not None and base.end_id is None and dataset.vocabulary.end_id is not None:
+        notes.append(
+            "the model of --from was trained on one book, so the end of a document is a new symbol "
+            "for it"
+        )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:

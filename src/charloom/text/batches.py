@@ -1,10 +1,10 @@
 """Ids to training windows: inputs and targets of shape (T, B), the target one character further.
 
-Both kinds of windows are functions of the step number alone, so that a resumed run finds its place
+All kinds of windows are functions of the step number alone, so that a resumed run finds its place
 in the text from its step count.
 
-T is the number of time steps of a window, B that of a batch's rows, N that of the training split's
-characters.
+T is the number of time steps of a window, B that of a batch's rows. N is the number of the training
+split's characters, D that of its documents.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.text.dataset import TextIds
+from charloom.text.dataset import COUNTED_AT_ONCE, TextIds
+
+GATHERED_AT_ONCE = 1 << 16  # ids of the windows that are gathered together; at least one window
+Integers = NDArray[np.signedinteger]
 
 
 class Batch(NamedTuple):
@@ -71,6 +74,138 @@ class Streams:
         rows = np.arange(self.rows) * row_length + start  # (B,)
         block = self.ids[rows + np.arange(window + 1)[:, None]].astype(np.intp)  # (T + 1, B)
         return Batch(block[:-1], block[1:], fresh=index == 0)
+
+
+class ShuffledDocuments:
+    """Streams of documents: in every epoch, the documents in another order, each after an END.
+
+    An epoch reads END d₁ END d₂ END … d_D END, with the documents in an order that follows from the
+    seed and the epoch's number. That stream is cut into B equal rows, each read window after
+    window, as `Streams` reads a text. An engine begins every document from a zero state, because
+    it reads END. A text with fewer than B whole windows gets fewer rows.
+
+    Every window is of full length. An epoch skips the last characters of each row that do not fill
+    a window; in the next epoch these are other ones.
+
+    Args:
+        ids: the documents, (N,), each followed by END.
+        end_id: the id of END.
+        batch_size: the number of rows of a batch, at most.
+        window: the length of a batch, at most.
+        seed: the random seed of the orders.
+    """
+
+    def __init__(
+        self, ids: TextIds, end_id: int, batch_size: int, window: int, seed: int = 0
+    ) -> None:
+        self.ids = ids
+        self.end_id = end_id
+        self.seed = seed
+        self.rows = max(1, min(batch_size, len(ids) // window))
+        self.row_length = len(ids) // self.rows
+        self.window = min(window, self.row_length)
+        self.steps_per_epoch = self.row_length // self.window
+        self._at_once = max(1, GATHERED_AT_ONCE // (self.rows * self.window))
+        # The latest values are kept, because steps are nearly always taken in their order.
+        self._documents: _Documents | None = None
+        self._order: _Order | None = None
+        self._block = _Block(0, 0, np.zeros((0, 0), np.intp))
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        begin, window = step - self._block.first, self.window
+        if not 0 <= begin < self._block.steps:
+            self._block = self._block_of(step)
+            begin = step - self._block.first
+        read = self._block.read[begin * window : (begin + 1) * window + 1]  # (T + 1, B)
+        return Batch(read[:-1], read[1:], fresh=step % self.steps_per_epoch == 0)
+
+    def _block_of(self, step: int) -> _Block:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        first = index - index % self._at_once
+        count = min(self._at_once, self.steps_per_epoch - first)
+        starts = np.arange(self.rows) * self.row_length + first * self.window
+        read = self._order_of(epoch).read(self.ids, starts, count * self.window + 1)
+        return _Block(step - index + first, count, read)
+
+    def _order_of(self, epoch: int) -> _Order:
+        if self._order is None or self._order.epoch != epoch:
+            self._order = None  # so that there are never two in memory
+            if self._documents is None:
+                self._documents = _Documents.of(self.ids, self.end_id)
+            self._order = self._documents.shuffled(self.seed, epoch)
+        return self._order
+
+
+class _Block(NamedTuple):
+    """The ids of consecutive steps of an epoch, gathered together."""
+
+    first: int  # the first of the steps
+    steps: int  # the number of steps
+    read: NDArray[np.intp]  # (count · T + 1, B)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """The places of the documents in the ids: the index of each one's first id, and N, (D + 1,)."""
+
+    starts: Integers
+
+    @classmethod
+    def of(cls, ids: TextIds, end_id: int) -> _Documents:
+        # Read in blocks, because the ids can be memory-mapped.
+        found = [np.zeros(1, np.intp)]
+        for begin in range(0, len(ids), COUNTED_AT_ONCE):
+            found.append(
+                np.flatnonzero(ids[begin : begin + COUNTED_AT_ONCE] == end_id) + (begin + 1)
+            )
+        starts = np.concatenate(found)
+        if starts[-1] != len(ids):
+            raise ValueError("the last document has no end")
+        return cls(starts.astype(np.int32 if len(ids) < 2**31 - 1 else np.int64))
+
+    def shuffled(self, seed: int, epoch: int) -> _Order:
+        """Return the order of an epoch."""
+        generator = np.random.Generator(np.random.PCG64([seed, epoch]))
+        order = generator.permutation(len(self.starts) - 1)
+        sources = np.empty_like(self.starts)
+        sources[0] = self.starts[-1] - 1  # the last END is also the one before the first document
+        np.take(self.starts, order, out=sources[1:], mode="clip")
+        places = np.empty(len(self.starts) + 1, self.starts.dtype)
+        places[:2] = 0, 1
+        np.cumsum(np.diff(self.starts)[order], out=places[2:])
+        places[2:] += 1
+        return _Order(epoch, sources, places)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The documents in the order of an epoch, after an END, as a stream of N + 1 ids.
+
+    Attributes:
+        epoch: the number of the epoch.
+        sources: the index of each document's first id in the ids, (D + 1,).
+        places: the index of each document's first id in the stream, and N + 1, (D + 2,).
+    """
+
+    epoch: int
+    sources: Integers
+    places: Integers
+
+    def read(self, ids: TextIds, starts: NDArray[np.intp], length: int) -> NDArray[np.intp]:
+        """Return `length` ids of the stream from each start on, (length, B)."""
+        first = np.searchsorted(self.places, starts, side="right") - 1  # (B,), of documents
+        last = np.searchsorted(self.places, starts + length - 1, side="right") - 1
+        counts = last - first + 1
+        rows = np.repeat(np.arange(len(starts)), counts)
+        found = np.arange(counts.sum()) + (first - (np.cumsum(counts) - counts))[rows]
+        begin = np.maximum(self.places[found] - starts[rows], 0)  # in the row
+        end = np.minimum(self.places[found + 1] - starts[rows], length)
+        shift = self.sources[found].astype(np.intp) - self.places[found] + starts[rows]
+        indices = np.repeat(shift, end - begin).reshape(len(starts), length)
+        indices += np.arange(length)
+        read: NDArray[np.intp] = ids[indices].T.astype(np.intp, order="C")
+        return read
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ for its ids. Nothing of the size of the text is ever held in memory, unless it i
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,17 @@ from numpy.typing import NDArray
 from charloom.errors import CharloomError
 from charloom.progress import OnProgress
 from charloom.text.source import Text
-from charloom.text.vocabulary import Vocabulary, code_points
+from charloom.text.splitting import (
+    IN_MEMORY_AT_MOST,
+    Division,
+    EncodedText,
+    Hashes,
+    divide,
+    store_ids,
+)
+from charloom.text.vocabulary import END, Vocabulary, code_points
 
 COUNTED_AT_ONCE = 1 << 20  # characters
-IN_MEMORY_AT_MOST = 1 << 26  # bytes of ids; a longer text is stored in a memory-mapped file
 
 TextIds = NDArray[np.unsignedinteger]
 
@@ -62,6 +69,13 @@ class Split:
     def __str__(self) -> str:
         return "/".join(f"{p:g}" for p in (self.train, self.validation, self.test))
 
+    def without(self, *, validation: bool, test: bool) -> Split:
+        """Return the split with some parts added to training, which have texts of their own."""
+        if not validation and not test:
+            return self
+        kept = (0 if validation else self.validation), (0 if test else self.test)
+        return Split(100 - sum(kept), *kept)
+
     def boundaries(self, length: int) -> tuple[int, int]:
         """Return the first index of the validation and of the test split of N characters.
 
@@ -81,8 +95,16 @@ class Dataset:
         sha256: that of the text, in hexadecimal digits.
         vocabulary: its characters.
         ids: the text, (N,), in the type `id_type`: training, validation, test. Each document
-            of a collection ends with the id of END, and the documents of a part stand together.
+            of a collection ends with the id of END, and the documents of a part are consecutive.
         boundaries: the indices at which the validation and the test split begin.
+        documents: the documents of each split; zeros for a book.
+        unseen: the probability of a character that is not in the vocabulary, as estimated from the
+            training split.
+        folded: the characters of each split that --min-count left out of `ids`.
+        rule: how the text was split, to print.
+        own: name, origin and SHA-256 of the texts of --validation and --test.
+        lines: True if each line is a document.
+        notes: what was decided as the text was read, each in a line to print.
     """
 
     name: str
@@ -91,6 +113,35 @@ class Dataset:
     vocabulary: Vocabulary
     ids: TextIds
     boundaries: tuple[int, int]
+    documents: tuple[int, int, int] = (0, 0, 0)
+    unseen: float = 0.0
+    folded: tuple[int, int, int] = (0, 0, 0)
+    rule: str = ""
+    own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lines: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def characters(self) -> int:
+        """The characters of the text, without the ends of documents."""
+        return len(self.ids) - sum(self.documents)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a checkpoint records of the text."""
+        record: dict[str, Any] = {
+            "name": self.name,
+            "origin": self.origin,
+            "sha256": self.sha256,
+            "characters": self.characters,
+            "unseen": self.unseen,
+        }
+        if any(self.documents):
+            record["documents"] = sum(self.documents)
+        if any(self.folded):
+            record["folded"] = sum(self.folded)
+        if self.own:
+            record["own"] = {name: dict(part) for name, part in self.own.items()}
+        return record
 
     @property
     def train(self) -> TextIds:
@@ -118,40 +169,89 @@ class Dataset:
         return self.ids[:first], self.ids[first:second]
 
     def _whole_documents(self, index: int) -> int:
-        """Return the index moved forward to the beginning of a document of the validation split."""
+        """Return the index moved to the beginning of a document of the validation split.
+
+        It moves forward, or back if otherwise no document were left to validate on.
+        """
         end_id = self.vocabulary.end_id
-        if end_id is None:
+        first, second = self.boundaries
+        if end_id is None or first == second:
             return index
-        ends = np.flatnonzero(self.ids[index - 1 : self.boundaries[1]] == end_id)
-        return index + int(ends[0]) if len(ends) else self.boundaries[1]
+        begins: NDArray[np.intp] = np.flatnonzero(self.ids[first - 1 : second - 1] == end_id)
+        begins += first
+        return int(begins[min(int(np.searchsorted(begins, index)), len(begins) - 1)])
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The results of the first reading of a text."""
+    """The results of the first reading of a text.
+
+    Attributes:
+        characters: its length, with the ends of its documents.
+        counts: occurrences of each code point.
+        sha256: of the text.
+        hashes: of the contents of its documents.
+    """
 
     characters: int
-    distinct: tuple[str, ...]  # sorted by code point
+    counts: NDArray[np.int64]
     sha256: str
+    hashes: Hashes
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """The distinct characters, sorted by code point."""
+        return tuple(chr(code) for code in np.flatnonzero(self.counts))
 
 
 def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
-    """Read a text once, for its length, its distinct characters and its SHA-256.
+    """Read a text once, for its length, its characters, its SHA-256 and its documents' hashes.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).
     `on_progress` is called with the stage "reading" and the characters read.
     """
     digest = hashlib.sha256()
-    seen = np.zeros(0x110000, dtype=bool)
+    hashes = _DocumentHashes(text.as_bytes)
+    counts = np.zeros(0x110000, dtype=np.int64)
     characters = 0
     for chunk in text.chunks():
         digest.update(_encoded(chunk, text))
-        seen[code_points(chunk)] = True
+        found = np.bincount(code_points(chunk))
+        counts[: len(found)] += found
         characters += len(chunk)
+        if text.ends:
+            hashes.update(chunk)
         if on_progress is not None:
             on_progress("reading", characters, None)
-    distinct = tuple(chr(code) for code in np.flatnonzero(seen))
-    return Scan(characters, distinct, digest.hexdigest())
+    return Scan(characters, counts, digest.hexdigest(), hashes.result())
+
+
+class _DocumentHashes:
+    """The hashes of a stream of documents, each of which ends with END."""
+
+    def __init__(self, as_bytes: bool) -> None:
+        self._encoding = "latin-1" if as_bytes else "utf-8"
+        self._digests: list[bytes] = []
+        self._unfinished = _document_hash()
+
+    def update(self, chunk: str) -> None:
+        *whole, rest = chunk.split(END)
+        for index, document in enumerate(whole):
+            content = document.encode(self._encoding)
+            if index == 0:
+                self._unfinished.update(content)
+                self._digests.append(self._unfinished.digest())
+                self._unfinished = _document_hash()
+            else:
+                self._digests.append(_document_hash(content).digest())
+        self._unfinished.update(rest.encode(self._encoding))
+
+    def result(self) -> Hashes:
+        return np.frombuffer(b"".join(self._digests), dtype="<u8").astype(np.uint64)
+
+
+def _document_hash(content: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(content, digest_size=8)
 
 
 def _encoded(chunk: str, text: Text) -> bytes:
@@ -184,33 +284,61 @@ def encode_text(
     Raises:
         CharloomError: if the text has changed since it was scanned.
     """
-    ids: TextIds
-    if characters * vocabulary.id_type.itemsize <= in_memory:
-        ids = np.empty(characters, dtype=vocabulary.id_type)
-        _fill(ids, text, vocabulary, on_progress)
-        return ids
-    with tempfile.TemporaryFile(dir=folder) as file:
-        written = 0
+    read = 0
+
+    def encoded() -> Iterator[TextIds]:
+        nonlocal read
         for chunk in text.chunks():
-            file.write(vocabulary.encode(chunk, position=written).tobytes())
-            written += len(chunk)
+            yield vocabulary.encode(chunk, position=read)
+            read += len(chunk)
+            _check_length(min(read, characters), read)
             if on_progress is not None:
-                on_progress("encoding", written, characters)
-        _check_length(written, characters)
-        file.flush()
-        # The mapping keeps the file's bytes alive after the file is closed.
-        return np.memmap(cast(BinaryIO, file), dtype=vocabulary.id_type, mode="r")
+                on_progress("encoding", read, characters)
+        _check_length(read, characters)
+
+    return store_ids(encoded(), characters, vocabulary.id_type, folder, in_memory)
 
 
-def _fill(ids: TextIds, text: Text, vocabulary: Vocabulary, on_progress: OnProgress | None) -> None:
-    written = 0
-    for chunk in text.chunks():
-        _check_length(min(written + len(chunk), len(ids)), written + len(chunk))
-        ids[written : written + len(chunk)] = vocabulary.encode(chunk, position=written)
-        written += len(chunk)
-        if on_progress is not None:
-            on_progress("encoding", written, len(ids))
-    _check_length(written, len(ids))
+def encode_without_folded(
+    text: Text,
+    scanned: Scan,
+    vocabulary: Vocabulary,
+    folder: Path | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[TextIds, NDArray[np.int64]]:
+    """Read a text and return the ids of its characters in the vocabulary, (N,).
+
+    Args:
+        text: the text.
+        scanned: its first reading.
+        vocabulary: the characters.
+        folder, on_progress: as in `encode_text`.
+
+    Returns:
+        The ids, and for each other character the index of the id that follows it.
+    """
+    places: list[NDArray[np.int64]] = []
+    read = written = 0
+    codes = code_points("".join(vocabulary.characters))
+    known = int(scanned.counts[codes].sum())
+
+    def encoded() -> Iterator[TextIds]:
+        nonlocal read, written
+        for chunk in text.chunks():
+            ids = vocabulary.ids_or_minus_one(chunk)
+            folded = np.flatnonzero(ids < 0)
+            places.append(folded - np.arange(len(folded)) + written)
+            ids = ids[ids >= 0]
+            written += len(ids)
+            read += len(chunk)
+            _check_length(min(written, known), written)
+            yield ids.astype(vocabulary.id_type)
+            if on_progress is not None:
+                on_progress("encoding", read, scanned.characters)
+        _check_length(written, known)
+
+    ids = store_ids(encoded(), known, vocabulary.id_type, folder)
+    return ids, np.concatenate([np.zeros(0, np.int64), *places])
 
 
 def _check_length(found: int, expected: int) -> None:
@@ -231,10 +359,26 @@ def character_counts(ids: TextIds, vocabulary_size: int) -> NDArray[np.int64]:
     return counts
 
 
+@dataclass(frozen=True)
+class OwnParts:
+    """The texts of --validation and --test, and the SHA-256 that each one must have, if any."""
+
+    validation: Text | None = None
+    test: Text | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def texts(self) -> dict[str, Text]:
+        """Return the texts by the names of their splits."""
+        both = {"validation": self.validation, "test": self.test}
+        return {name: text for name, text in both.items() if text is not None}
+
+
 def load_dataset(
     text: Text,
     split: Split,
     *,
+    own: OwnParts | None = None,
+    min_count: int = 0,
     base: Vocabulary | None = None,
     sha256: str | None = None,
     folder: Path | None = None,
@@ -245,43 +389,120 @@ def load_dataset(
     Args:
         text: the text.
         split: the percentages of its splits.
+        own: texts that are the validation or the test split.
+        min_count: the occurrences that a character needs for an id.
         base: a vocabulary whose characters keep their ids; new ones are appended to it.
         sha256: the expected SHA-256, or None to accept any text.
         folder: where the ids of a long text are stored, as in `encode_text`.
         on_progress: called while the text is read ("reading") and encoded ("encoding").
 
     Raises:
-        OtherTextError: if the text does not have the expected SHA-256.
+        OtherTextError: if a text does not have the expected SHA-256.
         CharloomError: if the text is too short, has a single distinct character, or is read as
             bytes where `base` is not, or the reverse.
     """
+    own = own or OwnParts()
     found = scan(text, on_progress)
-    if sha256 is not None and found.sha256 != sha256:
-        raise OtherTextError(
-            f"the text {text.name!r} is not the one that the run was trained on: its SHA-256 is "
-            f"{found.sha256[:12]}…, the run's is {sha256[:12]}…"
-        )
-    _check_content(text.name, found)
+    _refuse_other(text.name, found, sha256)
+    _check_content(text, found)
+    scans = {"": found}
+    for name, part in own.texts().items():
+        scans[name] = scan(part, on_progress)
+        _refuse_other(part.name, scans[name], own.sha256.get(name), f" as --{name}")
+        if scans[name].characters == 0:
+            raise CharloomError(f"the text of --{name} is empty: pass another file, or omit it")
+    vocabulary = _vocabulary(text.as_bytes, scans.values(), min_count, base)
+
+    def encode(text: Text, scanned: Scan) -> EncodedText:
+        if min_count:
+            ids, folded = encode_without_folded(text, scanned, vocabulary, folder, on_progress)
+        else:
+            ids = encode_text(text, scanned.characters, vocabulary, folder, on_progress)
+            folded = np.zeros(0, np.int64)
+        return EncodedText(ids, folded, scanned.hashes)
+
+    division = divide(
+        encode(text, found),
+        {name: encode(part, scans[name]) for name, part in own.texts().items()},
+        split,
+        vocabulary,
+        folder,
+    )
+    return Dataset(
+        text.name,
+        text.origin,
+        found.sha256,
+        vocabulary,
+        division.ids,
+        division.boundaries,
+        documents=division.documents,
+        unseen=_unseen(division, vocabulary, min_count),
+        folded=division.folded,
+        rule=division.rule,
+        own={
+            name: {"name": part.name, "origin": part.origin, "sha256": scans[name].sha256}
+            for name, part in own.texts().items()
+        },
+        lines=text.lines,
+        notes=text.notes,
+    )
+
+
+def _vocabulary(
+    as_bytes: bool, scans: Iterable[Scan], min_count: int, base: Vocabulary | None
+) -> Vocabulary:
+    counts = np.sum([scanned.counts for scanned in scans], axis=0)
+    counts[ord(END)] *= max(1, min_count)  # it always has an id
+    distinct = [chr(code) for code in np.flatnonzero(counts >= max(1, min_count))]
     if base is None:
-        vocabulary = Vocabulary.of("".join(found.distinct), as_bytes=text.as_bytes)
-    elif base.as_bytes != text.as_bytes:
+        if len(set(distinct) - {END}) == 0:
+            raise CharloomError(
+                f"--min-count {min_count} leaves no character of the text: set a lower one"
+            )
+        return Vocabulary.of("".join(distinct), as_bytes=as_bytes)
+    if base.as_bytes != as_bytes:
         raise CharloomError(
             "--from: the earlier run reads bytes, so pass --bytes"
             if base.as_bytes
             else "--from: the earlier run reads UTF-8, so omit --bytes"
         )
+    return base.grown(distinct)
+
+
+def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float:
+    """Estimate the probability of a character that is not in the vocabulary.
+
+    By Good and Turing, it is the share of characters that occur once in the training split; with
+    --min-count that of the characters that were left out.
+    """
+    train = division.ids[: division.boundaries[0]]
+    symbols = len(train) + division.folded[0]
+    if min_count:
+        unseen = division.folded[0]
     else:
-        vocabulary = base.grown(found.distinct)
-    ids = encode_text(text, found.characters, vocabulary, folder, on_progress)
-    return Dataset(
-        text.name, text.origin, found.sha256, vocabulary, ids, split.boundaries(len(ids))
-    )
+        counts = character_counts(train, len(vocabulary))
+        if vocabulary.end_id is not None:
+            counts[vocabulary.end_id] = 0
+        unseen = int((counts == 1).sum())
+    return unseen / symbols if unseen and symbols else 1 / (symbols + 1)
 
 
-def _check_content(name: str, found: Scan) -> None:
+def _refuse_other(name: str, found: Scan, sha256: str | None, place: str = "") -> None:
+    if sha256 is not None and found.sha256 != sha256:
+        raise OtherTextError(
+            f"the text {name!r} is not the one that the run was trained on{place}: its SHA-256 is "
+            f"{found.sha256[:12]}…, the run's is {sha256[:12]}…"
+        )
+
+
+def _check_content(text: Text, found: Scan) -> None:
     """Raise CharloomError for a text without a character to predict."""
+    name = text.name
     if found.characters == 0:
-        raise CharloomError(f"the text {name!r} is empty: pass a text to train on")
+        what = "has no documents" if text.ends else "is empty"
+        raise CharloomError(f"the text {name!r} {what}: pass a text to train on")
+    if text.ends:
+        return
     if found.characters == 1:
         raise CharloomError(f"the text {name!r} has one character: pass a longer one")
     if len(found.distinct) == 1:

@@ -168,3 +168,22 @@ def unescape(separator: str) -> str:
         )
 
     return _ESCAPE.sub(replaced, separator)
+
+
+def check_cuts(lines: bool, separator: str | None, column: str | None) -> None:
+    """Raise CharloomError if options for documents exclude each other or are invalid."""
+    chosen = [
+        name
+        for name, is_set in (
+            ("--lines", lines),
+            ("--separator", separator is not None),
+            ("--column", column is not None),
+        )
+        if is_set
+    ]
+    if len(chosen) > 1:
+        raise CharloomError(f"{' and '.join(chosen)} cannot be combined: pass one of them")
+    if separator is not None:
+        unescape(separator)
+    if column == "":
+        raise CharloomError("--column is empty: pass the name of a column")

@@ -16,7 +16,7 @@ from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.progress import OnProgress
 from charloom.text import documents
 from charloom.text.corpora import CORPORA, open_text
-from charloom.text.documents import Cut, unescape, without_byte_order_mark
+from charloom.text.documents import Cut, check_cuts, unescape, without_byte_order_mark
 from charloom.text.folders import folder_files, named_suffixes, suffix_inside
 from charloom.text.source import (
     ORIGIN_SEPARATOR,
@@ -30,6 +30,7 @@ from charloom.text.tables import KINDS, Table
 from charloom.text.vocabulary import END
 
 Source = str | Path | Text
+Sources = Source | Sequence[Source]
 
 
 @dataclass(frozen=True)
@@ -94,25 +95,6 @@ class TextFormat:
     def cuts(self) -> bool:
         """True if documents are parts of texts, and not whole ones."""
         return self.lines or self.separator is not None or self.column is not None
-
-
-def check_cuts(lines: bool, separator: str | None, column: str | None) -> None:
-    """Raise CharloomError if options for documents exclude each other or are invalid."""
-    chosen = [
-        name
-        for name, is_set in (
-            ("--lines", lines),
-            ("--separator", separator is not None),
-            ("--column", column is not None),
-        )
-        if is_set
-    ]
-    if len(chosen) > 1:
-        raise CharloomError(f"{' and '.join(chosen)} cannot be combined: pass one of them")
-    if separator is not None:
-        unescape(separator)
-    if column == "":
-        raise CharloomError("--column is empty: pass the name of a column")
 
 
 def open_texts(
@@ -304,6 +286,11 @@ def _name_and_origin(opened: Sequence[_Opened]) -> tuple[str, str]:
     if len(origins) == 1:
         return name, origins[0]
     return name, ORIGIN_SEPARATOR.join(origins) if known else ""
+
+
+def absolute_source(source: str) -> str:
+    """Return a source that means the same from every folder: paths become absolute."""
+    return source if source == "-" or source in CORPORA else str(Path(source).absolute())
 
 
 Opener = Callable[[TextFormat], Text]

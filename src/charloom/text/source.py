@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable
 
 BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
 
@@ -71,6 +71,11 @@ class Text:
 
 
 ORIGIN_SEPARATOR = "\0"  # between the origins of a joined text, because no path contains it
+
+
+def shown_origin(origin: str) -> str:
+    """Return an origin on one line; of several, with commas between them."""
+    return ", ".join(printable(one) for one in origin.split(ORIGIN_SEPARATOR))
 
 
 def join_texts(texts: Sequence[Text]) -> Text:

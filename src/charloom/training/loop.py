@@ -16,16 +16,19 @@ import numpy as np
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
-from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Validation, validate
 from charloom.text.batches import Batches
 from charloom.text.dataset import Dataset, TextIds
 from charloom.training.options import TrainingConfig
+from charloom.training.samples import validation_sample
 from charloom.training.schedule import Schedule
-from charloom.training.setup import VALIDATED_AT_ONCE, make_batches, rows_of_validation, total_steps
+from charloom.training.setup import (
+    make_batches,
+    rows_of_validation,
+    total_steps,
+    validated_part,
+)
 from charloom.training.state import DivergedError, Progress, TrainingState
-
-SAMPLE_LENGTH = 300
 
 
 def train_steps(
@@ -116,7 +119,7 @@ class _Phase:
 
 def _texts(dataset: Dataset, *, refit: bool) -> tuple[TextIds, TextIds]:
     fit, holdout = dataset.fit_and_holdout(refit)
-    return fit, holdout[:VALIDATED_AT_ONCE]
+    return fit, validated_part(dataset, holdout)
 
 
 class _Steps:
@@ -230,8 +233,9 @@ class _Training:
         best = self._is_best(validation)
         if best:
             state.best_step, state.best_done = state.step, self.schedule.done()
-        request = SampleRequest(length=SAMPLE_LENGTH, seed=steps.config.seed, index=state.step)
-        sample = "".join(stream_text(steps.engine, steps.dataset.vocabulary, request))
+        sample = validation_sample(
+            steps.engine, steps.dataset.vocabulary, steps.config.seed, state.step
+        )
         state.validated_step = state.step
         self.schedule.note_validation(began)
         yield replace(self._progress("validation"), validation=validation, best=best, sample=sample)

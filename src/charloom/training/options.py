@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 Steps = Annotated[int, Meta(ge=1, le=10**15)]
+Count = Annotated[int, Meta(ge=0, le=10**15)]
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Threads = Annotated[int, Meta(ge=1, le=256)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -120,6 +121,8 @@ class TrainingConfig:
     warmup: Fraction = option(0.02, "fraction of the run in which the learning rate rises")
     clip: Norm = option(1.0, "maximum norm of the gradient; 0 for no limit")
     split: str = option("90/5/5", "percentages for training, validation and test")
+    validation: str | None = option(None, "text to validate on, instead of a share of TEXT")
+    test: str | None = option(None, "text to evaluate on, instead of a share of TEXT")
     seed: Seed = option(0, "random seed")
     steps: Steps | None = option(None, "stop after this many updates", STOP | NOT_TUNED)
     epochs: Epochs | None = option(None, "stop after this many epochs", STOP | NOT_TUNED)
@@ -131,6 +134,10 @@ class TrainingConfig:
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
     raw: bool = option(False, "keep the header and license of a built-in book")
     normalize_newlines: bool = option(False, "convert CRLF and CR to LF")
+    lines: bool = option(False, "each line is a document")
+    separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
+    column: str | None = option(None, "column of a .csv, .tsv or .jsonl that has the documents")
+    min_count: Count = option(0, "occurrences that a character needs to be in the vocabulary")
     from_run: str | None = option(None, "run to start from (fine-tuning)", PER_RANK)
     engine: EngineName = option("auto", "compute backend", COMPUTE)
     threads: Threads | None = option(None, "threads (default: all cores)", COMPUTE | PER_RANK)
@@ -143,9 +150,14 @@ class TrainingConfig:
         for name in OPTIONS:
             check_option(name, getattr(self, name))
         from charloom.text.dataset import Split  # NumPy comes with it
+        from charloom.text.documents import check_cuts
 
+        check_cuts(self.lines, self.separator, self.column)
+        for name in ("validation", "test"):
+            if getattr(self, name) == "":
+                raise CharloomError(f"{option_name(name)} is empty: pass the path of a text")
         split = Split.parse(self.split)
-        if self.refit > 0 and split.test == 0:
+        if self.refit > 0 and split.test == 0 and self.test is None:
             raise CharloomError(
                 f"--refit also trains on the validation split, so --split {self.split} leaves no "
                 "text to evaluate on: omit --refit, or set a third percentage"

@@ -139,7 +139,7 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         "hidden_size": units,
         "layers": layers,
         "batch_size": BATCH,
-        "window": min(WINDOW, validation) if validation else WINDOW,
+        "window": _window(dataset),
         "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
         "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
@@ -160,6 +160,14 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         "recurrent weights"
     )
     return Choice(options, reason)
+
+
+def _window(dataset: Dataset) -> int:
+    """Return the length of a window, at most that of the validation split of a single text."""
+    validation = len(dataset.validation)
+    if dataset.vocabulary.end_id is not None or not validation:
+        return WINDOW
+    return min(WINDOW, validation)
 
 
 def _dropped(least: float, step: float, most: float, passes: float) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from charloom.engines.process_group import ProcessGroup
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.network.optimizers import OPTIMIZERS, AdaGrad, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
-from charloom.text.batches import Batches, SlidingWindows, Streams
-from charloom.text.dataset import Dataset
+from charloom.text.batches import Batches, ShuffledDocuments, SlidingWindows, Streams
+from charloom.text.dataset import Dataset, TextIds
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.options import TrainingConfig
 
@@ -31,14 +33,22 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
     """Return the training windows of a configuration, with `refit` those of its last part.
 
     Raises:
-        CharloomError: if a split of the text is too short.
+        CharloomError: if a split of the text is too short, or the preset is not for documents.
     """
     train, validation = dataset.fit_and_holdout(refit)
+    end_id = dataset.vocabulary.end_id
     if len(train) < 2:
         raise CharloomError(
             f"the training split has {len(train)} of the text's {len(dataset.ids)} characters and "
             "needs at least 2: use a longer text or a larger first part in --split"
         )
+    if end_id is not None:
+        if config.classic:
+            raise CharloomError(
+                "the preset classic reads a text as one book, not as documents: use another "
+                "--preset, or omit the option that cuts the text into documents"
+            )
+        return ShuffledDocuments(train, end_id, config.batch_size, config.window, config.seed)
     if 0 < len(validation) < config.window and not refit:
         raise CharloomError(
             f"the validation split has {len(validation):,} characters, less than one window of "
@@ -48,6 +58,20 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
     if config.classic:
         return SlidingWindows(train, config.window, CLASSIC_STRIDE)
     return Streams(train, config.batch_size, config.window)
+
+
+def validated_part(dataset: Dataset, holdout: TextIds) -> TextIds:
+    """Return the part of a holdout, (N,), that one validation reads.
+
+    Of a long collection these are documents from all of the holdout, because it can be sorted.
+    """
+    end_id = dataset.vocabulary.end_id
+    if end_id is not None and len(holdout) > VALIDATED_AT_ONCE:
+        ends = np.flatnonzero(holdout == end_id) + 1
+        every = -(-len(holdout) // VALIDATED_AT_ONCE)
+        documents = np.split(holdout, ends[:-1])[::every]
+        holdout = np.concatenate(documents)
+    return holdout[:VALIDATED_AT_ONCE]
 
 
 def model_config(config: TrainingConfig, vocabulary: Vocabulary) -> ModelConfig:

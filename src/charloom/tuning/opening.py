@@ -16,10 +16,11 @@ from charloom.runs.compute import compile_kernels
 from charloom.runs.material import PreparedText, prepare_text
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl, TrainingRun
+from charloom.runs.start import Start
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
 from charloom.text.dataset import Dataset
-from charloom.text.source import Text
+from charloom.text.format import Opener
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import PROBE, measure_speed
 from charloom.tuning.folder import SearchFolder
@@ -31,7 +32,7 @@ from charloom.tuning.trial import seconds_to_finish
 
 @contextlib.contextmanager
 def open_search(
-    open_source: Callable[[TrainingConfig], Text],
+    open_source: Opener,
     folder: Path,
     options: dict[str, Any],
     *,
@@ -44,7 +45,7 @@ def open_search(
     """Open a search, for a `with` statement: its folder is locked until the end of the block.
 
     Args:
-        open_source: opens the text, as a configuration reads it.
+        open_source: opens the text in a format.
         folder: the search's folder, which is created if needed.
         options: options of TrainingConfig, by name, for every trial; `minutes` is the time of the
             whole search.
@@ -88,12 +89,12 @@ class _Source:
     """A text that is not read yet.
 
     Attributes:
-        open: opens it, as a configuration reads it.
+        open: opens it in a format.
         folder: where a long text's temporary file is created.
         on_reading: called as the text is read.
     """
 
-    open: Callable[[TrainingConfig], Text]
+    open: Opener
     folder: Path
     on_reading: OnProgress | None
 
@@ -103,8 +104,9 @@ class _Source:
         base = None
         if config.from_run is not None:
             base = load_checkpoint(model_path(config.from_run))
+        reading = Start(config, options, base=base).text_format()
         return prepare_text(
-            self.open(config), config, base=base, folder=self.folder, on_reading=self.on_reading
+            self.open(reading), config, base=base, folder=self.folder, on_reading=self.on_reading
         )
 
 
