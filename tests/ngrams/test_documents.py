@@ -1,4 +1,4 @@
-"""The n-gram model of a collection against its definition in dictionaries, one document at a time."""
+"""The n-gram model of a collection against its definition in dictionaries, document by document."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,12 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.ngrams.kneser_ney import (
-    NGramModel,
-    choose_context,
-    choose_context_on_splits,
-    losses_by_context,
-)
+from charloom.ngrams.choosing import choose_context, choose_context_on_splits, losses_by_context
+from charloom.ngrams.kneser_ney import NGramModel
 
 CLOSE = 1e-12
 
@@ -210,7 +206,7 @@ def test_what_comes_before_a_document_changes_nothing(context: int) -> None:
     whole = model.log_probabilities(np.array(stream(documents, 5)))
     alone = [model.log_probabilities(np.array([*document, 5])) for document in documents]
     np.testing.assert_array_equal(whole, np.concatenate(alone))
-    last = np.array(stream(documents[:9], 5) + [1, 2])
+    last = np.array([*stream(documents[:9], 5), 1, 2])
     np.testing.assert_array_equal(model.distribution(last), model.distribution(last[-2:]))
     # Nor does the order in which the documents were counted.
     backward = fitted(stream(documents[::-1], 5), 6, context, 5)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.documents import dataset_of, shuffled_names
 
 from charloom.engines.backend import Backend
 from charloom.errors import CharloomError
@@ -19,7 +20,6 @@ from charloom.training.planner import plan
 from charloom.training.samples import SAMPLE_LENGTH, validation_sample
 from charloom.training.setup import make_batches, make_optimizer, model_config, validated_part
 from charloom.training.state import TrainingState
-from helpers.documents import dataset_of, shuffled_names
 
 OPTIONS = {"hidden_size": 16, "batch_size": 4, "window": 16, "threads": 1}
 

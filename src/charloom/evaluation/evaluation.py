@@ -344,7 +344,9 @@ def evaluate(
             reason=training.problem,
         ),
     )
-    overlap = None if parts is None else find_overlap(parts.known, text.ids)
+    overlap = (
+        None if parts is None else find_overlap(parts.known, text.ids, model.vocabulary.end_id)
+    )
     if overlap is None:
         return replace(evaluation, baselines=found)
     copied = text.ids[overlap.place : overlap.place + overlap.length]
@@ -465,13 +467,21 @@ def evaluation_of(
     )
 
 
-def find_overlap(train: TextIds, text: TextIds) -> Overlap | None:
+def find_overlap(train: TextIds, text: TextIds, end_id: int | None = None) -> Overlap | None:
     """Return the longest verbatim overlap of a text, (N,), with the training text.
 
-    It is None if the texts are too long to search, or if pydivsufsort is missing.
+    It is None if the texts are too long to search, or if pydivsufsort is missing. In a collection
+    it is inside a document, because the document that follows is not copied with it.
+
+    Args:
+        train: the training text's ids.
+        text: the text's, (N,).
+        end_id: the id of END in a collection, else None.
     """
     if len(train) + len(text) > LONGEST_TO_INDEX:
         return None
+    if end_id is not None:  # -1 is a character that the training text cannot contain
+        text = np.where(text == end_id, -1, text.astype(np.int64))
     try:
         return longest_overlap(train, text)
     except ImportError:

@@ -91,7 +91,10 @@ def prepare_text(
     context, loss_of_ngrams = None, None
     if not config.no_mix:
         context, loss_of_ngrams = choose_ngram_context(
-            dataset.train, dataset.validation, len(dataset.vocabulary)
+            dataset.train,
+            dataset.validation,
+            len(dataset.vocabulary),
+            dataset.vocabulary.end_id,
         )
     counting = time.monotonic() - before
     if earlier is not None:
