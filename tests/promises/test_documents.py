@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers.documents import NAMES, collection, shuffled_names
 
 from charloom.cli.main import main
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.dataset import Split, load_dataset
 from charloom.text.vocabulary import END
-from helpers.documents import NAMES, collection, shuffled_names
 from helpers.faults import Workshop, content_of, posix_only
 
 SMALL = "--lines --threads 1 --hidden-size 8 --batch-size 4 --window 12"
