@@ -18,12 +18,11 @@ from charloom.runs.recorder import Recorder
 from charloom.runs.run import RunContext, RunControl, TrainingRun
 from charloom.runs.start import Start, start_of
 from charloom.runs.tensorboard import load_tensorboard
-from charloom.storage.checkpoint import Checkpoint
 from charloom.storage.folders import RunFolder
-from charloom.text.dataset import Dataset, OtherTextError
+from charloom.text.dataset import OtherTextError
 from charloom.text.format import Opener
 from charloom.training import planner
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import TrainingConfig
 
 
 def open_run(
