@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from charloom.cli.terminal import Terminal
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.progress import OnProgress
     from charloom.text.dataset import Dataset
-    from charloom.text.format import Opener
+    from charloom.text.format import Document, Opener
     from charloom.text.source import Text
 
 
@@ -29,6 +30,22 @@ def open_for(model: LanguageModel, *sources: str, terminal: Terminal) -> Text:
 
     with terminal.task("reading") as on_progress:
         return open_texts(sources, model.text_format, on_progress=on_progress)
+
+
+def documents_for(
+    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal
+) -> list[Document]:
+    """Read the documents of texts for a model of documents, with their places.
+
+    They are read the way the model's training text was, or each line is a document.
+    """
+    from charloom.text.format import read_documents
+
+    format = model.text_format
+    if by_line:
+        format = replace(format, lines=True, separator=None, column=None)
+    with terminal.task("reading") as on_progress:
+        return list(read_documents(sources, format, on_progress=on_progress))
 
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError
 from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
@@ -70,14 +69,8 @@ def prepare_text(
 
     Raises:
         OtherTextError: if it is not the text of `earlier`.
-        CharloomError: if no model can be trained on the text, or `base` reads documents and the
-            text is one book.
+        CharloomError: if no model can be trained on the text.
     """
-    if base is not None and base.vocabulary.end_id is not None and not text.ends:
-        raise CharloomError(
-            "--from: the earlier run reads documents, and this text is one book: pass --lines, "
-            "--separator or --column, a folder, or several texts"
-        )
     known = earlier or base
     dataset = read_dataset(
         text,
@@ -91,7 +84,10 @@ def prepare_text(
     context, loss_of_ngrams = None, None
     if not config.no_mix:
         context, loss_of_ngrams = choose_ngram_context(
-            dataset.train, dataset.validation, len(dataset.vocabulary)
+            dataset.train,
+            dataset.validation,
+            len(dataset.vocabulary),
+            dataset.vocabulary.end_id,
         )
     counting = time.monotonic() - before
     if earlier is not None:

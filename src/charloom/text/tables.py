@@ -41,7 +41,7 @@ class Table:
         """Return the column's fields as pieces in which each one ends with END."""
         held: list[str] = []
         length = 0
-        for value in self._fields(pieces):
+        for value in self.fields(pieces):
             if not value:
                 continue
             held.append(value)
@@ -52,7 +52,8 @@ class Table:
         if held:
             yield END.join(held) + END
 
-    def _fields(self, pieces: Iterable[str]) -> Iterator[str]:
+    def fields(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Return the column's field in every row, empty where it is missing."""
         kind, pieces = (self.kind, pieces) if self.kind else kind_of(pieces)
         rows = _Lines(pieces)
         if kind == "jsonl":
@@ -99,8 +100,10 @@ class Table:
             if self.column in row:
                 found = True
                 yield self._text_of(row[self.column], lines.read)
-            elif not found and len(names) < 100:
+                continue
+            if not found and len(names) < 100:
                 names |= dict.fromkeys(row)
+            yield ""
         if not found:
             raise self._missing(list(names))
 
