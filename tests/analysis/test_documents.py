@@ -62,7 +62,7 @@ def test_lines_are_whole_documents(capsys: Captured) -> None:
     Path("lines.txt").write_text("\r\n".join(lines), encoding="utf-8")
     model = charloom.load("runs/names")
     rows = json.loads(score(capsys, "runs/names", "lines.txt", "--lines", "--json"))
-    assert [row["line"] for row in rows] == [1, 3, 4, 5]  # an empty line is no document
+    assert [row["line"] for row in rows] == [1, 3, 4, 5]  # empty lines are skipped
     assert [row["text"] for row in rows] == ["anlia", "bethx", "An字", "jo"]
     assert [row["unknown"] for row in rows] == [0, 1, 2, 0]
     nats = model.score_documents([line for line in lines if line])
@@ -252,7 +252,7 @@ def test_unit_labels_of_documents() -> None:
     assert labels["position in the line"].tolist() == [1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
     assert not labels["after a line break"].any()
     assert labels["after punctuation"].tolist() == [0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
-    assert labels["inside double quotes"].tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert labels["inside double quotes"].tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 1, 0]
     brackets = label_text(f"(a{END}b)(c)")
     assert brackets["inside parentheses"].tolist() == [0, 0, 0, 0, 0, 1, 1, 0]
 
