@@ -7,7 +7,7 @@ import pytest
 
 from charloom.text.vocabulary import END, END_NAME
 from helpers.clients import Client, serving
-from helpers.short_documents import model_of_documents
+from helpers.documents import model_of_documents
 
 MODEL = model_of_documents(unseen=0.02)
 

@@ -111,7 +111,7 @@ def test_documents_of_bytes_are_compressed_too() -> None:
 def test_an_overlap_is_inside_a_document() -> None:
     end = 5
     train = np.array([0, 1, 2, end, 3, 4, end, 0, 0, 1, end], np.uint8)
-    text = np.array([1, 2, end, 3, 4, end], np.uint8)  # all of it is there, in this order
+    text = np.array([1, 2, end, 3, 4, end], np.uint8)  # the training text contains all of it
     assert find_overlap(train, text) == (6, 0, 1)
     assert find_overlap(train, text, end) == (2, 0, 1)
     assert find_overlap(train, np.array([end, end], np.uint8), end) == (0, 0, 0)

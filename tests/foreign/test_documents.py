@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+import charloom
 from charloom.text.vocabulary import END, END_NAME
 from helpers.clients import KEY, Client, serving
+from helpers.documents import model_of_documents
 from helpers.extras import needs
 from helpers.foreign import run_harness, run_schemathesis, write_task
-from helpers.short_documents import model_of_documents
 
 MODEL = model_of_documents(unseen=0.02)
 
@@ -95,3 +96,24 @@ def test_the_harness_scores_whole_documents(
 def test_schemathesis_finds_nothing(documents: Client, tmp_path: Path) -> None:
     status, output = run_schemathesis(documents, tmp_path)
     assert status == 0, output
+
+
+@needs("lm_eval")
+def test_the_harness_measures_a_collection_as_evaluate_does(
+    served_collection: Path, tmp_path: Path
+) -> None:
+    model = charloom.load(served_collection, threads=1)
+    lines = ["anlira", "Zoë", "vinnath", "☃", "ro"]
+    write_task(tmp_path, "names", [line + END_NAME for line in lines])
+    with serving({"names": model}) as client:
+        where = f"model=names,base_url={client.url}/v1/completions,max_length=1000"
+        results = run_harness(where, "names", tmp_path)
+        nats = (
+            results["bits_per_byte,none"]
+            * math.log(2)
+            * sum(len(f"{x}<end>".encode()) for x in lines)
+        )
+    (tmp_path / "held-out.txt").write_text("\n".join(lines), "utf-8")
+    expected = model.evaluate(tmp_path / "held-out.txt", protocol="documents", with_baselines=False)
+    assert expected.protocol == "documents"
+    assert nats == pytest.approx(expected.nats_per_character * expected.characters, abs=1e-4)

@@ -21,7 +21,7 @@ Document = list[int]
 
 @st.composite
 def collections(draw: st.DrawFn) -> tuple[int, int, list[Document]]:
-    """A vocabulary's size, the id of END in it and documents of the other ids."""
+    """Return a vocabulary's size, the id of END in it and documents of the other ids."""
     size = draw(st.integers(1, 4))
     end = draw(st.integers(0, size - 1))
     others = [w for w in range(size) if w != end]
@@ -58,7 +58,7 @@ class SlowCollection:
         )
 
     def documents(self, ids: Document) -> list[Document]:
-        """Each document between two ENDs; of the last one the second can be missing."""
+        """Return each document between two ENDs, of which the last one can lack the second."""
         found = [[self.end]]
         for w in ids:
             found[-1].append(w)
@@ -67,7 +67,7 @@ class SlowCollection:
         return found
 
     def visible(self, ids: Document) -> tuple[int, ...]:
-        """The ids of the document that goes on after `ids`, with the END before it."""
+        """Return the ids of the document that `ids` end in, with the END before it."""
         return tuple(self.documents(ids)[-1])
 
     def probability(self, history: tuple[int, ...], w: int, highest: bool) -> float:
@@ -83,7 +83,7 @@ class SlowCollection:
         return (count - discounts[min(count, 3)]) / sum(after) + weight * shorter
 
     def known(self, visible: tuple[int, ...], length: int) -> bool:
-        """Whether something follows the last `length` visible ids in the text."""
+        """Return whether a character follows the last `length` visible ids in the text."""
         history = visible[len(visible) - length :]
         return any(gram[:-1] == history for gram in self.raw)
 
@@ -160,7 +160,7 @@ def test_log_probabilities_are_those_of_the_documents(
         if window is not None:
             seen = slow.visible(before)
             seen = seen[max(0, len(seen) - min(context, i % window + 1)) :]
-            # Without END in it, a longer context could be there but is not visible.
+            # Without END in it, a longer context can exist but is not visible.
             highest = len(seen) == context or seen[:1] != (end,)
             expected = slow.probability(seen, w, highest)
         assert abs(result[i] - math.log(expected)) < 1e-11
@@ -189,9 +189,9 @@ def test_losses_by_context_are_those_of_separate_models(
 def test_two_documents_worked_by_hand() -> None:
     # "ab" and "a", END = 2: END a b END a END, one character of context.
     # Predecessors: of a END, of b a, of END b and a: 1, 1, 2. n1 = 2, n2 = 1, Y = 1/2.
-    # D(1) = 1 - 1/2 = 1/2, D(2) falls back to 1; λ() = (1/2 + 1/2 + 1) / 4 = 1/2.
+    # D(1) = 1 - 1/2 = 1/2, D(2) falls back to 1. λ() = (1/2 + 1/2 + 1) / 4 = 1/2.
     # p(a) = p(b) = (1 - 1/2)/4 + 1/6 = 7/24; p(END) = 1/4 + 1/6 = 10/24.
-    # Raw counts: END a 2, ab 1, b END 1, a END 1: n1 = 3, n2 = 1, Y = 3/5; D(1) = 1 - 2/5 = 3/5,
+    # Raw counts: END a 2, ab 1, b END 1, a END 1. So n1 = 3, n2 = 1, Y = 3/5; D(1) = 1 - 2/5 = 3/5,
     # D(2) falls back to 1. λ(END) = 1/2, p(a|END) = 1/2 + 7/48 = 31/48.
     model = fitted([0, 1, 2, 0, 2], 3, 1, 2)
     after_end = model.distribution(np.array([2]))

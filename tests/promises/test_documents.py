@@ -12,8 +12,9 @@ import pytest
 
 from charloom.cli.main import main
 from charloom.storage.checkpoint import load_checkpoint
+from charloom.text.dataset import Split, load_dataset
 from charloom.text.vocabulary import END
-from helpers.documents import NAMES, shuffled_names
+from helpers.documents import NAMES, collection, shuffled_names
 from helpers.faults import Workshop, content_of, posix_only
 
 SMALL = "--lines --threads 1 --hidden-size 8 --batch-size 4 --window 12"
@@ -125,3 +126,14 @@ def test_grown_collection_is_refused_to_resume_and_fine_tuned_instead(
     after = load_checkpoint(grown / "model.safetensors").vocabulary
     assert after.characters == (*before.characters, "y", "z", "é", "ë")
     assert after.end_id == before.end_id == len(before) - 1
+
+
+def test_documents_stay_in_their_part_as_the_collection_grows() -> None:
+    few = load_dataset(collection(shuffled_names()[:150]), Split())
+    more = load_dataset(collection(sorted(NAMES)), Split(), base=few.vocabulary)
+    for part in ("train", "validation", "test"):
+        before, after = (
+            set(few.vocabulary.decode(getattr(dataset, part)).split(END)) for dataset in (few, more)
+        )
+        assert len(before) > 1
+        assert before <= after

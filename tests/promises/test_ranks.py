@@ -83,22 +83,23 @@ def difference(one: Any, other: Any) -> float:
 SHARED = """
 import json, sys
 from pathlib import Path
-from charloom.text.corpora import open_text
+from charloom.text.format import open_texts
 from charloom.engines.distributed import TorchProcessGroup
 from charloom.runs.opening import open_run
 from charloom.runs.distributed import follow
 
 cases = json.loads(sys.argv[2])
+
+def open_source(format):
+    return open_texts([sys.argv[1]], format)
+
 with TorchProcessGroup(60.0) as group:
     for name, given in cases.items():
         if not group.leads:
-            assert follow(lambda config: open_text(sys.argv[1]), given, group)
+            assert follow(open_source, given, group)
             continue
         out = Path(sys.argv[3]) / name
-        run = open_run(
-            lambda config: open_text(sys.argv[1]), out, given, process_group=group
-        )
-        list(run)
+        list(open_run(open_source, out, given, process_group=group))
 """
 
 
@@ -132,6 +133,12 @@ CASES["refit"] = {"refit": 0.5, "split": "60/30/10", "steps": 40, "dtype": "floa
 
 
 CASES["refit"]["window"] = 2_000
+
+
+CASES["documents"] = {"refit": 0.5, "split": "60/30/10", "steps": 40, "dtype": "float64", **BASE}
+
+
+CASES["documents"] |= {"lines": True, "layers": 2, "dropout": 0.2}
 
 
 @pytest.mark.torch

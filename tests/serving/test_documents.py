@@ -3,17 +3,19 @@
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import charloom
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.language_model import LanguageModel
 from charloom.serving.tokens import UNKNOWN_NAME
 from charloom.text.vocabulary import END, END_NAME
 from helpers.clients import Client, serving
-from helpers.short_documents import VOCABULARY, model_of_documents
+from helpers.documents import VOCABULARY, model_of_documents
 
 UNSEEN = 0.02
 UNKNOWN_LOG_P = math.log(UNSEEN / (0x110000 - 0x800 - len(VOCABULARY) + 1))
@@ -349,3 +351,33 @@ def test_half_of_a_surrogate_pair_is_refused(documents: Client, half: str) -> No
         error = documents.refused(400, "POST", "/v1/completions", body)
         assert error["code"] == "unknown_character"
     documents.refused(400, "POST", "/tokenize", {"model": "recorded", "prompt": half})
+
+
+# --- A trained collection, with its n-gram model --------------------------------------------------
+
+
+def test_a_trained_collection_is_served(served_collection: Path) -> None:
+    trained = charloom.load(served_collection, threads=1)
+    network = charloom.load(served_collection, threads=1, network_only=True)
+    assert trained.mixture is not None
+    assert trained.unseen is not None
+    with serving({"names": trained, "network": network}) as client:
+        for name, served in (("names", trained), ("network", network)):
+            for prompt in ("", "an"):
+                fields = {"prompt": prompt, "max_tokens": 12, "n": 16, "seed": 3}
+                reply = client.complete(name, **fields)
+                scored = client.complete(name, **fields, logprobs=1, echo=True)
+                for choice, same in zip(reply["choices"], scored["choices"], strict=True):
+                    stream = served.stream(prompt, length=12, seed=3, index=choice["index"])
+                    text = "".join(stream)
+                    assert (choice["text"], choice["finish_reason"]) == (text, stream.finish_reason)
+                    assert same["text"] == prompt + text
+                    ended = choice["finish_reason"] == "stop"
+                    total = served.score_documents([prompt + text], prefix=not ended)[0]
+                    found = math.fsum(same["logprobs"]["token_logprobs"])
+                    assert found == pytest.approx(total, abs=1e-3)
+        unknown = "Zoë ☃ anna"
+        reply = client.complete("names", prompt=unknown, max_tokens=0, logprobs=0, echo=True)
+        total = trained.score_documents([unknown], prefix=True)[0]
+        found = math.fsum(reply["choices"][0]["logprobs"]["token_logprobs"])
+        assert found == pytest.approx(total, abs=1e-4)

@@ -10,7 +10,7 @@ END = 9
 
 
 def collection(lengths: list[int]) -> np.ndarray:
-    """Documents of these lengths, their END included, of ids that repeat from 0 to 8."""
+    """Return documents of these lengths, their END included, of ids that repeat from 0 to 8."""
     documents = [np.append(np.arange(n - 1) % 9, END) for n in lengths]
     return np.concatenate([*documents, np.zeros(0, int)]).astype(np.uint8)
 
@@ -47,12 +47,23 @@ def test_an_excerpt_of_long_documents_has_the_end_of_each() -> None:
     np.testing.assert_array_equal(found[:3_000], ids[27_000:30_000])
 
 
+def test_an_excerpt_of_many_documents_has_long_pieces_of_few() -> None:
+    ids = collection([1_000] * 2_000 + [100_000] * 10 + [10] * 100_000)
+    found = excerpt(ids, 10_000, END)
+    assert 9_700 < len(found) <= 10_000
+    lengths = np.diff(document_ends(found, END), prepend=0)
+    assert set(lengths.tolist()) == {10, 200, 250}
+    long, short = lengths[lengths > 10].sum(), lengths[lengths == 10].sum()
+    assert long / short == pytest.approx(3, rel=0.15)  # as in the collection
+
+
 @pytest.mark.parametrize("lengths", [[], [1], [1] * 50, [7, 60, 1]])
-@pytest.mark.parametrize("limit", [0, 1, 10, 1000])
+@pytest.mark.parametrize("limit", [1, 10, 1000])
 def test_no_excerpt_exceeds_its_limit(lengths: list[int], limit: int) -> None:
     ids = collection(lengths)
     found = excerpt(ids, limit, END)
     assert len(found) <= limit
+    assert len(found) or not lengths
     assert found.dtype == ids.dtype
     if len(ids) <= limit:
         np.testing.assert_array_equal(found, ids)

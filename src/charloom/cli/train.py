@@ -157,6 +157,8 @@ def watch(
         show_sample: called at every validation; by default an excerpt of the sample is shown.
     """
     refit = run.state.refit_step is not None
+    vocabulary = run.dataset.vocabulary
+    lines = vocabulary.end_id is not None and "\n" not in vocabulary.characters
     speeds: list[tuple[float, int]] = []
 
     def show(progress: Progress) -> None:
@@ -173,7 +175,8 @@ def watch(
             if show_sample is not None:
                 show_sample(progress)
             elif progress.sample:
-                terminal.note(f"    {excerpt(progress.sample)}", dim=True)
+                sample = progress.sample.replace("\n", " · ") if lines else progress.sample
+                terminal.note(f"    {excerpt(sample)}", dim=True)
 
     def status(progress: Progress) -> tuple[str, float, str]:
         speeds[:-20] = []

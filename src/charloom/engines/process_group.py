@@ -25,7 +25,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -54,6 +54,7 @@ class TextMessage:
     characters: list[str]  # the vocabulary
     as_bytes: bool
     sha256: str
+    own: dict[str, Any] = field(default_factory=dict)  # the texts that are parts of their own
 
 
 @dataclass(frozen=True)

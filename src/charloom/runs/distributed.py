@@ -36,7 +36,11 @@ def text_message(config: TrainingConfig, dataset: Dataset) -> TextMessage:
     """Return the message that lets a follower read the text as rank 0 did."""
     vocabulary = dataset.vocabulary
     return TextMessage(
-        asdict(config), list(vocabulary.characters), vocabulary.as_bytes, dataset.sha256
+        asdict(config),
+        list(vocabulary.characters),
+        vocabulary.as_bytes,
+        dataset.sha256,
+        {name: dict(part) for name, part in dataset.own.items()},
     )
 
 
@@ -104,7 +108,7 @@ def _read_as_rank_0(open_source: Opener, message: TextMessage) -> tuple[Dataset 
             open_source(reading),
             message.config,
             base=base,
-            record={"sha256": message.sha256},
+            record={"sha256": message.sha256, "own": message.own},
         )
     except OtherTextError:
         return None, "its text is not that of rank 0 (SHA-256): use the same text at all ranks"

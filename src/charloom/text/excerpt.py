@@ -38,25 +38,26 @@ def excerpt(ids: NDArray[Id], limit: int, end_id: int) -> NDArray[Id]:
     """Return at most `limit` ids of a collection, in their order and from all parts of it.
 
     Most documents are taken whole or not at all. Of a document that exceeds a fiftieth of the
-    limit, the end is taken, as much of it as of the whole collection.
+    limit, its end is taken: that fiftieth, or more if the document's share of the limit is larger.
+    Each character of the collection has the same chance.
 
     Args:
         ids: those of the collection, (N,).
-        limit: the largest number to return.
+        limit: the largest number to return, at least 1.
         end_id: the id of END.
     """
     if len(ids) <= limit:
         return ids
     ends = document_ends(ids, end_id)
     lengths = np.diff(ends, prepend=0)  # (n,)
-    large = lengths > limit // PIECES
-    kept = np.where(large, lengths * limit // len(ids), 0)  # (n,) ids of each document
-    small = np.flatnonzero(~large)
-    chosen = small[_order(len(small))]
-    kept[chosen] = lengths[chosen]
-    kept[chosen[np.cumsum(lengths[chosen]) > limit - kept[large].sum()]] = 0
-    first = ends - kept
-    places = np.repeat(first - np.cumsum(kept) + kept, kept) + np.arange(kept.sum())
+    share = lengths * limit // len(ids)  # (n,)
+    pieces = np.minimum(lengths, np.maximum(share, max(1, limit // PIECES)))  # (n,)
+    # A piece whose spread number is below its chance is taken.
+    chance = lengths * (limit / len(ids)) / pieces
+    order = np.argsort(np.where(chance < 1, _spread(len(ends)) / chance, 0), kind="stable")
+    pieces[order[np.cumsum(pieces[order]) > limit]] = 0
+    first = ends - pieces
+    places = np.repeat(first - np.cumsum(pieces) + pieces, pieces) + np.arange(pieces.sum())
     return np.asarray(ids[places])
 
 
@@ -69,11 +70,14 @@ def hold_out_tenth(ids: NDArray[Id], end_id: int) -> tuple[NDArray[Id], NDArray[
     if len(ends) < 10:
         return None
     held_out = np.zeros(len(ends), np.bool_)
-    held_out[_order(len(ends))[: len(ends) // 10]] = True
+    held_out[np.argsort(_spread(len(ends)))[: len(ends) // 10]] = True
     chosen = np.repeat(held_out, np.diff(ends, prepend=0))
     return ids[~chosen], ids[chosen]
 
 
-def _order(count: int) -> NDArray[np.intp]:
-    """Return a permutation, (count,), of which each beginning is spread evenly over the whole."""
-    return np.argsort(np.arange(count) * GOLDEN % 1, kind="stable")
+def _spread(count: int) -> NDArray[np.float64]:
+    """Return numbers from 0 to 1, (count,).
+
+    The places of those below any bound are spread evenly.
+    """
+    return np.asarray(np.arange(count) * GOLDEN % 1)

@@ -251,7 +251,8 @@ def settings_for(
     planned.setdefault("learning_rate", config.learning_rate)
     # Refuse a window that is longer than the validation split before any trial starts.
     make_batches(TrainingConfig.of({**planned, **fixed}), dataset)
-    ranges = ranges_around(planned, fixed, factor, len(dataset.validation))
+    validation = len(dataset.validation) if dataset.vocabulary.end_id is None else None
+    ranges = ranges_around(planned, fixed, factor, validation)
     if not ranges:
         raise _nothing_to_search()
     text: SearchedText = {

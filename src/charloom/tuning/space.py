@@ -26,7 +26,7 @@ class Range(TypedDict, total=False):
 
 
 def ranges_around(
-    planned: Mapping[str, Any], fixed: Mapping[str, Any], factor: float, validation: int
+    planned: Mapping[str, Any], fixed: Mapping[str, Any], factor: float, validation: int | None
 ) -> dict[str, Range]:
     """Return the ranges to search, around the planner's choices.
 
@@ -37,10 +37,11 @@ def ranges_around(
         planned: the planner's choices.
         fixed: options that are not searched.
         factor: of the learning rate, up and down.
-        validation: characters of the validation split.
+        validation: characters of the validation split, which a window must not exceed; None for
+            documents, which can be shorter than a window.
     """
     units, rate = planned["hidden_size"], planned["learning_rate"]
-    longest = min(128, validation // 16 * 16)
+    longest = 128 if validation is None else min(128, validation // 16 * 16)
     found: dict[str, Range] = {
         "cell": {"choices": ["gru", "lstm"]},
         "hidden_size": {

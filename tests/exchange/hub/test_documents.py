@@ -8,8 +8,8 @@ import pytest
 
 from charloom.exchange.hub import HubModel
 from charloom.text.vocabulary import END
+from helpers.documents import VOCABULARY, model_of_documents
 from helpers.hub import some_checkpoint
-from helpers.short_documents import VOCABULARY, model_of_documents
 
 
 def card_of(training: dict[str, Any], **text: Any) -> str:
