@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +16,13 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText, read_to_score
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
-from charloom.prediction.scoring import Protocol, Scores, score_pieces, sums_of_pieces
+from charloom.prediction.scoring import Protocol, Scores
 from charloom.prediction.side_by_side import (
     SampledDocument,
     choose_documents,
@@ -37,31 +36,12 @@ from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
-from charloom.text.format import Sources, TextFormat, open_texts, split_documents
-from charloom.text.overlap import TrainingIndex
-from charloom.text.source import Text, refuse_surrogates
-from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary, describe
+from charloom.text.format import Sources, TextFormat
+from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
+from charloom.text.source import Text
+from charloom.text.vocabulary import END, Vocabulary, refuse_end
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
-
-
-@dataclass(frozen=True)
-class CopiedStretch:
-    """The longest verbatim overlap of a sample with the training text.
-
-    Attributes:
-        length: its number of characters, 0 if there is no overlap.
-        text: its characters.
-        place: the index of its first character in the sample, from 0.
-        training_place: the index of its first occurrence in the training text, from 0.
-        training_line: the line of that occurrence, from 1.
-    """
-
-    length: int
-    text: str
-    place: int
-    training_place: int
-    training_line: int
 
 
 class LanguageModel:
@@ -120,7 +100,8 @@ class LanguageModel:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
         if skip_unknown:
-            return self.vocabulary.encode_known(text)[0]
+            return self.vocabulary.encode_known(text.replace(END, ""))[0]
+        refuse_end(text)
         return self.vocabulary.encode(text)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
@@ -175,12 +156,6 @@ class LanguageModel:
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
-        if END in prompt:
-            if not skip_unknown:
-                raise UnknownCharacterError(
-                    f"the prompt contains {describe(END)}, half of a surrogate pair: remove it"
-                )
-            prompt = prompt.replace(END, "")
         if length == "auto":
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
@@ -282,6 +257,7 @@ class LanguageModel:
             ),
             rows_for(self.config, 2 * count if searches else count),
             prompt_text=prompt,
+            unseen=self.unseen,
         )
         return choose_documents(documents, count, unique, known) if searches else documents
 
@@ -326,15 +302,7 @@ class LanguageModel:
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
-        found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
-        newline = self.vocabulary.ids_or_minus_one("\n")[0]
-        return CopiedStretch(
-            found.length,
-            text[found.place : found.place + found.length],
-            found.place,
-            found.training_place,
-            1 + int(np.count_nonzero(index.ids[: found.training_place] == newline)),
-        )
+        return find_copied_stretch(index, self.vocabulary, text, drawn_from)
 
     def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
@@ -420,8 +388,7 @@ class LanguageModel:
             UnknownCharacterError: if a line has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        with_end = self.config.end_id is not None
-        return self._score_pieces(lines, "line", with_end, skip_unknown, on_progress)
+        return self.score_pieces(lines, skip_unknown=skip_unknown, on_progress=on_progress)[0]
 
     def score_documents(
         self,
@@ -451,36 +418,39 @@ class LanguageModel:
                 "the model was trained on a single text and does not predict the end of a "
                 "document: use score_lines"
             )
-        return self._score_pieces(documents, "document", not prefix, skip_unknown, on_progress)
+        found, _ = self.score_pieces(
+            documents,
+            prefix=prefix,
+            skip_unknown=skip_unknown,
+            kind="document",
+            on_progress=on_progress,
+        )
+        return found
 
-    def _score_pieces(
+    def score_pieces(
         self,
         pieces: Sequence[str],
-        kind: str,
-        with_end: bool,
-        skip_unknown: bool,
-        on_progress: OnProgress | None,
-    ) -> NDArray[np.float64]:
-        """Return the log-probability of each piece, (N,); `kind` names one in error messages."""
-        end_id = self.config.end_id if with_end else None
+        *,
+        prefix: bool = False,
+        skip_unknown: bool = False,
+        kind: str = "line",
+        on_progress: OnProgress | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Score lines or documents as `score_lines` and `score_documents` do.
+
+        `kind` names one of them in error messages. Returns the natural log-probability of each and
+        the number of its unknown characters, (N,).
+        """
         encoded = ScoredPieces.of(
             pieces,
             self.vocabulary,
             self.unseen,
-            end_id=end_id,
+            end_id=None if prefix else self.config.end_id,
             skip_unknown=skip_unknown,
             kind=kind,
         )
         with np.errstate(all="ignore"):
-            scores = score_pieces(
-                self.predictor,
-                encoded.ids,
-                encoded.lengths,
-                self.vocabulary.start_id,
-                on_progress,
-            )
-        totals = sums_of_pieces(scores.log_probabilities, encoded.lengths)
-        return encoded.with_unknown(totals, None if skip_unknown else self.unseen)
+            return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
 
     def evaluate(
         self,
@@ -558,26 +528,7 @@ class LanguageModel:
             UnknownCharacterError: if the text has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        if isinstance(text, Path):
-            text = open_texts([text], self.text_format)
-        name, content = "text", ""
-        if isinstance(text, Text):
-            name, content = text.name, text.read()
-            if self.config.end_id is not None and not text.ends:
-                content += END
-        elif self.config.end_id is not None:
-            documents = split_documents(text, self.text_format) if isinstance(text, str) else text
-            for document in documents:
-                refuse_surrogates(document)
-            content = "".join(document + END for document in documents)
-        elif isinstance(text, str):
-            refuse_surrogates(text)
-            content = text
-        else:
-            raise CharloomError(
-                "a list of documents is for models of collections, and this one was trained on a "
-                "single text: pass one text"
-            )
+        name, content = read_to_score(text, self.text_format)
         return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
 
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from charloom.ngrams.choosing import choose_context, choose_context_on_splits, losses_by_context
 from charloom.ngrams.kneser_ney import NGramModel
+from charloom.ngrams.table import NGramTable
+from charloom.prediction.mixture import contexts_before, visible_lengths
 
 CLOSE = 1e-12
 
@@ -79,6 +81,11 @@ class SlowCollection:
         count = level.get((*history, w), 0)
         weight = sum(discounts[min(c, 3)] for c in after) / sum(after)
         return (count - discounts[min(count, 3)]) / sum(after) + weight * shorter
+
+    def known(self, visible: tuple[int, ...], length: int) -> bool:
+        """Whether something follows the last `length` visible ids in the text."""
+        history = visible[len(visible) - length :]
+        return any(gram[:-1] == history for gram in self.raw)
 
     def after(self, ids: Document, w: int, context: int) -> float:
         """p(w) in a model with K = context, after everything that `ids` are."""
@@ -233,3 +240,43 @@ def test_the_smallest_collections(ids: Document, context: int) -> None:
 def test_an_end_outside_the_vocabulary_is_refused() -> None:
     with pytest.raises(ValueError, match="ids"):
         fitted([0, 1], 2, 1, 2)
+
+
+@given(collections(), st.integers(0, 5))
+def test_the_table_predicts_what_the_model_predicts(
+    collection: tuple[int, int, list[Document]], context: int
+) -> None:
+    """END need not cut the contexts that are looked up, nor is it needed before a document."""
+    size, end, documents = collection
+    ids = stream(documents, end)
+    model = fitted(ids, size, context, end)
+    table = NGramTable.of(model)
+    text = np.array([end, *ids, *stream(documents[::-1], end), size - 1, 0])
+    whole = contexts_before(text, context)
+    cut = whole.copy()
+    for row, visible in zip(cut, visible_lengths(text, context, end), strict=True):
+        row[: context - visible] = -1
+    predictions = table.look_up(whole)
+    for one, other in zip(predictions, table.look_up(cut), strict=True):
+        np.testing.assert_array_equal(one, other)
+    object.__setattr__(table, "_kernel", None)
+    for one, other in zip(predictions, table.look_up(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+    expected = np.array([model.distribution(text[1:place]) for place in range(1, len(text))])
+    np.testing.assert_allclose(predictions.probabilities, expected, rtol=1e-5, atol=1e-7)
+    slow = SlowCollection(ids, size, end)
+    for row, length in enumerate(predictions.length):
+        visible = slow.visible(text[1 : row + 1].tolist())
+        known = [n for n in range(min(len(visible), context) + 1) if slow.known(visible, n)]
+        assert length == max(known, default=0)
+
+
+def test_a_table_of_documents_keeps_to_its_size() -> None:
+    random = np.random.default_rng(4)
+    documents = [random.integers(0, 5, random.integers(0, 9)).tolist() for _ in range(300)]
+    ids = stream(documents, 5)
+    largest = NGramTable.of(fitted(ids, 6, 4, 5))
+    smaller = NGramTable.of(fitted(ids, 6, 4, 5), largest.nbytes - 100)
+    assert smaller.nbytes < largest.nbytes
+    own = NGramTable.of(fitted(ids, 6, smaller.context, 5))  # raw counts on its highest level
+    np.testing.assert_array_equal(smaller.probabilities, own.probabilities)

@@ -212,18 +212,19 @@ class _Sampling:
         from charloom.prediction.side_by_side import searched_for
 
         found = 0
+        line_ends = True  # after the output so far
         try:
             for document in documents:
                 drawn = document.text[len(self._prompt) :]
                 if arguments.json:
                     self._print_json(document, self._shown + drawn)
                 else:
-                    self._write_between(found, self._shown + drawn)
+                    line_ends = self._write_between(found, self._shown + drawn)
                 if arguments.report_overlap:
                     self._report_overlap(found, drawn)
                 found += 1
         finally:
-            if found and not arguments.json and not self._separator.startswith("\n"):
+            if not line_ends:
                 self._write("\n")
         if found < arguments.count:
             kind = "distinct " * arguments.unique + "new " * arguments.new
@@ -234,20 +235,31 @@ class _Sampling:
 
     @cached_property
     def _separator(self) -> str:
-        """The text between two samples: in a collection, one that no document contains."""
-        vocabulary = self._model.vocabulary
-        if vocabulary.end_id is None or "\n" not in vocabulary.characters:
-            return "\n"
-        return BETWEEN_DOCUMENTS
+        """The text between two samples; that of a collection's own format if it has one."""
+        from charloom.text.documents import unescape
 
-    def _write_between(self, number: int, text: str) -> None:
-        """Write a sample, and the line break after it at once, so that a reader gets its line."""
-        line_break = self._separator.startswith("\n")
+        model = self._model
+        if model.vocabulary.end_id is None or "\n" not in model.vocabulary.characters:
+            return "\n"
+        escaped = model.text_format.separator
+        if escaped is None:
+            return BETWEEN_DOCUMENTS
+        separator = unescape(escaped)
+        return separator.encode().decode("latin-1") if model.vocabulary.as_bytes else separator
+
+    def _write_between(self, number: int, text: str) -> bool:
+        """Write a sample, and before it the separator; return whether a line ends after it.
+
+        A line break that begins the separator follows the text at once, so that a reader of lines
+        need not wait for the next sample.
+        """
         if number:
-            text = self._separator.removeprefix("\n") + text
-        if line_break and not (self._separator == BETWEEN_DOCUMENTS and text.endswith("\n")):
+            self._write(self._separator.removeprefix("\n"))
+        at_line = self._separator == BETWEEN_DOCUMENTS and text.endswith("\n")
+        if self._separator.startswith("\n") and not at_line:
             text += "\n"
         self._write(text)
+        return text.endswith("\n")
 
     def _print_json(self, document: SampledDocument, text: str) -> None:
         if self._model.vocabulary.as_bytes:
@@ -280,8 +292,13 @@ def _report_overlap(
         return
     copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
     characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    document = found.training_document
+    place = f"at character {found.training_place + 1:,}, line {found.training_line:,}"
+    if document is not None and "\n" not in document:
+        place = f"in the document {excerpt(repr(document))}"
+    elif document is not None:
+        place += f" of the document {excerpt(repr(document))}"
     terminal.say(
         f"sample {index + 1}, longest verbatim overlap with the training text: {characters}, "
-        f"{excerpt(repr(copied))} (at character {found.training_place + 1:,}, line "
-        f"{found.training_line:,})"
+        f"{excerpt(repr(copied))} ({place})"
     )

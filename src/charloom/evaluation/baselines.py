@@ -68,7 +68,7 @@ class Baseline:
 
 
 def _encoded(vocabulary: Vocabulary, ids: TextIds) -> bytes:
-    """Return the text of ids in bytes, with a newline for the end of a document."""
+    """Return the bytes that are compressed; a line break takes the place of END."""
     text = vocabulary.decode(ids).replace(END, "\n")
     return text.encode("latin-1" if vocabulary.as_bytes else "utf-8")
 

@@ -23,6 +23,7 @@ from charloom.errors import CharloomError
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import put_rows, rows_of
 from charloom.prediction.sampling import FinishReason, SampleRequest, overlap_error, read_prompt
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.text.document_set import DocumentSet
 from charloom.text.vocabulary import Vocabulary
 
@@ -41,9 +42,9 @@ class SampledDocument:
 
     Attributes:
         text: its characters, with the prompt.
-        log_probability: the model's natural log-probability of the text, the prompt included, from
-            the beginning of a text. That of a document which has ended includes its end. Settings
-            such as the temperature do not change it.
+        log_probability: the model's natural log-probability of the text with its prompt, as
+            `LanguageModel.score` returns it. That of a document which has ended includes its end.
+            Settings such as the temperature do not change it.
         finish_reason: `stop` at the end of the document or at a stop text, `length` at the largest
             length.
         seed: the random seed.
@@ -72,6 +73,7 @@ def sample_side_by_side(
     rows: int,
     *,
     prompt_text: str = "",
+    unseen: UnseenCharacters | None = None,
 ) -> Iterator[SampledDocument]:
     """Yield the samples of some indices in their order, each as soon as those before it have ended.
 
@@ -82,6 +84,7 @@ def sample_side_by_side(
         indices: the numbers of the samples under the request's seed.
         rows: the number of samples that are taken at a time, B.
         prompt_text: the prompt, with which each text begins.
+        unseen: the probability of what the model never saw, which its log-probabilities leave out.
 
     Raises:
         CharloomError: in the place of the first sample whose guard excludes every next character.
@@ -104,7 +107,7 @@ def sample_side_by_side(
         if batch is None:
             if not begun:
                 return
-            batch = _Batch(predictor, vocabulary, request, rows, prompt_text)
+            batch = _Batch(predictor, vocabulary, request, rows, prompt_text, unseen)
         batch.begin(begun)
         if exhausted and 2 * len(idle) >= batch.rows:
             idle = batch.drop(idle)
@@ -171,6 +174,7 @@ class _Batch:
         request: SampleRequest,
         rows: int,
         prompt_text: str,
+        unseen: UnseenCharacters | None,
     ) -> None:
         self._predictor, self._vocabulary, self._request = predictor, vocabulary, request
         self._end_id = vocabulary.end_id
@@ -178,6 +182,7 @@ class _Batch:
         self._first, self._start = read_prompt(predictor, vocabulary, prompt)
         self._prompt = prompt.astype(np.intp)
         self._prompt_text = prompt_text
+        self._log_known = 0.0 if unseen is None else unseen.log_known  # of each symbol
         self._prompt_log_p = _score_prompt(predictor, vocabulary, self._prompt)
         self._stops = [
             stop
@@ -304,7 +309,9 @@ class _Batch:
             return None
         return SampledDocument(
             self._prompt_text + self._vocabulary.decode(self._ids[row, :text]),
-            self._prompt_log_p + float(self._log_p[row, :scored].sum()),
+            self._prompt_log_p
+            + float(self._log_p[row, :scored].sum())
+            + (len(self._prompt) + scored) * self._log_known,
             reason,
             self._request.seed,
             int(self._index[row]),
