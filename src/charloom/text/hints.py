@@ -61,8 +61,10 @@ def is_list(beginning: Sequence[str], lines: int) -> bool:
         return False
     if len(filled) < NEARLY_ALL * len(found):  # paragraphs or stanzas
         return False
+    if len(set(filled)) < len(filled) / 10:
+        return False
     mean = sum(map(len, filled)) / len(filled)
-    if mean <= LONGEST_SORTED and len(set(filled)) > len(filled) / 2 and _are_sorted(filled):
+    if mean <= LONGEST_SORTED and _are_sorted(filled):
         return True
     if lines < FEWEST_LINES or any(line[0] in " \t" for line in filled[:FEWEST_LINES]):
         return False
