@@ -58,9 +58,9 @@ def test_a_sample_is_one_document(folder: Path) -> None:
     assert [document["index"] for document in several] == list(range(40))
     lines = sampled(names, "--seed=3", "--count=40").split("\n")
     assert lines == [document["text"] for document in several] + [""]
-    cut = objects(names, "--seed=3", "--count=40", "--length=2")
+    cut = objects(names, "--seed=3", "--count=40", "--length=3")
     assert {document["finish_reason"] for document in cut} == {"stop", "length"}
-    assert all(len(document["text"]) <= 2 for document in cut)
+    assert all(len(document["text"]) <= 3 for document in cut)
 
 
 def test_a_prompt_can_be_left_out(folder: Path) -> None:
