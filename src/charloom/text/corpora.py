@@ -204,7 +204,19 @@ def text_name(source: str | Path) -> str:
     """Return the `name` of the text that `open_text` would return, without opening it."""
     if source == "-" or OPEN_FILE_PATH.fullmatch(str(source)):
         return "stdin"
+    if is_folder(source):
+        return safe_name(Path(source).absolute().name)
     return source if isinstance(source, str) and source in CORPORA else _stem(Path(source))
+
+
+def is_folder(source: str | Path) -> bool:
+    """Return True for the path of a folder that is not the name of a corpus."""
+    if source == "" or (isinstance(source, str) and source in CORPORA):
+        return False
+    try:
+        return Path(source).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def can_be_read_again(origin: str) -> bool:

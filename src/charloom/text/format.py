@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.progress import OnProgress
 from charloom.text import documents
-from charloom.text.corpora import CORPORA, open_text
+from charloom.text.corpora import CORPORA, is_folder, open_text
 from charloom.text.documents import Cut, check_cuts, unescape, without_byte_order_mark
 from charloom.text.folders import folder_files, named_suffixes, suffix_inside
 from charloom.text.source import (
@@ -129,18 +129,24 @@ def open_texts(
         return replace(texts[0], notes=notes)
 
     def pieces() -> Iterator[str]:
-        found = False
+        found = has_carriage_returns = False
         for text, cut in zip(texts, cuts, strict=True):
             count = 0
             for piece in cut(without_byte_order_mark(text.pieces(), text.as_bytes)):
-                count += piece.count(END) if format.separator is not None else 0
+                if format.separator is not None:
+                    count += piece.count(END)
+                    has_carriage_returns = has_carriage_returns or "\r" in piece
                 yield piece
             found = found or count > 1
         if format.separator is not None and not found and not format.collection:
             raise CharloomError(
                 f"--separator {shortened(unescape(format.separator))} does not occur between "
-                f"documents of {opened[0].label}: pass the text between them, "
-                "with \\n for a line break"
+                f"documents of {opened[0].label}: "
+                + (
+                    "add --normalize-newlines, because its lines end with CR LF"
+                    if has_carriage_returns
+                    else "pass the text between them, with \\n for a line break"
+                )
             )
 
     name, origin = _name_and_origin(opened)
@@ -306,7 +312,7 @@ def _open_all(
         corpus = CORPORA.get(source) if isinstance(source, str) else None
         if corpus is not None:
             opened.append(_Opened(open_one(source), corpus.name, lines=corpus.lines))
-        elif source != "-" and _is_folder(source):
+        elif source != "-" and is_folder(source):
             folder = Path(source)
             files = folder_files(folder, as_bytes=format.as_bytes, tables=format.column is not None)
             for path in files.paths:
@@ -323,13 +329,6 @@ def _open_all(
             label = "standard input" if source == "-" else quoted_path(source)
             opened.append(_Opened(text, label, None if piped else Path(source)))
     return opened, tuple(notes)
-
-
-def _is_folder(source: str | Path) -> bool:
-    try:
-        return bool(str(source)) and Path(source).is_dir()
-    except (OSError, ValueError):
-        return False
 
 
 def _name_and_origin(opened: Sequence[_Opened]) -> tuple[str, str]:

@@ -42,7 +42,7 @@ def read_dataset(
     record = record or {}
     reading = TextFormat.of_training(training, as_bytes=text.as_bytes, collection=text.ends)
     reading = replace(reading, lines=reading.lines or (text.lines and not reading.cuts))
-    own = {}
+    own, parts = {}, record.get("own")
     for name in ("validation", "test"):
         source = training.get(name)
         if source is not None:
@@ -52,18 +52,25 @@ def read_dataset(
                 own[name] = open_texts([str(source)], reading, on_progress=on_progress)
             except CharloomError as error:
                 raise CharloomError(f"--{name}: {error}") from None
-    parts = record.get("own") or {}
+    min_count = training.get("min_count")
     return load_dataset(
         text,
         Split.parse(str(training.get("split", Split()))),
         own=OwnParts(
             own.get("validation"),
             own.get("test"),
-            {name: str(part.get("sha256")) for name, part in parts.items()},
+            _expected(parts) if isinstance(parts, Mapping) else {},
         ),
-        min_count=int(training.get("min_count") or 0),
+        min_count=min_count if isinstance(min_count, int) and min_count > 0 else 0,
         base=base,
         sha256=record.get("sha256"),
         folder=folder,
         on_progress=on_progress,
     )
+
+
+def _expected(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the recorded SHA-256 of texts that are splits."""
+    return {
+        name: str(part.get("sha256")) for name, part in parts.items() if isinstance(part, Mapping)
+    }
