@@ -206,9 +206,7 @@ def test_windows_equal_steps(name: str, cell: str, dtype: str) -> None:
 def test_row_is_independent_of_its_batch_to_the_byte(
     name: str, cell: str, dtype: str, hidden_size: int
 ) -> None:
-    engine = make(
-        name, cell, dtype=dtype, hidden_size=hidden_size, vocabulary_size=70, end_id=END
-    )
+    engine = make(name, cell, dtype=dtype, hidden_size=hidden_size, vocabulary_size=70, end_id=END)
     generator = np.random.default_rng(1)
     inputs, _, state = window(engine, 4, 33)
     inputs[generator.random(inputs.shape) < 0.4] = END
