@@ -1,8 +1,8 @@
 """Every engine against the reference, over ten steps of training.
 
 Every cell, depth, dtype, shape of windows and number of threads, for a book and for documents;
-in float64 the parameters under every optimizer; in float32 the parameters under SGD and the losses under the others, for a first
-step of AdaGrad or Adam is a sign, which rounding flips.
+in float64 the parameters under every optimizer; in float32 the parameters under SGD and the losses
+under the others, for a first step of AdaGrad or Adam is a sign, which rounding flips.
 """
 
 import itertools
