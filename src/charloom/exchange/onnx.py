@@ -58,8 +58,8 @@ def _description(config: ModelConfig) -> str:
     if config.end_id is None:
         return ""
     return (
-        f"Id {config.end_id} is the end of a document, which precedes every document too. Before it "
-        "is passed, the state of its row must be set to zero, so it must be the first of a window."
+        f"Id {config.end_id} is the end of a document, which precedes every document too. Before "
+        "it is passed, set the state of its row to zero; it must be the first id of a window."
     )
 
 
