@@ -125,7 +125,7 @@ def test_without_baselines_a_given_text_needs_no_training_text(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "charloom.evaluation.training_text.load_dataset", None
+        "charloom.evaluation.training_text.read_dataset", None
     )  # calling it would fail
     assert model.evaluate("3 times 4 is 12", with_baselines=False).characters == 15
 
@@ -284,7 +284,7 @@ def test_overlap_limit_needs_the_training_text_and_indexes_it_once(
             model.overlap("3 times", training_text=given)
     assert model.sample(length=9, seed=1, max_overlap=8, training_text=given)
     monkeypatch.setattr(
-        "charloom.evaluation.training_text.load_dataset", None
+        "charloom.evaluation.training_text.read_dataset", None
     )  # calling it would fail
     assert model.overlap("3 times").length == 7
     assert model.sample(length=9, seed=1, max_overlap=8)

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from charloom.evaluation.baselines import Baseline
     from charloom.evaluation.evaluation import Evaluation
     from charloom.exchange.hub import HubModel
-    from charloom.language_model import CopiedStretch, LanguageModel, load
+    from charloom.language_model import LanguageModel, load
     from charloom.network.gradient_check import check_gradients
     from charloom.network.parameters import GATES, ModelConfig
+    from charloom.prediction.sampling import TextStream
     from charloom.prediction.scoring import Scores
+    from charloom.prediction.side_by_side import SampledDocument
     from charloom.runs.api import train
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server
     from charloom.text.corpora import open_text
-    from charloom.text.overlap import Overlap
+    from charloom.text.overlap import CopiedStretch, Overlap
     from charloom.text.source import Text
     from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
     from charloom.training.options import PRESETS, TrainingConfig
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Baseline": "evaluation.baselines",
     "CharloomError": "errors",
-    "CopiedStretch": "language_model",
+    "CopiedStretch": "text.overlap",
     "Evaluation": "evaluation.evaluation",
     "Exploration": "analysis.exploration",
     "GATES": "network.parameters",
@@ -51,6 +53,7 @@ _MODULES = {
     "Overlap": "text.overlap",
     "PRESETS": "training.options",
     "Progress": "training.state",
+    "SampledDocument": "prediction.side_by_side",
     "Scores": "prediction.scoring",
     "Search": "tuning.search",
     "SearchProgress": "tuning.search",
@@ -58,6 +61,7 @@ _MODULES = {
     "Settings": "tuning.settings",
     "Surprisal": "analysis.surprisal",
     "Text": "text.source",
+    "TextStream": "prediction.sampling",
     "TrainingConfig": "training.options",
     "Trial": "tuning.settings",
     "UnitFound": "analysis.exploration",
@@ -88,6 +92,7 @@ __all__ = [
     "ModelConfig",
     "Overlap",
     "Progress",
+    "SampledDocument",
     "Scores",
     "Search",
     "SearchProgress",
@@ -95,6 +100,7 @@ __all__ = [
     "Settings",
     "Surprisal",
     "Text",
+    "TextStream",
     "TrainingConfig",
     "Trial",
     "UnitFound",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,41 +16,32 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText, read_to_score
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
-from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
-from charloom.prediction.scoring import Protocol, Scores, score_pieces, sums_of_pieces
+from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
+from charloom.prediction.scoring import Protocol, Scores
+from charloom.prediction.side_by_side import (
+    SampledDocument,
+    choose_documents,
+    rows_for,
+    sample_side_by_side,
+    searched_for,
+)
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
-from charloom.text.format import TextFormat, open_texts, split_documents
-from charloom.text.overlap import TrainingIndex
-from charloom.text.source import Text, refuse_surrogates
-from charloom.text.vocabulary import END, Vocabulary
+from charloom.text.document_set import DocumentSet
+from charloom.text.format import Sources, TextFormat
+from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
+from charloom.text.source import Text
+from charloom.text.vocabulary import END, Vocabulary, refuse_end
 
-
-@dataclass(frozen=True)
-class CopiedStretch:
-    """The longest verbatim overlap of a sample with the training text.
-
-    Attributes:
-        length: its number of characters, 0 if there is no overlap.
-        text: its characters.
-        place: the index of its first character in the sample, from 0.
-        training_place: the index of its first occurrence in the training text, from 0.
-        training_line: the line of that occurrence, from 1.
-    """
-
-    length: int
-    text: str
-    place: int
-    training_place: int
-    training_line: int
+LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 
 
 class LanguageModel:
@@ -83,6 +74,7 @@ class LanguageModel:
         self.unseen = UnseenCharacters.of(checkpoint.text, checkpoint.vocabulary)
         self._dataset = dataset
         self._training_index: TrainingIndex | None = None  # built on first use
+        self._training_documents: DocumentSet | None = None  # built on first use
 
     @property
     def config(self) -> ModelConfig:
@@ -108,7 +100,8 @@ class LanguageModel:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
         if skip_unknown:
-            return self.vocabulary.encode_known(text)[0]
+            return self.vocabulary.encode_known(text.replace(END, ""))[0]
+        refuse_end(text)
         return self.vocabulary.encode(text)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
@@ -117,7 +110,7 @@ class LanguageModel:
         self,
         prompt: str = "",
         *,
-        length: int | None = 500,
+        length: int | Literal["auto"] | None = "auto",
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -128,16 +121,17 @@ class LanguageModel:
         skip_unknown: bool = False,
         clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
-        training_text: str | Path | Text | None = None,
-    ) -> Iterator[str]:
-        """Yield a sample in pieces while it is generated, without its prompt.
+        training_text: Sources | None = None,
+    ) -> TextStream:
+        """Return a sample in pieces while it is generated, without its prompt.
 
-        The pieces of a model of bytes have one character a byte, and so do its prompt and stop
-        texts.
+        A model of a collection samples one document, up to its end. The pieces of a model of bytes
+        have one character a byte, and so do its prompt and stop texts.
 
         Args:
             prompt: the text that precedes the sample.
-            length: the number of characters to sample; None is unlimited.
+            length: the largest number of characters to sample; None is unlimited. By default 500,
+                and 10,000 for a document of a collection, which ends before.
             temperature: the divisor of the logits; 0 is greedy.
             top_k: sample only from the k likeliest characters.
             top_p: sample only from the likeliest characters whose probabilities add up to p.
@@ -157,14 +151,18 @@ class LanguageModel:
             UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
                 not set.
         """
+        settings = SamplingSettings(temperature, top_k, top_p, min_p)
         if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
             raise CharloomError(
                 f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
             )
+        if length == "auto":
+            is_book = self.vocabulary.end_id is None
+            length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
-            settings=SamplingSettings(temperature, top_k, top_p, min_p),
+            settings=settings,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=seed,
             index=index,
@@ -175,19 +173,119 @@ class LanguageModel:
         )
         return stream_text(self.predictor, self.vocabulary, request)
 
-    def sample(self, prompt: str = "", *, length: int = 500, **settings: Any) -> str:
-        """Return the prompt and a sample of `length` characters after it.
+    def sample(
+        self, prompt: str = "", *, length: int | Literal["auto"] = "auto", **settings: Any
+    ) -> str:
+        """Return the prompt and a sample of at most `length` characters after it.
 
-        The other options are those of `stream`.
+        A model of a collection returns one document. The other options are those of `stream`.
         """
         return prompt + "".join(self.stream(prompt, length=length, **settings))
+
+    def sample_documents(
+        self,
+        count: int,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        unique: bool = False,
+        new: bool = False,
+        training_text: Sources | None = None,
+        **settings: Any,
+    ) -> list[SampledDocument]:
+        """Return n samples, which are taken side by side in one batch, and so fast.
+
+        Document i is the same text that `sample` returns for the index i. With `unique` or `new`,
+        documents that are excluded are left out. The search ends after 20 samples a document, but
+        not before 1,000, so that the list can be shorter than `count`.
+
+        Args:
+            count: the number of documents.
+            prompt: the text with which each document begins.
+            seed: the random seed.
+            unique: whether the documents must differ from each other.
+            new: whether the documents must differ from every document of the training text, its
+                validation and test splits included. Whole documents are compared, and an empty
+                one is never new.
+            training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
+                require.
+            settings: the other options of `stream`. `index` is the number of the first sample.
+
+        Raises:
+            CharloomError: if an option is invalid, if `new` or `max_overlap` requires the training
+                text and it is not available, or if no document is found.
+            UnknownCharacterError: as in `stream`.
+        """
+        return list(
+            self.stream_documents(
+                count,
+                prompt=prompt,
+                seed=seed,
+                unique=unique,
+                new=new,
+                training_text=training_text,
+                **settings,
+            )
+        )
+
+    def stream_documents(
+        self,
+        count: int,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        unique: bool = False,
+        new: bool = False,
+        training_text: Sources | None = None,
+        **settings: Any,
+    ) -> Iterator[SampledDocument]:
+        """Return an iterator over the documents that `sample_documents` returns, in their order.
+
+        Each is yielded as soon as it has ended. The options are checked at once.
+        """
+        if not isinstance(count, int) or count < 1:
+            raise CharloomError(f"count is {count!r}: pass 1 or more")
+        known = self.training_documents(training_text) if new else None
+        request = self.stream(prompt, seed=seed, training_text=training_text, **settings).request
+        searches = unique or new
+        documents = sample_side_by_side(
+            self.predictor,
+            self.vocabulary,
+            request,
+            itertools.islice(
+                itertools.count(request.index), searched_for(count) if searches else count
+            ),
+            rows_for(self.config, 2 * count if searches else count),
+            prompt_text=prompt,
+            unseen=self.unseen,
+        )
+        return choose_documents(documents, count, unique, known) if searches else documents
+
+    def training_documents(self, training_text: Sources | None = None) -> DocumentSet:
+        """Return the documents of the training text, with which `new` compares.
+
+        They are read on the first call only. `training_text` is as in `evaluate`.
+
+        Raises:
+            CharloomError: if the model is not one of a collection, or if the training text is not
+                available.
+        """
+        if self.vocabulary.end_id is None:
+            raise CharloomError(
+                "--new requires a model of a collection of documents, and this one was trained on "
+                "a single text: use --max-overlap"
+            )
+        if self._training_documents is None:
+            dataset = self._find_training_text(training_text).require("finding new documents")
+            self._training_documents = DocumentSet(dataset.ids, self.vocabulary)
+        return self._training_documents
 
     def overlap(
         self,
         text: str,
         *,
         drawn_from: int = 0,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
     ) -> CopiedStretch:
         """Find the longest verbatim overlap of a sample with the training text.
 
@@ -204,17 +302,9 @@ class LanguageModel:
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
-        found = index.longest(self.vocabulary.ids_or_minus_one(text), drawn_from)
-        newline = self.vocabulary.ids_or_minus_one("\n")[0]
-        return CopiedStretch(
-            found.length,
-            text[found.place : found.place + found.length],
-            found.place,
-            found.training_place,
-            1 + int(np.count_nonzero(index.ids[: found.training_place] == newline)),
-        )
+        return find_copied_stretch(index, self.vocabulary, text, drawn_from)
 
-    def training_index(self, training_text: str | Path | Text | None = None) -> TrainingIndex:
+    def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
 
         It is built on the first call only. `training_text` is as in `evaluate`.
@@ -233,7 +323,7 @@ class LanguageModel:
         protocol: str | None = None,
         skip_unknown: bool = False,
         likeliest: int = 0,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
         on_progress: OnProgress | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
@@ -298,8 +388,7 @@ class LanguageModel:
             UnknownCharacterError: if a line has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        with_end = self.config.end_id is not None
-        return self._score_pieces(lines, "line", with_end, skip_unknown, on_progress)
+        return self.score_pieces(lines, skip_unknown=skip_unknown, on_progress=on_progress)[0]
 
     def score_documents(
         self,
@@ -329,43 +418,46 @@ class LanguageModel:
                 "the model was trained on a single text and does not predict the end of a "
                 "document: use score_lines"
             )
-        return self._score_pieces(documents, "document", not prefix, skip_unknown, on_progress)
+        found, _ = self.score_pieces(
+            documents,
+            prefix=prefix,
+            skip_unknown=skip_unknown,
+            kind="document",
+            on_progress=on_progress,
+        )
+        return found
 
-    def _score_pieces(
+    def score_pieces(
         self,
         pieces: Sequence[str],
-        kind: str,
-        with_end: bool,
-        skip_unknown: bool,
-        on_progress: OnProgress | None,
-    ) -> NDArray[np.float64]:
-        """Return the log-probability of each piece, (N,); `kind` names one in error messages."""
-        end_id = self.config.end_id if with_end else None
+        *,
+        prefix: bool = False,
+        skip_unknown: bool = False,
+        kind: str = "line",
+        on_progress: OnProgress | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Score lines or documents as `score_lines` and `score_documents` do.
+
+        `kind` names one of them in error messages. Returns the natural log-probability of each and
+        the number of its unknown characters, (N,).
+        """
         encoded = ScoredPieces.of(
             pieces,
             self.vocabulary,
             self.unseen,
-            end_id=end_id,
+            end_id=None if prefix else self.config.end_id,
             skip_unknown=skip_unknown,
             kind=kind,
         )
         with np.errstate(all="ignore"):
-            scores = score_pieces(
-                self.predictor,
-                encoded.ids,
-                encoded.lengths,
-                self.vocabulary.start_id,
-                on_progress,
-            )
-        totals = sums_of_pieces(scores.log_probabilities, encoded.lengths)
-        return encoded.with_unknown(totals, None if skip_unknown else self.unseen)
+            return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
 
     def evaluate(
         self,
         text: str | Path | Text | Sequence[str] | None = None,
         *,
         protocol: str | None = None,
-        training_text: str | Path | Text | None = None,
+        training_text: Sources | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
         on_progress: OnProgress | None = None,
@@ -377,9 +469,9 @@ class LanguageModel:
                 documents, it can be a list of documents. By default it is the run's test split, or
                 its validation split if it has no test split.
             protocol: as in `score`.
-            training_text: the training text, or its name or path, if it is not at its recorded
-                path. If it is not available, the baselines that require it are empty and contain
-                the reason.
+            training_text: the training text, its name or path, or several, if it is not at its
+                recorded path. If it is not available, the baselines that require it are empty and
+                contain the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
             skip_unknown: whether unknown characters of `text` are skipped, at no cost.
             on_progress: called with the stage, the number of characters scored, and their total.
@@ -420,7 +512,7 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def _find_training_text(self, elsewhere: str | Path | Text | None) -> TrainingText:
+    def _find_training_text(self, elsewhere: Sources | None) -> TrainingText:
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
     def encode_to_score(
@@ -436,26 +528,7 @@ class LanguageModel:
             UnknownCharacterError: if the text has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        if isinstance(text, Path):
-            text = open_texts([text], self.text_format)
-        name, content = "text", ""
-        if isinstance(text, Text):
-            name, content = text.name, text.read()
-            if self.config.end_id is not None and not text.ends:
-                content += END
-        elif self.config.end_id is not None:
-            documents = split_documents(text, self.text_format) if isinstance(text, str) else text
-            for document in documents:
-                refuse_surrogates(document)
-            content = "".join(document + END for document in documents)
-        elif isinstance(text, str):
-            refuse_surrogates(text)
-            content = text
-        else:
-            raise CharloomError(
-                "a list of documents is for models of collections, and this one was trained on a "
-                "single text: pass one text"
-            )
+        name, content = read_to_score(text, self.text_format)
         return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
 
 

@@ -328,5 +328,6 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
 
 
 def test_empty_line_ranks_last() -> None:
-    lines = LineSurprisal(["", "a", "bb"], np.array([0.0, 1.0, 8.0]))
+    bits, unknown = np.array([0.0, 1.0, 8.0]), np.zeros(3, np.intp)
+    lines = LineSurprisal(["", "a", "bb"], bits, unknown, [1, 2, 3])
     assert [row["line"] for row in lines.ranked()] == [3, 2, 1]

@@ -272,7 +272,7 @@ def test_stopping_ends_the_text(open_playground: Callable[..., Any]) -> None:
           if (!document.querySelector("#output-A .drawn")) return;
           observer.disconnect();
           document.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
-        }).observe(document.querySelector("#output-A"), { childList: true })"""
+        }).observe(document.querySelector("#output-A"), { childList: true, subtree: true })"""
     )
     page.click("#go")
     page.locator("#status", has_text="Stopped").wait_for()

@@ -101,7 +101,7 @@ HARMS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "changed": (changed_text, "SHA-256"),
     "emptied": (lambda source: source.write_bytes(b""), "SHA-256"),
     "no longer UTF-8": (lambda source: source.write_bytes(b"\xff"), "byte offset 0"),
-    "a folder": (folder_in_its_place, "is a folder"),
+    "a folder": (folder_in_its_place, "has no files"),
 }
 
 

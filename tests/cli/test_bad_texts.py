@@ -94,7 +94,7 @@ def test_unreadable_text_is_not_evaluated(trained_run: str, name: str) -> None:
         ("", "empty"),
         (" ", "there is no file"),
         ("x" * 5000, "cannot read"),
-        (".", "is a folder"),
+        (".", "has no files"),
         ("tiny-shakespear", "did you mean the corpus tiny-shakespeare"),
         ("https://example.org/a.txt", "there is no file"),
         pytest.param("/dev/null", "is a device", marks=posix),

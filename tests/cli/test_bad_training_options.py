@@ -38,6 +38,14 @@ SPLITS = [
 ]
 
 
+NO_TEXTS = {
+    "validation": ["", "nowhere", "."],
+    "test": ["", "nowhere", "."],
+    "separator": ["", "\\q", "\\", "\\x1", "\\ud800", "@@@"],
+    "column": ["", "title"],
+}
+
+
 def nonsense(option: Option) -> list[str]:
     """Values that an option must refuse."""
     if option.value_type is bool:
@@ -48,6 +56,8 @@ def nonsense(option: Option) -> list[str]:
         return SPLITS
     if option.name == "from_run":
         return ["", "nowhere", ".", "woods.safetensors"]
+    if option.value_type is str:
+        return NO_TEXTS[option.name]
     whole, limits = option.value_type is int, type_info(option.value_kind)
     values = [*(WHOLE_NUMBERS if whole else NUMBERS), "-1", HUGE, "-" + HUGE, ENDLESS]
     if whole:

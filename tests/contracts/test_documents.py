@@ -23,7 +23,7 @@ CELLS = ("rnn", "lstm", "gru")
 END = 3  # in the middle of the vocabulary
 # First place and last place, two in a row, ends only, none, and a different place in each row.
 WINDOW = ("#....#", ".##...", "######", "......", "....#.", "#.#.#.", ".....#")
-DRAWINGS = [WINDOW, ("..##.#",), ("#",), (".", "#"), ("#.", ".."), ("####", "####")]
+DRAWINGS = [WINDOW, ("..##.#",), ("#",), (".", "#"), ("####", "####")]
 
 every_engine = pytest.mark.parametrize("name", [name for name in ENGINES if name != "auto"])
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -60,10 +60,13 @@ def documents(inputs: Any, row: int) -> list[tuple[int, int]]:
 
 @every_engine
 @every_cell
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("drawing", DRAWINGS, ids="/".join)
+@pytest.mark.parametrize(
+    ("drawing", "dropout"),
+    [(WINDOW, 0.4), *((drawing, 0.0) for drawing in DRAWINGS)],
+    ids=lambda value: str(value).replace(", ", "/"),
+)
 def test_gradients_equal_central_differences(
-    name: str, cell: str, dropout: float, drawing: Sequence[str]
+    name: str, cell: str, drawing: Sequence[str], dropout: float
 ) -> None:
     check_every_gradient(make(name, cell, dropout=dropout, end_id=END), drawing)
 
@@ -170,14 +173,18 @@ def test_no_method_changes_the_state_that_it_receives(name: str, cell: str) -> N
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_windows_equal_steps(name: str, cell: str, dtype: str) -> None:
     engine = make(name, cell, dtype=dtype, hidden_size=40, end_id=END)
-    inputs, _, start = draw(["#.." * 50 + "#" * 150] + ["." * 100 + row * 50 for row in
-                             ("...#", "..##", "....")], engine)  # fmt: skip
-    stepped, rows = start, []
+    engine.parameters.flat[:] *= 0.5  # with larger weights rnn is chaotic, and rounding grows
+    engine.parameters_changed()
+    # The compiled engine reads in pieces of 256 characters, and decodes 32 positions of 4 rows.
+    rows = ("#..", "######....##.", "...#", ".........")
+    length = 270 if engine.window_equals_steps else 40
+    inputs, _, start = draw([(row * length)[:length] for row in rows], engine)
+    stepped, all_logits = start, []
     for ids in inputs:
         logits, stepped = engine.step(ids, stepped)
-        rows.append(logits - logits.max(axis=1, keepdims=True))
+        all_logits.append(logits - logits.max(axis=1, keepdims=True))
     assert engine.read(inputs, start).tobytes() == stepped.tobytes()
-    found = np.stack(rows)
+    found = np.stack(all_logits)
     found -= np.log(np.exp(found).sum(axis=2, keepdims=True))
     log_p, end = engine.log_probabilities(inputs, start)
     tolerance = 1e-4 if dtype == "float32" else 1e-11
@@ -185,7 +192,7 @@ def test_windows_equal_steps(name: str, cell: str, dtype: str) -> None:
     np.testing.assert_allclose(end, stepped, atol=tolerance)
     if engine.window_equals_steps:
         assert end.tobytes() == stepped.tobytes()
-    for cut in (1, 100, 101, 153, 299):
+    for cut in (1, 12, 13, 32, 39):
         first, middle = engine.log_probabilities(inputs[:cut], start)
         second, last = engine.log_probabilities(inputs[cut:], middle)
         np.testing.assert_allclose(np.concatenate([first, second]), log_p, atol=tolerance)
@@ -199,9 +206,7 @@ def test_windows_equal_steps(name: str, cell: str, dtype: str) -> None:
 def test_row_is_independent_of_its_batch_to_the_byte(
     name: str, cell: str, dtype: str, hidden_size: int
 ) -> None:
-    engine = make(
-        name, cell, dtype=dtype, hidden_size=hidden_size, vocabulary_size=70, end_id=END
-    )
+    engine = make(name, cell, dtype=dtype, hidden_size=hidden_size, vocabulary_size=70, end_id=END)
     generator = np.random.default_rng(1)
     inputs, _, state = window(engine, 4, 33)
     inputs[generator.random(inputs.shape) < 0.4] = END

@@ -10,10 +10,12 @@ import pytest
 
 from charloom.evaluation import baselines as baselines_module
 from charloom.evaluation.baselines import baselines
+from charloom.evaluation.evaluation import find_overlap
+from charloom.ngrams.kneser_ney import NGramModel
 from charloom.prediction.scoring import Protocol
 from charloom.text.corpora import open_text
 from charloom.text.dataset import Split, load_dataset
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 
 
 def test_baselines_by_hand() -> None:
@@ -76,3 +78,40 @@ def test_the_n_gram_model_on_tiny_shakespeare(shakespeare: Path) -> None:
     assert bits is not None
     assert bits * math.log(2) <= 1.52
     assert "6 characters of context" in found["ngram"].note
+
+
+def test_the_baselines_of_a_collection_predict_the_ends_of_documents() -> None:
+    vocabulary = Vocabulary.of("ab" + END)
+    documents = ["ab" * 20, "b", "abba"] * 30
+    train = vocabulary.encode("".join(document + END for document in documents))
+    text = vocabulary.encode("ab" + END + END)
+    found = baselines(vocabulary, text, Protocol(), before=vocabulary.end_id, train=train)
+    assert found["uniform"].bits_per_character == pytest.approx(math.log2(3))
+    p = (np.array([30 * 22, 30 * 23, 90]) + 1) / (30 * 45 + 90 + 3)
+    assert found["unigram"].bits_per_character == pytest.approx(-np.log2(p)[text].mean())
+    joined = "\n".join(documents) + "\n"
+    added = len(bz2.compress((joined + "ab\n\n").encode())) - len(bz2.compress(joined.encode()))
+    assert found["bzip2"].bits_per_character == added * 8 / 4
+    assert "10% of the documents" in found["ngram"].note
+    context = int(found["ngram"].note.split(", ")[1].split()[0])
+    model = NGramModel.fit(train, 3, context, vocabulary.end_id)
+    alone = [model.log_probabilities(vocabulary.encode(document)) for document in ("ab" + END, END)]
+    assert found["ngram"].bits_per_character == pytest.approx(
+        -np.concatenate(alone).mean() / math.log(2)
+    )
+
+
+def test_documents_of_bytes_are_compressed_too() -> None:
+    vocabulary = Vocabulary.of("\xe9a" + END, as_bytes=True)
+    train = vocabulary.encode(("\xe9a" + END) * 20)
+    found = baselines(vocabulary, train[:6], Protocol(), before=vocabulary.end_id, train=train)
+    assert all(b.bits_per_character is not None for b in found.values())
+
+
+def test_an_overlap_is_inside_a_document() -> None:
+    end = 5
+    train = np.array([0, 1, 2, end, 3, 4, end, 0, 0, 1, end], np.uint8)
+    text = np.array([1, 2, end, 3, 4, end], np.uint8)  # the training text contains all of it
+    assert find_overlap(train, text) == (6, 0, 1)
+    assert find_overlap(train, text, end) == (2, 0, 1)
+    assert find_overlap(train, np.array([end, end], np.uint8), end) == (0, 0, 0)

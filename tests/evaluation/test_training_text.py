@@ -45,7 +45,7 @@ def test_text_is_read_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "other.txt").write_text(TEXT + "x")
     training = TrainingText(checkpoint_of(load()), tmp_path / "other.txt")
     assert "is not the one that the run was trained on" in training.problem
-    monkeypatch.setattr(training_text, "load_dataset", None)  # calling it would fail
+    monkeypatch.setattr(training_text, "read_dataset", None)  # calling it would fail
     assert "is not the one that the run was trained on" in training.problem
 
 

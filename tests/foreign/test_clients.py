@@ -1,9 +1,5 @@
 """The server, asked by clients that were not written here."""
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +10,7 @@ import pytest
 from charloom.language_model import LanguageModel
 from helpers.clients import KEY, Client, serving
 from helpers.extras import needs
+from helpers.foreign import run_harness, run_schemathesis, write_task
 from helpers.texts import SCRIPT, SCRIPTED_WOODS
 
 # --- Clients that were not written here -----------------------------------------------------------
@@ -130,33 +127,8 @@ def test_openai_sends_its_key(served_model: LanguageModel) -> None:
 
 @needs("schemathesis")
 def test_schemathesis_finds_nothing(client: Client, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).with_name("schemathesis")), "run"),
-            f"{client.url}/openapi.json",
-            # A text of the right type may still have a character that the model never saw.
-            *("--exclude-checks", "positive_data_acceptance"),
-            *("--max-examples", "15", "--seed", "1", "--no-color"),
-        ],
-        cwd=tmp_path,  # where it keeps notes
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-TASK = """\
-task: the_end
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: "{{{{text}}}}"
-metric_list: [{{metric: bits_per_byte}}, {{metric: byte_perplexity}}]
-"""
+    status, output = run_schemathesis(client, tmp_path)
+    assert status == 0, output
 
 
 @needs("lm_eval")
@@ -164,21 +136,8 @@ def test_the_harness_measures_what_evaluate_measures(
     client: Client, served_model: LanguageModel, tmp_path: Path
 ) -> None:
     text = SCRIPTED_WOODS[-2_000:]
-    (tmp_path / "text.jsonl").write_text(json.dumps({"text": text}), encoding="utf-8")
-    task = TASK.format(data=tmp_path / "text.jsonl")
-    (tmp_path / "end.yaml").write_text(task, encoding="utf-8")
+    write_task(tmp_path, "the_end", [text])
     where = f"model={SCRIPT},base_url={client.url}/v1/completions,max_length=100000"
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "lm_eval", "run", "--model", "local-completions"),
-            *("--model_args", where, "--tasks", "the_end", "--include_path", str(tmp_path)),
-            *("--output_path", str(tmp_path / "out")),
-        ],
-        env=os.environ | {"HF_HOME": str(tmp_path / "cache"), "OPENAI_API_KEY": "none"},
-        check=True,
-        timeout=300,
-    )
-    (found,) = (tmp_path / "out").rglob("results*.json")
-    figures = json.loads(found.read_text(encoding="utf-8"))["results"]["the_end"]
+    figures = run_harness(where, "the_end", tmp_path)
     expected = served_model.evaluate(text, with_baselines=False).bits_per_byte
     assert figures["bits_per_byte,none"] == pytest.approx(expected, abs=1e-6)

@@ -1,4 +1,4 @@
-"""The n-gram model of a collection against its definition in dictionaries, one document at a time."""
+"""The n-gram model of a collection against its definition in dictionaries, document by document."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.ngrams.kneser_ney import (
-    NGramModel,
-    choose_context,
-    choose_context_on_splits,
-    losses_by_context,
-)
+from charloom.ngrams.choosing import choose_context, choose_context_on_splits, losses_by_context
+from charloom.ngrams.kneser_ney import NGramModel
+from charloom.ngrams.table import NGramTable
+from charloom.prediction.mixture import contexts_before, visible_lengths
 
 CLOSE = 1e-12
 
@@ -23,7 +21,7 @@ Document = list[int]
 
 @st.composite
 def collections(draw: st.DrawFn) -> tuple[int, int, list[Document]]:
-    """A vocabulary's size, the id of END in it and documents of the other ids."""
+    """Return a vocabulary's size, the id of END in it and documents of the other ids."""
     size = draw(st.integers(1, 4))
     end = draw(st.integers(0, size - 1))
     others = [w for w in range(size) if w != end]
@@ -60,7 +58,7 @@ class SlowCollection:
         )
 
     def documents(self, ids: Document) -> list[Document]:
-        """Each document between two ENDs; of the last one the second can be missing."""
+        """Return each document between two ENDs, of which the last one can lack the second."""
         found = [[self.end]]
         for w in ids:
             found[-1].append(w)
@@ -69,7 +67,7 @@ class SlowCollection:
         return found
 
     def visible(self, ids: Document) -> tuple[int, ...]:
-        """The ids of the document that goes on after `ids`, with the END before it."""
+        """Return the ids of the document that `ids` end in, with the END before it."""
         return tuple(self.documents(ids)[-1])
 
     def probability(self, history: tuple[int, ...], w: int, highest: bool) -> float:
@@ -83,6 +81,11 @@ class SlowCollection:
         count = level.get((*history, w), 0)
         weight = sum(discounts[min(c, 3)] for c in after) / sum(after)
         return (count - discounts[min(count, 3)]) / sum(after) + weight * shorter
+
+    def known(self, visible: tuple[int, ...], length: int) -> bool:
+        """Return whether a character follows the last `length` visible ids in the text."""
+        history = visible[len(visible) - length :]
+        return any(gram[:-1] == history for gram in self.raw)
 
     def after(self, ids: Document, w: int, context: int) -> float:
         """p(w) in a model with K = context, after everything that `ids` are."""
@@ -157,7 +160,7 @@ def test_log_probabilities_are_those_of_the_documents(
         if window is not None:
             seen = slow.visible(before)
             seen = seen[max(0, len(seen) - min(context, i % window + 1)) :]
-            # Without END in it, a longer context could be there but is not visible.
+            # Without END in it, a longer context can exist but is not visible.
             highest = len(seen) == context or seen[:1] != (end,)
             expected = slow.probability(seen, w, highest)
         assert abs(result[i] - math.log(expected)) < 1e-11
@@ -186,9 +189,9 @@ def test_losses_by_context_are_those_of_separate_models(
 def test_two_documents_worked_by_hand() -> None:
     # "ab" and "a", END = 2: END a b END a END, one character of context.
     # Predecessors: of a END, of b a, of END b and a: 1, 1, 2. n1 = 2, n2 = 1, Y = 1/2.
-    # D(1) = 1 - 1/2 = 1/2, D(2) falls back to 1; λ() = (1/2 + 1/2 + 1) / 4 = 1/2.
+    # D(1) = 1 - 1/2 = 1/2, D(2) falls back to 1. λ() = (1/2 + 1/2 + 1) / 4 = 1/2.
     # p(a) = p(b) = (1 - 1/2)/4 + 1/6 = 7/24; p(END) = 1/4 + 1/6 = 10/24.
-    # Raw counts: END a 2, ab 1, b END 1, a END 1: n1 = 3, n2 = 1, Y = 3/5; D(1) = 1 - 2/5 = 3/5,
+    # Raw counts: END a 2, ab 1, b END 1, a END 1. So n1 = 3, n2 = 1, Y = 3/5; D(1) = 1 - 2/5 = 3/5,
     # D(2) falls back to 1. λ(END) = 1/2, p(a|END) = 1/2 + 7/48 = 31/48.
     model = fitted([0, 1, 2, 0, 2], 3, 1, 2)
     after_end = model.distribution(np.array([2]))
@@ -210,7 +213,7 @@ def test_what_comes_before_a_document_changes_nothing(context: int) -> None:
     whole = model.log_probabilities(np.array(stream(documents, 5)))
     alone = [model.log_probabilities(np.array([*document, 5])) for document in documents]
     np.testing.assert_array_equal(whole, np.concatenate(alone))
-    last = np.array(stream(documents[:9], 5) + [1, 2])
+    last = np.array([*stream(documents[:9], 5), 1, 2])
     np.testing.assert_array_equal(model.distribution(last), model.distribution(last[-2:]))
     # Nor does the order in which the documents were counted.
     backward = fitted(stream(documents[::-1], 5), 6, context, 5)
@@ -237,3 +240,43 @@ def test_the_smallest_collections(ids: Document, context: int) -> None:
 def test_an_end_outside_the_vocabulary_is_refused() -> None:
     with pytest.raises(ValueError, match="ids"):
         fitted([0, 1], 2, 1, 2)
+
+
+@given(collections(), st.integers(0, 5))
+def test_the_table_predicts_what_the_model_predicts(
+    collection: tuple[int, int, list[Document]], context: int
+) -> None:
+    """END need not cut the contexts that are looked up, nor is it needed before a document."""
+    size, end, documents = collection
+    ids = stream(documents, end)
+    model = fitted(ids, size, context, end)
+    table = NGramTable.of(model)
+    text = np.array([end, *ids, *stream(documents[::-1], end), size - 1, 0])
+    whole = contexts_before(text, context)
+    cut = whole.copy()
+    for row, visible in zip(cut, visible_lengths(text, context, end), strict=True):
+        row[: context - visible] = -1
+    predictions = table.look_up(whole)
+    for one, other in zip(predictions, table.look_up(cut), strict=True):
+        np.testing.assert_array_equal(one, other)
+    object.__setattr__(table, "_kernel", None)
+    for one, other in zip(predictions, table.look_up(whole), strict=True):
+        np.testing.assert_array_equal(one, other)
+    expected = np.array([model.distribution(text[1:place]) for place in range(1, len(text))])
+    np.testing.assert_allclose(predictions.probabilities, expected, rtol=1e-5, atol=1e-7)
+    slow = SlowCollection(ids, size, end)
+    for row, length in enumerate(predictions.length):
+        visible = slow.visible(text[1 : row + 1].tolist())
+        known = [n for n in range(min(len(visible), context) + 1) if slow.known(visible, n)]
+        assert length == max(known, default=0)
+
+
+def test_a_table_of_documents_keeps_to_its_size() -> None:
+    random = np.random.default_rng(4)
+    documents = [random.integers(0, 5, random.integers(0, 9)).tolist() for _ in range(300)]
+    ids = stream(documents, 5)
+    largest = NGramTable.of(fitted(ids, 6, 4, 5))
+    smaller = NGramTable.of(fitted(ids, 6, 4, 5), largest.nbytes - 100)
+    assert smaller.nbytes < largest.nbytes
+    own = NGramTable.of(fitted(ids, 6, smaller.context, 5))  # raw counts on its highest level
+    np.testing.assert_array_equal(smaller.probabilities, own.probabilities)

@@ -19,7 +19,7 @@ from charloom.prediction.adaptive import (
     choose_adaptation,
     score_adaptively,
 )
-from charloom.prediction.mixture import fit_mixture, fit_ngram_table
+from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
 from charloom.prediction.scoring import Protocol, score_ids
 
 SIZE = 6
@@ -148,3 +148,76 @@ def test_counts_go_on_counting_and_weights_are_fitted_again(engine: Engine) -> N
     static = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert static is not None
     assert often.nats_per_character < static.nats_per_character
+
+
+END = SIZE - 1
+
+
+def documents_of(words: list[list[int]], count: int, seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    chosen = (words[i] for i in generator.integers(0, len(words), count))
+    return np.array([w for word in chosen for w in (*word, END)], np.uint8)
+
+
+WORDS = [[0, 1, 2], [3], [4, 4, 0, 2, 1, 3, 2], [], [2, 0, 2, 0, 1]]
+
+
+@pytest.fixture(params=["auto", "reference"])
+def engine_of_documents(request: pytest.FixtureRequest) -> Engine:
+    parameters = initialize(ModelConfig("gru", 12, 1, SIZE, end_id=END), seed=2)
+    return Backend(request.param).open(parameters)
+
+
+def test_recent_counts_do_not_reach_across_an_end(engine_of_documents: Engine) -> None:
+    """A document is counted from its END on, whatever the one before it is."""
+    known = documents_of([[0, 1], [2, 3, 4]], 40, 1)
+    table = fit_ngram_table(known, SIZE, 5, 1e6, END)
+    mixture = fit_mixture(engine_of_documents, table, known, END, 1)
+    still = np.full_like(adaptation(engine_of_documents).mean_squares, np.inf)  # no step is taken
+    adapting = Adaptation(1e-9, still, mixture)
+    new = [4, 4, 0, 2, 1, END]
+    found = []
+    for before in ([0, 1, END], [2, 3, 4, END]):
+        ids = np.array(new + before + new, np.uint8)
+        scores = score_adaptively(engine_of_documents, ids, END, adapting).mixture
+        assert scores is not None
+        found.append(scores.log_probabilities[[*range(6), *range(-6, 0)]])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    # From the fourth visible character on, END included, it has been counted.
+    gain = found[0][6:] - found[0][:6]
+    np.testing.assert_allclose(gain[:3], 0, atol=1e-6)
+    assert (gain[3:] > 0.05).all()
+
+
+def test_a_collection_is_scored_adaptively(engine_of_documents: Engine) -> None:
+    fitted = documents_of([[0, 1], [2, 3, 4]], 200, 1)
+    text = documents_of(WORDS, 300, 2)
+    mixture = fit_mixture(
+        engine_of_documents, fit_ngram_table(fitted, SIZE, 5, 1e6, END), fitted, END, 1
+    )
+    chosen = choose_adaptation(engine_of_documents, mixture, fitted, documents_of(WORDS, 50, 3))
+    assert chosen.mixture is not None
+    assert chosen.mixture.table is mixture.table
+    adapted = score_adaptively(engine_of_documents, text, END, chosen).mixture
+    assert adapted is not None
+    predictor = MixedPredictor(engine_of_documents, mixture)
+    carried = score_ids(predictor, text, END, Protocol())
+    assert adapted.nats_per_character < carried.nats_per_character - 0.5
+
+
+def test_an_adaptation_is_chosen_on_whole_documents(
+    engine_of_documents: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptive, "CHOSEN_ON", 100)
+    fitted, held_out = documents_of(WORDS, 200, 1), documents_of(WORDS, 200, 2)
+    read = []
+    scored = adaptive._score
+    monkeypatch.setattr(
+        adaptive, "_score", lambda *given: read.append(given[1:3]) or scored(*given)
+    )
+    choose_adaptation(engine_of_documents, None, fitted, held_out)
+    ids, before = read[0]
+    assert before == END
+    assert 85 < len(ids) <= 100
+    documents = "".join(map(str, ids)).split(str(END))[:-1]
+    assert set(documents) <= {"".join(map(str, word)) for word in WORDS}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from charloom.engines.backend import Backend
+from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Engine
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
@@ -16,6 +17,7 @@ from charloom.prediction.mixture import (
     contexts_before,
     fit_mixture,
     fit_ngram_table,
+    visible_lengths,
 )
 from charloom.prediction.scoring import Protocol, score_ids
 
@@ -121,3 +123,64 @@ def test_the_context_is_chosen_on_the_validation_part() -> None:
     context, nats = choose_ngram_context(text[:5_000], text[5_000:], 7)
     assert context == 2
     assert nats == pytest.approx(np.log(3), abs=0.02)
+
+
+END = 8
+
+
+@pytest.fixture(params=["auto", "reference"])
+def mixed_documents(request: pytest.FixtureRequest) -> MixedPredictor:
+    """A mixture trained on a collection: IDS, whose rarest character ends a document."""
+    parameters = initialize(ModelConfig("gru", 8, 1, SIZE, end_id=END), seed=1)
+    engine = Backend(request.param).open(parameters)
+    table = fit_ngram_table(IDS[:3000], SIZE, 4, 1e6, END)
+    return MixedPredictor(engine, fit_mixture(engine, table, IDS[3000:], END, 2))
+
+
+def test_reading_an_end_empties_the_context(mixed_documents: MixedPredictor) -> None:
+    """Window, steps and reading predict the same after END, whatever the ids before it."""
+    before, document = [3, END, 0, 1, 2], [END, 0, 1, 0, 2, 1]
+    start = mixed_documents.zero_state(1)
+    alone, _ = mixed_documents.log_probabilities(np.array(document)[:, None], start)
+    after_all, _ = mixed_documents.log_probabilities(np.array(before + document)[:, None], start)
+    np.testing.assert_array_equal(after_all[len(before) :], alone)
+    state = mixed_documents.read(np.array([*before, END])[:, None], start)
+    for i, id_ in enumerate(document[1:], start=1):
+        logits, state = mixed_documents.step(np.array([id_]), state)
+        np.testing.assert_allclose(logits[0], alone[i, 0], atol=2e-5)
+    scores = [
+        score_ids(mixed_documents, np.array(ids, np.uint8), END, Protocol()).log_probabilities
+        for ids in (document[1:], before + document)
+    ]
+    np.testing.assert_allclose(scores[1][len(before) + 1 :], scores[0], atol=2e-5)
+
+
+def test_a_sample_after_an_end_is_that_of_a_new_text(mixed_documents: MixedPredictor) -> None:
+    uniforms = np.random.default_rng(1).random((30, 1))
+    settings = SamplingSettings()
+    start = mixed_documents.zero_state(1)
+    used = mixed_documents.read(np.array([3, 0, 1, 2])[:, None], start)
+    expected, _ = mixed_documents.generate(np.array([END]), start, settings, uniforms)
+    sampled, _ = mixed_documents.generate(np.array([END]), used, settings, uniforms)
+    np.testing.assert_array_equal(sampled, expected)
+    assert (expected[:-1] == END).any()  # documents ended on the way
+
+
+def test_the_visible_part_of_a_context_begins_with_the_last_end() -> None:
+    ids = np.array([1, 2, END, 3, END, END, 4, 5, 6, 7])
+    assert visible_lengths(ids, 3, END).tolist() == [1, 2, 1, 2, 1, 1, 2, 3, 3]
+    assert visible_lengths(ids, 3, None).tolist() == [3] * 9
+
+
+def test_the_weights_of_a_mixture_know_a_context_of_a_whole_beginning() -> None:
+    # Documents that no network knows: the n-gram model remembers them from their first character.
+    generator = np.random.default_rng(2)
+    words = [generator.integers(0, 8, 6) for _ in range(30)]
+    text = np.concatenate([[*words[generator.integers(30)], END] for _ in range(600)])
+    table = fit_ngram_table(text[:3000], SIZE, 5, 1e6, END)
+    engine = Backend("reference").open(initialize(ModelConfig("gru", 8, 1, SIZE, end_id=END), 1))
+    mixture = fit_mixture(engine, table, text[3000:], END, 1)
+    found = score_ids(MixedPredictor(engine, mixture), text[3000:], END, Protocol())
+    alone = table.look_up(contexts_before(np.concatenate([[END], text[3000:]]), 5))
+    nats = -np.log(alone.probabilities[np.arange(len(text) - 3000), text[3000:]]).mean()
+    assert found.nats_per_character < nats + 0.01

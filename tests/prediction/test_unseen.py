@@ -41,6 +41,13 @@ def test_nothing_seen_once_leaves_the_next_character() -> None:
     assert found.share == pytest.approx(1 / 1_001)
 
 
+@pytest.mark.parametrize("share", [1e-9, 0.25, 0.9999])
+def test_a_recorded_share_is_kept(share: float) -> None:
+    found = UnseenCharacters.of(TEXT | {"unseen": share}, LETTERS)
+    assert found is not None
+    assert found.share == share
+
+
 @pytest.mark.parametrize(
     "text",
     [{}, {"characters": 5}, {"unseen": 0.1}, TEXT | {"unseen": "0.1"}, TEXT | {"unseen": True}]

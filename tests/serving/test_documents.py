@@ -3,13 +3,16 @@
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import charloom
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.language_model import LanguageModel
+from charloom.serving.tokens import UNKNOWN_NAME
 from charloom.text.vocabulary import END, END_NAME
 from helpers.clients import Client, serving
 from helpers.documents import VOCABULARY, model_of_documents
@@ -200,6 +203,7 @@ def test_the_end_is_a_token(documents: Client) -> None:
     body = {"tokens": [END_TOKEN, a, a, END_TOKEN], "model": "documents"}
     _, _, content = documents.ask("POST", "/detokenize", body)
     assert json.loads(content) == {"prompt": f"{END_NAME}aa{END_NAME}"}
+    assert info["unk_token"] is info["unk_token_id"] is None
     # Within a text, the name has no meaning.
     body = {"prompt": END_NAME + "a", "model": "documents"}
     documents.refused(400, "POST", "/tokenize", body)
@@ -257,6 +261,58 @@ def test_unknown_characters_are_charged(documents: Client, max_tokens: int) -> N
     np.testing.assert_allclose(rest, expected, atol=1e-9)
 
 
+def test_unknown_characters_have_an_id(documents: Client) -> None:
+    unknown = len(VOCABULARY) + 1
+    info = documents.get("/tokenizer_info?model=recorded")
+    assert (info["unk_token"], info["unk_token_id"]) == (UNKNOWN_NAME, unknown)
+    body: dict[str, Any] = {"model": "recorded", "prompt": "a字~a" + END_NAME}
+    _, _, content = documents.ask("POST", "/tokenize", body)
+    tokens = json.loads(content)["tokens"]
+    a = int(VOCABULARY.encode("a")[0]) + 1
+    assert tokens == [END_TOKEN, a, unknown, unknown, a, END_TOKEN]
+    _, _, content = documents.ask("POST", "/detokenize", {"model": "recorded", "tokens": tokens})
+    assert json.loads(content)["prompt"] == f"{END_NAME}a\ufffd\ufffda{END_NAME}"
+    scored = {"max_tokens": 0, "logprobs": 1, "echo": True}
+    (choice,) = documents.complete("recorded", prompt=tokens, **scored)["choices"]
+    (text,) = documents.complete("recorded", prompt="a字~a", **scored)["choices"]
+    assert choice["text"] == "a\ufffd\ufffda"
+    found = choice["logprobs"]
+    assert found["tokens"] == [END_NAME, "a", UNKNOWN_NAME, UNKNOWN_NAME, "a", END_NAME]
+    assert found["token_logprobs"][1:-1] == text["logprobs"]["token_logprobs"]
+    assert found["text_offset"] == [0, 0, 1, 2, 3, 4]
+    # To continue, or in a model without a record, they are errors; so is the next id.
+    for model_name, last, fields in (
+        ("recorded", unknown, {}),
+        ("recorded", unknown + 1, scored),
+        ("documents", unknown, scored),
+    ):
+        body = {"model": model_name, "prompt": [END_TOKEN, last], **fields}
+        error = documents.refused(400, "POST", "/v1/completions", body)
+        assert error["message"].startswith("unknown ")
+        assert error["param"] == "prompt"
+    documents.refused(400, "POST", "/tokenize", {"model": "documents", "prompt": "a~"})
+
+
+def test_a_list_of_ids_begins_with_unknown_characters(documents: Client) -> None:
+    unknown, a = len(VOCABULARY) + 1, int(VOCABULARY.encode("a")[0]) + 1
+    fields = {"max_tokens": 0, "logprobs": 0, "echo": True}
+    prompts = [[unknown, a, unknown, a], [a, a]]
+    mixed, known = documents.complete("recorded", prompt=prompts, **fields)["choices"]
+    found = mixed["logprobs"]["token_logprobs"]
+    assert found[1] is None, "nothing precedes it"
+    assert found[::2] == [pytest.approx(UNKNOWN_LOG_P)] * 2
+    assert found[3] == known["logprobs"]["token_logprobs"][1]
+
+
+@pytest.mark.parametrize("first", ["字", [len(VOCABULARY) + 1]])
+def test_a_prompt_has_only_unknown_characters(documents: Client, first: Any) -> None:
+    for max_tokens in (0, 2):
+        fields = {"max_tokens": max_tokens, "logprobs": 0, "echo": True}
+        (choice,) = documents.complete("recorded", prompt=first, **fields)["choices"]
+        assert len(choice["logprobs"]["tokens"]) >= 1 + (max_tokens > 0)
+        assert choice["logprobs"]["token_logprobs"][0] == pytest.approx(UNKNOWN_LOG_P)
+
+
 def test_the_probabilities_after_a_prompt_leave_the_share(documents: Client) -> None:
     total = 0.0
     prompts = [f"ab{character}" for character in VOCABULARY.characters if character != END]
@@ -295,3 +351,33 @@ def test_half_of_a_surrogate_pair_is_refused(documents: Client, half: str) -> No
         error = documents.refused(400, "POST", "/v1/completions", body)
         assert error["code"] == "unknown_character"
     documents.refused(400, "POST", "/tokenize", {"model": "recorded", "prompt": half})
+
+
+# --- A trained collection, with its n-gram model --------------------------------------------------
+
+
+def test_a_trained_collection_is_served(served_collection: Path) -> None:
+    trained = charloom.load(served_collection, threads=1)
+    network = charloom.load(served_collection, threads=1, network_only=True)
+    assert trained.mixture is not None
+    assert trained.unseen is not None
+    with serving({"names": trained, "network": network}) as client:
+        for name, served in (("names", trained), ("network", network)):
+            for prompt in ("", "an"):
+                fields = {"prompt": prompt, "max_tokens": 12, "n": 16, "seed": 3}
+                reply = client.complete(name, **fields)
+                scored = client.complete(name, **fields, logprobs=1, echo=True)
+                for choice, same in zip(reply["choices"], scored["choices"], strict=True):
+                    stream = served.stream(prompt, length=12, seed=3, index=choice["index"])
+                    text = "".join(stream)
+                    assert (choice["text"], choice["finish_reason"]) == (text, stream.finish_reason)
+                    assert same["text"] == prompt + text
+                    ended = choice["finish_reason"] == "stop"
+                    total = served.score_documents([prompt + text], prefix=not ended)[0]
+                    found = math.fsum(same["logprobs"]["token_logprobs"])
+                    assert found == pytest.approx(total, abs=1e-3)
+        unknown = "Zoë ☃ anna"
+        reply = client.complete("names", prompt=unknown, max_tokens=0, logprobs=0, echo=True)
+        total = trained.score_documents([unknown], prefix=True)[0]
+        found = math.fsum(reply["choices"][0]["logprobs"]["token_logprobs"])
+        assert found == pytest.approx(total, abs=1e-4)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from charloom.analysis.labels import label_text
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError, printable
+from charloom.evaluation.scored_text import ScoredText, read_to_score
 from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
@@ -27,6 +28,7 @@ from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import blocks_in_rows
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary
 
 ALL_UNITS_UP_TO = 100_000  # characters of a text whose page has every unit
@@ -175,6 +177,12 @@ class Exploration:
     named: list[Unit]
     activations: dict[Unit, NDArray[np.signedinteger]]
 
+    @property
+    def documents(self) -> int | None:
+        """The number of documents, None for a single text."""
+        end_id = self.vocabulary.end_id
+        return None if end_id is None else int(np.count_nonzero(self.ids == end_id))
+
     def name(self, unit: Unit) -> str:
         """Return the name of a unit, like `h17`."""
         return unit_name(unit, self.config)
@@ -186,6 +194,7 @@ class Exploration:
             "text": self.text,
             "protocol": self.protocol,
             "characters": len(self.ids),
+            "documents": self.documents,
             "skipped_characters": self.skipped,
             "halves": [half, len(self.ids) - half],
             "model": {
@@ -246,7 +255,7 @@ class Exploration:
             "shown": shown,
             "carried": [self.name(unit) for unit in order if unit in carried],
             "all": count == self.config.zero_state(1).size,
-            "vocabulary": list(self.vocabulary.characters),
+            "vocabulary": list(self.vocabulary.names),
         }
         arrays: dict[str, NDArray[Any]] = {"ids": self.ids[:shown]}
         for unit in order:
@@ -262,7 +271,7 @@ def _decimals(value: float) -> float | None:
 
 def explore(
     model: LanguageModel,
-    text: str,
+    text: str | Text | Sequence[str],
     *,
     name: str = "text",
     units: Sequence[str] = (),
@@ -275,7 +284,9 @@ def explore(
 
     Args:
         model: the model; only its network is used, not its n-gram model.
-        text: the text to read, N characters.
+        text: the text to read, N characters. For a model of documents it is read in the same way as
+            the training text, and can be a list of documents. The end of each document counts as a
+            character.
         name: the name of the text, for output.
         units: names of units whose activations to keep in any case, like `h17` or `c1.17`.
         with_activations: keep the activations for `Exploration.page`, of all units if the text is
@@ -292,11 +303,12 @@ def explore(
         UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
     named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
-    ids = model.encode(text, skip_unknown=skip_unknown)
+    _, content = read_to_score(text, model.text_format)
+    read = ScoredText.of(name, content, model.vocabulary, None, skip_unknown=skip_unknown)
+    ids, skipped = read.ids, read.skipped
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")
-    skipped = len(text) - len(ids)
-    labels = label_text(model.vocabulary.decode(ids) if skipped else text)
+    labels = label_text(model.vocabulary.decode(ids))
     reader = _StateReader(model, ids, 2 if with_activations or named else 1, on_progress)
     sums = _sums_of_halves(reader, np.stack(list(labels.values()), axis=1))
     found_labels, found_units = _find(list(labels), sums, seed)

@@ -3,7 +3,8 @@
 A label is a number for each character, (N,). It is a property of the text up to that character,
 which a network can know, or of the next character, which it can predict. Flags are 0 or 1.
 Quotation marks and brackets count only if they are closed. A word in capitals counts from its first
-letter on.
+letter on. In a collection, the end of a document separates lines and paragraphs like line breaks,
+but is neither a line break nor punctuation.
 
 N: characters of the text.
 """
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.text.vocabulary import END
+
 Values = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Labels = Iterator[tuple[str, NDArray[Any]]]  # names and values, (N,) each
@@ -25,6 +28,7 @@ Spans = list[tuple[int, int]]  # [begin, end)
 
 FARTHEST = 2_000  # most characters from an opening bracket or quotation mark to the closing one
 MOST_IN_LINE, MOST_IN_WORD, MOST_IN_SENTENCE = 200, 20, 300  # limits of distances
+MOST_IN_DOCUMENT = 2_000
 PAIRS = {")": "(", "]": "[", "}": "{"}
 CLOSED_BY = {'"': '"', "”": "“„", "“": "„", "»": "«"}  # the marks that each quotation mark closes
 VOWELS = frozenset("aeiouyAEIOUYäöüÄÖÜàáâèéêëìíîïòóôùúûœæ")
@@ -39,6 +43,7 @@ class _Characters:
     digit: Flags
     space: Flags
     newline: Flags
+    end: Flags  # of a document
     vowel: Flags
     mark: Flags
     stop: Flags
@@ -53,8 +58,9 @@ class _Characters:
             digit=_flags(text, str.isdigit),
             space=_flags(text, lambda c: c == " "),
             newline=_flags(text, lambda c: c == "\n"),
+            end=_flags(text, lambda c: c == END),
             vowel=_flags(text, VOWELS.__contains__),
-            mark=_flags(text, lambda c: not c.isalnum() and not c.isspace()),
+            mark=_flags(text, lambda c: not c.isalnum() and not c.isspace() and c != END),
             stop=_flags(text, ".!?".__contains__),
             in_word=letter | _flags(text, "'’".__contains__),
         )
@@ -63,12 +69,15 @@ class _Characters:
 def label_text(text: str) -> dict[str, Values]:
     """Return the values of every label for a text, (N,) each, by the label's name."""
     characters = _Characters.of(text)
+    collection = bool(characters.end.any())
+    with_ends, text = text, text.replace(END, "\n")
     labels = (
-        _nesting(text),
+        _nesting(with_ends),
         _positions(text, characters),
         _last_character(text, characters),
         _words_and_numbers(text, characters),
         _next_character(characters),
+        _documents(characters) if collection else (),
     )
     return {name: np.asarray(values, np.float32) for part in labels for name, values in part}
 
@@ -80,16 +89,18 @@ def _nesting(text: str) -> Labels:
     others = [p for p in brackets if text[p[0]] != "("]
     yield "inside square or curly brackets", _inside(text, others)
     yield "nesting depth of brackets", _depth(text, brackets)
+    text = text.replace(END, "\n")
     yield "inside a tag <…>", _inside(text, _matches(r"<[/!?a-zA-Z][^<>\n]*>", text, closing=1))
     yield "inside a comment (# or //)", _inside(text, _matches(r"(?:#|(?<!:)//)[^\n]*", text))
 
 
 def _positions(text: str, c: _Characters) -> Labels:
-    yield "position in the line", np.minimum(_since(c.newline), MOST_IN_LINE)
+    yield "position in the line", np.minimum(_since(c.newline | c.end), MOST_IN_LINE)
     in_word = np.where(c.in_word, _since(~c.in_word), 0)
     yield "position in the word", np.minimum(in_word, MOST_IN_WORD)
-    yield "distance since the last full stop", np.minimum(_since(c.stop), MOST_IN_SENTENCE)
-    yield "characters since a capital", np.minimum(_since(c.upper), MOST_IN_LINE)
+    since_stop = np.minimum(_since(c.stop | c.end), MOST_IN_SENTENCE)
+    yield "distance since the last full stop", since_stop
+    yield "characters since a capital", np.minimum(_since(c.upper | c.end), MOST_IN_LINE)
     indentation, beginning = _indentation(text)
     yield "indentation of the line", indentation
     yield "in the spaces that begin a line", beginning
@@ -131,6 +142,12 @@ def _flags(text: str, test: Callable[[str], bool]) -> Flags:
     kinds, places = np.unique(np.array(list(text), dtype="U1"), return_inverse=True)
     # NumPy strips null characters from the end of strings, so a null character is an empty string.
     return np.array([test(str(kind) or "\0") for kind in kinds], dtype=bool)[places]
+
+
+def _documents(c: _Characters) -> Labels:
+    yield "at the beginning of a document", c.end
+    yield "position in the document", np.minimum(_since(c.end), MOST_IN_DOCUMENT)
+    yield "the next is the end of the document", _next(c.end)
 
 
 def _previous(flags: Flags) -> Flags:
@@ -175,12 +192,12 @@ def _words(text: str, test: Callable[[str], bool]) -> Spans:
 
 def _quotations(text: str) -> Spans:
     """Return the spans between double quotation marks. Straight marks open and close in turn. The
-    end of a paragraph closes any open mark, so that an unmatched one does not invert the rest."""
+    end of a paragraph or document closes any open mark, so that an unmatched one does not invert the rest."""
     pairs: Spans = []
     opened: list[int] = []
-    for m in re.finditer(r"[\"“”„«»]|\n\s*\n", text):
+    for m in re.finditer(rf"[\"“”„«»]|\n\s*\n|{END}", text):
         place, mark = m.start(), m[0]
-        if len(mark) > 1:
+        if len(mark) > 1 or mark == END:
             pairs += [(begin, place) for begin in opened[:1]]
             opened.clear()
         elif opened and text[opened[-1]] in CLOSED_BY.get(mark, ""):
@@ -193,8 +210,10 @@ def _quotations(text: str) -> Spans:
 def _bracket_pairs(text: str) -> Iterator[tuple[int, int]]:
     """Yield the places of opening and closing brackets. Brackets without a partner are skipped."""
     opened: list[int] = []
-    for m in re.finditer(r"[()\[\]{}]", text):
-        if m[0] not in PAIRS:
+    for m in re.finditer(rf"[()\[\]{{}}{END}]", text):
+        if m[0] == END:
+            opened.clear()
+        elif m[0] not in PAIRS:
             opened.append(m.start())
         elif opened and text[opened[-1]] == PAIRS[m[0]]:
             begin = opened.pop()

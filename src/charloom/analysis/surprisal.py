@@ -1,6 +1,8 @@
-"""The surprisal of a text under a model, by character or by line: as JSON, as CSV and as a page.
+"""The surprisal of a text under a model, by character, line or document: JSON, CSV and a page.
 
-N: characters of the text; K: likeliest characters at each place.
+The end of a document is scored and shown like a character, with the name `<end>`.
+
+N: characters of the text; K: likeliest characters at each place; D: lines or documents.
 
 In every format probabilities have four decimals and bits have three, so that all formats agree.
 """
@@ -11,7 +13,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,10 @@ from numpy.typing import NDArray
 from charloom.errors import CharloomError, printable
 from charloom.language_model import LanguageModel
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
-from charloom.prediction.scoring import Scores
+from charloom.prediction.scoring import Protocol, Scores
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.format import Sources
 from charloom.text.source import Text
 from charloom.text.vocabulary import Vocabulary
 
@@ -41,8 +44,8 @@ class Surprisal:
     Attributes:
         text: the name of the text.
         model: `network` or `mixture`.
-        protocol: `carried`, `adaptive` or `cold-N`.
-        vocabulary: the characters of `ids`.
+        protocol: `documents`, `carried`, `adaptive` or `cold-N`.
+        vocabulary: the characters of `ids`. Those after the model's are unknown to it.
         ids: the characters of the text, (N,).
         scores: their scores, with the K likeliest characters at each place.
         skipped: the number of unknown characters that were skipped.
@@ -67,6 +70,17 @@ class Surprisal:
             )
 
     @property
+    def documents(self) -> int | None:
+        """The number of documents, None for a single text."""
+        end_id = self.vocabulary.end_id
+        return None if end_id is None else int(np.count_nonzero(self.ids == end_id))
+
+    @property
+    def unknown(self) -> int:
+        """The number of unknown characters that are scored."""
+        return int(np.count_nonzero(self.scores.ids < 0))
+
+    @property
     def bits(self) -> NDArray[np.float32]:
         """The surprisal of each character in bits, (N,), to three decimals."""
         return np.asarray(np.round(self.scores.bits, 3), np.float32)
@@ -84,6 +98,8 @@ class Surprisal:
             "model": self.model,
             "protocol": self.protocol,
             "characters": len(self.ids),
+            "documents": self.documents,
+            "unknown_characters": self.unknown,
             "skipped_characters": self.skipped,
             "total_bits": float(self.scores.bits.sum()),
             "bits_per_character": nats / math.log(2),
@@ -110,56 +126,71 @@ class Surprisal:
 
     def context(self, place: int) -> tuple[str, str, str]:
         """Return the text before a place, the character at the place, and the text after it."""
-        decode = self.vocabulary.decode
+        show = self.vocabulary.show
         return (
-            decode(self.ids[max(0, place - BEFORE) : place]),
-            decode(self.ids[place : place + 1]),
-            decode(self.ids[place + 1 : place + 1 + AFTER]),
+            show(self.ids[max(0, place - BEFORE) : place]),
+            show(self.ids[place : place + 1]),
+            show(self.ids[place + 1 : place + 1 + AFTER]),
         )
 
-    def lines(self) -> NDArray[np.intp]:
-        """Return the line number of each character, (N,), from 1."""
-        newline = self.vocabulary.start_id
-        ends = np.asarray(self.ids == newline) & (self.vocabulary.characters[newline] == "\n")
+    @property
+    def unit(self) -> str:
+        """The unit that `numbers` counts: `document`, or `line` of a single text."""
+        return "line" if self.vocabulary.end_id is None else "document"
+
+    def numbers(self) -> NDArray[np.intp]:
+        """Return the number of each character's line or document, (N,), from 1."""
+        end_id = self.vocabulary.end_id
+        last = int(self.vocabulary.ids_or_minus_one("\n")[0]) if end_id is None else end_id
+        ends = np.asarray(self.ids == last)
         return np.asarray(1 + np.cumsum(ends) - ends)
 
-    def _rows(self) -> Iterator[tuple[str, float, list[tuple[str, float]]]]:
-        """Yield each character, its bits, and the likeliest characters with their probabilities."""
-        characters = self.vocabulary.characters
-        for begin in range(0, len(self.ids), BLOCK):
-            block = slice(begin, begin + BLOCK)
-            for id_, bits, guesses, chances in zip(
+    def _entries(self, top: int | None) -> Iterator[dict[str, Any]]:
+        """Yield the values of each character, or of the `top` most surprising ones."""
+        names = self.vocabulary.names
+        numbers = self.numbers()
+        places = np.arange(len(self.ids)) if top is None else np.array(self.most_surprising(top))
+        for begin in range(0, len(places), BLOCK):
+            block = places[begin : begin + BLOCK]
+            for place, number, id_, bits, guesses, chances in zip(
+                block.tolist(),
+                numbers[block].tolist(),
                 self.ids[block].tolist(),
                 self.bits[block].tolist(),
                 self.scores.likeliest[block].tolist(),
                 self.probabilities[block].tolist(),
                 strict=True,
             ):
-                likeliest = [
-                    (characters[guess], chance / 1e4)
-                    for guess, chance in zip(guesses, chances, strict=True)
-                ]
-                yield characters[id_], round(bits, 3), likeliest
+                yield {
+                    "place": place,
+                    self.unit: number,
+                    "character": names[id_],
+                    "bits": round(bits, 3),
+                    "likeliest": [
+                        (names[guess], chance / 1e4)
+                        for guess, chance in zip(guesses, chances, strict=True)
+                    ],
+                }
 
-    def json(self) -> Iterator[str]:
+    def json(self, top: int | None = None) -> Iterator[str]:
         """Yield a JSON object piece by piece: the summary, and `scores` with an object for each
-        character."""
+        character, or with the place of each of the `top` most surprising ones, highest first."""
         head = json.dumps(self.summary(), indent=2)
         yield head.removesuffix("\n}") + ',\n  "scores": ['
-        for number, (character, bits, likeliest) in enumerate(self._rows()):
-            entry = {"character": character, "bits": bits, "likeliest": likeliest}
+        for number, entry in enumerate(self._entries(top)):
+            if top is None:
+                del entry["place"], entry[self.unit]
             yield (",\n    " if number else "\n    ") + json.dumps(entry)
         yield "\n  ]\n}\n"
 
-    def csv(self) -> Iterator[str]:
-        """Yield CSV line by line, with a header."""
+    def csv(self, top: int | None = None) -> Iterator[str]:
+        """Yield CSV line by line, with a header, for the same characters as `json`."""
         guesses = self.scores.likeliest.shape[1]
         columns = [f"{name}{k}" for k in range(1, guesses + 1) for name in ("guess", "probability")]
-        yield _csv_row(["place", "line", "character", "bits", *columns])
-        lines = self.lines().tolist()
-        for place, (character, bits, likeliest) in enumerate(self._rows()):
-            pairs = [value for pair in likeliest for value in pair]
-            yield _csv_row([place, lines[place], character, bits, *pairs])
+        yield _csv_row(["place", self.unit, "character", "bits", *columns])
+        for entry in self._entries(top):
+            pairs = [value for pair in entry.pop("likeliest") for value in pair]
+            yield _csv_row([*entry.values(), *pairs])
 
     def page(self) -> str:
         """Return an HTML page: the text, with each character colored by its surprisal."""
@@ -168,7 +199,7 @@ class Surprisal:
     def _page(self, shown: int) -> PageContent:
         data = self.summary() | {
             "shown": shown,
-            "vocabulary": list(self.vocabulary.characters),
+            "vocabulary": list(self.vocabulary.names),
             "surprising": [place for place in self.most_surprising(LISTED) if place < shown],
         }
         vocabulary = self.vocabulary.id_type
@@ -186,8 +217,8 @@ def surprisal_of(
     model: LanguageModel,
     text: Text,
     *,
-    protocol: str = "carried",
-    training_text: str | None = None,
+    protocol: str | None = None,
+    training_text: Sources | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Surprisal:
@@ -196,69 +227,130 @@ def surprisal_of(
     Args:
         model: the model.
         text: the text.
-        protocol: `carried`, `cold-N` or `adaptive`.
+        protocol: as in `LanguageModel.score`.
         training_text: path of the training text, which only the protocol `adaptive` requires.
-        skip_unknown: whether unknown characters are skipped.
+        skip_unknown: whether unknown characters are skipped, at no cost.
         on_progress: called with the stage, the number of characters scored, and their total.
 
     Raises:
         CharloomError: as `LanguageModel.score`.
     """
-    content = text.read()
-    ids, skipped = model.vocabulary.encode_known(content)
     scores = model.score(
-        content,
+        text,
         protocol=protocol,
         skip_unknown=skip_unknown,
         likeliest=GUESSES,
         training_text=training_text,
         on_progress=on_progress,
     )
-    kind = "network" if model.mixture is None else "mixture"
-    return Surprisal(text.name, kind, protocol, model.vocabulary, ids, scores, skipped)
+    read = model.encode_to_score(text, skip_unknown=skip_unknown)
+    return Surprisal(
+        text.name,
+        "network" if model.mixture is None else "mixture",
+        str(Protocol.choose(protocol, model.config.end_id)),
+        read.symbols(model.vocabulary),
+        read.ids,
+        scores,
+        read.skipped,
+    )
 
 
 @dataclass(frozen=True)
 class LineSurprisal:
-    """The surprisal of lines, each scored by itself.
+    """The surprisal of lines or documents, each scored by itself.
 
     Attributes:
-        lines: the N lines.
-        bits: the surprisal of each line, (N,).
+        lines: the D lines or documents.
+        bits: the surprisal of each, (D,).
+        unknown: the number of unknown characters in each, (D,).
+        places: for each line its number, for each document its name.
+        ends: whether the end of each is scored, like a character.
+        skipped: whether unknown characters are skipped, at no cost.
     """
 
-    lines: list[str]
+    lines: Sequence[str]
     bits: NDArray[np.float64]
+    unknown: NDArray[np.intp]
+    places: Sequence[int] | Sequence[str]
+    ends: bool = False
+    skipped: bool = False
+
+    @property
+    def unit(self) -> str:
+        """The name of the column of places."""
+        return "document" if self.places and isinstance(self.places[0], str) else "line"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield for each line its number, bits per character (None for an empty line), total bits,
-        length and text."""
-        for number, (line, bits) in enumerate(zip(self.lines, self.bits.tolist(), strict=True)):
+        """Yield for each line or document its place, bits per character (None if nothing of it is
+        scored), total bits, length without the end, number of unknown characters, and text."""
+        for place, line, bits, unknown in zip(
+            self.places, self.lines, self.bits.tolist(), self.unknown.tolist(), strict=True
+        ):
+            scored = len(line) + self.ends - (unknown if self.skipped else 0)
             yield {
-                "line": number + 1,
-                "bits_per_character": round(bits / len(line), 4) if line else None,
+                self.unit: place,
+                "bits_per_character": round(bits / scored, 4) if scored else None,
                 "total_bits": round(bits, 3),
                 "characters": len(line),
+                "unknown": unknown,
                 "text": line,
             }
 
-    def ranked(self) -> list[dict[str, Any]]:
-        """Return the rows sorted by bits per character, largest first, with empty lines last."""
-        rows = list(self.rows())
-        return sorted(rows, key=lambda row: -(row["bits_per_character"] or -1))
+    def ranked(self, top: int | None = None) -> list[dict[str, Any]]:
+        """Return the rows sorted by bits per character, largest first, with empty lines last.
 
-    def json(self) -> Iterator[str]:
-        """Yield a JSON array of the rows, piece by piece."""
+        `top` is the number of rows to return, by default all.
+        """
+        rows = list(self.rows())
+        rank = sorted(rows, key=lambda row: -(row["bits_per_character"] or -1))
+        return rank if top is None else rank[:top]
+
+    def json(self, top: int | None = None) -> Iterator[str]:
+        """Yield a JSON array piece by piece: all rows in order, or the first `top` ranked ones."""
         yield "["
-        for number, row in enumerate(self.rows()):
+        for number, row in enumerate(self.rows() if top is None else self.ranked(top)):
             yield (",\n  " if number else "\n  ") + json.dumps(row)
         yield "\n]\n"
 
-    def csv(self) -> Iterator[str]:
-        """Yield CSV line by line, with a header."""
-        yield _csv_row(["line", "bits_per_character", "total_bits", "characters", "text"])
-        for row in self.rows():
+    def csv(self, top: int | None = None) -> Iterator[str]:
+        """Yield CSV line by line, with a header, for the same rows as `json`."""
+        columns = ["bits_per_character", "total_bits", "characters", "unknown", "text"]
+        yield _csv_row([self.unit, *columns])
+        for row in self.rows() if top is None else self.ranked(top):
             yield _csv_row(list(row.values()))
+
+
+def line_surprisal(
+    model: LanguageModel,
+    lines: Sequence[str],
+    places: Sequence[int] | Sequence[str],
+    *,
+    prefix: bool = False,
+    skip_unknown: bool = False,
+    on_progress: OnProgress | None = None,
+) -> LineSurprisal:
+    """Score each line or document by itself.
+
+    Args:
+        model: the model. A model of documents scores the end of each line or document too.
+        lines: the lines or documents.
+        places: for each line its number, for each document its name.
+        prefix: whether they are only the beginnings of documents, whose ends are not scored.
+        skip_unknown: whether unknown characters are skipped, at no cost.
+        on_progress: called with the stage, the number of characters scored, and their total.
+
+    Raises:
+        CharloomError: as `LanguageModel.score_lines` and `LanguageModel.score_documents`.
+    """
+    nats, unknown = model.score_pieces(
+        lines, prefix=prefix, skip_unknown=skip_unknown, on_progress=on_progress
+    )
+    if not np.isfinite(nats).all():
+        raise CharloomError(
+            "the model's log-probabilities are not finite: train again with a lower --learning-rate"
+        )
+    ends = model.config.end_id is not None and not prefix
+    return LineSurprisal(lines, -nats / math.log(2) + 0.0, unknown, places, ends, skip_unknown)
 
 
 def _csv_row(values: list[Any]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from charloom.errors import CharloomError, shortened
 
@@ -49,8 +49,10 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{shortened(text)} is not a number") from None
 
 
-def length(text: str) -> int | None:
-    """Parse a number of characters, or `inf` as None."""
+def length(text: str) -> int | Literal["auto"] | None:
+    """Parse a number of characters, `auto`, or `inf` as None."""
+    if text == "auto":
+        return "auto"
     return None if text == "inf" else whole_number(text)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
-from charloom.cli.formatting import excerpt, in_bits
+from charloom.cli.formatting import counted, excerpt, in_bits
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
 from charloom.errors import CharloomError
@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 def add_evaluate_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument(
-        "text", metavar="TEXT", nargs="?", help="a text (default: the run's own test split)"
+        "text", metavar="TEXT", nargs="*", help="a text (default: the run's own test split)"
     )
     parser.add_argument(
-        "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
+        "--protocol",
+        help="documents (default for collections), carried (default for single texts), adaptive, "
+        "or cold-N like cold-256",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+        "--training-text",
+        metavar="TEXT",
+        nargs="+",
+        help="path of the training text, if it has moved",
     )
     parser.add_argument(
-        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
+        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT, at no cost"
     )
     add_network_only(parser)
     add_engine(parser)
@@ -41,8 +46,8 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         text = None
-        if arguments.text is not None:
-            text = open_for(model, arguments.text, terminal=terminal)
+        if arguments.text:
+            text = open_for(model, *arguments.text, terminal=terminal)
         evaluation = evaluate_model(
             model,
             terminal,
@@ -55,7 +60,7 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print_json(evaluation.as_dict())
     else:
         print_evaluation(evaluation, model, terminal)
-    if arguments.text is None and Path(arguments.run).is_dir():
+    if not arguments.text and Path(arguments.run).is_dir():
         keep_evaluation_of(Path(arguments.run), evaluation, model, terminal)
     return 0
 
@@ -82,19 +87,29 @@ def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) ->
 
 def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:
     e = evaluation
-    terminal.print(f"{e.text}: {e.characters:,} characters, protocol {e.protocol}")
+    size = counted(e.characters, e.documents)
+    terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
         terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")
+    if e.unknown_characters:
+        terminal.print(
+            f"{e.unknown_characters:,} of the characters are unknown to the model and share what "
+            "it leaves to unseen ones"
+        )
     terminal.print(
-        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per character, "
+        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {e.unit}, "
         f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
         f"top-1 accuracy {100 * e.accuracy:.1f}%"
     )
+    if e.nats_per_document is not None:
+        terminal.print(
+            f"{e.nats_per_document:.4f} nats = {in_bits(e.nats_per_document):.4f} bits per document"
+        )
     if e.interval is not None:
         low, high = e.interval
         terminal.print(
             f"95% confidence interval: {low:.4f} to {high:.4f} nats "
-            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per character"
+            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {e.unit}"
         )
     if e.overlap is not None:
         terminal.print(
@@ -102,7 +117,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
             f"{excerpt(ascii(e.overlap_text))}"
         )
     terminal.print()
-    terminal.print(f"{'bits per character':>18}  {'predictor':<10} {'protocol':<10}")
+    terminal.print(f"{f'bits per {e.unit}':>18}  {'predictor':<10} {'protocol':<10}")
     for row in e.rows(model.config.cell):
         bits = "-" if row.bits is None else f"{row.bits:.4f}"
         terminal.print(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, add_engine, limit_threads, load_model
+from charloom.cli.formatting import counted
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
 from charloom.errors import printable
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
 
 def add_explore_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
-    parser.add_argument("text", metavar="TEXT", help="a path, - for standard input, or a corpus")
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="+",
+        help="a path, - for standard input, or a corpus; of a collection also a folder",
+    )
     parser.add_argument(
         "--out",
         metavar="FILE.html",
@@ -45,11 +51,11 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
         check_writable(page)
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run, network_only=True)
-        text = open_for(model, arguments.text, terminal=terminal)
+        text = open_for(model, *arguments.text, terminal=terminal)
         with terminal.task("exploring") as on_progress:
             found = explore(
                 model,
-                text.read(),
+                text,
                 name=text.name,
                 units=[unit for unit in arguments.units.split(",") if unit.strip()],
                 with_activations=page is not None,
@@ -72,7 +78,8 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _print_exploration(found: Exploration, terminal: Terminal) -> None:
     facts = found.as_dict()
     terminal.print(
-        f"{printable(found.text)}: {len(found.ids):,} characters, state {found.protocol}"
+        f"{printable(found.text)}: {counted(len(found.ids), found.documents)}, state "
+        f"{found.protocol}"
     )
     terminal.print()
     terminal.print(

@@ -17,3 +17,11 @@ def excerpt(text: str) -> str:
     """Return the beginning of a text on one line, without control characters."""
     line = "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
     return line if len(line) <= 88 else line[:87] + "…"
+
+
+def counted(characters: int, documents: int | None) -> str:
+    """Return the length of a text, of whose characters some are ends of documents."""
+    if documents is None:
+        return f"{characters:,} characters"
+    ends = "1 document" if documents == 1 else f"{documents:,} documents"
+    return f"{ends}, {characters - documents:,} characters"

@@ -8,6 +8,7 @@ from typing import Any
 from charloom.cli.arguments import Parser
 from charloom.cli.formatting import excerpt
 from charloom.cli.terminal import Terminal
+from charloom.text.source import shown_origin
 
 
 def add_info_arguments(parser: Parser) -> None:
@@ -18,6 +19,7 @@ def add_info_arguments(parser: Parser) -> None:
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.folders import model_path
+    from charloom.text.vocabulary import END, END_NAME
 
     path = model_path(arguments.run)
     checkpoint = load_checkpoint(path)
@@ -26,7 +28,7 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         "file": str(path),
         "config": config.as_dict() | {"bytes": vocabulary.as_bytes},
         "parameters": config.parameter_count,
-        "vocabulary": list(vocabulary.characters),
+        "vocabulary": ["" if c == END else c for c in vocabulary.characters],
         "training": checkpoint.training,
         "text": checkpoint.text,
         "metrics": checkpoint.metrics,
@@ -55,9 +57,20 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
             f"characters of context, {table.nbytes:,} bytes"
         )
     kind = "bytes" if vocabulary.as_bytes else "characters"
-    terminal.print(f"{len(vocabulary)} {kind}: {excerpt(ascii(''.join(vocabulary.characters)))}")
+    characters = [character for character in vocabulary.characters if character != END]
+    and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
+    terminal.print(f"{len(characters)} {kind}: {excerpt(ascii(''.join(characters)))}{and_end}")
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
-                terminal.print(f"{title + ' ' + name:<28} {value}")
+                terminal.print(f"{title + ' ' + name:<28} {_shown(value)}")
     return 0
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it is printed: text on one line, several origins with commas."""
+    if isinstance(value, str):
+        return shown_origin(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
+    return value

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import os
 import sys
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import (
     Parser,
@@ -24,12 +26,21 @@ from charloom.errors import CharloomError
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
+    from charloom.prediction.side_by_side import SampledDocument
+
+BETWEEN_DOCUMENTS = "\n---\n"  # of several lines each
 
 
 def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument("--prompt", default="", help="text at the beginning of the sample")
-    parser.add_argument("--length", type=length, default=500, help="characters to sample, or inf")
+    parser.add_argument(
+        "--length",
+        type=length,
+        default="auto",
+        help="characters to sample at most, or inf; auto is 500, and 10000 for a document of a "
+        "collection, which ends before",
+    )
     parser.add_argument("--temperature", type=number, default=1.0, help="0 for greedy sampling")
     parser.add_argument("--top-k", type=whole_number, help="sample from the k likeliest characters")
     parser.add_argument(
@@ -44,7 +55,30 @@ def add_sample_arguments(parser: Parser) -> None:
         "--stop", action="append", default=[], help="text that ends the sample; may be repeated"
     )
     parser.add_argument("--seed", type=whole_number, help="random seed (default: a new one)")
-    parser.add_argument("--count", type=whole_number, default=1, help="number of samples")
+    parser.add_argument(
+        "--count",
+        type=whole_number,
+        default=1,
+        help="number of samples, which are taken side by side; they are separated by the "
+        "separator of the training text, by a line --- if documents of a collection can have "
+        "several lines, or by a line break",
+    )
+    parser.add_argument(
+        "--unique", action="store_true", help="only samples that differ from each other"
+    )
+    parser.add_argument(
+        "--new",
+        action="store_true",
+        help="only documents that differ from every document of the training text",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="one object a line: text, log_probability, finish_reason, seed, index",
+    )
+    parser.add_argument(
+        "--no-prompt", action="store_true", help="leave the prompt out of the output"
+    )
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of the prompt"
     )
@@ -67,70 +101,186 @@ def add_sample_arguments(parser: Parser) -> None:
         help="copy at most N consecutive characters from the training text",
     )
     parser.add_argument(
-        "--training-text", metavar="TEXT", help="path of the training text, if it has moved"
+        "--training-text",
+        metavar="TEXT",
+        nargs="+",
+        help="path of the training text, if it has moved",
     )
     add_network_only(parser)
     add_engine(parser)
 
 
 def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    import secrets
-
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: pass 1 or more")
     looks_up = arguments.report_overlap or arguments.max_overlap is not None
-    if arguments.training_text is not None and not looks_up:
+    if arguments.training_text is not None and not (looks_up or arguments.new):
         raise CharloomError(
-            "--training-text requires --report-overlap or --max-overlap: add one of them"
+            "--training-text requires --report-overlap, --max-overlap or --new: add one of them"
         )
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
-        encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
-        seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        prompt, stop = arguments.prompt, arguments.stop
-        if model.vocabulary.as_bytes:
-            prompt, *stop = (os.fsencode(text).decode("latin-1") for text in (prompt, *stop))
-        _, skipped = model.vocabulary.encode_known(prompt)
         if looks_up:  # now, so that a missing training text is reported before sampling starts
             model.training_index(arguments.training_text)
-        for index in range(arguments.count):
-            stream = model.stream(
-                prompt,
-                length=arguments.length,
-                temperature=arguments.temperature,
-                top_k=arguments.top_k,
-                top_p=arguments.top_p,
-                min_p=arguments.min_p,
-                stop=stop,
-                seed=seed,
-                index=index,
-                skip_unknown=arguments.skip_unknown,
-                clamp=arguments.clamp,
-                max_overlap=arguments.max_overlap,
-            )
-            if index:
-                terminal.write("\n", encoding)
-            else:
-                terminal.output()
-                if skipped:
-                    terminal.say(f"{skipped} unknown characters of the prompt were skipped")
-                if arguments.seed is None:
-                    terminal.say(f"seed {seed}")
-            terminal.write(prompt, encoding)
+        _Sampling(arguments, model, terminal).run()
+    return 0
+
+
+class _Sampling:
+    """The samples of one command, and their output."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, model: LanguageModel, terminal: Terminal
+    ) -> None:
+        import secrets
+
+        self._arguments, self._model, self._terminal = arguments, model, terminal
+        self._encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
+        self._seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
+        self._prompt, stop = arguments.prompt, arguments.stop
+        if model.vocabulary.as_bytes:
+            texts = (self._prompt, *stop)
+            self._prompt, *stop = (os.fsencode(text).decode("latin-1") for text in texts)
+        self._shown = "" if arguments.no_prompt else self._prompt
+        self._settings: dict[str, Any] = {
+            "length": arguments.length,
+            "temperature": arguments.temperature,
+            "top_k": arguments.top_k,
+            "top_p": arguments.top_p,
+            "min_p": arguments.min_p,
+            "stop": stop,
+            "seed": self._seed,
+            "skip_unknown": arguments.skip_unknown,
+            "clamp": arguments.clamp,
+            "max_overlap": arguments.max_overlap,
+        }
+
+    def run(self) -> None:
+        arguments = self._arguments
+        selects = arguments.unique or arguments.new
+        endless = arguments.length is None and self._model.vocabulary.end_id is None
+        if arguments.json or selects or (arguments.count > 1 and not endless):
+            self._write_documents()
+        else:
+            self._stream()
+
+    def _say_first(self) -> None:
+        """Write the messages before the first sample, whose options have been checked."""
+        self._terminal.output()
+        _, skipped = self._model.vocabulary.encode_known(self._prompt)
+        if skipped:
+            self._terminal.say(f"{skipped} unknown characters of the prompt were skipped")
+        if self._arguments.seed is None:
+            self._terminal.say(f"seed {self._seed}")
+
+    def _stream(self) -> None:
+        """Write one sample after the other while it is taken."""
+        for index in range(self._arguments.count):
+            stream = self._model.stream(self._prompt, index=index, **self._settings)
+            if index == 0:
+                self._say_first()
+            self._write(self._shown)
             drawn = io.StringIO()
             try:
                 for piece in stream:
-                    terminal.write(piece, encoding)
-                    if arguments.report_overlap:
-                        drawn.write(piece)
+                    self._write(piece)
+                    drawn.write(piece)
             finally:  # also for a sample that Ctrl-C interrupts
+                if self._ends_with_line_break:
+                    self._write("\n")
+                if self._arguments.report_overlap:
+                    self._report_overlap(index, drawn.getvalue())
+
+    @property
+    def _ends_with_line_break(self) -> bool:
+        """Return whether the last sample ends with a line break, also where it is the only one."""
+        several = self._arguments.count > 1 or self._model.vocabulary.end_id is not None
+        return several or sys.stdout.isatty()
+
+    def _write_documents(self) -> None:
+        """Write samples that are taken side by side."""
+        arguments = self._arguments
+        documents = self._model.stream_documents(
+            arguments.count,
+            prompt=self._prompt,
+            unique=arguments.unique,
+            new=arguments.new,
+            training_text=arguments.training_text,
+            **self._settings,
+        )
+        self._say_first()
+        from charloom.prediction.side_by_side import searched_for
+
+        found = 0
+        line_ends = True  # after the output so far
+        try:
+            for document in documents:
+                drawn = document.text[len(self._prompt) :]
+                if arguments.json:
+                    self._print_json(document, self._shown + drawn)
+                else:
+                    line_ends = self._write_between(found, self._shown + drawn)
                 if arguments.report_overlap:
-                    if sys.stdout.isatty():
-                        terminal.write("\n", encoding)
-                    _report_overlap(terminal, model, index, prompt, drawn.getvalue())
-        if sys.stdout.isatty() and not arguments.report_overlap:
-            terminal.write("\n", encoding)
-    return 0
+                    self._report_overlap(found, drawn)
+                found += 1
+        finally:
+            if not line_ends:
+                self._write("\n")
+        if found < arguments.count:
+            kind = "distinct " * arguments.unique + "new " * arguments.new
+            self._terminal.say(
+                f"only {found:,} of {arguments.count:,} {kind}documents found in "
+                f"{searched_for(arguments.count):,} samples: raise --temperature or lower --count"
+            )
+
+    @cached_property
+    def _separator(self) -> str:
+        """The text between two samples; that of a collection's own format if it has one."""
+        from charloom.text.documents import unescape
+
+        model = self._model
+        if model.vocabulary.end_id is None or "\n" not in model.vocabulary.characters:
+            return "\n"
+        escaped = model.text_format.separator
+        if escaped is None:
+            return BETWEEN_DOCUMENTS
+        separator = unescape(escaped)
+        return separator.encode().decode("latin-1") if model.vocabulary.as_bytes else separator
+
+    def _write_between(self, number: int, text: str) -> bool:
+        """Write a sample, and before it the separator; return whether a line ends after it.
+
+        A line break that begins the separator follows the text at once, so that a reader of lines
+        need not wait for the next sample.
+        """
+        if number:
+            self._write(self._separator.removeprefix("\n"))
+        at_line = self._separator == BETWEEN_DOCUMENTS and text.endswith("\n")
+        if self._separator.startswith("\n") and not at_line:
+            text += "\n"
+        self._write(text)
+        return text.endswith("\n")
+
+    def _print_json(self, document: SampledDocument, text: str) -> None:
+        if self._model.vocabulary.as_bytes:
+            text = text.encode("latin-1").decode("utf-8", "replace")
+        log_p = document.log_probability
+        self._terminal.print_json(
+            {
+                "text": text,
+                "log_probability": log_p if math.isfinite(log_p) else None,
+                "finish_reason": document.finish_reason,
+                "seed": document.seed,
+                "index": document.index,
+            },
+            indent=None,
+        )
+
+    def _write(self, text: str) -> None:
+        self._terminal.write(text, self._encoding)
+
+    def _report_overlap(self, index: int, drawn: str) -> None:
+        _report_overlap(self._terminal, self._model, index, self._prompt, drawn)
 
 
 def _report_overlap(
@@ -142,8 +292,13 @@ def _report_overlap(
         return
     copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
     characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    document = found.training_document
+    place = f"at character {found.training_place + 1:,}, line {found.training_line:,}"
+    if document is not None and "\n" not in document:
+        place = f"in the document {excerpt(repr(document))}"
+    elif document is not None:
+        place += f" of the document {excerpt(repr(document))}"
     terminal.say(
         f"sample {index + 1}, longest verbatim overlap with the training text: {characters}, "
-        f"{excerpt(repr(copied))} (at character {found.training_place + 1:,}, line "
-        f"{found.training_line:,})"
+        f"{excerpt(repr(copied))} ({place})"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,75 +14,95 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
+from charloom.cli.formatting import counted, excerpt, in_bits
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import open_for
+from charloom.cli.texts import documents_for, open_for
 from charloom.errors import CharloomError, printable
 
 if TYPE_CHECKING:
-    from charloom.analysis.surprisal import Surprisal
+    from charloom.analysis.surprisal import LineSurprisal, Surprisal
     from charloom.language_model import LanguageModel
+
+LONGEST_NAME = 40  # columns of the name of a document in a table
 
 
 def add_score_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
-    parser.add_argument("text", metavar="TEXT", help="a path, - for standard input, or a corpus")
     parser.add_argument(
-        "--lines", action="store_true", help="score each line separately, most surprising first"
+        "text",
+        metavar="TEXT",
+        nargs="+",
+        help="a path, - for standard input, or a corpus; of a collection also a folder",
+    )
+    parser.add_argument(
+        "--lines",
+        action="store_true",
+        help="score each line separately, most surprising first (of a collection: each line as a "
+        "whole document)",
+    )
+    parser.add_argument(
+        "--characters",
+        action="store_true",
+        help="score each character (default, except for models of collections, which score each "
+        "document)",
+    )
+    parser.add_argument(
+        "--prefix",
+        action="store_true",
+        help="score each line or document as the beginning of one, without its end",
     )
     parser.add_argument(
         "--html", metavar="FILE.html", help="write a page with the text colored by its surprisal"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, by character or line")
-    parser.add_argument("--csv", action="store_true", help="print CSV, by character or line")
     parser.add_argument(
-        "--top", type=whole_number, help="places or lines to list (default: 10 places, all lines)"
+        "--json", action="store_true", help="print JSON, by character, line or document"
     )
     parser.add_argument(
-        "--protocol", default="carried", help="carried, adaptive, or cold-N like cold-256"
+        "--csv", action="store_true", help="print CSV, by character, line or document"
     )
-    parser.add_argument("--training-text", metavar="TEXT", help="path of the training text")
     parser.add_argument(
-        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
+        "--top",
+        type=whole_number,
+        help="number of places, lines or documents, most surprising first (default: 10 places, all "
+        "lines and documents)",
+    )
+    parser.add_argument(
+        "--protocol",
+        help="documents (default for collections), carried (default for single texts), adaptive, "
+        "or cold-N like cold-256",
+    )
+    parser.add_argument(
+        "--training-text", metavar="TEXT", nargs="+", help="path of the training text"
+    )
+    parser.add_argument(
+        "--skip-unknown", action="store_true", help="skip unknown characters of TEXT, at no cost"
     )
     add_network_only(parser)
     add_engine(parser)
 
 
 def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from charloom.analysis.surprisal import surprisal_of
     from charloom.pages.page import check_writable, write_page
 
-    if arguments.json and arguments.csv:
-        raise CharloomError("--json and --csv cannot be combined: pass one of them")
-    if arguments.top is not None and arguments.top < 1:
-        raise CharloomError(f"--top is {arguments.top}: pass 1 or more")
-    if arguments.lines and arguments.html is not None:
-        raise CharloomError("--html needs a whole text: omit --lines")
-    if arguments.lines and arguments.protocol != "carried":
-        raise CharloomError("--protocol has no effect with --lines: omit it")
+    _refuse_combinations(arguments)
     page = None if arguments.html is None else Path(arguments.html)
     if page is not None:
         check_writable(page)
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
-        text = open_for(model, arguments.text, terminal=terminal)
-        if arguments.lines:
-            return _score_lines(model, text.read(), arguments, terminal)
-        with terminal.task("scoring") as on_progress:
-            surprisal = surprisal_of(
-                model,
-                text,
-                protocol=arguments.protocol,
-                training_text=arguments.training_text,
-                skip_unknown=arguments.skip_unknown,
-                on_progress=on_progress,
-            )
+        if _by_piece(arguments, model):
+            pieces = _score_pieces(model, arguments, terminal)
+            _report_unknown(int(pieces.unknown.sum()), model, arguments, terminal)
+            _print_pieces(pieces, arguments, terminal)
+            return 0
+        surprisal = _score_characters(model, arguments, terminal)
         if page is not None:
             write_page(page, surprisal.page())
-    if surprisal.skipped:
-        terminal.say(f"{surprisal.skipped:,} unknown characters skipped")
+    unknown = surprisal.unknown + surprisal.skipped
+    _report_unknown(unknown, model, arguments, terminal)
     if arguments.json or arguments.csv:
-        terminal.print_pieces(surprisal.json() if arguments.json else surprisal.csv())
+        write = surprisal.json if arguments.json else surprisal.csv
+        terminal.print_pieces(write(arguments.top))
     else:
         _print_surprisal(surprisal, arguments.top or 10, terminal)
     if page is not None:
@@ -91,57 +110,162 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _score_lines(
-    model: LanguageModel, text: str, arguments: argparse.Namespace, terminal: Terminal
-) -> int:
-    from charloom.analysis.surprisal import LineSurprisal
+def _refuse_combinations(arguments: argparse.Namespace) -> None:
+    """Raise CharloomError for options that exclude each other for every model."""
+    if arguments.json and arguments.csv:
+        raise CharloomError("--json and --csv cannot be combined: pass one of them")
+    if arguments.top is not None and arguments.top < 1:
+        raise CharloomError(f"--top is {arguments.top}: pass 1 or more")
+    if arguments.lines and arguments.html is not None:
+        raise CharloomError("--html needs a whole text: omit --lines")
+    if arguments.lines and arguments.characters:
+        raise CharloomError("--lines and --characters cannot be combined: pass one of them")
+    if arguments.lines and arguments.protocol is not None:
+        raise CharloomError("--protocol has no effect with --lines: omit it")
 
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    skipped = 0
-    if arguments.skip_unknown:
-        known = [model.vocabulary.encode_known(line) for line in lines]
-        skipped = sum(count for _, count in known)
-        lines = [model.vocabulary.decode(ids) for ids, _ in known]
+
+def _by_piece(arguments: argparse.Namespace, model: LanguageModel) -> bool:
+    """Return whether lines or documents are scored, not characters.
+
+    Raises:
+        CharloomError: if an option does not suit the model, or what is scored.
+    """
+    of_characters = (
+        arguments.characters
+        or arguments.html is not None
+        or arguments.protocol not in (None, "documents")
+    )
+    collection = model.config.end_id is not None
+    by_piece = arguments.lines or (collection and not of_characters)
+    if arguments.prefix and not collection:
+        raise CharloomError(
+            "--prefix is for models of collections, and this one was trained on a single text, "
+            "whose end it does not score: omit it"
+        )
+    if arguments.prefix and not by_piece:
+        raise CharloomError(
+            "--prefix is for scores of lines or documents: omit --characters, --html and --protocol"
+        )
+    return by_piece
+
+
+def _score_characters(
+    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
+) -> Surprisal:
+    from charloom.analysis.surprisal import surprisal_of
+
+    text = open_for(model, *arguments.text, terminal=terminal)
+    with terminal.task("scoring") as on_progress:
+        return surprisal_of(
+            model,
+            text,
+            protocol=arguments.protocol,
+            training_text=arguments.training_text,
+            skip_unknown=arguments.skip_unknown,
+            on_progress=on_progress,
+        )
+
+
+def _score_pieces(
+    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
+) -> LineSurprisal:
+    """Score the lines of a text, or its documents."""
+    from charloom.analysis.surprisal import line_surprisal
+
+    places: list[int] | list[str]
+    if model.config.end_id is None:
+        content = open_for(model, *arguments.text, terminal=terminal).read()
+        lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
+        places = list(range(1, len(lines) + 1))
+    else:
+        found = documents_for(model, *arguments.text, by_line=arguments.lines, terminal=terminal)
+        lines = [document.text for document in found]
+        sources = {document.source for document in found}
+        if len(sources) == 1 and all(document.unit == "line" for document in found):
+            places = [document.number for document in found]
+        elif len(sources) == 1:
+            places = [document.place for document in found]
+        else:
+            places = [
+                document.source
+                if document.unit == "file"
+                else f"{document.source}, {document.place}"
+                for document in found
+            ]
     if not any(lines):
         raise CharloomError("the text has no characters to score")
     with terminal.task("scoring") as on_progress:
-        nats = model.score_lines(lines, on_progress=on_progress)
-    result = LineSurprisal(lines, -nats / math.log(2) + 0.0)
-    if skipped:
-        terminal.say(f"{skipped:,} unknown characters skipped")
-    if arguments.json or arguments.csv:
-        terminal.print_pieces(result.json() if arguments.json else result.csv())
-        return 0
-    terminal.print(f"{'bits/character':>14}  {'bits':>10}  {'line':>7}  text")
-    for row in result.ranked()[: arguments.top]:
-        mean = "-" if row["bits_per_character"] is None else f"{row['bits_per_character']:.4f}"
-        terminal.print(
-            f"{mean:>14}  {row['total_bits']:>10.3f}  {row['line']:>7,}  {printable(row['text'])}"
+        return line_surprisal(
+            model,
+            lines,
+            places,
+            prefix=arguments.prefix,
+            skip_unknown=arguments.skip_unknown,
+            on_progress=on_progress,
         )
-    return 0
+
+
+def _report_unknown(
+    unknown: int, model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
+) -> None:
+    if not unknown:
+        return
+    characters = f"{unknown:,} unknown character{'' if unknown == 1 else 's'}"
+    if arguments.skip_unknown or model.unseen is None:
+        terminal.say(f"{characters} skipped")
+        return
+    bits = -in_bits(model.unseen.log_probability)
+    terminal.say(f"{characters} scored at {bits:.1f} bits each")
+
+
+def _print_pieces(pieces: LineSurprisal, arguments: argparse.Namespace, terminal: Terminal) -> None:
+    if arguments.json or arguments.csv:
+        write = pieces.json if arguments.json else pieces.csv
+        terminal.print_pieces(write(arguments.top))
+        return
+    rows = pieces.ranked(arguments.top)
+    unit = pieces.unit
+    width = 7
+    if unit == "document":
+        width = min(max(len(printable(row[unit])) for row in rows), LONGEST_NAME)
+    terminal.print(f"{'bits/character':>14}  {'bits':>10}  {unit:>{width}}  {'unknown':>7}  text")
+    for row in rows:
+        mean = "-" if row["bits_per_character"] is None else f"{row['bits_per_character']:.4f}"
+        place = f"{row[unit]:,}" if unit == "line" else printable(row[unit])
+        # Documents of many lines are long.
+        text = printable(row["text"]) if unit == "line" else excerpt(row["text"])
+        terminal.print(
+            f"{mean:>14}  {row['total_bits']:>10.3f}  {place:>{width}}  {row['unknown']:>7,}  "
+            f"{text}"
+        )
 
 
 def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None:
     s = surprisal.summary()
+    size = counted(s["characters"], s["documents"])
+    unit = "character" if s["documents"] is None else "symbol"
+    terminal.print(f"{printable(s['text'])}: {size}, protocol {s['protocol']}")
     terminal.print(
-        f"{printable(s['text'])}: {s['characters']:,} characters, protocol {s['protocol']}"
-    )
-    terminal.print(
-        f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per character, "
+        f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per {unit}, "
         f"{s['total_bits']:,.1f} bits in all; the {s['model']}'s top guess is right "
         f"{100 * s['accuracy']:.1f}%"
     )
     terminal.print()
     terminal.print(
-        f"{'bits':>7}  {'character':>9}  {'line':>6}  {'expected':<14} the most surprising places"
+        f"{'bits':>7}  {'character':>9}  {surprisal.unit:>8}  {'expected':<14} the most "
+        "surprising places"
     )
-    lines, chances = surprisal.lines(), surprisal.probabilities
+    numbers, chances, names = (
+        surprisal.numbers(),
+        surprisal.probabilities,
+        (surprisal.vocabulary.names),
+    )
     for place in surprisal.most_surprising(top):
         before, here, after = (printable(part) for part in surprisal.context(place))
         guess = int(surprisal.scores.likeliest[place, 0])
-        expected = ascii(surprisal.vocabulary.characters[guess])
+        expected = names[guess] if len(names[guess]) > 1 else ascii(names[guess])
         chance = f"{expected} {chances[place, 0] / 100:.1f}%"
         terminal.print(
-            f"{surprisal.bits[place]:>7.2f}  {place:>9,}  {lines[place]:>6,}  {chance:<14} "
+            f"{surprisal.bits[place]:>7.2f}  {place:>9,}  {numbers[place]:>8,}  {chance:<14} "
             f"{before}[{here}]{after}"
         )

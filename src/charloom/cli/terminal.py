@@ -56,10 +56,10 @@ class Terminal:
         self.output()
         print("\n".join(printable(line) for line in text.split("\n")), flush=True)
 
-    def print_json(self, value: Any) -> None:
-        """Write a value as JSON to standard output."""
+    def print_json(self, value: Any, indent: int | None = 2) -> None:
+        """Write a value as JSON to standard output, on one line if `indent` is None."""
         self.output()
-        print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"), flush=True)
+        print(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"), flush=True)
 
     def print_pieces(self, pieces: Iterable[str]) -> None:
         """Write a long result to standard output as UTF-8, piece by piece."""

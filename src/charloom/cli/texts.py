@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from charloom.cli.terminal import Terminal
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.progress import OnProgress
     from charloom.text.dataset import Dataset
-    from charloom.text.format import Opener
+    from charloom.text.format import Document, Opener
     from charloom.text.source import Text
 
 
@@ -31,21 +32,37 @@ def open_for(model: LanguageModel, *sources: str, terminal: Terminal) -> Text:
         return open_texts(sources, model.text_format, on_progress=on_progress)
 
 
+def documents_for(
+    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal
+) -> list[Document]:
+    """Read the documents of texts for a model of documents, with their places.
+
+    They are read the way the model's training text was, or each line is a document.
+    """
+    from charloom.text.format import read_documents
+
+    format = model.text_format
+    if by_line:
+        format = replace(format, lines=True, separator=None, column=None)
+    with terminal.task("reading") as on_progress:
+        return list(read_documents(sources, format, on_progress=on_progress))
+
+
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
     """Write a line about a text and its split, and how documents were split."""
     distinct = len(dataset.vocabulary) - (dataset.vocabulary.end_id is not None)
-    if not any(dataset.documents):
+    if not dataset.documents:
         terminal.note(
             f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {distinct} distinct; "
             f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
             f"{len(dataset.test):,} to test{_own_parts(dataset)}"
         )
         return
-    train, validation, test = dataset.documents
+    train, validation, test = dataset.pieces
     terminal.note(
-        f"{printable(dataset.name)}: {sum(dataset.documents):,} documents, "
-        f"{dataset.characters:,} characters, {distinct} distinct; documents are {dataset.rule}: "
-        f"{train:,} to train, {validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
+        f"{printable(dataset.name)}: {dataset.documents:,} documents, {dataset.characters:,} "
+        f"characters, {distinct} distinct; {dataset.rule}: {train:,} to train, {validation:,} to "
+        f"validate, {test:,} to test{_own_parts(dataset)}"
     )
 
 

@@ -1,4 +1,8 @@
-"""Baselines on an evaluated text: uniform, unigram, n-gram model, xz and bzip2."""
+"""Baselines on an evaluated text: uniform, unigram, n-gram model, xz and bzip2.
+
+In a collection, every baseline predicts the ends of documents too, and its result is in bits per
+symbol. The compressors read the documents joined by line breaks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.ngrams.kneser_ney import NGramModel, choose_context_on_splits
+from charloom.ngrams.choosing import choose_context_on_splits
+from charloom.ngrams.kneser_ney import NGramModel
 from charloom.prediction.scoring import Protocol
 from charloom.text.dataset import TextIds, character_counts
 from charloom.text.vocabulary import END, Vocabulary
@@ -63,7 +68,7 @@ class Baseline:
 
 
 def _encoded(vocabulary: Vocabulary, ids: TextIds) -> bytes:
-    """Return the text of ids in bytes, with a newline for the end of a document."""
+    """Return the bytes that are compressed; a line break takes the place of END."""
     text = vocabulary.decode(ids).replace(END, "\n")
     return text.encode("latin-1" if vocabulary.as_bytes else "utf-8")
 
@@ -108,9 +113,9 @@ def baselines(
         return result
     result["unigram"] = _unigram(character_counts(train, size), text)
     context, chosen_on, _ = choose_context_on_splits(
-        train if counted is None else counted, validation, size
+        train if counted is None else counted, validation, size, vocabulary.end_id
     )
-    model = NGramModel.fit(train, size, context)
+    model = NGramModel.fit(train, size, context, vocabulary.end_id)
     preceding = None
     if before is not None:
         preceding = np.array([before])

@@ -132,6 +132,11 @@ class Evaluation:
     documents: int | None = None
 
     @property
+    def unit(self) -> str:
+        """The unit that results are per: `symbol` where the ends of documents are scored too."""
+        return "character" if self.documents is None else "symbol"
+
+    @property
     def nats_per_document(self) -> float | None:
         """The mean negative log-likelihood of a document with its end, None for a single text."""
         if self.documents is None:
@@ -323,19 +328,22 @@ def evaluate(
     )
     found = {}
     if network is not None:
-        bits = network.nats_per_character / math.log(2)
+        bits = with_folded(network.nats_per_character, text) / math.log(2)
         found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
     if not with_baselines:
         return replace(evaluation, baselines=found)
     if on_progress is not None:
         on_progress("computing baselines", 0, None)
     parts = training.parts_beside(text)
+    known = text.known(model.vocabulary)
+    if len(known) == 0:  # Only unknown characters: they cost every baseline the same.
+        known = np.array([text.before], text.ids.dtype)
     found |= charged(
         text,
         model.vocabulary,
         baselines(
             model.vocabulary,
-            text.known(model.vocabulary),
+            known,
             protocol,
             before=text.before,
             train=None if parts is None else parts.known,
@@ -344,7 +352,9 @@ def evaluate(
             reason=training.problem,
         ),
     )
-    overlap = None if parts is None else find_overlap(parts.known, text.ids)
+    overlap = (
+        None if parts is None else find_overlap(parts.known, text.ids, model.vocabulary.end_id)
+    )
     if overlap is None:
         return replace(evaluation, baselines=found)
     copied = text.ids[overlap.place : overlap.place + overlap.length]
@@ -414,22 +424,25 @@ def score_text(
 def charged(
     text: ScoredText, vocabulary: Vocabulary, found: dict[str, Baseline]
 ) -> dict[str, Baseline]:
-    """Return the baselines of a text with the cost of its unknown characters.
+    """Return the baselines of a text's known characters with the cost of all its characters.
 
-    A compressor has compressed them with the text. Any other baseline leaves them the probability
-    that the model leaves them.
+    An unknown character costs every baseline as much as the model. Of the baselines, only
+    compressors leave nothing to unknown characters.
     """
     if text.unseen is None:
         return found
-    unknown = len(text.ids) - len(text.known(vocabulary))
-    known = len(text.ids) - unknown
-    added = -(known * text.unseen.log_known + unknown * text.unseen.log_probability) / math.log(2)
+    known = len(text.known(vocabulary))
+    total = len(text.ids) + text.folded
+    of_known, of_unknown = (
+        -log_p / math.log(2) for log_p in (text.unseen.log_known, text.unseen.log_probability)
+    )
     result = {}
     for name, baseline in found.items():
         bits = baseline.bits_per_character
-        if bits is not None and name not in COMPRESSORS:
-            baseline = replace(baseline, bits_per_character=(bits * known + added) / len(text.ids))
-        result[name] = baseline
+        if bits is not None:
+            bits += 0 if name in COMPRESSORS else of_known
+            bits = (known * bits + (total - known) * of_unknown) / total
+        result[name] = replace(baseline, bits_per_character=bits)
     return result
 
 
@@ -441,37 +454,59 @@ def evaluation_of(
     Raises:
         CharloomError: if the mean log-probability is not finite.
     """
-    if not math.isfinite(scores.nats_per_character):
+    log_p = scores.log_probabilities
+    nats = with_folded(scores.nats_per_character, text)
+    if not math.isfinite(nats):
         raise CharloomError(
             "a character has probability 0, or the model's numbers overflow: train again with a "
             "lower --learning-rate"
         )
     end_id = vocabulary.end_id
-    lengths = None if end_id is None else document_lengths(text.ids, end_id)
-    log_p = scores.log_probabilities
+    if end_id is None:
+        documents, interval = None, confidence_interval(log_p)
+    else:
+        lengths = document_lengths(text.ids, end_id)
+        documents, interval = len(lengths), interval_of_documents(log_p, lengths)
+    if interval is not None:
+        interval = with_folded(interval[0], text), with_folded(interval[1], text)
+    characters = len(text.ids) + text.folded
     return Evaluation(
         text=text.name,
         protocol=str(protocol),
-        characters=len(text.ids),
-        utf8_bytes=count_bytes(text.symbols(vocabulary), text.ids),
-        nats_per_character=scores.nats_per_character,
-        accuracy=float(scores.guessed.mean()),
-        interval=(
-            confidence_interval(log_p) if lengths is None else interval_of_documents(log_p, lengths)
-        ),
+        characters=characters,
+        utf8_bytes=count_bytes(text.symbols(vocabulary), text.ids) + text.folded,
+        nats_per_character=nats,
+        accuracy=float(scores.guessed.sum() / characters),
+        interval=interval,
         skipped_characters=text.skipped,
-        unknown_characters=int(np.count_nonzero(~text.is_known(vocabulary))),
-        documents=None if lengths is None else len(lengths),
+        unknown_characters=int(np.count_nonzero(~text.is_known(vocabulary))) + text.folded,
+        documents=documents,
     )
 
 
-def find_overlap(train: TextIds, text: TextIds) -> Overlap | None:
+def with_folded(nats: float, text: ScoredText) -> float:
+    """Return nats per character of a text, given those without its folded characters."""
+    if text.unseen is None or not text.folded:
+        return nats
+    of_folded = -text.folded * text.unseen.log_probability
+    return (nats * len(text.ids) + of_folded) / (len(text.ids) + text.folded)
+
+
+def find_overlap(train: TextIds, text: TextIds, end_id: int | None = None) -> Overlap | None:
     """Return the longest verbatim overlap of a text, (N,), with the training text.
 
-    It is None if the texts are too long to search, or if pydivsufsort is missing.
+    It is None if the texts are too long to search, or if pydivsufsort is missing. In a collection
+    it is inside a document, because the document that follows is not copied with it.
+
+    Args:
+        train: the training text's ids.
+        text: the text's, (N,).
+        end_id: the id of END in a collection, else None.
     """
     if len(train) + len(text) > LONGEST_TO_INDEX:
         return None
+    if end_id is not None:  # -1 is a character that the training text cannot contain
+        text = np.where(text == end_id, -1, text.astype(np.int64))
     try:
         return longest_overlap(train, text)
     except ImportError:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
-from charloom.prediction.scoring import sums_of_pieces
+from charloom.prediction.scoring import score_pieces, sums_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
+from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.source import refuse_surrogates
-from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
+from charloom.text.format import TextFormat, open_texts, split_documents
+from charloom.text.source import Text, refuse_surrogates
+from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class ScoredText:
         skipped: the number of unknown characters that were skipped in it.
         split: the split of the training text, if it is one.
         unknown: its unknown characters, whose ids follow those of the model's vocabulary.
+        folded: the number of further unknown characters, which are not among the ids, because
+            --min-count left them out.
         unseen: the probability of unknown characters, None if the model has no record of it, or
             if unknown characters are skipped.
     """
@@ -42,6 +48,7 @@ class ScoredText:
     skipped: int = 0
     split: Literal["validation", "test"] | None = None
     unknown: tuple[str, ...] = ()
+    folded: int = 0
     unseen: UnseenCharacters | None = None
 
     @classmethod
@@ -99,11 +106,13 @@ class ScoredPieces:
         ids: the known characters of all pieces and their ends, (N,).
         lengths: their number in each piece, (D,).
         unknown: the number of unknown characters in each piece, (D,).
+        unseen: the probability of unknown characters, None if they are skipped.
     """
 
     ids: TextIds
     lengths: NDArray[np.intp]
     unknown: NDArray[np.intp]
+    unseen: UnseenCharacters | None
 
     @classmethod
     def of(
@@ -148,19 +157,58 @@ class ScoredPieces:
         encoded = ids[known].astype(vocabulary.id_type)
         if end_id is not None:
             encoded = np.insert(encoded, np.cumsum(of_known), end_id)
-        return cls(encoded, of_known + (end_id is not None), lengths - of_known)
+        return cls(
+            encoded,
+            of_known + (end_id is not None),
+            lengths - of_known,
+            None if skip_unknown else unseen,
+        )
 
-    def with_unknown(
-        self, totals: NDArray[np.float64], unseen: UnseenCharacters | None
-    ) -> NDArray[np.float64]:
-        """Return the log-probabilities of the pieces, (D,), given those of their known ids.
+    def score(
+        self, predictor: Predictor, before: int, on_progress: OnProgress | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Return the log-probability and the number of unknown characters of each piece, (D,).
 
-        `unseen` is the probability of the unknown characters, None if they are skipped.
+        Args:
+            predictor: the model.
+            before: the id that is the first input of every piece.
+            on_progress: called with the stage "scoring", the characters scored and their total.
         """
-        if unseen is None:
-            return totals
-        known, unknown = unseen.log_known, unseen.log_probability
-        return np.asarray(totals + self.lengths * known + self.unknown * unknown)
+        scores = score_pieces(predictor, self.ids, self.lengths, before, on_progress)
+        totals = sums_of_pieces(scores.log_probabilities, self.lengths)
+        if self.unseen is not None:
+            known, unknown = self.unseen.log_known, self.unseen.log_probability
+            totals = np.asarray(totals + self.lengths * known + self.unknown * unknown)
+        return totals, self.unknown
+
+
+def read_to_score(text: str | Path | Text | Sequence[str], format: TextFormat) -> tuple[str, str]:
+    """Return the name and the content of a text, with END after each document of a collection.
+
+    Args:
+        text: a text, its content as a str, the path of a file, or a list of documents.
+        format: how the model's training text was read.
+
+    Raises:
+        CharloomError: if the text cannot be read, or is a list and the format is that of a book.
+    """
+    if isinstance(text, Path):
+        text = open_texts([text], format)
+    if isinstance(text, Text):
+        return text.name, text.read() + (END if format.collection and not text.ends else "")
+    if isinstance(text, str):
+        refuse_surrogates(text)
+        if not format.collection:
+            return "text", text
+        text = split_documents(text, format)
+    elif not format.collection:
+        raise CharloomError(
+            "a list of documents is for models of collections, and this one was trained on a "
+            "single text: pass one text"
+        )
+    for document in text:
+        refuse_surrogates(document)
+    return "text", "".join(document + END for document in text)
 
 
 def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from charloom.errors import CharloomError, shortened
 from charloom.evaluation.scored_text import ScoredText
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
-from charloom.text.format import Source, TextFormat, open_texts
+from charloom.text.format import Sources, TextFormat, open_texts
 from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
@@ -49,7 +49,7 @@ class TrainingText:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        elsewhere: Source | Sequence[Source] | None = None,
+        elsewhere: Sources | None = None,
         dataset: Dataset | None = None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -96,12 +96,14 @@ class TrainingText:
             )
         first, second = dataset.boundaries
         if len(dataset.test):
-            return ScoredText(
+            text = ScoredText(
                 "test split", dataset.test, int(dataset.ids[second - 1]), split="test"
             )
+            return self._with_folded(text, dataset.folded[2])
         if len(dataset.validation):
             before = int(dataset.ids[first - 1])
-            return ScoredText("validation split", dataset.validation, before, split="validation")
+            text = ScoredText("validation split", dataset.validation, before, split="validation")
+            return self._with_folded(text, dataset.folded[1])
         raise CharloomError(
             "the run was trained on the whole text (--split 100/0/0): pass another text to evaluate"
         )
@@ -117,6 +119,17 @@ class TrainingText:
         if text.split == "validation":
             return replace(parts, holdout=text.ids[:0], validation=None)
         return parts
+
+    def _with_folded(self, text: ScoredText, folded: int) -> ScoredText:
+        """Return a split with the cost of the characters that --min-count left out of it.
+
+        Without such an option the vocabulary contains every character of every split, so that a
+        split leaves nothing to unknown characters.
+        """
+        if not self._checkpoint.text.get("folded"):
+            return text
+        unseen = UnseenCharacters.of(self._checkpoint.text, self._checkpoint.vocabulary)
+        return text if unseen is None else replace(text, folded=folded, unseen=unseen)
 
     def index(self) -> TrainingIndex:
         """Index the whole text, its validation and test splits included, for overlap lookups.

@@ -159,7 +159,10 @@ def _evaluation_values(found: Evaluation, cell: str) -> dict[str, Any]:
     interval = found.interval and [f"{nats / math.log(2):.4f}" for nats in found.interval]
     return {
         "text": _plain(found.text),
-        "characters": f"{found.characters:,}",
+        "characters": f"{found.characters:,} {found.unit}s",
+        "unit": found.unit,
+        "documents": found.documents and _counted(found.documents),
+        "nats_per_document": found.documents and f"{found.nats_per_document:.4f}",
         "protocol": _plain(found.protocol),
         "bits": f"{found.bits_per_character:.4f}",
         "bits_per_byte": f"{found.bits_per_byte:.4f}",

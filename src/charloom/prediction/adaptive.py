@@ -27,12 +27,18 @@ from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, RMSProp
 from charloom.network.parameters import Float, Parameters
-from charloom.ngrams.kneser_ney import TRAINING_AT_MOST
+from charloom.ngrams.choosing import counted_part
 from charloom.ngrams.mixing import Mixture, feature_count, fit_theta
-from charloom.prediction.mixture import FITTED_ON, contexts_before, fit_ngram_table
+from charloom.prediction.mixture import (
+    FITTED_ON,
+    contexts_before,
+    fit_ngram_table,
+    visible_lengths,
+)
 from charloom.prediction.scoring import Scores
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.excerpt import excerpt
 
 WINDOW = 20  # characters between two steps
 EPSILON = 1e-4
@@ -96,6 +102,9 @@ class RecentCounts:
 
     for every k in `prior`, which holds τ_k, from the shortest to K. n(h) is the number of distinct
     characters seen after h. This is hierarchical Pitman-Yor smoothing (Teh 2006) with constants.
+
+    A context consists of the visible characters, at most K. In a collection it begins with the last
+    END, and no h is longer.
     """
 
     def __init__(self, context: int, prior: Mapping[int, float] = PRIOR) -> None:
@@ -107,6 +116,8 @@ class RecentCounts:
     def refine(self, probabilities: NDArray[np.float32], context: NDArray[np.int32]) -> None:
         """Update the probabilities after a context, (V,), in place, by the counts after it."""
         for k, counts in self._counts.items():
+            if k > len(context):
+                return
             seen = counts.get(context[len(context) - k :].tobytes())
             if seen is None:
                 return  # Longer contexts were not seen either.
@@ -116,8 +127,10 @@ class RecentCounts:
                 probabilities[w] += (times - DISCOUNT) / whole
 
     def add(self, context: NDArray[np.int32], w: int) -> None:
-        """Count a character after its context, (K,)."""
+        """Count a character after its context."""
         for k, counts in self._counts.items():
+            if k > len(context):
+                return
             seen = counts.setdefault(context[len(context) - k :].tobytes(), {})
             seen[w] = seen.get(w, 0) + 1
 
@@ -134,7 +147,8 @@ def choose_adaptation(
     """Choose the learning rate and a mixture's weights on the end of the held-out text.
 
     The n-gram model of the mixture can know the held-out text. For the choice it is replaced by one
-    that is counted on the text before it.
+    that is counted on the text before it. Of a collection, an excerpt of the held-out text is read,
+    and that model is counted on `fitted` alone.
 
     Args:
         engine: the network.
@@ -146,14 +160,17 @@ def choose_adaptation(
         prior: the `prior` of the adaptation.
     """
     chosen = Adaptation(DEFAULT_RATE, _mean_squares(engine, fitted), mixture, prior=prior)
-    ids = held_out[-CHOSEN_ON:]
+    end_id = engine.config.end_id
+    ids = held_out[-CHOSEN_ON:] if end_id is None else excerpt(held_out, CHOSEN_ON, end_id)
     if not len(ids):
         return chosen
-    known = np.concatenate([fitted[-TRAINING_AT_MOST:], held_out[: len(held_out) - len(ids)]])
+    known = counted_part(fitted, end_id)
+    if end_id is None:
+        known = np.concatenate([known, held_out[: len(held_out) - len(ids)]])
     candidate = chosen
     if mixture is not None:
         table = mixture.table
-        ngram = fit_ngram_table(known, table.vocabulary_size, table.context, np.inf)
+        ngram = fit_ngram_table(known, table.vocabulary_size, table.context, np.inf, end_id)
         candidate = replace(chosen, mixture=replace(mixture, table=ngram))
     least, best = np.inf, None
     for number, rate in enumerate(RATES):
@@ -210,7 +227,9 @@ def _score(
     optimizer.slots["mean_square"][:] = adaptation.mean_squares
     mixing = None
     if adaptation.mixture is not None:
-        mixing = _AdaptiveMixture(adaptation.mixture, adaptation, ids, before, likeliest)
+        mixing = _AdaptiveMixture(
+            adaptation.mixture, adaptation, ids, before, likeliest, engine.config.end_id
+        )
     text = np.concatenate([[before], ids]).astype(np.intp)
     alone = Scores.empty(len(ids), likeliest)
     state = learner.zero_state(1)
@@ -239,13 +258,21 @@ class _AdaptiveMixture:
     """A mixture whose n-gram model and weights adapt to the ids of a text, (N,)."""
 
     def __init__(
-        self, mixture: Mixture, adaptation: Adaptation, ids: TextIds, before: int, likeliest: int
+        self,
+        mixture: Mixture,
+        adaptation: Adaptation,
+        ids: TextIds,
+        before: int,
+        likeliest: int,
+        end_id: int | None,
     ) -> None:
         self.mixture = mixture
         self._fitted_on = adaptation.evidence
         self._refit_interval = adaptation.refit_interval
         self._ids = ids.astype(np.intp)
-        self._contexts = contexts_before(np.concatenate([[before], ids]), mixture.table.context)
+        text = np.concatenate([[before], ids])
+        self._contexts = contexts_before(text, mixture.table.context)
+        self._visible = visible_lengths(text, mixture.table.context, end_id)
         self._recent = RecentCounts(mixture.table.context, adaptation.prior)
         self.scores = Scores.empty(len(ids), likeliest)
         # A ring buffer, so that of a long text the newest places are kept.
@@ -259,6 +286,7 @@ class _AdaptiveMixture:
         targets = self._ids[places]
         for row, w in enumerate(targets.tolist()):
             context = self._contexts[places[row]]
+            context = context[len(context) - self._visible[places[row]] :]
             self._recent.refine(ngram.probabilities[row], context)
             self._recent.add(context, w)
         rows = np.arange(len(targets))

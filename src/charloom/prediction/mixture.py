@@ -25,7 +25,8 @@ from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Engine, Ids
 from charloom.network.parameters import Float, ModelConfig, State
 from charloom.network.units import Clamp
-from charloom.ngrams.kneser_ney import TRAINING_AT_MOST, NGramModel, choose_context_on_splits
+from charloom.ngrams.choosing import choose_context_on_splits, counted_part
+from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramTable
 from charloom.prediction.scoring import blocks_in_rows
@@ -39,7 +40,7 @@ Integers = NDArray[np.integer]
 
 
 def choose_ngram_context(
-    train: Integers, validation: Integers, vocabulary_size: int
+    train: Integers, validation: Integers, vocabulary_size: int, end_id: int | None = None
 ) -> tuple[int, float | None]:
     """Choose the number of characters of context of the n-gram model in a mixture.
 
@@ -47,27 +48,35 @@ def choose_ngram_context(
         train: ids of the training split.
         validation: ids of the validation split, which can be empty.
         vocabulary_size: V.
+        end_id: the id of END in a collection, else None.
 
     Returns:
         The number K, and the n-gram model's own loss in nats per character of the validation
         split, None where that is empty.
     """
-    choice = choose_context_on_splits(train[-TRAINING_AT_MOST:], validation, vocabulary_size)
+    choice = choose_context_on_splits(
+        counted_part(train, end_id), validation, vocabulary_size, end_id
+    )
     return FURTHER + choice.context, choice.loss if len(validation) else None
 
 
 def fit_ngram_table(
-    text: Integers, vocabulary_size: int, context: int, most_bytes: float
+    text: Integers,
+    vocabulary_size: int,
+    context: int,
+    most_bytes: float,
+    end_id: int | None = None,
 ) -> NGramTable:
     """Count a text and return its n-gram table.
 
     Args:
-        text: ids, (N,). Of a long text only the end is counted.
+        text: ids, (N,). Of a long text only the end is counted, of a large collection an excerpt.
         vocabulary_size: V.
         context: characters of context, K.
         most_bytes: the size limit of the table, which can lose characters of context to it.
+        end_id: the id of END in a collection, else None.
     """
-    model = NGramModel.fit(text[-TRAINING_AT_MOST:], vocabulary_size, context)
+    model = NGramModel.fit(counted_part(text, end_id), vocabulary_size, context, end_id)
     return NGramTable.of(model, most_bytes)
 
 
@@ -112,6 +121,15 @@ def rows_of(state: Any, rows: Sequence[int]) -> Any:
     if isinstance(state, MixedState):
         return MixedState(rows_of(state.network, rows), state.context[list(rows)])
     return np.take(state, rows, axis=2)
+
+
+def put_rows(state: Any, rows: Sequence[int], source: Any) -> None:
+    """Write the one row of another state of a predictor into the chosen rows of a state."""
+    if isinstance(state, MixedState):
+        put_rows(state.network, rows, source.network)
+        state.context[list(rows)] = source.context
+    else:
+        state[:, :, list(rows)] = source
 
 
 def join_states(states: Sequence[Any]) -> Any:
@@ -192,3 +210,21 @@ def contexts_before(ids: Integers, context: int) -> NDArray[np.int32]:
     """Return the `context` ids before each id but the first, (N - 1, K), -1 before the text."""
     padded = np.concatenate([np.full(context, -1, np.int32), ids.astype(np.int32)])
     return np.lib.stride_tricks.sliding_window_view(padded, context)[1 : len(ids)]
+
+
+def visible_lengths(ids: Integers, context: int, end_id: int | None) -> NDArray[np.intp]:
+    """Return the number of visible ids in each context of `contexts_before`, (N - 1,).
+
+    In a collection, the last END is the first visible id, or the first id of the text. In one text,
+    the -1 before it counts too.
+
+    Args:
+        ids: those of the text, (N,).
+        context: the largest number, K.
+        end_id: the id of END in a collection, else None.
+    """
+    if end_id is None:
+        return np.full(len(ids) - 1, context)
+    places = np.arange(len(ids))
+    first = np.maximum.accumulate(np.where(ids == end_id, places, 0))
+    return np.minimum(places[1:] - first[:-1], context)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from charloom.text.vocabulary import Vocabulary
 # first calls are short, so that text appears at once. Later ones are longer, so that the overhead
 # of a call does not matter.
 FEWEST_AT_ONCE, MOST_AT_ONCE = 16, 256
+# `stop` at the end of a document or at a stop text, `length` at the largest length.
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,37 @@ class OverlapGuard:
     index: TrainingIndex
     most: int
 
+    @property
+    def window(self) -> int:
+        """The number of latest ids that are compared with the training text.
+
+        The training text contains nothing longer than itself, so more are never compared.
+        """
+        return min(self.most, len(self.index) + 1)
+
+    def exclude(
+        self, recent: NDArray[np.integer], logits: NDArray[np.floating], end_id: int | None
+    ) -> NDArray[np.floating]:
+        """Return logits, (..., V), that exclude what follows the latest ids in the training text.
+
+        They are excluded before the choice, so that temperature and top_k act on the rest. The end
+        of a document copies no character, so it is never excluded.
+
+        Args:
+            recent: the latest ids, (window,).
+            logits: the next character's.
+            end_id: the id of the end of a document, if any.
+        """
+        copied = self.index.followers(recent)
+        if end_id is not None:
+            copied[end_id] = False
+        return np.where(copied, -np.inf, logits).astype(logits.dtype)
+
 
 def read_prompt(
     predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]
 ) -> tuple[int, Any]:
-    """Read a prompt's ids, (N,), from a zero state, after a newline as at the start of any text.
+    """Read a prompt's ids, (N,), from a zero state, after the id that begins any text.
 
     Returns the last id, which is not read yet, and the state before it.
     """
@@ -78,7 +106,7 @@ class SampleRequest:
 
     Attributes:
         prompt: the ids before the sample, (N,), or None for an empty prompt.
-        length: characters to sample, or None for a sample without an end.
+        length: the largest number of characters to sample, or None for no limit.
         settings: temperature and the other settings of sampling.
         stop: texts that end the sample where they appear, and are not part of it.
         seed: the random seed.
@@ -109,57 +137,111 @@ class SampleRequest:
         if any(not text for text in self.stop):
             raise CharloomError("a stop text is empty: pass at least one character")
 
+    def prompt_ids(self, vocabulary: Vocabulary) -> NDArray[np.unsignedinteger]:
+        """Return the prompt's ids, (N,)."""
+        return np.zeros(0, vocabulary.id_type) if self.prompt is None else self.prompt
 
-def stream_text(
-    predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
-) -> Iterator[str]:
-    """Yield a sample in pieces as it is taken, without its prompt.
+    def generator(self, index: int) -> np.random.Generator:
+        """Return the random numbers of a sample by its index."""
+        return np.random.Generator(np.random.PCG64([self.seed, index]))
+
+
+class TextStream(Iterator[str]):
+    """A sample in pieces as it is taken, without its prompt.
+
+    A document ends where its end is sampled, which is not part of the text.
+
+    Attributes:
+        request: the sample's settings.
+        finish_reason: the reason why the sample has ended, None before that: `stop` at the end of
+            a document or at a stop text, `length` at the largest length.
+    """
+
+    def __init__(
+        self, predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
+    ) -> None:
+        self.finish_reason: FinishReason | None = None
+        self.request = request
+        self._predictor, self._vocabulary = predictor, vocabulary
+        self._pieces = self._sample()
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def _sample(self) -> Iterator[str]:
+        request, vocabulary = self.request, self._vocabulary
+        length, guard, end_id = request.length, request.guard, vocabulary.end_id
+        generator = request.generator(request.index)
+        prompt = request.prompt_ids(vocabulary)
+        last, state = read_prompt(self._predictor, vocabulary, prompt)
+        source: Predictor | GuardedSampler = self._predictor
+        if guard is not None:
+            source = GuardedSampler(self._predictor, guard, prompt, end_id)
+        stops = StopTexts(request.stop)
+        sampled = 0
+        while length is None or sampled < length:
+            count = min(max(FEWEST_AT_ONCE, sampled), MOST_AT_ONCE)
+            if length is not None:
+                count = min(count, length - sampled)
+            uniforms = generator.random((count, 1))
+            found, state = source.generate(
+                np.array([last], dtype=np.intp), state, request.settings, uniforms, request.clamps
+            )
+            ids, ended = _up_to_end(found[:, 0], end_id)
+            sampled += len(ids)
+            ready, stopped = stops.add(vocabulary.decode(ids))
+            if ready:
+                yield ready
+            if stopped:
+                self.finish_reason = "stop"
+                return
+            if ended:
+                break
+            if guard is not None and len(ids) < count:
+                if stops.rest():
+                    yield stops.rest()
+                raise overlap_error(sampled, guard)
+            last = int(ids[-1])
+        if stops.rest():
+            yield stops.rest()
+        self.finish_reason = "length" if length is not None and sampled == length else "stop"
+
+
+def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest) -> TextStream:
+    """Return a sample as a stream of pieces.
 
     Raises:
         CharloomError: after the text sampled so far, if the guard excludes every next character.
     """
-    length, guard = request.length, request.guard
-    prompt = np.zeros(0, vocabulary.id_type) if request.prompt is None else request.prompt
-    generator = np.random.Generator(np.random.PCG64([request.seed, request.index]))
-    last, state = read_prompt(predictor, vocabulary, prompt)
-    source = predictor if guard is None else GuardedSampler(predictor, guard, prompt)
-    stops = StopTexts(request.stop)
-    sampled = 0
-    while length is None or sampled < length:
-        count = min(max(FEWEST_AT_ONCE, sampled), MOST_AT_ONCE)
-        if length is not None:
-            count = min(count, length - sampled)
-        uniforms = generator.random((count, 1))
-        ids, state = source.generate(
-            np.array([last], dtype=np.intp), state, request.settings, uniforms, request.clamps
-        )
-        sampled += len(ids)
-        ready, ended = stops.add(vocabulary.decode(ids[:, 0]))
-        if ready:
-            yield ready
-        if ended:
-            return
-        if guard is not None and len(ids) < count:
-            if stops.rest():
-                yield stops.rest()
-            raise CharloomError(
-                f"after {sampled:,} characters of the sample, every next character would copy more "
-                f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
-            )
-        last = int(ids[-1, 0])
-    if stops.rest():
-        yield stops.rest()
+    return TextStream(predictor, vocabulary, request)
+
+
+def overlap_error(sampled: int, guard: OverlapGuard) -> CharloomError:
+    """Return the error of a sample that cannot continue under its guard."""
+    return CharloomError(
+        f"after {sampled:,} characters of the sample, every next character would copy more "
+        f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
+    )
+
+
+def _up_to_end(ids: NDArray[np.intp], end_id: int | None) -> tuple[NDArray[np.intp], bool]:
+    """Return the ids before the end of a document, and True if it is among them."""
+    ends = np.flatnonzero(ids == end_id) if end_id is not None else ids[:0]
+    return (ids[: ends[0]], True) if len(ends) else (ids, False)
 
 
 class GuardedSampler:
     """A predictor that samples under an overlap guard, and keeps the latest ids for it."""
 
     def __init__(
-        self, predictor: Predictor, guard: OverlapGuard, prompt: NDArray[np.unsignedinteger]
+        self,
+        predictor: Predictor,
+        guard: OverlapGuard,
+        prompt: NDArray[np.unsignedinteger],
+        end_id: int | None = None,
     ) -> None:
-        self._predictor, self._index = predictor, guard.index
-        # The training text contains nothing longer than itself, so more ids are never compared.
-        self._recent = deque((int(id_) for id_ in prompt), min(guard.most, len(guard.index) + 1))
+        self._predictor, self._guard, self._end_id = predictor, guard, end_id
+        self._recent = deque((int(id_) for id_ in prompt), guard.window)
 
     def generate(
         self,
@@ -169,7 +251,9 @@ class GuardedSampler:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[NDArray[np.intp], Any]:
-        """Sample one row as a predictor does, and end where the guard excludes every character.
+        """Sample one row as a predictor does.
+
+        End where the guard excludes every character, or at the end of a document.
 
         Args:
             ids: the last id, (1,), which is not read yet.
@@ -185,12 +269,12 @@ class GuardedSampler:
         for count, numbers in enumerate(uniforms):
             logits, after = self._predictor.step(ids, state, clamps)
             if len(self._recent) == self._recent.maxlen:
-                copied = self._index.followers(np.array(self._recent))
-                # Excluded before the choice, so that temperature and top_k act on the rest.
-                logits = np.where(copied, -np.inf, logits).astype(logits.dtype)
+                logits = self._guard.exclude(np.array(self._recent), logits, self._end_id)
                 if not (logits > -np.inf).any():
                     return sampled[:count], state
             ids = sampled[count] = choose(logits, settings, numbers)
+            if int(ids[0]) == self._end_id:
+                return sampled[: count + 1], state
             self._recent.append(int(ids[0]))
             state = after
         return sampled, state

@@ -57,7 +57,8 @@ class UnseenCharacters:
             return None
         # Without characters that occur once, or with no others, the next character decides.
         least = 1 / (length + 1)
-        return cls(min(max(float(share), least), 1 - least), count, vocabulary.as_bytes)
+        bounded = least if share == 0 else 1 - least if share == 1 else float(share)
+        return cls(bounded, count, vocabulary.as_bytes)
 
     @property
     def log_probability(self) -> float:

@@ -38,7 +38,8 @@ def text_opener(
         if isinstance(options.get(name), os.PathLike):
             options[name] = os.fspath(options[name])
     for name in ("validation", "test"):
-        options.update({name: absolute_source(options[name])} if options.get(name) else {})
+        if isinstance(options.get(name), str) and options[name]:
+            options[name] = absolute_source(options[name])
 
     def opened(text: str | Path | Text, format: TextFormat) -> str | Path | Text:
         if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):

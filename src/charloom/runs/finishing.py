@@ -74,12 +74,13 @@ class Finish:
         refit = best.metrics.get("refit", False)
         fit, holdout = dataset.fit_and_holdout(refit)
         holdout = validated_part(dataset, holdout)
-        table = fit_ngram_table(fit, size, context, self._config.mix_megabytes * 1e6)
+        end_id = dataset.vocabulary.end_id
+        table = fit_ngram_table(fit, size, context, self._config.mix_megabytes * 1e6, end_id)
         best.mixture = fit_mixture(
             network, table, holdout, int(fit[-1]), rows_of_validation(len(holdout))
         )
         if refit:  # every choice has been made, so the n-gram model can count the holdout too
             known = dataset.ids[: dataset.boundaries[1]]
-            table = fit_ngram_table(known, size, table.context, math.inf)
+            table = fit_ngram_table(known, size, table.context, math.inf, end_id)
             best.mixture = replace(best.mixture, table=table)
         self._checkpoints.save_best(best)

@@ -15,6 +15,7 @@ from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import Dataset, character_counts
+from charloom.text.hints import suggestion
 from charloom.text.loading import read_dataset
 from charloom.text.source import Text
 from charloom.training.options import TrainingConfig
@@ -36,6 +37,7 @@ class PreparedText:
         context: characters of context of the n-gram model; None without one.
         counting: seconds that choosing the context took.
         baselines: results to compare validations with, by name.
+        notes: sentences about the text for the user.
     """
 
     dataset: Dataset
@@ -43,6 +45,7 @@ class PreparedText:
     context: int | None
     counting: float
     baselines: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def prepare_text(
@@ -81,14 +84,25 @@ def prepare_text(
     context, loss_of_ngrams = None, None
     if not config.no_mix:
         context, loss_of_ngrams = choose_ngram_context(
-            dataset.train, dataset.validation, len(dataset.vocabulary)
+            dataset.train,
+            dataset.validation,
+            len(dataset.vocabulary),
+            dataset.vocabulary.end_id,
         )
     counting = time.monotonic() - before
     if earlier is not None:
         return PreparedText(dataset, None, context, counting, {})
     counts = character_counts(dataset.train, len(dataset.vocabulary))
     baselines = _baselines(dataset, config, counts, loss_of_ngrams)
-    return PreparedText(dataset, counts, context, counting, baselines)
+    return PreparedText(dataset, counts, context, counting, baselines, _notes(text, dataset))
+
+
+def _notes(text: Text, dataset: Dataset) -> tuple[str, ...]:
+    """Return what was decided as the text was read, and the option that it may need."""
+    newline = int(dataset.vocabulary.ids_or_minus_one("\n")[0])
+    lines = character_counts(dataset.ids, len(dataset.vocabulary))[newline] if newline >= 0 else 0
+    hint = suggestion(text, int(lines))
+    return dataset.notes if hint is None else (*dataset.notes, hint)
 
 
 def _baselines(

@@ -18,12 +18,11 @@ from charloom.runs.recorder import Recorder
 from charloom.runs.run import RunContext, RunControl, TrainingRun
 from charloom.runs.start import Start, start_of
 from charloom.runs.tensorboard import load_tensorboard
-from charloom.storage.checkpoint import Checkpoint
 from charloom.storage.folders import RunFolder
-from charloom.text.dataset import Dataset, OtherTextError
+from charloom.text.dataset import OtherTextError
 from charloom.text.format import Opener
 from charloom.training import planner
-from charloom.training.options import TrainingConfig, option_name
+from charloom.training.options import TrainingConfig
 
 
 def open_run(
@@ -104,13 +103,14 @@ def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> 
 def _remedy(start: Start, files: RunFolder) -> str:
     """Return the remedy for a text that is not the one of the run."""
     assert start.earlier is not None, "only a run that resumes has a text of its own"
+    further = f"train its model further on this one with --from {files.path} and another --out"
     if start.earlier.vocabulary.end_id is None:
-        return "pass that text again, or another --out"
+        return (
+            f"pass that text again, or {further} (do not compare the two losses, because they are "
+            "of different held-out texts)"
+        )
     # The parts of a collection that has grown stay the same, so nothing leaks.
-    return (
-        f"pass that text again, or train on a collection that has grown with --from {files.path} "
-        "and another --out"
-    )
+    return f"pass that text again, or {further} (a collection that has grown keeps its splits)"
 
 
 def _open_prepared(
@@ -123,8 +123,15 @@ def _open_prepared(
         config, note = with_engine_for_budget(config)
         config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
         notes.extend([reason] if note is None else [note, reason])
-    if start.base is not None and (note := _other_documents(start.base, config, dataset)):
-        notes.append(note)
+    notes.extend(prepared.notes)
+    if inherited := start.inherited_documents():
+        notes.append(f"documents are read as for the model of --from: {inherited}")
+    base = None if start.base is None else start.base.vocabulary
+    if base is not None and base.end_id is None and dataset.vocabulary.end_id is not None:
+        notes.append(
+            "the model of --from was trained on one book, so the end of a document is a new symbol "
+            "for it"
+        )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:
@@ -133,25 +140,6 @@ def _open_prepared(
     if start.earlier is not None:
         _note_changes(start, checkpoints, notes)
     return TrainingRun(start, prepared, config, setup, recorder, checkpoints, context)
-
-
-def _other_documents(base: Checkpoint, config: TrainingConfig, dataset: Dataset) -> str | None:
-    """Return a note if a model is fine-tuned on documents of another kind than its own."""
-    if dataset.vocabulary.end_id is None:
-        return None
-    if base.vocabulary.end_id is None:
-        return (
-            "the model of --from was trained on one book, so the end of a document is a new symbol "
-            "for it"
-        )
-    cuts = ("lines", "separator", "column")
-    before = [option_name(name) for name in cuts if base.training.get(name)]
-    if before and not dataset.lines and not any(getattr(config, name) for name in cuts):
-        return (
-            f"the model of --from was trained with {before[0]}, and here each file is a document: "
-            "pass the option to read texts as before"
-        )
-    return None
 
 
 def _note_changes(start: Start, checkpoints: Checkpoints, notes: list[str]) -> None:

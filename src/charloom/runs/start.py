@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.runs.resuming import continued_config, resume_position, with_shape_of
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
 from charloom.text.format import TextFormat
 from charloom.training.options import TrainingConfig
 from charloom.training.state import TrainingState
+
+DOCUMENT_OPTIONS = ("lines", "separator", "column")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Start:
             asdict(self.config), as_bytes=self.config.bytes, collection=collection
         )
 
+    def inherited_documents(self) -> str:
+        """Return how documents are cut if only the model of --from decides it, else nothing."""
+        config = self.config
+        if self.base is None or any(name in self.fixed for name in DOCUMENT_OPTIONS):
+            return ""
+        if config.lines:
+            return "each line is one"
+        if config.separator is not None:
+            return f"they stand between {shortened(config.separator)}"
+        return "" if config.column is None else f"they are the column {shortened(config.column)}"
+
 
 def fresh(options: dict[str, Any]) -> Start:
     """Return the start of a new run."""
@@ -59,6 +72,9 @@ def fresh(options: dict[str, Any]) -> Start:
 def fine_tuned(base: Checkpoint, options: dict[str, Any]) -> Start:
     """Return the start of a run that trains another run's model further."""
     config = with_shape_of(base.config, TrainingConfig.of(options), options)
+    if base.vocabulary.end_id is not None and not any(n in options for n in DOCUMENT_OPTIONS):
+        cuts = TextFormat.of_training(base.training, as_bytes=config.bytes, collection=True)
+        config = replace(config, **{name: getattr(cuts, name) for name in DOCUMENT_OPTIONS})
     shape = {name: getattr(config, name) for name in ("cell", "hidden_size", "layers")}
     return Start(config, options | shape, base=base)
 

@@ -36,7 +36,6 @@ from charloom.serving.schema import (
     ModelList,
     TokenizeRequest,
     TokenizeResponse,
-    TokenizerInfo,
 )
 from charloom.serving.streaming import (
     EventStream,
@@ -155,11 +154,7 @@ class Service:
     async def tokenizer_info(self, request: Request) -> Response:
         """Describe a model's tokenizer."""
         tokens = self._model(request.query_params.get("model")).tokens
-        start, vocabulary = tokens.start, tokens.vocabulary
-        id_ = vocabulary.start_id + 1
-        return json_reply(
-            TokenizerInfo("characters", len(vocabulary), start, start, start, id_, id_, id_)
-        )
+        return json_reply(tokens.describe())
 
     async def tokenize(self, request: Request) -> Response:
         """Return a text's token ids."""

@@ -269,12 +269,13 @@ class Reply:
 
 def _scores_in_place(prompt: Prompt, scores: Sequence[Scored]) -> Iterator[Scored | None]:
     """Yield the score of every token of a prompt, from those of the tokens that the model read."""
-    known = iter(scores)
-    for place, id_ in enumerate(prompt.ids.tolist()):
+    known, first = iter(scores), not prompt.is_text
+    for id_ in prompt.ids.tolist():
         if id_ < 0:
             yield UNKNOWN
-        elif place == 0 and not prompt.is_text:
+        elif first:
             yield None  # because nothing precedes the first of a list of ids
+            first = False
         else:
             yield next(known)
 

@@ -214,6 +214,8 @@ class TokenizerInfo(Struct):
     bos_token_id: int
     eos_token_id: int
     pad_token_id: int
+    unk_token: str | None
+    unk_token_id: int | None
 
 
 class Health(Struct):

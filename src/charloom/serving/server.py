@@ -15,7 +15,6 @@ import uvicorn
 
 from charloom.errors import printable
 from charloom.language_model import LanguageModel
-from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.access import AccessControl
 from charloom.serving.app import ServedModel, Service
 from charloom.serving.batcher import MOST_TEXTS, Batcher
@@ -78,9 +77,7 @@ class Server(uvicorn.Server):
                 most_texts=most_texts,
                 notify=self._notifier.notify,
             )
-            tokens = Tokens(
-                model.vocabulary, UnseenCharacters.of(model.checkpoint.text, model.vocabulary)
-            )
+            tokens = Tokens(model.vocabulary, model.unseen)
             self.models.append(ServedModel(name, now, tokens, batcher))
         service = Service(self.models, self._notifier)
         super().__init__(

@@ -2,7 +2,7 @@
 
 A token is a character. Its id in JSON is the model's id + 1, because some clients take 0 for a
 missing token. The end of a document is a token as well. It is shown as `<end>`, and is never part
-of a sampled text.
+of a sampled text. In a list of ids, one more id than the model has is an unknown character.
 
 N: tokens of a prompt.
 """
@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from charloom.errors import shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.errors import ApiError
+from charloom.serving.schema import TokenizerInfo
 from charloom.text.vocabulary import END, END_NAME, Vocabulary, describe
 
+UNKNOWN_NAME = "<unknown>"  # of a character in a list of ids that is not in the vocabulary
+REPLACEMENT = "\ufffd"  # in its place in a text
 Ids = NDArray[np.signedinteger]  # of a vocabulary, with -1 for an unknown character
 
 
@@ -51,15 +54,17 @@ class Tokens:
     vocabulary: Vocabulary
     unseen: UnseenCharacters | None = None
 
-    @property
-    def start(self) -> str:
-        """Return the name of the token that precedes any text."""
-        return self.name(self.vocabulary.start_id)
-
     def name(self, id_: int) -> str:
-        """Return the character of an id, or the name of the end of a document."""
+        """Return the character of an id, or the name of a token that is not a character."""
+        if id_ < 0:
+            return UNKNOWN_NAME
         character = self.vocabulary.characters[id_]
         return END_NAME if character == END else character
+
+    @property
+    def unknown_token(self) -> int | None:
+        """Return the token id of unknown characters, None if they have no probability."""
+        return None if self.unseen is None else len(self.vocabulary) + 1
 
     def names(self, prompt: Prompt) -> list[str]:
         """Return the name of every token of a prompt, (N,)."""
@@ -67,38 +72,59 @@ class Tokens:
             return list(prompt.text)
         return [self.name(int(id_)) for id_ in prompt.ids]
 
+    def describe(self) -> TokenizerInfo:
+        """Return the description of the tokens, with the names of other tokenizers."""
+        start, id_ = self.name(self.vocabulary.start_id), self.vocabulary.start_id + 1
+        return TokenizerInfo(
+            tokenizer_class="characters",
+            vocab_size=len(self.vocabulary),
+            bos_token=start,
+            eos_token=start,
+            pad_token=start,
+            unk_token=None if self.unseen is None else UNKNOWN_NAME,
+            bos_token_id=id_,
+            eos_token_id=id_,
+            pad_token_id=id_,
+            unk_token_id=self.unknown_token,
+        )
+
     def decode(self, ids: Ids) -> str:
         """Return the text of ids, without the ends of documents."""
-        return self.vocabulary.decode(ids).replace(END, "")
+        return self._decode(ids).replace(END, "")
+
+    def _decode(self, ids: Ids) -> str:
+        characters = self.vocabulary.characters
+        return "".join(characters[id_] if id_ >= 0 else REPLACEMENT for id_ in ids.tolist())
 
     def prompt(self, content: str | Sequence[int], *, scored: bool) -> Prompt:
         """Return the prompt that a client sent.
 
         Args:
             content: A text, or token ids.
-            scored: Whether the prompt is scored. Then it can contain unknown characters.
+            scored: Whether the prompt is scored. Then it can have unknown characters.
 
         Raises:
             ApiError: The prompt does not fit the vocabulary.
         """
         if isinstance(content, str):
-            return Prompt(self._ids_of(content, scored=scored), content, is_text=True)
-        ids = self.from_tokens(content)
+            return Prompt(self._ids_of(content, allow_unknown=scored), content, is_text=True)
+        ids = self._from_tokens(content, "prompt", allow_unknown=scored)
         return Prompt(ids, self.decode(ids), is_text=False)
 
     def to_read(self, prompt: Prompt) -> NDArray[np.unsignedinteger]:
-        """Return the ids that the model reads."""
+        """Return the ids that the model reads, at least one."""
         known = prompt.ids[prompt.ids >= 0]
-        if prompt.is_text:
+        if prompt.is_text or not len(known):
             known = np.concatenate([[self.vocabulary.start_id], known])
         return known.astype(self.vocabulary.id_type)
 
-    def _ids_of(self, text: str, *, scored: bool = False) -> Ids:
+    def _ids_of(self, text: str, *, allow_unknown: bool) -> Ids:
         ids = self.vocabulary.ids_or_minus_one(text)
         if END in text:  # because a client can send half of a surrogate pair
             ids = np.where([character == END for character in text], -1, ids)
         for place in np.flatnonzero(ids < 0).tolist():
-            if not (scored and self.unseen is not None and self.unseen.include(text[place])):
+            charged = self.unseen is not None and self.unseen.include(text[place])
+            if not (allow_unknown and charged):
                 raise ApiError(
                     400,
                     f"unknown character {describe(text[place])} at position {place}: use only "
@@ -118,27 +144,53 @@ class Tokens:
             with_start: Whether the token that precedes any text is included.
 
         Raises:
-            ApiError: The text has an unknown character.
+            ApiError: The text has an unknown character without a probability.
         """
         end_id = self.vocabulary.end_id
         ended = end_id is not None and text.endswith(END_NAME)
-        ids = self._ids_of(text.removesuffix(END_NAME) if ended else text).tolist()
+        content = text.removesuffix(END_NAME) if ended else text
+        ids = self._ids_of(content, allow_unknown=True).tolist()
         before = [self.vocabulary.start_id] if with_start else []
-        return [int(id_) + 1 for id_ in [*before, *ids, *([end_id] if ended else [])]]
+        unknown = len(self.vocabulary)
+        return [1 + (unknown if id_ < 0 else id_) for id_ in [*before, *ids, *([end_id] * ended)]]
 
     def detokenize(self, tokens: Sequence[int]) -> str:
-        """Return the text of token ids, with the ends of documents as `<end>`."""
-        text = self.vocabulary.decode(self.from_tokens(tokens, "tokens"))
-        return text.replace(END, END_NAME)
+        """Return the text of token ids, with the ends of documents as `<end>`.
 
-    def from_tokens(self, tokens: Sequence[int], param: str = "prompt") -> Ids:
-        """Return the ids, (N,). Raises ApiError for a token id outside the vocabulary."""
+        Raises:
+            ApiError: A token id is unknown.
+        """
+        ids = self._from_tokens(tokens, "tokens", allow_unknown=True)
+        return self._decode(ids).replace(END, END_NAME)
+
+    def _from_tokens(self, tokens: Sequence[int], param: str, *, allow_unknown: bool) -> Ids:
+        """Return the ids, (N,).
+
+        Args:
+            tokens: Token ids, each at least 1.
+            param: The field of the request, for errors.
+            allow_unknown: Whether a token can be an unknown character.
+
+        Raises:
+            ApiError: A token id is unknown, or is that of unknown characters.
+        """
         for place, token in enumerate(tokens):
-            if token > len(self.vocabulary):
+            if token <= len(self.vocabulary):
+                continue
+            if token != self.unknown_token:
                 raise ApiError(
                     400,
                     f"unknown token {shortened(token)} at position {place}: use tokens from 1 to "
                     f"{len(self.vocabulary)}",
                     param=param,
                 )
-        return np.array([token - 1 for token in tokens], dtype=np.int32)
+            if not allow_unknown:
+                raise ApiError(
+                    400,
+                    f"unknown character (token {token}) at position {place}: use only characters "
+                    "of the model's vocabulary",
+                    param=param,
+                    code="unknown_character",
+                )
+        size = len(self.vocabulary)
+        return np.array([token - 1 if token <= size else -1 for token in tokens], dtype=np.int32)

@@ -97,7 +97,8 @@ class Dataset:
         ids: the text, (N,), in the type `id_type`: training, validation, test. Each document
             of a collection ends with the id of END, and the documents of a part are consecutive.
         boundaries: the indices at which the validation and the test split begin.
-        documents: the documents of each split; zeros for a book.
+        documents: the documents of the text and of texts that are parts; 0 for a book.
+        pieces: the documents, or pieces of documents, of each split; zeros for a book.
         unseen: the probability of a character that is not in the vocabulary, as estimated from the
             training split.
         folded: the characters of each split that --min-count left out of `ids`.
@@ -113,7 +114,8 @@ class Dataset:
     vocabulary: Vocabulary
     ids: TextIds
     boundaries: tuple[int, int]
-    documents: tuple[int, int, int] = (0, 0, 0)
+    documents: int = 0
+    pieces: tuple[int, int, int] = (0, 0, 0)
     unseen: float = 0.0
     folded: tuple[int, int, int] = (0, 0, 0)
     rule: str = ""
@@ -124,7 +126,7 @@ class Dataset:
     @property
     def characters(self) -> int:
         """The characters of the text, without the ends of documents."""
-        return len(self.ids) - sum(self.documents)
+        return len(self.ids) - sum(self.pieces)
 
     def record(self) -> dict[str, Any]:
         """Return what a checkpoint records of the text."""
@@ -135,8 +137,8 @@ class Dataset:
             "characters": self.characters,
             "unseen": self.unseen,
         }
-        if any(self.documents):
-            record["documents"] = sum(self.documents)
+        if self.documents:
+            record["documents"] = self.documents
         if any(self.folded):
             record["folded"] = sum(self.folded)
         if self.own:
@@ -289,9 +291,9 @@ def encode_text(
     def encoded() -> Iterator[TextIds]:
         nonlocal read
         for chunk in text.chunks():
+            _check_length(min(read + len(chunk), characters), read + len(chunk))
             yield vocabulary.encode(chunk, position=read)
             read += len(chunk)
-            _check_length(min(read, characters), read)
             if on_progress is not None:
                 on_progress("encoding", read, characters)
         _check_length(read, characters)
@@ -435,7 +437,8 @@ def load_dataset(
         vocabulary,
         division.ids,
         division.boundaries,
-        documents=division.documents,
+        documents=sum(len(scanned.hashes) for scanned in scans.values()),
+        pieces=division.documents,
         unseen=_unseen(division, vocabulary, min_count),
         folded=division.folded,
         rule=division.rule,
@@ -444,7 +447,7 @@ def load_dataset(
             for name, part in own.texts().items()
         },
         lines=text.lines,
-        notes=text.notes,
+        notes=(*text.notes, *division.notes),
     )
 
 

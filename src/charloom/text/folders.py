@@ -24,6 +24,7 @@ NOT_TEXT = frozenset(
     for suffixes in (_PICTURES, _SOUNDS, _FILMS, _ARCHIVES, _DOCUMENTS, _OTHERS)
     for suffix in suffixes.split()
 )
+RUN_FILE = "resume.safetensors"  # only the folder of a run holds it
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
@@ -46,7 +47,7 @@ def suffix_inside(path: Path) -> str:
 def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) -> FolderFiles:
     """Find the files of a folder and of the folders in it, sorted by path.
 
-    Hidden files and folders are ignored. Files that are not text are skipped: pictures, sounds,
+    Hidden files and folders are ignored, and so are the folders of runs. Files that are not text are skipped: pictures, sounds,
     archives and the like by their suffix, and files with a null character in their first bytes.
 
     Args:
@@ -65,6 +66,9 @@ def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) 
         )
 
     for place, folders, names in os.walk(folder, onerror=refuse):
+        if RUN_FILE in names:
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(place, name)

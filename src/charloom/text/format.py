@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.progress import OnProgress
@@ -30,6 +30,7 @@ from charloom.text.tables import KINDS, Table
 from charloom.text.vocabulary import END
 
 Source = str | Path | Text
+Sources = Source | Sequence[Source]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def open_texts(
             found = found or count > 1
         if format.separator is not None and not found and not format.collection:
             raise CharloomError(
-                f"the separator {shortened(unescape(format.separator))} does not occur between "
+                f"--separator {shortened(unescape(format.separator))} does not occur between "
                 f"documents of {opened[0].label}: pass the text that stands between them, "
                 "with \\n for a line break"
             )
@@ -151,6 +152,41 @@ def open_texts(
         lines=all(cut is documents.lines for cut in cuts),
         notes=notes,
     )
+
+
+class Document(NamedTuple):
+    """A document of a collection and its place.
+
+    Attributes:
+        source: the path of its file, or the name of its text.
+        unit: `file` if it is a whole text, or the unit of `number`: `line`, `row` or `document`.
+        number: its number in the text, from 1. Empty lines and rows are counted too.
+        text: its characters.
+    """
+
+    source: str
+    unit: str
+    number: int
+    text: str
+
+    @property
+    def place(self) -> str:
+        """The place for output, without the source of a part of a text."""
+        return self.source if self.unit == "file" else f"{self.unit} {self.number}"
+
+
+def read_documents(
+    sources: Sequence[Source], format: TextFormat, *, on_progress: OnProgress | None = None
+) -> Iterator[Document]:
+    """Read the documents of a collection one by one, with their places.
+
+    The arguments and errors are those of `open_texts`.
+    """
+    for one in _open_all(sources, format, on_progress)[0]:
+        name = one.text.name if one.path is None else str(one.path)
+        unit, numbered = one.documents(format)
+        for number, text in numbered:
+            yield Document(name, unit, number, text)
 
 
 def split_documents(string: str, format: TextFormat) -> list[str]:
@@ -199,17 +235,40 @@ class _Opened:
             return self._column(format.column, format.normalize_newlines)
         return documents.whole
 
-    def _column(self, column: str, normalize_newlines: bool) -> Cut:
+    def documents(self, format: TextFormat) -> tuple[str, Iterator[tuple[int, str]]]:
+        """Return the unit of this text's documents, and the documents with their numbers."""
+        cut = self.cut(format)
+        pieces = without_byte_order_mark(self.text.pieces(), self.text.as_bytes)
+        if cut is documents.lines:
+            lines = (line.rstrip("\r") for line in "".join(pieces).split("\n"))
+            return "line", ((n, line) for n, line in enumerate(lines, 1) if line)
+        if format.column is not None and not self.text.ends:
+            fields = self._table(format.column).fields(pieces)
+            if format.normalize_newlines:
+                fields = (_normalized(field) for field in fields)
+            return "row", ((n, field) for n, field in enumerate(fields, 1) if field)
+        text = Text(self.text.name, "", self.text.as_bytes, lambda: cut(pieces), ends=True)
+        unit = "file" if cut is documents.whole else "line" if self.text.lines else "document"
+        return unit, enumerate(text.documents(), 1)
+
+    def _table(self, column: str) -> Table:
         kind = None if self.path is None else KINDS.get(suffix_inside(self.path))
         if self.path is not None and kind is None:
             raise CharloomError(
                 f"{self.label} is not a table: --column reads .csv, .tsv and .jsonl files"
             )
-        cut: Cut = Table(column, self.label, kind, self.text.as_bytes).cut
+        return Table(column, self.label, kind, self.text.as_bytes)
+
+    def _column(self, column: str, normalize_newlines: bool) -> Cut:
+        cut: Cut = self._table(column).cut
         if not normalize_newlines:
             return cut
         # JSON escapes line breaks, so that those of its fields have not been normalized yet.
         return lambda pieces: newline_normalizer(lambda: cut(pieces), True)()
+
+
+def _normalized(field: str) -> str:
+    return "".join(newline_normalizer(lambda: iter((field,)), True)())
 
 
 def _keep(pieces: Any) -> Iterator[str]:

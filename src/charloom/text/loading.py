@@ -9,6 +9,7 @@ from typing import Any
 
 from charloom.errors import CharloomError
 from charloom.progress import OnProgress
+from charloom.text.corpora import can_be_read_again
 from charloom.text.dataset import Dataset, OwnParts, Split, load_dataset
 from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import Text
@@ -45,6 +46,8 @@ def read_dataset(
     for name in ("validation", "test"):
         source = training.get(name)
         if source is not None:
+            if record and not can_be_read_again(str(source)):
+                raise CharloomError(f"the text of --{name} cannot be read again")
             try:
                 own[name] = open_texts([str(source)], reading, on_progress=on_progress)
             except CharloomError as error:

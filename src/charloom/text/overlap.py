@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from charloom.text.vocabulary import Vocabulary
 
 LONGEST_TO_INDEX = 50_000_000  # characters; a longer text takes too much time and memory
 
@@ -28,6 +31,28 @@ class Overlap(NamedTuple):
     length: int
     place: int  # index of its first character in the text
     training_place: int  # index of its first occurrence in the training text
+
+
+@dataclass(frozen=True)
+class CopiedStretch:
+    """The longest verbatim overlap of a sample with the training text.
+
+    Attributes:
+        length: its number of characters, 0 if there is no overlap.
+        text: its characters.
+        place: the index of its first character in the sample, from 0.
+        training_place: the index of its first occurrence in the training text, from 0; in a
+            collection, that in the document.
+        training_line: the line of that occurrence, from 1.
+        training_document: the document of that occurrence, None without a collection.
+    """
+
+    length: int
+    text: str
+    place: int
+    training_place: int
+    training_line: int
+    training_document: str | None = None
 
 
 def longest_overlap(training: Integers, text: Integers) -> Overlap:
@@ -133,6 +158,38 @@ class TrainingIndex:
         key = self._prefix(len(stretch))
         low = bisect_left(self._starts, stretch, key=key)
         return low, bisect_right(self._starts, stretch, low, key=key)
+
+
+def find_copied_stretch(
+    index: TrainingIndex, vocabulary: Vocabulary, text: str, drawn_from: int
+) -> CopiedStretch:
+    """Find the longest stretch of a sample that the training text contains.
+
+    Args:
+        index: the training text.
+        vocabulary: its characters.
+        text: the prompt and the sample.
+        drawn_from: the length of the prompt. The stretch ends after it.
+    """
+    ids = vocabulary.ids_or_minus_one(text)
+    found = index.longest(ids, drawn_from)
+    training, begin, end = index.ids, 0, found.training_place
+    document = None
+    if vocabulary.end_id is not None and found.length:
+        ends = np.flatnonzero(training == vocabulary.end_id)
+        number = int(np.searchsorted(ends, found.training_place))
+        begin = int(ends[number - 1]) + 1 if number else 0
+        last = int(ends[number]) if number < len(ends) else len(training)
+        document = vocabulary.decode(training[begin:last])
+    newline = vocabulary.ids_or_minus_one("\n")[0]
+    return CopiedStretch(
+        found.length,
+        text[found.place : found.place + found.length],
+        found.place,
+        end - begin,
+        1 + int(np.count_nonzero(training[begin:end] == newline)),
+        document,
+    )
 
 
 def _earliest(occurs: Callable[[int, int], bool], start: int, end: int) -> int:

@@ -72,9 +72,10 @@ class Division:
     Attributes:
         ids: training, validation and test.
         boundaries: the indices at which validation and test begin.
-        documents: the documents of each part; of a book, none.
+        documents: the documents, or pieces of documents, of each part; of a book, none.
         folded: the characters without an id of each part.
         rule: how documents were divided; of a book, empty.
+        notes: what is missing, each in a line to print.
     """
 
     ids: Ids
@@ -82,6 +83,7 @@ class Division:
     documents: tuple[int, int, int]
     folded: tuple[int, int, int]
     rule: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,10 +145,12 @@ def find_documents(ids: Ids, end_id: int) -> Pieces:
     return Pieces(ids, stops[:-1], np.diff(stops))
 
 
-def are_cut_by_themselves(documents: int, characters: int) -> bool:
-    """Return True if each document of a text is split by itself, because there are only a few."""
-    few_and_long = documents < FEW_DOCUMENTS and characters >= LONG_DOCUMENT * documents
-    return few_and_long or documents < 3
+def are_cut_by_themselves(lengths: Places) -> bool:
+    """Return True if each document, (D,), is split by itself: there are few, and they are long."""
+    if len(lengths) >= FEW_DOCUMENTS:
+        return False
+    are_long = lengths.mean() >= LONG_DOCUMENT and np.median(lengths) >= LONG_DOCUMENT / 10
+    return bool(are_long) or len(lengths) < 3
 
 
 def cut_documents(documents: Pieces, split: Percentages, newline: int) -> list[Pieces]:
@@ -186,9 +190,15 @@ def _cuts(content: Ids, split: Percentages, newline: int) -> tuple[int, int]:
             place += int(breaks[0]) if len(breaks) else 0
         return place
 
-    first = cut(split.train)
-    second = cut(split.train + split.validation) if split.test > 0 else length
-    return first, max(first, second)
+    if not length:
+        return 0, 0
+    # Each part gets a character, if the document has as many.
+    least_held_out = (split.validation > 0) + (split.test > 0)
+    first = max(1, min(cut(split.train), length - least_held_out))
+    if split.test <= 0:
+        return first, length
+    second = max(cut(split.train + split.validation), first + (split.validation > 0))
+    return first, max(first, min(second, length - 1))
 
 
 def parts_by_hash(
@@ -304,8 +314,23 @@ def divide(
     boundaries = totals[TRAIN], totals[TRAIN] + totals[VALIDATION]
     train, validation, test = (pieces.documents(vocabulary.end_id) for pieces in parts)
     return Division(
-        ids, boundaries, (train, validation, test), (folded[0], folded[1], folded[2]), rule
+        ids,
+        boundaries,
+        (train, validation, test),
+        (folded[0], folded[1], folded[2]),
+        rule,
+        _missing(split, (validation, test)) if rule else (),
     )
+
+
+def _missing(split: Percentages, documents: tuple[int, int]) -> tuple[str, ...]:
+    """Return a note for the parts that have no document although they have a percentage."""
+    wanted = zip(PART_NUMBERS, (split.validation, split.test), documents, strict=True)
+    empty = [name for name, percentage, count in wanted if percentage > 0 and not count]
+    if not empty:
+        return ()
+    splits = " and the ".join(f"{name} split" for name in empty)
+    return (f"the {splits} would need more documents that differ: all are for training",)
 
 
 def _divide_documents(
@@ -314,15 +339,15 @@ def _divide_documents(
     """Return the documents of each part, and the rule."""
     assert vocabulary.end_id is not None
     documents = find_documents(text.ids, vocabulary.end_id)
-    if are_cut_by_themselves(len(text.hashes), documents.total - len(text.hashes)):
+    if are_cut_by_themselves(documents.lengths - 1):
         kept = split.without(validation=VALIDATION in given, test=TEST in given)
         newline = int(vocabulary.ids_or_minus_one("\n")[0])
-        return cut_documents(documents, kept, newline), f"each one split {kept} by itself"
+        return cut_documents(documents, kept, newline), f"each document is split {kept} by itself"
     order = order_of(text.hashes)
     parts = parts_by_hash(text.hashes, documents.lengths, split, given)[order]
     return (
         [documents.of(order[parts == part]) for part in range(3)],
-        "split by a hash of each one's content",
+        "documents are split by a hash of their content, copies alike",
     )
 
 

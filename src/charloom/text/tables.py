@@ -41,7 +41,7 @@ class Table:
         """Return the column's fields as pieces in which each one ends with END."""
         held: list[str] = []
         length = 0
-        for value in self._fields(pieces):
+        for value in self.fields(pieces):
             if not value:
                 continue
             held.append(value)
@@ -52,7 +52,8 @@ class Table:
         if held:
             yield END.join(held) + END
 
-    def _fields(self, pieces: Iterable[str]) -> Iterator[str]:
+    def fields(self, pieces: Iterable[str]) -> Iterator[str]:
+        """Return the column's field in every row, empty where it is missing."""
         kind, pieces = (self.kind, pieces) if self.kind else kind_of(pieces)
         rows = _Lines(pieces)
         if kind == "jsonl":
@@ -99,25 +100,32 @@ class Table:
             if self.column in row:
                 found = True
                 yield self._text_of(row[self.column], lines.read)
-            elif not found and len(names) < 100:
+                continue
+            if not found and len(names) < 100:
                 names |= dict.fromkeys(row)
+            yield ""
         if not found:
             raise self._missing(list(names))
 
     def _json_row(self, line: str, number: int) -> dict[str, Any]:
         try:
-            row = json.loads(line.encode("latin-1").decode("utf-8") if self.as_bytes else line)
+            line = line.encode("latin-1").decode("utf-8") if self.as_bytes else line
+            row = json.loads(line.rstrip())
+        except json.JSONDecodeError as error:
+            raise self._not_json(number, f"{error.msg} at character {error.colno}") from None
         except (ValueError, RecursionError) as error:
-            raise CharloomError(
-                f"{self.label}, line {number:,}: not valid JSON ({error_reason(error)}): correct "
-                "the row"
-            ) from None
+            raise self._not_json(number, error_reason(error)) from None
         if not isinstance(row, dict):
             raise CharloomError(
                 f"{self.label}, line {number:,}: {shortened(row)} is not an object of JSON: "
                 'each row must be like {"title": "…"}'
             )
         return row
+
+    def _not_json(self, number: int, reason: str) -> CharloomError:
+        return CharloomError(
+            f"{self.label}, line {number:,}: not valid JSON ({reason}): correct the row"
+        )
 
     def _text_of(self, value: object, number: int) -> str:
         """Return a field as text: strings and numbers; null is empty."""

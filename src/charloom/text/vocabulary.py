@@ -38,6 +38,15 @@ def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
+def refuse_end(text: str) -> None:
+    """Raise UnknownCharacterError if a user's text contains END, which is not a character."""
+    if END in text:
+        raise UnknownCharacterError(
+            f"the model does not know the character {describe(END)} at position "
+            f"{text.index(END)}: remove it, because no text can contain half of a surrogate pair"
+        )
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The characters of a model, in the order of their ids, 0 to V - 1.

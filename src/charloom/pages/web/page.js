@@ -53,7 +53,7 @@ function visible(character) {
 }
 
 function named(character) {
-  const names = { "\n": "line break", "\t": "tab", " ": "space" };
+  const names = { "\n": "line break", "\t": "tab", " ": "space", "<end>": "end of the document" };
   return names[character] ?? visible(character);
 }
 

@@ -71,8 +71,8 @@ class Pane {
   add(sample, token, log_p, top) {
     const bits = -log_p / Math.LN2;
     const likeliest = Object.entries(top ?? {}).sort((a, b) => b[1] - a[1]);
-    const kind = "drawn s" + surprisal_level(bits) + (token === END ? " end" : "");
-    const span = make("span", { class: kind }, token);
+    const span = make("span", { class: "drawn s" + surprisal_level(bits) }, token);
+    span.classList.toggle("end", token === END);
     span.number = sample.drawn.length;
     span.symbol = { text: token, bits, span, sample, number: span.number,
       likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) };

@@ -313,17 +313,19 @@ function configuration() {
 /** One evaluation: its results, and a table with the baselines. */
 function evaluation(e) {
   const rows = e.rows.map(([bits, name, protocol, note]) => [fixed(bits, 4), name, protocol, note]);
-  const drawn = table([["bits per character", "number"], ["predictor", ""], ["protocol", ""], ["", ""]],
+  const drawn = table([[`bits per ${e.unit}`, "number"], ["predictor", ""], ["protocol", ""], ["", ""]],
     rows, { class: "evaluation" });
   e.rows.forEach(([, name], i) => drawn.tBodies[0].rows[i].classList.toggle("ours", name === e.ours));
   const ends = (factor) => `${fixed(e.interval[0] * factor, 4)} to ${fixed(e.interval[1] * factor, 4)}`;
   return make("section", {},
     make("h3", {}, `${e.text}, protocol ${e.protocol}, ${e.ours}`),
-    make("p", {}, `${fixed(e.nats, 4)} nats = ${fixed(e.bits, 4)} bits per character, ` +
+    make("p", {}, `${fixed(e.nats, 4)} nats = ${fixed(e.bits, 4)} bits per ${e.unit}, ` +
       `${fixed(e.bits_per_byte, 4)} bits per byte, perplexity ${fixed(e.perplexity, 3)}, top-1 ` +
-      `accuracy ${fixed(100 * e.accuracy, 1)}%, ${grouped.format(e.characters)} characters. `,
+      `accuracy ${fixed(100 * e.accuracy, 1)}%, ${grouped.format(e.characters)} ${e.unit}s. `,
+    e.documents !== null && `${grouped.format(e.documents)} documents, ` +
+      `${fixed(e.nats_per_document, 4)} nats per document. `,
     e.interval && "95% confidence interval: " +
-      `${ends(1)} nats (${ends(1 / Math.LN2)} bits) per character.`),
+      `${ends(1)} nats (${ends(1 / Math.LN2)} bits) per ${e.unit}.`),
     e.overlap && make("p", { class: "soft" }, "Longest verbatim overlap with the training text: " +
       `${grouped.format(e.overlap.characters)} characters. `, make("code", {}, shortened(e.overlap.text))),
     make("div", { class: "scroll" }, drawn));

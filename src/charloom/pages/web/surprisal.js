@@ -34,8 +34,13 @@ function most_surprising(view, bits) {
 }
 
 function summary() {
-  return make("p", {}, `${grouped.format(DATA.characters)} characters, `,
-    make("b", { id: "mean" }, DATA.bits_per_character.toFixed(4)), " bits per character, ",
+  const { documents } = DATA, collection = documents !== null;
+  return make("p", {}, collection
+    ? `${grouped.format(DATA.characters - documents)} characters and ` +
+      `${grouped.format(documents)} ends of documents, `
+    : `${grouped.format(DATA.characters)} characters, `,
+    make("b", { id: "mean" }, DATA.bits_per_character.toFixed(4)),
+    ` bits per ${collection ? "symbol" : "character"}, `,
     `${grouped.format(Math.round(DATA.total_bits))} bits in total, protocol ${DATA.protocol}; ` +
     `top-1 accuracy of the ${DATA.model}: ${(100 * DATA.accuracy).toFixed(1)}%.`);
 }

@@ -22,6 +22,7 @@ class TextView {
     this.widths = this.seen.map((text) =>
       WIDE.test(text) ? 2 : Math.max(1, text.replace(/\p{M}/gu, "").length));
     this.newline = vocabulary.indexOf("\n");
+    this.end = vocabulary.indexOf("<end>"); // of a document; all other entries are characters
     this.space_id = vocabulary.indexOf(" ");
     this.here = 0;
     this.anchor = null; // the character at which the selection began
@@ -72,23 +73,28 @@ class TextView {
     if (!top) this.reveal(this.here);
   }
 
-  /** The first characters of the rows: each ends at a line break, or after the last space that fits. */
+  /** True if a row ends after a character: a line break, or the end of a document. */
+  breaks(id) {
+    return id === this.newline || id === this.end;
+  }
+
+  /** The first characters of the rows: each ends where it must, or after the last space that fits. */
   cut() {
     const starts = [];
-    const { ids, widths, newline, space_id, columns } = this;
+    const { ids, widths, space_id, columns } = this;
     let begin = 0;
     while (begin < ids.length) {
       starts.push(begin);
       let end = begin, used = 0, after_space = -1;
       while (end < ids.length) {
         const id = ids[end];
-        if (id === newline) { end += 1; after_space = -1; break; }
+        if (this.breaks(id)) { end += 1; after_space = -1; break; }
         used += widths[id];
         if (used > columns && end > begin) break;
         end += 1;
         if (id === space_id) after_space = end;
       }
-      const cut = end < ids.length && ids[end - 1] !== newline && after_space > begin;
+      const cut = end < ids.length && !this.breaks(ids[end - 1]) && after_space > begin;
       begin = cut ? after_space : end;
     }
     return Int32Array.from(starts);
@@ -185,7 +191,7 @@ class TextView {
     let name = this.color(i);
     if (i === this.here) name += " here";
     if (this.span && i >= this.span[0] && i < this.span[1]) name += " chosen";
-    if (this.character(i) < " ") name += " mute";
+    if (this.character(i) < " " || this.ids[i] === this.end) name += " mute";
     return name;
   }
 
@@ -284,9 +290,13 @@ class TextView {
 
 /** Notes on the characters that this page does not show. */
 function omissions() {
-  const { shown, characters, skipped_characters: skipped } = DATA, notes = [];
+  const { shown, characters, skipped_characters: skipped, unknown_characters: unknown } = DATA;
+  const notes = [];
   if (shown < characters) {
     notes.push(`This page shows the first ${grouped.format(shown)} of ${grouped.format(characters)} characters.`);
+  }
+  if (unknown) {
+    notes.push(`${grouped.format(unknown)} characters are unknown to the model.`);
   }
   if (skipped) notes.push(`${grouped.format(skipped)} unknown characters were skipped.`);
   return notes;

@@ -1,0 +1,353 @@
+"""Sample many texts side by side, in the rows of one batch.
+
+A row whose text has ended begins the next one at once, so that every row is always in use. A text
+depends on its seed and index only, not on the other rows: it is the text that
+`charloom.prediction.sampling.stream_text` samples.
+
+V is the number of characters in the vocabulary, B that of the batch's rows, C that of the
+characters that a row has memory for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.engines.decoding import choose
+from charloom.engines.protocol import Predictor
+from charloom.errors import CharloomError
+from charloom.network.parameters import ModelConfig
+from charloom.prediction.mixture import put_rows, rows_of
+from charloom.prediction.sampling import FinishReason, SampleRequest, overlap_error, read_prompt
+from charloom.prediction.unseen import UnseenCharacters
+from charloom.text.document_set import DocumentSet
+from charloom.text.vocabulary import Vocabulary
+
+FEWEST_ROWS, MOST_ROWS = 16, 512
+MULTIPLICATIONS = 1e8  # of a step of all rows, at most: further rows make it no more efficient
+NUMBERS = 1 << 22  # that a step of all rows holds, which bounds its memory
+RANDOM_NUMBERS = 32  # of a row, which are taken at once
+# Samples among which distinct or new documents are searched.
+FEWEST_SEARCHED, SEARCHED_FOR_EACH = 1_000, 20
+MOST_WAITING = 100_000  # texts that have ended while an earlier one has not
+
+
+@dataclass(frozen=True)
+class SampledDocument:
+    """A sample with the reason of its end.
+
+    Attributes:
+        text: its characters, with the prompt.
+        log_probability: the model's natural log-probability of the text with its prompt, as
+            `LanguageModel.score` returns it. That of a document which has ended includes its end.
+            Settings such as the temperature do not change it.
+        finish_reason: `stop` at the end of the document or at a stop text, `length` at the largest
+            length.
+        seed: the random seed.
+        index: the number of the sample under that seed.
+    """
+
+    text: str
+    log_probability: float
+    finish_reason: FinishReason
+    seed: int
+    index: int
+
+
+def rows_for(config: ModelConfig, count: int) -> int:
+    """Return the number of rows in which to sample `count` texts."""
+    by_work = int(MULTIPLICATIONS / config.parameter_count)
+    by_memory = NUMBERS // config.numbers_per_position
+    return max(1, min(max(by_work, FEWEST_ROWS), by_memory, MOST_ROWS, count))
+
+
+def sample_side_by_side(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    request: SampleRequest,
+    indices: Iterable[int],
+    rows: int,
+    *,
+    prompt_text: str = "",
+    unseen: UnseenCharacters | None = None,
+) -> Iterator[SampledDocument]:
+    """Yield the samples of some indices in their order, each as soon as those before it have ended.
+
+    Args:
+        predictor: the model.
+        vocabulary: its characters.
+        request: the samples, whose `index` has no effect.
+        indices: the numbers of the samples under the request's seed.
+        rows: the number of samples that are taken at a time, B.
+        prompt_text: the prompt, with which each text begins.
+        unseen: the probability of what the model never saw, which its log-probabilities leave out.
+
+    Raises:
+        CharloomError: in the place of the first sample whose guard excludes every next character.
+    """
+    remaining = iter(indices)
+    batch: _Batch | None = None
+    order: deque[int] = deque()  # begun, and not yielded yet
+    ended: dict[int, SampledDocument | CharloomError] = {}
+    idle = list(range(rows))
+    exhausted = False
+    while True:
+        begun: list[tuple[int, int]] = []
+        while idle and not exhausted and len(order) < MOST_WAITING:
+            index = next(remaining, None)
+            if index is None:
+                exhausted = True
+            else:
+                order.append(index)
+                begun.append((idle.pop(), index))
+        if batch is None:
+            if not begun:
+                return
+            batch = _Batch(predictor, vocabulary, request, rows, prompt_text, unseen)
+        batch.begin(begun)
+        if exhausted and 2 * len(idle) >= batch.rows:
+            idle = batch.drop(idle)
+        for row, index, result in batch.step():
+            ended[index] = result
+            idle.append(row)
+        while order and order[0] in ended:
+            result = ended.pop(order.popleft())
+            if isinstance(result, CharloomError):
+                raise result
+            yield result
+        if exhausted and not order:
+            return
+
+
+def searched_for(count: int) -> int:
+    """Return the number of samples among which n distinct or new documents are searched."""
+    return max(FEWEST_SEARCHED, SEARCHED_FOR_EACH * count)
+
+
+def choose_documents(
+    documents: Iterator[SampledDocument], count: int, unique: bool, known: DocumentSet | None
+) -> Iterator[SampledDocument]:
+    """Yield the first n documents that are distinct or new.
+
+    Args:
+        documents: the samples in their order.
+        count: the number of documents, n.
+        unique: whether they must differ from each other.
+        known: documents from which they must differ, if any.
+
+    Raises:
+        CharloomError: at the end, if there is none.
+    """
+    seen: set[str] = set()
+    found = searched = 0
+    for document in documents:
+        searched += 1
+        text = document.text
+        if known is not None and (not text or text in known):
+            continue
+        if unique and text in seen:
+            continue
+        if unique:
+            seen.add(text)
+        yield document
+        found += 1
+        if found == count:
+            return
+    if not found:
+        raise CharloomError(
+            f"none of {searched:,} samples is a new document: raise --temperature, or set another "
+            "--seed"
+        )
+
+
+class _Batch:
+    """The rows of a batch, each of which samples a text."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        vocabulary: Vocabulary,
+        request: SampleRequest,
+        rows: int,
+        prompt_text: str,
+        unseen: UnseenCharacters | None,
+    ) -> None:
+        self._predictor, self._vocabulary, self._request = predictor, vocabulary, request
+        self._end_id = vocabulary.end_id
+        prompt = request.prompt_ids(vocabulary)
+        self._first, self._start = read_prompt(predictor, vocabulary, prompt)
+        self._prompt = prompt.astype(np.intp)
+        self._prompt_text = prompt_text
+        self._log_known = 0.0 if unseen is None else unseen.log_known  # of each symbol
+        self._prompt_log_p = _score_prompt(predictor, vocabulary, self._prompt)
+        self._stops = [
+            stop
+            for stop in map(vocabulary.ids_or_minus_one, request.stop)
+            if stop.min() >= 0  # A text with an unknown character is never sampled.
+        ]
+        self._ends_a_stop = np.zeros(len(vocabulary), dtype=bool)  # (V,)
+        self._ends_a_stop[[int(stop[-1]) for stop in self._stops]] = True
+        self._index = np.full(rows, -1)  # (B,), -1 for a row without a text
+        self._generators: list[np.random.Generator | None] = [None] * rows
+        self._uniforms = np.zeros((rows, RANDOM_NUMBERS))
+        self._ids = np.zeros((rows, 2 * RANDOM_NUMBERS), np.intp)  # (B, C)
+        self._log_p = np.zeros(self._ids.shape)  # (B, C) of each sampled id
+        self._sampled = np.zeros(rows, np.intp)  # (B,) characters of each row
+        self._last = np.full(rows, self._first, np.intp)  # (B,)
+        self._state = rows_of(self._start, [0] * rows)
+
+    @property
+    def rows(self) -> int:
+        return len(self._index)
+
+    def begin(self, texts: list[tuple[int, int]]) -> None:
+        """Begin texts, each a row and an index."""
+        if not texts:
+            return
+        rows = [row for row, _ in texts]
+        for row, index in texts:
+            generator = self._request.generator(index)
+            self._generators[row], self._index[row] = generator, index
+            self._uniforms[row] = generator.random(RANDOM_NUMBERS)
+        self._sampled[rows] = 0
+        self._last[rows] = self._first
+        put_rows(self._state, rows, self._start)
+
+    def drop(self, idle: list[int]) -> list[int]:
+        """Remove rows without a text, if a row is left, and return those that remain idle."""
+        keep = np.flatnonzero(self._index >= 0)
+        if not len(keep) or not idle:
+            return idle
+        self._generators = [self._generators[row] for row in keep]
+        for name in ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last"):
+            setattr(self, name, getattr(self, name)[keep])
+        self._state = rows_of(self._state, keep.tolist())
+        return []
+
+    def step(self) -> list[tuple[int, int, SampledDocument | CharloomError]]:
+        """Sample a character of every row, and return the texts that have ended.
+
+        Each is a row, its index and the result.
+        """
+        request, rows = self._request, np.arange(self.rows)
+        if request.length == 0:
+            return self._collect(rows[self._index >= 0])
+        uniforms = self._uniforms[rows, self._sampled % RANDOM_NUMBERS]
+        logits, self._state = self._predictor.step(self._last, self._state, request.clamps)
+        allowed = logits
+        failed: list[int] = []
+        if request.guard is not None:
+            allowed, failed = self._guarded(logits)
+        with np.errstate(all="ignore"):  # The largest weights can overflow.
+            ids = choose(allowed, request.settings, uniforms)
+            x = logits.astype(np.float64)
+            x -= x.max(axis=1, keepdims=True)
+            log_p = x[rows, ids] - np.log(np.exp(x).sum(axis=1))
+        self._ids[rows, self._sampled] = ids
+        self._log_p[rows, self._sampled] = log_p
+        self._sampled += 1
+        self._last = ids
+        over = self._ends_a_stop[ids]
+        if self._end_id is not None:
+            over |= ids == self._end_id
+        if request.length is not None:
+            over |= self._sampled >= request.length
+        over[failed] = True
+        ended = self._collect(rows[over & (self._index >= 0)], failed)
+        self._sampled[self._index < 0] = 0
+        self._prepare()
+        return ended
+
+    def _guarded(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.floating], list[int]]:
+        """Exclude characters by the guard; return the logits, and the rows without any left."""
+        guard = self._request.guard
+        assert guard is not None
+        allowed, failed = logits.copy(), []
+        for row in np.flatnonzero(self._index >= 0):
+            sampled = self._ids[row, max(0, self._sampled[row] - guard.window) : self._sampled[row]]
+            recent = np.concatenate([self._prompt, sampled])[-guard.window :]
+            if len(recent) == guard.window:
+                allowed[row] = guard.exclude(recent, logits[row], self._end_id)
+                if not (allowed[row] > -np.inf).any():
+                    allowed[row] = logits[row]
+                    failed.append(int(row))
+        return allowed, failed
+
+    def _collect(
+        self, rows: NDArray[np.intp], failed: Iterable[int] = ()
+    ) -> list[tuple[int, int, SampledDocument | CharloomError]]:
+        """Return the texts that have ended among some rows, and make those rows idle."""
+        ended: list[tuple[int, int, SampledDocument | CharloomError]] = []
+        for row in rows.tolist():
+            result: SampledDocument | CharloomError | None
+            if row in failed:
+                assert self._request.guard is not None
+                result = overlap_error(int(self._sampled[row]) - 1, self._request.guard)
+            else:
+                result = self._result(row)
+            if result is not None:
+                ended.append((row, int(self._index[row]), result))
+                self._index[row] = -1
+        return ended
+
+    def _result(self, row: int) -> SampledDocument | None:
+        """Return the text of a row, None if it has not ended."""
+        count = int(self._sampled[row])
+        text = scored = count  # ids of the text, and of its log-probability
+        reason: FinishReason = "stop"
+        if count and self._ids[row, count - 1] == self._end_id:
+            text -= 1
+        elif stopped := self._length_of_stop(row):
+            text = scored = count - stopped
+        elif count == self._request.length:
+            reason = "length"
+        else:
+            return None
+        return SampledDocument(
+            self._prompt_text + self._vocabulary.decode(self._ids[row, :text]),
+            self._prompt_log_p
+            + float(self._log_p[row, :scored].sum())
+            + (len(self._prompt) + scored) * self._log_known,
+            reason,
+            self._request.seed,
+            int(self._index[row]),
+        )
+
+    def _length_of_stop(self, row: int) -> int:
+        """Return the length of the longest stop text that a row ends with, 0 without one."""
+        ids = self._ids[row, : self._sampled[row]]
+        lengths = (
+            len(stop)
+            for stop in self._stops
+            if len(stop) <= len(ids) and np.array_equal(ids[len(ids) - len(stop) :], stop)
+        )
+        return max(lengths, default=0)
+
+    def _prepare(self) -> None:
+        """Make room for the next character of every row, and take its random numbers."""
+        capacity = self._ids.shape[1]
+        if self._sampled.max() == capacity:
+            self._ids = np.pad(self._ids, ((0, 0), (0, capacity)))
+            self._log_p = np.pad(self._log_p, ((0, 0), (0, capacity)))
+        for row in np.flatnonzero((self._sampled % RANDOM_NUMBERS == 0) & (self._sampled > 0)):
+            generator = self._generators[row]
+            assert generator is not None
+            self._uniforms[row] = generator.random(RANDOM_NUMBERS)
+
+
+def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:
+    """Return the natural log-probability of a prompt, (N,), from the beginning of a text."""
+    at_once = max(1, NUMBERS // predictor.config.numbers_per_position)
+    inputs = np.concatenate([[vocabulary.start_id], prompt]).astype(np.intp)
+    state, total = predictor.zero_state(1), 0.0
+    with np.errstate(all="ignore"):
+        for begin in range(0, len(prompt), at_once):
+            targets = prompt[begin : begin + at_once]
+            read = inputs[begin : begin + len(targets), None]
+            log_p, state = predictor.log_probabilities(read, state)
+            total += float(log_p[np.arange(len(targets)), 0, targets].sum(dtype=np.float64))
+    return total
