@@ -55,19 +55,7 @@ def test_book_is_one_document_for_a_model_of_documents(names: Path) -> None:
 def test_documents_of_a_sample_are_told_apart_on_a_terminal(
     names: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "--lines",
-        "--steps",
-        "30",
-        "--hidden-size",
-        "8",
-        "--batch-size",
-        "4",
-        "--window",
-        "12",
-        "--threads",
-        "1",
-    ]
+    words = ["--lines", "--steps=30", "--hidden-size=8", "--batch-size=4", "--window=12"]
     assert main(["train", str(names), "--out", str(names.parent / "run"), *words]) == 0
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("    ")]
     assert shown
