@@ -3,8 +3,6 @@
 T ≥ 3, L = 2, B = 3, a non-zero state, float64: ‖a − n‖ / (‖a‖ + ‖n‖) ≤ 1e-7 for every tensor.
 """
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -13,9 +11,10 @@ from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import ENGINES, Engine
 from charloom.network.gradient_check import check_gradients
-from charloom.network.initialization import initialize, initialize_classic
+from charloom.network.initialization import initialize_classic
 from charloom.network.optimizers import SGD, AdaGrad, NonFiniteGradientError
 from charloom.network.parameters import ModelConfig
+from helpers.engines import make, window
 
 CELLS = ("rnn", "lstm", "gru")
 
@@ -24,34 +23,6 @@ every_engine = pytest.mark.parametrize("name", [name for name in ENGINES if name
 
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
-
-
-def make(
-    name: str,
-    cell: str,
-    *,
-    layers: int = 2,
-    dropout: float = 0.0,
-    dtype: str = "float64",
-    hidden_size: int = 5,
-    vocabulary_size: int = 7,
-    **settings: Any,
-) -> Engine:
-    """An engine with all parameters away from zero, biases too."""
-    config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout)
-    parameters = initialize(config, seed=4)
-    parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
-    seeded = {n: settings.pop(n) for n in ("classic", "ranks") if n in settings}
-    return Backend(name, **settings).open(parameters, seed=6, **seeded)
-
-
-def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignore[no-untyped-def]
-    """Inputs and targets, (T, B), and a state that is not zero."""
-    generator = np.random.default_rng(seed)
-    size = engine.config.vocabulary_size
-    inputs, targets = generator.integers(0, size, (2, steps, rows))
-    state = generator.normal(0, 0.5, engine.config.zero_state(rows).shape)
-    return inputs, targets, state.astype(engine.config.dtype)
 
 
 @every_engine

@@ -24,7 +24,8 @@ Ids = NDArray[np.intp]
 class Predictor(Protocol):
     """The methods of an engine, or of a mixture with an n-gram model, for scoring and sampling.
 
-    No method changes the state that it receives.
+    No method changes the state that it receives. In a model of documents, every method sets a row's
+    state to zero before it reads the end of a document, `config.end_id`.
     """
 
     @property

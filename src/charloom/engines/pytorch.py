@@ -26,6 +26,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.pytorch_documents import Documents
 from charloom.engines.pytorch_optimizers import UPDATES
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened
@@ -428,6 +429,12 @@ class PytorchEngine:
             The last layer's outputs (T, B, H) and the state after them.
         """
         config = self.config
+        documents = None
+        if config.end_id is not None:
+            ends = ids == config.end_id
+            # (T, B, 1) -> (B, 1), which fits (S, L, B, H)
+            state = state.masked_fill(ends[0, :, None], 0)
+            documents = Documents.cut(ends)
         if ids.numel() > 1:
             y = one_hot(ids, config.vocabulary_size).to(self._dtype)
         else:  # a column instead, so that sums do not depend on V
@@ -448,13 +455,13 @@ class PytorchEngine:
                 weights[1] = weights[1] * self._numbers(mask)
             before = state[:, layer : layer + 1]  # (S, 1, B, H)
             below = y
-            # has_biases, num_layers, dropout, train, bidirectional, batch_first
-            y, *after = LAYERS[config.cell](
-                below,
-                tuple(before) if config.cell == "lstm" else before[0],
-                weights,
-                *(True, 1, 0.0, torch.is_grad_enabled(), False, False),
-            )
+            if documents is None:
+                y, *after = self._layer(weights, before, below)
+            else:
+                packed, *after = self._layer(
+                    weights, documents.states(before), documents.pack(below), documents.running
+                )
+                y, after = documents.unpack(packed), [documents.last(part) for part in after]
             if clamps:
                 self._hold(clamps, layer, y, after, (below, before, weights))
             states.append(torch.stack(after))
@@ -471,6 +478,28 @@ class PytorchEngine:
                 )
                 y = y * self._numbers(mask)
         return y, torch.cat(states, dim=1)
+
+    def _layer(
+        self, weights: list[Tensor], before: Tensor, below: Tensor, running: Tensor | None = None
+    ) -> Any:
+        """Run a layer.
+
+        Args:
+            weights: the layer's two weights and two biases.
+            before: its states, (S, 1, B, H).
+            below: its inputs, (T, B, M), or those of packed sequences, (N, M).
+            running: of packed sequences, how many of them have an input at each time step.
+
+        Returns:
+            Its outputs and the states after them, each (1, B, H).
+        """
+        states = tuple(before) if self.config.cell == "lstm" else before[0]
+        # has_biases, num_layers, dropout, train, bidirectional
+        settings = (True, 1, 0.0, torch.is_grad_enabled(), False)
+        layer = LAYERS[self.config.cell]
+        if running is None:
+            return layer(below, states, weights, *settings, False)  # batch_first
+        return layer(below, running, states, weights, *settings)
 
     def _hold(
         self,

@@ -30,6 +30,7 @@ from charloom.network.parameters import Float, Parameters, State
 from charloom.network.units import Clamp
 
 Cache = tuple[Any, ...]
+Ends = NDArray[np.bool_]  # (T, B, 1): whether the input is the end of a document
 
 
 def sigmoid(x: Float) -> Float:
@@ -37,34 +38,50 @@ def sigmoid(x: Float) -> Float:
     return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
 
 
+def emptied(states: Float, ends: Ends) -> Float:
+    """Return r ⊙ states, where r is 0 in the rows that `ends` marks, and 1 in the others.
+
+    The same r multiplies a state before the end of a document is read, and the gradient that goes
+    back to this state.
+    """
+    return np.where(ends, states.dtype.type(0), states) if ends.any() else states
+
+
 # A cell's forward pass takes x, the input's products without a bias, the state before the window,
-# the recurrent weight W and both biases. It returns the hidden states (T, B, H), the last state and
-# a cache. The cache starts with the hidden states and the one before the window, (T + 1, B, H).
+# the recurrent weight W, both biases, and the places where a document's end is read. It returns the
+# hidden states (T, B, H), the last state and a cache. The cache starts with the hidden states and
+# the one before the window, (T + 1, B, H), and ends with those places.
 #
 # Its backward pass takes their gradient dh. It returns dx, and the gradient da of the
 # recurrent product W h_{t−1}. The caller computes
 #   dW = Σ_t da_t h_{t−1}ᵀ,  db_hh = Σ_t da_t,  db_ih = Σ_t dx_t.
+#
+# Below, h_{t−1} and c_{t−1} are the states that a step starts from, r_t ⊙ those after step t − 1.
+# r_t is 0 where the end of a document is read at t, else 1.
 
 
 # rnn: h_t = tanh(x_t + W h_{t−1} + b), b the sum of the two biases.
 
 
 def rnn_forward(
-    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float
+    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float, ends: Ends
 ) -> tuple[Float, Float, Cache]:
-    """x (T, B, H), state (1, B, H), w (H, H), biases (H) -> hidden (T, B, H), last state."""
+    """Return the hidden states (T, B, H), and the state after them.
+
+    x (T, B, H), state (1, B, H), w (H, H), biases (H), ends (T, B, 1)
+    """
     steps = len(x)
     h = np.empty((steps + 1, *x.shape[1:]), x.dtype)  # (T + 1, B, H); h[0] comes before the window
     h[0] = state[0]
     b = b_ih + b_hh
     for t in range(steps):
-        np.tanh(x[t] + h[t] @ w.T + b, out=h[t + 1])
-    return h[1:], h[steps:].copy(), (h, w)
+        np.tanh(x[t] + emptied(h[t], ends[t]) @ w.T + b, out=h[t + 1])
+    return h[1:], h[steps:].copy(), (h, w, ends)
 
 
 def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
     """dh (T, B, H) -> dx and da, both (T, B, H) and the same."""
-    h, w = cache
+    h, w, ends = cache
     dx = np.empty_like(dh)
     dh_next = np.zeros_like(dh[0])  # what the states after t add to the gradient of h_t
     for t in reversed(range(len(dh))):
@@ -72,8 +89,8 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
         dh_t = dh[t] + dh_next
         # a = x_t + W h_{t−1} + b, h_t = tanh(a):  da = (1 − h_t²) ⊙ dh_t, and dx_t = da
         dx[t] = (1 - h[t + 1] * h[t + 1]) * dh_t
-        # dL/dh_{t−1} = Wᵀ da
-        dh_next = dx[t] @ w
+        # dL/dh_{t−1} = r_t ⊙ Wᵀ da
+        dh_next = emptied(dx[t] @ w, ends[t])
     return dx, dx
 
 
@@ -85,9 +102,12 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
 
 
 def lstm_forward(
-    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float
+    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float, ends: Ends
 ) -> tuple[Float, Float, Cache]:
-    """x (T, B, 4H), state (2, B, H), w (4H, H), biases (4H) -> hidden (T, B, H), last state."""
+    """Return the hidden states (T, B, H), and the state after them.
+
+    x (T, B, 4H), state (2, B, H), w (4H, H), biases (4H), ends (T, B, 1)
+    """
     steps, rows, stacked = x.shape
     size = stacked // 4
     h = np.empty((steps + 1, rows, size), x.dtype)
@@ -97,22 +117,23 @@ def lstm_forward(
     tanh_c = np.empty_like(h[1:])  # (T, B, H)
     x = x + (b_ih + b_hh)
     for t in range(steps):
-        a = x[t] + h[t] @ w.T  # (B, 4H)
+        h_before, c_before = emptied(h[t], ends[t]), emptied(c[t], ends[t])
+        a = x[t] + h_before @ w.T  # (B, 4H)
         i, f, g, o = _blocks(gates[t], 4)
         a_i, a_f, a_g, a_o = _blocks(a, 4)
         i[...] = sigmoid(a_i)
         f[...] = sigmoid(a_f)
         np.tanh(a_g, out=g)
         o[...] = sigmoid(a_o)
-        np.add(f * c[t], i * g, out=c[t + 1])
+        np.add(f * c_before, i * g, out=c[t + 1])
         np.tanh(c[t + 1], out=tanh_c[t])
         np.multiply(o, tanh_c[t], out=h[t + 1])
-    return h[1:], np.stack([h[steps], c[steps]]), (h, c, gates, tanh_c, w)
+    return h[1:], np.stack([h[steps], c[steps]]), (h, c, gates, tanh_c, w, ends)
 
 
 def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
     """dh (T, B, H) -> dx and da, both (T, B, 4H) and the same."""
-    _, c, gates, tanh_c, w = cache
+    _, c, gates, tanh_c, w, ends = cache
     dx = np.empty_like(gates)
     dh_next = np.zeros_like(dh[0])
     dc_next = np.zeros_like(dh[0])
@@ -127,11 +148,11 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
         da_o[...] = dh_t * tanh_c[t] * o * (1 - o)
         # c_t = f ⊙ c_{t−1} + i ⊙ g:  di = dc ⊙ g,  df = dc ⊙ c_{t−1},  dg = dc ⊙ i
         da_i[...] = dc * g * i * (1 - i)
-        da_f[...] = dc * c[t] * f * (1 - f)
+        da_f[...] = dc * emptied(c[t], ends[t]) * f * (1 - f)
         da_g[...] = dc * i * (1 - g * g)
-        # dc_{t−1} = dc ⊙ f,  dh_{t−1} = Wᵀ da
-        dc_next = dc * f
-        dh_next = dx[t] @ w
+        # dc_{t−1} = r_t ⊙ dc ⊙ f,  dh_{t−1} = r_t ⊙ Wᵀ da
+        dc_next = emptied(dc * f, ends[t])
+        dh_next = emptied(dx[t] @ w, ends[t])
     return dx, dx
 
 
@@ -144,9 +165,12 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
 
 
 def gru_forward(
-    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float
+    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float, ends: Ends
 ) -> tuple[Float, Float, Cache]:
-    """x (T, B, 3H), state (1, B, H), w (3H, H), biases (3H) -> hidden (T, B, H), last state."""
+    """Return the hidden states (T, B, H), and the state after them.
+
+    x (T, B, 3H), state (1, B, H), w (3H, H), biases (3H), ends (T, B, 1)
+    """
     steps, rows, stacked = x.shape
     size = stacked // 3
     h = np.empty((steps + 1, rows, size), x.dtype)
@@ -155,18 +179,19 @@ def gru_forward(
     q = np.empty_like(h[1:])  # (T, B, H)
     x = x + b_ih
     for t in range(steps):
-        a = h[t] @ w.T + b_hh  # (B, 3H)
+        h_before = emptied(h[t], ends[t])
+        a = h_before @ w.T + b_hh  # (B, 3H)
         r, z, n = _blocks(gates[t], 3)
         gates[t, :, : 2 * size] = sigmoid(x[t, :, : 2 * size] + a[:, : 2 * size])
         q[t] = a[:, 2 * size :]
         np.tanh(x[t, :, 2 * size :] + r * q[t], out=n)
-        np.add((1 - z) * n, z * h[t], out=h[t + 1])
-    return h[1:], h[steps:].copy(), (h, gates, q, w)
+        np.add((1 - z) * n, z * h_before, out=h[t + 1])
+    return h[1:], h[steps:].copy(), (h, gates, q, w, ends)
 
 
 def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
     """dh (T, B, H) -> dx and da, both (T, B, 3H), which differ in the n-block."""
-    h, gates, q, w = cache
+    h, gates, q, w, ends = cache
     size = h.shape[-1]
     dx = np.empty_like(gates)
     da = np.empty_like(gates)
@@ -177,18 +202,18 @@ def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
         dh_t = dh[t] + dh_next
         # h_t = (1 − z) ⊙ n + z ⊙ h_{t−1}:  dn = dh_t ⊙ (1 − z),  dz = dh_t ⊙ (h_{t−1} − n)
         dx_n[...] = dh_t * (1 - z) * (1 - n * n)
-        dx_z[...] = dh_t * (h[t] - n) * z * (1 - z)
+        dx_z[...] = dh_t * (emptied(h[t], ends[t]) - n) * z * (1 - z)
         # n = tanh(x_n + r ⊙ q):  dr = dx_n ⊙ q,  dq = dx_n ⊙ r
         dx_r[...] = dx_n * q[t] * r * (1 - r)
         da[t, :, : 2 * size] = dx[t, :, : 2 * size]
         np.multiply(dx_n, r, out=da[t, :, 2 * size :])
-        # dh_{t−1} = dh_t ⊙ z + Wᵀ da
-        dh_next = dh_t * z + da[t] @ w
+        # dh_{t−1} = r_t ⊙ (dh_t ⊙ z + Wᵀ da)
+        dh_next = emptied(dh_t * z + da[t] @ w, ends[t])
     return dx, da
 
 
 class Cell(NamedTuple):
-    forward: Callable[[Float, Float, Float, Float, Float], tuple[Float, Float, Cache]]
+    forward: Callable[[Float, Float, Float, Float, Float, Ends], tuple[Float, Float, Cache]]
     backward: Callable[[Float, Cache], tuple[Float, Float]]
 
 
@@ -473,6 +498,9 @@ class ReferenceEngine:
         """
         p = self.parameters
         new_state = np.empty_like(state)
+        ends = np.zeros((*inputs.shape, 1), dtype=np.bool_)
+        if self.config.end_id is not None:
+            ends[..., 0] = inputs == self.config.end_id
         caches = []
         y: Float | None = None  # the outputs of the layer below, (T, B, H)
         for layer in range(self.config.layers):
@@ -498,6 +526,7 @@ class ReferenceEngine:
                 w_hh,
                 p[f"rnn.bias_ih_l{layer}"],
                 p[f"rnn.bias_hh_l{layer}"],
+                ends,
             )
             if clamps:
                 self._hold(clamps, layer, y, new_state, cache)
@@ -524,7 +553,7 @@ class ReferenceEngine:
             if mask is not None:
                 dy = dy * mask
             dx, da = (_flat(values) for values in self._cell.backward(dy, cache))  # (T·B, G·H)
-            previous = _flat(cache[0][:-1])  # h_{t−1}, (T·B, H)
+            previous = _flat(emptied(cache[0][:-1], cache[-1]))  # h_{t−1}, (T·B, H)
             dw_hh = self._products.outer(da, previous)
             gradients[f"rnn.weight_hh_l{layer}"][...] = (
                 dw_hh if of_weights is None else dw_hh * of_weights

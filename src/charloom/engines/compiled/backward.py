@@ -14,7 +14,7 @@ from charloom.engines.compiled.cells import (
     rnn_backward,
 )
 from charloom.engines.compiled.forward import decode, softmax_row, tile_vectors
-from charloom.engines.compiled.plan import DECODED_AT_ONCE, GRU, LSTM, layer_of
+from charloom.engines.compiled.plan import DECODED_AT_ONCE, GRU, LSTM, NO_END, layer_of
 from charloom.kernels.arrays import Tile, flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.products import Panels, outer_product, product
@@ -69,15 +69,51 @@ def decoder_pass(buffers, part, scale):
     return loss
 
 
+@subroutine(types.boolean, inline=True)
+def _is_end(buffers, part, t, row):
+    """Return whether a row of a thread reads the end of a document at time step t."""
+    return buffers.inputs[t * buffers.plan.batch + part.row + row] == buffers.plan.end
+
+
+@subroutine()
+def _copy_at_ends(buffers, part, t, source, to, vectors):
+    """Copy the first vectors of the rows that read the end of a document at time step t."""
+    plan, w = buffers.plan, buffers.work
+    lanes, hst = width(w), plan.hst
+    if plan.end == NO_END:
+        return
+    for row in range(part.rows):
+        if _is_end(buffers, part, t, row):
+            for j in range(row * hst, row * hst + vectors * lanes, lanes):
+                store(w, to + j, load(w, source + j))
+
+
+@subroutine()
+def _clear_at_ends(buffers, part, t, states):
+    """Write zeros to the states of the rows that read the end of a document at time step t."""
+    plan, w = buffers.plan, buffers.work
+    lanes, hst = width(w), plan.hst
+    if plan.end == NO_END:
+        return
+    for row in range(part.rows):
+        if _is_end(buffers, part, t, row):
+            for j in range(row * hst, row * hst + plan.size, lanes):
+                store(w, states + j, 0.0)
+
+
 @subroutine()
 def backward_pass(buffers, part, layer):
-    """Take dy of a layer back through time to the gradients of its gates and biases."""
+    """Take dy of a layer back through time to the gradients of its gates and biases.
+
+    No gradient crosses the end of a document. In a row that reads it at t, what h_{t−1} gets from
+    step t is taken back: `around` keeps dy of t − 1 as it was before.
+    """
     plan, w, rows = buffers.plan, buffers.work, part.rows
     lanes, across, steps, hst, gst = width(w), plan.across, plan.steps, plan.hst, plan.gst
     tile = tile_vectors(rows)
     at = layer_of(plan, part.work, layer, rows)
     dy = _dy_of(plan, part, layer)
-    dc = part.work + plan.dc
+    dc, around = part.work + plan.dc, part.work + plan.around
     place = part.work + layer * plan.gradients_layer
     db, db_q = place + plan.db, place + plan.db_q
     if plan.dropout and buffers.keys[0] != 0:
@@ -94,6 +130,10 @@ def backward_pass(buffers, part, layer):
     for t in range(steps - 1, -1, -1):
         gates_t, gates_after = at.gates + t * rows * gst, at.gates + (t + 1) * rows * gst
         before, here = t * rows * hst, (t + 1) * rows * hst
+        kept, kept_after = around + t % 2 * rows * hst, around + (t + 1) % 2 * rows * hst
+        _copy_at_ends(buffers, part, t, dy + before, kept, plan.size // lanes)
+        if plan.cell == GRU:  # h_{t−1} was decoded, and this layer's outputs are not needed again
+            _clear_at_ends(buffers, part, t, at.hidden + before)
         for unit in range(0, plan.size, tile * lanes):
             vectors = min(tile, (plan.size - unit) // lanes)
             gates, extent = Gates(w, gates_t + unit, gst, plan.size), Extent(rows, vectors)
@@ -109,6 +149,7 @@ def backward_pass(buffers, part, layer):
                     weights = Panels(buffers.packed, back, panel, across, plan.tail)
                     dq = Tile(w, at.extra + here, hst)
                     product(dh, dq, weights, rows, vectors, plan.size, 1)
+                _copy_at_ends(buffers, part, t + 1, kept_after + unit, dy + here + unit, vectors)
             if plan.cell == LSTM:
                 dc_tile, c = Tile(w, dc + unit, hst), Tile(w, at.cells + before + unit, hst)
                 lstm_backward(gates, dh, dc_tile, c, extra, db + unit, extent)
@@ -118,6 +159,8 @@ def backward_pass(buffers, part, layer):
             else:
                 h = Tile(w, at.hidden + here + unit, hst)
                 rnn_backward(gates, dh, h, db + unit, extent)
+        if plan.cell == LSTM:
+            _clear_at_ends(buffers, part, t, dc)
 
 
 @subroutine()
@@ -132,6 +175,8 @@ def weight_gradients(buffers, part, layer):
     at = layer_of(plan, part.work, layer, rows)
     below = layer_of(plan, part.work, layer - 1, rows).outputs
     scratch = flat_from(w, part.work + plan.outer)
+    for t in range(plan.steps):  # in place, because nothing else reads these states afterwards
+        _clear_at_ends(buffers, part, t, at.hidden + t * rows * hst)
     for gate in range(plan.gates):
         to = part.work + gate * h * hst + layer * plan.gradients_layer
         dx = Tile(w, at.gates + gate * size, gst)

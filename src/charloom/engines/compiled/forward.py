@@ -8,7 +8,7 @@ from numba import types
 
 from charloom.engines.compiled.cells import Extent, Gates, gru_forward, lstm_forward, rnn_forward
 from charloom.engines.compiled.masks import draw_mask
-from charloom.engines.compiled.plan import GRU, LSTM, layer_of
+from charloom.engines.compiled.plan import GRU, LSTM, NO_END, layer_of
 from charloom.kernels.arrays import Tile
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.products import MOST_ROWS, Panels, block_vectors, product
@@ -50,17 +50,53 @@ class Step(NamedTuple):
     rows: int
 
 
+@subroutine(types.intp)
+def states_before(buffers, ids, step, begin, end, around):
+    """Return where the hidden states are that a time step starts from, of all its rows.
+
+    They are in their own place, unless a row reads the end of a document. Then they are copied to
+    `around`, where that row's are zero, because the outputs of the step before are needed as they
+    are. Cell states are not, so that row's become zero in their place.
+
+    Args:
+        buffers: TrainingBuffers or InferenceBuffers.
+        ids: the window's ids.
+        step: Step.
+        begin: index of the first unit whose cell states become zero.
+        end: index of the first unit after them.
+        around: where the copy goes in the workspace.
+    """
+    plan, w = buffers.plan, buffers.work
+    if plan.end == NO_END:
+        return step.h
+    lanes, hst, size, h = width(w), plan.hst, plan.size, step.h
+    for row in range(step.rows):
+        if ids[step.ids + row] == plan.end:
+            if h != around:
+                h = around
+                for other in range(0, step.rows * hst, hst):
+                    for j in range(other, other + size, lanes):
+                        store(w, h + j, load(w, step.h + j))
+            for j in range(row * hst, row * hst + size, lanes):
+                store(w, h + j, 0.0)
+            if plan.cell == LSTM:
+                for j in range(row * hst + begin, row * hst + end, lanes):
+                    store(w, step.c + j, 0.0)
+    return h
+
+
 @subroutine(inline=True)
-def forward_tile(buffers, ids, layer, step, unit, vectors):
+def forward_tile(buffers, ids, layer, step, before, unit, vectors):
     """Compute one time step of a layer for some units: `vectors` vectors of them from `unit` on.
 
     In the first layer the gates come from the table; in others they hold the input's product.
+    `before` is the result of `states_before`.
     """
     plan, w, packed = buffers.plan, buffers.work, buffers.packed
     lanes, across, hst, gst, rows = width(w), plan.across, plan.hst, plan.gst, step.rows
     q_bias = plan.bias_q + layer * plan.packed_layer + unit
     panel = across * plan.hidden
-    h, extra = Tile(w, step.h, hst), Tile(w, step.extra + unit, hst)
+    h, extra = Tile(w, before, hst), Tile(w, step.extra + unit, hst)
     for gate in range(plan.gates):
         at = step.gates + gate * plan.size + unit
         if layer == 0:
@@ -82,7 +118,7 @@ def forward_tile(buffers, ids, layer, step, unit, vectors):
         else:
             product(Tile(w, at, gst), h, weights, rows, vectors, plan.hidden, 1)
     gates, extent = Gates(w, step.gates + unit, gst, plan.size), Extent(rows, vectors)
-    h, h_next = Tile(w, step.h + unit, hst), Tile(w, step.h_next + unit, hst)
+    h, h_next = Tile(w, before + unit, hst), Tile(w, step.h_next + unit, hst)
     if plan.cell == LSTM:
         c, c_next = Tile(w, step.c + unit, hst), Tile(w, step.c_next + unit, hst)
         lstm_forward(gates, c, c_next, extra, h_next, extent)
@@ -146,9 +182,10 @@ def forward_pass(buffers, part, kept):
                 at.hidden + before, at.hidden + after, at.cells + before, at.cells + after,
                 at.extra + before, rows,
             )  # fmt: skip
+            h = states_before(buffers, buffers.inputs, step, 0, plan.size, part.work + plan.around)
             for unit in range(0, plan.size, tile * lanes):
                 vectors = min(tile, (plan.size - unit) // lanes)
-                forward_tile(buffers, buffers.inputs, layer, step, unit, vectors)
+                forward_tile(buffers, buffers.inputs, layer, step, h, unit, vectors)
         _write_state(buffers, part, layer)
         if plan.dropout:
             dropping = buffers.keys[0] != 0

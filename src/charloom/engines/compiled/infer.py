@@ -22,6 +22,7 @@ from charloom.engines.compiled.forward import (
     forward_tile,
     in_vocabulary,
     input_products,
+    states_before,
     tile_vectors,
 )
 from charloom.engines.compiled.packing import pack_weights
@@ -155,9 +156,10 @@ def _advance(buffers, call, part, sync, t, before, after):
             t * batch, at.gates, at.hidden + before * between, at.hidden + after * between,
             at.cells + before * between, at.cells + after * between, at.extra, batch,
         )  # fmt: skip
+        h = states_before(buffers, call.ids, step, begin, end, plan.around + part.thread * between)
         for unit in range(begin, end, part.tile):
             vectors = min(part.tile, end - unit) // lanes
-            forward_tile(buffers, call.ids, layer, step, unit, vectors)
+            forward_tile(buffers, call.ids, layer, step, h, unit, vectors)
         if call.settings[HELD] > 0:
             _hold(buffers, call.settings, layer, step, begin, end)
         if not barrier(sync, part.threads):

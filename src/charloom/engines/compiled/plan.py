@@ -20,6 +20,7 @@ from charloom.kernels.vectors import lanes
 from charloom.network.parameters import CACHE_LINE, ModelConfig
 
 RNN, LSTM, GRU = 0, 1, 2
+NO_END = -1  # the end of a document's id, where there is none
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 DECODED_AT_ONCE = 128  # positions whose logits are held at a time
 
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     gates: int  # G
     dropout: int  # 1 if there is any
     weight_drop: int
+    end: int  # the id of the end of a document, or NO_END
     size: int  # H in whole vectors
     hst: int  # the stride between rows of states, (·, H)
     gst: int  # of gates, (·, G·size)
@@ -88,6 +90,7 @@ class Plan(NamedTuple):
     dy: int  # (T + 1, R, hst): the gradient of h, for even layers
     dy_odd: int  # for odd ones, this much further on
     dc: int  # (R, hst)
+    around: int  # (2, R, hst): states and gradients kept apart around the ends of documents
     logits: int  # (DECODED_AT_ONCE, vst)
     scratch: int  # four vectors
     outer: int  # copies of outer_product
@@ -116,7 +119,7 @@ def make_plan(
         batch: B.
         threads: number of threads.
         training: False for a workspace without a backward pass and dropout, in which every thread
-            sees all rows.
+            sees all rows, and has its own (R, hst) of `around`.
     """
     count = lanes(config.dtype)
     line = CACHE_LINE // np.dtype(config.dtype).itemsize
@@ -171,6 +174,7 @@ def make_plan(
     del whole["of_layers"]
 
     backward = 1 if training else 0
+    around = 0 if config.end_id is None else 2 if training else threads
     states, before = steps * rows * hst, rows * hst
     work, work_layer = places(
         work_gates=steps * rows * gst,
@@ -184,7 +188,7 @@ def make_plan(
         dw_hh=stacked * hst, dw_ih=deep * stacked * hst, db=gst, db_q=hst
     )
     other, work_length = places(
-        of_layers=layers * work_layer, logits=DECODED_AT_ONCE * vst,
+        of_layers=layers * work_layer, around=around * before, logits=DECODED_AT_ONCE * vst,
         dy=backward * (states + before), dy_odd=backward * (states + before), dc=backward * before,
         scratch=backward * 4 * count,
         outer=backward * outer_scratch(panels * across, count),
@@ -200,6 +204,7 @@ def make_plan(
         steps=steps, batch=batch,
         cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
         dropout=int(dropout), weight_drop=int(masked > 0),
+        end=NO_END if config.end_id is None else config.end_id,
         size=size, hst=hst, gst=gst, classes=classes,
         classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst,
         across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,

@@ -1,0 +1,41 @@
+"""Engines with all parameters away from zero, and windows for them to read."""
+
+from typing import Any
+
+import numpy as np
+
+from charloom.engines.backend import Backend
+from charloom.engines.protocol import Engine
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+
+
+def make(
+    name: str,
+    cell: str,
+    *,
+    layers: int = 2,
+    dropout: float = 0.0,
+    dtype: str = "float64",
+    hidden_size: int = 5,
+    vocabulary_size: int = 7,
+    end_id: int | None = None,
+    **settings: Any,
+) -> Engine:
+    """An engine with all parameters away from zero, biases too."""
+    config = ModelConfig(
+        cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout, end_id
+    )
+    parameters = initialize(config, seed=4)
+    parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
+    seeded = {n: settings.pop(n) for n in ("classic", "ranks") if n in settings}
+    return Backend(name, **settings).open(parameters, seed=6, **seeded)
+
+
+def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignore[no-untyped-def]
+    """Inputs and targets, (T, B), and a state that is not zero."""
+    generator = np.random.default_rng(seed)
+    size = engine.config.vocabulary_size
+    inputs, targets = generator.integers(0, size, (2, steps, rows))
+    state = generator.normal(0, 0.5, engine.config.zero_state(rows).shape)
+    return inputs, targets, state.astype(engine.config.dtype)
