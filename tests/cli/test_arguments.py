@@ -43,7 +43,7 @@ from helpers.runs import FEW
         ["evaluate", "a", "b", "c"],
         ["info", "a", "b"],
         ["train", "a", "-s", "1"],
-        ["sample", "a", "--json"],
+        ["sample", "a", "--html"],
     ],
     ids=short,
 )
@@ -64,6 +64,7 @@ OPTIONS: dict[str, list[str]] = {
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
         *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
+        *("--unique", "--new", "--json", "--no-prompt"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
