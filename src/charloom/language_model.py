@@ -86,7 +86,7 @@ class LanguageModel:
 
     @property
     def text_format(self) -> TextFormat:
-        """How the model's training text was read, and how other texts are read for it."""
+        """The format in which texts are read, which is that of the training text."""
         return TextFormat.of_training(
             self.checkpoint.training,
             as_bytes=self.vocabulary.as_bytes,

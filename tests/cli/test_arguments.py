@@ -40,7 +40,6 @@ from helpers.runs import FEW
         ["corpora", "--json"],
         ["demo", "more"],
         ["sample", "a", "b"],
-        ["evaluate", "a", "b", "c"],
         ["info", "a", "b"],
         ["train", "a", "-s", "1"],
         ["sample", "a", "--html"],
@@ -72,7 +71,7 @@ OPTIONS: dict[str, list[str]] = {
     ],
     "demo": ["--out", "--minutes", "--seed"],
     "score": [
-        *("--lines", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
+        *("--lines", "--characters", "--prefix", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
         *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
     ],
     "explore": [
@@ -98,7 +97,7 @@ OPTIONS: dict[str, list[str]] = {
 
 
 FLAGS = {
-    *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
+    *("--resume", "--json", "--csv", "--lines", "--characters", "--prefix", "--skip-unknown", "--network-only"),
     *("--report-overlap", "--tensorboard"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
