@@ -59,10 +59,17 @@ def report_text(dataset: Dataset, terminal: Terminal) -> None:
         )
         return
     train, validation, test = dataset.pieces
+    documents, unit = "document" if dataset.documents == 1 else "documents", ""
+    if train + validation + test != dataset.documents:  # each one is in several splits
+        parts = dataset.train, dataset.validation, dataset.test
+        train, validation, test = (
+            len(part) - ends for part, ends in zip(parts, dataset.pieces, strict=True)
+        )
+        unit = " characters"
     terminal.note(
-        f"{printable(dataset.name)}: {dataset.documents:,} documents, {dataset.characters:,} "
-        f"characters, {distinct} distinct; {dataset.rule}: {train:,} to train, {validation:,} to "
-        f"validate, {test:,} to test{_own_parts(dataset)}"
+        f"{printable(dataset.name)}: {dataset.documents:,} {documents}, {dataset.characters:,} "
+        f"characters, {distinct} distinct; {dataset.rule}: {train:,}{unit} to train, "
+        f"{validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
     )
 
 

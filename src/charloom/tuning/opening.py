@@ -81,7 +81,9 @@ def open_search(
             clock.before = study.seconds()
             if settings != before:
                 study.keep_settings(settings)
-        yield Search(files, study, settings, prepared, clock, control.should_stop, open_run)
+        search = Search(files, study, settings, prepared, clock, control.should_stop, open_run)
+        search.notes.extend(prepared.notes)
+        yield search
 
 
 @dataclass(frozen=True)
