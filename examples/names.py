@@ -12,7 +12,7 @@ source = sys.argv[1] if len(sys.argv) > 1 else "unicode-names"
 minutes = float(sys.argv[2]) if len(sys.argv) > 2 else 0.5
 model = charloom.train(source, lines=True, minutes=minutes, seed=1)
 
-# Each sample is a whole name. All of them differ, and none is in the list.
+# Each sample is a whole name. All of them differ from each other and from the list.
 found = model.sample_documents(1000, unique=True, new=True, temperature=0.9, seed=7)
 print("New names:")
 for name in found[:15]:
