@@ -54,7 +54,8 @@ def step_by_step(model: LanguageModel, text: str) -> np.ndarray:  # type: ignore
     for id_ in model.encode(text):
         logits, state = model.predictor.step(np.array([last], dtype=np.intp), state)
         x = logits[0].astype(np.float64)
-        rows.append(x - x.max() - math.log(np.exp(x - x.max()).sum()))
+        left = 0.0 if model.unseen is None else model.unseen.log_known
+        rows.append(x - x.max() - math.log(np.exp(x - x.max()).sum()) + left)
         last = int(id_)
     return np.array(rows)
 
@@ -81,7 +82,9 @@ def test_guesses_are_capped_at_the_vocabulary(model: LanguageModel) -> None:
     scores = model.score("cat", likeliest=10_000)
     assert scores.likeliest.shape == (3, size)
     assert (np.sort(scores.likeliest, axis=1) == np.arange(size)).all()
-    np.testing.assert_allclose(scores.likeliest_probabilities.sum(axis=1), 1, atol=1e-5)
+    assert model.unseen is not None
+    left = 1 - model.unseen.share
+    np.testing.assert_allclose(scores.likeliest_probabilities.sum(axis=1), left, atol=1e-5)
     assert model.score("cat").likeliest.shape == (3, 0)
     with pytest.raises(CharloomError, match="likeliest is -1"):
         model.score("cat", likeliest=-1)
@@ -127,7 +130,10 @@ def test_long_line_does_not_slow_short_lines(model: LanguageModel) -> None:
     assert sum(steps) < 3 * sum(map(len, lines))
 
 
-def test_unknown_characters_are_named_or_skipped(model: LanguageModel) -> None:
+def test_older_models_name_or_skip_unknown_characters(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "unseen", None)  # they have no record of the share
     with pytest.raises(CharloomError, match=r"'€' \(U\+20AC EURO SIGN\) at position 3"):
         model.score("The€", likeliest=2)
     with pytest.raises(CharloomError, match=r"line 2: .*EURO SIGN"):
@@ -252,8 +258,6 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
         (b"", [], "has no characters to score"),
         (b"\n\n", ["--lines"], "has no characters to score"),
         (b"\x89PNG\r\n\x1a\n\x00", [], "is not UTF-8 (byte 0x89"),
-        ("The €".encode(), [], "the character '€' (U+20AC EURO SIGN) at position 4"),
-        ("The €".encode(), ["--lines"], "the character '€'"),
         ("€".encode(), ["--skip-unknown"], "has no characters to score"),
         (b"cat", ["--json", "--csv"], "--json and --csv cannot be combined"),
         (b"cat", ["--lines", "--html", "x.html"], "omit --lines"),
@@ -292,7 +296,7 @@ def test_csv_round_trips_any_text(trained_run: Path, capsys: Captured, tmp_path:
     table = list(
         csv.reader(io.StringIO(score(capsys, "r", "t.txt", "--lines", "--csv"), newline=""))
     )
-    assert [row[4] for row in table[1:4]] == ["a\rb", 'c,"d"', "a\rb"]
+    assert [row[5] for row in table[1:4]] == ["a\rb", 'c,"d"', "a\rb"]
 
 
 def test_page_overwrites_only_pages(trained_run: Path, capsys: Captured, tmp_path: Path) -> None:
@@ -323,8 +327,16 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
     assert "2 unknown characters skipped" in captured.err
     assert main(["score", str(trained_run), "text.txt", "--skip-unknown", "--lines", "--json"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)[0]["text"] == "The  cat"
+    (row,) = json.loads(captured.out)
+    assert (row["text"], row["characters"], row["unknown"]) == ("The € cat€", 10, 2)
+    assert row["bits_per_character"] == pytest.approx(row["total_bits"] / 8, abs=1e-4)
     assert "2 unknown characters skipped" in captured.err
+    assert main(["score", str(trained_run), "text.txt", "--lines", "--json"]) == 0
+    captured = capsys.readouterr()
+    (charged,) = json.loads(captured.out)
+    assert "2 unknown characters scored at " in captured.err
+    assert charged["total_bits"] > row["total_bits"] + 40
+    assert charged["bits_per_character"] == pytest.approx(charged["total_bits"] / 10, abs=1e-4)
 
 
 def test_empty_line_ranks_last() -> None:

@@ -370,3 +370,29 @@ def test_a_narrow_window_shows_everything(
     assert page.locator("#readout").is_visible()
     character(page, 3).hover()
     assert page.locator("#character").text_content() == shown(TEXT[3])
+
+
+def test_documents_have_rows_of_their_own(
+    tmp_path: Path, open_page: OpenPage, capsys: Captured
+) -> None:
+    lines = ["anna", "hannah", "ann"]
+    run, text = tmp_path / "run", tmp_path / "names.txt"
+    text.write_text("\n".join(lines * 20) + "\n", encoding="utf-8")
+    options = ["--lines", "--steps=4", "--hidden-size=8", "--split=90/10/0", "--no-mix"]
+    assert main(["train", str(text), "--out", str(run), *options]) == 0
+    other = tmp_path / "other.txt"
+    other.write_text("anna\nhan字\n", encoding="utf-8")
+    scored, explored = tmp_path / "scored.html", tmp_path / "explored.html"
+    assert main(["score", str(run), str(other), "--html", str(scored)]) == 0
+    assert main(["explore", str(run), str(text), "--out", str(explored)]) == 0
+    page = open_page(scored)
+    page.wait_for_selector("#bits")
+    assert page.locator(".text .row").all_text_contents() == ["anna<end>", "han字<end>"]
+    character(page, 4).hover()
+    assert page.locator("#character").text_content() == "end of the document"
+    assert "8 characters and 2 ends" in page.locator("p").first.text_content()
+    assert page.locator("[role=note]").first.text_content() == "Unknown to the model: 1 character."
+    page = open_page(explored)
+    page.wait_for_selector(".text .row span")
+    rows = page.locator(".text .row").all_text_contents()
+    assert rows[:3] == [f"{line}<end>" for line in lines]

@@ -40,10 +40,9 @@ from helpers.runs import FEW
         ["corpora", "--json"],
         ["demo", "more"],
         ["sample", "a", "b"],
-        ["evaluate", "a", "b", "c"],
         ["info", "a", "b"],
         ["train", "a", "-s", "1"],
-        ["sample", "a", "--json"],
+        ["sample", "a", "--html"],
     ],
     ids=short,
 )
@@ -64,6 +63,7 @@ OPTIONS: dict[str, list[str]] = {
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
         *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
+        *("--unique", "--new", "--json", "--no-prompt"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
@@ -71,7 +71,17 @@ OPTIONS: dict[str, list[str]] = {
     ],
     "demo": ["--out", "--minutes", "--seed"],
     "score": [
-        *("--lines", "--html", "--json", "--csv", "--top", "--protocol", "--training-text"),
+        *(
+            "--lines",
+            "--characters",
+            "--prefix",
+            "--html",
+            "--json",
+            "--csv",
+            "--top",
+            "--protocol",
+            "--training-text",
+        ),
         *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
     ],
     "explore": [
@@ -97,7 +107,16 @@ OPTIONS: dict[str, list[str]] = {
 
 
 FLAGS = {
-    *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
+    *(
+        "--resume",
+        "--json",
+        "--csv",
+        "--lines",
+        "--characters",
+        "--prefix",
+        "--skip-unknown",
+        "--network-only",
+    ),
     *("--report-overlap", "--tensorboard"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 

@@ -20,18 +20,21 @@ from helpers.texts import WOODS
 # --- Evaluation -----------------------------------------------------------------------------------
 
 
-def test_unknown_character_of_a_text_is_named_and_can_be_skipped(
+def test_unknown_characters_of_a_text_are_charged_or_skipped(
     capsys: Captured, trained_run: str
 ) -> None:
     Path("other.txt").write_text("The woods~ are § lovely", encoding="utf-8")
-    line = refused("evaluate", trained_run, "other.txt")
-    assert "'~' (U+007E TILDE)" in line
-    assert "position 9" in line
-    assert "--skip-unknown" in line
+    assert main(["evaluate", trained_run, "other.txt", "--json"]) == 0
+    charged = json.loads(capsys.readouterr().out)
+    assert (charged["characters"], charged["unknown_characters"]) == (23, 2)
     assert main(["evaluate", trained_run, "other.txt", "--skip-unknown", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["characters"] == len("The woods are  lovely")
     assert found["skipped_characters"] == 2
+    assert found["unknown_characters"] == 0
+    for name, baseline in found["baselines"].items():
+        assert baseline["bits_per_character"] < charged["baselines"][name]["bits_per_character"]
+    assert found["bits_per_character"] < charged["bits_per_character"]
 
 
 def test_a_text_of_unknown_characters_alone_is_refused(trained_run: str) -> None:

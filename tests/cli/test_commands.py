@@ -92,8 +92,8 @@ def test_sample_output_is_only_text(capfdbinary: pytest.CaptureFixture[bytes]) -
 def test_several_samples_differ(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     settings = ["--seed", "3", "--stop", "\n", "--temperature", "0.7", "--top-k", "20"]
     assert main(["sample", "runs/tables", "--count", "4", *settings]) == 0
-    lines = capfdbinary.readouterr()[0].decode().split("\n")
-    assert len(lines) == 4
+    *lines, rest = capfdbinary.readouterr()[0].decode().split("\n")
+    assert (len(lines), rest) == (4, "")
     assert len(set(lines)) > 1
     assert main(["sample", "runs/tables", "--count", "1", *settings]) == 0
     assert capfdbinary.readouterr()[0].decode() == lines[0]

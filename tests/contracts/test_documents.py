@@ -89,7 +89,8 @@ def check_every_gradient(engine: Engine, drawing: Sequence[str]) -> None:
         return engine.loss_and_gradients(inputs, targets, state, dropout_step=3)[0]
 
     loss()
-    errors = check_gradients(loss, engine.parameters, engine.gradients)
+    most = None if drawing == WINDOW else 25  # entries of each tensor
+    errors = check_gradients(loss, engine.parameters, engine.gradients, most=most)
     assert len(errors) == 10
     for tensor, gradient in engine.gradients.items():
         # Where every input is an end, no state is ever read, and differences are of rounding only.

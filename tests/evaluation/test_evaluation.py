@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from charloom.errors import CharloomError
-from charloom.evaluation.evaluation import confidence_interval, evaluation_of
+from charloom.evaluation.evaluation import (
+    confidence_interval,
+    evaluation_of,
+    interval_of_documents,
+)
 from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.scoring import Protocol, Scores
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.text.vocabulary import Vocabulary
 
 
@@ -40,3 +45,41 @@ def test_interval_width_follows_block_variance() -> None:
 def test_a_short_text_has_no_interval() -> None:
     assert confidence_interval(-np.ones(199)) is None
     assert confidence_interval(-np.ones(200)) == (1, 1)
+
+
+def test_interval_of_documents_is_that_of_their_means() -> None:
+    generator = np.random.default_rng(2)
+    lengths = generator.integers(2, 12, 2_000)
+    hard = generator.exponential(1.5, 2_000)  # of each document as a whole
+    log_p = -np.repeat(hard, lengths)
+    low, high = interval_of_documents(log_p, lengths) or (0.0, 0.0)
+    mean = -log_p.mean()
+    assert low < mean < high
+    # The delta method for a ratio of means.
+    residual = lengths * (hard - mean)
+    textbook = 2 * 1.96 * residual.std() / lengths.mean() / math.sqrt(2_000)
+    assert high - low == pytest.approx(textbook, rel=0.1)
+    grouped = interval_of_documents(np.tile(log_p, 10), np.tile(lengths, 10)) or (0.0, 0.0)
+    assert grouped[1] - grouped[0] == pytest.approx(textbook / math.sqrt(10), rel=0.15)
+
+
+def test_few_documents_are_sampled_in_blocks() -> None:
+    log_p = -np.random.default_rng(3).exponential(1.0, 4_000)
+    assert interval_of_documents(log_p, np.full(4, 1_000)) == confidence_interval(log_p)
+    assert interval_of_documents(-np.ones(6), np.array([3, 3])) is None
+
+
+def test_folded_characters_are_charged() -> None:
+    unseen = UnseenCharacters(0.01, 1_000_000)
+    vocabulary = Vocabulary(tuple("ab"))
+    ids = np.zeros(400, np.uint8)
+    scores = Scores.empty(400)
+    scores.log_probabilities[:] = -0.5
+    scores.guessed[:] = True
+    text = ScoredText("x", ids, 0, folded=100, unseen=unseen)
+    found = evaluation_of(scores, text, Protocol(), vocabulary)
+    cost = -math.log(0.01 / 1_000_000)
+    assert found.nats_per_character == pytest.approx((400 * 0.5 + 100 * cost) / 500)
+    assert (found.characters, found.unknown_characters, found.accuracy) == (500, 100, 0.8)
+    low, high = found.interval or (0.0, 0.0)
+    assert low == pytest.approx(found.nats_per_character) == pytest.approx(high)

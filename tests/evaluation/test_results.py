@@ -96,3 +96,17 @@ def test_evaluations_of_other_weights_are_skipped() -> None:
     records = [{"sha256": digest, "evaluation": MIXTURE.as_dict()} for digest in ("1", "2", "1")]
     assert evaluations_of(records, "1") == [MIXTURE, MIXTURE]
     assert evaluations_of(records, None) == []
+
+
+def test_documents_are_kept() -> None:
+    found = Evaluation("text", "documents", 60, 60, 2.0, 0.5, documents=10, unknown_characters=3)
+    assert found.nats_per_document == 12
+    assert found.unit == "symbol"
+    assert MIXTURE.unit == "character"
+    assert MIXTURE.nats_per_document is None
+    values = json.loads(json.dumps(found.as_dict()))
+    assert (values["documents"], values["nats_per_document"]) == (10, 12)
+    assert Evaluation.from_dict(values) == found
+    for wrong in (0, -1, "x", [], float("nan")):
+        with pytest.raises(CharloomError, match="damaged"):
+            Evaluation.from_dict(values | {"documents": wrong})

@@ -22,7 +22,14 @@ from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.vocabulary import Vocabulary
 from helpers.cli import refusal, refused, run
-from helpers.exchange import CHARACTERS, every_cell, every_depth, kept, some_model
+from helpers.exchange import (
+    CHARACTERS,
+    OF_DOCUMENTS,
+    every_cell,
+    every_depth,
+    kept,
+    some_model,
+)
 from helpers.texts import QUOTING_WOODS
 
 
@@ -56,6 +63,52 @@ def test_printed_pytorch_code_gives_our_logits(cell: str, layers: int, dtype: st
     expected, _ = engine.log_probabilities(ids, engine.zero_state(2))
     np.testing.assert_allclose(log_p, expected, atol=1e-5 if dtype == "float32" else 1e-12)
     assert names["vocabulary"] == list(CHARACTERS)
+
+
+@pytest.mark.torch
+@every_cell
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_printed_pytorch_code_begins_a_document(cell: str, dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
+    parameters = some_model(cell, 2, dtype, characters=OF_DOCUMENTS)
+    out = "a.safetensors"
+    status, printed, _ = run("export", kept(parameters), "--to=pytorch", f"--out={out}")
+    assert status == 0
+    assert 'for c in [""]]' in printed
+    assert "the end of a document" in printed
+    names = runpy.run_path("a.py")
+    assert names["vocabulary"] == [*CHARACTERS, ""]
+    engine = ReferenceEngine(parameters)
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    end_id = len(CHARACTERS)
+    state = np.full_like(engine.zero_state(1), 0.5)  # the engine empties it, and the code as well
+    expected, _ = engine.step(np.array([end_id]), state)
+    np.testing.assert_allclose(names["logits"].detach().numpy()[0], expected, atol=tolerance)
+    ids = np.random.default_rng(1).integers(0, end_id, (9, 1))
+    ids[0] = end_id
+    one_hot = torch.nn.functional.one_hot(torch.tensor(ids), end_id + 1)
+    y, _ = names["rnn"](one_hot.to(getattr(torch, dtype)))
+    log_p = torch.log_softmax(names["decoder"](y), 2).detach().numpy()
+    expected, _ = engine.log_probabilities(ids, state)
+    np.testing.assert_allclose(log_p, expected, atol=tolerance)
+
+
+def test_a_model_of_documents_is_exported_and_imported() -> None:
+    parameters = some_model("lstm", 2, characters=OF_DOCUMENTS)
+    assert run("export", kept(parameters), "--to=pytorch", "--out=a.safetensors")[0] == 0
+    with safe_open("a.safetensors", "numpy") as file:
+        header = file.metadata()
+    assert json.loads(header["vocabulary"]) == [*CHARACTERS, ""]
+    assert json.loads(header["config"])["end_id"] == len(CHARACTERS)
+    assert run("import", "a.safetensors", "--out=second")[0] == 0
+    found = load_checkpoint(Path("second/model.safetensors"))
+    assert found.config == parameters.config
+    assert found.vocabulary == Vocabulary(OF_DOCUMENTS)
+    assert found.parameters.flat.tobytes() == parameters.flat.tobytes()
+    # A vocabulary of one's own can have the end of a document anywhere.
+    arguments = write(state_dict(some_model("gru")), ["", *"\n abcdé"])
+    assert run(*arguments)[0] == 0
+    assert load_checkpoint(Path("run/model.safetensors")).config.end_id == 0
 
 
 def test_the_state_dict_carries_configuration_and_vocabulary() -> None:
@@ -235,6 +288,8 @@ def test_bad_state_dict_is_refused(change: Any, said: str) -> None:
         ({"a": 0}, "is not a vocabulary"),
         (None, "is not a vocabulary"),
         ("\ud800bcdefgh", "half of a surrogate pair"),
+        ("\udc03cdefghi", "half of a surrogate pair"),
+        ([*"abcdef", "", ""], "a character twice"),
     ],
 )
 def test_bad_vocabulary_is_refused(characters: Any, said: str) -> None:

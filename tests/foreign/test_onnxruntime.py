@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charloom.engines.reference import ReferenceEngine
+from charloom.engines.reference import ReferenceEngine, log_softmax
 from charloom.exchange.onnx import export_onnx
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.vocabulary import Vocabulary
-from helpers.exchange import CHARACTERS, every_cell, every_depth, some_model
+from helpers.exchange import CHARACTERS, OF_DOCUMENTS, every_cell, every_depth, some_model
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,33 @@ def test_onnxruntime_gives_our_logits(cell: str, layers: int, dtype: str, hidden
         np.testing.assert_allclose(after, now, atol=1e-5, rtol=0)
     properties = session.get_modelmeta().custom_metadata_map
     assert json.loads(properties["vocabulary"]) == list(CHARACTERS)
+    assert session.get_modelmeta().description == ""
+
+
+@pytest.mark.onnx
+@every_cell
+@pytest.mark.parametrize("layers", [1, 2])
+def test_onnxruntime_reads_documents_whose_state_the_caller_empties(cell: str, layers: int) -> None:
+    pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    parameters = some_model(cell, layers, characters=OF_DOCUMENTS)
+    export_onnx(Checkpoint(parameters, Vocabulary(OF_DOCUMENTS)), Path("a.onnx"))
+    session = onnxruntime.InferenceSession("a.onnx", providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta()
+    end_id = json.loads(found.custom_metadata_map["config"])["end_id"]
+    assert json.loads(found.custom_metadata_map["vocabulary"]) == [*CHARACTERS, ""]
+    assert end_id == len(CHARACTERS)
+    assert f"Id {end_id} is the end of a document" in found.description
+    engine = ReferenceEngine(parameters)
+    generator = np.random.default_rng(2)
+    ids = generator.integers(0, len(CHARACTERS), (12, 3))
+    ids[0], ids[4, 1], ids[7, 1], ids[8, 2], ids[9, 2] = [end_id] * 5
+    state = generator.normal(0, 0.5, engine.zero_state(3).shape).astype("float32")
+    expected, after = engine.log_probabilities(ids, state)
+    for t in range(len(ids)):
+        state[:, :, ids[t] == end_id] = 0
+        logits, state = session.run(
+            ["logits", "next_state"], {"ids": ids[t : t + 1], "state": state}
+        )
+        np.testing.assert_allclose(log_softmax(logits[0]), expected[t], atol=1e-5)
+    np.testing.assert_allclose(state, after, atol=1e-5)

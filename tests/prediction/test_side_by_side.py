@@ -1,4 +1,4 @@
-"""Samples that are taken side by side are those that are taken alone."""
+"""Samples that are taken side by side equal samples that are taken alone."""
 
 import itertools
 import math
@@ -156,7 +156,7 @@ def test_the_log_probability_is_the_models_own(model: str) -> None:
 def alone_ended(
     predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest, index: int
 ) -> bool:
-    """Whether a sample ends with the end of its document, by the step-wise way."""
+    """Return whether a sample alone ends with the end of its document."""
     if vocabulary.end_id is None:
         return False
     text = alone(predictor, vocabulary, request, index)

@@ -41,18 +41,20 @@ def test_nothing_seen_once_leaves_the_next_character() -> None:
     assert found.share == pytest.approx(1 / 1_001)
 
 
-@pytest.mark.parametrize("share", [1e-9, 0.25, 0.9999])
+@pytest.mark.parametrize("share", [5e-324, 1e-9, 0.25, math.nextafter(1, 0)])
 def test_a_recorded_share_is_kept(share: float) -> None:
     found = UnseenCharacters.of(TEXT | {"unseen": share}, LETTERS)
     assert found is not None
     assert found.share == share
+    assert math.isfinite(found.log_probability)
+    assert math.isfinite(found.log_known)
 
 
 @pytest.mark.parametrize(
     "text",
     [{}, {"characters": 5}, {"unseen": 0.1}, TEXT | {"unseen": "0.1"}, TEXT | {"unseen": True}]
     + [TEXT | {"unseen": value} for value in (-0.1, 1.1, math.nan, None)]
-    + [TEXT | {"characters": value} for value in (0, 1.5, "9")],
+    + [TEXT | {"characters": value} for value in (0, 1.5, "9", 10**400)],
 )
 def test_without_a_record_nothing_is_charged(text: dict[str, Any]) -> None:
     assert UnseenCharacters.of(text, LETTERS) is None

@@ -223,10 +223,12 @@ def test_ids_score_whole_documents(documents: Client, model: LanguageModel) -> N
         log_p, _ = model.predictor.log_probabilities(np.array(ids[:-1])[:, None], state)
         expected = log_p[np.arange(5), 0, ids[1:]]
         np.testing.assert_allclose(found["token_logprobs"][1:], expected, atol=2e-5)
-    # The ids of a text after the end's are the text; those after a whole document start anew.
-    text = documents.complete("documents", prompt="abba", max_tokens=30, seed=3)["choices"][0]
-    same = documents.complete("documents", prompt=tokens[:-1], max_tokens=30, seed=3)["choices"][0]
-    assert same["text"] == text["text"]
+    # The ids of a text after the end's are the text; those after a whole document begin another.
+    for prompt, sent in (("abba", tokens[:-1]), ("", tokens), ("ab", [*tokens, *tokens[1:3]])):
+        fields = {"max_tokens": 30, "seed": 3, "n": 4, "logprobs": 2}
+        text = documents.complete("documents", prompt=prompt, **fields)["choices"]
+        same = documents.complete("documents", prompt=sent, **fields)["choices"]
+        assert same == text
 
 
 # --- Unknown characters ---------------------------------------------------------------------------

@@ -51,6 +51,16 @@ def test_an_empty_prompt_is_fine(client: Client, served_model: LanguageModel) ->
     assert (echoed["text"], echoed["finish_reason"]) == ("the", "length")
 
 
+def test_a_book_charges_unknown_characters(client: Client, served_model: LanguageModel) -> None:
+    prompt = "the ~woods\x00"
+    fields = {"prompt": prompt, "max_tokens": 0, "logprobs": 1, "echo": True}
+    found = client.complete(SCRIPT, **fields)["choices"][0]["logprobs"]
+    assert found["tokens"] == list(prompt)
+    expected = served_model.score(prompt).log_probabilities
+    assert found["token_logprobs"] == pytest.approx(expected.tolist(), abs=2e-5)
+    assert found["top_logprobs"][4] == {"~": found["token_logprobs"][4]}
+
+
 def test_longer_prompt_reads_only_its_new_end(client: Client) -> None:
     prompt = f"字{SCRIPTED_WOODS[:499]}"  # which nobody else begins with
     fresh = client.complete(prompt=prompt, max_tokens=1)["usage"]["prompt_tokens_details"]

@@ -173,8 +173,10 @@ class Surprisal:
                 }
 
     def json(self, top: int | None = None) -> Iterator[str]:
-        """Yield a JSON object piece by piece: the summary, and `scores` with an object for each
-        character, or with the place of each of the `top` most surprising ones, highest first."""
+        """Yield a JSON object piece by piece: the summary, and `scores` with an object a character.
+
+        With `top`, there are only the most surprising characters, highest first, and their places.
+        """
         head = json.dumps(self.summary(), indent=2)
         yield head.removesuffix("\n}") + ',\n  "scores": ['
         for number, entry in enumerate(self._entries(top)):
@@ -281,8 +283,10 @@ class LineSurprisal:
         return "document" if self.places and isinstance(self.places[0], str) else "line"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield for each line or document its place, bits per character (None if nothing of it is
-        scored), total bits, length without the end, number of unknown characters, and text."""
+        """Yield the values of each line or document.
+
+        The length excludes the end. Bits per character are None if nothing of it is scored.
+        """
         for place, line, bits, unknown in zip(
             self.places, self.lines, self.bits.tolist(), self.unknown.tolist(), strict=True
         ):

@@ -93,8 +93,8 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
         terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")
     if e.unknown_characters:
         terminal.print(
-            f"{e.unknown_characters:,} of the characters are unknown to the model and share what "
-            "it leaves to unseen ones"
+            f"{e.unknown_characters:,} of the characters are unknown to the model: each has its "
+            "share of the probability of unseen characters"
         )
     terminal.print(
         f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {e.unit}, "

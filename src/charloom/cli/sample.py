@@ -59,9 +59,8 @@ def add_sample_arguments(parser: Parser) -> None:
         "--count",
         type=whole_number,
         default=1,
-        help="number of samples, which are taken side by side; they are separated by the "
-        "separator of the training text, by a line --- if documents of a collection can have "
-        "several lines, or by a line break",
+        help="number of samples, one a line; documents of several lines are separated by the "
+        "text of --separator in training, else by a line ---",
     )
     parser.add_argument(
         "--unique", action="store_true", help="only samples that differ from each other"

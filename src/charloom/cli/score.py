@@ -128,7 +128,7 @@ def _by_piece(arguments: argparse.Namespace, model: LanguageModel) -> bool:
     """Return whether lines or documents are scored, not characters.
 
     Raises:
-        CharloomError: if an option does not suit the model, or what is scored.
+        CharloomError: if an option suits neither the model nor the other options.
     """
     of_characters = (
         arguments.characters

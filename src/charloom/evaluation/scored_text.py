@@ -37,7 +37,7 @@ class ScoredText:
         split: the split of the training text, if it is one.
         unknown: its unknown characters, whose ids follow those of the model's vocabulary.
         folded: the number of further unknown characters, which are not among the ids, because
-            --min-count left them out.
+            --min-count excludes them.
         unseen: the probability of unknown characters, None if the model has no record of it, or
             if unknown characters are skipped.
     """

@@ -121,7 +121,7 @@ class TrainingText:
         return parts
 
     def _with_folded(self, text: ScoredText, folded: int) -> ScoredText:
-        """Return a split with the cost of the characters that --min-count left out of it.
+        """Return a split with the cost of the characters that --min-count excludes from it.
 
         Without such an option the vocabulary contains every character of every split, so that a
         split leaves nothing to unknown characters.

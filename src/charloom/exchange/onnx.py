@@ -25,7 +25,9 @@ OPSET, IR_VERSION = 14, 8  # old enough for runtimes that are several years old
 def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
     """Write an ONNX graph in float32.
 
-    It maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state (S, L, B, H).
+    It maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state (S, L, B, H). In a
+    model of documents, the caller empties a row's state before it passes the end of a document; the
+    model's description says so.
 
     Raises:
         CharloomError: if the file name has another suffix, or if onnx is not installed.
@@ -42,12 +44,23 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
     model = helper.make_model(
         _graph(checkpoint.config, checkpoint.parameters),
         producer_name="charloom",
+        doc_string=_description(checkpoint.config),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
     helper.set_model_props(model, exported_header(checkpoint))
     checker.check_model(model)
     write_atomically(out, model.SerializeToString())
+
+
+def _description(config: ModelConfig) -> str:
+    """Return what the model's user must know about the ends of documents; "" for a book."""
+    if config.end_id is None:
+        return ""
+    return (
+        f"Id {config.end_id} is the end of a document, which precedes every document too. Before "
+        "it is passed, set the state of its row to zero; it must be the first id of a window."
+    )
 
 
 def _graph(config: ModelConfig, parameters: Parameters) -> Any:

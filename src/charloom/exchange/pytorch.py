@@ -21,7 +21,7 @@ from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import Checkpoint, in_order, refuse_other_files, save_checkpoint
 from charloom.storage.folders import MODEL_FILE
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 
 WRITTEN_BY = "# Written by charloom export."
 MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
@@ -53,7 +53,11 @@ def export_pytorch(checkpoint: Checkpoint, out: Path) -> str:
 
 def _loading(checkpoint: Checkpoint, out: Path) -> str:
     config, vocabulary = checkpoint.config, checkpoint.vocabulary
-    first = vocabulary.characters[vocabulary.start_id]
+    first = ascii(vocabulary.characters[vocabulary.start_id])
+    what, going_on = "one character", "continue with rnn(..., state)"
+    if vocabulary.end_id is not None:
+        first, what = '[""]', "the end of a document"
+        going_on += ', but before "" from zeros'
     size, hidden = config.vocabulary_size, config.hidden_size
     dtype = f"torch.{config.dtype}"
     return f"""\
@@ -65,17 +69,18 @@ with safe_open({str(out)!a}, "pt") as file:
 rnn = torch.nn.{MODULES[config.cell]}({size}, {hidden}, {config.layers}, dtype={dtype})
 decoder = torch.nn.Linear({hidden}, {size}, dtype={dtype})
 torch.nn.ModuleDict({{"rnn": rnn, "decoder": decoder}}).load_state_dict(tensors)
-ids = torch.tensor([[vocabulary.index(c)] for c in {first!a}])  # (T, B): here one character
+ids = torch.tensor([[vocabulary.index(c)] for c in {first}])  # (T, B): here {what}
 y, state = rnn(torch.nn.functional.one_hot(ids, {size}).to({dtype}))
-logits = decoder(y)  # (T, B, V); continue with rnn(..., state)
+logits = decoder(y)  # (T, B, V); {going_on}
 """
 
 
 def exported_header(checkpoint: Checkpoint) -> dict[str, str]:
+    """Return configuration and vocabulary in JSON, with "" for the end of a document."""
     config = checkpoint.config.as_dict() | {"bytes": checkpoint.vocabulary.as_bytes}
     return {
         "config": json.dumps(config, sort_keys=True),
-        "vocabulary": json.dumps(list(checkpoint.vocabulary.characters)),
+        "vocabulary": json.dumps(["" if c == END else c for c in checkpoint.vocabulary.characters]),
     }
 
 
@@ -100,8 +105,8 @@ def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
 
     Args:
         path: the state dict.
-        vocabulary: a JSON file, a list of characters or one string in the order of their ids. A
-            file that `export_pytorch` wrote does not need it.
+        vocabulary: a JSON file, a list of characters or one string in the order of their ids. In a
+            list, "" is the end of a document. A file that `export_pytorch` wrote does not need it.
         out: the model's folder, which must be empty or missing.
 
     Returns:
@@ -135,7 +140,7 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
                 path,
                 {name: tuple(pieces[name].get_shape()) for name in names},
                 {name: pieces[name].get_dtype() for name in names},
-                len(known),
+                known,
             )
             parameters = Parameters(found.config)
             for name, source in found.sources().items():
@@ -181,8 +186,10 @@ def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary
         raise CharloomError(
             f"{where} is not a vocabulary: pass a list of characters, or one string"
         )
+    # In files the end of a document is "". Half of a surrogate pair is no character there.
+    ends = {"": END, END: "\ud800"}
     try:
-        return Vocabulary(tuple(characters), as_bytes)
+        return Vocabulary(tuple(ends.get(c, c) for c in characters), as_bytes)
     except CharloomError as error:
         raise CharloomError(f"{where}: {error}") from None
 
@@ -194,14 +201,14 @@ class _StateDict:
         path: its file, for error messages.
         shapes: each tensor's shape.
         types: each tensor's number type, as safetensors names it.
-        vocabulary_size: the number of characters.
+        vocabulary: the characters.
 
     Raises:
         CharloomError: if the configuration cannot be inferred from the shapes and types.
     """
 
     def __init__(
-        self, path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary_size: int
+        self, path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary: Vocabulary
     ) -> None:
         self._path, self._shapes = path, shapes
         found = [match for name in shapes if (match := RECURRENT.fullmatch(name))]
@@ -209,7 +216,9 @@ class _StateDict:
         cell, hidden_size = self._find_cell()
         layers = 1 + max(int(match[3]) for match in found)
         dtype = self._find_type(set(types.values()))
-        self.config = ModelConfig(cell, hidden_size, layers, vocabulary_size, dtype=dtype)
+        self.config = ModelConfig(
+            cell, hidden_size, layers, len(vocabulary), dtype=dtype, end_id=vocabulary.end_id
+        )
 
     def _find_prefix(self, prefixes: set[str]) -> str:
         """Return the prefix of the recurrent network's tensors, such as `rnn.`."""

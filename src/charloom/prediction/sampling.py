@@ -47,10 +47,11 @@ class OverlapGuard:
     def exclude(
         self, recent: NDArray[np.integer], logits: NDArray[np.floating], end_id: int | None
     ) -> NDArray[np.floating]:
-        """Return logits, (..., V), that exclude what follows the latest ids in the training text.
+        """Return logits, (..., V), without the characters that would copy too much.
 
-        They are excluded before the choice, so that temperature and top_k act on the rest. The end
-        of a document copies no character, so it is never excluded.
+        These follow the latest ids in the training text. They are excluded before the choice, so
+        that temperature and top_k act on the rest. The end of a document copies no character, so it
+        is never excluded.
 
         Args:
             recent: the latest ids, (window,).

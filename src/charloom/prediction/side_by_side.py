@@ -84,7 +84,7 @@ def sample_side_by_side(
         indices: the numbers of the samples under the request's seed.
         rows: the number of samples that are taken at a time, B.
         prompt_text: the prompt, with which each text begins.
-        unseen: the probability of what the model never saw, which its log-probabilities leave out.
+        unseen: the share of unknown characters, which reduces every log-probability.
 
     Raises:
         CharloomError: in the place of the first sample whose guard excludes every next character.
@@ -140,7 +140,7 @@ def choose_documents(
         known: documents from which they must differ, if any.
 
     Raises:
-        CharloomError: at the end, if there is none.
+        CharloomError: at the end, if no document was found.
     """
     seen: set[str] = set()
     found = searched = 0
@@ -218,7 +218,7 @@ class _Batch:
         put_rows(self._state, rows, self._start)
 
     def drop(self, idle: list[int]) -> list[int]:
-        """Remove rows without a text, if a row is left, and return those that remain idle."""
+        """Remove rows without a text, unless all are, and return the idle rows that remain."""
         keep = np.flatnonzero(self._index >= 0)
         if not len(keep) or not idle:
             return idle

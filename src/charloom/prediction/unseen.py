@@ -22,6 +22,7 @@ from charloom.text.vocabulary import Vocabulary
 
 UNICODE_CHARACTERS = 0x110000 - 0x800  # all code points but the surrogates
 BYTES = 256
+LONGEST = 2**53  # characters of a training text, so that 1 - 1 / (length + 1) is below 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class UnseenCharacters:
         share, length = text.get("unseen"), text.get("characters")
         if isinstance(share, bool) or not isinstance(share, int | float):
             return None
-        if not 0 <= share <= 1 or type(length) is not int or length < 1:
+        if not 0 <= share <= 1 or type(length) is not int or not 0 < length < LONGEST:
             return None
         known = len(vocabulary) - (vocabulary.end_id is not None)
         count = (BYTES if vocabulary.as_bytes else UNICODE_CHARACTERS) - known
@@ -63,7 +64,7 @@ class UnseenCharacters:
     @property
     def log_probability(self) -> float:
         """The natural log-probability of an unknown character."""
-        return math.log(self.share / self.count)
+        return math.log(self.share) - math.log(self.count)
 
     @property
     def log_known(self) -> float:

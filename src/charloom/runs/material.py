@@ -98,7 +98,7 @@ def prepare_text(
 
 
 def _notes(text: Text, dataset: Dataset) -> tuple[str, ...]:
-    """Return what was decided as the text was read, and the option that it may need."""
+    """Return the decisions made as the text was read, and the option that it seems to need."""
     newline = int(dataset.vocabulary.ids_or_minus_one("\n")[0])
     lines = character_counts(dataset.ids, len(dataset.vocabulary))[newline] if newline >= 0 else 0
     hint = suggestion(text, int(lines))

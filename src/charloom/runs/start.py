@@ -60,7 +60,7 @@ class Start:
         if config.lines:
             return "each line is one"
         if config.separator is not None:
-            return f"they stand between {shortened(config.separator)}"
+            return f"{shortened(config.separator)} separates them"
         return "" if config.column is None else f"they are the column {shortened(config.column)}"
 
 

@@ -101,11 +101,11 @@ class Dataset:
         pieces: the documents, or pieces of documents, of each split; zeros for a book.
         unseen: the probability of a character that is not in the vocabulary, as estimated from the
             training split.
-        folded: the characters of each split that --min-count left out of `ids`.
+        folded: the characters of each split that have no id because of --min-count.
         rule: how the text was split, to print.
         own: name, origin and SHA-256 of the texts of --validation and --test.
         lines: True if each line is a document.
-        notes: what was decided as the text was read, each in a line to print.
+        notes: decisions that were made as the text was read, each in a line to print.
     """
 
     name: str
@@ -233,23 +233,24 @@ class _DocumentHashes:
 
     def __init__(self, as_bytes: bool) -> None:
         self._encoding = "latin-1" if as_bytes else "utf-8"
-        self._digests: list[bytes] = []
+        self._digests = bytearray()
         self._unfinished = _document_hash()
 
     def update(self, chunk: str) -> None:
-        *whole, rest = chunk.split(END)
-        for index, document in enumerate(whole):
-            content = document.encode(self._encoding)
-            if index == 0:
-                self._unfinished.update(content)
-                self._digests.append(self._unfinished.digest())
-                self._unfinished = _document_hash()
-            else:
-                self._digests.append(_document_hash(content).digest())
-        self._unfinished.update(rest.encode(self._encoding))
+        first, *whole = chunk.split(END)
+        self._unfinished.update(first.encode(self._encoding))
+        if not whole:
+            return
+        self._digests += self._unfinished.digest()
+        rest = whole.pop().encode(self._encoding)
+        blake2b, encoding = hashlib.blake2b, self._encoding
+        self._digests += b"".join(
+            [blake2b(document.encode(encoding), digest_size=8).digest() for document in whole]
+        )
+        self._unfinished = _document_hash(rest)
 
     def result(self) -> Hashes:
-        return np.frombuffer(b"".join(self._digests), dtype="<u8").astype(np.uint64)
+        return np.frombuffer(self._digests, dtype="<u8").astype(np.uint64)
 
 
 def _document_hash(content: bytes = b"") -> hashlib.blake2b:
@@ -476,7 +477,7 @@ def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float
     """Estimate the probability of a character that is not in the vocabulary.
 
     By Good and Turing, it is the share of characters that occur once in the training split; with
-    --min-count that of the characters that were left out.
+    --min-count that of the characters without an id.
     """
     train = division.ids[: division.boundaries[0]]
     symbols = len(train) + division.folded[0]

@@ -1,4 +1,4 @@
-"""Cut a stream of text into documents: whole texts, lines, or what stands between separators.
+"""Cut a stream of text into documents: whole texts, lines, or texts between separators.
 
 A cut reads pieces of text and returns pieces in which each document ends with END. It holds at most
 a few characters back, so that neither a document nor a text is ever whole in memory. A document
@@ -40,7 +40,10 @@ def lines(pieces: Iterable[str]) -> Iterator[str]:
         text = held + piece
         body = text.rstrip("\r")
         held = text[len(body) :]
-        body = _LINE_BREAKS.sub(END, body)
+        if "\r" in body or "\n\n" in body:
+            body = _LINE_BREAKS.sub(END, body)
+        else:  # the same, and faster
+            body = body.replace("\n", END)
         if body.startswith(END) and not inside:
             body = body[1:]
         if body:
@@ -56,10 +59,9 @@ _LINE_BREAKS = re.compile("(?:\r*\n)+")
 def separated(separator: str) -> Cut:
     """Return the cut between occurrences of a separator.
 
-    A separator of line breaks only also stands for more of them, so that a further empty line
-    belongs to no document, and neither do line breaks at the beginning and the end of the text.
-    A separator that begins with a line break does not need it at the end of the text, nor does one
-    that ends with a line break.
+    A separator of line breaks only also matches more of them, and line breaks at the beginning and
+    the end of the text. A line break at the beginning or the end of another separator can be
+    missing at the end of the text.
     """
     if not separator.strip("\n"):
         return _between_line_breaks(len(separator))
@@ -151,7 +153,7 @@ def unescape(separator: str) -> str:
     """
     if not separator:
         raise CharloomError(
-            "--separator is empty: pass the text that stands between documents, or use --lines"
+            "--separator is empty: pass the text between two documents, or use --lines"
         )
 
     def replaced(match: re.Match[str]) -> str:

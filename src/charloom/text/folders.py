@@ -14,14 +14,21 @@ _SOUNDS = "aac aif aiff amr flac m4a mid midi mp3 oga ogg opus wav wma"
 _FILMS = "3gp avi flv m4v mkv mov mp4 mpeg mpg ogv webm wmv"
 _ARCHIVES = "7z apk bz2 cab deb dmg iso jar lz4 lzma rar rpm tar tbz2 tgz txz whl xz z zip zst"
 _DOCUMENTS = "doc docx epub mobi odp ods odt pdf ppt pptx xls xlsx"
-_OTHERS = (
-    "a accdb bin class dat-journal db dll dylib exe feather h5 hdf5 lock mdb mo npy npz nbc nbi o "
-    "onnx otf parquet pickle pkl pt pth pyc pyd pyo safetensors so sqlite sqlite3 ttf wasm woff "
-    "woff2"
-)
+_PROGRAMS = "a bin class dll dylib exe nbc nbi o pyc pyd pyo so wasm"
+_DATA = "accdb db feather h5 hdf5 mdb mo npy npz parquet pickle pkl sqlite sqlite3"
+_MODELS_AND_FONTS = "onnx otf pt pth safetensors ttf woff woff2"
 NOT_TEXT = frozenset(
     f".{suffix}"
-    for suffixes in (_PICTURES, _SOUNDS, _FILMS, _ARCHIVES, _DOCUMENTS, _OTHERS)
+    for suffixes in (
+        _PICTURES,
+        _SOUNDS,
+        _FILMS,
+        _ARCHIVES,
+        _DOCUMENTS,
+        _PROGRAMS,
+        _DATA,
+        _MODELS_AND_FONTS,
+    )
     for suffix in suffixes.split()
 )
 RUN_FILE = "resume.safetensors"  # only the folder of a run holds it
@@ -47,8 +54,9 @@ def suffix_inside(path: Path) -> str:
 def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) -> FolderFiles:
     """Find the files of a folder and of the folders in it, sorted by path.
 
-    Hidden files and folders are ignored, and so are the folders of runs. Files that are not text are skipped: pictures, sounds,
-    archives and the like by their suffix, and files with a null character in their first bytes.
+    Hidden files and folders are ignored, and so are the folders of runs. Files that are not text
+    are skipped: pictures, sounds, archives and the like by their suffix, and files with a null
+    character in their first bytes.
 
     Args:
         folder: the folder.
@@ -56,7 +64,7 @@ def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) 
         tables: read only tables, which end in .csv, .tsv, .jsonl, .ndjson, or these with .gz.
 
     Raises:
-        CharloomError: if there is no such file, or the folder cannot be read.
+        CharloomError: if no file is left, or the folder cannot be read.
     """
     found, skipped = [], []
 

@@ -1,8 +1,9 @@
-"""Read texts as a model's text was read: the one place that says what a document is.
+"""Read texts as a model's text was read: the one place that defines documents.
 
-A single text is one book, in which nothing marks an end. A collection consists of documents: the
-lines of its texts, what stands between separators in them, a column of tables, or, of several texts
-or a folder, each file. In its pieces, each document ends with END.
+A single text is one book, in which nothing marks an end. A collection consists of documents. They
+are the lines of its texts, the texts between separators, or the fields of a column. Without these
+options, several texts or the files of a folder are a document each. In the pieces of a collection,
+each document ends with END.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Sources = Source | Sequence[Source]
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How texts are read.
+    """The options that decide how texts are read.
 
     Without `lines`, `separator` and `column`, the sources decide: several texts or a folder are a
     collection of files, a single text is a book.
@@ -45,7 +46,7 @@ class TextFormat:
         normalize_newlines: convert CR LF and a lone CR to LF.
         as_bytes: characters are bytes.
         lines: each line is a document.
-        separator: what stands between two documents, with escapes as in '\\n\\n'.
+        separator: the text between two documents, with escapes as in '\\n\\n'.
         column: the column of a table whose fields are the documents.
         joined: all texts are one book, as models without an end of documents read them.
         collection: a single text is a document too, as models of documents read it.
@@ -138,7 +139,7 @@ def open_texts(
         if format.separator is not None and not found and not format.collection:
             raise CharloomError(
                 f"--separator {shortened(unescape(format.separator))} does not occur between "
-                f"documents of {opened[0].label}: pass the text that stands between them, "
+                f"documents of {opened[0].label}: pass the text between them, "
                 "with \\n for a line break"
             )
 
@@ -278,7 +279,7 @@ def _keep(pieces: Any) -> Iterator[str]:
 def _open_all(
     sources: Sequence[Source], format: TextFormat, on_progress: OnProgress | None
 ) -> tuple[list[_Opened], tuple[str, ...]]:
-    """Open the texts of all sources, and those of folders; return them and what was skipped."""
+    """Open the texts of all sources and folders; return them and notes about skipped files."""
     if not sources:
         raise CharloomError("no text: pass at least one")
 

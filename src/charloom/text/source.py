@@ -24,7 +24,7 @@ class Text:
         pieces: returns the text in pieces of any size.
         ends: True for a collection of documents, each of which ends with END in the pieces.
         lines: True for a collection in which each line is a document.
-        notes: what was decided when the text was opened, each in a line to print.
+        notes: decisions that were made when the text was opened, each in a line to print.
     """
 
     name: str

@@ -209,7 +209,7 @@ def parts_by_hash(
 ) -> NDArray[np.uint8]:
     """Return the split of each document, (D,): 0 training, 1 validation, 2 test.
 
-    A document whose copies make up more than a hundredth of the text is for training, and so is a
+    A document whose copies make up more than a hundredth of the text is for training. So is a
     single one of that size if it is ten times as long as the mean. A split that would be empty,
     although its percentage is not, gets the document whose hash is nearest to its own.
 
@@ -217,7 +217,7 @@ def parts_by_hash(
         hashes: of the documents' contents, (D,).
         lengths: their characters, (D,).
         split: the percentages.
-        given: the parts that are given by texts of their own. Their percentage is for training.
+        given: the parts that are texts of their own. Their percentage is for training.
     """
     distinct, which, copies = np.unique(hashes, return_inverse=True, return_counts=True)
     sizes = np.bincount(which, weights=lengths).astype(np.float64)
@@ -258,7 +258,7 @@ def _move_nearest(
 def order_of(hashes: Hashes) -> NDArray[np.intp]:
     """Return an order of documents that does not depend on their order in the text, (D,).
 
-    It looks random, and copies do not stand together.
+    It looks random, and copies do not follow one another.
     """
     by_hash = np.argsort(hashes, kind="stable")
     ordered = hashes[by_hash]
@@ -355,7 +355,7 @@ def _count_folded(parts: Sequence[Pieces], places: Places) -> list[int]:
     """Return the number of characters without an id in each part."""
     counts = [0, 0, 0]
     if len(places):
-        seen = np.zeros(0, np.int64)  # the end of a document stands in each part of it
+        seen = np.zeros(0, np.int64)  # the end of a document is in each part of it
         for part in (TEST, VALIDATION, TRAIN):
             new = ~np.isin(parts[part].starts, seen)
             counts[part] = parts[part].of(new).count(places)

@@ -1,6 +1,6 @@
 """One field of every row of a table (.csv, .tsv, .jsonl), as a document.
 
-Rows are read one by one. A row whose field is empty or missing (null) is no document.
+Rows are read one by one. A row whose field is empty or missing (null) is skipped.
 """
 
 from __future__ import annotations
@@ -78,16 +78,17 @@ class Table:
                     place = names.index(column)
                 elif len(row) != len(names):
                     raise CharloomError(
-                        f"{self.label}, line {begin:,}: the row has {_counted(len(row), 'field')}, "
-                        f"but the first row names {len(names)}: correct the row"
+                        f"line {begin:,} of {self.label} begins a row of "
+                        f"{_counted(len(row), 'field')}, but the first row names {len(names)}: "
+                        "correct the row"
                     )
                 else:
                     yield row[place]
                 begin = lines.read + 1
         except csv.Error as error:
             raise CharloomError(
-                f"{self.label}, line {begin:,}: not a row of a table ({error_reason(error)}): "
-                "correct the row"
+                f"line {begin:,} of {self.label} does not begin a valid row "
+                f"({error_reason(error)}): correct the row"
             ) from None
 
     def _json_fields(self, lines: _Lines) -> Iterator[str]:
@@ -117,14 +118,14 @@ class Table:
             raise self._not_json(number, error_reason(error)) from None
         if not isinstance(row, dict):
             raise CharloomError(
-                f"{self.label}, line {number:,}: {shortened(row)} is not an object of JSON: "
-                'each row must be like {"title": "…"}'
+                f"line {number:,} of {self.label} is {shortened(row)}, not an object of JSON: "
+                "write one object on each line"
             )
         return row
 
     def _not_json(self, number: int, reason: str) -> CharloomError:
         return CharloomError(
-            f"{self.label}, line {number:,}: not valid JSON ({reason}): correct the row"
+            f"line {number:,} of {self.label} is not valid JSON ({reason}): correct the line"
         )
 
     def _text_of(self, value: object, number: int) -> str:
@@ -135,15 +136,15 @@ class Table:
             return json.dumps(value)
         if not isinstance(value, str):
             raise CharloomError(
-                f"{self.label}, line {number:,}: the column {self.column!r} holds "
-                f"{shortened(value)}, not a text: use a column of texts"
+                f"the column {shortened(self.column)} holds {shortened(value)} in line "
+                f"{number:,} of {self.label}: use a column of texts"
             )
         try:
             encoded = value.encode("utf-8")
         except UnicodeEncodeError:
             raise CharloomError(
-                f"{self.label}, line {number:,}: the column {self.column!r} holds half of a "
-                "surrogate pair, which is not valid text: correct the row"
+                f"the column {shortened(self.column)} holds half of a surrogate pair in line "
+                f"{number:,} of {self.label}: correct the line"
             ) from None
         return encoded.decode("latin-1") if self.as_bytes else value
 

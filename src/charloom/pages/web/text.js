@@ -296,7 +296,8 @@ function omissions() {
     notes.push(`This page shows the first ${grouped.format(shown)} of ${grouped.format(characters)} characters.`);
   }
   if (unknown) {
-    notes.push(`${grouped.format(unknown)} characters are unknown to the model.`);
+    const characters = `${grouped.format(unknown)} character${unknown === 1 ? "" : "s"}`;
+    notes.push(`Unknown to the model: ${characters}.`);
   }
   if (skipped) notes.push(`${grouped.format(skipped)} unknown characters were skipped.`);
   return notes;
