@@ -26,8 +26,8 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
     """Write an ONNX graph in float32.
 
     It maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state (S, L, B, H). In a
-    model of documents, the caller empties a row's state before it passes the end of a document; the
-    model's description says so.
+    model of documents, the caller empties a row's state before it passes the end of a document. The
+    model's description explains it.
 
     Raises:
         CharloomError: if the file name has another suffix, or if onnx is not installed.
