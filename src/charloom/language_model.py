@@ -196,8 +196,8 @@ class LanguageModel:
         """Return n samples, which are taken side by side in one batch, and so fast.
 
         Document i is the same text that `sample` returns for the index i. `unique` and `new`
-        exclude documents. The search ends after 20 samples a document, but
-        not before 1,000, so that the list can be shorter than `count`.
+        exclude documents. The search ends after 20 samples a document, but not before 1,000, so
+        that the list can be shorter than `count`.
 
         Args:
             count: the number of documents.
@@ -247,6 +247,11 @@ class LanguageModel:
             raise CharloomError(f"count is {count!r}: pass 1 or more")
         known = self.training_documents(training_text) if new else None
         request = self.stream(prompt, seed=seed, training_text=training_text, **settings).request
+        if request.length is None and self.vocabulary.end_id is None and not request.stop:
+            raise CharloomError(
+                "length is unlimited, but a sample of a single text has no end: pass a length or a "
+                "stop text"
+            )
         searches = unique or new
         documents = sample_side_by_side(
             self.predictor,

@@ -112,11 +112,20 @@ def test_too_few_documents_are_reported(folder: Path) -> None:
     status, output, errors = run(*command)
     assert (status, len(output.splitlines())) == (0, 1)
     assert "only 1 of 50 distinct documents found in 1,000 samples: raise --temperature" in errors
-    known = output.strip()
-    options = [f"--prompt={NAMES[0][:1]}", "--temperature=0", "--new", "--length=1"]
-    assert known
-    line = refused("sample", names, "--seed=1", *options, "--stop=zz", "--top-k=1", "--count=3")
+    options = ["--prompt=ba", "--length=0", "--new", "--count=3"]
+    assert "ba" in NAMES
+    line = refused("sample", names, "--seed=1", *options)
     assert "none of 1,000 samples is a new document" in line
+
+
+def test_many_samples_of_a_book_need_an_end(folder: Path) -> None:
+    book = str(folder / "woods")
+    for option in ("--json", "--unique"):
+        assert "length is unlimited" in refused("sample", book, "--length=inf", option)
+    command = [book, "--length=inf", "--stop=e", "--seed=1", "--count=5"]
+    texts = [document["text"] for document in objects(*command)]
+    assert "".join(text + "\n" for text in texts) == sampled(*command)
+    assert not any("e" in text for text in texts)
 
 
 def test_new_needs_a_collection_and_its_text(folder: Path, tmp_path: Path) -> None:
@@ -130,7 +139,7 @@ def test_new_needs_a_collection_and_its_text(folder: Path, tmp_path: Path) -> No
 
 def test_overlap_names_the_document(folder: Path) -> None:
     names = str(folder / "names")
-    status, output, errors = run("sample", names, "--seed=1", "--count=5", "--report-overlap")
+    status, _, errors = run("sample", names, "--seed=1", "--count=5", "--report-overlap")
     assert status == 0
     lines = [line for line in errors.splitlines() if "longest verbatim overlap" in line]
     assert lines

@@ -1,8 +1,8 @@
 """Every engine against the reference, over ten steps of training.
 
-Every cell, depth, dtype, shape of windows and number of threads; in float64 the parameters under
-every optimizer; in float32 the parameters under SGD and the losses under the others, for a first
-step of AdaGrad or Adam is a sign, which rounding flips.
+Every cell, depth, dtype, shape of windows and number of threads, for a book and for documents;
+in float64 the parameters under every optimizer; in float32 the parameters under SGD and the losses
+under the others, for a first step of AdaGrad or Adam is a sign, which rounding flips.
 """
 
 import itertools
@@ -65,6 +65,8 @@ def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[f
     losses = []
     for _ in range(STEPS):
         inputs, targets = generator.integers(0, size, (2, steps, rows))
+        if engine.config.end_id is not None:
+            inputs[generator.random(inputs.shape) < 0.3] = engine.config.end_id
         loss, norm, state = engine.train_step(inputs, targets, state, optimizer)
         assert np.isfinite(norm)
         losses.append(loss)
@@ -74,12 +76,15 @@ def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[f
 
 # All depths under all optimizers; those that stand for the others are not slow.
 every_depth = pytest.mark.parametrize(
-    ("layers", "optimizer"),
+    ("layers", "optimizer", "documents"),
     [
-        pytest.param(layers, optimizer, marks=[] if quick else pytest.mark.slow)
+        pytest.param(layers, optimizer, documents, marks=[] if quick else pytest.mark.slow)
         for layers in (1, 2, 3)
         for optimizer in OPTIMIZERS
-        for quick in [layers == 1 or (layers == 2 and optimizer in ("sgd", "adam"))]
+        for documents in (False, True)
+        for quick in [
+            (layers == 2 and optimizer in ("sgd", "adam")) or (layers == 1 and not documents)
+        ]
     ],
 )
 
@@ -91,12 +96,15 @@ def relative(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @every_depth
-def test_float64_parity(name: str, cell: str, layers: int, optimizer: str) -> None:
+def test_float64_parity(name: str, cell: str, layers: int, optimizer: str, documents: bool) -> None:
     cases = itertools.product(SHAPES, [(9, 11), (33, 70)], [0.0, 0.3], [1, 2, 3])
     for index, ((steps, rows), (hidden, vocabulary), dropout, threads) in enumerate(cases):
         if index % 5 != (layers + len(optimizer)) % 5:  # each case with several of the optimizers
             continue
-        config = ModelConfig(cell, hidden, layers, vocabulary, dropout, "float64", dropout * 1.5)
+        config = ModelConfig(
+            cell, hidden, layers, vocabulary, dropout, "float64", dropout * 1.5,
+            end_id=vocabulary - 1 if documents else None,
+        )  # fmt: skip
         theirs, ours = pair(name, config, threads)
         one, other = OPTIMIZERS[optimizer](), OPTIMIZERS[optimizer]()
         expected = train(theirs, one, steps, rows)
@@ -110,12 +118,15 @@ def test_float64_parity(name: str, cell: str, layers: int, optimizer: str) -> No
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @every_depth
-def test_float32_parity(name: str, cell: str, layers: int, optimizer: str) -> None:
+def test_float32_parity(name: str, cell: str, layers: int, optimizer: str, documents: bool) -> None:
     cases = itertools.product(SHAPES, [(9, 11), (67, 70)], [0.0, 0.3], [1, 2])
     for index, ((steps, rows), (hidden, vocabulary), dropout, threads) in enumerate(cases):
         if index % 3 != (layers + len(optimizer)) % 3:
             continue
-        config = ModelConfig(cell, hidden, layers, vocabulary, dropout, "float32", dropout / 2)
+        config = ModelConfig(
+            cell, hidden, layers, vocabulary, dropout, "float32", dropout / 2,
+            end_id=vocabulary - 1 if documents else None,
+        )  # fmt: skip
         theirs, ours = pair(name, config, threads)
         expected = train(theirs, OPTIMIZERS[optimizer](), steps, rows)
         found = train(ours, OPTIMIZERS[optimizer](), steps, rows)
@@ -132,11 +143,14 @@ def test_float32_parity(name: str, cell: str, layers: int, optimizer: str) -> No
 @pytest.mark.parametrize("name", ["pytorch"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_torch_compile_parity(compiler: None, name: str, cell: str, dtype: str) -> None:
+@pytest.mark.parametrize("end_id", [None, 4])
+def test_torch_compile_parity(
+    compiler: None, name: str, cell: str, dtype: str, end_id: int | None
+) -> None:
     exact = dtype == "float64"
     cases = (((5, 3), "adamw"), ((6, 26), "sgd"), ((7, 1), "sgd"))
     for (steps, rows), optimizer in cases if exact else cases[:2]:
-        config = ModelConfig(cell, 9, 2, 11, 0.3, dtype, 0.2)
+        config = ModelConfig(cell, 9, 2, 11, 0.3, dtype, 0.2, end_id)
         theirs, ours = pair(name, config, 1, compile=True)
         expected = train(theirs, OPTIMIZERS[optimizer](), steps, rows)
         found = train(ours, OPTIMIZERS[optimizer](), steps, rows)
@@ -148,8 +162,9 @@ def test_torch_compile_parity(compiler: None, name: str, cell: str, dtype: str) 
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_classic_objective_parity(name: str, dtype: str) -> None:
-    config = ModelConfig("rnn", 20, 1, 13, dtype=dtype)
+@pytest.mark.parametrize("end_id", [None, 4])
+def test_classic_objective_parity(name: str, dtype: str, end_id: int | None) -> None:
+    config = ModelConfig("rnn", 20, 1, 13, dtype=dtype, end_id=end_id)
     theirs, ours = pair(name, config, 1, classic=True)
     for engine in (theirs, ours):
         engine.parameters["rnn.bias_hh_l0"][...] = 0
@@ -163,12 +178,15 @@ def test_classic_objective_parity(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_long_window_scoring_parity(name: str, cell: str, dtype: str) -> None:
+@pytest.mark.parametrize("end_id", [None, 50])
+def test_long_window_scoring_parity(name: str, cell: str, dtype: str, end_id: int | None) -> None:
     for layers, rows, steps, threads in ((1, 1, 300, 1), (2, 3, 200, 2), (3, 40, 9, 2)):
-        config = ModelConfig(cell, 37, layers, 101, 0.5, dtype)
+        config = ModelConfig(cell, 37, layers, 101, 0.5, dtype, end_id=end_id)
         theirs, ours = pair(name, config, threads)
         generator = np.random.default_rng(1)
         ids = generator.integers(0, 101, (steps, rows))
+        if end_id is not None:
+            ids[generator.random(ids.shape) < 0.15] = end_id
         state = generator.normal(0, 0.3, config.zero_state(rows).shape).astype(dtype)
         expected, end = theirs.log_probabilities(ids, state)
         found, our_end = ours.log_probabilities(ids, state)

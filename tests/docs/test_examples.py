@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import charloom
 from helpers.paths import ROOT
 
 EXAMPLES = ROOT / "examples"
@@ -36,11 +37,27 @@ def test_training_on_your_own_text(tmp_path: Path) -> None:
 
 
 def test_names(tmp_path: Path) -> None:
-    out = run_example(tmp_path, "names.py", "0.05")
-    names, said, more = out.partition("\nBeginning with GREEK:\n")
-    assert said
-    assert names.count("\n") == 20
-    assert more.count("GREEK ") == 5
+    out = run_example(tmp_path, "names.py", "unicode-names", "0.05")
+    new, likeliest, strangest = (part.splitlines()[1:] for part in out.split("\n\n"))
+    known = set(charloom.open_text("unicode-names").read().split("\n"))
+    assert len(new) == 15
+    assert len(likeliest) == 10
+    assert not known & {name.strip() for name in (*new, *likeliest)}
+    values, names = zip(*(line.strip().split("  ", 1) for line in strangest), strict=True)
+    assert len(names) == 10
+    assert known > set(names)
+    assert sorted(map(float, values), reverse=True) == list(map(float, values))
+
+
+def test_names_of_a_list_of_ones_own(tmp_path: Path) -> None:
+    ways = ["Street", "Lane", "Road", "Hill"]
+    lines = [
+        f"{a}{b} {way}" for a in "ABCDEFGHKLMNPR" for b in ("ash", "oak", "im") for way in ways
+    ]
+    (tmp_path / "mine.txt").write_text("\n".join([*lines, "44 & 7"]) + "\n")
+    out = run_example(tmp_path, "names.py", "mine.txt", "0.05")
+    assert out.count("\n") == 15 + 10 + 10 + 5
+    assert "  44 & 7\n" in out.rpartition("per character:\n")[2]
 
 
 def test_comparing_cells(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,10 @@ def test_there_are_python_blocks() -> None:
     assert any(page == ROOT / "README.md" for page, _ in (p.values for p in PYTHON))
 
 
-def shown_commands() -> list[str]:
+def shown_commands(pages: Iterable[Path] = PAGES) -> list[str]:
     """Every `charloom …` line in the pages' console blocks, comments cut off."""
     lines = []
-    for page in PAGES:
+    for page in pages:
         for block in blocks(page, "console") + blocks(page, "sh"):
             for line in block.replace("\\\n", " ").splitlines():
                 for part in re.split(r"\||&&|<|>", line.removeprefix("$ ")):
@@ -76,6 +77,53 @@ def test_commands_parse(line: str) -> None:
     COMMANDS[name].add_arguments(parser)
     if rest != ["--help"]:
         parser.parse_args(rest)
+
+
+def test_the_commands_for_collections_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every command of docs/collections.md runs, from its first to its last, on small texts."""
+    from charloom.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    write_collections(tmp_path)
+    small = ["--steps", "6", "--hidden-size", "8", "--batch-size", "4", "--threads", "1"]
+    commands = shown_commands([ROOT / "docs" / "collections.md"])
+    assert len(commands) > 15
+    for line in commands:
+        command = shlex.split(line)
+        if command[0] == "train":
+            limit = command.index("--minutes") if "--minutes" in command else len(command)
+            command = command[:limit] + command[limit + 2 :] + small
+            if "--from" in command:
+                command = [*command[:-6], *command[-2:]]  # its sizes are those of the earlier model
+        if command[0] == "sample":
+            command += ["--length", "30", "--threads", "1"]
+        assert main(command) == 0, (line, capfd.readouterr().err)
+        printed = capfd.readouterr()
+        assert command[0] == "train" or printed.out.strip(), line
+    assert (tmp_path / "candidates.html").exists()
+
+
+def write_collections(folder: Path) -> None:
+    """Write the texts that the commands of docs/collections.md name."""
+    names = [f"{a}{b}{c}" for a in ("An", "Be", "Cor", "Da") for b in "aeiou" for c in ("n", "ra")]
+    lines = "\n".join(names) + "\n"
+    (folder / "names.txt").write_text(lines)
+    (folder / "candidates.txt").write_text("Anan\nKjxq\nBeora\n", encoding="utf-8")
+    (folder / "more.txt").write_text("Anora\nDanen\nCoran\n")
+    (folder / "today.log").write_text("".join(f"10:{n:02} started {n}\n" for n in range(60)))
+    for name in ("first.txt", "second.txt", "third.txt"):
+        (folder / name).write_text(f"the {name} of three\n" * 9)
+    (folder / "poems").mkdir()
+    for number in range(12):
+        (folder / "poems" / f"{number}.txt").write_text(f"O {names[number]},\nO rose!\n")
+    (folder / "recipes.txt").write_text("\n\n".join(f"Soup\n{n} leeks" for n in range(30)))
+    (folder / "fortunes.txt").write_text("%\n".join(f"Day {n} is good.\n" for n in range(30)))
+    rows = "".join(f'{n},"The ""{name}""\nA novel"\n' for n, name in enumerate(names))
+    (folder / "titles.csv").write_text("id,title\n" + rows)
+    events = "".join(f'{{"time": {n}, "message": "{name}"}}\n' for n, name in enumerate(names))
+    (folder / "events.jsonl").write_text(events)
 
 
 def test_the_two_commands_are_in_the_readme() -> None:

@@ -288,7 +288,7 @@ def test_bad_state_dict_is_refused(change: Any, said: str) -> None:
         ({"a": 0}, "is not a vocabulary"),
         (None, "is not a vocabulary"),
         ("\ud800bcdefgh", "half of a surrogate pair"),
-        ("\udc03bcdefgh", "half of a surrogate pair"),
+        ("\udc03cdefghi", "half of a surrogate pair"),
         ([*"abcdef", "", ""], "a character twice"),
     ],
 )

@@ -208,7 +208,7 @@ def test_a_collection_is_scored_adaptively(engine_of_documents: Engine) -> None:
 def test_an_adaptation_is_chosen_on_whole_documents(
     engine_of_documents: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adaptive, "CHOSEN_ON", 100)
+    monkeypatch.setattr(adaptive, "CHOSEN_ON", 500)
     fitted, held_out = documents_of(WORDS, 200, 1), documents_of(WORDS, 200, 2)
     read = []
     scored = adaptive._score
@@ -218,6 +218,6 @@ def test_an_adaptation_is_chosen_on_whole_documents(
     choose_adaptation(engine_of_documents, None, fitted, held_out)
     ids, before = read[0]
     assert before == END
-    assert 85 < len(ids) <= 100
+    assert 480 < len(ids) <= 500
     documents = "".join(map(str, ids)).split(str(END))[:-1]
     assert set(documents) <= {"".join(map(str, word)) for word in WORDS}

@@ -307,7 +307,7 @@ def test_the_counts_keep_to_their_size(tmp_path: Path) -> None:
 def test_counts_of_a_long_text_are_of_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("charloom.prediction.mixture.TRAINING_AT_MOST", 1_000)
+    monkeypatch.setattr("charloom.ngrams.choosing.TRAINING_AT_MOST", 1_000)
     monkeypatch.setattr(material, "VALIDATED_AT_ONCE", 300)
     monkeypatch.setattr(finishing, "VALIDATED_AT_ONCE", 300)
     text = text_file(tmp_path, "x" * 5_000 + TEXT[:20_000])

@@ -84,12 +84,15 @@ def test_a_refit_moves_whole_documents_and_leaves_one() -> None:
 
 def test_a_long_validation_part_is_sampled_from_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("charloom.training.setup.VALIDATED_AT_ONCE", 50)
-    dataset = dataset_of(["x"], [f"{n:03}" for n in range(100)])
-    assert len(dataset.validation) == 400
+    dataset = dataset_of(["x"], [f"{n:03}" for n in range(101)])
+    assert len(dataset.validation) == 404
     text = dataset.vocabulary.decode(validated_part(dataset, dataset.validation))
-    assert text == "".join(f"{n:03}{END}" for n in range(0, 100, 8))[:50]
+    assert text == "".join(f"{n:03}{END}" for n in range(0, 101, 9))[:50]
     short = dataset.validation[:48]
     assert (validated_part(dataset, short) == short).all()
+    few = dataset_of(["x"], ["a" * 60, "bb", "c" * 40])
+    text = few.vocabulary.decode(validated_part(few, few.validation))
+    assert text == "a" * 15 + END + "bb" + END + "c" * 15 + END
     book = Dataset("a", "", "", Vocabulary.of("ab"), np.zeros(900, np.uint8), (100, 900))
     assert len(validated_part(book, book.validation)) == 50
 

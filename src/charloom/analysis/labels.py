@@ -192,7 +192,8 @@ def _words(text: str, test: Callable[[str], bool]) -> Spans:
 
 def _quotations(text: str) -> Spans:
     """Return the spans between double quotation marks. Straight marks open and close in turn. The
-    end of a paragraph or document closes any open mark, so that an unmatched one does not invert the rest."""
+    end of a paragraph or document closes any open mark, so that an unmatched one does not invert
+    the rest."""
     pairs: Spans = []
     opened: list[int] = []
     for m in re.finditer(rf"[\"“”„«»]|\n\s*\n|{END}", text):

@@ -77,7 +77,8 @@ def add_texts(parser: Parser) -> None:
         "text",
         metavar="TEXT",
         nargs="+",
-        help="a path, - for standard input, or a corpus; several texts are joined in this order",
+        help="a path of a file or folder, - for standard input, or a corpus; several texts are "
+        "documents of a collection",
     )
 
 

@@ -56,6 +56,7 @@ def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
 Next:
   charloom sample {name} --prompt "The " --temperature 0.7    more samples
   charloom train YOUR-TEXT.txt --minutes 10                   your own text
+  charloom train YOUR-LIST.txt --lines                        a list, such as names
   charloom evaluate {name} YOUR-TEXT.txt              how well it predicts another text
   charloom corpora                                            built-in texts
   charloom train --help                                       all options"""

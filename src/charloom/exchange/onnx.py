@@ -26,8 +26,8 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
     """Write an ONNX graph in float32.
 
     It maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state (S, L, B, H). In a
-    model of documents, the caller empties a row's state before it passes the end of a document; the
-    model's description says so.
+    model of documents, the caller empties a row's state before it passes the end of a document. The
+    model's description states it.
 
     Raises:
         CharloomError: if the file name has another suffix, or if onnx is not installed.
@@ -58,8 +58,8 @@ def _description(config: ModelConfig) -> str:
     if config.end_id is None:
         return ""
     return (
-        f"Id {config.end_id} is the end of a document, which precedes every document too. Before it "
-        "is passed, the state of its row must be set to zero, so it must be the first of a window."
+        f"Id {config.end_id} is the end of a document, which precedes every document too. Before "
+        "it is passed, set the state of its row to zero; it must be the first id of a window."
     )
 
 

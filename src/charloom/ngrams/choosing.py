@@ -71,16 +71,15 @@ def losses_by_context(
     return total / (len(text) - lead)
 
 
-def counted_part(
-    ids: Integers, end_id: int | None = None, limit: int = TRAINING_AT_MOST
-) -> Integers:
+def counted_part(ids: Integers, end_id: int | None = None, limit: int | None = None) -> Integers:
     """Return the part of a training text that is counted: its end, or an excerpt of a collection.
 
     Args:
         ids: the training text's, (N,).
         end_id: the id of END in a collection, else None.
-        limit: the largest number of ids to return.
+        limit: the largest number of ids to return, by default TRAINING_AT_MOST.
     """
+    limit = TRAINING_AT_MOST if limit is None else limit
     return ids[-limit:] if end_id is None else excerpt(ids, limit, end_id)
 
 

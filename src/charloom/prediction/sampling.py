@@ -49,8 +49,9 @@ class OverlapGuard:
     ) -> NDArray[np.floating]:
         """Return logits, (..., V), without the characters that would copy too much.
 
-        These follow the latest ids in the training text. They are excluded before the choice, so that temperature and top_k act on the rest. The end
-        of a document copies no character, so it is never excluded.
+        These follow the latest ids in the training text. They are excluded before the choice, so
+        that temperature and top_k act on the rest. The end of a document copies no character, so it
+        is never excluded.
 
         Args:
             recent: the latest ids, (window,).

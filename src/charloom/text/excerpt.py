@@ -17,7 +17,7 @@ Integers = NDArray[np.integer[Any]]
 Id = TypeVar("Id", bound="np.integer[Any]")
 
 READ_AT_ONCE = 1 << 24  # ids of a memory-mapped file
-PIECES = 50  # at least, that an excerpt consists of, unless the collection has fewer documents
+PIECES = 20  # at least, that an excerpt consists of, unless the collection has fewer documents
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -37,8 +37,8 @@ def document_ends(ids: Integers, end_id: int) -> NDArray[np.int64]:
 def excerpt(ids: NDArray[Id], limit: int, end_id: int) -> NDArray[Id]:
     """Return at most `limit` ids of a collection, in their order and from all parts of it.
 
-    Most documents are taken whole or not at all. Of a document that exceeds a fiftieth of the
-    limit, its end is taken: that fiftieth, or more if the document's share of the limit is larger.
+    Most documents are taken whole or not at all. Of a document that exceeds 5% of the limit,
+    its end is taken: these 5%, or more if the document's share of the limit is larger.
     Each character of the collection has the same chance.
 
     Args:

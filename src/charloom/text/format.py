@@ -183,13 +183,21 @@ class Document(NamedTuple):
 
 
 def read_documents(
-    sources: Sequence[Source], format: TextFormat, *, on_progress: OnProgress | None = None
+    sources: Sequence[Source],
+    format: TextFormat,
+    *,
+    on_note: Callable[[str], None] = lambda note: None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[Document]:
     """Read the documents of a collection one by one, with their places.
 
-    The arguments and errors are those of `open_texts`.
+    Other arguments and the errors are those of `open_texts`. `on_note` is called with each of the
+    notes of the text.
     """
-    for one in _open_all(sources, format, on_progress)[0]:
+    opened, notes = _open_all(sources, format, on_progress)
+    for note in notes:
+        on_note(note)
+    for one in opened:
         name = one.text.name if one.path is None else str(one.path)
         unit, numbered = one.documents(format)
         for number, text in numbered:
