@@ -5,13 +5,16 @@ import io
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import charloom
 from charloom.cli.main import main
+from charloom.runs.opening import open_run
 from charloom.storage.checkpoint import load_checkpoint
+from charloom.text.format import open_texts
 from helpers.cli import Captured, refusal, refused
 from helpers.runs import TINY
 from helpers.texts import WOODS
@@ -220,6 +223,28 @@ def test_unicode_names_are_a_collection(capsys: Captured) -> None:
     assert main(["train", "unicode-names", "--out", "run", "--resume", "--steps=2"]) == 0
     assert main(["corpora"]) == 0
     assert "each line a document" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sources", [["names.txt", "recipes.txt"], ["unicode-names"]])
+def test_runs_without_ends_of_documents_still_read_one_book(
+    names: list[str], sources: list[str]
+) -> None:
+    """Older versions joined several texts, and had no documents at all."""
+    write_inputs(names)
+    options = {"steps": 1, "hidden_size": 8, "threads": 1, "window": 16}
+    run = open_run(
+        lambda reading: open_texts(sources, replace(reading, joined=True)), Path("run"), options
+    )
+    list(run)
+    checkpoint = load_checkpoint(Path("run/model.safetensors"))
+    assert checkpoint.config.end_id is None
+    assert "documents" not in checkpoint.text
+    assert main(["evaluate", "run"]) == 0
+    assert main(["evaluate", "run", "--training-text", *sources]) == 0
+    assert main(["train", *sources, "--out", "run", "--resume", "--steps=2"]) == 0
+    again = load_checkpoint(Path("run/resume.safetensors"))
+    assert again.text == checkpoint.text
+    assert again.vocabulary == checkpoint.vocabulary
 
 
 def test_collections_in_python(names: list[str]) -> None:
