@@ -49,8 +49,8 @@ def emptied(states: Float, ends: Ends) -> Float:
 
 # A cell's forward pass takes x, the input's products without a bias. It also takes the state before
 # the window, the recurrent weight W, both biases, and the places where a document's end is read. It
-# returns the hidden states (T, B, H), the last state and a cache. The cache starts with the hidden states and
-# the one before the window, (T + 1, B, H), and ends with those places.
+# returns the hidden states (T, B, H), the last state and a cache. The cache starts with the hidden
+# states and the one before the window, (T + 1, B, H), and ends with those places.
 #
 # Its backward pass takes their gradient dh. It returns dx, and the gradient da of the
 # recurrent product W h_{t−1}. The caller computes
