@@ -103,6 +103,32 @@ def test_documents_have_the_names_of_their_places(capsys: Captured) -> None:
     assert by_line[0]["document"] == "poems/03.txt, line 1"
 
 
+def test_skipped_files_are_named(capsys: Captured) -> None:
+    Path("mixed").mkdir()
+    Path("mixed/a.txt").write_text("anlia\n", encoding="utf-8")
+    Path("mixed/b.png").write_bytes(b"\x89PNG")
+    for command in ("score", "evaluate"):
+        capsys.readouterr()
+        assert main([command, "runs/poems", "mixed"]) == 0
+        assert "1 files are read, and 1 skipped" in capsys.readouterr().err
+
+
+def test_rare_characters_are_charged_in_the_runs_own_split(capsys: Captured) -> None:
+    names = [name + "ÄÖÜßçéèêâô"[n % 10] * (n % 12 == 0) for n, name in enumerate(shuffled_names())]
+    Path("rare.txt").write_text("\n".join(names), encoding="utf-8")
+    split = ["--split=60/20/20", "--lines", "--min-count=40"]
+    assert main(["train", "rare.txt", *split, *SMALL, "--out", "runs/rare"]) == 0
+    model = charloom.load("runs/rare")
+    found = model.evaluate()
+    assert found.unknown_characters > 0
+    assert found.characters > 0
+    known = model.evaluate(with_baselines=False)
+    assert known.nats_per_character == found.nats_per_character
+    capsys.readouterr()
+    assert main(["evaluate", "runs/rare"]) == 0
+    assert "characters are unknown to the model" in capsys.readouterr().out
+
+
 def test_characters_show_the_end(capsys: Captured, tmp_path: Path) -> None:
     Path("lines.txt").write_text("anlia\n字a\n", encoding="utf-8")
     page = tmp_path / "page.html"

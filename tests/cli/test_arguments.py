@@ -71,17 +71,8 @@ OPTIONS: dict[str, list[str]] = {
     ],
     "demo": ["--out", "--minutes", "--seed"],
     "score": [
-        *(
-            "--lines",
-            "--characters",
-            "--prefix",
-            "--html",
-            "--json",
-            "--csv",
-            "--top",
-            "--protocol",
-            "--training-text",
-        ),
+        *("--lines", "--characters", "--prefix", "--html", "--json", "--csv", "--top"),
+        *("--protocol", "--training-text"),
         *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
     ],
     "explore": [
@@ -107,16 +98,8 @@ OPTIONS: dict[str, list[str]] = {
 
 
 FLAGS = {
-    *(
-        "--resume",
-        "--json",
-        "--csv",
-        "--lines",
-        "--characters",
-        "--prefix",
-        "--skip-unknown",
-        "--network-only",
-    ),
+    *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
+    *("--characters", "--prefix", "--unique", "--new", "--no-prompt"),
     *("--report-overlap", "--tensorboard"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 

@@ -1,6 +1,6 @@
 """The end of a document in every engine: before it is read, the row's state becomes zero.
 
-Windows are drawn as rows of characters: # is the end of a document, . is any other character.
+Windows are written as rows of characters: # is the end of a document, . is any other character.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def draw(drawing: Sequence[str], engine: Engine) -> tuple[Any, Any, Any]:
-    """Inputs with ends as drawn, (T, B), targets, and a state that is not zero."""
+    """Return inputs with these ends, (T, B), targets, and a state that is not zero."""
     marks = np.array([list(row) for row in drawing]).T == "#"
     inputs, targets, state = window(engine, *marks.shape)
     inputs[inputs == END] = 0
@@ -47,13 +47,13 @@ def draw(drawing: Sequence[str], engine: Engine) -> tuple[Any, Any, Any]:
 
 
 def book(engine: Engine, name: str) -> Engine:
-    """The same parameters without an end of a document."""
+    """Return an engine with the same parameters, but without an end of a document."""
     config = ModelConfig(**{**engine.config.as_dict(), "end_id": None})
     return Backend(name).open(Parameters(config, engine.parameters.flat.copy()), seed=6)
 
 
 def documents(inputs: Any, row: int) -> list[tuple[int, int]]:
-    """Where the documents of a row start and end; the first one can have started before."""
+    """Return where the documents of a row start and end; the first can have started before."""
     starts = {0, *np.flatnonzero(inputs[:, row] == END).tolist()}
     return list(pairwise([*sorted(starts), len(inputs)]))
 

@@ -323,8 +323,9 @@ def test_benchmark_without_gpu_is_refused(
 
 @with_torch
 @pytest.mark.parametrize("cell", CELLS)
-def test_bfloat16_reaches_a_similar_loss(torch: Any, cell: str) -> None:
-    config = ModelConfig(cell, 32, 2, 40, 0.2, "float32", 0.1)
+@pytest.mark.parametrize("end_id", [None, 5])
+def test_bfloat16_reaches_a_similar_loss(torch: Any, cell: str, end_id: int | None) -> None:
+    config = ModelConfig(cell, 32, 2, 40, 0.2, "float32", 0.1, end_id)
     flat = initialize(config, seed=1).flat
     losses = []
     for bf16 in (False, True):

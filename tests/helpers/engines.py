@@ -22,7 +22,7 @@ def make(
     end_id: int | None = None,
     **settings: Any,
 ) -> Engine:
-    """An engine with all parameters away from zero, biases too."""
+    """Return an engine with all parameters away from zero, biases too."""
     config = ModelConfig(
         cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout, end_id
     )
@@ -33,7 +33,7 @@ def make(
 
 
 def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignore[no-untyped-def]
-    """Inputs and targets, (T, B), and a state that is not zero."""
+    """Return inputs and targets, (T, B), and a state that is not zero."""
     generator = np.random.default_rng(seed)
     size = engine.config.vocabulary_size
     inputs, targets = generator.integers(0, size, (2, steps, rows))

@@ -40,20 +40,27 @@ def test_model_of_a_book_gets_a_symbol_for_the_end(names: Path) -> None:
     assert (found.config.end_id, found.text["documents"]) == (len(known), len(NAMES))
 
 
-def test_texts_are_read_as_documents_for_a_model_of_documents(names: Path) -> None:
+def test_model_of_lines_is_fine_tuned_on_lines(names: Path) -> None:
     base = train(names, "base", lines=True)
     assert base.notes == []
     again = train(names, "again", from_run=str(base.folder), lines=True)
     assert not any("--from" in note for note in again.notes)
-    run = train(names, "inherited", from_run=str(base.folder))
-    assert any("read as for the model of --from: each line is one" in n for n in run.notes)
-    assert run.dataset.documents == base.dataset.documents
-    # Where lines are refused explicitly, a single text is one document.
-    run = train(names, "book", from_run=str(base.folder), lines=False)
-    assert run.engine.config.end_id == base.engine.config.end_id
+    run = train(names, "more", from_run=str(base.folder))
+    assert "documents are read as for the model of --from: each line is one" in run.notes
+    assert (run.dataset.ids == base.dataset.ids).all()
+    assert run.config.lines
+
+
+def test_book_is_one_document_for_a_model_of_files(tmp_path: Path, names: Path) -> None:
+    (tmp_path / "files").mkdir()
+    for name in NAMES[:30]:
+        (tmp_path / "files" / f"{name}.txt").write_text(name)
+    base = train(tmp_path / "files", "base")
+    run = train(names, "book", from_run=str(base.folder))
     assert run.dataset.documents == 1
+    assert run.engine.config.end_id == base.engine.config.end_id
     assert run.dataset.ids[-1] == run.engine.config.end_id
-    assert run.dataset.vocabulary.characters[-1] == "\n"
+    assert "\n" in run.dataset.vocabulary.characters
 
 
 def test_documents_of_a_sample_are_told_apart_on_a_terminal(

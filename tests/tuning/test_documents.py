@@ -9,6 +9,7 @@ from charloom.cli.main import main
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.text.vocabulary import END
 from charloom.training.planner import plan
+from charloom.tuning.api import tune
 from charloom.tuning.space import ranges_around
 from helpers.documents import NAMES, dataset_of
 from helpers.searches import QUICK, flags, resumed
@@ -26,10 +27,13 @@ def test_search_reads_lines_as_documents_and_its_options_train_again(tmp_path: P
     assert best.training["lines"] is True
     assert END.encode("utf-8", "surrogatepass") not in (folder / "report.html").read_bytes()
     again = resumed(str(text), folder)  # without the option
-    assert again.dataset.documents == (214, 12, 14)
+    assert again.dataset.documents == len(NAMES)
     assert again.best_options["lines"] is True
     assert "--lines" in again.settings.command(again.best, [str(text)])  # type: ignore[arg-type]
     assert tomllib.loads((folder / "best.toml").read_text())["lines"] is True
+    tuned = tune(text, out=tmp_path / "tuned", from_run=folder / "best", threads=1, **QUICK)
+    assert tuned.dataset.documents == len(NAMES)
+    assert tuned.notes == ["documents are read as for the model of --from: each line is one"]
     words = ["--config", str(folder / "best.toml"), "--steps", "2", "--out", str(tmp_path / "run")]
     assert main(["train", str(text), *words]) == 0
 

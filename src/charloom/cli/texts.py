@@ -29,7 +29,10 @@ def open_for(model: LanguageModel, *sources: str, terminal: Terminal) -> Text:
     from charloom.text.format import open_texts
 
     with terminal.task("reading") as on_progress:
-        return open_texts(sources, model.text_format, on_progress=on_progress)
+        text = open_texts(sources, model.text_format, on_progress=on_progress)
+    for note in text.notes:
+        terminal.say(note)
+    return text
 
 
 def documents_for(
@@ -44,8 +47,13 @@ def documents_for(
     format = model.text_format
     if by_line:
         format = replace(format, lines=True, separator=None, column=None)
+    notes: list[str] = []
     with terminal.task("reading") as on_progress:
-        return list(read_documents(sources, format, on_progress=on_progress))
+        read = read_documents(sources, format, on_note=notes.append, on_progress=on_progress)
+        found = list(read)
+    for note in notes:
+        terminal.say(note)
+    return found
 
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
@@ -59,10 +67,17 @@ def report_text(dataset: Dataset, terminal: Terminal) -> None:
         )
         return
     train, validation, test = dataset.pieces
+    documents, unit = "document" if dataset.documents == 1 else "documents", ""
+    if train + validation + test != dataset.documents:  # each one is in several splits
+        parts = dataset.train, dataset.validation, dataset.test
+        train, validation, test = (
+            len(part) - ends for part, ends in zip(parts, dataset.pieces, strict=True)
+        )
+        unit = " characters"
     terminal.note(
-        f"{printable(dataset.name)}: {dataset.documents:,} documents, {dataset.characters:,} "
-        f"characters, {distinct} distinct; {dataset.rule}: {train:,} to train, {validation:,} to "
-        f"validate, {test:,} to test{_own_parts(dataset)}"
+        f"{printable(dataset.name)}: {dataset.documents:,} {documents}, {dataset.characters:,} "
+        f"characters, {distinct} distinct; {dataset.rule}: {train:,}{unit} to train, "
+        f"{validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
     )
 
 

@@ -16,7 +16,7 @@ Tensor: TypeAlias = torch.Tensor
 class Documents:
     """The documents of windows (T, B) as packed sequences, for one call of a layer.
 
-    Every row is cut before each end of a document that it reads. The pieces are side by side, the
+    Every row is cut before each end of a document that it reads. The pieces run side by side, the
     longest first: their first inputs, their second inputs, and so on, as in PyTorch's
     PackedSequence. Only the first piece of a row starts from the row's state.
 

@@ -47,17 +47,17 @@ def emptied(states: Float, ends: Ends) -> Float:
     return np.where(ends, states.dtype.type(0), states) if ends.any() else states
 
 
-# A cell's forward pass takes x, the input's products without a bias. It also takes the state before
-# the window, the recurrent weight W, both biases, and the places where a document's end is read. It
-# returns the hidden states (T, B, H), the last state and a cache. The cache starts with the hidden
-# states and the one before the window, (T + 1, B, H), and ends with those places.
+# A cell's forward pass takes x, the input's products without a bias, the state before the window,
+# the recurrent weight W and both biases. `ends` marks the places where a document's end is read.
+# The pass returns the hidden states (T, B, H), the last state and a cache. The cache starts with
+# the hidden states and the one before the window, (T + 1, B, H), and its last entry is `ends`.
 #
 # Its backward pass takes their gradient dh. It returns dx, and the gradient da of the
 # recurrent product W h_{t−1}. The caller computes
 #   dW = Σ_t da_t h_{t−1}ᵀ,  db_hh = Σ_t da_t,  db_ih = Σ_t dx_t.
 #
-# Below, h_{t−1} and c_{t−1} are the states that a step starts from. They are r_t ⊙ those after step
-# t − 1. r_t is 0 where the end of a document is read at t, else 1.
+# Below, a step starts from the states h_{t−1} and c_{t−1}. They are r_t ⊙ those after step t − 1,
+# with r_t = 0 where the end of a document is read at t, else 1.
 
 
 # rnn: h_t = tanh(x_t + W h_{t−1} + b), b the sum of the two biases.

@@ -27,7 +27,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
 
     It maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state (S, L, B, H). In a
     model of documents, the caller empties a row's state before it passes the end of a document. The
-    model's description explains it.
+    model's description states it.
 
     Raises:
         CharloomError: if the file name has another suffix, or if onnx is not installed.

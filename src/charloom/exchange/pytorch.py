@@ -186,7 +186,7 @@ def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary
         raise CharloomError(
             f"{where} is not a vocabulary: pass a list of characters, or one string"
         )
-    # In files the end of a document is "". Half of a surrogate pair is not a character there.
+    # In files the end of a document is "", and half of a surrogate pair is invalid.
     ends = {"": END, END: "\ud800"}
     try:
         return Vocabulary(tuple(ends.get(c, c) for c in characters), as_bytes)

@@ -123,9 +123,7 @@ def _open_prepared(
         config, note = with_engine_for_budget(config)
         config, reason = planner.complete(config, dataset, start.fixed, clock.elapsed, speed)
         notes.extend([reason] if note is None else [note, reason])
-    notes.extend(prepared.notes)
-    if inherited := start.inherited_documents():
-        notes.append(f"documents are read as for the model of --from: {inherited}")
+    notes.extend([*prepared.notes, *start.notes()])
     base = None if start.base is None else start.base.vocabulary
     if base is not None and base.end_id is None and dataset.vocabulary.end_id is not None:
         notes.append(

@@ -52,7 +52,13 @@ class Start:
             asdict(self.config), as_bytes=self.config.bytes, collection=collection
         )
 
-    def inherited_documents(self) -> str:
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences for the user on the documents of a run that is fine-tuned."""
+        if inherited := self._inherited_documents():
+            return (f"documents are read as for the model of --from: {inherited}",)
+        return ()
+
+    def _inherited_documents(self) -> str:
         """Return how documents are cut if only the model of --from decides it, else nothing."""
         config = self.config
         if self.base is None or any(name in self.fixed for name in DOCUMENT_OPTIONS):

@@ -177,13 +177,21 @@ class Document(NamedTuple):
 
 
 def read_documents(
-    sources: Sequence[Source], format: TextFormat, *, on_progress: OnProgress | None = None
+    sources: Sequence[Source],
+    format: TextFormat,
+    *,
+    on_note: Callable[[str], None] = lambda note: None,
+    on_progress: OnProgress | None = None,
 ) -> Iterator[Document]:
     """Read the documents of a collection one by one, with their places.
 
-    The arguments and errors are those of `open_texts`.
+    Other arguments and the errors are those of `open_texts`. `on_note` is called with each of the
+    notes of the text.
     """
-    for one in _open_all(sources, format, on_progress)[0]:
+    opened, notes = _open_all(sources, format, on_progress)
+    for note in notes:
+        on_note(note)
+    for one in opened:
         name = one.text.name if one.path is None else str(one.path)
         unit, numbered = one.documents(format)
         for number, text in numbered:
@@ -233,7 +241,7 @@ class _Opened:
                 separator = separator.encode("utf-8").decode("latin-1")
             return documents.separated(separator)
         if format.column is not None:
-            return self._column(format.column, format.normalize_newlines)
+            return self._column(format, format.column)
         return documents.whole
 
     def documents(self, format: TextFormat) -> tuple[str, Iterator[tuple[int, str]]]:
@@ -244,7 +252,7 @@ class _Opened:
             lines = (line.rstrip("\r") for line in "".join(pieces).split("\n"))
             return "line", ((n, line) for n, line in enumerate(lines, 1) if line)
         if format.column is not None and not self.text.ends:
-            fields = self._table(format.column).fields(pieces)
+            fields = self._table(format, format.column).fields(pieces)
             if format.normalize_newlines:
                 fields = (_normalized(field) for field in fields)
             return "row", ((n, field) for n, field in enumerate(fields, 1) if field)
@@ -252,17 +260,22 @@ class _Opened:
         unit = "file" if cut is documents.whole else "line" if self.text.lines else "document"
         return unit, enumerate(text.documents(), 1)
 
-    def _table(self, column: str) -> Table:
+    def _table(self, format: TextFormat, column: str) -> Table:
         kind = None if self.path is None else KINDS.get(suffix_inside(self.path))
         if self.path is not None and kind is None:
+            if format.collection:
+                raise CharloomError(
+                    f"{self.label} is not a table, but the model reads the column "
+                    f"{shortened(column)}: pass a .csv, .tsv or .jsonl file"
+                )
             raise CharloomError(
                 f"{self.label} is not a table: --column reads .csv, .tsv and .jsonl files"
             )
         return Table(column, self.label, kind, self.text.as_bytes)
 
-    def _column(self, column: str, normalize_newlines: bool) -> Cut:
-        cut: Cut = self._table(column).cut
-        if not normalize_newlines:
+    def _column(self, format: TextFormat, column: str) -> Cut:
+        cut: Cut = self._table(format, column).cut
+        if not format.normalize_newlines:
             return cut
         # JSON escapes line breaks, so that those of its fields have not been normalized yet.
         return lambda pieces: newline_normalizer(lambda: cut(pieces), True)()

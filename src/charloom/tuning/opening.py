@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from charloom.runs.compute import compile_kernels
 from charloom.runs.material import PreparedText, prepare_text
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl, TrainingRun
-from charloom.runs.start import Start
+from charloom.runs.start import fine_tuned, fresh
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
 from charloom.text.dataset import Dataset
@@ -81,7 +81,9 @@ def open_search(
             clock.before = study.seconds()
             if settings != before:
                 study.keep_settings(settings)
-        yield Search(files, study, settings, prepared, clock, control.should_stop, open_run)
+        search = Search(files, study, settings, prepared, clock, control.should_stop, open_run)
+        search.notes.extend(prepared.notes)
+        yield search
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,17 @@ class _Source:
 
     def prepare(self, options: dict[str, Any], trial_minutes: float) -> PreparedText:
         """Read the text once for all trials, and compile the kernels that they use."""
-        config = TrainingConfig.of(options | {"minutes": trial_minutes})
-        base = None
-        if config.from_run is not None:
-            base = load_checkpoint(model_path(config.from_run))
-        reading = Start(config, options, base=base).text_format()
-        return prepare_text(
-            self.open(reading), config, base=base, folder=self.folder, on_reading=self.on_reading
+        start = fresh(options | {"minutes": trial_minutes})
+        if start.config.from_run is not None:
+            start = fine_tuned(load_checkpoint(model_path(start.config.from_run)), start.fixed)
+        prepared = prepare_text(
+            self.open(start.text_format()),
+            start.config,
+            base=start.base,
+            folder=self.folder,
+            on_reading=self.on_reading,
         )
+        return replace(prepared, notes=prepared.notes + start.notes())
 
 
 def _begin(

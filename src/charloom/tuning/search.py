@@ -89,7 +89,7 @@ class Search:
         self.settings = settings
         self.dataset = prepared.dataset
         self.trials = study.trials()
-        self.notes: list[str] = []
+        self.notes = list(prepared.notes)
         self.interrupted = False
         self.exhausted = False
         self._files = files

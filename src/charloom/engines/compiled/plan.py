@@ -20,7 +20,7 @@ from charloom.kernels.vectors import lanes
 from charloom.network.parameters import CACHE_LINE, ModelConfig
 
 RNN, LSTM, GRU = 0, 1, 2
-NO_END = -1  # the end of a document's id, where there is none
+NO_END = -1  # in place of the id of a document's end, in the model of a book
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 DECODED_AT_ONCE = 128  # positions whose logits are held at a time
 
