@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file that holds a whole model, checked before it is used.
 
-`model.safetensors` is the file to share. It holds the weights, and JSON strings in its header:
-`config`, `vocabulary` (the characters in the order of their ids, with "" for the end of a
-document), `training`, `text`, `metrics`.
+`model.safetensors` is the file to share. It holds the weights, and JSON strings in its
+header. They are `config`, `vocabulary` (the characters in the order of their ids, with "" for the
+end of a document), `training`, `text`, `metrics`.
 A mixture adds the tensors `counts.*` and `mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
 `position`, from which a run resumes. Each file carries a SHA-256 of its contents, because
