@@ -3,6 +3,8 @@
     python -m benchmarks.learning           repeat the experiments in results/learning.jsonl
     python -m benchmarks.learning --fit     fit the rules to the recorded results
     python -m benchmarks.learning --speed   measure training speeds
+    python -m benchmarks.learning --names FILE [--seeds N]
+                                            train on a list of names, as makemore splits it
 
 An experiment trains on a fixed number of characters, with the schedule of a whole run, and is
 evaluated on the validation split only. It does not depend on time, so that experiments can run in
@@ -14,12 +16,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import tempfile
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+import charloom
 from charloom.engines.backend import Backend
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW, learning_rate_factor
@@ -189,12 +194,50 @@ def rules() -> dict[str, float]:
     }
 
 
+def makemore_split(names: list[str]) -> tuple[list[str], list[str]]:
+    """Return the names that makemore trains on with its default seed, and those it tests on."""
+    import torch
+
+    torch.manual_seed(3407)
+    order = torch.randperm(len(names)).tolist()
+    tested = min(1000, int(len(names) * 0.1))
+    return [names[i] for i in order[:-tested]], [names[i] for i in order[-tested:]]
+
+
+def train_on_names(path: Path, seeds: int, minutes: float = 2) -> None:
+    """Print nats per symbol of the test names after two minutes, for each seed, and their means."""
+    train, test = makemore_split(path.read_text(encoding="utf-8").split())
+    print(f"{len(train):,} names to train, {len(test):,} to test", flush=True)
+    figures = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            names, held_out = Path(folder) / "names.txt", Path(folder) / "test.txt"
+            names.write_text("\n".join(train) + "\n", encoding="utf-8")
+            held_out.write_text("\n".join(test) + "\n", encoding="utf-8")
+            model = charloom.train(
+                names, lines=True, test=str(held_out), minutes=minutes, seed=seed
+            )
+            found = model.evaluate()
+        bits = {name: b.bits_per_character for name, b in found.baselines.items()}
+        network, ngram = (bits[name] * math.log(2) for name in ("network", "ngram"))
+        figures.append((network, found.nats_per_character))
+        print(
+            f"seed {seed}: network {network:.4f}, mixture {found.nats_per_character:.4f}, "
+            f"n-gram model {ngram:.4f} nats of {found.characters:,} symbols",
+            flush=True,
+        )
+    network, mixture = np.mean(figures, axis=0)
+    print(f"mean: network {network:.4f}, mixture {mixture:.4f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--fit", action="store_true", help="fit the rules to the recorded results")
     parser.add_argument("--speed", action="store_true", help="measure training speeds")
+    parser.add_argument("--names", type=Path, metavar="FILE", help="a name a line, as makemore's")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds for --names (default: 3)")
     parser.add_argument("--threads", type=int, help="number of threads of an experiment")
     arguments = parser.parse_args()
     if arguments.fit:
@@ -203,6 +246,9 @@ def main() -> None:
         return
     if arguments.speed:
         measure_speeds()
+        return
+    if arguments.names is not None:
+        train_on_names(arguments.names, arguments.seeds)
         return
     names = {f.name for f in fields(Experiment)}
     for record in recorded():

@@ -228,7 +228,8 @@ def _print_pieces(pieces: LineSurprisal, arguments: argparse.Namespace, terminal
     width = 7
     if unit == "document":
         width = min(max(len(printable(row[unit])) for row in rows), LONGEST_NAME)
-    terminal.print(f"{'bits/character':>14}  {'bits':>10}  {unit:>{width}}  {'unknown':>7}  text")
+    mean_of = "bits/symbol" if pieces.ends else "bits/character"
+    terminal.print(f"{mean_of:>14}  {'bits':>10}  {unit:>{width}}  {'unknown':>7}  text")
     for row in rows:
         mean = "-" if row["bits_per_character"] is None else f"{row['bits_per_character']:.4f}"
         place = f"{row[unit]:,}" if unit == "line" else printable(row[unit])

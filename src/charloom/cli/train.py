@@ -171,7 +171,7 @@ def watch(
                 dim=True,
             )
         if progress.kind == "validation":
-            terminal.note(_validation_line(progress))
+            terminal.note(_validation_line(progress, _unit(run)))
             if show_sample is not None:
                 show_sample(progress)
             elif progress.sample:
@@ -196,7 +196,12 @@ def _details(progress: Progress, speeds: list[tuple[float, int]]) -> str:
     )
 
 
-def _validation_line(progress: Progress) -> str:
+def _unit(run: TrainingRun) -> str:
+    """Return the unit of losses: the ends of documents are symbols, too."""
+    return "character" if run.dataset.vocabulary.end_id is None else "symbol"
+
+
+def _validation_line(progress: Progress, unit: str) -> str:
     line = (
         f"{format_duration(progress.elapsed)}  step {progress.step:,}  epoch {progress.epoch:.2f}"
     )
@@ -204,7 +209,7 @@ def _validation_line(progress: Progress) -> str:
         line += f"  training loss {progress.loss:.4f}"
     if progress.validation is not None:
         nats = progress.validation.nats_per_character
-        line += f"  validation {nats:.4f} nats ({in_bits(nats):.3f} bits) per character"
+        line += f"  validation {nats:.4f} nats ({in_bits(nats):.3f} bits) per {unit}"
         line += " *" if progress.best else ""
     return line
 
@@ -215,7 +220,7 @@ def _conclude(run: TrainingRun, terminal: Terminal) -> None:
     if state.best_loss is not None:
         terminal.say(
             f"best validation loss: {state.best_loss:.4f} nats ({in_bits(state.best_loss):.3f} "
-            f"bits) per character at step {state.best_step:,} of {state.step:,}"
+            f"bits) per {_unit(run)} at step {state.best_step:,} of {state.step:,}"
             + ("" if state.refit_step is None else ", on the part that was not used for training")
         )
     else:

@@ -165,7 +165,7 @@ def baselines_of_validation(
 
 
 def _uniform(size: int) -> Baseline:
-    return Baseline(math.log2(size), "static", f"{size} characters with equal probability")
+    return Baseline(math.log2(size), "static", f"{size} symbols with equal probability")
 
 
 def _unigram(counts: NDArray[np.integer], text: TextIds) -> Baseline:

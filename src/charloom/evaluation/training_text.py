@@ -10,7 +10,7 @@ from charloom.errors import CharloomError, shortened
 from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.storage.checkpoint import Checkpoint
-from charloom.text.corpora import can_be_read_again
+from charloom.text.corpora import CORPORA, can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
 from charloom.text.format import Sources, TextFormat, open_texts
 from charloom.text.loading import read_dataset
@@ -77,10 +77,14 @@ class TrainingText:
         """
         if isinstance(self._result, CharloomError):
             raise CharloomError(
-                f"{purpose} requires the training text, but {self.problem}; pass its path with "
-                "--training-text"
+                f"{purpose} requires the training text, but {self.problem}"
+                + self._remedy("its path")
             )
         return self._result
+
+    def _remedy(self, what: str) -> str:
+        """Return the end of an error; a text that was passed has a remedy of its own."""
+        return f": pass {what} with --training-text" if self._elsewhere is None else ""
 
     def held_out(self) -> ScoredText:
         """Return the test split, or the validation split of a text without a test split.
@@ -91,8 +95,7 @@ class TrainingText:
         dataset = self._result
         if isinstance(dataset, CharloomError):
             raise CharloomError(
-                f"{self.problem}; pass a text to evaluate, or the path of the training text with "
-                "--training-text"
+                self.problem + self._remedy("a text to evaluate, or the path of the training text")
             )
         first, second = dataset.boundaries
         if len(dataset.test):
@@ -187,4 +190,10 @@ class TrainingText:
         if not can_be_read_again(origin):
             where = f" at {shown_origin(origin)}" if origin not in ("", "-") else ""
             raise CharloomError(f"the training text {shortened(name)} was not found{where}")
-        return open_texts(origin.split(ORIGIN_SEPARATOR), reading)
+        sources = origin.split(ORIGIN_SEPARATOR)
+        for source in sources:
+            if source not in CORPORA and not Path(source).exists():
+                raise CharloomError(
+                    f"the training text {shortened(name)} was not found at {shown_origin(source)}"
+                )
+        return open_texts(sources, reading)

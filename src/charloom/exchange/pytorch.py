@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,6 +25,7 @@ from charloom.storage.folders import MODEL_FILE
 from charloom.text.vocabulary import END, Vocabulary
 
 WRITTEN_BY = "# Written by charloom export."
+UNSEEN = "unseen", "characters"  # what UnseenCharacters is made from, among the text's entries
 MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
@@ -76,12 +78,26 @@ logits = decoder(y)  # (T, B, V); {going_on}
 
 
 def exported_header(checkpoint: Checkpoint) -> dict[str, str]:
-    """Return configuration and vocabulary in JSON, with "" for the end of a document."""
+    """Return configuration, vocabulary and the share of unseen characters in JSON.
+
+    The vocabulary has "" for the end of a document.
+    """
     config = checkpoint.config.as_dict() | {"bytes": checkpoint.vocabulary.as_bytes}
-    return {
+    header = {
         "config": json.dumps(config, sort_keys=True),
         "vocabulary": json.dumps(["" if c == END else c for c in checkpoint.vocabulary.characters]),
     }
+    text = {name: checkpoint.text[name] for name in UNSEEN if name in checkpoint.text}
+    return header | ({"text": json.dumps(text, sort_keys=True)} if text else {})
+
+
+def _read_text(header: Mapping[str, str]) -> dict[str, Any]:
+    """Read what a header says of the training text; nothing if it is missing or damaged."""
+    try:
+        text = json.loads(header.get("text", "{}"))
+        return {name: text[name] for name in UNSEEN if isinstance(text[name], (int, float))}
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return {}
 
 
 def check_suffix(out: Path, suffix: str) -> None:
@@ -135,7 +151,8 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
             pieces = {name: file.get_slice(name) for name in names}
-            known = _read_vocabulary(vocabulary, file.metadata() or {})
+            header = file.metadata() or {}
+            known = _read_vocabulary(vocabulary, header)
             found = _StateDict(
                 path,
                 {name: tuple(pieces[name].get_shape()) for name in names},
@@ -153,7 +170,7 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
         raise CharloomError(f"cannot read {path}: {error_reason(error)}") from None
     except SafetensorError as error:
         raise CharloomError(f"{path} is damaged ({' '.join(str(error).split())})") from None
-    return Checkpoint(parameters, known)
+    return Checkpoint(parameters, known, text={} if vocabulary else _read_text(header))
 
 
 def _read_vocabulary(path: Path | None, header: Mapping[str, str]) -> Vocabulary:

@@ -448,8 +448,23 @@ def load_dataset(
             for name, part in own.texts().items()
         },
         lines=text.lines,
-        notes=(*text.notes, *division.notes),
+        notes=(*text.notes, *division.notes, *_shared(scans)),
     )
+
+
+def _shared(scans: Mapping[str, Scan]) -> list[str]:
+    """Return a note for each text of --validation and --test with documents of the text itself."""
+    notes = []
+    for name in ("validation", "test"):
+        if name in scans:
+            hashes = scans[name].hashes
+            shared = int(np.isin(hashes, scans[""].hashes).sum())
+            if shared:
+                notes.append(
+                    f"{shared:,} of the {len(hashes):,} documents of --{name} are also in the text "
+                    "that is trained on: remove them from one of the two to measure what is learned"
+                )
+    return notes
 
 
 def _vocabulary(
@@ -494,8 +509,8 @@ def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float
 def _refuse_other(name: str, found: Scan, sha256: str | None, place: str = "") -> None:
     if sha256 is not None and found.sha256 != sha256:
         raise OtherTextError(
-            f"the text {name!r} is not the one that the run was trained on{place}: its SHA-256 is "
-            f"{found.sha256[:12]}…, the run's is {sha256[:12]}…"
+            f"the text {name!r} is not the one that the run was trained on{place} (SHA-256 "
+            f"{found.sha256[:12]}…, not {sha256[:12]}…)"
         )
 
 

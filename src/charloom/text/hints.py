@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -36,16 +38,24 @@ def suggestion(text: Text, lines: int) -> str | None:
         columns = [printable(name) for name in column_names(beginning, kind)[:8]]
         names = f" ({', '.join(columns)})" if columns else ""
         return (
-            f"{label} is a table: to learn the fields of a column as documents, add --column "
-            f"NAME{names}"
+            f"{label} is a table: to learn the fields of a column{names} as documents, use "
+            f"`charloom train {_source(text)} --column NAME`"
         )
     whole = beginning.split("\n")[:-1]
     if is_list(whole, lines):
         return (
-            f"{label} looks like a list of {lines:,} lines: to learn each line as a document, add "
-            "--lines"
+            f"{label} looks like a list of {lines:,} lines: to learn each line as a document, use "
+            f"`charloom train {_source(text)} --lines`"
         )
     return None
+
+
+def _source(text: Text) -> str:
+    """Return the text's name as a word of a command."""
+    if text.origin in ("", "-"):
+        return "-" if text.origin else "TEXT"
+    path = Path(text.origin)
+    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
 
 
 def is_list(beginning: Sequence[str], lines: int) -> bool:

@@ -344,6 +344,12 @@ def _divide_documents(
         newline = int(vocabulary.ids_or_minus_one("\n")[0])
         return cut_documents(documents, kept, newline), f"each document is split {kept} by itself"
     order = order_of(text.hashes)
+    if VALIDATION in given and TEST in given:
+        nothing = order[:0]
+        return (
+            [documents.of(order), documents.of(nothing), documents.of(nothing)],
+            "no split, because validation and test have texts of their own",
+        )
     parts = parts_by_hash(text.hashes, documents.lengths, split, given)[order]
     return (
         [documents.of(order[parts == part]) for part in range(3)],

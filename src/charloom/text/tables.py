@@ -9,6 +9,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from charloom.errors import CharloomError, error_reason, shortened
@@ -58,11 +59,14 @@ class Table:
         rows = _Lines(pieces)
         if kind == "jsonl":
             return self._json_fields(rows)
-        return self._csv_fields(rows, "\t" if kind == "tsv" else ",")
+        return self._csv_fields(rows, kind)
 
-    def _csv_fields(self, lines: _Lines, delimiter: str) -> Iterator[str]:
+    def _csv_fields(self, lines: _Lines, kind: Kind) -> Iterator[str]:
         csv.field_size_limit(LONGEST_FIELD)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        rest = iter(lines)
+        first = next(rest, "")
+        delimiter = delimiter_of(first, kind)
+        reader = csv.reader(chain([first], rest), delimiter=delimiter, strict=True)
         column = self.column.encode().decode("latin-1") if self.as_bytes else self.column
         names: list[str] = []
         place = -1
@@ -204,6 +208,13 @@ def kind_of(pieces: Iterable[str]) -> tuple[Kind, Iterator[str]]:
     return ("tsv" if first.count("\t") > first.count(",") else "csv"), all_pieces()
 
 
+def delimiter_of(first: str, kind: Kind) -> str:
+    """Return what separates the fields of a table: in .csv a semicolon if it is the commoner."""
+    if kind == "tsv":
+        return "\t"
+    return ";" if first.count(";") > first.count(",") else ","
+
+
 def column_names(beginning: str, kind: Kind) -> list[str]:
     """Return the names of a table's columns from its first line; empty if it is damaged."""
     line = beginning.lstrip("\ufeff\n").partition("\n")[0].rstrip("\r")
@@ -214,7 +225,7 @@ def column_names(beginning: str, kind: Kind) -> list[str]:
             return []
         return list(row) if isinstance(row, dict) else []
     try:
-        return next(csv.reader([line], delimiter="\t" if kind == "tsv" else ","), [])
+        return next(csv.reader([line], delimiter=delimiter_of(line, kind)), [])
     except csv.Error:
         return []
 

@@ -47,6 +47,9 @@ WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
+# Of a collection of short documents: a window of about two documents, and fewer units.
+DOCUMENTS_IN_A_WINDOW, SHORTEST_WINDOW = 2, 16
+UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
 # choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
@@ -129,6 +132,9 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     usable = max(seconds * speed, 1.0)
     by_time = UNITS * usable**UNITS_BY_TIME
     by_text = UNITS_BY_TEXT * characters**TEXT_POWER
+    window = _window(dataset)
+    if dataset.vocabulary.end_id is not None and window < WINDOW:
+        by_text *= UNITS_OF_SHORT_DOCUMENTS
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
@@ -139,7 +145,7 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         "hidden_size": units,
         "layers": layers,
         "batch_size": BATCH,
-        "window": _window(dataset),
+        "window": window,
         "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
         "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
@@ -163,11 +169,16 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
 
 
 def _window(dataset: Dataset) -> int:
-    """Return the length of a window, at most that of the validation split of a single text."""
+    """Return the length of a window, at most that of the validation split of a single text.
+
+    An update after every few short documents is worth more than the speed of long windows.
+    """
     validation = len(dataset.validation)
-    if dataset.vocabulary.end_id is not None or not validation:
-        return WINDOW
-    return min(WINDOW, validation)
+    if dataset.vocabulary.end_id is not None:
+        mean = len(dataset.train) / max(1, dataset.pieces[0])  # of a document with its end
+        multiple = round(DOCUMENTS_IN_A_WINDOW * mean / SHORTEST_WINDOW)
+        return min(max(multiple, 1) * SHORTEST_WINDOW, WINDOW)
+    return min(WINDOW, validation) if validation else WINDOW
 
 
 def _dropped(least: float, step: float, most: float, passes: float) -> float:
