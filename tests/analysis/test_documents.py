@@ -77,7 +77,7 @@ def test_lines_are_whole_documents(capsys: Captured) -> None:
         score(capsys, "runs/names", "lines.txt", "--lines", "--json")
     )
     table = score(capsys, "runs/names", "lines.txt", "--lines").splitlines()
-    assert table[0].split() == ["bits/character", "bits", "line", "unknown", "text"]
+    assert table[0].split() == ["bits/symbol", "bits", "line", "unknown", "text"]
     assert table[1].split()[2:] == ["4", "2", "An字"]  # the most foreign one
     top = list(
         csv.DictReader(io.StringIO(score(capsys, "runs/names", "lines.txt", "--csv", "--top=2")))

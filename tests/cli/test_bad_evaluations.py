@@ -100,7 +100,7 @@ def folder_in_its_place(source: Path) -> None:
 
 
 HARMS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "moved": (lambda source: source.rename("elsewhere.txt"), "there is no file"),
+    "moved": (lambda source: source.rename("elsewhere.txt"), "was not found at"),
     "changed": (changed_text, "SHA-256"),
     "emptied": (lambda source: source.write_bytes(b""), "SHA-256"),
     "no longer UTF-8": (lambda source: source.write_bytes(b"\xff"), "byte offset 0"),

@@ -123,7 +123,7 @@ def test_a_folder_is_found_again_and_can_move(capsys: Captured, names: list[str]
     assert main(["evaluate", "run", "--json"]) == 0
     before = json.loads(capsys.readouterr().out)["nats_per_character"]
     Path("poems").rename("moved")
-    assert "there is no file" in refusal("evaluate", "run")
+    assert "was not found at" in refusal("evaluate", "run")
     files = sorted(map(str, Path("moved").rglob("*.txt")), key=lambda p: Path(p).parts)
     for places in (["moved"], files):
         assert main(["evaluate", "run", "--json", "--training-text", *places]) == 0
@@ -160,10 +160,10 @@ def test_a_list_and_a_table_get_a_suggestion(capsys: Captured, names: list[str])
     assert main(["train", "names.txt", "--out", "book", *STEP]) == 0
     said = capsys.readouterr().err
     assert "names.txt looks like a list of 300 lines" in said
-    assert "add --lines" in said
+    assert "names.txt --out runs/names-documents --lines`" in said
     assert "documents" not in load_checkpoint(Path("book/model.safetensors")).text
     assert main(["train", "t.csv", "--out", "table", *STEP]) == 0
-    assert "add --column NAME (id, name)" in capsys.readouterr().err
+    assert "t.csv --out runs/t-documents --column NAME`" in capsys.readouterr().err
     assert main(["train", "names.txt", "--lines", "--out", "lines", *STEP]) == 0
     assert "looks like" not in capsys.readouterr().err
 

@@ -71,10 +71,13 @@ def test_the_suggestion_names_the_option(tmp_path: Path) -> None:
     path.write_text("\n".join(sorted(names(500))) + "\n")
     said = suggestion(open_text(path), 500)
     assert said == (
-        "names.txt looks like a list of 500 lines: to learn each line as a document, add --lines"
+        "names.txt looks like a list of 500 lines: to learn each line as a document, use "
+        f"`charloom train {path} --out runs/names-documents --lines`"
     )
     assert suggestion(open_texts([path], TextFormat(lines=True)), 500) is None
     table = tmp_path / "t.csv"
     table.write_text('id,"a title"\n1,x\n')
-    assert (suggestion(open_text(table), 2) or "").endswith("add --column NAME (id, a title)")
+    said = suggestion(open_text(table), 2) or ""
+    assert said.startswith("t.csv is a table: to learn the fields of a column (id, a title)")
+    assert said.endswith("--out runs/t-documents --column NAME`")
     assert suggestion(text_from_string("a\n"), 1) is None

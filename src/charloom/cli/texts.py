@@ -83,5 +83,8 @@ def report_text(dataset: Dataset, terminal: Terminal) -> None:
 
 def _own_parts(dataset: Dataset) -> str:
     """Return where parts come from that are texts of their own."""
-    parts = [f"{name} on {printable(part['name'])}" for name, part in dataset.own.items()]
+    parts = [
+        f"{'validates on' if name == 'validation' else 'tests on'} {printable(part['name'])}"
+        for name, part in dataset.own.items()
+    ]
     return f" ({', '.join(parts)})" if parts else ""

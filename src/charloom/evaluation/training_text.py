@@ -67,7 +67,9 @@ class TrainingText:
     @property
     def problem(self) -> str:
         """The reason why the text is not available, empty if it is."""
-        return str(self._result) if isinstance(self._result, CharloomError) else ""
+        if not isinstance(self._result, CharloomError):
+            return ""
+        return f"{'' if self._elsewhere is None else '--training-text: '}{self._result}"
 
     def require(self, purpose: str) -> Dataset:
         """Return the text.
@@ -83,7 +85,7 @@ class TrainingText:
         return self._result
 
     def _remedy(self, what: str) -> str:
-        """Return the end of an error; a text that was passed has a remedy of its own."""
+        """Return the end of an error; that of a text that was passed has its own remedy."""
         return f": pass {what} with --training-text" if self._elsewhere is None else ""
 
     def held_out(self) -> ScoredText:

@@ -25,7 +25,7 @@ from charloom.storage.folders import MODEL_FILE
 from charloom.text.vocabulary import END, Vocabulary
 
 WRITTEN_BY = "# Written by charloom export."
-UNSEEN = "unseen", "characters"  # what UnseenCharacters is made from, among the text's entries
+UNSEEN = "unseen", "characters"  # entries of a text that UnseenCharacters requires
 MODULES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
@@ -92,7 +92,7 @@ def exported_header(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _read_text(header: Mapping[str, str]) -> dict[str, Any]:
-    """Read what a header says of the training text; nothing if it is missing or damaged."""
+    """Read the entry `text` of a header; nothing if it is missing or damaged."""
     try:
         text = json.loads(header.get("text", "{}"))
         return {name: text[name] for name in UNSEEN if isinstance(text[name], (int, float))}

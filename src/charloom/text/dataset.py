@@ -461,8 +461,8 @@ def _shared(scans: Mapping[str, Scan]) -> list[str]:
             shared = int(np.isin(hashes, scans[""].hashes).sum())
             if shared:
                 notes.append(
-                    f"{shared:,} of the {len(hashes):,} documents of --{name} are also in the text "
-                    "that is trained on: remove them from one of the two to measure what is learned"
+                    f"{shared:,} of the {len(hashes):,} documents of --{name} are also in the "
+                    "training text: remove them from one of the two"
                 )
     return notes
 

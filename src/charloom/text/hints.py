@@ -39,23 +39,25 @@ def suggestion(text: Text, lines: int) -> str | None:
         names = f" ({', '.join(columns)})" if columns else ""
         return (
             f"{label} is a table: to learn the fields of a column{names} as documents, use "
-            f"`charloom train {_source(text)} --column NAME`"
+            f"`{_command(text)} --column NAME`"
         )
     whole = beginning.split("\n")[:-1]
     if is_list(whole, lines):
         return (
             f"{label} looks like a list of {lines:,} lines: to learn each line as a document, use "
-            f"`charloom train {_source(text)} --lines`"
+            f"`{_command(text)} --lines`"
         )
     return None
 
 
-def _source(text: Text) -> str:
-    """Return the text's name as a word of a command."""
-    if text.origin in ("", "-"):
-        return "-" if text.origin else "TEXT"
-    path = Path(text.origin)
-    return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
+def _command(text: Text) -> str:
+    """Return the command that trains on the text, in a folder other than that of a book's run."""
+    source = text.origin or "TEXT"
+    if source != "-" and text.origin:
+        path = Path(source)
+        source = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    folder = f"runs/{text.name}-documents"
+    return shlex.join(["charloom", "train", source, "--out", folder])
 
 
 def is_list(beginning: Sequence[str], lines: int) -> bool:

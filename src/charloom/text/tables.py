@@ -209,7 +209,7 @@ def kind_of(pieces: Iterable[str]) -> tuple[Kind, Iterator[str]]:
 
 
 def delimiter_of(first: str, kind: Kind) -> str:
-    """Return what separates the fields of a table: in .csv a semicolon if it is the commoner."""
+    """Return the delimiter of a table's fields: in .csv the commoner of comma and semicolon."""
     if kind == "tsv":
         return "\t"
     return ";" if first.count(";") > first.count(",") else ","
