@@ -46,7 +46,14 @@ def dataset_of(
     ids = [vocabulary.encode(part) for part in parts]
     first, second = np.cumsum([len(part) for part in ids[:2]])
     return Dataset(
-        "names", "", "0" * 64, vocabulary, np.concatenate(ids), (int(first), int(second))
+        "names",
+        "",
+        "0" * 64,
+        vocabulary,
+        np.concatenate(ids),
+        (int(first), int(second)),
+        documents=len(train) + len(validation) + len(test),
+        pieces=(len(train), len(validation), len(test)),
     )
 
 

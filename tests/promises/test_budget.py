@@ -16,7 +16,7 @@ from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.prediction import mixture as mixture_module
 from charloom.prediction.mixture import fit_ngram_table
-from charloom.runs import finishing, material
+from charloom.runs import finishing
 from charloom.text.dataset import Split, load_dataset
 from charloom.text.source import text_from_string
 from charloom.training import planner as planning
@@ -243,7 +243,7 @@ def test_nothing_is_learned_from_what_will_be_evaluated() -> None:
         TrainingConfig.of({"refit": 0.5, "split": "90/10/0"})
 
 
-def test_several_texts_are_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_texts_are_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one.txt").write_text("First lines\nof a text", encoding="utf-8")
     (tmp_path / "two.txt").write_text("and a second one\n" * 30, encoding="utf-8")
     (tmp_path / "three.txt").write_text("the third " * 30, encoding="utf-8")
@@ -251,8 +251,9 @@ def test_several_texts_are_one(tmp_path: Path, capsys: pytest.CaptureFixture[str
     options = ["--steps=3", "--hidden-size=8", "--batch-size=2", "--window=8"]
     assert main(["train", *paths, *options, "--out", str(tmp_path / "run")]) == 0
     model = charloom.load(tmp_path / "run")
-    joined = "First lines\nof a text\n" + "and a second one\n" * 30 + "the third " * 30
-    assert model.checkpoint.text["characters"] == len(joined)
+    texts = ["First lines\nof a text", "and a second one\n" * 30, "the third " * 30]
+    assert model.checkpoint.text["characters"] == sum(map(len, texts))
+    assert model.checkpoint.text["documents"] == 3
     assert model.checkpoint.mixture is not None
     capsys.readouterr()
     # The training text is found again, all of it.
@@ -308,8 +309,7 @@ def test_counts_of_a_long_text_are_of_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("charloom.ngrams.choosing.TRAINING_AT_MOST", 1_000)
-    monkeypatch.setattr(material, "VALIDATED_AT_ONCE", 300)
-    monkeypatch.setattr(finishing, "VALIDATED_AT_ONCE", 300)
+    monkeypatch.setattr("charloom.training.setup.VALIDATED_AT_ONCE", 300)
     text = text_file(tmp_path, "x" * 5_000 + TEXT[:20_000])
     options = ["--steps=2", "--hidden-size=8", "--batch-size=2", "--window=8"]
     out = str(tmp_path / "run")

@@ -14,6 +14,7 @@ from charloom.text.source import text_from_string
 from charloom.training import planner as planning
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import measure_speed, multiplications, plan
+from helpers.documents import dataset_of
 from helpers.paths import ROOT
 
 
@@ -108,3 +109,13 @@ def test_the_experiments_are_recorded_whole() -> None:
     for record in records:
         assert math.isfinite(record["carried"])
         assert record["steps"] > 0
+
+
+def test_short_documents_get_short_windows_and_fewer_units() -> None:
+    def planned(length: int) -> dict[str, Any]:
+        documents = ["ab" * (length // 2)] * (200_000 // length)
+        return plan(600, 1, dataset_of(documents, documents[:100]), {}).options
+
+    windows = [planned(length)["window"] for length in (2, 8, 14, 24, 200)]
+    assert windows == [16, 16, 32, 48, 64]
+    assert planned(8)["hidden_size"] < planned(200)["hidden_size"]

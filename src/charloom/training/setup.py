@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from charloom.engines.process_group import ProcessGroup
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
@@ -13,12 +11,12 @@ from charloom.network.optimizers import OPTIMIZERS, AdaGrad, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.text.batches import Batches, ShuffledDocuments, SlidingWindows, Streams
 from charloom.text.dataset import Dataset, TextIds
+from charloom.text.excerpt import excerpt
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.options import TrainingConfig
 
 CLASSIC_STRIDE = 10
 VALIDATED_AT_ONCE = 200_000  # characters of the validation split that one validation reads
-FEW_DOCUMENTS = 100  # of a validation split; each of them is validated on
 
 
 def make_optimizer(config: TrainingConfig) -> Optimizer:
@@ -64,20 +62,12 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
 def validated_part(dataset: Dataset, holdout: TextIds) -> TextIds:
     """Return the part of a holdout, (N,), that one validation reads.
 
-    Of a long collection these are documents from all of the holdout, or the beginning of each one
-    if there are few. Each has its end.
+    Of a long collection these are documents from all of the holdout.
     """
     end_id = dataset.vocabulary.end_id
-    if end_id is None or len(holdout) <= VALIDATED_AT_ONCE:
+    if end_id is None:
         return holdout[:VALIDATED_AT_ONCE]
-    documents = np.split(holdout, np.flatnonzero(holdout == end_id)[:-1] + 1)
-    if len(documents) <= FEW_DOCUMENTS:
-        most = VALIDATED_AT_ONCE // len(documents)
-        documents = [d if len(d) <= most else np.append(d[: most - 1], d[-1:]) for d in documents]
-    else:
-        documents = documents[:: -(-len(holdout) // VALIDATED_AT_ONCE)]
-    read: TextIds = np.concatenate(documents)[:VALIDATED_AT_ONCE]
-    return read
+    return excerpt(holdout, VALIDATED_AT_ONCE, end_id)
 
 
 def model_config(config: TrainingConfig, vocabulary: Vocabulary) -> ModelConfig:

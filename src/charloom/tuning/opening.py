@@ -81,9 +81,7 @@ def open_search(
             clock.before = study.seconds()
             if settings != before:
                 study.keep_settings(settings)
-        search = Search(files, study, settings, prepared, clock, control.should_stop, open_run)
-        search.notes.extend(prepared.notes)
-        yield search
+        yield Search(files, study, settings, prepared, clock, control.should_stop, open_run)
 
 
 @dataclass(frozen=True)
