@@ -74,14 +74,15 @@ def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[f
     return losses
 
 
-# All depths under all optimizers; those that stand for the others are not slow.
+# All depths under all optimizers; of documents under two, because no optimizer sees documents.
+# Those that stand for the others are not slow.
 every_depth = pytest.mark.parametrize(
     ("layers", "optimizer", "documents"),
     [
         pytest.param(layers, optimizer, documents, marks=[] if quick else pytest.mark.slow)
         for layers in (1, 2, 3)
         for optimizer in OPTIMIZERS
-        for documents in (False, True)
+        for documents in ((False, True) if optimizer in ("sgd", "adam") else (False,))
         for quick in [
             (layers == 2 and optimizer in ("sgd", "adam")) or (layers == 1 and not documents)
         ]
@@ -142,8 +143,9 @@ def test_float32_parity(name: str, cell: str, layers: int, optimizer: str, docum
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("name", ["pytorch"])
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("end_id", [None, 4])
+@pytest.mark.parametrize(
+    ("dtype", "end_id"), [("float32", None), ("float64", None), ("float64", 4)]
+)
 def test_torch_compile_parity(
     compiler: None, name: str, cell: str, dtype: str, end_id: int | None
 ) -> None:
