@@ -54,7 +54,7 @@ def test_a_validation_part_shorter_than_a_window_is_enough_for_documents() -> No
     events, state = train(dataset, steps=3)
     assert state.step == 3
     assert next(e.validation.characters for e in events if e.kind == "validation") == 2
-    assert plan(60, 1, dataset, {}).options["window"] == 16  # longer than the validation part
+    assert plan(60, 1, dataset, {}).options["window"] == 64
 
 
 def test_the_preset_classic_is_refused_for_documents() -> None:

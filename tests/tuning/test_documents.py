@@ -41,7 +41,7 @@ def test_search_reads_lines_as_documents_and_its_options_train_again(tmp_path: P
 def test_windows_longer_than_the_validation_split_are_searched_for_documents() -> None:
     dataset = dataset_of(["anna", "otto"] * 50, ["anna"] * 10)
     planned = plan(10, 1, dataset, {}).options
-    assert planned["window"] == 16  # two documents, rounded
+    assert planned["window"] == 64
     ranges = ranges_around(planned | {"window": 64}, {}, 3, None)
     assert ranges["window"] == {"low": 32, "high": 128, "step": 16}
     assert ranges_around(planned | {"window": 64}, {}, 3, 80)["window"]["high"] == 80

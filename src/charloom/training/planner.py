@@ -47,7 +47,9 @@ WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
-# Of a collection of short documents: a window of about two documents, and fewer units.
+# Of a long collection of short documents: a window of about two documents, and fewer units. A short
+# collection overfits sooner that way.
+LONG_COLLECTION = 100_000  # characters
 DOCUMENTS_IN_A_WINDOW, SHORTEST_WINDOW = 2, 16
 UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
@@ -175,6 +177,8 @@ def _window(dataset: Dataset) -> int:
     """
     validation = len(dataset.validation)
     if dataset.vocabulary.end_id is not None:
+        if len(dataset.train) < LONG_COLLECTION:
+            return WINDOW
         mean = len(dataset.train) / max(1, dataset.pieces[0])  # of a document with its end
         multiple = round(DOCUMENTS_IN_A_WINDOW * mean / SHORTEST_WINDOW)
         return min(max(multiple, 1) * SHORTEST_WINDOW, WINDOW)
