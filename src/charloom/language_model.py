@@ -182,7 +182,11 @@ class LanguageModel:
         """
         return prompt + "".join(self.stream(prompt, length=length, **settings))
 
-    def sample_documents(
+    def sample_documents(self, count: int, **settings: Any) -> list[SampledDocument]:
+        """Return the samples of `stream_documents` in a list. The settings are the same."""
+        return list(self.stream_documents(count, **settings))
+
+    def stream_documents(
         self,
         count: int,
         *,
@@ -192,12 +196,13 @@ class LanguageModel:
         new: bool = False,
         training_text: Sources | None = None,
         **settings: Any,
-    ) -> list[SampledDocument]:
-        """Return n samples, which are taken side by side in one batch, and so fast.
+    ) -> Iterator[SampledDocument]:
+        """Yield n samples, which are taken side by side in one batch, and so fast.
 
-        Document i is the same text that `sample` returns for the index i. `unique` and `new`
+        Document i is the same text that `sample` returns for the index i. Each is yielded as soon
+        as it and those before it have ended. The options are checked at once. `unique` and `new`
         exclude documents. The search ends after 20 samples a document, but not before 1,000, so
-        that the list can be shorter than `count`.
+        that there can be fewer than `count`.
 
         Args:
             count: the number of documents.
@@ -215,33 +220,6 @@ class LanguageModel:
             CharloomError: if an option is invalid, if `new` or `max_overlap` requires the training
                 text and it is not available, or if no document is found.
             UnknownCharacterError: as in `stream`.
-        """
-        return list(
-            self.stream_documents(
-                count,
-                prompt=prompt,
-                seed=seed,
-                unique=unique,
-                new=new,
-                training_text=training_text,
-                **settings,
-            )
-        )
-
-    def stream_documents(
-        self,
-        count: int,
-        *,
-        prompt: str = "",
-        seed: int = 0,
-        unique: bool = False,
-        new: bool = False,
-        training_text: Sources | None = None,
-        **settings: Any,
-    ) -> Iterator[SampledDocument]:
-        """Return an iterator over the documents that `sample_documents` returns, in their order.
-
-        Each is yielded as soon as it has ended. The options are checked at once.
         """
         if not isinstance(count, int) or count < 1:
             raise CharloomError(f"count is {count!r}: pass 1 or more")

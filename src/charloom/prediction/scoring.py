@@ -32,6 +32,7 @@ from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.excerpt import document_ends
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
 PIECES_AT_ONCE = 64  # separate pieces of a text that are scored side by side
@@ -243,10 +244,7 @@ def document_lengths(ids: TextIds, end_id: int) -> NDArray[np.intp]:
 
     A document at the end of the ids, (N,), can lack its end.
     """
-    ends = np.flatnonzero(np.asarray(ids) == end_id) + 1
-    if len(ids) and (len(ends) == 0 or ends[-1] < len(ids)):
-        ends = np.append(ends, len(ids))
-    return np.diff(ends, prepend=0)
+    return np.diff(document_ends(ids, end_id), prepend=0)
 
 
 def score_pieces(
