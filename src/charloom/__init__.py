@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from charloom.errors import CharloomError
     from charloom.evaluation.baselines import Baseline
     from charloom.evaluation.evaluation import Evaluation
-    from charloom.exchange.hub import HubModel
+    from charloom.exchange.hub import HubModel as HubModel
     from charloom.language_model import LanguageModel, load
     from charloom.network.gradient_check import check_gradients
     from charloom.network.parameters import GATES, ModelConfig
@@ -77,6 +77,7 @@ _MODULES = {
     "tune": "tuning.api",
 }
 
+# HubModel is missing, so that `from charloom import *` needs no extra.
 __all__ = [
     "GATES",
     "PRESETS",
@@ -85,7 +86,6 @@ __all__ = [
     "CopiedStretch",
     "Evaluation",
     "Exploration",
-    "HubModel",
     "LabelFound",
     "LanguageModel",
     "LineSurprisal",
@@ -125,4 +125,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*_MODULES, "__version__"]

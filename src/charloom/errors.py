@@ -41,5 +41,9 @@ class CharloomError(ValueError):
     """
 
 
+class MissingExtraError(CharloomError, AttributeError):
+    """An extra that is not installed. A public name that requires it is then missing, too."""
+
+
 class LostRanksError(CharloomError):
     """The loss of the other processes of a distributed run."""

@@ -36,9 +36,9 @@ from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
-from charloom.text.format import Sources, TextFormat
+from charloom.text.format import TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
-from charloom.text.source import Text
+from charloom.text.sources import Texts, texts_to_train_on
 from charloom.text.vocabulary import END, Vocabulary, refuse_end
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
@@ -121,7 +121,7 @@ class LanguageModel:
         skip_unknown: bool = False,
         clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
     ) -> TextStream:
         """Return a sample in pieces while it is generated, without its prompt.
 
@@ -194,7 +194,7 @@ class LanguageModel:
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
         **settings: Any,
     ) -> Iterator[SampledDocument]:
         """Yield n samples, which are taken side by side in one batch, and so fast.
@@ -244,7 +244,7 @@ class LanguageModel:
         )
         return choose_documents(documents, count, unique, known) if searches else documents
 
-    def training_documents(self, training_text: Sources | None = None) -> DocumentSet:
+    def training_documents(self, training_text: Texts | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.
 
         They are read on the first call only. `training_text` is as in `evaluate`.
@@ -268,7 +268,7 @@ class LanguageModel:
         text: str,
         *,
         drawn_from: int = 0,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
     ) -> CopiedStretch:
         """Find the longest verbatim overlap of a sample with the training text.
 
@@ -287,7 +287,7 @@ class LanguageModel:
         index = self.training_index(training_text)
         return find_copied_stretch(index, self.vocabulary, text, drawn_from)
 
-    def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
+    def training_index(self, training_text: Texts | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
 
         It is built on the first call only. `training_text` is as in `evaluate`.
@@ -301,12 +301,12 @@ class LanguageModel:
 
     def score(
         self,
-        text: str | Text | Sequence[str],
+        text: Texts,
         *,
         protocol: str | None = None,
         skip_unknown: bool = False,
         likeliest: int = 0,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
         on_progress: OnProgress | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
@@ -318,7 +318,7 @@ class LanguageModel:
         of an earlier version leaves them none.
 
         Args:
-            text: the text; for a model of documents, it can be a list of documents.
+            text: the text as in `evaluate`. Every str is a text, also one that is a file's name.
             protocol: `carried`, `cold-N` or `adaptive`, and for a model of documents `documents`
                 instead of `carried`, which is the default.
             skip_unknown: whether unknown characters are skipped, at no cost.
@@ -336,7 +336,7 @@ class LanguageModel:
         """
         if likeliest < 0:
             raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
-        scored = self.encode_to_score(text, skip_unknown=skip_unknown)
+        scored = self.encode_to_score(text, skip_unknown=skip_unknown, checks_names=False)
         if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
         scores, _ = score_text(
@@ -437,10 +437,10 @@ class LanguageModel:
 
     def evaluate(
         self,
-        text: str | Path | Text | Sequence[str] | None = None,
+        text: Texts | None = None,
         *,
         protocol: str | None = None,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
         on_progress: OnProgress | None = None,
@@ -448,13 +448,14 @@ class LanguageModel:
         """Evaluate the model, beside baselines, on held-out text.
 
         Args:
-            text: the text to evaluate: a str is the text itself, a Path is a file. For a model of
-                documents, it can be a list of documents. By default it is the run's test split, or
-                its validation split if it has no test split.
+            text: the text to evaluate: a str is the text itself, a Path is a file or a folder, and
+                a Text is what `open_text` returned. For a model of documents, it can be a list of
+                documents. By default it is the run's test split, or its validation split if it has
+                no test split.
             protocol: as in `score`.
-            training_text: the training text, its name or path, or several, if it is not at its
-                recorded path. If it is not available, the baselines that require it are empty and
-                contain the reason.
+            training_text: the training text as for `charloom.train`, if it is not at its recorded
+                path. If it is not available, the baselines that require it are empty and contain
+                the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
             skip_unknown: whether unknown characters of `text` are skipped, at no cost.
             on_progress: called with the stage, the number of characters scored, and their total.
@@ -495,23 +496,25 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def _find_training_text(self, elsewhere: Sources | None) -> TrainingText:
-        return TrainingText(self.checkpoint, elsewhere, self._dataset)
+    def _find_training_text(self, elsewhere: Texts | None) -> TrainingText:
+        opener = None if elsewhere is None else texts_to_train_on(elsewhere)
+        return TrainingText(self.checkpoint, opener, self._dataset)
 
     def encode_to_score(
-        self, text: str | Path | Text | Sequence[str], *, skip_unknown: bool = False
+        self, text: Texts, *, skip_unknown: bool = False, checks_names: bool = True
     ) -> ScoredText:
-        """Encode a text, the contents of a path, or a list of documents.
+        """Encode a text as `evaluate` accepts it.
 
-        A model of documents reads it in the same way as its training text.
+        A model of documents reads it in the same way as its training text. `checks_names` is that
+        of `charloom.text.sources.texts_to_score`.
 
         Raises:
-            CharloomError: if the text cannot be read, or is a list and the model was trained on a
-                single text.
+            CharloomError: if the text cannot be read, or is a list of strings and the model was
+                trained on a single text.
             UnknownCharacterError: if the text has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        name, content = read_to_score(text, self.text_format)
+        name, content = read_to_score(text, self.text_format, checks_names=checks_names)
         return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
 
 

@@ -251,7 +251,7 @@ def test_collections_in_python(names: list[str]) -> None:
     write_inputs(names)
     options = {"steps": 1, "hidden_size": 8, "threads": 1, "window": 16}
     texts = ["poem one\nof two lines", "poem two\n", "poem three\n"]
-    files = charloom.train(["names.txt", Path("recipes.txt")], **options)
+    files = charloom.train([Path("names.txt"), Path("recipes.txt")], **options)
     folder = charloom.train(Path("poems"), **options)
     strings = charloom.train(texts, **options)
     lines = charloom.train("\n".join(names), lines=True, **options)

@@ -28,7 +28,7 @@ from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import blocks_in_rows
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.source import Text
+from charloom.text.sources import Texts
 from charloom.text.vocabulary import Vocabulary
 
 ALL_UNITS_UP_TO = 100_000  # characters of a text whose page has every unit
@@ -271,9 +271,9 @@ def _decimals(value: float) -> float | None:
 
 def explore(
     model: LanguageModel,
-    text: str | Text | Sequence[str],
+    text: Texts,
     *,
-    name: str = "text",
+    name: str | None = None,
     units: Sequence[str] = (),
     with_activations: bool = True,
     skip_unknown: bool = False,
@@ -284,10 +284,9 @@ def explore(
 
     Args:
         model: the model; only its network is used, not its n-gram model.
-        text: the text to read, N characters. For a model of documents it is read in the same way as
-            the training text, and can be a list of documents. The end of each document counts as a
-            character.
-        name: the name of the text, for output.
+        text: the text to read, N characters, as in `LanguageModel.evaluate`. The end of each
+            document counts as a character.
+        name: the name of the text for output, by default its own.
         units: names of units whose activations to keep in any case, like `h17` or `c1.17`.
         with_activations: keep the activations for `Exploration.page`, of all units if the text is
             short, otherwise of the best.
@@ -303,7 +302,8 @@ def explore(
         UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
     named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
-    _, content = read_to_score(text, model.text_format)
+    own_name, content = read_to_score(text, model.text_format)
+    name = own_name if name is None else name
     read = ScoredText.of(name, content, model.vocabulary, None, skip_unknown=skip_unknown)
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:

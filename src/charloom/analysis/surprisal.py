@@ -26,8 +26,7 @@ from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.format import Sources
-from charloom.text.source import Text
+from charloom.text.sources import Texts, texts_to_score
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
@@ -217,10 +216,10 @@ class Surprisal:
 
 def surprisal_of(
     model: LanguageModel,
-    text: Text,
+    text: Texts,
     *,
     protocol: str | None = None,
-    training_text: Sources | None = None,
+    training_text: Texts | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Surprisal:
@@ -228,15 +227,16 @@ def surprisal_of(
 
     Args:
         model: the model.
-        text: the text.
+        text: the text as in `LanguageModel.evaluate`.
         protocol: as in `LanguageModel.score`.
-        training_text: path of the training text, which only the protocol `adaptive` requires.
+        training_text: the training text, which only the protocol `adaptive` requires.
         skip_unknown: whether unknown characters are skipped, at no cost.
         on_progress: called with the stage, the number of characters scored, and their total.
 
     Raises:
         CharloomError: as `LanguageModel.score`.
     """
+    text = texts_to_score(text, checks_names=True)
     scores = model.score(
         text,
         protocol=protocol,
@@ -247,7 +247,7 @@ def surprisal_of(
     )
     read = model.encode_to_score(text, skip_unknown=skip_unknown)
     return Surprisal(
-        text.name,
+        read.name,
         "network" if model.mixture is None else "mixture",
         str(Protocol.choose(protocol, model.config.end_id)),
         read.symbols(model.vocabulary),

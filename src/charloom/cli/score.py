@@ -16,7 +16,7 @@ from charloom.cli.arguments import (
 )
 from charloom.cli.formatting import counted, excerpt, in_bits
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import documents_for, open_for
+from charloom.cli.texts import documents_for, open_for, training_text
 from charloom.errors import CharloomError, printable
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _score_characters(
             model,
             text,
             protocol=arguments.protocol,
-            training_text=arguments.training_text,
+            training_text=training_text(arguments),
             skip_unknown=arguments.skip_unknown,
             on_progress=on_progress,
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,8 +19,9 @@ from charloom.prediction.scoring import score_pieces, sums_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.format import TextFormat, open_texts, split_documents
-from charloom.text.source import Text, refuse_surrogates
+from charloom.text.format import TextFormat, split_documents
+from charloom.text.source import refuse_surrogates
+from charloom.text.sources import Texts, strings_to_score, texts_to_score
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
 
 
@@ -139,8 +139,7 @@ class ScoredPieces:
             CharloomError: if a piece holds half of a surrogate pair.
             UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
         """
-        if isinstance(pieces, str):
-            raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
+        pieces = strings_to_score(pieces, kind)
         content = "".join(pieces)
         lengths = np.array([len(piece) for piece in pieces], dtype=np.intp)
         ids = vocabulary.ids_or_minus_one(content)
@@ -182,33 +181,35 @@ class ScoredPieces:
         return totals, self.unknown
 
 
-def read_to_score(text: str | Path | Text | Sequence[str], format: TextFormat) -> tuple[str, str]:
+def read_to_score(
+    passed: Texts, format: TextFormat, *, checks_names: bool = True
+) -> tuple[str, str]:
     """Return the name and the content of a text, with END after each document of a collection.
 
     Args:
-        text: a text, its content as a str, the path of a file, or a list of documents.
+        passed: the text as a caller passed it.
         format: how the model's training text was read.
+        checks_names: as in `texts_to_score`.
 
     Raises:
-        CharloomError: if the text cannot be read, or is a list and the format is that of a book.
+        CharloomError: if the text cannot be read, or is a list of strings and the format is that of
+            a book.
     """
-    if isinstance(text, Path):
-        text = open_texts([text], format)
-    if isinstance(text, Text):
+    strings = texts_to_score(passed, checks_names=checks_names)
+    if callable(strings):
+        text = strings(format)
         return text.name, text.read() + (END if format.collection and not text.ends else "")
-    if isinstance(text, str):
-        refuse_surrogates(text)
+    if isinstance(strings, str):
+        refuse_surrogates(strings)
         if not format.collection:
-            return "text", text
-        text = split_documents(text, format)
+            return "text", strings
+        strings = split_documents(strings, format)
     elif not format.collection:
         raise CharloomError(
-            "a list of documents is for models of collections, and this one was trained on a "
-            "single text: pass one text"
+            "a list of texts is for models of documents, and this one was trained on a single "
+            "text: pass one text, or use score_lines"
         )
-    for document in text:
-        refuse_surrogates(document)
-    return "text", "".join(document + END for document in text)
+    return "text", "".join(document + END for document in strings)
 
 
 def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:

@@ -12,7 +12,7 @@ from charloom.prediction.unseen import UnseenCharacters
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import CORPORA, can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
-from charloom.text.format import Sources, TextFormat, open_texts
+from charloom.text.format import Opener, TextFormat, open_texts
 from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
@@ -42,14 +42,14 @@ class TrainingText:
 
     Args:
         checkpoint: the model, whose header records the text's origin, SHA-256 and splits.
-        elsewhere: the text, its name or path, or several, if it is not at its recorded origin.
+        elsewhere: opens the text in its format, if it is not at its recorded origin.
         dataset: the text, if it is already in memory.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        elsewhere: Sources | None = None,
+        elsewhere: Opener | None = None,
         dataset: Dataset | None = None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -177,18 +177,14 @@ class TrainingText:
         )
 
     def _open(self, name: str, origin: str) -> Text:
-        elsewhere = self._elsewhere
-        if isinstance(elsewhere, Text):
-            return elsewhere
         vocabulary = self._checkpoint.vocabulary
         reading = TextFormat.of_training(
             self._checkpoint.training,
             as_bytes=vocabulary.as_bytes,
             collection=vocabulary.end_id is not None,
         )
-        if elsewhere is not None:
-            sources = [elsewhere] if isinstance(elsewhere, (str, Path)) else elsewhere
-            return open_texts(sources, reading)
+        if self._elsewhere is not None:
+            return self._elsewhere(reading)
         if not can_be_read_again(origin):
             where = f" at {shown_origin(origin)}" if origin not in ("", "-") else ""
             raise CharloomError(f"the training text {shortened(name)} was not found{where}")

@@ -31,7 +31,6 @@ from charloom.text.tables import KINDS, Table
 from charloom.text.vocabulary import END
 
 Source = str | Path | Text
-Sources = Source | Sequence[Source]
 
 
 @dataclass(frozen=True)
