@@ -91,7 +91,7 @@ class LanguageModel:
             self.checkpoint.training,
             as_bytes=self.vocabulary.as_bytes,
             collection=self.vocabulary.end_id is not None,
-        )
+        ).for_model(self.vocabulary)
 
     def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
         """Encode a text as ids, (N,).
