@@ -150,7 +150,7 @@ def _use_values(model_name: str) -> dict[str, Any]:
     return {
         "title": _code(model_name),
         "on_hub": "/" in name,
-        "python_name": ascii(name),
+        "python_name": repr(name),
         "shell_name": shlex.quote(name),
         "shell_folder": shlex.quote(name.rpartition("/")[2] or name),
     }

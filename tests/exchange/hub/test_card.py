@@ -250,7 +250,7 @@ def test_the_folders_name_is_the_models(folder: str, monkeypatch: pytest.MonkeyP
     write_folder(some_checkpoint(), [], Path(folder))
     name = Path(folder).resolve().name
     text = (Path(folder) / "README.md").read_text("utf-8")
-    assert f"from_pretrained({name!a})" in text
+    assert f"from_pretrained({name!r})" in text
     html = rendered(text)
     assert html.count("<pre>") == 2
     assert html.startswith("<h1><code>")
