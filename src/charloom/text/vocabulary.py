@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, quoted
 
 # The end of a document. In pieces of text it is half of a surrogate pair, which no text contains.
 # As a symbol of a vocabulary it has an id but no character.
@@ -29,7 +29,7 @@ def describe(character: str) -> str:
     """Return a character in a form that is readable for any character: `'~' (U+007E TILDE)`."""
     code_point = f"U+{ord(character):04X}"
     name = unicodedata.name(character, "")
-    return f"{character!r} ({code_point} {name})" if name else f"{character!r} ({code_point})"
+    return f"{quoted(character)} ({code_point}{name and ' ' + name})"
 
 
 def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
