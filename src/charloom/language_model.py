@@ -92,7 +92,7 @@ class LanguageModel:
             self.checkpoint.training,
             as_bytes=self.vocabulary.as_bytes,
             collection=self.vocabulary.end_id is not None,
-        )
+        ).for_model(self.vocabulary)
 
     def as_read(self, text: str | bytes) -> str:
         """Return a text that a user typed as characters of the model, which are bytes for some.
