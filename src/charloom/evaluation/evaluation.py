@@ -177,20 +177,6 @@ class Evaluation:
                 found.append(Row(bits, shown, baseline.protocol, baseline.note))
         return sorted(found) + missing
 
-    def winners(self) -> list[str]:
-        """Return the names of the baselines that beat the model, best first.
-
-        The network of a mixture is not a baseline.
-        """
-        better = [
-            (baseline.bits_per_character, name)
-            for name, baseline in self.baselines.items()
-            if name != "network"
-            and baseline.bits_per_character is not None
-            and baseline.bits_per_character < self.bits_per_character
-        ]
-        return [name for _, name in sorted(better)]
-
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as plain JSON values."""
         return {

@@ -365,7 +365,7 @@ def _open_all(
     notes: list[str] = []
     for source in sources:
         if isinstance(source, Text):
-            opened.append(_Opened(source, f"the text {source.name!r}"))
+            opened.append(_Opened(source, f"the text {shortened(source.name)}"))
             continue
         corpus = CORPORA.get(source) if isinstance(source, str) else None
         if corpus is not None:

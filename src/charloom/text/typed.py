@@ -20,7 +20,6 @@ from charloom.text.vocabulary import END, END_NAME, Vocabulary
 NOT_ASCII = re.compile("[\x00-\x7f]?[^\x00-\x7f]+")  # with the character that marks can follow
 NOT_BYTES = re.compile("([^\x00-\xff])")  # END, or a replacement for an unknown byte
 CUT_BEGINNING = re.compile("^[\x80-\xbf]{1,3}")  # the last bytes of a character
-BYTE_ORDER_MARK = "\ufeff"
 LONGEST_CLUSTER = 32  # characters that can be held back at the end of a piece
 LONGEST_COMPOSED = 3  # characters before one that can compose with it without being marks
 
@@ -46,14 +45,10 @@ def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> 
         string = _decoded(string, format)
     elif not isinstance(string, str):
         raise CharloomError(f"{shortened(string)} is not a text: pass a str")
-    if vocabulary.as_bytes:
-        return _bytes_of(compose(string, vocabulary))
-    refuse_surrogates(string)
-    if BYTE_ORDER_MARK not in vocabulary.known:
-        string = string.removeprefix(BYTE_ORDER_MARK)
-    if "\r" in string and "\r" not in vocabulary.known:
-        string = string.replace("\r\n", "\n").replace("\r", "\n")
-    return compose(string, vocabulary)
+    if string.isascii() and "\r" not in string:
+        return string
+    string = compose(string, vocabulary)
+    return _bytes_of(string) if vocabulary.as_bytes else format.text_of(string).read()
 
 
 def as_shown(
@@ -208,10 +203,12 @@ def _bytes_of(string: str) -> str:
 
 
 def _decoded(content: bytes, format: TextFormat) -> str:
+    encoding = format.encoding or "utf-8"
     try:
-        return content.decode("utf-8")
+        return content.decode(encoding, format.encoding_errors)
     except UnicodeDecodeError as error:
+        name = "UTF-8" if format.encoding is None else encoding
         raise CharloomError(
-            f"the bytes are not UTF-8 (byte 0x{content[error.start]:02X} at byte offset "
+            f"the bytes are not {name} (byte 0x{content[error.start]:02X} at byte offset "
             f"{error.start}): decode them and pass a str"
         ) from None

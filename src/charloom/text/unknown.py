@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from charloom.errors import quoted
+
 # Characters that keyboards and word processors exchange for others, and what they exchange.
 TYPOGRAPHY = (
     dict.fromkeys("’‘‛‚ʼ`´′", "'")
@@ -28,7 +30,7 @@ class Unknown(NamedTuple):
         """The beginning of a remedy, empty if nothing known looks like the character."""
         if self.instead is None:
             return ""
-        shown = repr(self.instead)
+        shown = quoted(self.instead)
         if len(self.instead) == 1 and not self.instead.isascii():
             shown += f" (U+{ord(self.instead):04X})"
         return f"write {shown} instead, "
@@ -38,7 +40,7 @@ def describe(character: str) -> str:
     """Return a character in a form that is readable for any character: `'~' (U+007E TILDE)`."""
     code_point = f"U+{ord(character):04X}"
     name = unicodedata.name(character, "")
-    shown = repr(character)
+    shown = quoted(character)
     if unicodedata.combining(character):
         shown = f"'\u25cc{character}'"  # because a mark alone would lie over the quotation mark
     return f"{shown} ({code_point} {name})" if name else f"{shown} ({code_point})"
@@ -65,7 +67,7 @@ def describe_unknown(text: str, place: int, known: frozenset[str], *, as_bytes: 
     if place and unicodedata.combining(character):
         composed = unicodedata.normalize("NFC", text[place - 1 : place + 1])
         if len(composed) == 1:
-            name += f" of {composed!r}"
+            name += f" of {quoted(composed)}"
             character = composed
     return Unknown(name, look_alike(character, known))
 
