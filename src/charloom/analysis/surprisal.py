@@ -27,6 +27,7 @@ from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.format import Sources
 from charloom.text.source import Text
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
@@ -125,11 +126,13 @@ class Surprisal:
 
     def context(self, place: int) -> tuple[str, str, str]:
         """Return the text before a place, the character at the place, and the text after it."""
-        show = self.vocabulary.show
+        vocabulary, ids = self.vocabulary, self.ids
+        begin, end = max(0, place - BEFORE), place + 1 + AFTER
+        before, after = vocabulary.decode(ids[begin:place]), vocabulary.decode(ids[place + 1 : end])
         return (
-            show(self.ids[max(0, place - BEFORE) : place]),
-            show(self.ids[place : place + 1]),
-            show(self.ids[place + 1 : place + 1 + AFTER]),
+            as_shown(before, vocabulary, begins=begin == 0),
+            vocabulary.name(vocabulary.characters[ids[place]]),
+            as_shown(after, vocabulary, ends=end >= len(ids)),
         )
 
     @property
