@@ -61,7 +61,7 @@ def test_strings_in_a_list_are_documents(texts: Any) -> None:
 def test_options_that_cut_texts_cut_those_of_a_list() -> None:
     lines = TextFormat(lines=True)
     assert list(opened(["a\nb\n", "c"], lines).documents()) == ["a", "b", "c"]
-    assert list(opened(["a\r\nb", "c"], TextFormat(normalize_newlines=True)).documents()) == [
+    assert list(opened(["a\r\nb", "c"], PLAIN).documents()) == [
         "a\nb",
         "c",
     ]

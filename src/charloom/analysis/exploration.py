@@ -25,7 +25,7 @@ from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
-from charloom.prediction.scoring import blocks_in_rows
+from charloom.prediction.validation import blocks_in_rows
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.sources import Texts
@@ -302,7 +302,7 @@ def explore(
         UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
     named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
-    own_name, content = read_to_score(text, model.text_format)
+    own_name, content = read_to_score(text, model.text_format, model.vocabulary)
     name = own_name if name is None else name
     read = ScoredText.of(name, content, model.vocabulary, None, skip_unknown=skip_unknown)
     ids, skipped = read.ids, read.skipped

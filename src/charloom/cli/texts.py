@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.progress import OnProgress
     from charloom.text.dataset import Dataset
-    from charloom.text.format import Document, Opener
+    from charloom.text.format import DocumentReader, Opener
     from charloom.text.source import Text
 
 
@@ -31,34 +31,37 @@ def training_text(arguments: argparse.Namespace) -> Opener | None:
     return None if names is None else text_opener(names, lambda *_: None)
 
 
-def open_for(model: LanguageModel, *sources: str, terminal: Terminal) -> Text:
-    """Open texts the way the model's training text was read."""
+def open_for(model: LanguageModel, *sources: str, terminal: Terminal, live: bool = False) -> Text:
+    """Open texts the way the model's training text was read.
+
+    With `live`, a pipe is read once, as its bytes arrive.
+    """
     from charloom.text.format import open_texts
 
+    format = replace(model.text_format, live=live)
     with terminal.task("reading") as on_progress:
-        text = open_texts(sources, model.text_format, on_progress=on_progress)
+        text = open_texts(sources, format, on_progress=on_progress)
     for note in text.notes:
         terminal.say(note)
     return text
 
 
 def documents_for(
-    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal
-) -> list[Document]:
-    """Read the documents of texts for a model of documents, with their places.
+    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal, live: bool = False
+) -> DocumentReader:
+    """Open the documents of texts for a model of documents, with their places.
 
-    They are read the way the model's training text was, or each line is a document.
+    They are read the way the model's training text was, or each line is a document. With `live`, a
+    pipe is read once, as its bytes arrive.
     """
     from charloom.text.format import read_documents
 
-    format = model.text_format
+    format = replace(model.text_format, live=live)
     if by_line:
         format = replace(format, lines=True, separator=None, column=None)
-    notes: list[str] = []
     with terminal.task("reading") as on_progress:
-        read = read_documents(sources, format, on_note=notes.append, on_progress=on_progress)
-        found = list(read)
-    for note in notes:
+        found = read_documents(sources, format, on_progress=on_progress)
+    for note in found.notes:
         terminal.say(note)
     return found
 

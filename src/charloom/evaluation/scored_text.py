@@ -7,21 +7,22 @@ id in the model's vocabulary, but it can have a probability.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable
 from charloom.prediction.scoring import score_pieces, sums_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.format import TextFormat, split_documents
-from charloom.text.source import refuse_surrogates
-from charloom.text.sources import Texts, strings_to_score, texts_to_score
+from charloom.text.format import TextFormat, open_texts
+from charloom.text.source import Text, refuse_surrogates
+from charloom.text.sources import Texts, texts_to_score
+from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
 
 
@@ -124,22 +125,23 @@ class ScoredPieces:
         end_id: int | None = None,
         skip_unknown: bool = False,
         kind: str = "line",
+        places: Sequence[int] | Sequence[str] | None = None,
     ) -> ScoredPieces:
         """Encode pieces.
 
         Args:
-            pieces: their characters.
+            pieces: their characters of the model.
             vocabulary: the model's vocabulary.
             unseen: the probability of unknown characters, if the model has a record of it.
             end_id: the id that is scored after each piece, if any.
             skip_unknown: whether unknown characters are skipped.
             kind: `line` or `document`, for error messages.
+            places: the number or the name of each piece, for error messages.
 
         Raises:
             CharloomError: if a piece holds half of a surrogate pair.
             UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
         """
-        pieces = strings_to_score(pieces, kind)
         content = "".join(pieces)
         lengths = np.array([len(piece) for piece in pieces], dtype=np.intp)
         ids = vocabulary.ids_or_minus_one(content)
@@ -151,7 +153,7 @@ class ScoredPieces:
             refused = {character for character in refused if not unseen.include(character)}
         # The end of a document has an id, but is not a character of a text.
         if refused or (vocabulary.end_id is not None and (ids == vocabulary.end_id).any()):
-            _refuse(pieces, vocabulary, refused, kind)
+            _refuse(pieces, vocabulary, refused, kind, places or range(1, len(pieces) + 1))
         of_known = sums_of_pieces(known, lengths).astype(np.intp)
         encoded = ids[known].astype(vocabulary.id_type)
         if end_id is not None:
@@ -182,44 +184,56 @@ class ScoredPieces:
 
 
 def read_to_score(
-    passed: Texts, format: TextFormat, *, checks_names: bool = True
+    passed: Texts, format: TextFormat, vocabulary: Vocabulary, *, checks_names: bool = True
 ) -> tuple[str, str]:
     """Return the name and the content of a text, with END after each document of a collection.
+
+    Its Unicode form becomes the one that the vocabulary knows.
 
     Args:
         passed: the text as a caller passed it.
         format: how the model's training text was read.
+        vocabulary: the model's vocabulary.
         checks_names: as in `texts_to_score`.
 
     Raises:
         CharloomError: if the text cannot be read, or is a list of strings and the format is that of
             a book.
     """
-    strings = texts_to_score(passed, checks_names=checks_names)
-    if callable(strings):
-        text = strings(format)
-        return text.name, text.read() + (END if format.collection and not text.ends else "")
-    if isinstance(strings, str):
-        refuse_surrogates(strings)
-        if not format.collection:
-            return "text", strings
-        strings = split_documents(strings, format)
-    elif not format.collection:
+    text = texts_to_score(passed, checks_names=checks_names)
+    if isinstance(text, str | bytes):
+        content = as_read(text, format, vocabulary)
+        opened = Text("text", "", vocabulary.as_bytes, lambda: iter((content,)))
+        if format.cuts:
+            opened = open_texts([opened], replace(format, collection=True))
+    elif not isinstance(text, list):
+        opened = text(format)
+    elif format.collection:
+        return "text", "".join(as_read(document, format, vocabulary) + END for document in text)
+    else:
         raise CharloomError(
             "a list of texts is for models of documents, and this one was trained on a single "
             "text: pass one text, or use score_lines"
         )
-    return "text", "".join(document + END for document in strings)
+    content = "".join(compose_pieces(opened.pieces(), vocabulary))
+    return opened.name, content + (END if format.collection and not opened.ends else "")
 
 
-def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:
+def _refuse(
+    pieces: Sequence[str],
+    vocabulary: Vocabulary,
+    refused: set[str],
+    kind: str,
+    places: Sequence[int] | Sequence[str],
+) -> None:
     """Raise CharloomError for the first piece with a character that has no probability."""
-    for number, piece in enumerate(pieces):
+    for place, piece in zip(places, pieces, strict=True):
+        label = f"{kind} {place:,}" if isinstance(place, int) else printable(place)
         try:
             refuse_surrogates(piece)
             if refused.intersection(piece):
                 vocabulary.encode(piece)
         except UnknownCharacterError as error:
-            raise UnknownCharacterError(f"{kind} {number + 1:,}: {error}") from None
+            raise UnknownCharacterError(f"{label}: {error}") from None
         except CharloomError as error:
-            raise CharloomError(f"{kind} {number + 1:,}: {error}") from None
+            raise CharloomError(f"{label}: {error}") from None

@@ -17,6 +17,7 @@ from charloom.runs.run import RunControl
 from charloom.text.format import Opener
 from charloom.text.source import Text
 from charloom.text.sources import PassedTexts, Texts, source_option, texts_to_train_on
+from charloom.training.options import rename_earlier
 from charloom.training.state import Progress
 
 
@@ -28,6 +29,7 @@ def text_opener(text: Texts, options: dict[str, Any]) -> Opener:
         options: options of TrainingConfig, by name. Options that follow from the text are added,
             and paths become strings.
     """
+    rename_earlier(options)
     opener = texts_to_train_on(text)
     if isinstance(opener, PassedTexts) and isinstance(opener.texts[0], Text):
         as_bytes = opener.texts[0].as_bytes

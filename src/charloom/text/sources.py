@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.text.corpora import CORPORA, is_folder
 from charloom.text.format import Opener, Source, TextFormat, absolute_source, open_texts
-from charloom.text.source import Text, refuse_surrogates, text_from_string
+from charloom.text.source import Text, refuse_surrogates
 from charloom.text.vocabulary import END
 
 LONGEST_NAME = 255  # characters of a str that is a name even if no file has it
@@ -49,7 +50,7 @@ class PassedTexts:
             elif not isinstance(text, list):
                 found.append(text)
             elif format.cuts or len(self.texts) == len(text) == 1:
-                found += [_text_of(string, format) for string in text]
+                found += map(format.text_of, text)
             else:
                 found.append(_documents(text, format))
         return open_texts(found, format)
@@ -69,8 +70,8 @@ def texts_to_train_on(value: Texts) -> Opener:
     return _checked(value, checks_names=True)
 
 
-def texts_to_score(value: Texts, *, checks_names: bool) -> str | list[str] | Opener:
-    """Check texts to score, and return strings unchanged, and else a function like above.
+def texts_to_score(value: Texts, *, checks_names: bool) -> str | bytes | list[str | bytes] | Opener:
+    """Check texts to score; return strings unchanged, and else a function like above.
 
     Args:
         value: the texts as a caller passed them. A str is the text itself.
@@ -80,18 +81,20 @@ def texts_to_score(value: Texts, *, checks_names: bool) -> str | list[str] | Ope
     Raises:
         CharloomError: as `texts_to_train_on`.
     """
+    if isinstance(value, bytes):
+        return value
     if isinstance(value, str):
         if checks_names:
             _refuse_names([value], "charloom.Text.from_string for the text")
         return str(value)
     passed = _checked(value, checks_names=checks_names)
-    if isinstance(passed, PassedTexts) and len(passed.texts) == 1:
-        only = passed.texts[0]
-        return only if isinstance(only, list) else passed
+    if isinstance(passed, PassedTexts) and all(isinstance(t, list | bytes) for t in passed.texts):
+        groups = (t if isinstance(t, list) else [t] for t in passed.texts)
+        return cast(list[str | bytes], list(chain.from_iterable(groups)))
     return passed
 
 
-def strings_to_score(value: Iterable[str], kind: str) -> list[str]:
+def strings_to_score(value: Iterable[str | bytes], kind: str) -> list[str | bytes]:
     """Check strings that are scored one by one, and return them in a list.
 
     Args:
@@ -104,9 +107,9 @@ def strings_to_score(value: Iterable[str], kind: str) -> list[str]:
     if isinstance(value, str | bytes | os.PathLike | Text):
         what = "a single string" if isinstance(value, str) else f"a {type(value).__name__}"
         raise CharloomError(f"the {kind}s are {what}: pass a list of strings")
-    strings = []
+    strings: list[str | bytes] = []
     for number, element in enumerate(_elements(value), 1):
-        if not isinstance(element, str):
+        if not isinstance(element, str | bytes):
             raise CharloomError(f"{kind} {number:,} is {_described(element)}: pass a list of str")
         strings.append(element)
     return strings
@@ -221,12 +224,6 @@ def _exists(string: str) -> bool:
         return False
 
 
-def _text_of(string: str, format: TextFormat) -> Text:
-    return text_from_string(
-        string, normalize_newlines=format.normalize_newlines, as_bytes=format.as_bytes
-    )
-
-
 def _text_of_bytes(content: bytes, format: TextFormat) -> Text:
     if not format.as_bytes:
         raise CharloomError("the text is of type bytes: decode it, or pass bytes=True to train on")
@@ -238,7 +235,7 @@ def _documents(strings: list[str], format: TextFormat) -> Text:
 
     def pieces() -> Iterator[str]:
         for string in filter(None, strings):
-            yield from _text_of(string, format).pieces()
+            yield from format.text_of(string).pieces()
             yield END
 
     return Text("texts", "", format.as_bytes, pieces, ends=True)
