@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +22,8 @@ from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
 from charloom.prediction.scoring import Protocol, Scores
-from charloom.prediction.side_by_side import (
-    SampledDocument,
-    choose_documents,
-    rows_for,
-    sample_side_by_side,
-    searched_for,
-)
+from charloom.prediction.side_by_side import SampledDocument, sample_documents
+from charloom.prediction.states import Pooling, states_of_pieces, states_of_text
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -77,6 +71,17 @@ class LanguageModel:
         self._training_index: TrainingIndex | None = None  # built on first use
         self._training_documents: DocumentSet | None = None  # built on first use
 
+    # Classifiers copy the functions that they call, and processes send them to each other.
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        backend, network_only = Backend.of(self.engine), self.mixture is None
+        return {"checkpoint": self.checkpoint, "backend": backend, "network_only": network_only}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LanguageModel.__init__(self, **state)
+
     @property
     def config(self) -> ModelConfig:
         return self.checkpoint.config
@@ -99,9 +104,6 @@ class LanguageModel:
 
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
-
-        Raises:
-            CharloomError: if it is not text.
         """
         return as_read(text, self.text_format, self.vocabulary)
 
@@ -241,9 +243,7 @@ class LanguageModel:
             settings: the other options of `stream`. `index` is the number of the first sample.
 
         Raises:
-            CharloomError: if an option is invalid, if `new` or `max_overlap` requires the training
-                text and it is not available, or if no document is found.
-            UnknownCharacterError: as in `stream`.
+            CharloomError: as in `stream`, or if no document is found.
         """
         if not isinstance(count, int) or count < 1:
             raise CharloomError(f"count is {count!r}: pass 1 or more")
@@ -254,22 +254,16 @@ class LanguageModel:
                 "length is unlimited, but a sample of a single text has no end: pass a length or a "
                 "stop text"
             )
-        searches = unique or new
-        documents = sample_side_by_side(
+        return sample_documents(
             self.predictor,
             self.vocabulary,
             request,
-            itertools.islice(
-                itertools.count(request.index), searched_for(count) if searches else count
-            ),
-            rows_for(self.config, 2 * count if searches else count),
+            count,
+            unique=unique,
+            known=known,
             prompt_text=self._shown_prompt(prompt),
             unseen=self.unseen,
         )
-        if not searches:
-            return documents
-        begin = self.vocabulary.decode(request.prompt_ids(self.vocabulary))
-        return choose_documents(documents, count, unique, known, begin)
 
     def training_documents(self, training_text: Texts | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.
@@ -277,8 +271,7 @@ class LanguageModel:
         They are read on the first call only. `training_text` is as in `evaluate`.
 
         Raises:
-            CharloomError: if the model is not one of a collection, or if the training text is not
-                available.
+            CharloomError: if the model is not one of documents, or the text is not available.
         """
         if self.vocabulary.end_id is None:
             raise CharloomError(
@@ -309,7 +302,7 @@ class LanguageModel:
             training_text: the training text, as in `evaluate`.
 
         Raises:
-            CharloomError: if the training text is not available.
+            CharloomError: if the training text is not available or too long.
         """
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
@@ -320,10 +313,7 @@ class LanguageModel:
     def training_index(self, training_text: Texts | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
 
-        It is built on the first call only. `training_text` is as in `evaluate`.
-
-        Raises:
-            CharloomError: if the training text is not available or too long.
+        It is built on the first call only. `training_text` and errors are those of `overlap`.
         """
         if self._training_index is None:
             self._training_index = self._find_training_text(training_text).index()
@@ -342,10 +332,9 @@ class LanguageModel:
         """Score each character of a text: its natural log-probability and whether it was predicted.
 
         The text is read like a prompt, so that its Unicode form can change. The scores are those of
-        the characters that `encode` returns, which are bytes in a model of bytes.
-
-        The text is scored as if a newline preceded it. A model of documents reads the text in the
-        same way as its training text, and scores the end of each document after its characters.
+        the characters that `encode` returns, which are bytes in a model of bytes. It is scored
+        as if a newline preceded it. A model of documents reads it in the same way as its training
+        text, and scores the end of each document after its characters.
 
         Unknown characters have the share of the probability that the model leaves to them. A model
         of an earlier version leaves them none.
@@ -355,8 +344,7 @@ class LanguageModel:
             protocol: `carried`, `cold-N` or `adaptive`, and for a model of documents `documents`
                 instead of `carried`, which is the default.
             skip_unknown: whether unknown characters are skipped, at no cost.
-            likeliest: the number of likeliest characters to return at each position, with their
-                probabilities.
+            likeliest: the number of likeliest characters and probabilities at each position.
             training_text: the training text as in `evaluate`, which only the protocol `adaptive`
                 requires.
             on_progress: called with the stage, the number of characters scored, and their total.
@@ -397,12 +385,7 @@ class LanguageModel:
 
         Args:
             lines: the lines, without their line breaks.
-            skip_unknown: whether unknown characters are skipped, at no cost.
-            on_progress: called with the stage, the number of characters scored, and their total.
-
-        Raises:
-            UnknownCharacterError: if a line has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
+            skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
         return self.score_pieces(
             self._pieces_as_read(lines, "line"), skip_unknown=skip_unknown, on_progress=on_progress
@@ -418,18 +401,13 @@ class LanguageModel:
     ) -> NDArray[np.float64]:
         """Return the natural log-probability of each document, with its end, (N,).
 
-        Documents are scored in batches, which is fast.
-
         Args:
-            documents: the documents.
+            documents: the documents, which are scored in batches.
             prefix: whether each is only the beginning of a document, whose end is not scored.
-            skip_unknown: whether unknown characters are skipped, at no cost.
-            on_progress: called with the stage, the number of characters scored, and their total.
+            skip_unknown, on_progress: as in `score`, whose errors are raised.
 
         Raises:
             CharloomError: if the model was trained on a single text.
-            UnknownCharacterError: if a document has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
         """
         if self.config.end_id is None:
             raise CharloomError(
@@ -445,7 +423,7 @@ class LanguageModel:
         )
         return found
 
-    def _pieces_as_read(self, pieces: Sequence[str | bytes], kind: str) -> list[str]:
+    def _pieces_as_read(self, pieces: Iterable[str | bytes], kind: str) -> list[str]:
         """Return lines or documents as characters of the model; `kind` names one in messages."""
         format, found = self.text_format, []
         for number, piece in enumerate(strings_to_score(pieces, kind), 1):
@@ -467,8 +445,8 @@ class LanguageModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Score lines or documents, in characters of the model, like `score_lines`.
 
-        `kind` and `places` name one of them in error messages. Returns the natural log-probability of each and
-        the number of its unknown characters, (N,).
+        `kind` and `places` name one of them in error messages. Returns the natural log-probability
+        of each and the number of its unknown characters, (N,).
         """
         encoded = ScoredPieces.of(
             pieces,
@@ -481,6 +459,47 @@ class LanguageModel:
         )
         with np.errstate(all="ignore"):
             return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
+
+    def states(
+        self, text: Texts, *, skip_unknown: bool = False, on_progress: OnProgress | None = None
+    ) -> NDArray[np.float32]:
+        """Return the network's hidden state after each character of a text, (N, F).
+
+        The columns are the hidden units of all layers: those of layer 0, then those of layer 1. In
+        a model of bytes, each byte has a row. The end of a document is without one.
+
+        Args:
+            text: the text as in `score`.
+            skip_unknown: whether unknown characters are skipped, because they have no state.
+            on_progress: as in `score`.
+        """
+        _, content = read_to_score(text, self.text_format, self.vocabulary, checks_names=False)
+        read = ScoredText.of("", content, self.vocabulary, None, skip_unknown=skip_unknown)
+        return states_of_text(self.engine, read.ids, self.vocabulary.start_id, on_progress)
+
+    def line_states(
+        self,
+        lines: Iterable[str | bytes],
+        *,
+        pooling: Pooling = "mean",
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the network's hidden states of each line by itself, (D, F).
+
+        An empty line has zeros. In a model of documents, each line is a document.
+
+        Args:
+            lines: the lines, without their line breaks, which are read in batches.
+            pooling: `mean` for the mean of the states of a line, or `last` for its last one.
+            skip_unknown, on_progress: as in `states`, whose errors are raised.
+        """
+        read = self._pieces_as_read(lines, "line")
+        encoded = ScoredPieces.of(read, self.vocabulary, None, skip_unknown=skip_unknown)
+        before = self.vocabulary.start_id
+        return states_of_pieces(
+            self.engine, encoded.ids, encoded.lengths, before, pooling, on_progress
+        )
 
     def evaluate(
         self,
@@ -504,14 +523,7 @@ class LanguageModel:
                 path. If it is not available, the baselines that require it are empty and contain
                 the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
-            skip_unknown: whether unknown characters of `text` are skipped, at no cost.
-            on_progress: called with the stage, the number of characters scored, and their total.
-
-        Raises:
-            CharloomError: if the text is empty, the protocol is unknown or the training text is
-                required and not available.
-            UnknownCharacterError: if the text has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
+            skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
         parsed = Protocol.choose(protocol, self.config.end_id)
         training = self._find_training_text(training_text)
@@ -550,17 +562,7 @@ class LanguageModel:
     def encode_to_score(
         self, text: Texts, *, skip_unknown: bool = False, checks_names: bool = True
     ) -> ScoredText:
-        """Encode a text as `evaluate` accepts it.
-
-        A model of documents reads it in the same way as its training text. `checks_names` is that
-        of `charloom.text.sources.texts_to_score`.
-
-        Raises:
-            CharloomError: if the text cannot be read, or is a list of strings and the model was
-                trained on a single text.
-            UnknownCharacterError: if the text has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
-        """
+        """Encode a text as `score` reads it. `checks_names` is that of `texts_to_score`."""
         name, content = read_to_score(
             text, self.text_format, self.vocabulary, checks_names=checks_names
         )

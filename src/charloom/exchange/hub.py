@@ -60,6 +60,8 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         engine: as in `load`, like the other arguments.
     """
 
+    evaluations: Records = ()  # of a copy
+
     def __new__(cls, *arguments: Any, **settings: Any) -> HubModel:
         return object.__new__(cls)  # because the mixin's copies every weight into a configuration
 
