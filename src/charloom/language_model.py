@@ -14,8 +14,9 @@ from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
-from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText, read_to_score
+from charloom.evaluation.evaluation import Evaluation, evaluate
+from charloom.evaluation.score_text import score_text
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText, open_and_encode
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
@@ -113,7 +114,6 @@ class LanguageModel:
         """Encode a text as ids, (N,). In a model of bytes, these are the bytes of its UTF-8.
 
         Raises:
-            CharloomError: if it is not text.
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
         characters = self.as_read(text)
@@ -225,10 +225,9 @@ class LanguageModel:
     ) -> Iterator[SampledDocument]:
         """Yield n samples, which are taken side by side in one batch, and so fast.
 
-        Document i is the same text that `sample` returns for the index i. Each is yielded as soon
-        as it and those before it have ended. The options are checked at once. `unique` and `new`
-        exclude documents. The search ends after 20 samples a document, but not before 1,000, so
-        that there can be fewer than `count`.
+        Document i is the text that `sample` returns for the index i. The options are checked at
+        once. `unique` and `new` exclude documents. The search ends after 20 samples a document, but
+        not before 1,000, so that there can be fewer than `count`.
 
         Args:
             count: the number of documents.
@@ -279,7 +278,7 @@ class LanguageModel:
                 "a single text: use --max-overlap"
             )
         if self._training_documents is None:
-            dataset = self._find_training_text(training_text).require("finding new documents")
+            dataset = self.find_training_text(training_text).require("finding new documents")
             self._training_documents = DocumentSet(dataset.ids, self.vocabulary)
         return self._training_documents
 
@@ -316,7 +315,7 @@ class LanguageModel:
         It is built on the first call only. `training_text` and errors are those of `overlap`.
         """
         if self._training_index is None:
-            self._training_index = self._find_training_text(training_text).index()
+            self._training_index = self.find_training_text(training_text).index()
         return self._training_index
 
     def score(
@@ -357,18 +356,21 @@ class LanguageModel:
         """
         if likeliest < 0:
             raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
-        scored = self.encode_to_score(text, skip_unknown=skip_unknown, checks_names=False)
+        scored = self.encode_to_score(
+            text, skip_unknown=skip_unknown, checks_names=False, on_progress=on_progress
+        )
         if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
-        scores, _ = score_text(
+        likeliest = min(likeliest, len(self.vocabulary))
+        stretches = score_text(
             self,
             scored,
             Protocol.choose(protocol, self.config.end_id),
-            self._find_training_text(training_text),
+            self.find_training_text(training_text),
             on_progress=on_progress,
-            likeliest=min(likeliest, len(self.vocabulary)),
+            likeliest=likeliest,
         )
-        return scores
+        return Scores.collected((scores for scores, _ in stretches), len(scored.ids), likeliest)
 
     def score_lines(
         self,
@@ -473,9 +475,10 @@ class LanguageModel:
             skip_unknown: whether unknown characters are skipped, because they have no state.
             on_progress: as in `score`.
         """
-        _, content = read_to_score(text, self.text_format, self.vocabulary, checks_names=False)
-        read = ScoredText.of("", content, self.vocabulary, None, skip_unknown=skip_unknown)
-        return states_of_text(self.engine, read.ids, self.vocabulary.start_id, on_progress)
+        read = self.encode_to_score(
+            text, charges_unknown=False, skip_unknown=skip_unknown, checks_names=False
+        )
+        return states_of_text(self.engine, read.ids, read.before, on_progress)
 
     def line_states(
         self,
@@ -526,11 +529,11 @@ class LanguageModel:
             skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
         parsed = Protocol.choose(protocol, self.config.end_id)
-        training = self._find_training_text(training_text)
+        training = self.find_training_text(training_text)
         scored = (
             training.held_out()
             if text is None
-            else self.encode_to_score(text, skip_unknown=skip_unknown)
+            else self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         )
         return evaluate(
             self,
@@ -555,18 +558,17 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def _find_training_text(self, elsewhere: Texts | None) -> TrainingText:
+    def find_training_text(self, elsewhere: Texts | None) -> TrainingText:
+        """Return the training text, which is read on first use. `elsewhere` is as in `evaluate`."""
         opener = None if elsewhere is None else texts_to_train_on(elsewhere)
         return TrainingText(self.checkpoint, opener, self._dataset)
 
     def encode_to_score(
-        self, text: Texts, *, skip_unknown: bool = False, checks_names: bool = True
+        self, text: Texts, *, charges_unknown: bool = True, **settings: Any
     ) -> ScoredText:
-        """Encode a text as `score` reads it. `checks_names` is that of `texts_to_score`."""
-        name, content = read_to_score(
-            text, self.text_format, self.vocabulary, checks_names=checks_names
-        )
-        return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
+        """Encode a text as `score` reads it. The settings are those of `open_and_encode`."""
+        unseen = self.unseen if charges_unknown else None
+        return open_and_encode(text, self.text_format, self.vocabulary, unseen, **settings)
 
 
 def load(

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from charloom.analysis.labels import label_text
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError, printable
-from charloom.evaluation.scored_text import ScoredText, read_to_score
 from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
@@ -302,9 +301,8 @@ def explore(
         UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
     named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
-    own_name, content = read_to_score(text, model.text_format, model.vocabulary)
-    name = own_name if name is None else name
-    read = ScoredText.of(name, content, model.vocabulary, None, skip_unknown=skip_unknown)
+    read = model.encode_to_score(text, charges_unknown=False, skip_unknown=skip_unknown)
+    name = read.name if name is None else name
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")

@@ -6,6 +6,7 @@ id in the model's vocabulary, but it can have a probability.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -15,15 +16,24 @@ from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable
-from charloom.prediction.scoring import score_pieces, sums_of_pieces
+from charloom.prediction.scoring import sums_of_pieces, total_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
-from charloom.text.dataset import TextIds
-from charloom.text.format import TextFormat, open_texts
+from charloom.text.dataset import (
+    TextIds,
+    character_counts,
+    encode_text,
+    encode_without_folded,
+    scan,
+)
+from charloom.text.format import Opener, TextFormat, open_texts
 from charloom.text.source import Text, refuse_surrogates
 from charloom.text.sources import Texts, texts_to_score
+from charloom.text.splitting import store_ids
 from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
+
+KNOWN_AT_ONCE = 1 << 20  # ids
 
 
 @dataclass(frozen=True)
@@ -84,19 +94,58 @@ class ScoredText:
         symbols = vocabulary.grown(new)
         return cls(name, symbols.encode(content), before, unknown=new, unseen=unseen)
 
+    @classmethod
+    def read(
+        cls,
+        text: Text,
+        vocabulary: Vocabulary,
+        unseen: UnseenCharacters | None,
+        *,
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> ScoredText:
+        """Read a text of any length, of which only the ids are stored.
+
+        Args:
+            text: the text, with END after each document of a collection.
+            vocabulary, unseen, skip_unknown: as in `of`.
+            on_progress: called while the text is read ("reading") and encoded ("encoding").
+
+        Raises:
+            CharloomError: if the text cannot be read.
+            UnknownCharacterError: as in `of`.
+        """
+        before = vocabulary.start_id
+        scanned = scan(text, on_progress, with_hashes=False)
+        if skip_unknown:
+            ids, _ = encode_without_folded(text, scanned, vocabulary, None, on_progress)
+            return cls(text.name, ids, before, scanned.characters - len(ids))
+        new = tuple(sorted(set(scanned.distinct) - set(vocabulary.characters)))
+        if unseen is None or not all(unseen.include(character) for character in new):
+            new, unseen = (), None
+        symbols = vocabulary.grown(new)
+        ids = encode_text(text, scanned.characters, symbols, None, on_progress)
+        return cls(text.name, ids, before, unknown=new, unseen=unseen)
+
     def symbols(self, vocabulary: Vocabulary) -> Vocabulary:
         """Return the characters of the ids, given the model's vocabulary."""
         return vocabulary.grown(self.unknown) if self.unknown else vocabulary
 
-    def is_known(self, vocabulary: Vocabulary) -> NDArray[np.bool_]:
-        """Return True for each character of the model's vocabulary, (N,)."""
-        if not self.unknown:
-            return np.ones(len(self.ids), dtype=bool)
-        return np.asarray(self.ids < len(vocabulary))
-
     def known(self, vocabulary: Vocabulary) -> TextIds:
         """Return the ids of the characters of the model's vocabulary."""
-        return self.ids[self.is_known(vocabulary)] if self.unknown else self.ids
+        if not self.unknown:
+            return self.ids
+        size = len(vocabulary)
+        count = int(self.counts(vocabulary)[:size].sum())
+        blocks = (
+            self.ids[begin : begin + KNOWN_AT_ONCE]
+            for begin in range(0, len(self.ids), KNOWN_AT_ONCE)
+        )
+        return store_ids((block[block < size] for block in blocks), count, self.ids.dtype)
+
+    def counts(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
+        """Return the number of occurrences of each of the `symbols`, (V + unknown,)."""
+        return character_counts(self.ids, len(vocabulary) + len(self.unknown))
 
 
 @dataclass(frozen=True)
@@ -175,32 +224,54 @@ class ScoredPieces:
             before: the id that is the first input of every piece.
             on_progress: called with the stage "scoring", the characters scored and their total.
         """
-        scores = score_pieces(predictor, self.ids, self.lengths, before, on_progress)
-        totals = sums_of_pieces(scores.log_probabilities, self.lengths)
+        totals = total_of_pieces(predictor, self.ids, self.lengths, before, on_progress)
         if self.unseen is not None:
             known, unknown = self.unseen.log_known, self.unseen.log_probability
             totals = np.asarray(totals + self.lengths * known + self.unknown * unknown)
         return totals, self.unknown
 
 
-def read_to_score(
-    passed: Texts, format: TextFormat, vocabulary: Vocabulary, *, checks_names: bool = True
-) -> tuple[str, str]:
-    """Return the name and the content of a text, with END after each document of a collection.
+def open_and_encode(
+    passed: Texts,
+    format: TextFormat,
+    vocabulary: Vocabulary,
+    unseen: UnseenCharacters | None,
+    *,
+    skip_unknown: bool = False,
+    checks_names: bool = True,
+    on_progress: OnProgress | None = None,
+) -> ScoredText:
+    """Open and encode a text. Of a file, only the ids are stored, on disk if they are many.
+
+    Arguments and errors are those of `open_to_score` and `ScoredText.read`.
+    """
+    text = texts_to_score(passed, checks_names=checks_names)
+    opened = open_to_score(text, format, vocabulary)
+    if isinstance(text, str | bytes | list):
+        return ScoredText.of(
+            opened.name, opened.read(), vocabulary, unseen, skip_unknown=skip_unknown
+        )
+    return ScoredText.read(
+        opened, vocabulary, unseen, skip_unknown=skip_unknown, on_progress=on_progress
+    )
+
+
+def open_to_score(
+    text: str | bytes | list[str | bytes] | Opener, format: TextFormat, vocabulary: Vocabulary
+) -> Text:
+    """Return a text as characters of the model, with END after each document of a collection.
 
     Its Unicode form becomes the one that the vocabulary knows.
 
     Args:
-        passed: the text as a caller passed it.
+        text: the text, as `texts_to_score` returns it.
         format: how the model's training text was read.
         vocabulary: the model's vocabulary.
-        checks_names: as in `texts_to_score`.
 
     Raises:
         CharloomError: if the text cannot be read, or is a list of strings and the format is that of
             a book.
     """
-    text = texts_to_score(passed, checks_names=checks_names)
     if isinstance(text, str | bytes):
         content = as_read(text, format, vocabulary)
         opened = Text("text", "", vocabulary.as_bytes, lambda: iter((content,)))
@@ -209,14 +280,18 @@ def read_to_score(
     elif not isinstance(text, list):
         opened = text(format)
     elif format.collection:
-        return "text", "".join(as_read(document, format, vocabulary) + END for document in text)
+        documents = "".join(as_read(document, format, vocabulary) + END for document in text)
+        return Text("text", "", vocabulary.as_bytes, lambda: iter((documents,)), ends=True)
     else:
         raise CharloomError(
             "a list of texts is for models of documents, and this one was trained on a single "
             "text: pass one text, or use score_lines"
         )
-    content = "".join(compose_pieces(opened.pieces(), vocabulary))
-    return opened.name, content + (END if format.collection and not opened.ends else "")
+    end = END if format.collection and not opened.ends else ""
+    pieces = opened.pieces
+    return replace(
+        opened, pieces=lambda: itertools.chain(compose_pieces(pieces(), vocabulary), [end])
+    )
 
 
 def _refuse(

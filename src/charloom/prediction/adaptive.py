@@ -30,7 +30,7 @@ from charloom.network.parameters import Float, Parameters
 from charloom.ngrams.choosing import counted_part
 from charloom.ngrams.mixing import Mixture, feature_count, fit_theta
 from charloom.prediction.mixture import FITTED_ON, fit_ngram_table
-from charloom.prediction.scoring import Scores, regrouped, total_of
+from charloom.prediction.scoring import Scores, Total, regrouped
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import excerpt
@@ -170,9 +170,10 @@ def choose_adaptation(
                 on_progress("adapting", number * len(ids) + done, len(RATES) * len(ids) + 1)
 
         trial = _AdaptiveScorer(engine, int(known[-1]), replace(candidate, rate=rate))
-        loss = -total_of(
-            scores.network.log_probabilities for scores in trial.score([ids], report, len(ids))
-        ) / len(ids)
+        total = Total()
+        for scores in trial.score([ids], report, len(ids)):
+            total.add(scores.network.log_probabilities)
+        loss = -total.value / len(ids)
         if loss < least:
             least, best, chosen = loss, trial, replace(chosen, rate=rate)
         elif loss > least:

@@ -218,21 +218,38 @@ class Scores:
     @property
     def nats_per_character(self) -> float:
         """The mean loss."""
-        return -total_of([self.log_probabilities]) / len(self)
+        return -total_of(self.log_probabilities) / len(self)
 
 
-def total_of(arrays: Iterable[NDArray[np.float64]]) -> float:
-    """Return the sum of consecutive values, which does not depend on how they are cut."""
-    total = 0.0
-    held: list[NDArray[np.float64]] = []
-    missing = SUMMED_AT_ONCE  # of a block that is summed
-    for values in arrays:
-        while len(values) >= missing:
-            total += float(np.concatenate([*held, values[:missing]]).sum())
-            values, held, missing = values[missing:], [], SUMMED_AT_ONCE
-        held.append(values)
-        missing -= len(values)
-    return total + float(np.concatenate([*held, np.zeros(0)]).sum())
+class Total:
+    """The sum of many values, which does not depend on how they are cut into stretches."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._held: list[NDArray[np.float64]] = []
+        self._missing = SUMMED_AT_ONCE  # of a block that is summed
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Add the next values, (S,)."""
+        while len(values) >= self._missing:
+            self._sum += float(np.concatenate([*self._held, values[: self._missing]]).sum())
+            values = values[self._missing :]
+            self._held, self._missing = [], SUMMED_AT_ONCE
+        if len(values):
+            self._held.append(values)
+            self._missing -= len(values)
+
+    @property
+    def value(self) -> float:
+        """The sum of the values so far."""
+        return self._sum + float(np.concatenate([np.zeros(0), *self._held]).sum())
+
+
+def total_of(values: NDArray[np.float64]) -> float:
+    """Return the sum of values, (N,), like `Total`."""
+    total = Total()
+    total.add(values)
+    return total.value
 
 
 def score_ids(
