@@ -93,6 +93,10 @@ class CharloomError(ValueError):
     """
 
 
+class CharloomWarning(UserWarning):
+    """A decision that was made for the user, in one line. The command line prints it."""
+
+
 class MissingExtraError(CharloomError, AttributeError):
     """An extra that is not installed. A public name that requires it is then missing, too."""
 

@@ -208,7 +208,8 @@ def test_fine_tuning_reads_documents_like_the_model(capsys: Captured, names: lis
     assert main(["train", "names.txt", "--lines", "--out", "run", *STEP]) == 0
     Path("names.txt").write_text("\n".join([*names, "zoe"]) + "\n")
     line = refusal("train", "names.txt", "--lines", "--out", "run", "--resume", "--steps=2")
-    assert "--from run and another --out" in line
+    assert "has grown by 1 document since" in line
+    assert "`charloom train names.txt --from run --out run-2`" in line
     capsys.readouterr()
     assert main(["train", "names.txt", "--from", "run", "--out", "more", *STEP]) == 0
     said = capsys.readouterr().err

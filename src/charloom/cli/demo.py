@@ -26,7 +26,9 @@ def add_demo_arguments(parser: Parser) -> None:
 
 
 def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    folder = run_folder(arguments.out, _new_folder(Path("runs/demo")))
+    from charloom.storage.folders import free_folder
+
+    folder = run_folder(arguments.out, free_folder(Path("runs/demo")))
     options = {"minutes": arguments.minutes, "seed": arguments.seed}
     shown = [0.0]
 
@@ -62,12 +64,3 @@ Next:
   charloom train --help                                       all options"""
     )
     return 0
-
-
-def _new_folder(folder: Path) -> Path:
-    number_ = 1
-    candidate = folder
-    while candidate.exists():
-        number_ += 1
-        candidate = folder.with_name(f"{folder.name}-{number_}")
-    return candidate

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, CharloomWarning, shortened
 from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import CORPORA, can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
 from charloom.text.format import Opener, TextFormat, open_texts
+from charloom.text.growth import GrownTextError
 from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
@@ -171,12 +173,13 @@ class TrainingText:
         recorded = self._checkpoint.text
         if not isinstance(recorded.get("sha256"), str):
             raise CharloomError("the model has no record of its training text")
-        return read_dataset(
-            self._open(str(recorded.get("name", "")), str(recorded.get("origin", ""))),
-            self._checkpoint.training,
-            base=self._checkpoint.vocabulary,
-            record=recorded,
-        )
+        text = self._open(str(recorded.get("name", "")), str(recorded.get("origin", "")))
+        training, vocabulary = self._checkpoint.training, self._checkpoint.vocabulary
+        try:
+            return read_dataset(text, training, base=vocabulary, record=recorded)
+        except GrownTextError as error:
+            warnings.warn(f"{error}: only its beginning is used", CharloomWarning, stacklevel=2)
+            return read_dataset(error.beginning, training, base=vocabulary, record=recorded)
 
     def _open(self, name: str, origin: str) -> Text:
         vocabulary = self._checkpoint.vocabulary

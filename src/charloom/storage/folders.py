@@ -40,6 +40,15 @@ def model_path(run: str | os.PathLike[str]) -> Path:
     return path
 
 
+def free_folder(folder: Path) -> Path:
+    """Return a path that does not exist: the folder's, or with -2, -3 and so on at its end."""
+    number, candidate = 1, folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
+
+
 class LockedFolder:
     """A folder with a lock: one process at a time writes its files."""
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -289,6 +290,17 @@ def rename_earlier(options: dict[str, Any]) -> None:
         normalize = options.pop("normalize_newlines")
         check_option("keep_newlines", normalize)
         options["keep_newlines"] = not normalize
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Return options by name as words of a command. An option that is None or False is omitted."""
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(option_name(name))
+        elif value is not None and value is not False:
+            words += [option_name(name), f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
 
 
 def check_option(name: str, value: Any) -> None:
