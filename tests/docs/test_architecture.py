@@ -88,6 +88,21 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert named == set(charloom._MODULES)
 
 
+def test_every_command_has_its_names_in_python() -> None:
+    from charloom.cli.main import COMMANDS
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*) \| (`.*) \|$", page, re.MULTILINE)
+    commands = {word for command, _ in rows for word in re.findall(r"[a-z]+", command)}
+    assert set(COMMANDS) <= commands
+    names = [name for _, python in rows for name in re.findall(r"`([\w.]+)", python)]
+    assert len(names) > 25
+    for name in names:
+        found: object = charloom
+        for part in name.removeprefix("charloom.").split("."):
+            found = getattr(found, part)
+
+
 def test_scratch_imports_nothing_of_the_package() -> None:
     scratch = PACKAGE / "scratch.py"
     assert "charloom" not in scratch.read_text(encoding="utf-8").replace("charloom.scratch", "")

@@ -350,5 +350,5 @@ def test_a_pickle_is_refused_and_does_not_run(name: str, archived: bool) -> None
     assert "run code" in line
     assert not victim.exists()
     with pytest.raises(CharloomError, match="pickle"):
-        import_pytorch(Path(name), None, Path("run"))
+        import_pytorch(name, out="run")
     assert not Path("run").exists()

@@ -7,6 +7,7 @@ their SHA-256.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -71,12 +72,15 @@ def make_report(folders: Sequence[Path], status: RunStatus | None = None) -> str
     return page
 
 
-def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
-    """Write the report of runs.
+def write_report(
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write the page of a run, or of several for comparison.
 
     Args:
-        folders: the folders of the runs.
-        path: the file; by default report.html in the only run's folder, or in the current folder.
+        runs: the folder of a run, or a list of folders.
+        out: the file; by default report.html in the only run's folder, or in the current folder.
 
     Returns:
         The path of the file.
@@ -84,6 +88,10 @@ def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
     Raises:
         CharloomError: if a folder is not that of a run, or the file cannot be written.
     """
+    folders = [Path(runs)] if isinstance(runs, str | os.PathLike) else [Path(run) for run in runs]
+    if not folders:
+        raise CharloomError("no run to report on: pass at least one folder")
+    path = None if out is None else Path(out)
     if path is None:
         path = folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE)
     write_page(path, make_report(folders), "use another file with --out")
