@@ -116,10 +116,8 @@ class LanguageModel:
         Raises:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        characters = self.as_read(text)
-        if skip_unknown:
-            return self.vocabulary.encode_known(characters)[0]
-        return self.vocabulary.encode(characters)
+        read, vocabulary = self.as_read(text), self.vocabulary
+        return vocabulary.encode_known(read)[0] if skip_unknown else vocabulary.encode(read)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
     # other type. Internally, the options are one SampleRequest.
@@ -305,9 +303,10 @@ class LanguageModel:
         """
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
+        characters = self.as_read(text)
         index = self.training_index(training_text)
         begin = len(self.as_read(text[:drawn_from]))
-        return find_copied_stretch(index, self.vocabulary, self.as_read(text), begin)
+        return find_copied_stretch(index, self.vocabulary, characters, begin)
 
     def training_index(self, training_text: Texts | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.

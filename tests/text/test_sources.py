@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from charloom.errors import CharloomError
+from charloom.text.corpora import open_text
 from charloom.text.format import TextFormat
 from charloom.text.source import Text, text_from_string
 from charloom.text.sources import (
@@ -162,6 +163,18 @@ def test_bytes_are_a_text_for_a_model_of_bytes() -> None:
     assert opened(b"caf\xe9", TextFormat(as_bytes=True)).read() == "café"
     with pytest.raises(CharloomError, match="of type bytes: decode it, or pass bytes=True"):
         opened(b"caf\xe9")
+
+
+def test_an_opened_text_is_read_in_the_format() -> None:
+    as_bytes = TextFormat(as_bytes=True)
+    text = Text.from_documents(["é", "a"])
+    assert list(opened(text, as_bytes).documents()) == ["Ã©", "a"]
+    assert opened([text, "é"], as_bytes).as_bytes
+    with pytest.raises(CharloomError, match="open it without as_bytes"):
+        opened(open_text("names.txt", as_bytes=True))
+    for wrong in (None, ["names.txt"], b"names.txt"):
+        with pytest.raises(CharloomError, match=r"the source is .*: pass a str or"):
+            open_text(wrong)  # type: ignore[arg-type]
 
 
 def test_strings_that_are_scored_one_by_one() -> None:

@@ -22,6 +22,8 @@ LOCK_FILE = ".lock"
 
 def model_path(run: str | os.PathLike[str]) -> Path:
     """Return the path of a model's file; a run's folder stands for its model."""
+    if not isinstance(run, str | os.PathLike):
+        raise CharloomError(f"the run is {shortened(run)}: pass its folder or a checkpoint file")
     path = Path(run)
     try:
         found, is_folder = path.exists(), path.is_dir()

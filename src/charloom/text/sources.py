@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +47,8 @@ class PassedTexts:
         for text in self.texts:
             if isinstance(text, bytes):
                 found.append(_text_of_bytes(text, format))
+            elif isinstance(text, Text):
+                found.append(_in_format(text, format))
             elif not isinstance(text, list):
                 found.append(text)
             elif format.cuts or len(self.texts) == len(text) == 1:
@@ -222,6 +224,23 @@ def _exists(string: str) -> bool:
         return Path(string).exists()
     except OSError:  # the name is too long, or its folder cannot be read
         return False
+
+
+def _in_format(text: Text, format: TextFormat) -> Text:
+    """Return an opened text, or its UTF-8 as bytes where a format reads bytes."""
+    if text.as_bytes == format.as_bytes:
+        return text
+    if text.as_bytes:
+        raise CharloomError(
+            f"the text {shortened(text.name)} was opened as bytes, and the model reads characters: "
+            "open it without as_bytes"
+        )
+
+    def pieces() -> Iterator[str]:
+        for piece in text.pieces():  # the end of a document is not a character
+            yield END.join(part.encode().decode("latin-1") for part in piece.split(END))
+
+    return replace(text, as_bytes=True, pieces=pieces)
 
 
 def _text_of_bytes(content: bytes, format: TextFormat) -> Text:
