@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,11 @@ class Vocabulary:
     def id_type(self) -> np.dtype[np.unsignedinteger]:
         """The smallest integer type that holds every id, for files and long arrays."""
         return np.dtype(np.uint8 if len(self) <= 256 else np.uint16 if len(self) <= 65536 else "u4")
+
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The characters as a set, without END, which is not a character of a text."""
+        return frozenset(self.characters) - {END}
 
     @property
     def end_id(self) -> int | None:

@@ -1,0 +1,185 @@
+"""Text that a user types or passes as a string, read as the model's text was read; and its output.
+
+The characters of a model are those of its vocabulary. In a model of bytes, each one stands for a
+byte, U+0000 to U+00FF. Users never see these: they pass and get ordinary text.
+"""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+
+from charloom.errors import CharloomError, shortened
+from charloom.text.format import TextFormat
+from charloom.text.source import refuse_surrogates
+from charloom.text.vocabulary import END, END_NAME, Vocabulary
+
+BYTE_ORDER_MARK = "\ufeff"
+LONGEST_CLUSTER = 32  # characters that can be held back at the end of a piece
+LONGEST_COMPOSED = 3  # characters before one that can compose with it without being marks
+
+
+def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> str:
+    """Return what a user typed as characters of the model.
+
+    Line ends and a byte order mark are read as in the model's texts. Composed and decomposed
+    characters become the form that the vocabulary knows. For a model of bytes, a str is its UTF-8
+    bytes, and a bytes object is itself.
+
+    Args:
+        string: the text. Bytes for a model of characters are decoded in the encoding of its texts.
+        format: how the model's texts are read.
+        vocabulary: the model's characters.
+
+    Raises:
+        CharloomError: if the string is not text.
+    """
+    if isinstance(string, bytes):
+        if vocabulary.as_bytes:
+            return string.decode("latin-1")
+        string = _decoded(string, format)
+    elif not isinstance(string, str):
+        raise CharloomError(f"{shortened(string)} is not a text: pass a str")
+    if vocabulary.as_bytes:
+        return _bytes_of(compose(string, vocabulary))
+    refuse_surrogates(string)
+    if BYTE_ORDER_MARK not in vocabulary.known:
+        string = string.removeprefix(BYTE_ORDER_MARK)
+    if "\r" in string and "\r" not in vocabulary.known:
+        string = string.replace("\r\n", "\n").replace("\r", "\n")
+    return compose(string, vocabulary)
+
+
+def as_shown(characters: str, vocabulary: Vocabulary) -> str:
+    """Return characters of the model as text for output.
+
+    Bytes are decoded as UTF-8, invalid ones shown like `\\xc3`, and END as END_NAME.
+    """
+    shown = ShownText(vocabulary)
+    return shown.add(characters) + shown.rest()
+
+
+class ShownText:
+    """A decoder like `as_shown` for characters of the model that arrive in pieces."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        new = codecs.getincrementaldecoder("utf-8")
+        self._decoder = new("backslashreplace") if vocabulary.as_bytes else None
+
+    def add(self, characters: str) -> str:
+        """Return the text that can be shown now; an incomplete character is held back."""
+        decoder = self._decoder
+        if decoder is None:
+            return characters.replace(END, END_NAME)
+        first, *others = characters.split(END)
+        shown = [decoder.decode(first.encode("latin-1"))]
+        for part in others:
+            shown += [self.rest(), END_NAME, decoder.decode(part.encode("latin-1"))]
+        return "".join(shown)
+
+    def rest(self) -> str:
+        """Return the text that is held back, at the end of the characters."""
+        return "" if self._decoder is None else self._decoder.decode(b"", final=True)
+
+
+def compose(string: str, vocabulary: Vocabulary) -> str:
+    """Return a string in the Unicode form that a vocabulary knows.
+
+    A character with its combining marks remains as it is if the vocabulary knows all of it. Else it
+    becomes the composed or the decomposed form, if the vocabulary knows that one.
+    """
+    return _Composer(vocabulary).whole(string)
+
+
+def compose_pieces(pieces: Iterator[str], vocabulary: Vocabulary) -> Iterator[str]:
+    """Return a text in pieces like `compose`. A character can begin in one and end in the next."""
+    composer = _Composer(vocabulary)
+    held = ""
+    for piece in pieces:
+        if held or not piece.isascii():
+            piece = held + piece
+            end = composer.last_cluster(piece)
+            piece, held = piece[:end], piece[end:]
+        elif piece:
+            piece, held = piece[:-1], piece[-1]
+        yield composer.whole(piece)
+    yield composer.whole(held)
+
+
+class _Composer:
+    """Unicode forms by a vocabulary."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._as_bytes, self._known = vocabulary.as_bytes, vocabulary.known
+
+    def knows(self, string: str) -> bool:
+        return self._known.issuperset(_bytes_of(string) if self._as_bytes else string)
+
+    def whole(self, string: str) -> str:
+        if string.isascii() or self.knows(string):
+            return string
+        ends = [i for i in range(1, len(string)) if _begins_cluster(string, i)]
+        return "".join(
+            self._cluster(string[begin:end]) for begin, end in pairwise([0, *ends, len(string)])
+        )
+
+    def last_cluster(self, string: str) -> int:
+        """Return the place at which the last character with its combining marks begins."""
+        first = max(len(string) - LONGEST_CLUSTER, 0)
+        for place in range(len(string) - 1, first, -1):
+            if _begins_cluster(string, place):
+                return place
+        return first
+
+    def _cluster(self, cluster: str) -> str:
+        if cluster.isascii() or self.knows(cluster):
+            return cluster
+        for form in _forms(cluster):
+            if self.knows(form):
+                return form
+        return cluster
+
+
+def _begins_cluster(string: str, place: int) -> bool:
+    """Return whether a character is not a mark, and composes with none of those before it."""
+    character = string[place]
+    if character.isascii():
+        return True
+    if unicodedata.combining(character):
+        return False
+    before = string[max(place - LONGEST_COMPOSED, 0) : place]
+    with_it = unicodedata.normalize("NFC", before + character)
+    return len(with_it) > len(unicodedata.normalize("NFC", before))
+
+
+def _forms(cluster: str) -> Iterator[str]:
+    """Yield the equivalent forms of a character with its combining marks."""
+    yield unicodedata.normalize("NFC", cluster)
+    decomposed = unicodedata.normalize("NFD", cluster)
+    yield decomposed
+    base, marks = decomposed[0], decomposed[1:]
+    for place, mark in enumerate(marks):  # as in Vietnamese texts: the vowel, then its tone
+        composed = unicodedata.normalize("NFC", base + mark)
+        if len(composed) == 1:
+            yield composed + marks[:place] + marks[place + 1 :]
+
+
+def _bytes_of(string: str) -> str:
+    try:
+        # On the command line, Python gives bytes that are not UTF-8 as halves of surrogate pairs.
+        return string.encode("utf-8", "surrogateescape").decode("latin-1")
+    except UnicodeEncodeError:
+        refuse_surrogates(string)
+        raise
+
+
+def _decoded(content: bytes, format: TextFormat) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CharloomError(
+            f"the bytes are not UTF-8 (byte 0x{content[error.start]:02X} at byte offset "
+            f"{error.start}): decode them and pass a str"
+        ) from None
