@@ -18,7 +18,7 @@ from charloom.cli.formatting import counted, in_bits
 from charloom.cli.score_pieces import score_pieces
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, plural, printable, quoted
 
 if TYPE_CHECKING:
     from charloom.analysis.surprisal import Surprisal
@@ -168,7 +168,7 @@ def _report_unknown(
 ) -> None:
     if not unknown:
         return
-    characters = f"{unknown:,} unknown character{'' if unknown == 1 else 's'}"
+    characters = plural(unknown, f"unknown {model.vocabulary.unit}")
     if arguments.skip_unknown or model.unseen is None:
         terminal.say(f"{characters} skipped")
         return
@@ -178,8 +178,9 @@ def _report_unknown(
 
 def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None:
     s = surprisal.summary()
-    size = counted(s["characters"], s["documents"])
-    unit = "character" if s["documents"] is None else "symbol"
+    vocabulary = surprisal.vocabulary
+    size = counted(s["characters"], s["documents"], vocabulary.unit)
+    unit = vocabulary.unit if s["documents"] is None else "symbol"
     terminal.print(f"{printable(s['text'])}: {size}, protocol {s['protocol']}")
     terminal.print(
         f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per {unit}, "
@@ -188,18 +189,14 @@ def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None
     )
     terminal.print()
     terminal.print(
-        f"{'bits':>7}  {'character':>9}  {surprisal.unit:>8}  {'expected':<14} the most "
+        f"{'bits':>7}  {vocabulary.unit:>9}  {surprisal.unit:>8}  {'expected':<14} the most "
         "surprising places"
     )
-    numbers, chances, names = (
-        surprisal.numbers(),
-        surprisal.probabilities,
-        (surprisal.vocabulary.names),
-    )
+    numbers, chances, names = surprisal.numbers(), surprisal.probabilities, vocabulary.names
     for place in surprisal.most_surprising(top):
         before, here, after = (printable(part) for part in surprisal.context(place))
         guess = int(surprisal.scores.likeliest[place, 0])
-        expected = names[guess] if len(names[guess]) > 1 else ascii(names[guess])
+        expected = names[guess] if len(names[guess]) > 1 else quoted(names[guess])
         chance = f"{expected} {chances[place, 0] / 100:.1f}%"
         terminal.print(
             f"{surprisal.bits[place]:>7.2f}  {place:>9,}  {numbers[place]:>8,}  {chance:<14} "

@@ -63,10 +63,11 @@ def documents_for(
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
     """Write a line about a text and its split, and how documents were split."""
+    characters = f"{dataset.vocabulary.unit}s"
     distinct = len(dataset.vocabulary) - (dataset.vocabulary.end_id is not None)
     if not dataset.documents:
         terminal.note(
-            f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {distinct} distinct; "
+            f"{printable(dataset.name)}: {len(dataset.ids):,} {characters}, {distinct} distinct; "
             f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
             f"{len(dataset.test):,} to test{_own_parts(dataset)}"
         )
@@ -78,10 +79,10 @@ def report_text(dataset: Dataset, terminal: Terminal) -> None:
         train, validation, test = (
             len(part) - ends for part, ends in zip(parts, dataset.pieces, strict=True)
         )
-        unit = " characters"
+        unit = f" {characters}"
     terminal.note(
         f"{printable(dataset.name)}: {dataset.documents:,} {documents}, {dataset.characters:,} "
-        f"characters, {distinct} distinct; {dataset.rule}: {train:,}{unit} to train, "
+        f"{characters}, {distinct} distinct; {dataset.rule}: {train:,}{unit} to train, "
         f"{validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
     )
 
