@@ -29,6 +29,7 @@ from charloom.prediction.scoring import (
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import END, Vocabulary
 
 RESAMPLES = 2_000  # bootstrap samples
@@ -348,7 +349,7 @@ def evaluate(
         evaluation,
         baselines=found,
         overlap=overlap,
-        overlap_text=text.symbols(model.vocabulary).show(copied),
+        overlap_text=as_shown(text.symbols(model.vocabulary).decode(copied), model.vocabulary),
     )
 
 
