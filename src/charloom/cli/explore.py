@@ -67,7 +67,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if found.skipped:
         terminal.say(f"{found.skipped:,} unknown characters skipped")
     if arguments.json:
-        terminal.print_pieces(found.json())
+        terminal.print_json_pieces(found.json())
     else:
         _print_exploration(found, terminal)
     if page is not None:
