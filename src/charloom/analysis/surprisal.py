@@ -204,6 +204,7 @@ class Surprisal:
         data = self.summary() | {
             "shown": shown,
             "vocabulary": list(self.vocabulary.names),
+            "unit": self.vocabulary.unit,
             "surprising": [place for place in self.most_surprising(LISTED) if place < shown],
         }
         vocabulary = self.vocabulary.id_type
