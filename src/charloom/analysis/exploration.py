@@ -303,7 +303,7 @@ def explore(
         UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
     named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
-    _, content = read_to_score(text, model.text_format)
+    _, content = read_to_score(text, model.text_format, model.vocabulary)
     read = ScoredText.of(name, content, model.vocabulary, None, skip_unknown=skip_unknown)
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:

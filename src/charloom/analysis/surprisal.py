@@ -28,6 +28,7 @@ from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.format import Sources
 from charloom.text.source import Text
+from charloom.text.typed import as_shown, compose
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
@@ -126,11 +127,13 @@ class Surprisal:
 
     def context(self, place: int) -> tuple[str, str, str]:
         """Return the text before a place, the character at the place, and the text after it."""
-        show = self.vocabulary.show
+        vocabulary, ids = self.vocabulary, self.ids
+        begin, end = max(0, place - BEFORE), place + 1 + AFTER
+        before, after = vocabulary.decode(ids[begin:place]), vocabulary.decode(ids[place + 1 : end])
         return (
-            show(self.ids[max(0, place - BEFORE) : place]),
-            show(self.ids[place : place + 1]),
-            show(self.ids[place + 1 : place + 1 + AFTER]),
+            as_shown(before, vocabulary, begins=begin == 0),
+            vocabulary.name(vocabulary.characters[ids[place]]),
+            as_shown(after, vocabulary, ends=end >= len(ids)),
         )
 
     @property
@@ -262,7 +265,9 @@ class LineSurprisal:
     """The surprisal of lines or documents, each scored by itself.
 
     Attributes:
-        lines: the D lines or documents.
+        lines: the D lines or documents as text, in the Unicode form in which they were passed.
+        lengths: the number of scored and unknown characters of each, which are bytes in a model of
+            bytes.
         bits: the surprisal of each, (D,).
         unknown: the number of unknown characters in each, (D,).
         places: for each line its number, for each document its name.
@@ -271,6 +276,7 @@ class LineSurprisal:
     """
 
     lines: Sequence[str]
+    lengths: Sequence[int]
     bits: NDArray[np.float64]
     unknown: NDArray[np.intp]
     places: Sequence[int] | Sequence[str]
@@ -287,15 +293,20 @@ class LineSurprisal:
 
         The length excludes the end. Bits per character are None if nothing of it is scored.
         """
-        for place, line, bits, unknown in zip(
-            self.places, self.lines, self.bits.tolist(), self.unknown.tolist(), strict=True
+        for place, line, length, bits, unknown in zip(
+            self.places,
+            self.lines,
+            self.lengths,
+            self.bits.tolist(),
+            self.unknown.tolist(),
+            strict=True,
         ):
-            scored = len(line) + self.ends - (unknown if self.skipped else 0)
+            scored = length + self.ends - (unknown if self.skipped else 0)
             yield {
                 self.unit: place,
                 "bits_per_character": round(bits / scored, 4) if scored else None,
                 "total_bits": round(bits, 3),
-                "characters": len(line),
+                "characters": length,
                 "unknown": unknown,
                 "text": line,
             }
@@ -337,7 +348,8 @@ def line_surprisal(
 
     Args:
         model: the model. A model of documents scores the end of each line or document too.
-        lines: the lines or documents.
+        lines: the lines or documents, in characters of the model. Their Unicode form becomes the
+            one that the vocabulary knows.
         places: for each line its number, for each document its name.
         prefix: whether they are only the beginnings of documents, whose ends are not scored.
         skip_unknown: whether unknown characters are skipped, at no cost.
@@ -346,15 +358,25 @@ def line_surprisal(
     Raises:
         CharloomError: as `LanguageModel.score_lines` and `LanguageModel.score_documents`.
     """
+    vocabulary = model.vocabulary
+    read = lines if vocabulary.as_bytes else [compose(line, vocabulary) for line in lines]
     nats, unknown = model.score_pieces(
-        lines, prefix=prefix, skip_unknown=skip_unknown, on_progress=on_progress
+        read, prefix=prefix, skip_unknown=skip_unknown, on_progress=on_progress
     )
     if not np.isfinite(nats).all():
         raise CharloomError(
             "the model's log-probabilities are not finite: train again with a lower --learning-rate"
         )
     ends = model.config.end_id is not None and not prefix
-    return LineSurprisal(lines, -nats / math.log(2) + 0.0, unknown, places, ends, skip_unknown)
+    return LineSurprisal(
+        [as_shown(line, vocabulary) for line in lines],
+        [len(line) for line in read],
+        -nats / math.log(2) + 0.0,
+        unknown,
+        places,
+        ends,
+        skip_unknown,
+    )
 
 
 def _csv_row(values: list[Any]) -> str:

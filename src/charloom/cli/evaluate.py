@@ -86,6 +86,8 @@ def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) ->
 
 
 def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:
+    from charloom.evaluation.verdict import verdict
+
     e = evaluation
     size = counted(e.characters, e.documents)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
@@ -121,17 +123,6 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     for row in e.rows(model.config.cell):
         bits = "-" if row.bits is None else f"{row.bits:.4f}"
         terminal.print(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())
-    terminal.print()
-    terminal.print(_verdict(e))
-
-
-def _verdict(evaluation: Evaluation) -> str:
-    names = {"ngram": "the n-gram model", "unigram": "the unigram model"}
-    better = [names.get(name, name) for name in evaluation.winners()]
-    if not better:
-        return "This model beats every baseline here."
-    *others, last = better
-    verdict = f"{', '.join(others)} and {last} beat" if others else f"{last} beats"
-    if verdict.startswith("the "):
-        verdict = verdict.replace("the", "The", 1)
-    return f"{verdict} this model here."
+    if comparison := verdict(e):
+        terminal.print()
+        terminal.print(comparison)

@@ -29,6 +29,7 @@ from charloom.prediction.scoring import (
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import END, Vocabulary
 
 RESAMPLES = 2_000  # bootstrap samples
@@ -175,20 +176,6 @@ class Evaluation:
             else:
                 found.append(Row(bits, shown, baseline.protocol, baseline.note))
         return sorted(found) + missing
-
-    def winners(self) -> list[str]:
-        """Return the names of the baselines that beat the model, best first.
-
-        The network of a mixture is not a baseline.
-        """
-        better = [
-            (baseline.bits_per_character, name)
-            for name, baseline in self.baselines.items()
-            if name != "network"
-            and baseline.bits_per_character is not None
-            and baseline.bits_per_character < self.bits_per_character
-        ]
-        return [name for _, name in sorted(better)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as plain JSON values."""
@@ -362,7 +349,7 @@ def evaluate(
         evaluation,
         baselines=found,
         overlap=overlap,
-        overlap_text=text.symbols(model.vocabulary).show(copied),
+        overlap_text=as_shown(text.symbols(model.vocabulary).decode(copied), model.vocabulary),
     )
 
 

@@ -7,7 +7,7 @@ id in the model's vocabulary, but it can have a probability.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,9 @@ from charloom.prediction.scoring import score_pieces, sums_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.format import TextFormat, open_texts, split_documents
+from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import Text, refuse_surrogates
+from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
 
 
@@ -128,7 +129,7 @@ class ScoredPieces:
         """Encode pieces.
 
         Args:
-            pieces: their characters.
+            pieces: their characters of the model.
             vocabulary: the model's vocabulary.
             unseen: the probability of unknown characters, if the model has a record of it.
             end_id: the id that is scored after each piece, if any.
@@ -182,33 +183,39 @@ class ScoredPieces:
         return totals, self.unknown
 
 
-def read_to_score(text: str | Path | Text | Sequence[str], format: TextFormat) -> tuple[str, str]:
+def read_to_score(
+    text: str | bytes | Path | Text | Sequence[str | bytes],
+    format: TextFormat,
+    vocabulary: Vocabulary,
+) -> tuple[str, str]:
     """Return the name and the content of a text, with END after each document of a collection.
+
+    Its Unicode form becomes the one that the vocabulary knows.
 
     Args:
         text: a text, its content as a str, the path of a file, or a list of documents.
         format: how the model's training text was read.
+        vocabulary: the model's vocabulary.
 
     Raises:
         CharloomError: if the text cannot be read, or is a list and the format is that of a book.
     """
     if isinstance(text, Path):
         text = open_texts([text], format)
+    if isinstance(text, str | bytes):
+        content = as_read(text, format, vocabulary)
+        text = Text("text", "", vocabulary.as_bytes, lambda: iter((content,)))
+        if format.cuts:
+            text = open_texts([text], replace(format, collection=True))
     if isinstance(text, Text):
-        return text.name, text.read() + (END if format.collection and not text.ends else "")
-    if isinstance(text, str):
-        refuse_surrogates(text)
-        if not format.collection:
-            return "text", text
-        text = split_documents(text, format)
-    elif not format.collection:
+        content = "".join(compose_pieces(text.pieces(), vocabulary))
+        return text.name, content + (END if format.collection and not text.ends else "")
+    if not format.collection:
         raise CharloomError(
             "a list of documents is for models of collections, and this one was trained on a "
             "single text: pass one text"
         )
-    for document in text:
-        refuse_surrogates(document)
-    return "text", "".join(document + END for document in text)
+    return "text", "".join(as_read(document, format, vocabulary) + END for document in text)
 
 
 def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:

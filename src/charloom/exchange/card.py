@@ -14,6 +14,7 @@ from typing import Any
 from charloom.errors import printable
 from charloom.evaluation.evaluation import Evaluation, Row
 from charloom.evaluation.records import Records, evaluations_of
+from charloom.evaluation.verdict import verdict
 from charloom.exchange.hub_library import EvalResult, ModelCard, ModelCardData
 from charloom.storage.checkpoint import Checkpoint
 
@@ -149,7 +150,7 @@ def _use_values(model_name: str) -> dict[str, Any]:
     return {
         "title": _code(model_name),
         "on_hub": "/" in name,
-        "python_name": ascii(name),
+        "python_name": repr(name),
         "shell_name": shlex.quote(name),
         "shell_folder": shlex.quote(name.rpartition("/")[2] or name),
     }
@@ -174,7 +175,7 @@ def _evaluation_values(found: Evaluation, cell: str) -> dict[str, Any]:
         "rows": [
             _table_row(row, row.predictor == found.predictor(cell)) for row in found.rows(cell)
         ],
-        "winners": ", ".join(_plain(name) for name in found.winners()),
+        "verdict": _plain(verdict(found)),
     }
 
 

@@ -19,6 +19,8 @@ from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
 from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
+from charloom.text.typed import ShownText
+from charloom.text.unknown import LONGEST_UTF_8
 from charloom.text.vocabulary import Vocabulary
 
 # Characters sampled in one call, after which stop texts are searched and the text is yielded. The
@@ -75,6 +77,13 @@ def read_prompt(
     return int(ids[-1]), predictor.read(ids[:-1, None], predictor.zero_state(1))
 
 
+def text_after(vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]) -> ShownText:
+    """Return a decoder of the text after a prompt's ids, (N,), which can end inside a character."""
+    shown = ShownText(vocabulary)
+    shown.add(vocabulary.decode(prompt[-LONGEST_UTF_8:]))
+    return shown
+
+
 class StopTexts:
     """A filter that passes a sample on up to the first complete stop text."""
 
@@ -112,7 +121,8 @@ class SampleRequest:
         prompt: the ids before the sample, (N,), or None for an empty prompt.
         length: the largest number of characters to sample, or None for no limit.
         settings: temperature and the other settings of sampling.
-        stop: texts that end the sample where they appear, and are not part of it.
+        stop: texts that end the sample where they appear, and are not part of it. Like the prompt,
+            they consist of characters of the model.
         seed: the random seed.
         index: the number of the sample. Each sample of a seed has random numbers of its own, and
             so does not depend on the others.
@@ -153,10 +163,14 @@ class SampleRequest:
 class TextStream(Iterator[str]):
     """A sample in pieces as it is taken, without its prompt.
 
-    A document ends where its end is sampled, which is not part of the text.
+    A document ends where its end is sampled, which is not part of the text. A model of bytes
+    samples UTF-8, which is decoded: a character appears with its last byte, and invalid bytes are
+    shown like `\\xc3`. A character that the largest length cuts is left out.
 
     Attributes:
         request: the sample's settings.
+        characters: an iterator over the pieces in characters of the model, which are bytes in a
+            model of bytes. Use it instead of the stream where nothing must be decoded.
         finish_reason: the reason why the sample has ended, None before that: `stop` at the end of
             a document or at a stop text, `length` at the largest length.
     """
@@ -167,10 +181,21 @@ class TextStream(Iterator[str]):
         self.finish_reason: FinishReason | None = None
         self.request = request
         self._predictor, self._vocabulary = predictor, vocabulary
-        self._pieces = self._sample()
+        self.characters = self._sample()
+        self._shown = self._decoded()
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        return next(self._shown)
+
+    def _decoded(self) -> Iterator[str]:
+        shown = text_after(self._vocabulary, self.request.prompt_ids(self._vocabulary))
+        for piece in self.characters:
+            text = shown.add(piece)
+            if text:
+                yield text
+        rest = shown.rest()
+        if rest and self.finish_reason != "length":
+            yield rest
 
     def _sample(self) -> Iterator[str]:
         request, vocabulary = self.request, self._vocabulary

@@ -19,7 +19,8 @@ from charloom.errors import shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.errors import ApiError
 from charloom.serving.schema import TokenizerInfo
-from charloom.text.vocabulary import END, END_NAME, Vocabulary, describe
+from charloom.text.unknown import describe
+from charloom.text.vocabulary import END, END_NAME, Vocabulary
 
 UNKNOWN_NAME = "<unknown>"  # of a character in a list of ids that is not in the vocabulary
 REPLACEMENT = "\ufffd"  # in its place in a text

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, quoted, shortened
 from charloom.progress import OnProgress
 from charloom.text.source import Text
 from charloom.text.splitting import (
@@ -61,7 +61,7 @@ class Split:
             train, validation, test = (float(percentage) for percentage in text.split("/"))
         except ValueError:
             raise CharloomError(
-                f"--split {text!r} is invalid: set three percentages like 90/5/5 (training, "
+                f"--split {shortened(text)} is invalid: set three percentages like 90/5/5 (training, "
                 "validation, test)"
             ) from None
         return cls(train, validation, test)
@@ -509,7 +509,7 @@ def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float
 def _refuse_other(name: str, found: Scan, sha256: str | None, place: str = "") -> None:
     if sha256 is not None and found.sha256 != sha256:
         raise OtherTextError(
-            f"the text {name!r} is not the one that the run was trained on{place} (SHA-256 "
+            f"the text {shortened(name)} is not the one that the run was trained on{place} (SHA-256 "
             f"{found.sha256[:12]}…, not {sha256[:12]}…)"
         )
 
@@ -519,13 +519,13 @@ def _check_content(text: Text, found: Scan) -> None:
     name = text.name
     if found.characters == 0:
         what = "has no documents" if text.ends else "is empty"
-        raise CharloomError(f"the text {name!r} {what}: pass a text to train on")
+        raise CharloomError(f"the text {shortened(name)} {what}: pass a text to train on")
     if text.ends:
         return
     if found.characters == 1:
-        raise CharloomError(f"the text {name!r} has one character: pass a longer one")
+        raise CharloomError(f"the text {shortened(name)} has one character: pass a longer one")
     if len(found.distinct) == 1:
         raise CharloomError(
-            f"the text {name!r} has one distinct character ({found.distinct[0]!r}): pass one "
+            f"the text {shortened(name)} has one distinct character ({quoted(found.distinct[0])}): pass one "
             "with at least two"
         )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from charloom.errors import CharloomError, printable
 
 BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
+BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK_AS_BYTES = "\u00ef\u00bb\u00bf"
 
 
 @dataclass(frozen=True)
@@ -112,16 +114,14 @@ def text_from_string(
     text: str,
     name: str = "text",
     *,
-    normalize_newlines: bool = False,
     as_bytes: bool = False,
     block_size: int = BLOCK_SIZE,
 ) -> Text:
-    """Return a string in memory as a text.
+    """Return a string in memory as a text, unchanged.
 
     Args:
         text: the string.
         name: the text's name, made fit for a folder's name.
-        normalize_newlines: convert CR LF and a lone CR to LF.
         as_bytes: use the string's UTF-8 bytes as characters.
         block_size: characters of a piece.
 
@@ -134,8 +134,7 @@ def text_from_string(
         for start in range(0, len(text), block_size):
             yield text[start : start + block_size]
 
-    pieces = newline_normalizer(byte_characters(slices, as_bytes), normalize_newlines)
-    return Text(safe_name(name), "", as_bytes, pieces)
+    return Text(safe_name(name), "", as_bytes, byte_characters(slices, as_bytes))
 
 
 def refuse_surrogates(text: str) -> None:
@@ -148,12 +147,8 @@ def refuse_surrogates(text: str) -> None:
         )
 
 
-def newline_normalizer(
-    pieces: Callable[[], Iterator[str]], normalize: bool
-) -> Callable[[], Iterator[str]]:
-    """Return `pieces`, with CR LF and a lone CR converted to LF where `normalize` is set."""
-    if not normalize:
-        return pieces
+def newline_normalizer(pieces: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+    """Return `pieces`, with CR LF and a lone CR converted to LF."""
 
     def normalized() -> Iterator[str]:
         # Keeps a CR at the end of a piece back, because an LF can follow in the next one.
@@ -163,6 +158,25 @@ def newline_normalizer(
         yield decoder.decode("", final=True)
 
     return normalized
+
+
+def mark_remover(
+    pieces: Callable[[], Iterator[str]], as_bytes: bool
+) -> Callable[[], Iterator[str]]:
+    """Return `pieces` without the byte order mark at their beginning."""
+    mark = BYTE_ORDER_MARK_AS_BYTES if as_bytes else BYTE_ORDER_MARK
+
+    def without_mark() -> Iterator[str]:
+        rest = pieces()
+        beginning = ""
+        for piece in rest:
+            beginning += piece
+            if len(beginning) >= len(mark):
+                break
+        yield beginning.removeprefix(mark)
+        yield from rest
+
+    return without_mark
 
 
 def byte_characters(
