@@ -77,10 +77,8 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _print_exploration(found: Exploration, terminal: Terminal) -> None:
     facts = found.as_dict()
-    terminal.print(
-        f"{printable(found.text)}: {counted(len(found.ids), found.documents, found.vocabulary.unit)}, state "
-        f"{found.protocol}"
-    )
+    size = counted(len(found.ids), found.documents, found.vocabulary.unit)
+    terminal.print(f"{printable(found.text)}: {size}, state {found.protocol}")
     terminal.print()
     terminal.print(
         "Units by correlation with labels: chosen on the first half, confirmed on the second half;"

@@ -135,7 +135,7 @@ class _Sampling:
         self._arguments, self._model, self._terminal = arguments, model, terminal
         self._encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
         self._seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        self._prompt = model.as_read(arguments.prompt)  # and the samples in characters of the model
+        self._prompt = model.as_read(arguments.prompt, skip_unknown=arguments.skip_unknown)
         self._shown = "" if arguments.no_prompt else self._prompt
         self._settings: dict[str, Any] = {
             "length": arguments.length,
