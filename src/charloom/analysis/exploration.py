@@ -308,7 +308,7 @@ def explore(
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")
-    labels = label_text(model.vocabulary.decode(ids))
+    labels = label_text(model.vocabulary.decode(ids), as_bytes=model.vocabulary.as_bytes)
     reader = _StateReader(model, ids, 2 if with_activations or named else 1, on_progress)
     sums = _sums_of_halves(reader, np.stack(list(labels.values()), axis=1))
     found_labels, found_units = _find(list(labels), sums, seed)
