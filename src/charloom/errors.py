@@ -7,8 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
-# Characters without a shape that belong to the text around them: a joiner inside an emoji or inside
-# a word of a script that needs it, and the tags of a flag. Anywhere else they are escaped.
+# Characters without a shape that belong to the text around them. Anywhere else they are escaped.
+# They are joiners inside an emoji, or inside a word of some scripts, and the tags of a flag.
 _EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
 _JOINING = "\u0600-\u0dff\u0f00-\u109f\u1780-\u18af"  # Arabic to Sinhala, Tibetan to Mongolian
 _PART_OF_TEXT = re.compile(

@@ -1,7 +1,7 @@
 """Classes of the characters of a text, by their scripts, for labels.
 
-A class that does not exist in a script is empty: capitals without case, vowels and consonants
-outside the Latin, Cyrillic and Greek alphabets, words where no spaces separate them.
+A class that does not exist in a script is empty. Vowels and consonants exist in the Latin, Cyrillic
+and Greek alphabets, capitals in scripts with case, and words where spaces separate them.
 
 N: characters of the text.
 """
@@ -33,7 +33,7 @@ UNSPACED = (
     *("CJK ", "IDEOGRAPHIC ", "HIRAGANA", "KATAKANA", "BOPOMOFO", "YI SYLLABLE"),
     *("THAI ", "LAO ", "KHMER ", "MYANMAR ", "TAI ", "NEW TAI LUE "),
 )
-# Punctuation that ends a sentence, by parts of its names; and what looks like it but does not.
+# Punctuation that ends a sentence, by parts of its names. Some names with these parts are excluded.
 STOPS = (
     *("FULL STOP", "QUESTION MARK", "EXCLAMATION MARK", "INTERROBANG", "HORIZONTAL ELLIPSIS"),
     *("DANDA", "MARK SHAD", "DOUBLE SHAD", "NYIS SHAD", "SOF PASUQ"),

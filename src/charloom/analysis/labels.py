@@ -6,8 +6,8 @@ Quotation marks and brackets count only if they are closed. A word in capitals c
 letter on. In a collection, the end of a document separates lines and paragraphs like line breaks,
 but is neither a line break nor punctuation.
 
-A label whose notion a text lacks is 0 everywhere: capitals without case, vowels and consonants
-outside the Latin, Cyrillic and Greek alphabets, words where no spaces separate them.
+A label whose notion a text lacks is 0 everywhere, such as capitals in a script without case. The
+notions of each script are in `characters.py`.
 
 N: characters of the text.
 """
