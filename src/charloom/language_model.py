@@ -486,11 +486,12 @@ class LanguageModel:
         prefix: bool = False,
         skip_unknown: bool = False,
         kind: str = "line",
+        places: Sequence[int] | Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Score lines or documents, in characters of the model, like `score_lines`.
 
-        `kind` names one of them in error messages. Returns the natural log-probability of each and
+        `kind` and `places` name one of them in error messages. Returns the natural log-probability of each and
         the number of its unknown characters, (N,).
         """
         encoded = ScoredPieces.of(
@@ -500,6 +501,7 @@ class LanguageModel:
             end_id=None if prefix else self.config.end_id,
             skip_unknown=skip_unknown,
             kind=kind,
+            places=places,
         )
         with np.errstate(all="ignore"):
             return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)

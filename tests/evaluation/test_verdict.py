@@ -39,7 +39,10 @@ def evaluation(bits: float, *, model: str = "mixture", **baselines: float | None
             evaluation(2.0, network=2.2, xz=1.5, bzip2=1.75, ngram=1.9, uniform=5.0),
             "xz, bzip2 and the n-gram model beat this model here.",
         ),
-        (evaluation(2.0, network=2.2, ngram=1.9, xz=3.0), "The n-gram model beats this model here."),
+        (
+            evaluation(2.0, network=2.2, ngram=1.9, xz=3.0),
+            "The n-gram model beats this model here.",
+        ),
         (
             evaluation(2.0, network=2.2, ngram=2.00001, xz=1.99999, bzip2=2.1),
             "xz and the n-gram model are as good as this model here (2.0000).",

@@ -256,6 +256,7 @@ class Exploration:
             "carried": [self.name(unit) for unit in order if unit in carried],
             "all": count == self.config.zero_state(1).size,
             "vocabulary": list(self.vocabulary.names),
+            "unit": self.vocabulary.unit,
         }
         arrays: dict[str, NDArray[Any]] = {"ids": self.ids[:shown]}
         for unit in order:
@@ -271,7 +272,7 @@ def _decimals(value: float) -> float | None:
 
 def explore(
     model: LanguageModel,
-    text: str | Text | Sequence[str],
+    text: str | bytes | Text | Sequence[str | bytes],
     *,
     name: str = "text",
     units: Sequence[str] = (),

@@ -89,7 +89,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     from charloom.evaluation.verdict import verdict
 
     e = evaluation
-    size = counted(e.characters, e.documents)
+    size = counted(e.characters, e.documents, model.vocabulary.unit)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
         terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")

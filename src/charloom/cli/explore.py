@@ -78,7 +78,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _print_exploration(found: Exploration, terminal: Terminal) -> None:
     facts = found.as_dict()
     terminal.print(
-        f"{printable(found.text)}: {counted(len(found.ids), found.documents)}, state "
+        f"{printable(found.text)}: {counted(len(found.ids), found.documents, found.vocabulary.unit)}, state "
         f"{found.protocol}"
     )
     terminal.print()

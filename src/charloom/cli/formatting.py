@@ -37,8 +37,8 @@ def cut(line: str, widest: int = WIDEST) -> str:
     return set_cell_size(line, widest - 1).rstrip() + "…"
 
 
-def counted(characters: int, documents: int | None) -> str:
-    """Return the length of a text, of whose characters some are ends of documents."""
+def counted(characters: int, documents: int | None, unit: str = "character") -> str:
+    """Return the length of a text, of whose characters or bytes some are ends of documents."""
     if documents is None:
-        return plural(characters, "character")
-    return f"{plural(documents, 'document')}, {plural(characters - documents, 'character')}"
+        return plural(characters, unit)
+    return f"{plural(documents, 'document')}, {plural(characters - documents, unit)}"

@@ -24,6 +24,8 @@ from charloom.text.vocabulary import END, END_NAME, Vocabulary
 
 UNKNOWN_NAME = "<unknown>"  # of a character in a list of ids that is not in the vocabulary
 REPLACEMENT = "\ufffd"  # in its place in a text
+KNOWN = "use only characters of the model's vocabulary"
+SKIP = f"{KNOWN}, or set skip_unknown"
 Ids = NDArray[np.signedinteger]  # of a vocabulary, with -1 for an unknown character
 
 
@@ -97,20 +99,32 @@ class Tokens:
         characters = self.vocabulary.characters
         return "".join(characters[id_] if id_ >= 0 else REPLACEMENT for id_ in ids.tolist())
 
-    def prompt(self, content: str | Sequence[int], *, scored: bool) -> Prompt:
+    def prompt(
+        self, content: str | Sequence[int], *, scored: bool, skip_unknown: bool = False
+    ) -> Prompt:
         """Return the prompt that a client sent.
 
         Args:
             content: A text, or token ids.
             scored: Whether the prompt is scored. Then it can have unknown characters.
+            skip_unknown: Whether unknown characters are left out.
 
         Raises:
             ApiError: The prompt does not fit the vocabulary.
         """
         if isinstance(content, str):
+            if skip_unknown:
+                ids = self._ids_or_minus_one(content)
+                return Prompt(ids[ids >= 0], self.decode(ids[ids >= 0]), is_text=True)
             return Prompt(self._ids_of(content, allow_unknown=scored), content, is_text=True)
-        ids = self._from_tokens(content, "prompt", allow_unknown=scored)
+        ids = self._from_tokens(content, "prompt", allow_unknown=scored or skip_unknown)
+        if skip_unknown:
+            ids = ids[ids >= 0]
         return Prompt(ids, self.decode(ids), is_text=False)
+
+    def can_write(self, text: str) -> bool:
+        """Return whether the model knows every character of a text."""
+        return bool((self._ids_or_minus_one(text) >= 0).all())
 
     def to_read(self, prompt: Prompt) -> NDArray[np.unsignedinteger]:
         """Return the ids that the model reads, at least one."""
@@ -119,17 +133,20 @@ class Tokens:
             known = np.concatenate([[self.vocabulary.start_id], known])
         return known.astype(self.vocabulary.id_type)
 
-    def _ids_of(self, text: str, *, allow_unknown: bool) -> Ids:
+    def _ids_or_minus_one(self, text: str) -> Ids:
         ids = self.vocabulary.ids_or_minus_one(text)
         if END in text:  # because a client can send half of a surrogate pair
             ids = np.where([character == END for character in text], -1, ids)
+        return ids
+
+    def _ids_of(self, text: str, *, allow_unknown: bool, remedy: str = SKIP) -> Ids:
+        ids = self._ids_or_minus_one(text)
         for place in np.flatnonzero(ids < 0).tolist():
             charged = self.unseen is not None and self.unseen.include(text[place])
             if not (allow_unknown and charged):
                 raise ApiError(
                     400,
-                    f"unknown character {describe(text[place])} at position {place}: use only "
-                    "characters of the model's vocabulary",
+                    f"unknown character {describe(text[place])} at position {place}: {remedy}",
                     param="prompt",
                     code="unknown_character",
                 )
@@ -150,7 +167,7 @@ class Tokens:
         end_id = self.vocabulary.end_id
         ended = end_id is not None and text.endswith(END_NAME)
         content = text.removesuffix(END_NAME) if ended else text
-        ids = self._ids_of(content, allow_unknown=True).tolist()
+        ids = self._ids_of(content, allow_unknown=True, remedy=KNOWN).tolist()
         before = [self.vocabulary.start_id] if with_start else []
         unknown = len(self.vocabulary)
         return [1 + (unknown if id_ < 0 else id_) for id_ in [*before, *ids, *([end_id] * ended)]]
@@ -188,8 +205,7 @@ class Tokens:
             if not allow_unknown:
                 raise ApiError(
                     400,
-                    f"unknown character (token {token}) at position {place}: use only characters "
-                    "of the model's vocabulary",
+                    f"unknown character (token {token}) at position {place}: {SKIP}",
                     param=param,
                     code="unknown_character",
                 )

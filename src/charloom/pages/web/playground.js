@@ -4,6 +4,7 @@
 const ALTERNATIVES = 5; // likeliest characters to request for every place
 const END = "<end>"; // the token of the end of a document, which is not part of the text
 const RETRY = 2000; // milliseconds between two requests to a server that is gone
+const UNUSABLE_STOP = " The model does not know a character of the stop text.";
 const GONE = "The connection broke in the middle of the text. Waiting for the server …";
 
 /** The fields of the sampling settings: the name in a request, the value, the element's attributes. */
@@ -175,6 +176,8 @@ const copied = make("span", { role: "status", class: "soft" });
 const earlier = []; // previous prompts, for the button
 let running = null; // aborts the current requests
 
+// Paths are relative to the page, because a proxy can serve it below a prefix.
+const address = (path) => new URL(path, document.baseURI).href;
 const texts = () => Math.max(1, Number(count.value));
 const panes = () => (compare.checked ? [first, second] : [first]);
 
@@ -216,7 +219,7 @@ async function generate(new_seed = fresh.checked) {
     const seconds = (performance.now() - started) / 1000;
     if (running === mine) {
       end(`${grouped.format(characters.length)} characters in ${seconds.toFixed(1)} s.` +
-        ended(sampled));
+        ended(sampled) + (panes().some(({ ignored }) => ignored) ? UNUSABLE_STOP : ""));
     }
   } catch (error) {
     if (running !== mine) return; // replaced by another request, or stopped
@@ -252,7 +255,7 @@ class RequestError extends Error {
   }
 }
 
-/** Requests a path; an error's message is a sentence for the reader. */
+/** Requests a path relative to the page; an error's message is a sentence for the reader. */
 async function request(path, options = {}) {
   let response;
   try {
@@ -273,8 +276,9 @@ async function request(path, options = {}) {
 async function stream(pane, signal) {
   const sent = { ...body(pane), logprobs: ALTERNATIVES, stream: true };
   pane.clear(sent.prompt, Math.min(texts(), 16));
-  const response = await request("/v1/completions",
+  const response = await request("v1/completions",
     { method: "POST", body: JSON.stringify(sent), signal });
+  pane.ignored = response.headers.has("X-Ignored-Parameters");
   let done = false;
   for await (const event of events(response)) {
     if (event === "[DONE]") {
@@ -313,7 +317,7 @@ function wait_for_server() {
   clearTimeout(waiting);
   waiting = setTimeout(async () => {
     try {
-      await request("/health");
+      await request("health");
       await list_models();
       report("The server is back.");
     } catch (error) {
@@ -330,7 +334,7 @@ function show_key() {
 
 async function list_models() {
   const chosen = models.value;
-  const { data } = await (await request("/v1/models")).json();
+  const { data } = await (await request("v1/models")).json();
   models.replaceChildren(...data.map(({ id }) => make("option", { value: id }, id)));
   if (data.some(({ id }) => id === chosen)) models.value = chosen;
   refresh_code();
@@ -342,7 +346,7 @@ const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
 
 function as_curl() {
   const lines = panes().map((pane) => [
-    `curl ${quoted(location.origin + "/v1/completions")} \\`,
+    `curl ${quoted(address("v1/completions"))} \\`,
     "  -H 'Content-Type: application/json' \\",
     ...(key.value ? ['  -H "Authorization: Bearer $CHARLOOM_API_KEY" \\'] : []),
     `  -d ${quoted(JSON.stringify(body(pane)))}`,
@@ -366,7 +370,7 @@ function as_python() {
   });
   const secret = key.value ? 'os.environ["CHARLOOM_API_KEY"]' : '"none"';
   return [...(key.value ? ["import os", ""] : []), "from openai import OpenAI", "",
-    `client = OpenAI(base_url=${JSON.stringify(location.origin + "/v1")}, api_key=${secret})`,
+    `client = OpenAI(base_url=${JSON.stringify(address("v1"))}, api_key=${secret})`,
     ...calls].join("\n");
 }
 
