@@ -4,7 +4,6 @@ A message is one line, the problem and then its remedy: `the text 'a' is empty: 
 """
 
 import re
-import unicodedata
 from pathlib import Path
 
 # Characters without a shape that belong to the text around them. Anywhere else they are escaped.
@@ -31,7 +30,7 @@ def printable(text: str) -> str:
     shown: list[str] = []
     alone = True  # no character before the mark
     for i, character in enumerate(text):
-        if not (character.isprintable() or i in kept or unicodedata.category(character) == "Zs"):
+        if not (character.isprintable() or i in kept or _category(character) == "Zs"):
             shown.append(escaped(character))
             alone = True
             continue
@@ -43,7 +42,13 @@ def printable(text: str) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    return character != "" and unicodedata.category(character).startswith("M")
+    return not character.isascii() and _category(character).startswith("M")
+
+
+def _category(character: str) -> str:
+    import unicodedata  # here, because most messages do not need it
+
+    return unicodedata.category(character)
 
 
 def escaped(character: str) -> str:
@@ -75,9 +80,12 @@ def quoted_path(source: str | Path) -> str:
     return found if len(found) <= 300 else f"{found[:100]}…{found[-100:]}"
 
 
-def plural(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 character`, `2,000 characters`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def plural(number: float, noun: str) -> str:
+    """Return a number with its noun: `1 character`, `2,000 passes`, `0.5 minutes`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    if number == 1:
+        return f"{shown} {noun}"
+    return f"{shown} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def error_reason(error: Exception) -> str:
