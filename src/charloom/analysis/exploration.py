@@ -29,7 +29,7 @@ from charloom.prediction.scoring import blocks_in_rows
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.source import Text
-from charloom.text.vocabulary import END, Vocabulary, code_points
+from charloom.text.vocabulary import Vocabulary
 
 ALL_UNITS_UP_TO = 100_000  # characters of a text whose page has every unit
 BEST_UNITS = 24  # units on the page of a longer text
@@ -309,7 +309,7 @@ def explore(
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")
-    labels = _labels(model.vocabulary.decode(ids), model.vocabulary)
+    labels = label_text(model.vocabulary.decode(ids), as_bytes=model.vocabulary.as_bytes)
     reader = _StateReader(model, ids, 2 if with_activations or named else 1, on_progress)
     sums = _sums_of_halves(reader, np.stack(list(labels.values()), axis=1))
     found_labels, found_units = _find(list(labels), sums, seed)
@@ -329,18 +329,6 @@ def explore(
         named=named,
         activations=_activations(reader, list(dict.fromkeys(kept))),
     )
-
-
-def _labels(characters: str, vocabulary: Vocabulary) -> dict[str, NDArray[np.float32]]:
-    """Return the labels of a model's characters, (N,). Every byte has those of its character."""
-    if not vocabulary.as_bytes:
-        return label_text(characters)
-    parts = (part.encode("latin-1") for part in characters.split(END))
-    text = END.join(part.decode("utf-8", "surrogateescape") for part in parts)
-    codes = code_points(text)
-    one_byte = (codes < 0x80) | ((codes >= 0xD800) & (codes < 0xE000))  # ASCII, invalid bytes, END
-    lengths = np.where(one_byte, 1, 2 + (codes >= 0x800) + (codes >= 0x10000))
-    return {name: np.repeat(values, lengths) for name, values in label_text(text).items()}
 
 
 class _StateReader:

@@ -88,15 +88,15 @@ def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) ->
 def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:
     from charloom.evaluation.verdict import verdict
 
-    e = evaluation
-    size = counted(e.characters, e.documents, model.vocabulary.unit)
+    e, unit = evaluation, model.vocabulary.unit
+    size = counted(e.characters, e.documents, unit)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
-        terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")
+        terminal.print(f"skipped: {plural(e.skipped_characters, f'unknown {unit}')}")
     if e.unknown_characters:
         terminal.print(
-            f"{e.unknown_characters:,} of the characters are unknown to the model: each has its "
-            "share of the probability of unseen characters"
+            f"unknown to the model: {plural(e.unknown_characters, unit)}, scored with a share of "
+            "the probability of unseen characters"
         )
     terminal.print(
         f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {e.unit}, "
@@ -116,7 +116,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     if e.overlap is not None:
         terminal.print(
             "longest verbatim overlap with the training text: "
-            f"{plural(e.overlap.length, 'character')}, {quoted_excerpt(e.overlap_text)}"
+            f"{plural(e.overlap.length, unit)}, {quoted_excerpt(e.overlap_text)}"
         )
     terminal.print()
     terminal.print(f"{f'bits per {e.unit}':>18}  {'predictor':<10} {'protocol':<10}")

@@ -10,7 +10,7 @@ from charloom.cli.arguments import Parser, add_engine, limit_threads, load_model
 from charloom.cli.formatting import counted
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
-from charloom.errors import printable
+from charloom.errors import plural, printable
 
 if TYPE_CHECKING:
     from charloom.analysis.exploration import Exploration
@@ -65,7 +65,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if page is not None:
             write_page(page, found.page())
     if found.skipped:
-        terminal.say(f"{found.skipped:,} unknown characters skipped")
+        terminal.say(f"skipped: {plural(found.skipped, f'unknown {model.vocabulary.unit}')}")
     if arguments.json:
         terminal.print_json_pieces(found.json())
     else:

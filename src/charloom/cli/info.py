@@ -51,21 +51,19 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     terminal.print(f"{path} ({path.stat().st_size:,} bytes)")
     terminal.print(
-        f"{config.cell}, {config.hidden_size} hidden units, layers: {config.layers}, "
-        f"{config.parameter_count:,} parameters, {config.dtype}"
+        f"{config.cell}, {plural(config.hidden_size, 'hidden unit')}, layers: {config.layers}, "
+        f"{plural(config.parameter_count, 'parameter')}, {config.dtype}"
     )
     if checkpoint.mixture is not None:
         table = checkpoint.mixture.table
         terminal.print(
-            f"mixed with an n-gram model: {len(table.characters):,} n-grams, {table.context} "
-            f"characters of context, {table.nbytes:,} bytes"
+            f"mixed with an n-gram model: {plural(len(table.characters), 'n-gram')}, "
+            f"{plural(table.context, vocabulary.unit)} of context, {table.nbytes:,} bytes"
         )
-    kind = "byte" if vocabulary.as_bytes else "character"
     characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
-    terminal.print(
-        f"{plural(len(characters), kind)}: '{cut(''.join(characters), WIDEST - 2)}'{and_end}"
-    )
+    beginning = cut("".join(characters), WIDEST - 2)
+    terminal.print(f"{plural(len(characters), vocabulary.unit)}: '{beginning}'{and_end}")
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
@@ -86,6 +84,10 @@ def _shown(value: Any) -> Any:
     """Return a value as it is printed: text on one line, several origins with commas."""
     if isinstance(value, str):
         return shown_origin(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(_shown(one)) for one in value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
     return value

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.errors import plural
 from charloom.ngrams.choosing import choose_context_on_splits
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.prediction.scoring import Protocol
@@ -123,7 +124,7 @@ def baselines(
     result["ngram"] = Baseline(
         -float(log_p.mean()) / math.log(2),
         str(static),
-        f"Kneser-Ney, {context} characters of context, chosen on {chosen_on}",
+        f"Kneser-Ney, {plural(context, 'character')} of context, chosen on {chosen_on}",
     )
     train_bytes, text_bytes = _encoded(vocabulary, train), _encoded(vocabulary, text)
     compressors: dict[str, Callable[[bytes], bytes]] = {"xz": _xz, "bzip2": bz2.compress}

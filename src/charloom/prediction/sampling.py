@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
 from charloom.text.typed import ShownText
@@ -248,8 +248,8 @@ def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleReq
 def overlap_error(sampled: int, guard: OverlapGuard) -> CharloomError:
     """Return the error of a sample that cannot continue under its guard."""
     return CharloomError(
-        f"after {sampled:,} characters of the sample, every next character would copy more "
-        f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
+        f"after {plural(sampled, 'character')} of the sample, every next character would copy "
+        f"more than {guard.most:,} in a row from the training text: set a larger --max-overlap"
     )
 
 
