@@ -94,16 +94,18 @@ class LanguageModel:
             collection=self.vocabulary.end_id is not None,
         ).for_model(self.vocabulary)
 
-    def as_read(self, text: str | bytes) -> str:
+    def as_read(self, text: str | bytes, *, skip_unknown: bool = False) -> str:
         """Return a text that a user typed as characters of the model, which are bytes for some.
 
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
 
+        With `skip_unknown`, halves of surrogate pairs are left out, which are otherwise an error.
+
         Raises:
             CharloomError: if it is not text.
         """
-        return as_read(text, self.text_format, self.vocabulary)
+        return as_read(text, self.text_format, self.vocabulary, skip_unknown=skip_unknown)
 
     def encode(
         self, text: str | bytes, *, skip_unknown: bool = False
@@ -114,7 +116,7 @@ class LanguageModel:
             CharloomError: if it is not text.
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        characters = self.as_read(text)
+        characters = self.as_read(text, skip_unknown=skip_unknown)
         if skip_unknown:
             return self.vocabulary.encode_known(characters)[0]
         return self.vocabulary.encode(characters)
@@ -486,12 +488,13 @@ class LanguageModel:
         prefix: bool = False,
         skip_unknown: bool = False,
         kind: str = "line",
+        places: Sequence[int] | Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Score lines or documents, in characters of the model, like `score_lines`.
 
-        `kind` names one of them in error messages. Returns the natural log-probability of each and
-        the number of its unknown characters, (N,).
+        `kind` and `places` name one of them in error messages. Returns the natural log-probability
+        of each and the number of its unknown characters, (N,).
         """
         encoded = ScoredPieces.of(
             pieces,
@@ -500,6 +503,7 @@ class LanguageModel:
             end_id=None if prefix else self.config.end_id,
             skip_unknown=skip_unknown,
             kind=kind,
+            places=places,
         )
         with np.errstate(all="ignore"):
             return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)

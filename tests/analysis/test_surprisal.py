@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom.analysis.surprisal import APART, LineSurprisal, Surprisal
+from charloom.analysis.lines import LineSurprisal
+from charloom.analysis.surprisal import APART, Surprisal
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
-from charloom.cli.formatting import counted, excerpt, in_bits
+from charloom.cli.formatting import counted, in_bits, quoted_excerpt
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.evaluation.evaluation import Evaluation
@@ -89,7 +89,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     from charloom.evaluation.verdict import verdict
 
     e = evaluation
-    size = counted(e.characters, e.documents)
+    size = counted(e.characters, e.documents, model.vocabulary.unit)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
         terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")
@@ -115,8 +115,8 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
         )
     if e.overlap is not None:
         terminal.print(
-            f"longest verbatim overlap with the training text: {e.overlap.length:,} characters, "
-            f"{excerpt(ascii(e.overlap_text))}"
+            "longest verbatim overlap with the training text: "
+            f"{plural(e.overlap.length, 'character')}, {quoted_excerpt(e.overlap_text)}"
         )
     terminal.print()
     terminal.print(f"{f'bits per {e.unit}':>18}  {'predictor':<10} {'protocol':<10}")

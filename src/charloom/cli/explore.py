@@ -67,7 +67,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if found.skipped:
         terminal.say(f"{found.skipped:,} unknown characters skipped")
     if arguments.json:
-        terminal.print_pieces(found.json())
+        terminal.print_json_pieces(found.json())
     else:
         _print_exploration(found, terminal)
     if page is not None:
@@ -77,10 +77,8 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _print_exploration(found: Exploration, terminal: Terminal) -> None:
     facts = found.as_dict()
-    terminal.print(
-        f"{printable(found.text)}: {counted(len(found.ids), found.documents)}, state "
-        f"{found.protocol}"
-    )
+    size = counted(len(found.ids), found.documents, found.vocabulary.unit)
+    terminal.print(f"{printable(found.text)}: {size}, state {found.protocol}")
     terminal.print()
     terminal.print(
         "Units by correlation with labels: chosen on the first half, confirmed on the second half;"

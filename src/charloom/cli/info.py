@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser
-from charloom.cli.formatting import excerpt
+from charloom.cli.formatting import WIDEST, cut
 from charloom.cli.terminal import Terminal
+from charloom.errors import escaped, plural, printable
 from charloom.text.source import shown_origin
+
+if TYPE_CHECKING:
+    from charloom.text.vocabulary import Vocabulary
 
 
 def add_info_arguments(parser: Parser) -> None:
@@ -56,15 +60,26 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
             f"mixed with an n-gram model: {len(table.characters):,} n-grams, {table.context} "
             f"characters of context, {table.nbytes:,} bytes"
         )
-    kind = "bytes" if vocabulary.as_bytes else "characters"
-    characters = [character for character in vocabulary.characters if character != END]
+    kind = "byte" if vocabulary.as_bytes else "character"
+    characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
-    terminal.print(f"{len(characters)} {kind}: {excerpt(ascii(''.join(characters)))}{and_end}")
+    terminal.print(
+        f"{plural(len(characters), kind)}: '{cut(''.join(characters), WIDEST - 2)}'{and_end}"
+    )
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
                 terminal.print(f"{title + ' ' + name:<28} {_shown(value)}")
     return 0
+
+
+def _shown_alone(character: str, vocabulary: Vocabulary) -> str:
+    """Return a character of a vocabulary for output. Of all spaces, one is shown as itself."""
+    from charloom.text.typed import as_shown
+
+    if character.isspace() and character != " ":
+        return escaped(character)
+    return printable(as_shown(character, vocabulary))
 
 
 def _shown(value: Any) -> Any:

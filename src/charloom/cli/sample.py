@@ -21,7 +21,7 @@ from charloom.cli.arguments import (
 )
 from charloom.cli.formatting import excerpt
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
@@ -135,7 +135,7 @@ class _Sampling:
         self._arguments, self._model, self._terminal = arguments, model, terminal
         self._encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
         self._seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        self._prompt = model.as_read(arguments.prompt)  # and the samples in characters of the model
+        self._prompt = model.as_read(arguments.prompt, skip_unknown=arguments.skip_unknown)
         self._shown = "" if arguments.no_prompt else self._prompt
         self._settings: dict[str, Any] = {
             "length": arguments.length,
@@ -161,10 +161,16 @@ class _Sampling:
 
     def _say_first(self) -> None:
         """Write the messages before the first sample, whose options have been checked."""
+        from charloom.text.typed import compose
+
         self._terminal.output()
+        typed = self._arguments.prompt
+        if compose(typed, self._model.vocabulary) != typed:
+            self._terminal.say("the prompt is read in the Unicode form of the training text")
         _, skipped = self._model.vocabulary.encode_known(self._prompt)
         if skipped:
-            self._terminal.say(f"{skipped} unknown characters of the prompt were skipped")
+            unknown = plural(skipped, f"unknown {self._model.vocabulary.unit}")
+            self._terminal.say(f"{unknown} of the prompt skipped")
         if self._arguments.seed is None:
             self._terminal.say(f"seed {self._seed}")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
-import json
 import os
 import signal
 import sys
@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from charloom.errors import CharloomError, printable
+from charloom.json_text import in_ascii, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,8 +59,13 @@ class Terminal:
 
     def print_json(self, value: Any, indent: int | None = 2) -> None:
         """Write a value as JSON to standard output, on one line if `indent` is None."""
+        self.print_json_pieces([to_json(value, indent=indent), "\n"])
+
+    def print_json_pieces(self, pieces: Iterable[str]) -> None:
+        """Write JSON to standard output piece by piece, as ASCII where the output is not UTF-8."""
         self.output()
-        print(json.dumps(value, indent=indent).replace("\x7f", "\\u007f"), flush=True)
+        is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+        self.print_pieces(pieces if is_utf8 else map(in_ascii, pieces))
 
     def print_pieces(self, pieces: Iterable[str]) -> None:
         """Write a long result to standard output as UTF-8, piece by piece."""

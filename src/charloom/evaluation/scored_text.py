@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable
 from charloom.prediction.scoring import score_pieces, sums_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
@@ -125,6 +125,7 @@ class ScoredPieces:
         end_id: int | None = None,
         skip_unknown: bool = False,
         kind: str = "line",
+        places: Sequence[int] | Sequence[str] | None = None,
     ) -> ScoredPieces:
         """Encode pieces.
 
@@ -135,6 +136,7 @@ class ScoredPieces:
             end_id: the id that is scored after each piece, if any.
             skip_unknown: whether unknown characters are skipped.
             kind: `line` or `document`, for error messages.
+            places: the number or the name of each piece, for error messages.
 
         Raises:
             CharloomError: if a piece holds half of a surrogate pair.
@@ -153,7 +155,7 @@ class ScoredPieces:
             refused = {character for character in refused if not unseen.include(character)}
         # The end of a document has an id, but is not a character of a text.
         if refused or (vocabulary.end_id is not None and (ids == vocabulary.end_id).any()):
-            _refuse(pieces, vocabulary, refused, kind)
+            _refuse(pieces, vocabulary, refused, kind, places or range(1, len(pieces) + 1))
         of_known = sums_of_pieces(known, lengths).astype(np.intp)
         encoded = ids[known].astype(vocabulary.id_type)
         if end_id is not None:
@@ -218,14 +220,21 @@ def read_to_score(
     return "text", "".join(as_read(document, format, vocabulary) + END for document in text)
 
 
-def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:
+def _refuse(
+    pieces: Sequence[str],
+    vocabulary: Vocabulary,
+    refused: set[str],
+    kind: str,
+    places: Sequence[int] | Sequence[str],
+) -> None:
     """Raise CharloomError for the first piece with a character that has no probability."""
-    for number, piece in enumerate(pieces):
+    for place, piece in zip(places, pieces, strict=True):
+        label = f"{kind} {place:,}" if isinstance(place, int) else printable(place)
         try:
             refuse_surrogates(piece)
             if refused.intersection(piece):
                 vocabulary.encode(piece)
         except UnknownCharacterError as error:
-            raise UnknownCharacterError(f"{kind} {number + 1:,}: {error}") from None
+            raise UnknownCharacterError(f"{label}: {error}") from None
         except CharloomError as error:
-            raise CharloomError(f"{kind} {number + 1:,}: {error}") from None
+            raise CharloomError(f"{label}: {error}") from None

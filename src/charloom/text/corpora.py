@@ -48,6 +48,7 @@ from charloom.text.reading import (
     block_reader,
     file_opener,
     open_file,
+    open_live,
     open_standard_input,
     spool_opener,
 )
@@ -256,8 +257,11 @@ def _open_path(source: str | Path, reading: Reading) -> Text:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
 
+    compressed = path.suffix.lower() == ".gz"
     if OPEN_FILE_PATH.fullmatch(str(source)) or stat.S_ISFIFO(mode):
         origin = "-"
+        if reading.live and not compressed:
+            return open_live(open_file(path, label), text_name(source), label, reading)
         with open_file(path, label) as pipe:
             open_bytes = spool_opener(pipe, label)
     elif stat.S_ISREG(mode):
@@ -273,7 +277,6 @@ def _open_path(source: str | Path, reading: Reading) -> Text:
             f"{label} is a device or a socket, not a file: pass a text file, or pipe it in and "
             "pass - (standard input)"
         )
-    compressed = path.suffix.lower() == ".gz"
     blocks = block_reader(open_bytes, label, reading.block_size, compressed=compressed)
     pieces = reading.pieces(blocks, f"the text inside {label}" if compressed else label)
     return Text(text_name(source), origin, reading.as_bytes, pieces)

@@ -28,6 +28,7 @@ from charloom.text.source import (
     mark_remover,
     newline_normalizer,
     safe_name,
+    split_lines,
     text_from_string,
 )
 from charloom.text.tables import KINDS, Table
@@ -56,6 +57,7 @@ class TextFormat:
         keep_mark: keep a byte order mark at the beginning of a text.
         encoding: the name of the encoding; None for UTF-8 or a recognized one.
         encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
+        live: read a pipe once, as its bytes arrive.
     """
 
     raw: bool = False
@@ -69,6 +71,7 @@ class TextFormat:
     keep_mark: bool = False
     encoding: str | None = None
     encoding_errors: EncodingErrors = "strict"
+    live: bool = False
 
     def __post_init__(self) -> None:
         check_cuts(self.lines, self.separator, self.column)
@@ -129,6 +132,7 @@ class TextFormat:
             self.keep_mark,
             self.encoding,
             self.encoding_errors,
+            live=self.live,
         )
 
     def text_of(self, string: str) -> Text:
@@ -202,6 +206,7 @@ def open_texts(
         ends=True,
         lines=all(cut is documents.lines for cut in cuts),
         notes=notes,
+        live=any(text.live for text in texts),
     )
 
 
@@ -226,26 +231,51 @@ class Document(NamedTuple):
         return self.source if self.unit == "file" else f"{self.unit} {self.number}"
 
 
-def read_documents(
-    sources: Sequence[Source],
-    format: TextFormat,
-    *,
-    on_note: Callable[[str], None] = lambda note: None,
-    on_progress: OnProgress | None = None,
-) -> Iterator[Document]:
-    """Read the documents of a collection one by one, with their places.
+@dataclass(frozen=True)
+class DocumentReader:
+    """The documents of a collection, which are read one by one.
 
-    Other arguments and the errors are those of `open_texts`. `on_note` is called with each of the
-    notes of the text.
+    Attributes:
+        parts: the name of each text, the unit of its documents, and the numbered documents.
+        notes: of the text, each in a line to print.
+        live: True if the documents arrive while they are read.
     """
+
+    parts: Sequence[tuple[str, str, Iterator[tuple[int, str]]]]
+    notes: tuple[str, ...]
+    live: bool
+
+    @property
+    def by_line(self) -> bool:
+        """True if the documents are the lines of one text, so that a number is a place."""
+        return [unit for _, unit, _ in self.parts] == ["line"]
+
+    def __iter__(self) -> Iterator[Document]:
+        """Read the documents. Raises CharloomError like `open_texts`."""
+        for name, unit, numbered in self.parts:
+            for number, text in numbered:
+                yield Document(name, unit, number, text)
+
+    def place(self, document: Document) -> str:
+        """Return the place of a document for output, with its text if there are several."""
+        if len(self.parts) == 1 or document.unit == "file":
+            return document.place
+        return f"{document.source}, {document.place}"
+
+
+def read_documents(
+    sources: Sequence[Source], format: TextFormat, *, on_progress: OnProgress | None = None
+) -> DocumentReader:
+    """Open the documents of a collection. Arguments and errors are those of `open_texts`."""
     opened, notes = _open_all(sources, format, on_progress)
-    for note in notes:
-        on_note(note)
-    for one in opened:
-        name = one.text.name if one.path is None else str(one.path)
-        unit, numbered = one.documents(format)
-        for number, text in numbered:
-            yield Document(name, unit, number, text)
+    return DocumentReader(
+        [
+            (one.text.name if one.path is None else str(one.path), *one.documents(format))
+            for one in opened
+        ],
+        notes,
+        any(one.text.live for one in opened),
+    )
 
 
 def split_documents(string: str, format: TextFormat) -> list[str]:
@@ -296,8 +326,7 @@ class _Opened:
         cut = self.cut(format)
         pieces = _without_mark(self.text, format)
         if cut is documents.lines:
-            lines = (line.rstrip("\r") for line in "".join(pieces).split("\n"))
-            return "line", ((n, line) for n, line in enumerate(lines, 1) if line)
+            return "line", ((n, line) for n, line in enumerate(split_lines(pieces), 1) if line)
         if format.column is not None and not self.text.ends:
             fields = self._table(format, format.column).fields(pieces)
             if not format.keep_newlines:

@@ -9,6 +9,7 @@ import codecs
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Reading:
         encoding: the name of the encoding; None for UTF-8 or a recognized one.
         encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
         block_size: bytes that are read and decoded at a time.
+        live: read a pipe once, as its bytes arrive, instead of to its end first.
     """
 
     as_bytes: bool = False
@@ -45,6 +47,7 @@ class Reading:
     encoding: str | None = None
     encoding_errors: EncodingErrors = "strict"
     block_size: int = BLOCK_SIZE
+    live: bool = False
 
     def pieces(
         self, blocks: Callable[[], Iterator[bytes]], label: str
@@ -62,10 +65,42 @@ class Reading:
 
 
 def open_standard_input(reading: Reading) -> Text:
-    """Return standard input as a text, read to its end once and spooled."""
-    label = "standard input"
-    blocks = block_reader(spool_opener(_standard_input(), label), label, reading.block_size)
+    """Return standard input as a text. It is read to its end once and spooled, unless it is live."""
+    label, source = "standard input", _standard_input()
+    if reading.live:
+        return open_live(source, "stdin", label, reading)
+    blocks = block_reader(spool_opener(source, label), label, reading.block_size)
     return Text("stdin", "-", reading.as_bytes, reading.pieces(blocks, label))
+
+
+def open_live(source: BinaryIO, name: str, label: str, reading: Reading) -> Text:
+    """Return a pipe as a text that can be read once, whose pieces are what has arrived.
+
+    Args:
+        source: the pipe; a file is read in the same way, in whole blocks.
+        name: the name of the text.
+        label: its name in errors.
+        reading: how it is decoded.
+    """
+    try:
+        number = source.fileno()
+        is_pipe = not stat.S_ISREG(os.fstat(number).st_mode)
+    except (OSError, ValueError):  # A program has replaced it with another object, or it is closed.
+        number, is_pipe = None, False
+
+    def blocks() -> Iterator[bytes]:
+        while True:
+            try:
+                # Not through its buffer, which would wait for a whole block.
+                size = reading.block_size
+                block = source.read(size) if number is None else os.read(number, size)
+            except (OSError, ValueError) as error:
+                raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+            if not block:
+                return
+            yield block
+
+    return Text(name, "-", reading.as_bytes, reading.pieces(blocks, label), live=is_pipe)
 
 
 def open_file(path: Path, label: str) -> BinaryIO:

@@ -27,6 +27,7 @@ class Text:
         ends: True for a collection of documents, each of which ends with END in the pieces.
         lines: True for a collection in which each line is a document.
         notes: decisions that were made when the text was opened, each in a line to print.
+        live: True for a pipe whose pieces arrive while it is read, which can be read only once.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Text:
     ends: bool = field(default=False, repr=False)
     lines: bool = field(default=False, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    live: bool = field(default=False, repr=False, compare=False)
 
     def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
         """Read the text in chunks of `characters` each; the last one can be shorter.
@@ -107,7 +109,9 @@ def join_texts(texts: Sequence[Text]) -> Text:
     origins = [text.origin for text in texts]
     known = all(origin not in ("", "-") for origin in origins)
     name = safe_name(f"{texts[0].name}-and-{len(texts) - 1}-more")
-    return Text(name, ORIGIN_SEPARATOR.join(origins) if known else "", as_bytes, pieces)
+    origin = ORIGIN_SEPARATOR.join(origins) if known else ""
+    live = any(text.live for text in texts)
+    return Text(name, origin, as_bytes, pieces, live=live)
 
 
 def text_from_string(
@@ -135,6 +139,23 @@ def text_from_string(
             yield text[start : start + block_size]
 
     return Text(safe_name(name), "", as_bytes, byte_characters(slices, as_bytes))
+
+
+def split_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a text in pieces, without their line breaks, each as soon as it is whole."""
+    held: list[str] = []
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        held.append(first)
+        if others:
+            yield "".join(held).rstrip("\r")
+            *whole, rest = others
+            for line in whole:
+                yield line.rstrip("\r")
+            held = [rest]
+    last = "".join(held)
+    if last:
+        yield last.rstrip("\r")
 
 
 def refuse_surrogates(text: str) -> None:
@@ -171,7 +192,7 @@ def mark_remover(
         beginning = ""
         for piece in rest:
             beginning += piece
-            if len(beginning) >= len(mark):
+            if len(beginning) >= len(mark) or not mark.startswith(beginning):
                 break
         yield beginning.removeprefix(mark)
         yield from rest

@@ -338,5 +338,5 @@ def settings_key(name: str) -> str:
 
 
 def to_toml(value: Any) -> str:
-    """Return a value in TOML, which shares its strings and numbers with JSON."""
-    return json.dumps(value)
+    """Return a value in TOML, which shares numbers with JSON, and most escapes of strings."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
