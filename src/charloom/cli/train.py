@@ -199,7 +199,8 @@ def _details(progress: Progress, speeds: list[tuple[float, int]]) -> str:
 
 def _unit(run: TrainingRun) -> str:
     """Return the unit of losses: the ends of documents are symbols, too."""
-    return "character" if run.dataset.vocabulary.end_id is None else "symbol"
+    vocabulary = run.dataset.vocabulary
+    return vocabulary.unit if vocabulary.end_id is None else "symbol"
 
 
 def _validation_line(progress: Progress, unit: str) -> str:
