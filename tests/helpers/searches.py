@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from charloom.prediction.scoring import Validation
+from charloom.prediction.validation import Validation
 from charloom.runs.run import RunControl
 from charloom.storage.checkpoint import FORMAT
 from charloom.text.source import text_from_string

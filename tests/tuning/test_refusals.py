@@ -36,7 +36,7 @@ def test_invalid_time_is_refused_in_python(value: Any, text_file: str) -> None:
 
 
 REFUSED = {
-    "--trial-minutes=2": "more than the 1 minutes of the whole search",
+    "--trial-minutes=2": "more than the 1 minute of the whole search",
     "--steps=10": "--trial-minutes",
     "--epochs=3": "--trial-minutes",
     "--preset=small": "auto",

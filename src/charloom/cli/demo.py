@@ -11,6 +11,7 @@ from charloom.cli.arguments import Parser, number, run_folder, whole_number
 from charloom.cli.evaluate import evaluate_model, keep_evaluation_of, print_evaluation
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.train import RunRequest, start_run, watch
+from charloom.errors import plural
 
 if TYPE_CHECKING:
     from charloom.training.state import Progress
@@ -34,7 +35,7 @@ def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
         # Before training, about every third of it, and after.
         if progress.step == 0 or progress.done >= 1 or progress.done > shown[0] + 0.3:
             shown[0] = progress.done
-            when = "before training" if progress.step == 0 else f"after {progress.step:,} steps"
+            when = f"after {plural(progress.step, 'step')}" if progress.step else "before training"
             terminal.note()
             terminal.print(f"--- a sample {when}\n{(progress.sample or '').strip()}\n")
 

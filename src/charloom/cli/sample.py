@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import os
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from charloom.cli.arguments import (
 )
 from charloom.cli.formatting import excerpt
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
@@ -136,10 +135,7 @@ class _Sampling:
         self._arguments, self._model, self._terminal = arguments, model, terminal
         self._encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
         self._seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        self._prompt, stop = arguments.prompt, arguments.stop
-        if model.vocabulary.as_bytes:
-            texts = (self._prompt, *stop)
-            self._prompt, *stop = (os.fsencode(text).decode("latin-1") for text in texts)
+        self._prompt = model.as_read(arguments.prompt, skip_unknown=arguments.skip_unknown)
         self._shown = "" if arguments.no_prompt else self._prompt
         self._settings: dict[str, Any] = {
             "length": arguments.length,
@@ -147,7 +143,7 @@ class _Sampling:
             "top_k": arguments.top_k,
             "top_p": arguments.top_p,
             "min_p": arguments.min_p,
-            "stop": stop,
+            "stop": arguments.stop,
             "seed": self._seed,
             "skip_unknown": arguments.skip_unknown,
             "clamp": arguments.clamp,
@@ -165,23 +161,29 @@ class _Sampling:
 
     def _say_first(self) -> None:
         """Write the messages before the first sample, whose options have been checked."""
+        from charloom.text.typed import compose
+
         self._terminal.output()
+        typed = self._arguments.prompt
+        if compose(typed, self._model.vocabulary) != typed:
+            self._terminal.say("the prompt is read in the Unicode form of the training text")
         _, skipped = self._model.vocabulary.encode_known(self._prompt)
         if skipped:
-            self._terminal.say(f"{skipped} unknown characters of the prompt were skipped")
+            unknown = plural(skipped, f"unknown {self._model.vocabulary.unit}")
+            self._terminal.say(f"{unknown} of the prompt skipped")
         if self._arguments.seed is None:
             self._terminal.say(f"seed {self._seed}")
 
     def _stream(self) -> None:
         """Write one sample after the other while it is taken."""
         for index in range(self._arguments.count):
-            stream = self._model.stream(self._prompt, index=index, **self._settings)
+            stream = self._model.stream(self._arguments.prompt, index=index, **self._settings)
             if index == 0:
                 self._say_first()
             self._write(self._shown)
             drawn = io.StringIO()
             try:
-                for piece in stream:
+                for piece in stream.characters:
                     self._write(piece)
                     drawn.write(piece)
             finally:  # also for a sample that Ctrl-C interrupts
@@ -201,7 +203,7 @@ class _Sampling:
         arguments = self._arguments
         documents = self._model.stream_documents(
             arguments.count,
-            prompt=self._prompt,
+            prompt=arguments.prompt,
             unique=arguments.unique,
             new=arguments.new,
             training_text=arguments.training_text,
@@ -214,7 +216,7 @@ class _Sampling:
         line_ends = True  # after the output so far
         try:
             for document in documents:
-                drawn = document.text[len(self._prompt) :]
+                drawn = document.characters
                 if arguments.json:
                     self._print_json(document, self._shown + drawn)
                 else:
@@ -261,8 +263,10 @@ class _Sampling:
         return text.endswith("\n")
 
     def _print_json(self, document: SampledDocument, text: str) -> None:
-        if self._model.vocabulary.as_bytes:
-            text = text.encode("latin-1").decode("utf-8", "replace")
+        from charloom.text.typed import as_shown
+
+        ends = document.finish_reason != "length"
+        text = as_shown(text, self._model.vocabulary, ends=ends)
         log_p = document.log_probability
         self._terminal.print_json(
             {
@@ -285,19 +289,20 @@ class _Sampling:
 def _report_overlap(
     terminal: Terminal, model: LanguageModel, index: int, prompt: str, drawn: str
 ) -> None:
-    found = model.overlap(prompt + drawn, drawn_from=len(prompt))
+    text = prompt + drawn
+    content = text.encode("latin-1") if model.vocabulary.as_bytes else text
+    found = model.overlap(content, drawn_from=len(prompt))
     if not found.length:
         terminal.say(f"sample {index + 1}, no verbatim overlap with the training text")
         return
-    copied = found.text.encode("latin-1") if model.vocabulary.as_bytes else found.text
-    characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    unit = model.vocabulary.unit
     document = found.training_document
-    place = f"at character {found.training_place + 1:,}, line {found.training_line:,}"
+    place = f"at {unit} {found.training_place + 1:,}, line {found.training_line:,}"
     if document is not None and "\n" not in document:
         place = f"in the document {excerpt(repr(document))}"
     elif document is not None:
         place += f" of the document {excerpt(repr(document))}"
     terminal.say(
-        f"sample {index + 1}, longest verbatim overlap with the training text: {characters}, "
-        f"{excerpt(repr(copied))} ({place})"
+        f"sample {index + 1}, longest verbatim overlap with the training text: "
+        f"{plural(found.length, unit)}, {excerpt(repr(found.text))} ({place})"
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
-import json
 import os
 import re
 import signal
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, escaped, printable
+from charloom.json_text import in_ascii, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ REDRAW_SECONDS = 0.2  # shortest time between two updates of a progress bar
 
 def harmless(text: str) -> str:
     """Return a text of any number of lines with escapes for characters that control a terminal."""
-    return CONTROLS.sub(lambda match: printable(match.group()), text)
+    return CONTROLS.sub(lambda match: escaped(match.group()), text)
 
 
 class Terminal:
@@ -66,11 +67,13 @@ class Terminal:
 
     def print_json(self, value: Any, indent: int | None = 2) -> None:
         """Write a value as JSON to standard output, on one line if `indent` is None."""
+        self.print_json_pieces([to_json(value, indent=indent), "\n"])
+
+    def print_json_pieces(self, pieces: Iterable[str]) -> None:
+        """Write JSON to standard output piece by piece, as ASCII where the output is not UTF-8."""
         self.output()
-        text = CONTROLS.sub(
-            lambda match: f"\\u{ord(match.group()):04x}", json.dumps(value, indent=indent)
-        )
-        print(text, flush=True)
+        is_utf8 = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+        self.print_pieces(pieces if is_utf8 else map(in_ascii, pieces))
 
     def print_pieces(self, pieces: Iterable[str]) -> None:
         """Write a long result to standard output, piece by piece."""

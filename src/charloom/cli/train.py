@@ -17,6 +17,7 @@ from charloom.cli.formatting import excerpt, format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
 from charloom.cli.terminal import STOPPING, Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
+from charloom.errors import plural
 
 if TYPE_CHECKING:
     from charloom.engines.process_group import ProcessGroup
@@ -136,10 +137,10 @@ def start_run(
         terminal.say(note)
     report_text(run.dataset, terminal)
     terminal.note(
-        f"{config.cell}, {config.layers} × {config.hidden_size} units, "
-        f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
-        f"{config.window} characters, {config.optimizer} at {config.learning_rate:g}, engine "
-        f"{run.engine.name}, threads: {run.threads}"
+        f"{config.cell}, {config.layers} × {plural(config.hidden_size, 'unit')}, "
+        f"{run.engine.config.parameter_count:,} parameters; {plural(run.batches.rows, 'row')} of "
+        f"{plural(config.window, run.dataset.vocabulary.unit)}, {config.optimizer} at "
+        f"{config.learning_rate:g}, engine {run.engine.name}, threads: {run.threads}"
         + (f", ranks: {run.ranks}" if run.ranks > 1 else "")
     )
     interrupts.training = True
@@ -198,7 +199,8 @@ def _details(progress: Progress, speeds: list[tuple[float, int]]) -> str:
 
 def _unit(run: TrainingRun) -> str:
     """Return the unit of losses: the ends of documents are symbols, too."""
-    return "character" if run.dataset.vocabulary.end_id is None else "symbol"
+    vocabulary = run.dataset.vocabulary
+    return vocabulary.unit if vocabulary.end_id is None else "symbol"
 
 
 def _validation_line(progress: Progress, unit: str) -> str:
@@ -224,7 +226,7 @@ def _conclude(run: TrainingRun, terminal: Terminal) -> None:
             + ("" if state.refit_step is None else ", on the part that was not used for training")
         )
     else:
-        terminal.say(f"trained {state.step:,} steps without a validation split")
+        terminal.say(f"trained {plural(state.step, 'step')} without a validation split")
     terminal.say(f"saved {folder}/model.safetensors. Next:")
     terminal.say(f"  charloom sample {folder}")
     terminal.say(f"  charloom evaluate {folder}")

@@ -14,6 +14,7 @@ from charloom.cli.formatting import format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
+from charloom.errors import plural
 
 if TYPE_CHECKING:
     from charloom.tuning.search import Search, SearchProgress
@@ -81,11 +82,12 @@ def _watch_search(search: Search, terminal: Terminal) -> None:
     searched = ", ".join(name.replace("_", " ") for name in settings.ranges)
     terminal.note(
         f"searching {searched}; trials of {format_duration(settings.trial_seconds)} each, "
-        f"{settings.minutes:g} minutes in all"
+        f"{plural(settings.minutes, 'minute')} in all"
     )
     if search.trials:
         terminal.note(
-            f"resuming after {len(search.trials)} trials, {100 * search.done:.0f}% of the time used"
+            f"resuming after {plural(len(search.trials), 'trial')}, {100 * search.done:.0f}% of "
+            "the time used"
         )
     for note in search.notes:
         terminal.say(note)
@@ -136,9 +138,8 @@ def _conclude_search(search: Search, sources: Sequence[str], terminal: Terminal)
     others = ""
     if best is not first and first.state == "complete" and first.loss is not None:
         others = f"; the options of the planner reached {first.loss:.4f}"
-    several = "s" if len(search.trials) > 1 else ""
     terminal.say(
-        f"the best of {len(search.trials)} trial{several} ({trials}) was trial {best.number}: "
+        f"the best of {plural(len(search.trials), 'trial')} ({trials}) was trial {best.number}: "
         f"{best.loss:.4f} nats ({in_bits(best.loss or 0):.3f} bits) per character{others}"
     )
     run = shlex.quote(str(search.best_run))

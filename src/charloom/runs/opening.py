@@ -95,7 +95,7 @@ def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> 
             )
         except OtherTextError as error:
             raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
-    context.process_group.send_text(text_message(start.config, prepared.dataset))
+    context.process_group.send_text(text_message(start.training, prepared.dataset))
     context.process_group.check_refusals()
     return prepared
 
@@ -134,7 +134,9 @@ def _open_prepared(
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:
         compile_kernels(setup.engine, None if prepared.context is None else dataset)
-    checkpoints = Checkpoints(files, dataset, config, setup, context.process_group, clock)
+    checkpoints = Checkpoints(
+        files, dataset, config, setup, context.process_group, clock, start.earlier_record
+    )
     if start.earlier is not None:
         _note_changes(start, checkpoints, notes)
     return TrainingRun(start, prepared, config, setup, recorder, checkpoints, context)

@@ -16,9 +16,6 @@ from charloom.text.vocabulary import END
 
 Cut = Callable[[Iterable[str]], Iterator[str]]
 
-BYTE_ORDER_MARK = "\ufeff"
-BYTE_ORDER_MARK_AS_BYTES = "\u00ef\u00bb\u00bf"
-
 
 def whole(pieces: Iterable[str]) -> Iterator[str]:
     """Return a whole text as one document."""
@@ -128,19 +125,6 @@ def _without_empty(text: str, inside: bool) -> str:
     """Return a cut text without its empty documents; `inside` if it continues a document."""
     text = _ENDS.sub(END, text)
     return text[1:] if text.startswith(END) and not inside else text
-
-
-def without_byte_order_mark(pieces: Iterable[str], as_bytes: bool) -> Iterator[str]:
-    """Return a text's pieces without the byte order mark at its beginning."""
-    mark = BYTE_ORDER_MARK_AS_BYTES if as_bytes else BYTE_ORDER_MARK
-    beginning = ""
-    pieces = iter(pieces)
-    for piece in pieces:
-        beginning += piece
-        if len(beginning) >= len(mark):
-            break
-    yield beginning.removeprefix(mark)
-    yield from pieces
 
 
 def unescape(separator: str) -> str:

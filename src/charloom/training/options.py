@@ -27,6 +27,7 @@ from charloom.schema import field_types, find_mismatch
 if TYPE_CHECKING:
     from charloom.engines.backend import Backend
 
+EncodingErrors = Literal["strict", "replace"]
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 Steps = Annotated[int, Meta(ge=1, le=10**15)]
@@ -132,8 +133,14 @@ class TrainingConfig:
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
     mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
-    raw: bool = option(False, "keep the header and license of a built-in book")
-    normalize_newlines: bool = option(False, "convert CRLF and CR to LF")
+    raw: bool = option(False, "keep line ends, byte order mark, and a built-in book's license")
+    keep_newlines: bool = option(False, "keep CRLF and CR, which are read as LF otherwise")
+    encoding: str | None = option(
+        None, "encoding of the text (default: UTF-8, or a recognized one)"
+    )
+    encoding_errors: EncodingErrors = option(
+        "strict", "what replaces invalid bytes: nothing or U+FFFD"
+    )
     lines: bool = option(False, "each line is a document")
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
     column: str | None = option(None, "column of a .csv, .tsv or .jsonl that has the documents")
@@ -151,8 +158,11 @@ class TrainingConfig:
             check_option(name, getattr(self, name))
         from charloom.text.dataset import Split  # NumPy comes with it
         from charloom.text.documents import check_cuts
+        from charloom.text.encodings import check_encoding
 
         check_cuts(self.lines, self.separator, self.column)
+        if self.encoding is not None:
+            check_encoding(self.encoding)
         for name in ("validation", "test"):
             if getattr(self, name) == "":
                 raise CharloomError(f"{option_name(name)} is empty: pass the path of a text")
@@ -268,6 +278,17 @@ NOT_TUNED_OPTIONS = options_with(Role.NOT_TUNED)
 def option_name(name: str) -> str:
     """Return the spelling of an option on the command line."""
     return "--" + {"from_run": "from"}.get(name, name.replace("_", "-"))
+
+
+def rename_earlier(options: dict[str, Any]) -> None:
+    """Rename options of earlier versions: `normalize_newlines` is `not keep_newlines`.
+
+    Every way in translates its options here: the command line, files, Python and checkpoints.
+    """
+    if "normalize_newlines" in options:
+        normalize = options.pop("normalize_newlines")
+        check_option("keep_newlines", normalize)
+        options["keep_newlines"] = not normalize
 
 
 def check_option(name: str, value: Any) -> None:

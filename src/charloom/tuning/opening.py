@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.network.initialization import initialize
 from charloom.progress import OnProgress
 from charloom.runs.clock import Clock
@@ -152,7 +152,7 @@ def _refuse_other_text(dataset: Dataset, settings: Settings) -> None:
     expected = settings.text["sha256"]
     if dataset.sha256 != expected:
         raise CharloomError(
-            f"the text {dataset.name!r} is not the text of the search (SHA-256 "
+            f"the text {shortened(dataset.name)} is not the text of the search (SHA-256 "
             f"{dataset.sha256[:12]}…, not {expected[:12]}…): pass that text, or use another --out"
         )
 
