@@ -101,7 +101,7 @@ class LanguageModel:
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
 
-        With `skip_unknown`, halves of surrogate pairs are left out, which are otherwise an error.
+        With `skip_unknown`, halves of surrogate pairs are removed, which are otherwise an error.
 
         Raises:
             CharloomError: if it is not text.
@@ -144,8 +144,8 @@ class LanguageModel:
         """Return a sample in pieces while it is generated, without its prompt.
 
         A model of a collection samples one document, up to its end. Prompt and stop texts are read
-        like the training text: line ends, the Unicode form that the model knows, and for a model of
-        bytes the bytes of their UTF-8. Bytes objects are used as they are.
+        like the training text, in the Unicode form that the model knows. A model of bytes reads the
+        bytes of their UTF-8. Bytes objects are used as they are.
 
         Args:
             prompt: the text that precedes the sample.

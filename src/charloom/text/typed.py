@@ -41,7 +41,7 @@ def as_read(
         string: the text. Bytes for a model of characters are decoded in the encoding of its texts.
         format: how the model's texts are read.
         vocabulary: the model's characters.
-        skip_unknown: whether halves of surrogate pairs are left out, which no text has.
+        skip_unknown: whether halves of surrogate pairs are removed, which no text has.
 
     Raises:
         CharloomError: if the string is not text.
@@ -73,7 +73,7 @@ def as_shown(
     Args:
         characters: the characters of the model.
         vocabulary: the model's vocabulary.
-        begins: whether the text begins here. Otherwise a character that is cut here is left out.
+        begins: whether the text begins here. Otherwise a character that is cut here is omitted.
         ends: whether the text ends here, likewise.
     """
     if vocabulary.as_bytes and not begins:
