@@ -17,7 +17,12 @@ from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate
 from charloom.evaluation.score_text import score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText, open_to_score
+from charloom.evaluation.scored_text import (
+    ScoredPieces,
+    ScoredText,
+    open_to_score,
+    pieces_as_read,
+)
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
@@ -431,7 +436,9 @@ class LanguageModel:
                 probability, and `skip_unknown` is not set.
         """
         return self.score_pieces(
-            self._pieces_as_read(lines, "line"), skip_unknown=skip_unknown, on_progress=on_progress
+            pieces_as_read(lines, "line", self.text_format, self.vocabulary),
+            skip_unknown=skip_unknown,
+            on_progress=on_progress,
         )[0]
 
     def score_documents(
@@ -463,24 +470,12 @@ class LanguageModel:
                 "document: use score_lines"
             )
         found, _ = self.score_pieces(
-            self._pieces_as_read(documents, "document"),
+            pieces_as_read(documents, "document", self.text_format, self.vocabulary),
             prefix=prefix,
             skip_unknown=skip_unknown,
             kind="document",
             on_progress=on_progress,
         )
-        return found
-
-    def _pieces_as_read(self, pieces: Sequence[str | bytes], kind: str) -> list[str]:
-        """Return lines or documents as characters of the model; `kind` names one in messages."""
-        if isinstance(pieces, str | bytes):
-            raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
-        format, found = self.text_format, []
-        for number, piece in enumerate(pieces, 1):
-            try:
-                found.append(as_read(piece, format, self.vocabulary))
-            except CharloomError as error:
-                raise CharloomError(f"{kind} {number:,}: {error}") from None
         return found
 
     def score_pieces(
