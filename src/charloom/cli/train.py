@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from charloom.cli.arguments import Parser, add_texts, run_folder
 from charloom.cli.formatting import excerpt, format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
-from charloom.cli.terminal import Interrupts, Terminal
+from charloom.cli.terminal import STOPPING, Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 from charloom.errors import plural
 
@@ -103,7 +103,7 @@ def _follow(request: RunRequest, process_group: ProcessGroup) -> int:
     """Run as a follower: rank 0 alone handles signals and prints messages."""
     from charloom.runs.distributed import follow
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     opener = text_opener(request.sources, lambda *_: None)
     return 0 if follow(opener, request.options, process_group) else 2

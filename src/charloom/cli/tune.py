@@ -58,7 +58,10 @@ def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 trial_minutes=arguments.trial_minutes,
                 resume=arguments.resume,
                 control=RunControl(
-                    should_stop=interrupts, on_reading=on_progress, started=terminal.started
+                    should_stop=interrupts,
+                    on_reading=on_progress,
+                    started=terminal.started,
+                    on_wait=terminal.say,
                 ),
             )
             search = stack.enter_context(opening)
