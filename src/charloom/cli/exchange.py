@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, run_folder
+from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError, shortened
 
@@ -73,7 +73,7 @@ def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path, terminal: Ter
     if write_folder(checkpoint, read_evaluations(path.parent), out):
         terminal.say(card_kept(out / CARD_FILE))
     terminal.say(f"{out} contains the model and its card, {out / CARD_FILE}. To upload them:")
-    terminal.say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
+    terminal.say(f"  {in_shell('hf', 'upload', f'OWNER/{out.resolve().name}', out)}")
     return 0
 
 
@@ -94,4 +94,5 @@ def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
     folder = run_folder(arguments.out, Path("runs") / path.stem)
     terminal.print(str(import_pytorch(path, vocabulary, folder)))
+    terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
     return 0

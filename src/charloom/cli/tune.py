@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from charloom.cli.arguments import Parser, add_texts, number, run_folder
 from charloom.cli.formatting import format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
+from charloom.cli.suggestions import in_shell, new_folder, path_word, resuming, say_next
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 from charloom.errors import plural
@@ -66,8 +67,8 @@ def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
         interrupts.training = True
         _watch_search(search, terminal)
     if search.interrupted:
-        command = ["charloom", "tune", *arguments.text, "--out", str(folder), "--resume"]
-        terminal.say(f"interrupted; everything is saved. To resume: {shlex.join(command)}")
+        how = resuming("tune", arguments.text, folder)
+        terminal.say(f"interrupted; everything is saved. {how}")
         return interrupts.status
     _conclude_search(search, arguments.text, terminal)
     return 0
@@ -134,19 +135,24 @@ def _conclude_search(search: Search, sources: Sequence[str], terminal: Terminal)
         terminal.say("every combination of the searched options has been tried")
     others = ""
     if best is not first and first.state == "complete" and first.loss is not None:
-        others = f"; the options of the planner reached {first.loss:.4f}"
+        reached = f"{first.loss:.4f}"
+        others = "the same" if reached == f"{best.loss:.4f}" else reached
+        others = f"; the options of the planner reached {others}"
+    unit = "character" if search.dataset.vocabulary.end_id is None else "symbol"
     terminal.say(
         f"the best of {plural(len(search.trials), 'trial')} ({trials}) was trial {best.number}: "
-        f"{best.loss:.4f} nats ({in_bits(best.loss or 0):.3f} bits) per character{others}"
+        f"{best.loss:.4f} nats ({in_bits(best.loss or 0):.3f} bits) per {unit}{others}"
     )
     run = shlex.quote(str(search.best_run))
     terminal.say(
         f"its run, trained for {format_duration(search.settings.trial_seconds)}, is {run}. Next:"
     )
-    terminal.say(f"  charloom sample {run}")
-    terminal.say(f"  charloom evaluate {run}")
+    say_next(search.best_run, search.dataset, terminal)
+    piped = ", pipe the same text into this command" if "-" in sources else ""
     terminal.say(
-        f"to train longer with its options (they are in {search.folder / 'best.toml'} too):"
+        f"to train longer with its options (they are in {search.folder / 'best.toml'} too){piped}:"
     )
-    terminal.say(f"  {shlex.join(search.settings.command(best, sources))}")
+    longer = new_folder(search.folder.with_name(f"{search.folder.name}-longer"))
+    words = search.settings.command(best, [path_word(source) for source in sources])
+    terminal.say(f"  {in_shell(*words, '--out', longer)}")
     terminal.say(f"all trials: {shlex.quote(str(search.folder / 'report.html'))}")
