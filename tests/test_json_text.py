@@ -6,7 +6,7 @@ import pytest
 
 from charloom.json_text import in_ascii, to_json
 
-TEXT = "Мороз 红楼梦 سلام é\u00a0\u3000😀\u202eab\x7f\x9b\u200b\u2028\ud800\U000e0001\n\t\"\\"
+TEXT = 'Мороз 红楼梦 سلام é\u00a0\u3000😀\u202eab\x7f\x9b\u200b\u2028\ud800\U000e0001\n\t"\\'
 
 
 def test_characters_are_themselves_and_controls_escaped() -> None:

@@ -15,8 +15,9 @@ from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
-from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText, read_to_score
+from charloom.evaluation.evaluation import Evaluation, evaluate
+from charloom.evaluation.score_text import score_text
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText, open_to_score
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
@@ -94,16 +95,18 @@ class LanguageModel:
             collection=self.vocabulary.end_id is not None,
         ).for_model(self.vocabulary)
 
-    def as_read(self, text: str | bytes) -> str:
+    def as_read(self, text: str | bytes, *, skip_unknown: bool = False) -> str:
         """Return a text that a user typed as characters of the model, which are bytes for some.
 
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
 
+        With `skip_unknown`, halves of surrogate pairs are left out, which are otherwise an error.
+
         Raises:
             CharloomError: if it is not text.
         """
-        return as_read(text, self.text_format, self.vocabulary)
+        return as_read(text, self.text_format, self.vocabulary, skip_unknown=skip_unknown)
 
     def encode(
         self, text: str | bytes, *, skip_unknown: bool = False
@@ -114,7 +117,7 @@ class LanguageModel:
             CharloomError: if it is not text.
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        characters = self.as_read(text)
+        characters = self.as_read(text, skip_unknown=skip_unknown)
         if skip_unknown:
             return self.vocabulary.encode_known(characters)[0]
         return self.vocabulary.encode(characters)
@@ -308,7 +311,7 @@ class LanguageModel:
                 "a single text: use --max-overlap"
             )
         if self._training_documents is None:
-            dataset = self._find_training_text(training_text).require("finding new documents")
+            dataset = self.find_training_text(training_text).require("finding new documents")
             self._training_documents = DocumentSet(dataset.ids, self.vocabulary)
         return self._training_documents
 
@@ -348,7 +351,7 @@ class LanguageModel:
             CharloomError: if the training text is not available or too long.
         """
         if self._training_index is None:
-            self._training_index = self._find_training_text(training_text).index()
+            self._training_index = self.find_training_text(training_text).index()
         return self._training_index
 
     def score(
@@ -391,18 +394,19 @@ class LanguageModel:
         """
         if likeliest < 0:
             raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
-        scored = self.encode_to_score(text, skip_unknown=skip_unknown)
+        scored = self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
-        scores, _ = score_text(
+        likeliest = min(likeliest, len(self.vocabulary))
+        stretches = score_text(
             self,
             scored,
             Protocol.choose(protocol, self.config.end_id),
-            self._find_training_text(training_text),
+            self.find_training_text(training_text),
             on_progress=on_progress,
-            likeliest=min(likeliest, len(self.vocabulary)),
+            likeliest=likeliest,
         )
-        return scores
+        return Scores.collected((scores for scores, _ in stretches), len(scored.ids), likeliest)
 
     def score_lines(
         self,
@@ -491,8 +495,8 @@ class LanguageModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Score lines or documents, in characters of the model, like `score_lines`.
 
-        `kind` and `places` name one of them in error messages. Returns the natural log-probability of each and
-        the number of its unknown characters, (N,).
+        `kind` and `places` name one of them in error messages. Returns the natural log-probability
+        of each and the number of its unknown characters, (N,).
         """
         encoded = ScoredPieces.of(
             pieces,
@@ -537,11 +541,11 @@ class LanguageModel:
                 probability, and `skip_unknown` is not set.
         """
         parsed = Protocol.choose(protocol, self.config.end_id)
-        training = self._find_training_text(training_text)
+        training = self.find_training_text(training_text)
         scored = (
             training.held_out()
             if text is None
-            else self.encode_to_score(text, skip_unknown=skip_unknown)
+            else self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         )
         return evaluate(
             self,
@@ -566,7 +570,8 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def _find_training_text(self, elsewhere: Sources | None) -> TrainingText:
+    def find_training_text(self, elsewhere: Sources | None) -> TrainingText:
+        """Return the training text, which is read on first use. `elsewhere` is as in `evaluate`."""
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
     def encode_to_score(
@@ -574,10 +579,12 @@ class LanguageModel:
         text: str | bytes | Path | Text | Sequence[str | bytes],
         *,
         skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> ScoredText:
         """Encode a text, the contents of a path, or a list of documents.
 
-        A model of documents reads it in the same way as its training text.
+        A model of documents reads it in the same way as its training text. Of a path or a Text, no
+        more than the ids are stored, in a temporary file if they are many.
 
         Raises:
             CharloomError: if the text cannot be read, or is a list and the model was trained on a
@@ -585,8 +592,18 @@ class LanguageModel:
             UnknownCharacterError: if the text has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        name, content = read_to_score(text, self.text_format, self.vocabulary)
-        return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
+        opened = open_to_score(text, self.text_format, self.vocabulary)
+        if isinstance(text, Path | Text):
+            return ScoredText.read(
+                opened,
+                self.vocabulary,
+                self.unseen,
+                skip_unknown=skip_unknown,
+                on_progress=on_progress,
+            )
+        return ScoredText.of(
+            opened.name, opened.read(), self.vocabulary, self.unseen, skip_unknown=skip_unknown
+        )
 
 
 def load(

@@ -73,6 +73,8 @@ def test_a_foreign_host_or_origin_is_refused(client: Client) -> None:
     body = {"model": "network", "max_tokens": 1}
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"http://{own}.evil", ""):
         client.refused(403, "POST", "/v1/completions", body, origin=origin)
+        for site in ("same-site", "cross-site", "none"):
+            client.refused(403, "GET", "/health", origin=origin, sec_fetch_site=site)
         _, headers, _ = client.ask("GET", "/v1/models", origin=origin)
         assert not any(name.startswith("access-control") for name in headers)
 
@@ -93,6 +95,14 @@ def test_allowed_hosts_are_those_of_a_proxy(served_model: LanguageModel) -> None
             own = {"host": host, "origin": "https://hub.example.org"}
             assert client.ask("POST", "/v1/completions", {}, **own)[0] == 200
             client.refused(403, "POST", "/v1/completions", {}, host=host, **PAGE)
+
+
+def test_a_page_behind_a_proxy_that_replaces_host(client: Client) -> None:
+    body = {"model": "network", "max_tokens": 1}
+    assert (
+        client.ask("POST", "/v1/completions", body, **PAGE, sec_fetch_site="same-origin")[0] == 200
+    )
+    client.refused(403, "GET", "/health", host="evil.example", sec_fetch_site="same-origin")
 
 
 def test_a_public_server_with_allowed_hosts_accepts_only_these(served_model: LanguageModel) -> None:

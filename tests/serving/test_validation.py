@@ -229,7 +229,7 @@ def test_unknown_characters_are_skipped() -> None:
     unknown = len(VOCABULARY) + 1
     body = convert(prompt=["a~b\ud800", "~", ""], skip_unknown=True)
     found = parse_completion(body, tokens, 256)
-    assert [prompt.text for prompt in found.prompts] == ["ab", "", ""]
+    assert [prompt.characters for prompt in found.prompts] == ["ab", "", ""]
     assert [request.prompt.tolist() for request in found.requests] == [[0, 1, 2], [0], [0]]
     body = convert(prompt=[[2, unknown, 3]], skip_unknown=True, echo=True, logprobs=0)
     assert parse_completion(body, tokens, 256).prompts[0].ids.tolist() == [1, 2]

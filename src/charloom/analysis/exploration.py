@@ -25,7 +25,7 @@ from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
-from charloom.prediction.scoring import blocks_in_rows
+from charloom.prediction.validation import blocks_in_rows
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.source import Text

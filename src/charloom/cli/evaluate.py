@@ -89,6 +89,8 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     from charloom.evaluation.verdict import verdict
 
     e, unit = evaluation, model.vocabulary.unit
+    per = unit if e.documents is None else e.unit
+    bits_per_byte = "" if per == "byte" else f"{e.bits_per_byte:.4f} bits per byte, "
     size = counted(e.characters, e.documents, unit)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
@@ -99,9 +101,8 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
             "the probability of unseen characters"
         )
     terminal.print(
-        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {e.unit}, "
-        f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
-        f"top-1 accuracy {100 * e.accuracy:.1f}%"
+        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {per}, "
+        f"{bits_per_byte}perplexity {e.perplexity:.3f}, top-1 accuracy {100 * e.accuracy:.1f}%"
     )
     if e.nats_per_document is not None:
         terminal.print(
@@ -111,7 +112,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
         low, high = e.interval
         terminal.print(
             f"95% confidence interval: {low:.4f} to {high:.4f} nats "
-            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {e.unit}"
+            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {per}"
         )
     if e.overlap is not None:
         terminal.print(
@@ -119,7 +120,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
             f"{plural(e.overlap.length, unit)}, {quoted_excerpt(e.overlap_text)}"
         )
     terminal.print()
-    terminal.print(f"{f'bits per {e.unit}':>18}  {'predictor':<10} {'protocol':<10}")
+    terminal.print(f"{f'bits per {per}':>18}  {'predictor':<10} {'protocol':<10}")
     for row in e.rows(model.config.cell):
         bits = "-" if row.bits is None else f"{row.bits:.4f}"
         terminal.print(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())

@@ -135,7 +135,7 @@ class _Sampling:
         self._arguments, self._model, self._terminal = arguments, model, terminal
         self._encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
         self._seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        self._prompt = model.as_read(arguments.prompt)  # and the samples in characters of the model
+        self._prompt = model.as_read(arguments.prompt, skip_unknown=arguments.skip_unknown)
         self._shown = "" if arguments.no_prompt else self._prompt
         self._settings: dict[str, Any] = {
             "length": arguments.length,
@@ -295,14 +295,14 @@ def _report_overlap(
     if not found.length:
         terminal.say(f"sample {index + 1}, no verbatim overlap with the training text")
         return
-    characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    unit = model.vocabulary.unit
     document = found.training_document
-    place = f"at character {found.training_place + 1:,}, line {found.training_line:,}"
+    place = f"at {unit} {found.training_place + 1:,}, line {found.training_line:,}"
     if document is not None and "\n" not in document:
         place = f"in the document {excerpt(repr(document))}"
     elif document is not None:
         place += f" of the document {excerpt(repr(document))}"
     terminal.say(
-        f"sample {index + 1}, longest verbatim overlap with the training text: {characters}, "
-        f"{excerpt(repr(found.text))} ({place})"
+        f"sample {index + 1}, longest verbatim overlap with the training text: "
+        f"{plural(found.length, unit)}, {excerpt(repr(found.text))} ({place})"
     )

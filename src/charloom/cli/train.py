@@ -16,7 +16,7 @@ from charloom.cli.arguments import Parser, add_texts, run_folder
 from charloom.cli.formatting import excerpt, format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
 from charloom.cli.suggestions import resuming, say_next
-from charloom.cli.terminal import Interrupts, Terminal
+from charloom.cli.terminal import STOPPING, Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 from charloom.errors import plural
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 
 def add_train_arguments(parser: Parser) -> None:
-    parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument(
@@ -104,7 +103,7 @@ def _follow(request: RunRequest, process_group: ProcessGroup) -> int:
     """Run as a follower: rank 0 alone handles signals and prints messages."""
     from charloom.runs.distributed import follow
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     opener = text_opener(request.sources, lambda *_: None)
     return 0 if follow(opener, request.options, process_group) else 2
@@ -200,7 +199,8 @@ def _details(progress: Progress, speeds: list[tuple[float, int]]) -> str:
 
 def _unit(run: TrainingRun) -> str:
     """Return the unit of losses: the ends of documents are symbols, too."""
-    return "character" if run.dataset.vocabulary.end_id is None else "symbol"
+    vocabulary = run.dataset.vocabulary
+    return vocabulary.unit if vocabulary.end_id is None else "symbol"
 
 
 def _validation_line(progress: Progress, unit: str) -> str:

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def add_tune_arguments(parser: Parser) -> None:
-    from charloom.training.options import NOT_TUNED_OPTIONS
+    from charloom.training.options import NOT_TUNED_OPTIONS, OPTIONS, TUNED_OPTIONS
 
-    parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="the search's folder (default: runs/NAME-tune)"
@@ -39,7 +38,10 @@ def add_tune_arguments(parser: Parser) -> None:
         type=number,
         help="wall time of a trial (default: a twentieth of --minutes, at least 0.25)",
     )
-    helps = {"minutes": "wall time of the whole search (default: 30)"}
+    helps = {"minutes": "wall time of the whole search (default: 30)"} | {
+        name: f"{OPTIONS[name].help.partition(' (default')[0]} (default: searched)"
+        for name in TUNED_OPTIONS
+    }
     add_training_options(parser, helps | dict.fromkeys(NOT_TUNED_OPTIONS, argparse.SUPPRESS))
 
 
@@ -59,7 +61,10 @@ def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 trial_minutes=arguments.trial_minutes,
                 resume=arguments.resume,
                 control=RunControl(
-                    should_stop=interrupts, on_reading=on_progress, started=terminal.started
+                    should_stop=interrupts,
+                    on_reading=on_progress,
+                    started=terminal.started,
+                    on_wait=terminal.say,
                 ),
             )
             search = stack.enter_context(opening)

@@ -6,6 +6,7 @@ id in the model's vocabulary, but it can have a probability.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +17,24 @@ from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable
-from charloom.prediction.scoring import score_pieces, sums_of_pieces
+from charloom.prediction.scoring import sums_of_pieces, total_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
-from charloom.text.dataset import TextIds
+from charloom.text.dataset import (
+    TextIds,
+    character_counts,
+    encode_text,
+    encode_without_folded,
+    scan,
+)
 from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import Text, refuse_surrogates
+from charloom.text.splitting import store_ids
 from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
+
+
+KNOWN_AT_ONCE = 1 << 20  # ids
 
 
 @dataclass(frozen=True)
@@ -84,19 +95,58 @@ class ScoredText:
         symbols = vocabulary.grown(new)
         return cls(name, symbols.encode(content), before, unknown=new, unseen=unseen)
 
+    @classmethod
+    def read(
+        cls,
+        text: Text,
+        vocabulary: Vocabulary,
+        unseen: UnseenCharacters | None,
+        *,
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> ScoredText:
+        """Read a text of any length, of which only the ids are stored.
+
+        Args:
+            text: the text, with END after each document of a collection.
+            vocabulary, unseen, skip_unknown: as in `of`.
+            on_progress: called while the text is read ("reading") and encoded ("encoding").
+
+        Raises:
+            CharloomError: if the text cannot be read.
+            UnknownCharacterError: as in `of`.
+        """
+        before = vocabulary.start_id
+        scanned = scan(text, on_progress, with_hashes=False)
+        if skip_unknown:
+            ids, _ = encode_without_folded(text, scanned, vocabulary, None, on_progress)
+            return cls(text.name, ids, before, scanned.characters - len(ids))
+        new = tuple(sorted(set(scanned.distinct) - set(vocabulary.characters)))
+        if unseen is None or not all(unseen.include(character) for character in new):
+            new, unseen = (), None
+        symbols = vocabulary.grown(new)
+        ids = encode_text(text, scanned.characters, symbols, None, on_progress)
+        return cls(text.name, ids, before, unknown=new, unseen=unseen)
+
     def symbols(self, vocabulary: Vocabulary) -> Vocabulary:
         """Return the characters of the ids, given the model's vocabulary."""
         return vocabulary.grown(self.unknown) if self.unknown else vocabulary
 
-    def is_known(self, vocabulary: Vocabulary) -> NDArray[np.bool_]:
-        """Return True for each character of the model's vocabulary, (N,)."""
-        if not self.unknown:
-            return np.ones(len(self.ids), dtype=bool)
-        return np.asarray(self.ids < len(vocabulary))
-
     def known(self, vocabulary: Vocabulary) -> TextIds:
         """Return the ids of the characters of the model's vocabulary."""
-        return self.ids[self.is_known(vocabulary)] if self.unknown else self.ids
+        if not self.unknown:
+            return self.ids
+        size = len(vocabulary)
+        count = int(self.counts(vocabulary)[:size].sum())
+        blocks = (
+            self.ids[begin : begin + KNOWN_AT_ONCE]
+            for begin in range(0, len(self.ids), KNOWN_AT_ONCE)
+        )
+        return store_ids((block[block < size] for block in blocks), count, self.ids.dtype)
+
+    def counts(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
+        """Return the number of occurrences of each of the `symbols`, (V + unknown,)."""
+        return character_counts(self.ids, len(vocabulary) + len(self.unknown))
 
 
 @dataclass(frozen=True)
@@ -177,20 +227,19 @@ class ScoredPieces:
             before: the id that is the first input of every piece.
             on_progress: called with the stage "scoring", the characters scored and their total.
         """
-        scores = score_pieces(predictor, self.ids, self.lengths, before, on_progress)
-        totals = sums_of_pieces(scores.log_probabilities, self.lengths)
+        totals = total_of_pieces(predictor, self.ids, self.lengths, before, on_progress)
         if self.unseen is not None:
             known, unknown = self.unseen.log_known, self.unseen.log_probability
             totals = np.asarray(totals + self.lengths * known + self.unknown * unknown)
         return totals, self.unknown
 
 
-def read_to_score(
+def open_to_score(
     text: str | bytes | Path | Text | Sequence[str | bytes],
     format: TextFormat,
     vocabulary: Vocabulary,
-) -> tuple[str, str]:
-    """Return the name and the content of a text, with END after each document of a collection.
+) -> Text:
+    """Return a text as characters of the model, with END after each document of a collection.
 
     Its Unicode form becomes the one that the vocabulary knows.
 
@@ -210,14 +259,28 @@ def read_to_score(
         if format.cuts:
             text = open_texts([text], replace(format, collection=True))
     if isinstance(text, Text):
-        content = "".join(compose_pieces(text.pieces(), vocabulary))
-        return text.name, content + (END if format.collection and not text.ends else "")
+        end = END if format.collection and not text.ends else ""
+        pieces = text.pieces
+        return replace(
+            text, pieces=lambda: itertools.chain(compose_pieces(pieces(), vocabulary), [end])
+        )
     if not format.collection:
         raise CharloomError(
             "a list of documents is for models of collections, and this one was trained on a "
             "single text: pass one text"
         )
-    return "text", "".join(as_read(document, format, vocabulary) + END for document in text)
+    documents = "".join(as_read(document, format, vocabulary) + END for document in text)
+    return Text("text", "", vocabulary.as_bytes, lambda: iter((documents,)), ends=True)
+
+
+def read_to_score(
+    text: str | bytes | Path | Text | Sequence[str | bytes],
+    format: TextFormat,
+    vocabulary: Vocabulary,
+) -> tuple[str, str]:
+    """Return the name and the content of a text. Arguments and errors are as `open_to_score`."""
+    opened = open_to_score(text, format, vocabulary)
+    return opened.name, opened.read()
 
 
 def _refuse(

@@ -154,7 +154,7 @@ class AccessControl:
                 403, f"unknown host {shortened(host)}: start the server with --allow-host"
             )
         origin = headers.get("origin")
-        if origin is not None and not self._is_own(origin, host):
+        if origin is not None and not self._is_own(origin, host, headers.get("sec-fetch-site")):
             allowed = self._access.allow_origins
             if not ("*" in allowed or origin in allowed):
                 raise ApiError(
@@ -163,11 +163,15 @@ class AccessControl:
                     "with --allow-origin",
                 )
 
-    def _is_own(self, origin: str, host: str) -> bool:
-        """Return whether an origin is that of the playground, also behind a proxy."""
+    def _is_own(self, origin: str, host: str, fetch_site: str | None) -> bool:
+        """Return whether an origin is that of the playground, also behind a proxy.
+
+        A proxy can replace the Host header by the address of this server. Then the browser's own
+        header tells, which no page can set, or the name that the user allowed.
+        """
         name = origin.partition("://")[2]
-        # A proxy can replace the Host header by the address of this server.
-        return name == host or _host_name(name) in self._access.allow_hosts
+        allowed = self._access.allow_hosts
+        return name == host or fetch_site == "same-origin" or _host_name(name) in allowed
 
     def _check_key(self, headers: Headers, path: str) -> None:
         """Raise ApiError if the path needs a key, and the request's is wrong or missing."""

@@ -13,10 +13,12 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from charloom.engines.decoding import SamplingSettings
 from charloom.errors import shortened
 from charloom.serving.errors import ApiError
-from charloom.serving.requests import Answer, Piece, Request, Scored
+from charloom.serving.requests import Answer, End, Piece, Request, Scored
 from charloom.serving.schema import (
     DEFAULT_MAX_TOKENS,
     MOST_BIAS,
@@ -29,7 +31,9 @@ from charloom.serving.schema import (
     Usage,
 )
 from charloom.serving.tokens import Prompt, Tokens
-from charloom.text.vocabulary import END_NAME
+from charloom.text.typed import ShownText
+from charloom.text.unknown import LONGEST_UTF_8
+from charloom.text.vocabulary import END, Vocabulary
 
 MOST_SCORED = 131_072  # characters of one reply that carry log-probabilities
 LENGTHS = ("max_tokens", "max_completion_tokens", "n_predict")  # fields with the same meaning
@@ -220,9 +224,9 @@ def _stops(body: CompletionRequest, tokens: Tokens) -> tuple[tuple[str, ...], tu
         given = {"stop": body.stop or ""}
     else:
         given = {f"stop[{place}]": text for place, text in enumerate(body.stop)}
-    wanted = {field: text for field, text in given.items() if text}
-    usable = {field: text for field, text in wanted.items() if tokens.can_write(text)}
-    return tuple(usable.values()), tuple(field for field in wanted if field not in usable)
+    read = {field: tokens.stop_text(text) for field, text in given.items()}
+    unusable = tuple(field for field, characters in read.items() if characters is None)
+    return tuple(filter(None, read.values())), unusable
 
 
 # From answers to JSON
@@ -250,7 +254,7 @@ class Reply:
         self._model = model
         self._completion, self._answers, self._tokens = completion, answers, tokens
         self._id, self._created = f"cmpl-{secrets.token_hex(12)}", created
-        self._lengths: dict[int, int] = {}  # of each choice's text so far
+        self._choices: dict[int, _ChoiceText] = {}
         self._left = completion.texts_each * len(answers)
 
     @property
@@ -270,48 +274,49 @@ class Reply:
                 pieces = answer.take()
             except Exception:
                 raise ApiError(500, "the model failed on this request") from None
-            choices += [self._choice(place, answer, piece) for piece in pieces]
+            found = (self._choice(place, answer, piece) for piece in pieces)
+            # A byte that is not a whole character yet has no text.
+            choices += [one for one in found if one.text or one.logprobs or one.finish_reason]
         return choices
 
     def _choice(self, place: int, answer: Answer, piece: Piece) -> Choice:
         index = place * self._completion.texts_each + piece.number
-        text, scored = piece.text, list[Scored | None](piece.scored)
+        scored = list[Scored | None](piece.scored)
         names = [self._tokens.name(one.id) for one in piece.scored]
-        begin = self._lengths.get(index)
-        if begin is None:
-            begin = 0
-            if self._completion.echo:
-                prompt = self._completion.prompts[place]
-                text = prompt.text + text
-                if answer.request.scores_prompt:
-                    names = self._tokens.names(prompt) + names
-                    scored = [*_scores_in_place(prompt, answer.prompt_scores), *scored]
-        self._lengths[index] = begin + len(text)
+        characters = self._tokens.characters(np.array([one.id for one in piece.scored], np.int32))
+        text = ""
+        if index not in self._choices:
+            prompt = self._completion.prompts[place]
+            self._choices[index] = _ChoiceText(self._tokens.vocabulary)
+            text = self._choices[index].begin(prompt.characters, echo=self._completion.echo)
+            if self._completion.echo and answer.request.scores_prompt:
+                names = self._tokens.names(prompt) + names
+                characters = prompt.characters + characters
+                scored = [*_scores_in_place(prompt, answer.prompt_scores), *scored]
+        choice = self._choices[index]
+        text += choice.add(piece.text, piece.end)
         if piece.end is not None:
             self._left -= 1
         logprobs = None
         if answer.request.alternatives is not None:
-            logprobs = self._logprobs(names, scored, begin)
+            logprobs = self._logprobs(names, scored, choice.offsets(characters))
         return Choice(index, text, logprobs, piece.end)
 
     def _logprobs(
-        self, names: list[str], scored: Sequence[Scored | None], begin: int
+        self, names: list[str], scored: Sequence[Scored | None], offsets: list[int]
     ) -> LogProbabilities:
         """Return the log-probabilities of some tokens.
 
         Args:
             names: The tokens.
             scored: Their scores. An unknown character has the id -1.
-            begin: The index of the first token in the text.
+            offsets: The index of each token in the text.
         """
         unseen = self._tokens.unseen
         log_known = 0.0 if unseen is None else unseen.log_known
         values: list[float | None] = []
         top: list[dict[str, float] | None] = []
-        offsets = []
         for name, one in zip(names, scored, strict=True):
-            offsets.append(begin)
-            begin += name != END_NAME
             if one is None:
                 values.append(None)
                 top.append(None)
@@ -361,6 +366,37 @@ class Reply:
 
     def _response(self, choices: list[Choice]) -> CompletionResponse:
         return CompletionResponse(self._id, "text_completion", self._created, self._model, choices)
+
+
+class _ChoiceText:
+    """The text of a choice as it arrives. In a model of bytes, its characters are UTF-8."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._text, self._tokens = ShownText(vocabulary), ShownText(vocabulary)
+        self._length = 0  # of the text of the tokens so far
+
+    def begin(self, prompt: str, *, echo: bool) -> str:
+        """Return the text of the prompt's characters if it is part of the choice."""
+        prompt = prompt.replace(END, "")
+        if echo:
+            return self._text.add(prompt)
+        for shown in (self._text, self._tokens):  # because a character can begin in the prompt
+            shown.add(prompt[-LONGEST_UTF_8:])
+        return ""
+
+    def add(self, characters: str, end: End | None) -> str:
+        """Return the text of further characters. The largest length can cut the last one."""
+        shown = self._text.add(characters)
+        return shown + self._text.rest() if end == "stop" else shown
+
+    def offsets(self, characters: str) -> list[int]:
+        """Return the index in the text at which each token is."""
+        found = []
+        for character in characters:
+            found.append(self._length)
+            if character != END:
+                self._length += len(self._tokens.add(character))
+        return found
 
 
 def _scores_in_place(prompt: Prompt, scores: Sequence[Scored]) -> Iterator[Scored | None]:

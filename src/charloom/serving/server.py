@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
                 most_texts=most_texts,
                 notify=self._notifier.notify,
             )
-            tokens = Tokens(model.vocabulary, model.unseen)
+            tokens = Tokens(model.vocabulary, model.unseen, model.text_format)
             self.models.append(ServedModel(name, now, tokens, batcher))
         service = Service(self.models, self._notifier, strict=strict)
         super().__init__(

@@ -65,7 +65,9 @@ class EventStream(Response):
         events: AsyncIterator[Sequence[CompletionResponse | ErrorResponse]],
         headers: Mapping[str, str],
     ) -> None:
-        super().__init__(headers=headers, media_type="text/event-stream")
+        # nginx collects a reply before it passes it on, unless this header forbids it.
+        unbuffered = {"x-accel-buffering": "no", **headers}
+        super().__init__(headers=unbuffered, media_type="text/event-stream")
         del self.headers["content-length"]
         self._events = events
 

@@ -206,11 +206,17 @@ class Scan:
         return tuple(chr(code) for code in np.flatnonzero(self.counts))
 
 
-def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
+def scan(
+    text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True
+) -> Scan:
     """Read a text once, for its length, its characters, its SHA-256 and its documents' hashes.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).
-    `on_progress` is called with the stage "reading" and the characters read.
+
+    Args:
+        text: the text.
+        on_progress: called with the stage "reading" and the characters read.
+        with_hashes: whether documents are hashed, which takes eight bytes each.
     """
     digest = hashlib.sha256()
     hashes = _DocumentHashes(text.as_bytes)
@@ -221,7 +227,7 @@ def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
         found = np.bincount(code_points(chunk))
         counts[: len(found)] += found
         characters += len(chunk)
-        if text.ends:
+        if text.ends and with_hashes:
             hashes.update(chunk)
         if on_progress is not None:
             on_progress("reading", characters, None)
