@@ -32,6 +32,8 @@ def add_export_arguments(parser: Parser) -> None:
 
 
 def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.evaluation.records import evaluations_of, read_evaluations
+    from charloom.evaluation.verdict import cost_without_mixture
     from charloom.exchange.onnx import export_onnx
     from charloom.exchange.pytorch import export_pytorch
     from charloom.pages.page import check_writable
@@ -61,7 +63,11 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if checkpoint.config.dtype != "float32":
             terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
-        terminal.say("only the network is exported, without the n-gram model")
+        records = read_evaluations(path.parent)
+        terminal.say(
+            "only the network is exported, without the n-gram model"
+            + cost_without_mixture(evaluations_of(records, checkpoint.sha256))
+        )
     return 0
 
 

@@ -18,7 +18,7 @@ from charloom.cli.options import add_training_options, read_options
 from charloom.cli.suggestions import resuming, say_next
 from charloom.cli.terminal import STOPPING, Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
-from charloom.errors import plural
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.engines.process_group import ProcessGroup
@@ -94,6 +94,10 @@ def _process_group(options: dict[str, Any]) -> ProcessGroup:
     from charloom.training.options import TrainingConfig
 
     if not started_by_torchrun():
+        if "rank_timeout" in options:
+            raise CharloomError(
+                "--rank-timeout is for the processes that torchrun starts: omit it, or use torchrun"
+            )
         return SINGLE_PROCESS
     config = TrainingConfig.of(options)  # checks the options
     return TorchProcessGroup(config.rank_timeout, config.device)
