@@ -67,7 +67,8 @@ OPTIONS: dict[str, list[str]] = {
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
         *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
-        *("--unique", "--new", "--json", "--no-prompt"),
+        *("--unique", "--new", "--json", "--no-prompt", "--prompt-file", "--escapes"),
+        "--min-length",
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
@@ -103,7 +104,7 @@ OPTIONS: dict[str, list[str]] = {
 
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
-    *("--characters", "--prefix", "--unique", "--new", "--no-prompt"),
+    *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
     *("--report-overlap", "--tensorboard"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
@@ -113,7 +114,15 @@ LISTS = {"--training-text"}  # which are paths
 
 NUMBERS = {
     *("--length", "--temperature", "--top-k", "--top-p", "--min-p", "--seed", "--count", "--top"),
-    *("--threads", "--max-overlap", "--minutes", "--trial-minutes", "--port", "--max-streams"),
+    *(
+        "--threads",
+        "--max-overlap",
+        "--min-length",
+        "--minutes",
+        "--trial-minutes",
+        "--port",
+        "--max-streams",
+    ),
 } | {n for n, t in TRAINING_OPTIONS.items() if t in (int, float)}
 
 
