@@ -112,6 +112,16 @@ def _looks_like_option(word: str) -> bool:
     return len(word) > 1 and word[0] == "-" and " " not in name and not _NEGATIVE_NUMBER.match(word)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help texts with defaults, of options that have one and do not describe it themselves."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_none = action.default is None or action.default is False or action.default in ("", [])
+        if has_none or "default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command of the command line: its summary, its arguments and what runs it."""
