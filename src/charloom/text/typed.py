@@ -233,12 +233,18 @@ def _refuse_bytes(string: str) -> None:
 
 
 def _decoded(content: bytes, format: TextFormat) -> str:
-    encoding = format.encoding or "utf-8"
     try:
-        return content.decode(encoding, format.encoding_errors)
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        name = "UTF-8" if format.encoding is None else encoding
+        if format.encoding is None and format.encoding_errors == "strict":
+            raise CharloomError(
+                f"the bytes are not UTF-8 (byte 0x{content[error.start]:02X} at byte offset "
+                f"{error.start}): decode them and pass a str"
+            ) from None
+    try:
+        return content.decode(format.encoding or "utf-8", format.encoding_errors)
+    except UnicodeDecodeError:
         raise CharloomError(
-            f"the bytes are not {name} (byte 0x{content[error.start]:02X} at byte offset "
-            f"{error.start}): decode them and pass a str"
+            f"the bytes are neither UTF-8 nor {format.encoding}, the encoding of the training "
+            "text: decode them and pass a str"
         ) from None
