@@ -92,8 +92,7 @@ OPTIONS: dict[str, list[str]] = {
     "report": ["--out"],
     "serve": [
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
-        "--threads",
-        "--device",
+        *("--threads", "--device", "--allow-host", "--allow-origin", "--strict"),
     ],
     "info": ["--json"],
     "export": ["--to", "--out"],
@@ -105,7 +104,7 @@ OPTIONS: dict[str, list[str]] = {
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
-    *("--report-overlap", "--tensorboard"),
+    *("--report-overlap", "--tensorboard", "--strict"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
 
@@ -148,6 +147,29 @@ def test_help_lists_every_option(capsys: Captured, command: str) -> None:
     assert set(OPTIONS[command]) <= set(re.findall(r"--[a-z0-9-]+", out))
     assert set(re.findall(r"^  (--[a-z0-9-]+)", out, re.MULTILINE)) == set(OPTIONS[command])
     assert COMMANDS[command].summary[:20] in out
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_a_default_once_and_only_a_value(capsys: Captured, command: str) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    for help_text in re.split(r" (?=--[a-z0-9-]+ )", out):
+        assert help_text.count("default:") <= 1, help_text
+    assert not re.search(r"default: ?(None|False|True|\[\]|\{\}|'|\))", out)
+
+
+def test_help_names_the_defaults(capsys: Captured) -> None:
+    found = {}
+    for command in ("train", "tune", "serve", "sample"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        found[command] = " ".join(capsys.readouterr().out.split())
+    assert "hidden units per layer (default: 256)" in found["train"]
+    assert "hidden units per layer (default: searched)" in found["tune"]
+    assert "peak learning rate (default: searched)" in found["tune"]
+    assert "port to listen on; 0 for a free one (default: 8000)" in found["serve"]
+    assert "random seed (default: a new one)" in found["sample"]
 
 
 def test_help_lists_every_command(capsys: Captured) -> None:

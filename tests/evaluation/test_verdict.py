@@ -4,7 +4,7 @@ import pytest
 
 from charloom.evaluation.baselines import Baseline
 from charloom.evaluation.evaluation import Evaluation
-from charloom.evaluation.verdict import verdict
+from charloom.evaluation.verdict import cost_without_mixture, verdict
 
 LN2 = 0.6931471805599453
 BEATS_ALL = "This model beats every baseline here."
@@ -72,3 +72,11 @@ def evaluation(bits: float, *, model: str = "mixture", **baselines: float | None
 )
 def test_results_are_compared_as_they_are_printed(found: Evaluation, expected: str) -> None:
     assert verdict(found) == expected
+
+
+def test_what_a_network_loses_without_its_n_gram_model() -> None:
+    alone, both = evaluation(2.0, model="network"), evaluation(2.8408, network=2.92)
+    assert cost_without_mixture([alone, both]) == (
+        " (2.9200 instead of 2.8408 bits per character on the test split)"
+    )
+    assert cost_without_mixture([alone, evaluation(2.0)]) == ""

@@ -42,7 +42,11 @@ def add_evaluate_arguments(parser: Parser) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
-
+    if arguments.skip_unknown and not arguments.text:
+        raise CharloomError(
+            "--skip-unknown is for a TEXT, because a run's own splits have no unknown characters "
+            "to skip: pass a text, or omit it"
+        )
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         text = None
@@ -94,7 +98,7 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
     size = counted(e.characters, e.documents, unit)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
-        terminal.print(f"skipped: {plural(e.skipped_characters, f'unknown {unit}')}")
+        terminal.print(f"{plural(e.skipped_characters, f'unknown {unit}')} skipped")
     if e.unknown_characters:
         terminal.print(
             f"unknown to the model: {plural(e.unknown_characters, unit)}, scored with a share of "

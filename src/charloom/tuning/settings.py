@@ -215,7 +215,8 @@ class Settings:
                 words += [option_name(name)] if value else []
             elif value is not None:
                 shown = f"{value:g}" if isinstance(value, float) else str(value)
-                words += [option_name(name), shown]
+                dashed = shown.startswith("-")
+                words += [f"{option_name(name)}={shown}"] if dashed else [option_name(name), shown]
         return [*words, "--minutes", f"{self.minutes:g}"]
 
 
