@@ -493,8 +493,8 @@ class LanguageModel:
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
         """Score lines or documents, in characters of the model, like `score_lines`.
 
-        `kind` and `places` name one of them in error messages. Returns the natural log-probability of each and
-        the number of its unknown characters, (N,).
+        `kind` and `places` name one of them in error messages. Returns the natural log-probability
+        of each and the number of its unknown characters, (N,).
         """
         encoded = ScoredPieces.of(
             pieces,

@@ -24,9 +24,7 @@ def text_opener(sources: Sequence[str], on_progress: OnProgress) -> Opener:
     return lambda format: open_texts(sources, format, on_progress=on_progress)
 
 
-def open_for(
-    model: LanguageModel, *sources: str, terminal: Terminal, live: bool = False
-) -> Text:
+def open_for(model: LanguageModel, *sources: str, terminal: Terminal, live: bool = False) -> Text:
     """Open texts the way the model's training text was read.
 
     With `live`, a pipe is read once, as its bytes arrive.

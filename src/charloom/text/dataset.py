@@ -206,9 +206,7 @@ class Scan:
         return tuple(chr(code) for code in np.flatnonzero(self.counts))
 
 
-def scan(
-    text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True
-) -> Scan:
+def scan(text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True) -> Scan:
     """Read a text once, for its length, its characters, its SHA-256 and its documents' hashes.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).

@@ -65,7 +65,7 @@ class Reading:
 
 
 def open_standard_input(reading: Reading) -> Text:
-    """Return standard input as a text. It is read to its end once and spooled, unless it is live."""
+    """Return standard input as a text, read to its end once and spooled, unless it is live."""
     label, source = "standard input", _standard_input()
     if reading.live:
         return open_live(source, "stdin", label, reading)

@@ -142,7 +142,7 @@ def text_from_string(
 
 
 def split_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a text in pieces, without their line breaks, each as soon as it is whole."""
+    """Yield the lines of a text in pieces, without line breaks, each as soon as it is whole."""
     held: list[str] = []
     for piece in pieces:
         first, *others = piece.split("\n")

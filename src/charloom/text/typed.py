@@ -119,7 +119,9 @@ def compose_pieces(pieces: Iterator[str], vocabulary: Vocabulary) -> Iterator[st
     composer = _Composer(vocabulary)
     held = ""
     for piece in pieces:
-        if held or not piece.isascii():
+        if piece.endswith("\n"):  # Nothing composes with it, so that a live line is not held back.
+            piece, held = held + piece, ""
+        elif held or not piece.isascii():
             piece = held + piece
             end = composer.last_cluster(piece)
             piece, held = piece[:end], piece[end:]
