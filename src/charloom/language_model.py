@@ -95,16 +95,18 @@ class LanguageModel:
             collection=self.vocabulary.end_id is not None,
         ).for_model(self.vocabulary)
 
-    def as_read(self, text: str | bytes) -> str:
+    def as_read(self, text: str | bytes, *, skip_unknown: bool = False) -> str:
         """Return a text that a user typed as characters of the model, which are bytes for some.
 
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
 
+        With `skip_unknown`, halves of surrogate pairs are left out, which are otherwise an error.
+
         Raises:
             CharloomError: if it is not text.
         """
-        return as_read(text, self.text_format, self.vocabulary)
+        return as_read(text, self.text_format, self.vocabulary, skip_unknown=skip_unknown)
 
     def encode(
         self, text: str | bytes, *, skip_unknown: bool = False
@@ -115,7 +117,7 @@ class LanguageModel:
             CharloomError: if it is not text.
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        characters = self.as_read(text)
+        characters = self.as_read(text, skip_unknown=skip_unknown)
         if skip_unknown:
             return self.vocabulary.encode_known(characters)[0]
         return self.vocabulary.encode(characters)
@@ -215,14 +217,15 @@ class LanguageModel:
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
+        min_length: int | None = None,
         training_text: Sources | None = None,
         **settings: Any,
     ) -> list[SampledDocument]:
         """Return n samples, which are taken side by side in one batch, and so fast.
 
-        Document i is the same text that `sample` returns for the index i. `unique` and `new`
-        exclude documents. The search ends after 20 samples a document, but not before 1,000, so
-        that the list can be shorter than `count`.
+        Document i is the same text that `sample` returns for the index i. `unique`, `new` and
+        `min_length` exclude documents. The search ends after 20 samples a document, but not before
+        1,000, so that the list can be shorter than `count`.
 
         Args:
             count: the number of documents.
@@ -232,6 +235,7 @@ class LanguageModel:
             new: whether the documents must differ from every document of the training text, its
                 validation and test splits included. Whole documents are compared, and an empty
                 one is never new.
+            min_length: the smallest number of characters, or of bytes, after the prompt.
             training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
                 require.
             settings: the other options of `stream`. `index` is the number of the first sample.
@@ -248,6 +252,7 @@ class LanguageModel:
                 seed=seed,
                 unique=unique,
                 new=new,
+                min_length=min_length,
                 training_text=training_text,
                 **settings,
             )
@@ -261,6 +266,7 @@ class LanguageModel:
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
+        min_length: int | None = None,
         training_text: Sources | None = None,
         **settings: Any,
     ) -> Iterator[SampledDocument]:
@@ -277,7 +283,14 @@ class LanguageModel:
                 "length is unlimited, but a sample of a single text has no end: pass a length or a "
                 "stop text"
             )
-        searches = unique or new
+        if min_length is not None:
+            most = min_length if request.length is None else request.length
+            if not 1 <= min_length <= most:
+                raise CharloomError(
+                    f"min_length is {min_length}: pass at least 1, and at most the length of a "
+                    "sample"
+                )
+        searches = unique or new or min_length is not None
         documents = sample_side_by_side(
             self.predictor,
             self.vocabulary,
@@ -292,7 +305,9 @@ class LanguageModel:
         if not searches:
             return documents
         begin = self.vocabulary.decode(request.prompt_ids(self.vocabulary))
-        return choose_documents(documents, count, unique, known, begin)
+        return choose_documents(
+            documents, count, unique=unique, known=known, prompt=begin, min_length=min_length or 0
+        )
 
     def training_documents(self, training_text: Sources | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.

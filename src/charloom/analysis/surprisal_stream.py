@@ -200,7 +200,8 @@ class SurprisalStream:
         columns = map(np.concatenate, zip(*self._head, strict=True))
         arrays = dict(zip(("ids", "bits", "guesses", "probabilities"), columns, strict=True))
         surprising = self.most_surprising(LISTED).place.tolist()
-        data = self.summary() | {"vocabulary": list(self._symbols().names)}
+        vocabulary = self._symbols()
+        data = self.summary() | {"vocabulary": list(vocabulary.names), "unit": vocabulary.unit}
 
         def content(shown: int) -> PageContent:
             inside = [place for place in surprising if place < shown]

@@ -18,7 +18,7 @@ from charloom.cli.formatting import in_bits
 from charloom.cli.score_characters import score_characters
 from charloom.cli.score_pieces import score_pieces
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
@@ -142,7 +142,7 @@ def _report_unknown(
 ) -> None:
     if not unknown:
         return
-    characters = f"{unknown:,} unknown character{'' if unknown == 1 else 's'}"
+    characters = plural(unknown, f"unknown {model.vocabulary.unit}")
     if arguments.skip_unknown or model.unseen is None:
         terminal.say(f"{characters} skipped")
         return

@@ -76,8 +76,9 @@ def _print_table(
     from charloom.analysis.surprisal_stream import context_of
 
     s = found.summary()
-    size = counted(s["characters"], s["documents"])
-    unit = "character" if s["documents"] is None else "symbol"
+    symbols = text.symbols(model.vocabulary)
+    size = counted(s["characters"], s["documents"], symbols.unit)
+    unit = symbols.unit if s["documents"] is None else "symbol"
     terminal.print(f"{printable(s['text'])}: {size}, protocol {s['protocol']}")
     terminal.print(
         f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per {unit}, "
@@ -86,10 +87,9 @@ def _print_table(
     )
     terminal.print()
     terminal.print(
-        f"{'bits':>7}  {'character':>9}  {found.unit:>8}  {'expected':<14} the most "
+        f"{'bits':>7}  {symbols.unit:>9}  {found.unit:>8}  {'expected':<14} the most "
         "surprising places"
     )
-    symbols = text.symbols(model.vocabulary)
     places = found.most_surprising(top)
     for place, number, bits, likeliest, chances in zip(
         places.place.tolist(),

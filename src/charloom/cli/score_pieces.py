@@ -92,7 +92,7 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
         terminal.print_json_pieces([*as_json([ranked]), JSON_END])
     else:
         ends = model.config.end_id is not None and not arguments.prefix
-        _print_table(ranked, unit, "bits/symbol" if ends else "bits/character", terminal)
+        _print_table(ranked, unit, f"bits/{'symbol' if ends else model.vocabulary.unit}", terminal)
         if arguments.top is None and rows > RANKED:
             terminal.say(
                 f"the table has {RANKED:,} of {rows:,} {unit}s: pass --top for another number, or "

@@ -55,7 +55,7 @@ def open_run(
         CharloomError: if the text, the options or the folder are unsuitable.
     """
     control = control or RunControl()
-    clock = Clock(control.started)
+    clock = Clock(control.started, held_up=control.held_up)
     process_group.introduce(reported_options(options))
     # Invalid options are refused before anything is created or read.
     files = RunFolder(folder)

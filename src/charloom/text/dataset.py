@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError, quoted, shortened
+from charloom.errors import CharloomError, plural, quoted, shortened
 from charloom.progress import OnProgress
 from charloom.text.source import Text
 from charloom.text.splitting import (
@@ -61,8 +61,8 @@ class Split:
             train, validation, test = (float(percentage) for percentage in text.split("/"))
         except ValueError:
             raise CharloomError(
-                f"--split {shortened(text)} is invalid: set three percentages like 90/5/5 (training, "
-                "validation, test)"
+                f"--split {shortened(text)} is invalid: set three percentages like 90/5/5 "
+                "(training, validation, test)"
             ) from None
         return cls(train, validation, test)
 
@@ -465,8 +465,8 @@ def _shared(scans: Mapping[str, Scan]) -> list[str]:
             shared = int(np.isin(hashes, scans[""].hashes).sum())
             if shared:
                 notes.append(
-                    f"{shared:,} of the {len(hashes):,} documents of --{name} are also in the "
-                    "training text: remove them from one of the two"
+                    f"--{name} has {plural(shared, 'document')} of the training text among its "
+                    f"{len(hashes):,}: remove them from one of the two"
                 )
     return notes
 
@@ -513,8 +513,8 @@ def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float
 def _refuse_other(name: str, found: Scan, sha256: str | None, place: str = "") -> None:
     if sha256 is not None and found.sha256 != sha256:
         raise OtherTextError(
-            f"the text {shortened(name)} is not the one that the run was trained on{place} (SHA-256 "
-            f"{found.sha256[:12]}…, not {sha256[:12]}…)"
+            f"the text {shortened(name)} is not the one that the run was trained on{place} "
+            f"(SHA-256 {found.sha256[:12]}…, not {sha256[:12]}…)"
         )
 
 
@@ -530,6 +530,6 @@ def _check_content(text: Text, found: Scan) -> None:
         raise CharloomError(f"the text {shortened(name)} has one character: pass a longer one")
     if len(found.distinct) == 1:
         raise CharloomError(
-            f"the text {shortened(name)} has one distinct character ({quoted(found.distinct[0])}): pass one "
-            "with at least two"
+            f"the text {shortened(name)} has one distinct character "
+            f"({quoted(found.distinct[0])}): pass one with at least two"
         )

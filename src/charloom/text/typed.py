@@ -19,12 +19,18 @@ from charloom.text.vocabulary import END, END_NAME, Vocabulary
 
 NOT_ASCII = re.compile("[\x00-\x7f]?[^\x00-\x7f]+")  # with the character that marks can follow
 NOT_BYTES = re.compile("([^\x00-\xff])")  # END, or a replacement for an unknown byte
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which no text has
+# In such halves, Python represents the bytes of a command line that are not UTF-8.
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+NOT_UTF_8 = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 CUT_BEGINNING = re.compile("^[\x80-\xbf]{1,3}")  # the last bytes of a character
 LONGEST_CLUSTER = 32  # characters that can be held back at the end of a piece
 LONGEST_COMPOSED = 3  # characters before one that can compose with it without being marks
 
 
-def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> str:
+def as_read(
+    string: str | bytes, format: TextFormat, vocabulary: Vocabulary, *, skip_unknown: bool = False
+) -> str:
     """Return what a user typed as characters of the model.
 
     Line ends and a byte order mark are read as in the model's texts. Composed and decomposed
@@ -35,6 +41,7 @@ def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> 
         string: the text. Bytes for a model of characters are decoded in the encoding of its texts.
         format: how the model's texts are read.
         vocabulary: the model's characters.
+        skip_unknown: whether halves of surrogate pairs are left out, which no text has.
 
     Raises:
         CharloomError: if the string is not text.
@@ -47,8 +54,13 @@ def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> 
         raise CharloomError(f"{shortened(string)} is not a text: pass a str")
     if string.isascii() and "\r" not in string:
         return string
+    if skip_unknown:
+        string = (NOT_UTF_8 if vocabulary.as_bytes else SURROGATE).sub("", string)
     string = compose(string, vocabulary)
-    return _bytes_of(string) if vocabulary.as_bytes else format.text_of(string).read()
+    if vocabulary.as_bytes:
+        return _bytes_of(string)
+    _refuse_bytes(string)
+    return format.text_of(string).read()
 
 
 def as_shown(
@@ -197,11 +209,20 @@ def _forms(cluster: str) -> Iterator[str]:
 
 def _bytes_of(string: str) -> str:
     try:
-        # On the command line, Python gives bytes that are not UTF-8 as halves of surrogate pairs.
         return string.encode("utf-8", "surrogateescape").decode("latin-1")
     except UnicodeEncodeError:
         refuse_surrogates(string)
         raise
+
+
+def _refuse_bytes(string: str) -> None:
+    """Raise CharloomError for bytes of a command line that are not UTF-8."""
+    found = ESCAPED_BYTE.search(string)
+    if found:
+        raise CharloomError(
+            f"the byte 0x{ord(found[0]) - 0xDC00:02X} at character {found.start()} is not UTF-8: "
+            "remove it, or skip it with --skip-unknown"
+        )
 
 
 def _decoded(content: bytes, format: TextFormat) -> str:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -190,6 +191,7 @@ class TrainingConfig:
         preset = options.get("preset", "auto")
         check_option("preset", preset)
         config = cls(**{**PRESETS[preset], **options})
+        config._refuse_idle(options)
         if config.learning_rate is None:
             from charloom.network.optimizers import OPTIMIZERS  # NumPy comes with it
 
@@ -198,6 +200,28 @@ class TrainingConfig:
         if config.steps is None and config.epochs is None and config.minutes is None:
             config = replace(config, minutes=DEFAULT_MINUTES)
         return config
+
+    def _refuse_idle(self, options: Mapping[str, Any]) -> None:
+        """Raise CharloomError for an option that does nothing beside the others."""
+        from charloom.text.dataset import Split  # NumPy comes with it
+
+        own = self.validation is not None, self.test is not None
+        without_validation = Split.parse(self.split).validation == 0 and not own[0]
+        read_as_bytes = "--bytes reads every byte as it is"
+        no_mix = "the preset classic has" if self.classic else "--no-mix trains"
+        for name, is_idle, reason in (
+            ("mix_megabytes", self.no_mix, f"{no_mix} no n-gram model"),
+            ("refit", without_validation, f"--split {self.split} has no validation split"),
+            ("split", all(own), "--validation and --test are texts of their own"),
+            ("encoding", self.bytes, read_as_bytes),
+            ("encoding_errors", self.bytes, read_as_bytes),
+            ("keep_newlines", self.bytes, read_as_bytes),
+            ("keep_newlines", self.raw, "--raw keeps line ends too"),
+        ):
+            if is_idle and options.get(name, OPTIONS[name].default) != OPTIONS[name].default:
+                raise CharloomError(
+                    f"{option_name(name)} does nothing here, because {reason}: omit it"
+                )
 
     @property
     def classic(self) -> bool:
