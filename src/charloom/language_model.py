@@ -17,7 +17,12 @@ from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate
 from charloom.evaluation.score_text import score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText, open_to_score
+from charloom.evaluation.scored_text import (
+    ScoredPieces,
+    ScoredText,
+    open_to_score,
+    pieces_as_read,
+)
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
@@ -101,7 +106,7 @@ class LanguageModel:
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
 
-        With `skip_unknown`, halves of surrogate pairs are left out, which are otherwise an error.
+        With `skip_unknown`, halves of surrogate pairs are removed, which are otherwise an error.
 
         Raises:
             CharloomError: if it is not text.
@@ -144,8 +149,8 @@ class LanguageModel:
         """Return a sample in pieces while it is generated, without its prompt.
 
         A model of a collection samples one document, up to its end. Prompt and stop texts are read
-        like the training text: line ends, the Unicode form that the model knows, and for a model of
-        bytes the bytes of their UTF-8. Bytes objects are used as they are.
+        like the training text, in the Unicode form that the model knows. A model of bytes reads the
+        bytes of their UTF-8. Bytes objects are used as they are.
 
         Args:
             prompt: the text that precedes the sample.
@@ -444,7 +449,9 @@ class LanguageModel:
                 probability, and `skip_unknown` is not set.
         """
         return self.score_pieces(
-            self._pieces_as_read(lines, "line"), skip_unknown=skip_unknown, on_progress=on_progress
+            pieces_as_read(lines, "line", self.text_format, self.vocabulary),
+            skip_unknown=skip_unknown,
+            on_progress=on_progress,
         )[0]
 
     def score_documents(
@@ -476,24 +483,12 @@ class LanguageModel:
                 "document: use score_lines"
             )
         found, _ = self.score_pieces(
-            self._pieces_as_read(documents, "document"),
+            pieces_as_read(documents, "document", self.text_format, self.vocabulary),
             prefix=prefix,
             skip_unknown=skip_unknown,
             kind="document",
             on_progress=on_progress,
         )
-        return found
-
-    def _pieces_as_read(self, pieces: Sequence[str | bytes], kind: str) -> list[str]:
-        """Return lines or documents as characters of the model; `kind` names one in messages."""
-        if isinstance(pieces, str | bytes):
-            raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
-        format, found = self.text_format, []
-        for number, piece in enumerate(pieces, 1):
-            try:
-                found.append(as_read(piece, format, self.vocabulary))
-            except CharloomError as error:
-                raise CharloomError(f"{kind} {number:,}: {error}") from None
         return found
 
     def score_pieces(

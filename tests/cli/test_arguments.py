@@ -92,8 +92,7 @@ OPTIONS: dict[str, list[str]] = {
     "report": ["--out"],
     "serve": [
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
-        "--threads",
-        "--device",
+        *("--threads", "--device", "--allow-host", "--allow-origin", "--strict"),
     ],
     "info": ["--json"],
     "export": ["--to", "--out"],
@@ -105,7 +104,7 @@ OPTIONS: dict[str, list[str]] = {
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
-    *("--report-overlap", "--tensorboard"),
+    *("--report-overlap", "--tensorboard", "--strict"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
 

@@ -57,11 +57,10 @@ def refused(kind: type = CompletionRequest, **fields: Any) -> ApiError:
         ({"logit_bias": {"a": 1}}, "an object of token ids, each with a number from -100 to 100"),
         (
             {"prompt": [1, "a"]},
-            "invalid prompt [1, 'a']: use a string of at most 131,072 characters, or a list of at "
-            "least 1 items, each a string of at most 131,072 characters, or a list of 1 to 131,072 "
-            "items, each an integer of 1 or more, or a list of at least 1 items, each a list of 1 "
-            "to 131,072 items, each an integer of 1 or more",
+            "invalid prompt [1, 'a']: use a string of at most 131,072 characters, its token ids, or "
+            "a list of at least 1 of either",
         ),
+        ({"prompt": []}, "invalid prompt []: use a string of at most 131,072 characters, its"),
         ({"suffix": "the"}, "suffix 'the' is not supported: omit it, or use an empty string"),
         ({"typical_p": 0.9}, "typical_p 0.9 is not supported: omit it, or use 1"),
         (

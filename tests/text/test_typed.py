@@ -97,6 +97,10 @@ def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(CharloomError, match=r"not UTF-8 .byte 0xE9 at byte offset 3"):
         as_read(b"caf\xe9", PLAIN, FRENCH)
     assert as_read(b"caf\xe9", TextFormat(encoding="cp1252"), FRENCH) == "café"
+    assert as_read("café".encode(), TextFormat(encoding="cp1252"), FRENCH) == "café"
+    assert as_read(b"caf\xe9", TextFormat(encoding_errors="replace"), FRENCH) == "caf\ufffd"
+    with pytest.raises(CharloomError, match="neither UTF-8 nor utf-16, the encoding of the"):
+        as_read(b"caf\xe9\xff", TextFormat(encoding="utf-16"), FRENCH)
     with pytest.raises(CharloomError, match="None is not a text: pass a str"):
         as_read(None, PLAIN, FRENCH)  # type: ignore[arg-type]
 

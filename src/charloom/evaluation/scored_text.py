@@ -314,6 +314,25 @@ def read_to_score(
     return opened.name, opened.read()
 
 
+def pieces_as_read(
+    pieces: Sequence[str | bytes], kind: str, format: TextFormat, vocabulary: Vocabulary
+) -> list[str]:
+    """Return lines or documents as characters of the model; `kind` names one in messages.
+
+    Raises:
+        CharloomError: if they are not a list, or one of them is not text.
+    """
+    if isinstance(pieces, str | bytes):
+        raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
+    found = []
+    for number, piece in enumerate(pieces, 1):
+        try:
+            found.append(as_read(piece, format, vocabulary))
+        except CharloomError as error:
+            raise CharloomError(f"{kind} {number:,}: {error}") from None
+    return found
+
+
 def _refuse(
     pieces: Sequence[str],
     vocabulary: Vocabulary,

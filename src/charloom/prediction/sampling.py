@@ -165,7 +165,7 @@ class TextStream(Iterator[str]):
 
     A document ends where its end is sampled, which is not part of the text. A model of bytes
     samples UTF-8, which is decoded: a character appears with its last byte, and invalid bytes are
-    shown like `\\xc3`. A character that the largest length cuts is left out.
+    shown like `\\xc3`. A character that the largest length cuts is omitted.
 
     Attributes:
         request: the sample's settings.

@@ -166,8 +166,8 @@ class AccessControl:
     def _is_own(self, origin: str, host: str, fetch_site: str | None) -> bool:
         """Return whether an origin is that of the playground, also behind a proxy.
 
-        A proxy can replace the Host header by the address of this server. Then the browser's own
-        header tells, which no page can set, or the name that the user allowed.
+        A proxy can replace the Host header by the address of this server. Then it is recognized by
+        Sec-Fetch-Site, a header that no page can set, or by the name that the user allowed.
         """
         name = origin.partition("://")[2]
         allowed = self._access.allow_hosts

@@ -214,7 +214,7 @@ def _bias(body: CompletionRequest, tokens: Tokens) -> dict[int, float]:
     if body.ignore_eos and tokens.vocabulary.end_id is not None:
         bias[tokens.vocabulary.end_id] = -math.inf
     if list(bias.values()).count(-math.inf) == size:
-        raise ApiError(400, "logit_bias excludes every token: leave out one", param="logit_bias")
+        raise ApiError(400, "logit_bias excludes every token: remove one", param="logit_bias")
     return bias
 
 

@@ -59,6 +59,15 @@ class Prompts:
         self.values = values
 
 
+PromptField = Annotated[
+    Prompts | None, Meta(description="A text, its token ids, or a list of either.")
+]
+PROMPTS_IN_WORDS = (
+    f"a string of at most {MOST_PROMPT:,} characters, its token ids, or a list of at least 1 of "
+    "either"
+)
+
+
 class StreamOptions(Struct):
     """Options of a stream."""
 
@@ -75,9 +84,7 @@ class CompletionRequest(Struct, kw_only=True):
     """The body of `POST /v1/completions`."""
 
     model: str | None = None
-    prompt: Annotated[
-        Prompts | None, Meta(description="A text, its token ids, or a list of either.")
-    ] = None
+    prompt: PromptField = None
     skip_unknown: Annotated[
         bool | None, Meta(description="Skip a prompt's characters that the model does not know.")
     ] = None

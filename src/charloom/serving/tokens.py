@@ -20,6 +20,7 @@ from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.errors import ApiError
 from charloom.serving.schema import TokenizerInfo
+from charloom.text.escapes import intended
 from charloom.text.format import TextFormat
 from charloom.text.typed import as_read, as_shown
 from charloom.text.vocabulary import END_NAME, Vocabulary
@@ -116,7 +117,7 @@ class Tokens:
         Args:
             content: A text, or token ids.
             scored: Whether the prompt is scored. Then it can have unknown characters.
-            skip_unknown: Whether unknown characters are left out.
+            skip_unknown: Whether unknown characters are omitted.
 
         Raises:
             ApiError: The prompt does not fit the vocabulary.
@@ -135,9 +136,12 @@ class Tokens:
         return Prompt(ids, self.characters(ids), is_text=False)
 
     def stop_text(self, text: str) -> str | None:
-        """Return a stop text as characters of the model, None if the model cannot write it."""
+        r"""Return a stop text as characters of the model, None if the model cannot write it.
+
+        A typed escape such as \n is a line break if the model does not know the backslash.
+        """
         try:
-            characters = as_read(text, self.format, self.vocabulary)
+            characters = as_read(intended(text, self.vocabulary), self.format, self.vocabulary)
         except CharloomError:
             return None
         return characters if self.vocabulary.known.issuperset(characters) else None

@@ -15,7 +15,9 @@ from charloom.errors import printable, shortened
 from charloom.serving.errors import ApiError, integer_if_whole
 from charloom.serving.schema import (
     NUMBER_TEXT,
+    PROMPTS_IN_WORDS,
     UNSUPPORTED,
+    PromptField,
     Schema,
     alternatives,
     convert_custom,
@@ -120,7 +122,7 @@ def _convert_field(name: str, value: Any, field: FieldInfo) -> Any:
 
 def _expected(field: FieldInfo) -> str:
     """Return the values that a field accepts, in words."""
-    return _words(*_schema(field))
+    return PROMPTS_IN_WORDS if field.type == PromptField else _words(*_schema(field))
 
 
 def _schema(field: FieldInfo) -> tuple[Schema, Schema]:
