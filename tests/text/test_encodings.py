@@ -201,6 +201,7 @@ def test_a_model_keeps_the_line_ends_and_the_mark_that_it_knows(tmp_path):
 
 
 def test_line_ends_are_mentioned_once(tmp_path):
+    (tmp_path / "texts").mkdir()
     for name, content in {"a": b"a\r\nb", "b": b"c\r\n", "c": b"d\n"}.items():
         write(tmp_path / "texts" / name, content)
     text = open_texts([tmp_path / "texts"], TextFormat())

@@ -140,6 +140,7 @@ def test_bytes_are_decompressed_only_by_name(tmp_path):
 
 
 def test_a_folder_reads_texts_by_their_content(tmp_path):
+    (tmp_path / "texts").mkdir()
     for name, data in {
         "a.txt": b"one",
         "b.txt.xz": lzma.compress(b"two"),

@@ -90,6 +90,7 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _refuse_run_of_another(sources: Sequence[str], folder: Path) -> None:
     """Raise CharloomError if the default folder holds the run of a text with another file name."""
+    from charloom.errors import CharloomError
     from charloom.storage.checkpoint import read_header
     from charloom.storage.folders import RESUME_FILE
     from charloom.text.source import ORIGIN_SEPARATOR, shown_origin

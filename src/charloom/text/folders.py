@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from charloom.errors import CharloomError, error_reason, quoted_path
 from charloom.text.encodings import BEGINNING, recognized
 from charloom.text.file_kinds import COMPRESSED, compression_of, kind_of
+from charloom.text.reading import block_reader, open_file
 
 # Suffixes of files that are not text. Every other file is read, whatever its suffix.
 _PICTURES = "apng avif bmp eps gif heic heif ico jpeg jpg jxl png psd raw svgz tif tiff webp xcf"
@@ -98,13 +100,15 @@ def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) 
 def _is_text(path: Path, suffix: str) -> bool:
     if suffix in NOT_TEXT:
         return False
+    label = quoted_path(path)
+    open_bytes = partial(open_file, path, label)
     try:
-        with path.open("rb") as file:
-            beginning = file.read(BEGINNING)
-    except OSError:
+        beginning = next(block_reader(open_bytes, label, BEGINNING)(), b"")
+        if compression := compression_of(beginning):
+            inside = block_reader(open_bytes, label, BEGINNING, compression=compression)
+            beginning = next(inside(), b"")
+    except CharloomError:
         return True  # so that opening it raises the error for this path
-    if compression_of(beginning):
-        return True
     if kind_of(beginning) is not None:
         return False
     return b"\0" not in beginning or recognized(beginning) is not None
