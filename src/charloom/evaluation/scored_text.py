@@ -148,6 +148,38 @@ class ScoredText:
         return character_counts(self.ids, len(vocabulary) + len(self.unknown))
 
 
+class TextEncoder:
+    """An encoder of a text to score whose pieces arrive one after the other.
+
+    Attributes:
+        symbols: the characters of the ids so far. Those after the model's are unknown to it.
+        skipped: the number of unknown characters that were skipped so far.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, unseen: UnseenCharacters | None, *, skip_unknown: bool
+    ) -> None:
+        self.symbols, self.skipped = vocabulary, 0
+        self._unseen, self._skip_unknown = unseen, skip_unknown
+        self._position = 0
+
+    def encode(self, piece: str) -> TextIds:
+        """Return the ids of the next piece of the text.
+
+        Raises:
+            UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
+        """
+        self._position += len(piece)
+        if self._skip_unknown:
+            ids, skipped = self.symbols.encode_known(piece)
+            self.skipped += skipped
+            return ids
+        new = set(piece) - self.symbols.known - {END}
+        if new and self._unseen is not None and all(map(self._unseen.include, new)):
+            self.symbols = self.symbols.grown(new)
+        return self.symbols.encode(piece, position=self._position - len(piece))
+
+
 @dataclass(frozen=True)
 class ScoredPieces:
     """Lines or documents, of which each is scored by itself.
@@ -310,7 +342,7 @@ def _refuse(
 ) -> None:
     """Raise CharloomError for the first piece with a character that has no probability."""
     for place, piece in zip(places, pieces, strict=True):
-        label = f"{kind} {place:,}" if isinstance(place, int) else printable(place)
+        label = f"{kind} {place:,}" if isinstance(place, int) else printable(str(place))
         try:
             refuse_surrogates(piece)
             if refused.intersection(piece):

@@ -105,6 +105,7 @@ class Dataset:
         rule: how the text was split, to print.
         own: name, origin and SHA-256 of the texts of --validation and --test.
         lines: True if each line is a document.
+        encoding: the name of the text's encoding, if it was recognized.
         notes: decisions that were made as the text was read, each in a line to print.
     """
 
@@ -121,6 +122,7 @@ class Dataset:
     rule: str = ""
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lines: bool = False
+    encoding: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -141,6 +143,8 @@ class Dataset:
             record["documents"] = self.documents
         if any(self.folded):
             record["folded"] = sum(self.folded)
+        if self.encoding is not None:
+            record["encoding"] = self.encoding
         if self.own:
             record["own"] = {name: dict(part) for name, part in self.own.items()}
         return record
@@ -206,9 +210,7 @@ class Scan:
         return tuple(chr(code) for code in np.flatnonzero(self.counts))
 
 
-def scan(
-    text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True
-) -> Scan:
+def scan(text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True) -> Scan:
     """Read a text once, for its length, its characters, its SHA-256 and its documents' hashes.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).
@@ -454,6 +456,7 @@ def load_dataset(
             for name, part in own.texts().items()
         },
         lines=text.lines,
+        encoding=text.encoding,
         notes=(*text.notes, *division.notes, *_shared(scans)),
     )
 
