@@ -108,7 +108,8 @@ class Parser(argparse.ArgumentParser):
 
 def _looks_like_option(word: str) -> bool:
     """Return whether a word begins with a dash and is neither `-`, a number nor a phrase."""
-    return len(word) > 1 and word[0] == "-" and " " not in word and not _NEGATIVE_NUMBER.match(word)
+    name = word.partition("=")[0]  # a value can have spaces
+    return len(word) > 1 and word[0] == "-" and " " not in name and not _NEGATIVE_NUMBER.match(word)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
