@@ -53,8 +53,12 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """Write a message of one line to standard error: `charloom: MESSAGE`."""
-        message = printable(" ".join(message.split("\n")))
-        print(f"charloom: {message}", file=StandardError(), flush=True)
+        one_line = message.replace("\n", " ")
+        line = f"charloom: {printable(one_line)}"
+        if self._live is not None and self._open_console().is_terminal:
+            self._open_console().print(line, markup=False)  # above the progress bar
+        else:
+            print(line, file=StandardError(), flush=True)
 
     def print(self, text: str = "") -> None:
         """Write lines of a result to standard output.
