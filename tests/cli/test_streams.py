@@ -235,6 +235,7 @@ def test_training_survives_a_closed_standard_error(text_file: str) -> None:
         ["evaluate", "RUN", "--json"],
         ["corpora"],
         ["--help"],
+        ["sample", "--help"],
         ["--version"],
     ],
     ids=short,

@@ -1,4 +1,4 @@
-"""What depends on a terminal: no control characters, narrow windows, other encodings, hang-ups."""
+"""Terminals: no control characters, narrow windows, other encodings, closed windows."""
 
 import os
 import signal

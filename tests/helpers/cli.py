@@ -65,7 +65,7 @@ class Window(io.TextIOWrapper):
 
 
 def run_in_window(*arguments: str, encoding: str = "utf-8") -> tuple[int, str, str]:
-    """A command's status, and what terminals show of its standard output and standard error."""
+    """Return a command's status, and its standard output and standard error on terminals."""
     output, errors = Window(encoding), Window(encoding)
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         status = main(list(arguments))

@@ -79,7 +79,7 @@ class InTerminal:
             yield piece.decode("utf-8", "replace")
 
     def read(self) -> str:
-        """Return all that the window shows, up to the end of the command."""
+        """Return the whole content of the window, up to the end of the command."""
         shown = "".join(self.pieces())
         self.process.wait(timeout=60)
         return shown.removesuffix("\x1b[0m")  # which colorama writes, if it is installed

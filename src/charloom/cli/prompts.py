@@ -67,7 +67,7 @@ class PassedTexts:
     def _file(self, path: str) -> str | bytes:
         """Return the content of a file or of standard input, read as a text of the model.
 
-        Its last line break is left out where the model knows no line breaks.
+        Its last line break is omitted for a model without line breaks.
         """
         from charloom.text.format import open_texts
 
@@ -88,15 +88,12 @@ class PassedTexts:
             joined=True,
         )
         text = open_texts([path if path == "-" else Path(path)], format)
-        self.notes += text.notes
         content = text.read()
         if "\n" not in vocabulary.characters:
             content = content.removesuffix("\n")
         if not content:
-            raise CharloomError(
-                f"the prompt in {quoted_path(path)} is empty: write text to it, or omit "
-                "--prompt-file"
-            )
+            name = "standard input" if path == "-" else quoted_path(path)
+            raise CharloomError(f"the prompt in {name} is empty: pass text, or omit --prompt-file")
         return content.encode("latin-1") if vocabulary.as_bytes else content
 
     def _is_possible(self, stop: str) -> bool:
