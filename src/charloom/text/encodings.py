@@ -78,7 +78,9 @@ def recognized(beginning: bytes) -> str | None:
     even, odd = beginning[::2].count(0), beginning[1::2].count(0)
     if min(even, odd) >= len(beginning) // 4:  # UTF-32 has two null bytes in each character
         likeliest = ["utf-32-le", "utf-32-be"]
-    elif nulls < 0.4 * len(beginning) and re.fullmatch(rb"[\0\t\n\r -~]*", beginning):
+    elif re.fullmatch(rb"[\0\t\n\r -~]*", beginning) and (
+        max(even, odd) < 0.8 * (len(beginning) // 2) or min(even, odd) > 0.02 * max(even, odd)
+    ):
         return None  # null characters in a text of ASCII are no null bytes of UTF-16
     else:
         likeliest = ["utf-16-le", "utf-16-be"] if odd > even else ["utf-16-be", "utf-16-le"]
@@ -120,7 +122,7 @@ def decode(blocks: Blocks, encoding: str, errors: str, label: str) -> Iterator[s
         except UnicodeDecodeError as error:
             at = max(0, offset - (len(state) if isinstance(state, bytes) else 0) + error.start)
             line = lines + 1 + error.object[: error.start].count(b"\n")
-            place = f"0x{error.object[error.start]:02X} in line {line:,}, at byte offset {at:,}"
+            place = f"0x{error.object[error.start]:02X} in line {line:,}, at byte offset {at}"
             if is_utf_8:
                 raise CharloomError(_not_utf_8(label, blocks, at, place)) from None
             raise CharloomError(
