@@ -87,6 +87,14 @@ def test_a_null_character_is_refused_unless_bytes_are_wanted(tmp_path, lines):
     assert open_texts([path], earlier).read().endswith("ab\0c\n")
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_utf_16_that_is_passed_without_the_order_of_its_bytes(tmp_path, mark):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        path = write(tmp_path / "a.txt", (mark + FRENCH).encode(encoding))
+        assert open_text(path, encoding="utf-16").read() == FRENCH
+        assert open_text(path, encoding=encoding).read() == FRENCH
+
+
 def test_iso_2022_jp_is_no_ascii(tmp_path):
     path = write(tmp_path / "a.txt", JAPANESE.encode("iso2022_jp"))
     assert refusal(path).endswith("pass --encoding iso2022_jp, or train on its bytes with --bytes")
