@@ -26,6 +26,7 @@ from charloom.network.parameters import GATES, ModelConfig
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 from charloom.training.schedule import LEAST_TRAINING
+from charloom.training.short import SHORT_TEXT
 
 SHORT = 30.0  # seconds; a shorter run does not repay compiling the kernels first
 # Seconds of a step on the reference machine, for each character: a constant, and a share for each
@@ -45,6 +46,9 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
+# A short text without a validation split is learned by heart. After more passes, samples only
+# repeat longer parts of it. Dropout is that of the sixteenth part of the passes.
+PASSES_BY_HEART, DROPPED_BY_HEART = 500.0, 1 / 16
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -142,14 +146,18 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
     passes = usable / (SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
+    by_heart = not validation and characters < SHORT_TEXT
+    if by_heart:
+        most = min(most, PASSES_BY_HEART)
+    dropping = min(passes, most) * (DROPPED_BY_HEART if by_heart else 1)
     options = {
         "cell": cell,
         "hidden_size": units,
         "layers": layers,
         "batch_size": BATCH,
         "window": window,
-        "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
-        "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
+        "dropout": _dropped(*OUTPUTS_DROPPED, dropping),
+        "weight_drop": _dropped(*WEIGHTS_DROPPED, dropping),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
     # The experiments fitted no rule for other optimizers.
