@@ -46,9 +46,9 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
-# A short text without a validation split is learned by heart. After more passes, samples only
-# repeat longer parts of it. Dropout is that of the sixteenth part of the passes.
-PASSES_BY_HEART, DROPPED_BY_HEART = 500.0, 1 / 16
+# A short text without a validation split is memorized. After more passes, samples only repeat
+# longer parts of it. Dropout is that of a sixteenth of the passes.
+PASSES_TO_MEMORIZE, DROPPED_FOR = 500.0, 1 / 16
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -74,6 +74,15 @@ def multiplications(cell: Cell, hidden_size: int, layers: int, vocabulary_size: 
     return float(GATES[cell] * hidden_size**2 * (2 * layers - 1) + hidden_size * vocabulary_size)
 
 
+def seconds_per_character(work: float) -> float:
+    """Return the seconds of a training step for each character, on the reference machine.
+
+    Args:
+        work: the result of `multiplications`.
+    """
+    return SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work
+
+
 def measure_speed(backend: Backend) -> float:
     """Measure how fast a backend trains here, relative to the reference machine."""
     probe = backend.open(initialize(PROBE, 0))
@@ -94,8 +103,7 @@ def measure_speed(backend: Backend) -> float:
 
 def _probe_seconds() -> float:
     work = multiplications(PROBE.cell, PROBE.hidden_size, 1, PROBE.vocabulary_size)
-    each = SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work
-    return PROBE_ROWS * PROBE_WINDOW * each
+    return PROBE_ROWS * PROBE_WINDOW * seconds_per_character(work)
 
 
 def complete(
@@ -144,12 +152,12 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
-    passes = usable / (SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work) / characters
+    passes = usable / seconds_per_character(work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
-    by_heart = not validation and characters < SHORT_TEXT
-    if by_heart:
-        most = min(most, PASSES_BY_HEART)
-    dropping = min(passes, most) * (DROPPED_BY_HEART if by_heart else 1)
+    memorizes = not validation and characters < SHORT_TEXT
+    if memorizes:
+        most = min(most, PASSES_TO_MEMORIZE)
+    dropping = min(passes, most) * (DROPPED_FOR if memorizes else 1)
     options = {
         "cell": cell,
         "hidden_size": units,

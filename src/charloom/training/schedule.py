@@ -119,8 +119,8 @@ class Schedule:
     def _ends_doubled_passes(self) -> bool:
         """Return True after 1, 2, 4, 8, … passes, until a validation comes between two of them.
 
-        A network that reads a short text thousands of times has learned it by heart before the
-        first twentieth of its run. The rule depends on steps alone, so that a run repeats.
+        A network that reads a short text thousands of times has memorized it before the first
+        twentieth of its run. The rule depends on steps alone, so that a run repeats.
         """
         step, validated = self.state.step, self.state.validated_step
         passes, rest = divmod(step, self.steps_per_epoch)

@@ -1,8 +1,8 @@
-"""Short texts, which a network can only learn by heart.
+"""Short texts, which a network can only memorize.
 
-On such a text, a network that has learned predicts the validation split, some dozens of
-characters, worse than one that has not. To choose by that loss would keep an untrained network. A
-short text is therefore for training alone, or at least the last weights are kept.
+After that, it predicts the validation split, some dozens of characters, worse than before it was
+trained. A choice by that loss would keep an untrained network. A short text is therefore for
+training alone, or at least the last weights are kept.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import replace
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 
-SHORT_TEXT = 5_000  # characters; a shorter text is learned by heart
-# Whoever sets one of these has decided what the model is validated on, and which weights are kept.
+SHORT_TEXT = 5_000  # characters; a shorter text is memorized
+# With one of these, the user decides on the validation split or on the weights that are kept.
 DECIDING = ("split", "validation", "test", "refit", "keep")
 WHOLE = "100/0/0"
 
@@ -22,11 +22,11 @@ WHOLE = "100/0/0"
 def adapt_to_short_text(
     config: TrainingConfig, dataset: Dataset, fixed: Container[str]
 ) -> tuple[TrainingConfig, str] | None:
-    """Return the options of a new run on a short text, and the sentence that tells the user.
+    """Return the options of a new run on a short text, and the sentence for the user.
 
     Args:
         config: the run's options.
-        dataset: the text, split as they say.
+        dataset: the text, split by these options.
         fixed: the options that stay as they are, by name.
 
     Returns:
