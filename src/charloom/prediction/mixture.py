@@ -131,7 +131,7 @@ def fit_mixture_on_training_text(
     for begin, end in _parts_to_fit_on(counted, end_id):
         rest = np.concatenate([counted[:begin], counted[end:]])
         counts = fit_ngram_table(rest, size, table.context, math.inf, end_id)
-        # A document begins with a zero state. Elsewhere the network reads characters before the part.
+        # A document begins with a zero state. Elsewhere the network first reads some characters.
         first = begin if end_id is not None else max(0, begin - WARM_UP)
         before = int(counted[first - 1])
         text, rows = counted[first:end], max(1, (end - first) // ROW)

@@ -46,9 +46,11 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
-# A short text without a validation split is memorized. After more passes, samples only repeat
-# longer parts of it. Dropout is that of a sixteenth of the passes.
-PASSES_TO_MEMORIZE, DROPPED_FOR = 500.0, 1 / 16
+# A short text without a validation split is memorized. With more passes or units, or less dropout,
+# samples repeat longer parts of it. Dropout is that of this share of the passes.
+# Of short documents, such as names, most samples would be copies after as many passes.
+PASSES_TO_MEMORIZE, UNITS_TO_MEMORIZE, DROPPED_FOR = 500.0, 112, 1 / 32
+PASSES_OF_SHORT_DOCUMENTS = 200.0
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -149,14 +151,16 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     window = _window(dataset)
     if dataset.vocabulary.end_id is not None and window < WINDOW:
         by_text *= UNITS_OF_SHORT_DOCUMENTS
+    memorizes = not validation and characters < SHORT_TEXT
+    if memorizes:
+        by_text = min(by_text, UNITS_TO_MEMORIZE)
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
     passes = usable / seconds_per_character(work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
-    memorizes = not validation and characters < SHORT_TEXT
     if memorizes:
-        most = min(most, PASSES_TO_MEMORIZE)
+        most = _passes_to_memorize(dataset)
     dropping = min(passes, most) * (DROPPED_FOR if memorizes else 1)
     options = {
         "cell": cell,
@@ -186,6 +190,17 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     return Choice(options, reason)
 
 
+def _passes_to_memorize(dataset: Dataset) -> float:
+    if dataset.vocabulary.end_id is None or _mean_length(dataset) * DOCUMENTS_IN_A_WINDOW > WINDOW:
+        return PASSES_TO_MEMORIZE
+    return PASSES_OF_SHORT_DOCUMENTS
+
+
+def _mean_length(dataset: Dataset) -> float:
+    """Return the mean length of a document of the training split, with its end."""
+    return len(dataset.train) / max(1, dataset.pieces[0])
+
+
 def _window(dataset: Dataset) -> int:
     """Return the length of a window, at most that of the validation split of a single text.
 
@@ -195,8 +210,7 @@ def _window(dataset: Dataset) -> int:
     if dataset.vocabulary.end_id is not None:
         if len(dataset.train) < LONG_COLLECTION:
             return WINDOW
-        mean = len(dataset.train) / max(1, dataset.pieces[0])  # of a document with its end
-        multiple = round(DOCUMENTS_IN_A_WINDOW * mean / SHORTEST_WINDOW)
+        multiple = round(DOCUMENTS_IN_A_WINDOW * _mean_length(dataset) / SHORTEST_WINDOW)
         return min(max(multiple, 1) * SHORTEST_WINDOW, WINDOW)
     return min(WINDOW, validation) if validation else WINDOW
 
