@@ -14,7 +14,8 @@ from charloom.version import __version__
 
 if TYPE_CHECKING:
     from charloom.analysis.exploration import Exploration, LabelFound, UnitFound, explore
-    from charloom.analysis.surprisal import LineSurprisal, Surprisal, surprisal_of
+    from charloom.analysis.lines import LineSurprisal
+    from charloom.analysis.surprisal import Surprisal, surprisal_of
     from charloom.errors import CharloomError
     from charloom.evaluation.baselines import Baseline
     from charloom.evaluation.evaluation import Evaluation
@@ -48,7 +49,7 @@ _MODULES = {
     "HubModel": "exchange.hub",
     "LabelFound": "analysis.exploration",
     "LanguageModel": "language_model",
-    "LineSurprisal": "analysis.surprisal",
+    "LineSurprisal": "analysis.lines",
     "ModelConfig": "network.parameters",
     "Overlap": "text.overlap",
     "PRESETS": "training.options",

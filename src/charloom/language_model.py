@@ -15,8 +15,9 @@ from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
-from charloom.evaluation.evaluation import Evaluation, evaluate, score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText, read_to_score
+from charloom.evaluation.evaluation import Evaluation, evaluate
+from charloom.evaluation.score_text import score_text
+from charloom.evaluation.scored_text import ScoredPieces, ScoredText, open_to_score
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
@@ -39,7 +40,8 @@ from charloom.text.document_set import DocumentSet
 from charloom.text.format import Sources, TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
 from charloom.text.source import Text
-from charloom.text.vocabulary import END, Vocabulary, refuse_end
+from charloom.text.typed import ShownText, as_read
+from charloom.text.vocabulary import Vocabulary
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 
@@ -91,31 +93,47 @@ class LanguageModel:
             self.checkpoint.training,
             as_bytes=self.vocabulary.as_bytes,
             collection=self.vocabulary.end_id is not None,
-        )
+        ).for_model(self.vocabulary)
 
-    def encode(self, text: str, *, skip_unknown: bool = False) -> NDArray[np.unsignedinteger]:
-        """Encode a text as ids, (N,).
+    def as_read(self, text: str | bytes, *, skip_unknown: bool = False) -> str:
+        """Return a text that a user typed as characters of the model, which are bytes for some.
+
+        It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
+        Unicode form becomes the one that the vocabulary knows.
+
+        With `skip_unknown`, halves of surrogate pairs are left out, which are otherwise an error.
 
         Raises:
+            CharloomError: if it is not text.
+        """
+        return as_read(text, self.text_format, self.vocabulary, skip_unknown=skip_unknown)
+
+    def encode(
+        self, text: str | bytes, *, skip_unknown: bool = False
+    ) -> NDArray[np.unsignedinteger]:
+        """Encode a text as ids, (N,). In a model of bytes, these are the bytes of its UTF-8.
+
+        Raises:
+            CharloomError: if it is not text.
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
+        characters = self.as_read(text, skip_unknown=skip_unknown)
         if skip_unknown:
-            return self.vocabulary.encode_known(text.replace(END, ""))[0]
-        refuse_end(text)
-        return self.vocabulary.encode(text)
+            return self.vocabulary.encode_known(characters)[0]
+        return self.vocabulary.encode(characters)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
     # other type. Internally, the options are one SampleRequest.
     def stream(
         self,
-        prompt: str = "",
+        prompt: str | bytes = "",
         *,
         length: int | Literal["auto"] | None = "auto",
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
         min_p: float | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | bytes | Sequence[str | bytes] = (),
         seed: int = 0,
         index: int = 0,
         skip_unknown: bool = False,
@@ -125,13 +143,14 @@ class LanguageModel:
     ) -> TextStream:
         """Return a sample in pieces while it is generated, without its prompt.
 
-        A model of a collection samples one document, up to its end. The pieces of a model of bytes
-        have one character a byte, and so do its prompt and stop texts.
+        A model of a collection samples one document, up to its end. Prompt and stop texts are read
+        like the training text: line ends, the Unicode form that the model knows, and for a model of
+        bytes the bytes of their UTF-8. Bytes objects are used as they are.
 
         Args:
             prompt: the text that precedes the sample.
-            length: the largest number of characters to sample; None is unlimited. By default 500,
-                and 10,000 for a document of a collection, which ends before.
+            length: the largest number of characters, or of bytes, to sample; None is unlimited. By
+                default 500, and 10,000 for a document of a collection, which ends before.
             temperature: the divisor of the logits; 0 is greedy.
             top_k: sample only from the k likeliest characters.
             top_p: sample only from the likeliest characters whose probabilities add up to p.
@@ -163,7 +182,7 @@ class LanguageModel:
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
             settings=settings,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=tuple(map(self.as_read, (stop,) if isinstance(stop, str | bytes) else stop)),
             seed=seed,
             index=index,
             clamps=tuple(parse_clamps(clamp, self.config)),
@@ -174,30 +193,39 @@ class LanguageModel:
         return stream_text(self.predictor, self.vocabulary, request)
 
     def sample(
-        self, prompt: str = "", *, length: int | Literal["auto"] = "auto", **settings: Any
+        self, prompt: str | bytes = "", *, length: int | Literal["auto"] = "auto", **settings: Any
     ) -> str:
         """Return the prompt and a sample of at most `length` characters after it.
 
         A model of a collection returns one document. The other options are those of `stream`.
         """
-        return prompt + "".join(self.stream(prompt, length=length, **settings))
+        stream = self.stream(prompt, length=length, **settings)
+        return self._shown_prompt(prompt) + "".join(stream)
+
+    def _shown_prompt(self, prompt: str | bytes) -> str:
+        """Return a prompt as the text before a sample."""
+        if isinstance(prompt, str):
+            return prompt
+        # The sample completes a character that the bytes cut.
+        return ShownText(self.vocabulary).add(self.as_read(prompt))
 
     def sample_documents(
         self,
         count: int,
         *,
-        prompt: str = "",
+        prompt: str | bytes = "",
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
+        min_length: int | None = None,
         training_text: Sources | None = None,
         **settings: Any,
     ) -> list[SampledDocument]:
         """Return n samples, which are taken side by side in one batch, and so fast.
 
-        Document i is the same text that `sample` returns for the index i. `unique` and `new`
-        exclude documents. The search ends after 20 samples a document, but not before 1,000, so
-        that the list can be shorter than `count`.
+        Document i is the same text that `sample` returns for the index i. `unique`, `new` and
+        `min_length` exclude documents. The search ends after 20 samples a document, but not before
+        1,000, so that the list can be shorter than `count`.
 
         Args:
             count: the number of documents.
@@ -207,6 +235,7 @@ class LanguageModel:
             new: whether the documents must differ from every document of the training text, its
                 validation and test splits included. Whole documents are compared, and an empty
                 one is never new.
+            min_length: the smallest number of characters, or of bytes, after the prompt.
             training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
                 require.
             settings: the other options of `stream`. `index` is the number of the first sample.
@@ -223,6 +252,7 @@ class LanguageModel:
                 seed=seed,
                 unique=unique,
                 new=new,
+                min_length=min_length,
                 training_text=training_text,
                 **settings,
             )
@@ -232,10 +262,11 @@ class LanguageModel:
         self,
         count: int,
         *,
-        prompt: str = "",
+        prompt: str | bytes = "",
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
+        min_length: int | None = None,
         training_text: Sources | None = None,
         **settings: Any,
     ) -> Iterator[SampledDocument]:
@@ -252,7 +283,14 @@ class LanguageModel:
                 "length is unlimited, but a sample of a single text has no end: pass a length or a "
                 "stop text"
             )
-        searches = unique or new
+        if min_length is not None:
+            most = min_length if request.length is None else request.length
+            if not 1 <= min_length <= most:
+                raise CharloomError(
+                    f"min_length is {min_length}: pass at least 1, and at most the length of a "
+                    "sample"
+                )
+        searches = unique or new or min_length is not None
         documents = sample_side_by_side(
             self.predictor,
             self.vocabulary,
@@ -261,10 +299,15 @@ class LanguageModel:
                 itertools.count(request.index), searched_for(count) if searches else count
             ),
             rows_for(self.config, 2 * count if searches else count),
-            prompt_text=prompt,
+            prompt_text=self._shown_prompt(prompt),
             unseen=self.unseen,
         )
-        return choose_documents(documents, count, unique, known) if searches else documents
+        if not searches:
+            return documents
+        begin = self.vocabulary.decode(request.prompt_ids(self.vocabulary))
+        return choose_documents(
+            documents, count, unique=unique, known=known, prompt=begin, min_length=min_length or 0
+        )
 
     def training_documents(self, training_text: Sources | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.
@@ -281,24 +324,26 @@ class LanguageModel:
                 "a single text: use --max-overlap"
             )
         if self._training_documents is None:
-            dataset = self._find_training_text(training_text).require("finding new documents")
+            dataset = self.find_training_text(training_text).require("finding new documents")
             self._training_documents = DocumentSet(dataset.ids, self.vocabulary)
         return self._training_documents
 
     def overlap(
         self,
-        text: str,
+        text: str | bytes,
         *,
         drawn_from: int = 0,
         training_text: Sources | None = None,
     ) -> CopiedStretch:
         """Find the longest verbatim overlap of a sample with the training text.
 
-        Its validation and test splits are searched too.
+        Its validation and test splits are searched too. Lengths and places count characters of the
+        model, which are bytes for some.
 
         Args:
             text: the prompt and the sample.
-            drawn_from: the length of the prompt. The overlap ends after it, but can begin in it.
+            drawn_from: the length of the prompt in it. The overlap ends after the prompt, but can
+                begin in it.
             training_text: the training text, as in `evaluate`.
 
         Raises:
@@ -307,7 +352,8 @@ class LanguageModel:
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         index = self.training_index(training_text)
-        return find_copied_stretch(index, self.vocabulary, text, drawn_from)
+        begin = len(self.as_read(text[:drawn_from]))
+        return find_copied_stretch(index, self.vocabulary, self.as_read(text), begin)
 
     def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
@@ -318,12 +364,12 @@ class LanguageModel:
             CharloomError: if the training text is not available or too long.
         """
         if self._training_index is None:
-            self._training_index = self._find_training_text(training_text).index()
+            self._training_index = self.find_training_text(training_text).index()
         return self._training_index
 
     def score(
         self,
-        text: str | Text | Sequence[str],
+        text: str | bytes | Text | Sequence[str | bytes],
         *,
         protocol: str | None = None,
         skip_unknown: bool = False,
@@ -332,6 +378,9 @@ class LanguageModel:
         on_progress: OnProgress | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
+
+        The text is read like a prompt, so that its Unicode form can change. The scores are those of
+        the characters that `encode` returns, which are bytes in a model of bytes.
 
         The text is scored as if a newline preceded it. A model of documents reads the text in the
         same way as its training text, and scores the end of each document after its characters.
@@ -358,22 +407,23 @@ class LanguageModel:
         """
         if likeliest < 0:
             raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
-        scored = self.encode_to_score(text, skip_unknown=skip_unknown)
+        scored = self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
-        scores, _ = score_text(
+        likeliest = min(likeliest, len(self.vocabulary))
+        stretches = score_text(
             self,
             scored,
             Protocol.choose(protocol, self.config.end_id),
-            self._find_training_text(training_text),
+            self.find_training_text(training_text),
             on_progress=on_progress,
-            likeliest=min(likeliest, len(self.vocabulary)),
+            likeliest=likeliest,
         )
-        return scores
+        return Scores.collected((scores for scores, _ in stretches), len(scored.ids), likeliest)
 
     def score_lines(
         self,
-        lines: Sequence[str],
+        lines: Sequence[str | bytes],
         *,
         skip_unknown: bool = False,
         on_progress: OnProgress | None = None,
@@ -393,11 +443,13 @@ class LanguageModel:
             UnknownCharacterError: if a line has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        return self.score_pieces(lines, skip_unknown=skip_unknown, on_progress=on_progress)[0]
+        return self.score_pieces(
+            self._pieces_as_read(lines, "line"), skip_unknown=skip_unknown, on_progress=on_progress
+        )[0]
 
     def score_documents(
         self,
-        documents: Sequence[str],
+        documents: Sequence[str | bytes],
         *,
         prefix: bool = False,
         skip_unknown: bool = False,
@@ -424,12 +476,24 @@ class LanguageModel:
                 "document: use score_lines"
             )
         found, _ = self.score_pieces(
-            documents,
+            self._pieces_as_read(documents, "document"),
             prefix=prefix,
             skip_unknown=skip_unknown,
             kind="document",
             on_progress=on_progress,
         )
+        return found
+
+    def _pieces_as_read(self, pieces: Sequence[str | bytes], kind: str) -> list[str]:
+        """Return lines or documents as characters of the model; `kind` names one in messages."""
+        if isinstance(pieces, str | bytes):
+            raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
+        format, found = self.text_format, []
+        for number, piece in enumerate(pieces, 1):
+            try:
+                found.append(as_read(piece, format, self.vocabulary))
+            except CharloomError as error:
+                raise CharloomError(f"{kind} {number:,}: {error}") from None
         return found
 
     def score_pieces(
@@ -439,12 +503,13 @@ class LanguageModel:
         prefix: bool = False,
         skip_unknown: bool = False,
         kind: str = "line",
+        places: Sequence[int] | Sequence[str] | None = None,
         on_progress: OnProgress | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Score lines or documents as `score_lines` and `score_documents` do.
+        """Score lines or documents, in characters of the model, like `score_lines`.
 
-        `kind` names one of them in error messages. Returns the natural log-probability of each and
-        the number of its unknown characters, (N,).
+        `kind` and `places` name one of them in error messages. Returns the natural log-probability
+        of each and the number of its unknown characters, (N,).
         """
         encoded = ScoredPieces.of(
             pieces,
@@ -453,13 +518,14 @@ class LanguageModel:
             end_id=None if prefix else self.config.end_id,
             skip_unknown=skip_unknown,
             kind=kind,
+            places=places,
         )
         with np.errstate(all="ignore"):
             return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
 
     def evaluate(
         self,
-        text: str | Path | Text | Sequence[str] | None = None,
+        text: str | bytes | Path | Text | Sequence[str | bytes] | None = None,
         *,
         protocol: str | None = None,
         training_text: Sources | None = None,
@@ -488,11 +554,11 @@ class LanguageModel:
                 probability, and `skip_unknown` is not set.
         """
         parsed = Protocol.choose(protocol, self.config.end_id)
-        training = self._find_training_text(training_text)
+        training = self.find_training_text(training_text)
         scored = (
             training.held_out()
             if text is None
-            else self.encode_to_score(text, skip_unknown=skip_unknown)
+            else self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         )
         return evaluate(
             self,
@@ -517,15 +583,21 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def _find_training_text(self, elsewhere: Sources | None) -> TrainingText:
+    def find_training_text(self, elsewhere: Sources | None) -> TrainingText:
+        """Return the training text, which is read on first use. `elsewhere` is as in `evaluate`."""
         return TrainingText(self.checkpoint, elsewhere, self._dataset)
 
     def encode_to_score(
-        self, text: str | Path | Text | Sequence[str], *, skip_unknown: bool = False
+        self,
+        text: str | bytes | Path | Text | Sequence[str | bytes],
+        *,
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
     ) -> ScoredText:
         """Encode a text, the contents of a path, or a list of documents.
 
-        A model of documents reads it in the same way as its training text.
+        A model of documents reads it in the same way as its training text. Of a path or a Text, no
+        more than the ids are stored, in a temporary file if they are many.
 
         Raises:
             CharloomError: if the text cannot be read, or is a list and the model was trained on a
@@ -533,8 +605,18 @@ class LanguageModel:
             UnknownCharacterError: if the text has an unknown character, the model leaves it no
                 probability, and `skip_unknown` is not set.
         """
-        name, content = read_to_score(text, self.text_format)
-        return ScoredText.of(name, content, self.vocabulary, self.unseen, skip_unknown=skip_unknown)
+        opened = open_to_score(text, self.text_format, self.vocabulary)
+        if isinstance(text, Path | Text):
+            return ScoredText.read(
+                opened,
+                self.vocabulary,
+                self.unseen,
+                skip_unknown=skip_unknown,
+                on_progress=on_progress,
+            )
+        return ScoredText.of(
+            opened.name, opened.read(), self.vocabulary, self.unseen, skip_unknown=skip_unknown
+        )
 
 
 def load(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import charloom
-from charloom.analysis.surprisal import APART, LineSurprisal, Surprisal
+from charloom.analysis.lines import LineSurprisal
+from charloom.analysis.surprisal import APART, Surprisal
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
@@ -249,7 +250,8 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
     out = ["--out", "bytes", "--steps=3", "--hidden-size=8", "--bytes", "--no-mix"]
     assert main(["train", "data.bin", *out]) == 0
     found = json.loads(score(capsys, "bytes", "data.bin", "--json"))
-    assert [entry["character"] for entry in found["scores"][:256]] == [chr(i) for i in range(256)]
+    shown = [chr(i) if i < 128 else f"\\x{i:02x}" for i in range(256)]
+    assert [entry["character"] for entry in found["scores"][:256]] == shown
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,8 @@ def test_bad_text_or_option_is_refused(
 def test_csv_round_trips_any_text(trained_run: Path, capsys: Captured, tmp_path: Path) -> None:
     text = 'a\rb\r\nc,"d"\n' * 200
     (tmp_path / "t.txt").write_text(text, encoding="utf-8", newline="")
-    assert main(["train", "t.txt", "--out", "r", "--steps=2", "--hidden-size=8", "--no-mix"]) == 0
+    options = ["--steps=2", "--hidden-size=8", "--no-mix", "--keep-newlines"]
+    assert main(["train", "t.txt", "--out", "r", *options]) == 0
     table = list(csv.reader(io.StringIO(score(capsys, "r", "t.txt", "--csv"), newline="")))
     assert "".join(row[2] for row in table[1:]) == text
     table = list(
@@ -341,5 +344,5 @@ def test_unknown_characters_are_counted(trained_run: Path, capsys: Captured) -> 
 
 def test_empty_line_ranks_last() -> None:
     bits, unknown = np.array([0.0, 1.0, 8.0]), np.zeros(3, np.intp)
-    lines = LineSurprisal(["", "a", "bb"], bits, unknown, [1, 2, 3])
+    lines = LineSurprisal(["", "a", "bb"], [0, 1, 2], bits, unknown, [1, 2, 3])
     assert [row["line"] for row in lines.ranked()] == [3, 2, 1]

@@ -12,6 +12,8 @@ import pytest
 
 import charloom
 from charloom.cli.main import main
+from charloom.evaluation.evaluation import Evaluation
+from charloom.evaluation.verdict import verdict
 from charloom.runs.report import RunStatus, refresh_report, write_report
 from helpers.pages import CONTRAST, OpenPage, readout
 from helpers.reports import lines_of
@@ -169,6 +171,8 @@ def test_report_shows_what_evaluate_prints(
     assert f"{found['bits_per_byte']:.4f} bits per byte" in told
     assert f"perplexity {found['perplexity']:.3f}, top-1 accuracy" in told
     assert f"training text: {found['longest_overlap']['characters']} characters" in told
+    assert verdict(Evaluation.from_dict(found)) in told
+    assert "false" not in told
     rows = page.locator("table.evaluation tbody tr").all()
     shown = {
         r.locator("td").nth(1).text_content(): r.locator("td").nth(0).text_content() for r in rows

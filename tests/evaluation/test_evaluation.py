@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from charloom.errors import CharloomError
-from charloom.evaluation.evaluation import (
-    confidence_interval,
-    evaluation_of,
-    interval_of_documents,
-)
+from charloom.evaluation import intervals
+from charloom.evaluation.evaluation import ScoreSums, evaluation_of
+from charloom.evaluation.intervals import Interval, IntervalSums, confidence_interval
 from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.prediction.unseen import UnseenCharacters
@@ -45,6 +43,39 @@ def test_interval_width_follows_block_variance() -> None:
 def test_a_short_text_has_no_interval() -> None:
     assert confidence_interval(-np.ones(199)) is None
     assert confidence_interval(-np.ones(200)) == (1, 1)
+
+
+def interval_of_documents(log_p: np.ndarray, lengths: np.ndarray) -> Interval | None:
+    ends = np.zeros(len(log_p), dtype=bool)
+    ends[np.cumsum(lengths) - 1] = True
+    whole, cut = (IntervalSums(len(log_p), len(lengths)) for _ in range(2))
+    whole.add(log_p, ends)
+    for begin in range(0, len(log_p), 997):
+        cut.add(log_p[begin : begin + 997], ends[begin : begin + 997])
+    assert cut.interval() == (whole.interval() and pytest.approx(whole.interval(), rel=1e-12))
+    return whole.interval()
+
+
+@pytest.mark.parametrize("size", [1, 60, 999, 10_000])
+def test_stretches_of_a_text_give_the_same_sums(size: int) -> None:
+    log_p = -np.random.default_rng(4).exponential(1.0, 9_999)
+    sums = IntervalSums(len(log_p))
+    for begin in range(0, len(log_p), size):
+        part = log_p[begin : begin + size]
+        sums.add(part, np.zeros(len(part), dtype=bool))
+    assert sums.interval() == confidence_interval(log_p)
+
+
+def test_blocks_of_a_long_text_begin_at_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_p = -np.random.default_rng(5).exponential(1.0, 60_003)
+    exact = confidence_interval(log_p)
+    assert exact is not None
+    monkeypatch.setattr(intervals, "MOST_CELLS", 1_000)  # of 61 characters each
+    sums = IntervalSums(len(log_p))
+    sums.add(log_p, np.zeros(len(log_p), dtype=bool))
+    found = sums.interval()
+    assert found == pytest.approx(exact, rel=1e-3)
+    assert len(sums._log_p) <= 1_000
 
 
 def test_interval_of_documents_is_that_of_their_means() -> None:

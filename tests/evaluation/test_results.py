@@ -1,4 +1,4 @@
-"""The results of an evaluation: table, winners, JSON values and back."""
+"""The results of an evaluation: table, JSON values and back."""
 
 import copy
 import json
@@ -54,11 +54,6 @@ def test_a_network_alone_is_named_by_its_cell() -> None:
         "cold-9",
         "",
     )
-    assert alone.winners() == []
-
-
-def test_winners_are_baselines_and_not_the_mixtures_network() -> None:
-    assert MIXTURE.winners() == ["bzip2", "ngram"]
 
 
 def test_json_values_are_read_back() -> None:

@@ -54,7 +54,7 @@ def test_missing_text_is_an_error_with_purpose_and_reason(tmp_path: Path) -> Non
     unknown = TrainingText(replace(checkpoint_of(load()), text={}))
     for training, reason in ((missing, "gone.txt"), (unknown, "no record")):
         held_out = TrainingText(checkpoint_of(load()), dataset=load()).held_out()
-        assert training.parts_beside(held_out) is None
+        assert training.parts_beside(held_out.split) is None
         assert reason in training.problem
         with pytest.raises(CharloomError, match=f"^the test requires .*{reason}.*--training-text"):
             training.require("the test")
@@ -75,13 +75,13 @@ def test_parts_depend_on_refit_and_on_the_evaluated_split() -> None:
     training = TrainingText(checkpoint_of(dataset), dataset=dataset)
     validation = training.held_out()
     assert (validation.name, validation.split) == ("validation split", "validation")
-    parts = training.parts_beside(validation)
+    parts = training.parts_beside(validation.split)
     assert parts is not None
     # Nothing is chosen on the text that is evaluated.
     assert (len(parts.holdout), parts.validation) == (0, None)
     assert len(parts.known) == len(parts.fit) == len(dataset.train)
     other = replace(validation, split=None)
-    parts = training.parts_beside(other)
+    parts = training.parts_beside(other.split)
     assert parts is not None
     assert parts.validation is not None
     assert len(parts.holdout) == len(parts.validation) == len(dataset.validation)

@@ -12,11 +12,18 @@ from hypothesis import strategies as st
 from charloom.ngrams.choosing import choose_context, choose_context_on_splits, losses_by_context
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.table import NGramTable
-from charloom.prediction.mixture import contexts_before, visible_lengths
+from charloom.prediction.mixture import contexts_before
 
 CLOSE = 1e-12
 
 Document = list[int]
+
+
+def visible_lengths(ids: np.ndarray, context: int, end: int) -> np.ndarray:
+    """The number of visible ids in each context: from the last END on, or the first id."""
+    places = np.arange(len(ids))
+    first = np.maximum.accumulate(np.where(ids == end, places, 0))
+    return np.minimum(places[1:] - first[:-1], context)
 
 
 @st.composite

@@ -15,12 +15,12 @@ from charloom.prediction.adaptive import (
     PRIOR,
     RATES,
     Adaptation,
+    AdaptiveScores,
     RecentCounts,
     choose_adaptation,
-    score_adaptively,
 )
 from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
-from charloom.prediction.scoring import Protocol, score_ids
+from charloom.prediction.scoring import Protocol, Scores, score_ids
 
 SIZE = 6
 
@@ -42,6 +42,16 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 def adaptation(engine: Engine, rate: float = 3e-3) -> Adaptation:
     return Adaptation(rate, adaptive._mean_squares(engine, IDS), None)
+
+
+def score_adaptively(
+    engine: Engine, ids: np.ndarray, before: int, chosen: Adaptation
+) -> AdaptiveScores:
+    stream = list(adaptive.score_adaptively(engine, [ids], before, chosen))
+    mixture = None
+    if chosen.mixture is not None:
+        mixture = Scores.collected((s.mixture for s in stream if s.mixture), len(ids))
+    return AdaptiveScores(mixture, Scores.collected((s.network for s in stream), len(ids)))
 
 
 def test_it_learns_from_what_it_scores_and_forgets_it(engine: Engine) -> None:
@@ -211,13 +221,45 @@ def test_an_adaptation_is_chosen_on_whole_documents(
     monkeypatch.setattr(adaptive, "CHOSEN_ON", 500)
     fitted, held_out = documents_of(WORDS, 200, 1), documents_of(WORDS, 200, 2)
     read = []
-    scored = adaptive._score
-    monkeypatch.setattr(
-        adaptive, "_score", lambda *given: read.append(given[1:3]) or scored(*given)
-    )
+
+    class Watched(adaptive._AdaptiveScorer):
+        def score(self, blocks, *reporting):  # type: ignore[no-untyped-def]
+            read.append((blocks[0], self._last))
+            return super().score(blocks, *reporting)
+
+    monkeypatch.setattr(adaptive, "_AdaptiveScorer", Watched)
     choose_adaptation(engine_of_documents, None, fitted, held_out)
     ids, before = read[0]
     assert before == END
     assert 480 < len(ids) <= 500
     documents = "".join(map(str, ids)).split(str(END))[:-1]
     assert set(documents) <= {"".join(map(str, word)) for word in WORDS}
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_blocks_of_a_text_change_nothing(engine_of_documents: Engine, size: int) -> None:
+    text = documents_of(WORDS, 100, 2)
+    mixture = fit_mixture(
+        engine_of_documents, fit_ngram_table(text, SIZE, 5, 1e6, END), text, END, 1
+    )
+    chosen = adaptation(engine_of_documents)
+    chosen = replace(chosen, mixture=mixture, refit_interval=60)
+    whole = score_adaptively(engine_of_documents, text, END, chosen)
+    blocks = [text[i : i + size] for i in range(0, len(text), size)]
+    stream = list(adaptive.score_adaptively(engine_of_documents, blocks, END, chosen))
+    found = np.concatenate([s.mixture.log_probabilities for s in stream if s.mixture is not None])
+    assert whole.mixture is not None
+    np.testing.assert_array_equal(found, whole.mixture.log_probabilities)
+
+
+def test_the_visible_part_of_a_context_begins_with_the_last_end(
+    engine_of_documents: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = fit_ngram_table(documents_of(WORDS, 50, 1), SIZE, 3, 1e6, END)
+    mixture = fit_mixture(engine_of_documents, table, np.zeros(0, np.uint8), END, 1)
+    visible = []
+    monkeypatch.setattr(RecentCounts, "add", lambda self, context, w: visible.append(len(context)))
+    ids = np.array([2, END, 3, END, END, 4, 0, 1, 2], np.uint8)
+    chosen = replace(adaptation(engine_of_documents), mixture=mixture)
+    score_adaptively(engine_of_documents, ids, 1, chosen)
+    assert visible == [1, 2, 1, 2, 1, 1, 2, 3, 3]

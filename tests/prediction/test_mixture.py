@@ -17,7 +17,6 @@ from charloom.prediction.mixture import (
     contexts_before,
     fit_mixture,
     fit_ngram_table,
-    visible_lengths,
 )
 from charloom.prediction.scoring import Protocol, score_ids
 
@@ -164,12 +163,6 @@ def test_a_sample_after_an_end_is_that_of_a_new_text(mixed_documents: MixedPredi
     sampled, _ = mixed_documents.generate(np.array([END]), used, settings, uniforms)
     np.testing.assert_array_equal(sampled, expected)
     assert (expected[:-1] == END).any()  # documents ended on the way
-
-
-def test_the_visible_part_of_a_context_begins_with_the_last_end() -> None:
-    ids = np.array([1, 2, END, 3, END, END, 4, 5, 6, 7])
-    assert visible_lengths(ids, 3, END).tolist() == [1, 2, 1, 2, 1, 1, 2, 3, 3]
-    assert visible_lengths(ids, 3, None).tolist() == [3] * 9
 
 
 def test_the_weights_of_a_mixture_know_a_context_of_a_whole_beginning() -> None:

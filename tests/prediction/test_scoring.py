@@ -13,8 +13,8 @@ from charloom.evaluation.evaluation import evaluation_of
 from charloom.evaluation.scored_text import ScoredText
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction import scoring
-from charloom.prediction.scoring import Protocol, Validation, score_ids, validate
+from charloom.prediction.scoring import Protocol, score_ids
+from charloom.prediction.validation import WARM_UP, Validation, validate
 from charloom.text.vocabulary import Vocabulary
 
 
@@ -87,7 +87,7 @@ def test_validation_in_rows(engine: Engine, rows: int, length: int, at_once: int
     begin = 0
     for row in range(rows):
         end_ = begin + length // rows + (row < length % rows)
-        warm = scoring.WARM_UP if row else 0
+        warm = WARM_UP if row else 0
         log_p = one_by_one(
             engine, ids[begin - warm : end_], 4 if row == 0 else int(ids[begin - warm - 1]), set()
         )

@@ -13,7 +13,7 @@ import pytest
 
 from charloom.engines.process_group import SINGLE_PROCESS
 from charloom.errors import CharloomError
-from charloom.prediction.scoring import Validation
+from charloom.prediction.validation import Validation
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.clock import Clock
 from charloom.runs.compute import open_setup

@@ -91,7 +91,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(
         ("--seed 1", "--seed is 1, but the run has 0"),
         ("--validate-every 2", "--validate-every is 2, but the run has 3"),
         ("--preset classic", "--preset is classic, but the run has auto"),
-        ("--normalize-newlines", "--normalize-newlines is"),
+        ("--keep-newlines", "--keep-newlines is"),
         ("--bytes", "--bytes is"),
         ("--from elsewhere", "--from is"),
         ("--steps 5", "--steps 5 is less than the run's 6"),
@@ -147,7 +147,7 @@ def test_a_file_of_options_is_compared_like_options(
 @pytest.mark.parametrize(
     ("name", "content", "option"),
     [
-        ("crlf.txt", ("The cat sat.\r\nThe dog sat.\r\n" * 40).encode(), "--normalize-newlines"),
+        ("crlf.txt", ("The cat sat.\r\nThe dog sat.\r\n" * 40).encode(), "--keep-newlines"),
         ("latin.txt", ("Le chat était là.\n" * 40).encode("latin-1"), "--bytes"),
     ],
 )

@@ -97,8 +97,8 @@ def test_a_separator_that_never_occurs_is_shown(tmp_path: Path) -> None:
     with pytest.raises(CharloomError, match=r"--separator '@@' does not occur .*a.txt"):
         open_texts([tmp_path / "a.txt"], format).read()
     (tmp_path / "dos.txt").write_bytes(b"one\r\n\r\ntwo")
-    with pytest.raises(CharloomError, match=r"'\\n\\n' does not occur .*--normalize-newlines"):
-        open_texts([tmp_path / "dos.txt"], TextFormat(separator=r"\n\n")).read()
+    with pytest.raises(CharloomError, match=r"'\\n\\n' does not occur .*--keep-newlines"):
+        open_texts([tmp_path / "dos.txt"], TextFormat(separator=r"\n\n", keep_newlines=True)).read()
     # A text to score can be one document.
     assert split_documents("one", format) == ["one"]
     assert split_documents("one@@two", format) == ["one", "two"]

@@ -18,6 +18,7 @@ from charloom.errors import CharloomError
 from charloom.text import corpora
 from charloom.text.corpora import open_text
 from charloom.text.dataset import scan
+from charloom.text.format import TextFormat
 from charloom.text.reading import spool_opener
 from charloom.text.source import Text, text_from_string
 from helpers.corpora import refusal, write
@@ -36,17 +37,23 @@ PIECES = st.lists(
 @settings(max_examples=150)
 @given(text=PIECES, characters=st.integers(1, 50), block=st.integers(1, 9), data=st.data())
 def test_text_is_independent_of_chunk_and_block_size(text, characters, block, data):
-    normalize = data.draw(st.booleans())
+    keep = data.draw(st.booleans())
+    raw = data.draw(st.booleans())
     as_bytes = data.draw(st.booleans())
     compressed = data.draw(st.booleans())
     expected = text.encode().decode("latin-1") if as_bytes else text
-    if normalize:
+    if not (raw or as_bytes):
+        expected = expected.removeprefix("\ufeff")
+    if not (keep or raw or as_bytes):
         expected = expected.replace("\r\n", "\n").replace("\r", "\n")
-    options = {"normalize_newlines": normalize, "as_bytes": as_bytes, "block_size": block}
+    options = {"keep_newlines": keep, "raw": raw, "as_bytes": as_bytes, "block_size": block}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "text.gz" if compressed else "text.txt")
         path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
-        for opened in (open_text(path, **options), text_from_string(text, **options)):
+        format = TextFormat.of_training(
+            {"raw": raw, "keep_newlines": keep}, as_bytes=as_bytes, collection=None
+        )
+        for opened in (open_text(path, **options), format.text_of(text)):
             chunks = list(opened.chunks(characters))
             assert "".join(chunks) == expected == opened.read()
             assert all(len(chunk) == characters for chunk in chunks[:-1])
@@ -97,7 +104,7 @@ def test_a_string_is_a_text():
     text = text_from_string("é\r\n")
     assert (text.name, text.origin, text.as_bytes, text.read()) == ("text", "", False, "é\r\n")
     assert text_from_string("é\r\n", as_bytes=True).read() == "Ã©\r\n"
-    assert text_from_string("é\r\n", normalize_newlines=True).read() == "é\n"
+    assert TextFormat().text_of("\ufeffé\r\n").read() == "é\n"
     assert text_from_string("", "empty").read() == ""
     assert list(text_from_string("").chunks()) == []
 
@@ -126,13 +133,13 @@ def test_a_name_is_fit_for_a_folder(name, safe):
 # --- Paths ---------------------------------------------------------------------------------------
 
 
-def test_a_file_is_read_as_it_is(tmp_path):
+def test_line_ends_and_the_byte_order_mark_of_a_file(tmp_path):
     path = write(tmp_path / "my.book.txt", b"\xef\xbb\xbfa\r\nb\rc\n")
     text = open_text(str(path))
-    assert text.read() == "\ufeffa\r\nb\rc\n"
+    assert text.read() == "a\nb\nc\n"
     assert (text.name, text.origin, text.as_bytes) == ("my.book", str(path), False)
-    assert open_text(path, raw=True).read() == text.read()
-    assert open_text(path, normalize_newlines=True).read() == "\ufeffa\nb\nc\n"
+    assert open_text(path, raw=True).read() == "\ufeffa\r\nb\rc\n"
+    assert open_text(path, keep_newlines=True).read() == "a\r\nb\rc\n"
     assert open_text(path, as_bytes=True).read() == "ï»¿a\r\nb\rc\n"
 
 
@@ -145,10 +152,12 @@ def test_the_origin_finds_the_file_again_from_another_folder(tmp_path, monkeypat
 
 
 def test_the_book_by_its_path(austen):
-    text = open_text(austen).read()
+    text = open_text(austen, raw=True).read()
     assert (len(text), len(set(text)), text[0]) == (704_190, 86, "\ufeff")
-    assert "\r" not in text
-    assert scan(open_text(austen)).sha256 == hashlib.sha256(austen.read_bytes()).hexdigest()
+    assert open_text(austen).read() == text[1:]
+    assert (
+        scan(open_text(austen, raw=True)).sha256 == hashlib.sha256(austen.read_bytes()).hexdigest()
+    )
 
 
 def test_a_compressed_file(tmp_path):
@@ -298,16 +307,12 @@ def test_standard_input_is_read_once_and_handed_out_often(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("“a”\r\n".encode() * 9)))
     text = open_text("-")
     assert (text.name, text.origin) == ("stdin", "-")
-    assert text.read() == text.read() == "“a”\r\n" * 9
+    assert text.read() == text.read() == "“a”\n" * 9
 
 
-def test_standard_input_as_bytes_and_with_mended_newlines(monkeypatch):
-    for options, expected in [
-        ({"as_bytes": True}, "\xff\r\n"),
-        ({"as_bytes": True, "normalize_newlines": True}, "\xff\n"),
-    ]:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\r\n")))
-        assert open_text("-", **options).read() == expected
+def test_standard_input_as_bytes(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\r\n")))
+    assert open_text("-", as_bytes=True).read() == "\xff\r\n"
 
 
 def test_standard_input_that_is_wrong(monkeypatch):

@@ -9,18 +9,17 @@ In every format probabilities have four decimals and bits have three, so that al
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.analysis.rows import csv_rows
 from charloom.errors import CharloomError, printable
+from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
 from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.scoring import Protocol, Scores
@@ -28,6 +27,7 @@ from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.format import Sources
 from charloom.text.source import Text
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import Vocabulary
 
 GUESSES = 5
@@ -126,11 +126,13 @@ class Surprisal:
 
     def context(self, place: int) -> tuple[str, str, str]:
         """Return the text before a place, the character at the place, and the text after it."""
-        show = self.vocabulary.show
+        vocabulary, ids = self.vocabulary, self.ids
+        begin, end = max(0, place - BEFORE), place + 1 + AFTER
+        before, after = vocabulary.decode(ids[begin:place]), vocabulary.decode(ids[place + 1 : end])
         return (
-            show(self.ids[max(0, place - BEFORE) : place]),
-            show(self.ids[place : place + 1]),
-            show(self.ids[place + 1 : place + 1 + AFTER]),
+            as_shown(before, vocabulary, begins=begin == 0),
+            vocabulary.name(vocabulary.characters[ids[place]]),
+            as_shown(after, vocabulary, ends=end >= len(ids)),
         )
 
     @property
@@ -177,22 +179,22 @@ class Surprisal:
 
         With `top`, there are only the most surprising characters, highest first, and their places.
         """
-        head = json.dumps(self.summary(), indent=2)
+        head = to_json(self.summary(), indent=2)
         yield head.removesuffix("\n}") + ',\n  "scores": ['
         for number, entry in enumerate(self._entries(top)):
             if top is None:
                 del entry["place"], entry[self.unit]
-            yield (",\n    " if number else "\n    ") + json.dumps(entry)
+            yield (",\n    " if number else "\n    ") + to_json(entry)
         yield "\n  ]\n}\n"
 
     def csv(self, top: int | None = None) -> Iterator[str]:
         """Yield CSV line by line, with a header, for the same characters as `json`."""
         guesses = self.scores.likeliest.shape[1]
         columns = [f"{name}{k}" for k in range(1, guesses + 1) for name in ("guess", "probability")]
-        yield _csv_row(["place", self.unit, "character", "bits", *columns])
+        yield csv_rows([["place", self.unit, "character", "bits", *columns]])
         for entry in self._entries(top):
             pairs = [value for pair in entry.pop("likeliest") for value in pair]
-            yield _csv_row([*entry.values(), *pairs])
+            yield csv_rows([[*entry.values(), *pairs]])
 
     def page(self) -> str:
         """Return an HTML page: the text, with each character colored by its surprisal."""
@@ -202,6 +204,7 @@ class Surprisal:
         data = self.summary() | {
             "shown": shown,
             "vocabulary": list(self.vocabulary.names),
+            "unit": self.vocabulary.unit,
             "surprising": [place for place in self.most_surprising(LISTED) if place < shown],
         }
         vocabulary = self.vocabulary.id_type
@@ -255,110 +258,3 @@ def surprisal_of(
         scores,
         read.skipped,
     )
-
-
-@dataclass(frozen=True)
-class LineSurprisal:
-    """The surprisal of lines or documents, each scored by itself.
-
-    Attributes:
-        lines: the D lines or documents.
-        bits: the surprisal of each, (D,).
-        unknown: the number of unknown characters in each, (D,).
-        places: for each line its number, for each document its name.
-        ends: whether the end of each is scored, like a character.
-        skipped: whether unknown characters are skipped, at no cost.
-    """
-
-    lines: Sequence[str]
-    bits: NDArray[np.float64]
-    unknown: NDArray[np.intp]
-    places: Sequence[int] | Sequence[str]
-    ends: bool = False
-    skipped: bool = False
-
-    @property
-    def unit(self) -> str:
-        """The name of the column of places."""
-        return "document" if self.places and isinstance(self.places[0], str) else "line"
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the values of each line or document.
-
-        The length excludes the end. Bits per character are None if nothing of it is scored.
-        """
-        for place, line, bits, unknown in zip(
-            self.places, self.lines, self.bits.tolist(), self.unknown.tolist(), strict=True
-        ):
-            scored = len(line) + self.ends - (unknown if self.skipped else 0)
-            yield {
-                self.unit: place,
-                "bits_per_character": round(bits / scored, 4) if scored else None,
-                "total_bits": round(bits, 3),
-                "characters": len(line),
-                "unknown": unknown,
-                "text": line,
-            }
-
-    def ranked(self, top: int | None = None) -> list[dict[str, Any]]:
-        """Return the rows sorted by bits per character, largest first, with empty lines last.
-
-        `top` is the number of rows to return, by default all.
-        """
-        rows = list(self.rows())
-        rank = sorted(rows, key=lambda row: -(row["bits_per_character"] or -1))
-        return rank if top is None else rank[:top]
-
-    def json(self, top: int | None = None) -> Iterator[str]:
-        """Yield a JSON array piece by piece: all rows in order, or the first `top` ranked ones."""
-        yield "["
-        for number, row in enumerate(self.rows() if top is None else self.ranked(top)):
-            yield (",\n  " if number else "\n  ") + json.dumps(row)
-        yield "\n]\n"
-
-    def csv(self, top: int | None = None) -> Iterator[str]:
-        """Yield CSV line by line, with a header, for the same rows as `json`."""
-        columns = ["bits_per_character", "total_bits", "characters", "unknown", "text"]
-        yield _csv_row([self.unit, *columns])
-        for row in self.rows() if top is None else self.ranked(top):
-            yield _csv_row(list(row.values()))
-
-
-def line_surprisal(
-    model: LanguageModel,
-    lines: Sequence[str],
-    places: Sequence[int] | Sequence[str],
-    *,
-    prefix: bool = False,
-    skip_unknown: bool = False,
-    on_progress: OnProgress | None = None,
-) -> LineSurprisal:
-    """Score each line or document by itself.
-
-    Args:
-        model: the model. A model of documents scores the end of each line or document too.
-        lines: the lines or documents.
-        places: for each line its number, for each document its name.
-        prefix: whether they are only the beginnings of documents, whose ends are not scored.
-        skip_unknown: whether unknown characters are skipped, at no cost.
-        on_progress: called with the stage, the number of characters scored, and their total.
-
-    Raises:
-        CharloomError: as `LanguageModel.score_lines` and `LanguageModel.score_documents`.
-    """
-    nats, unknown = model.score_pieces(
-        lines, prefix=prefix, skip_unknown=skip_unknown, on_progress=on_progress
-    )
-    if not np.isfinite(nats).all():
-        raise CharloomError(
-            "the model's log-probabilities are not finite: train again with a lower --learning-rate"
-        )
-    ends = model.config.end_id is not None and not prefix
-    return LineSurprisal(lines, -nats / math.log(2) + 0.0, unknown, places, ends, skip_unknown)
-
-
-def _csv_row(values: list[Any]) -> str:
-    line = io.StringIO()
-    # All texts are quoted, because readers keep a carriage return only in quotation marks.
-    csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerow(values)
-    return line.getvalue()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, run_folder
+from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError, shortened
 
@@ -32,6 +32,8 @@ def add_export_arguments(parser: Parser) -> None:
 
 
 def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.evaluation.records import evaluations_of, read_evaluations
+    from charloom.evaluation.verdict import cost_without_mixture
     from charloom.exchange.onnx import export_onnx
     from charloom.exchange.pytorch import export_pytorch
     from charloom.pages.page import check_writable
@@ -61,7 +63,11 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if checkpoint.config.dtype != "float32":
             terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
-        terminal.say("only the network is exported, without the n-gram model")
+        records = read_evaluations(path.parent)
+        terminal.say(
+            "only the network is exported, without the n-gram model"
+            + cost_without_mixture(evaluations_of(records, checkpoint.sha256))
+        )
     return 0
 
 
@@ -73,7 +79,7 @@ def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path, terminal: Ter
     if write_folder(checkpoint, read_evaluations(path.parent), out):
         terminal.say(card_kept(out / CARD_FILE))
     terminal.say(f"{out} contains the model and its card, {out / CARD_FILE}. To upload them:")
-    terminal.say(f"  hf upload OWNER/{shlex.quote(out.resolve().name)} {shlex.quote(str(out))}")
+    terminal.say(f"  {in_shell('hf', 'upload', f'OWNER/{out.resolve().name}', out)}")
     return 0
 
 
@@ -94,4 +100,5 @@ def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
     folder = run_folder(arguments.out, Path("runs") / path.stem)
     terminal.print(str(import_pytorch(path, vocabulary, folder)))
+    terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
     return 0

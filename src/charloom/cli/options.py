@@ -45,16 +45,26 @@ def add_training_options(parser: Parser, help_texts: Mapping[str, str] | None = 
                 help=help_text,
             )
 
+    parser.add_argument(
+        "--normalize-newlines",
+        action="store_true",
+        default=None,
+        help=argparse.SUPPRESS,  # of an earlier version, which is the default now
+    )
+
 
 def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options on the command line and, with less priority, in the --config file."""
-    from charloom.training.options import OPTIONS, check_option
+    from charloom.training.options import OPTIONS, check_option, rename_earlier
 
     options = {} if arguments.config is None else _read_config_file(arguments.config)
     for name in OPTIONS:
         value = getattr(arguments, name)
         if value is not None:
             options[name] = value
+    if arguments.normalize_newlines:
+        options["normalize_newlines"] = True
+    rename_earlier(options)
     if options.get("from_run") is not None:
         check_option("from_run", options["from_run"])
         options["from_run"] = str(Path(options["from_run"]).absolute())

@@ -14,17 +14,15 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.formatting import counted, excerpt, in_bits
+from charloom.cli.formatting import counted, in_bits
+from charloom.cli.score_pieces import score_pieces
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import documents_for, open_for
-from charloom.errors import CharloomError, printable
+from charloom.cli.texts import open_for
+from charloom.errors import CharloomError, plural, printable, quoted
 
 if TYPE_CHECKING:
-    from charloom.analysis.surprisal import LineSurprisal, Surprisal
+    from charloom.analysis.surprisal import Surprisal
     from charloom.language_model import LanguageModel
-
-LONGEST_NAME = 40  # columns of the name of a document in a table
-
 
 def add_score_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
@@ -91,9 +89,8 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         if _by_piece(arguments, model):
-            pieces = _score_pieces(model, arguments, terminal)
-            _report_unknown(int(pieces.unknown.sum()), model, arguments, terminal)
-            _print_pieces(pieces, arguments, terminal)
+            unknown = score_pieces(model, arguments, terminal)
+            _report_unknown(unknown, model, arguments, terminal)
             return 0
         surprisal = _score_characters(model, arguments, terminal)
         if page is not None:
@@ -166,51 +163,12 @@ def _score_characters(
         )
 
 
-def _score_pieces(
-    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
-) -> LineSurprisal:
-    """Score the lines of a text, or its documents."""
-    from charloom.analysis.surprisal import line_surprisal
-
-    places: list[int] | list[str]
-    if model.config.end_id is None:
-        content = open_for(model, *arguments.text, terminal=terminal).read()
-        lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
-        places = list(range(1, len(lines) + 1))
-    else:
-        found = documents_for(model, *arguments.text, by_line=arguments.lines, terminal=terminal)
-        lines = [document.text for document in found]
-        sources = {document.source for document in found}
-        if len(sources) == 1 and all(document.unit == "line" for document in found):
-            places = [document.number for document in found]
-        elif len(sources) == 1:
-            places = [document.place for document in found]
-        else:
-            places = [
-                document.source
-                if document.unit == "file"
-                else f"{document.source}, {document.place}"
-                for document in found
-            ]
-    if not any(lines):
-        raise CharloomError("the text has no characters to score")
-    with terminal.task("scoring") as on_progress:
-        return line_surprisal(
-            model,
-            lines,
-            places,
-            prefix=arguments.prefix,
-            skip_unknown=arguments.skip_unknown,
-            on_progress=on_progress,
-        )
-
-
 def _report_unknown(
     unknown: int, model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
 ) -> None:
     if not unknown:
         return
-    characters = f"{unknown:,} unknown character{'' if unknown == 1 else 's'}"
+    characters = plural(unknown, f"unknown {model.vocabulary.unit}")
     if arguments.skip_unknown or model.unseen is None:
         terminal.say(f"{characters} skipped")
         return
@@ -218,33 +176,11 @@ def _report_unknown(
     terminal.say(f"{characters} scored at {bits:.1f} bits each")
 
 
-def _print_pieces(pieces: LineSurprisal, arguments: argparse.Namespace, terminal: Terminal) -> None:
-    if arguments.json or arguments.csv:
-        write = pieces.json if arguments.json else pieces.csv
-        terminal.print_pieces(write(arguments.top))
-        return
-    rows = pieces.ranked(arguments.top)
-    unit = pieces.unit
-    width = 7
-    if unit == "document":
-        width = min(max(len(printable(row[unit])) for row in rows), LONGEST_NAME)
-    mean_of = "bits/symbol" if pieces.ends else "bits/character"
-    terminal.print(f"{mean_of:>14}  {'bits':>10}  {unit:>{width}}  {'unknown':>7}  text")
-    for row in rows:
-        mean = "-" if row["bits_per_character"] is None else f"{row['bits_per_character']:.4f}"
-        place = f"{row[unit]:,}" if unit == "line" else printable(row[unit])
-        # Documents of many lines are long.
-        text = printable(row["text"]) if unit == "line" else excerpt(row["text"])
-        terminal.print(
-            f"{mean:>14}  {row['total_bits']:>10.3f}  {place:>{width}}  {row['unknown']:>7,}  "
-            f"{text}"
-        )
-
-
 def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None:
     s = surprisal.summary()
-    size = counted(s["characters"], s["documents"])
-    unit = "character" if s["documents"] is None else "symbol"
+    vocabulary = surprisal.vocabulary
+    size = counted(s["characters"], s["documents"], vocabulary.unit)
+    unit = vocabulary.unit if s["documents"] is None else "symbol"
     terminal.print(f"{printable(s['text'])}: {size}, protocol {s['protocol']}")
     terminal.print(
         f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per {unit}, "
@@ -253,18 +189,14 @@ def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None
     )
     terminal.print()
     terminal.print(
-        f"{'bits':>7}  {'character':>9}  {surprisal.unit:>8}  {'expected':<14} the most "
+        f"{'bits':>7}  {vocabulary.unit:>9}  {surprisal.unit:>8}  {'expected':<14} the most "
         "surprising places"
     )
-    numbers, chances, names = (
-        surprisal.numbers(),
-        surprisal.probabilities,
-        (surprisal.vocabulary.names),
-    )
+    numbers, chances, names = surprisal.numbers(), surprisal.probabilities, vocabulary.names
     for place in surprisal.most_surprising(top):
         before, here, after = (printable(part) for part in surprisal.context(place))
         guess = int(surprisal.scores.likeliest[place, 0])
-        expected = names[guess] if len(names[guess]) > 1 else ascii(names[guess])
+        expected = names[guess] if len(names[guess]) > 1 else quoted(names[guess])
         chance = f"{expected} {chances[place, 0] / 100:.1f}%"
         terminal.print(
             f"{surprisal.bits[place]:>7.2f}  {place:>9,}  {numbers[place]:>8,}  {chance:<14} "

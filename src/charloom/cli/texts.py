@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from charloom.cli.terminal import Terminal
-from charloom.errors import printable
+from charloom.errors import plural, printable
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.progress import OnProgress
     from charloom.text.dataset import Dataset
-    from charloom.text.format import Document, Opener
+    from charloom.text.format import DocumentReader, Opener
     from charloom.text.source import Text
 
 
@@ -24,60 +24,66 @@ def text_opener(sources: Sequence[str], on_progress: OnProgress) -> Opener:
     return lambda format: open_texts(sources, format, on_progress=on_progress)
 
 
-def open_for(model: LanguageModel, *sources: str, terminal: Terminal) -> Text:
-    """Open texts the way the model's training text was read."""
+def open_for(model: LanguageModel, *sources: str, terminal: Terminal, live: bool = False) -> Text:
+    """Open texts the way the model's training text was read.
+
+    With `live`, a pipe is read once, as its bytes arrive.
+    """
     from charloom.text.format import open_texts
 
+    format = replace(model.text_format, live=live)
     with terminal.task("reading") as on_progress:
-        text = open_texts(sources, model.text_format, on_progress=on_progress)
+        text = open_texts(sources, format, on_progress=on_progress)
     for note in text.notes:
         terminal.say(note)
     return text
 
 
 def documents_for(
-    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal
-) -> list[Document]:
-    """Read the documents of texts for a model of documents, with their places.
+    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal, live: bool = False
+) -> DocumentReader:
+    """Open the documents of texts for a model of documents, with their places.
 
-    They are read the way the model's training text was, or each line is a document.
+    They are read the way the model's training text was, or each line is a document. With `live`, a
+    pipe is read once, as its bytes arrive.
     """
     from charloom.text.format import read_documents
 
-    format = model.text_format
+    format = replace(model.text_format, live=live)
     if by_line:
         format = replace(format, lines=True, separator=None, column=None)
-    notes: list[str] = []
     with terminal.task("reading") as on_progress:
-        read = read_documents(sources, format, on_note=notes.append, on_progress=on_progress)
-        found = list(read)
-    for note in notes:
+        found = read_documents(sources, format, on_progress=on_progress)
+    for note in found.notes:
         terminal.say(note)
     return found
 
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
     """Write a line about a text and its split, and how documents were split."""
+    unit_of_text = dataset.vocabulary.unit
     distinct = len(dataset.vocabulary) - (dataset.vocabulary.end_id is not None)
     if not dataset.documents:
         terminal.note(
-            f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {distinct} distinct; "
-            f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
-            f"{len(dataset.test):,} to test{_own_parts(dataset)}"
+            f"{printable(dataset.name)}: {plural(len(dataset.ids), unit_of_text)}, "
+            f"{distinct} distinct; {len(dataset.train):,} to train, "
+            f"{len(dataset.validation):,} to validate, {len(dataset.test):,} to test"
+            f"{_own_parts(dataset)}"
         )
         return
     train, validation, test = dataset.pieces
-    documents, unit = "document" if dataset.documents == 1 else "documents", ""
+    unit = ""
     if train + validation + test != dataset.documents:  # each one is in several splits
         parts = dataset.train, dataset.validation, dataset.test
         train, validation, test = (
             len(part) - ends for part, ends in zip(parts, dataset.pieces, strict=True)
         )
-        unit = " characters"
+        unit = f" {unit_of_text}s"
     terminal.note(
-        f"{printable(dataset.name)}: {dataset.documents:,} {documents}, {dataset.characters:,} "
-        f"characters, {distinct} distinct; {dataset.rule}: {train:,}{unit} to train, "
-        f"{validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
+        f"{printable(dataset.name)}: {plural(dataset.documents, 'document')}, "
+        f"{plural(dataset.characters, unit_of_text)}, {distinct} distinct; {dataset.rule}: "
+        f"{train:,}{unit} to train, {validation:,} to validate, {test:,} to test"
+        f"{_own_parts(dataset)}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import DEVICES, ENGINES, Engine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.network.parameters import Parameters
 
 
@@ -83,9 +83,13 @@ class Backend:
                 an option that the engine does not have.
         """
         if self.engine not in ENGINES:
-            raise CharloomError(f"engine {self.engine!r} is not one of {', '.join(ENGINES)}")
+            raise CharloomError(
+                f"engine {shortened(self.engine)} is not one of {', '.join(ENGINES)}"
+            )
         if self.device not in DEVICES:
-            raise CharloomError(f"device {self.device!r} is not one of {', '.join(DEVICES)}")
+            raise CharloomError(
+                f"device {shortened(self.device)} is not one of {', '.join(DEVICES)}"
+            )
         if self.engine == "pytorch":
             return self._open_pytorch(parameters, seed, classic, process_group)
         if self.device != "cpu":

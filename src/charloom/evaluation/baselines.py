@@ -9,21 +9,37 @@ from __future__ import annotations
 import bz2
 import lzma
 import math
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.errors import plural
 from charloom.ngrams.choosing import choose_context_on_splits
 from charloom.ngrams.kneser_ney import NGramModel
-from charloom.prediction.scoring import Protocol
+from charloom.prediction.scoring import Protocol, Total
 from charloom.text.dataset import TextIds, character_counts
-from charloom.text.vocabulary import END, Vocabulary
+from charloom.text.vocabulary import END, Vocabulary, code_points
 
-COMPRESSORS = ("xz", "bzip2")
 LONGEST_FOR_BASELINES = 50_000_000  # characters; baselines of a longer text take too long
+ENCODED_AT_ONCE = 1 << 20  # characters
+
+
+class Compressor(typing.Protocol):
+    """A compressor of a stream of bytes."""
+
+    def compress(self, data: bytes, /) -> bytes: ...
+
+    def flush(self) -> bytes: ...
+
+
+COMPRESSORS: Mapping[str, Callable[[], Compressor]] = {
+    "xz": lambda: lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME),
+    "bzip2": bz2.BZ2Compressor,
+}
 
 
 @dataclass(frozen=True)
@@ -67,10 +83,13 @@ class Baseline:
         )
 
 
-def _encoded(vocabulary: Vocabulary, ids: TextIds) -> bytes:
-    """Return the bytes that are compressed; a line break takes the place of END."""
-    text = vocabulary.decode(ids).replace(END, "\n")
-    return text.encode("latin-1" if vocabulary.as_bytes else "utf-8")
+def _encoded(vocabulary: Vocabulary, ids: TextIds) -> Iterator[bytes]:
+    """Yield the bytes that are compressed; a line break takes the place of END."""
+    encoding = "latin-1" if vocabulary.as_bytes else "utf-8"
+    codes = code_points("".join(vocabulary.characters).replace(END, "\n")).astype("<u4")
+    for begin in range(0, len(ids), ENCODED_AT_ONCE):
+        block = codes[ids[begin : begin + ENCODED_AT_ONCE]].tobytes()
+        yield block.decode("utf-32-le").encode(encoding)
 
 
 def baselines(
@@ -102,33 +121,34 @@ def baselines(
     size = len(vocabulary)
     static = Protocol() if protocol.adaptive else protocol  # its counts are not updated
     result = {"uniform": _uniform(size)}
-    if train is not None and len(train) + len(text) > LONGEST_FOR_BASELINES:
-        reason = f"the text is longer than {LONGEST_FOR_BASELINES:,} characters"
-        train = None
     if train is None or len(train) == 0:
         result["unigram"] = Baseline(None, "static", reason=reason)
+    else:
+        result["unigram"] = _unigram(character_counts(train, size), text)
+        if len(train) + len(text) > LONGEST_FOR_BASELINES:
+            reason = f"the text is longer than {LONGEST_FOR_BASELINES:,} characters"
+            train = None
+    if train is None or len(train) == 0:
         result["ngram"] = Baseline(None, str(static), reason=reason)
         result["xz"] = Baseline(None, "adaptive", reason=reason)
         result["bzip2"] = Baseline(None, "adaptive", reason=reason)
         return result
-    result["unigram"] = _unigram(character_counts(train, size), text)
     context, chosen_on, _ = choose_context_on_splits(
         train if counted is None else counted, validation, size, vocabulary.end_id
     )
     model = NGramModel.fit(train, size, context, vocabulary.end_id)
-    preceding = None
-    if before is not None:
-        preceding = np.array([before])
-    log_p = model.log_probabilities(text, preceding=preceding, window=static.window)
+    preceding = None if before is None else np.array([before])
+    nats = Total()
+    for log_p in model.log_probability_blocks(text, preceding=preceding, window=static.window):
+        nats.add(-log_p)
+    del model
     result["ngram"] = Baseline(
-        -float(log_p.mean()) / math.log(2),
+        nats.value / len(text) / math.log(2),
         str(static),
-        f"Kneser-Ney, {context} characters of context, chosen on {chosen_on}",
+        f"Kneser-Ney, {plural(context, 'character')} of context, chosen on {chosen_on}",
     )
-    train_bytes, text_bytes = _encoded(vocabulary, train), _encoded(vocabulary, text)
-    compressors: dict[str, Callable[[bytes], bytes]] = {"xz": _xz, "bzip2": bz2.compress}
-    for name, compress in compressors.items():
-        result[name] = _compressed(compress, train_bytes, text_bytes, len(text))
+    for name, compressor in COMPRESSORS.items():
+        result[name] = _compressed(compressor, vocabulary, train, text)
     return result
 
 
@@ -156,11 +176,7 @@ def baselines_of_validation(
         note = "Kneser-Ney, the best context length on this split"
         result["ngram"] = Baseline(ngram / math.log(2), "carried", note)
     if compressed:
-        train_bytes, validation_bytes = (
-            _encoded(vocabulary, train),
-            _encoded(vocabulary, validation),
-        )
-        result["bzip2"] = _compressed(bz2.compress, train_bytes, validation_bytes, len(validation))
+        result["bzip2"] = _compressed(COMPRESSORS["bzip2"], vocabulary, train, validation)
     return result
 
 
@@ -171,17 +187,19 @@ def _uniform(size: int) -> Baseline:
 def _unigram(counts: NDArray[np.integer], text: TextIds) -> Baseline:
     # Each count is increased by one, so that a character without occurrences has a probability.
     one_more = counts + 1.0
-    unigram = -float(np.log2(one_more / one_more.sum())[text].mean())
+    bits = -np.log2(one_more / one_more.sum())
+    unigram = float(bits @ character_counts(text, len(counts))) / len(text)
     return Baseline(unigram, "static", "character frequencies")
 
 
 def _compressed(
-    compress: Callable[[bytes], bytes], train: bytes, text: bytes, characters: int
+    compressor: Callable[[], Compressor], vocabulary: Vocabulary, train: TextIds, text: TextIds
 ) -> Baseline:
-    added = len(compress(train + text)) - len(compress(train))
+    def size(*parts: TextIds) -> int:
+        stream = compressor()
+        blocks = (block for part in parts for block in _encoded(vocabulary, part))
+        return sum(len(stream.compress(block)) for block in blocks) + len(stream.flush())
+
+    added = size(train, text) - size(train)
     note = "bytes added to the compressed training text"
-    return Baseline(8 * added / characters, "adaptive", note)
-
-
-def _xz(data: bytes) -> bytes:
-    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    return Baseline(8 * added / len(text), "adaptive", note)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -12,78 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.protocol import Engine, Predictor
 from charloom.errors import CharloomError
 from charloom.evaluation.baselines import COMPRESSORS, Baseline, baselines
+from charloom.evaluation.intervals import IntervalSums
+from charloom.evaluation.score_text import TrainedModel, score_text
 from charloom.evaluation.scored_text import ScoredText
 from charloom.evaluation.training_text import TrainingText
-from charloom.ngrams.mixing import Mixture
-from charloom.prediction.adaptive import choose_adaptation, score_adaptively
-from charloom.prediction.scoring import (
-    Protocol,
-    Scores,
-    document_lengths,
-    score_ids,
-    sums_of_pieces,
-)
+from charloom.prediction.scoring import Protocol, Scores, Total
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.overlap import LONGEST_TO_INDEX, Overlap, longest_overlap
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import END, Vocabulary
-
-RESAMPLES = 2_000  # bootstrap samples
-BLOCK = 1_000  # characters of a block, at most, because correlations are shorter than that
-FEWEST_BLOCKS = 10  # a shorter text has no interval
-FEWEST_DOCUMENTS = 20  # of a smaller number, blocks are sampled
-MOST_GROUPS = 10_000  # of documents; more documents are sampled in groups of neighbors
-
-
-def confidence_interval(log_probabilities: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Return the 95% confidence interval of nats per character, given log-probabilities (N,).
-
-    A circular block bootstrap (Politis and Romano 1992) samples as many blocks as the text has.
-    Blocks are sampled instead of characters, because characters that are hard to predict are
-    close together. A text of few blocks has no interval.
-    """
-    length = len(log_probabilities)
-    block = min(BLOCK, length // (2 * FEWEST_BLOCKS))
-    if block < FEWEST_BLOCKS:
-        return None
-    around = np.concatenate([[0.0], np.cumsum(np.resize(log_probabilities, length + block))])
-    sums = around[block : block + length] - around[:length]  # one for each first character
-    generator = np.random.Generator(np.random.PCG64(0))
-    means = np.empty(RESAMPLES)
-    for sample in range(RESAMPLES):
-        means[sample] = sums[generator.integers(0, length, length // block)].mean()
-    low, high = np.quantile(-means / block, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def interval_of_documents(
-    log_probabilities: NDArray[np.float64], lengths: NDArray[np.intp]
-) -> tuple[float, float] | None:
-    """Return the 95% confidence interval of nats per character of a collection of documents.
-
-    A bootstrap samples as many documents as there are, because documents are independent of each
-    other. A few documents are sampled in blocks of characters instead.
-
-    Args:
-        log_probabilities: of each character and each end, (N,).
-        lengths: the number of characters of each document with its end, (D,).
-    """
-    if len(lengths) < FEWEST_DOCUMENTS:
-        return confidence_interval(log_probabilities)
-    groups = min(len(lengths), MOST_GROUPS)
-    of_group = np.arange(len(lengths)) * groups // len(lengths)
-    nats = np.bincount(of_group, weights=-sums_of_pieces(log_probabilities, lengths))
-    characters = np.bincount(of_group, weights=lengths)
-    generator = np.random.Generator(np.random.PCG64(0))
-    means = np.empty(RESAMPLES)
-    for sample in range(RESAMPLES):
-        chosen = generator.integers(0, groups, groups)
-        means[sample] = nats[chosen].sum() / characters[chosen].sum()
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 class Row(NamedTuple):
@@ -176,20 +115,6 @@ class Evaluation:
                 found.append(Row(bits, shown, baseline.protocol, baseline.note))
         return sorted(found) + missing
 
-    def winners(self) -> list[str]:
-        """Return the names of the baselines that beat the model, best first.
-
-        The network of a mixture is not a baseline.
-        """
-        better = [
-            (baseline.bits_per_character, name)
-            for name, baseline in self.baselines.items()
-            if name != "network"
-            and baseline.bits_per_character is not None
-            and baseline.bits_per_character < self.bits_per_character
-        ]
-        return [name for _, name in sorted(better)]
-
     def as_dict(self) -> dict[str, Any]:
         """Return the evaluation as plain JSON values."""
         return {
@@ -275,24 +200,6 @@ def _overlap_from(values: Mapping[str, Any]) -> Overlap:
     return Overlap(length, place, training_place)
 
 
-class TrainedModel(typing.Protocol):
-    """A model that can be scored: a network, and an n-gram model where it has one."""
-
-    @property
-    def vocabulary(self) -> Vocabulary: ...
-
-    @property
-    def engine(self) -> Engine: ...
-
-    @property
-    def mixture(self) -> Mixture | None: ...
-
-    @property
-    def predictor(self) -> Predictor:
-        """The mixture's predictions, or the network's."""
-        ...
-
-
 def evaluate(
     model: TrainedModel,
     text: ScoredText,
@@ -319,22 +226,25 @@ def evaluate(
     """
     if len(text.ids) == 0:
         raise CharloomError(f"{text.name} has no characters to evaluate")
-    scores, network = score_text(
+    sums, of_network = ScoreSums(text, model.vocabulary), Total()
+    for scores, network in score_text(
         model, text, protocol, training, on_progress=on_progress, both=True
-    )
+    ):
+        sums.add(scores)
+        if network is not None:
+            of_network.add(network.log_probabilities)
     evaluation = replace(
-        evaluation_of(scores, text, protocol, model.vocabulary),
-        model="network" if model.mixture is None else "mixture",
+        sums.evaluation(protocol), model="network" if model.mixture is None else "mixture"
     )
     found = {}
-    if network is not None:
-        bits = with_folded(network.nats_per_character, text) / math.log(2)
+    if model.mixture is not None:
+        bits = with_folded(-of_network.value / len(text.ids), text) / math.log(2)
         found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
     if not with_baselines:
         return replace(evaluation, baselines=found)
     if on_progress is not None:
         on_progress("computing baselines", 0, None)
-    parts = training.parts_beside(text)
+    parts = training.parts_beside(text.split)
     known = text.known(model.vocabulary)
     if len(known) == 0:  # Only unknown characters: they cost every baseline the same.
         known = np.array([text.before], text.ids.dtype)
@@ -362,63 +272,8 @@ def evaluate(
         evaluation,
         baselines=found,
         overlap=overlap,
-        overlap_text=text.symbols(model.vocabulary).show(copied),
+        overlap_text=as_shown(text.symbols(model.vocabulary).decode(copied), model.vocabulary),
     )
-
-
-def score_text(
-    model: TrainedModel,
-    text: ScoredText,
-    protocol: Protocol,
-    training: TrainingText,
-    *,
-    on_progress: OnProgress | None = None,
-    likeliest: int = 0,
-    both: bool = False,
-) -> tuple[Scores, Scores | None]:
-    """Score a text by a protocol.
-
-    Args:
-        model: the model.
-        text: the text.
-        protocol: the protocol.
-        training: the model's training text, which only the adaptive protocol requires.
-        on_progress: called with the stage, the number of characters scored, and their total.
-        likeliest: the number of likeliest characters to return at each position.
-        both: whether the network of a mixture is also scored alone.
-
-    Returns:
-        The model's scores, and those of the network alone if they were computed.
-
-    Raises:
-        CharloomError: if the training text is required and not available.
-    """
-    before, is_known = text.before, text.is_known(model.vocabulary)
-    ids = text.known(model.vocabulary)
-    if not is_known[-1]:
-        ids = np.append(ids, ids.dtype.type(before))  # for the guesses at the last place
-
-    def whole(scores: Scores) -> Scores:
-        return scores if text.unseen is None else scores.with_unknown(is_known, text.unseen)
-
-    with np.errstate(all="ignore"):
-        if not protocol.adaptive:
-            scores = score_ids(model.predictor, ids, before, protocol, on_progress, likeliest)
-            if model.mixture is None or not both:
-                return whole(scores), None
-            return whole(scores), whole(score_ids(model.engine, ids, before, protocol))
-        training.require("the adaptive protocol")
-        parts = training.parts_beside(text)
-        assert parts is not None
-        adaptation = choose_adaptation(
-            model.engine, model.mixture, parts.fit, parts.holdout, on_progress
-        )
-        mixture, network = score_adaptively(
-            model.engine, ids, before, adaptation, on_progress, likeliest
-        )
-        if mixture is None:
-            return whole(network), None
-        return whole(mixture), whole(network)
 
 
 def charged(
@@ -431,7 +286,7 @@ def charged(
     """
     if text.unseen is None:
         return found
-    known = len(text.known(vocabulary))
+    known = int(text.counts(vocabulary)[: len(vocabulary)].sum())
     total = len(text.ids) + text.folded
     of_known, of_unknown = (
         -log_p / math.log(2) for log_p in (text.unseen.log_known, text.unseen.log_probability)
@@ -446,42 +301,65 @@ def charged(
     return result
 
 
+class ScoreSums:
+    """The sums of the scores of a text, which arrive in stretches."""
+
+    def __init__(self, text: ScoredText, vocabulary: Vocabulary) -> None:
+        self._text, self._symbols = text, text.symbols(vocabulary)
+        self._counts = text.counts(vocabulary)
+        self._unknown = int(self._counts[len(vocabulary) :].sum())
+        end_id = vocabulary.end_id
+        self._documents = None
+        if end_id is not None:  # The last one can lack its end.
+            self._documents = int(self._counts[end_id]) + int(text.ids[-1] != end_id)
+        self._end_id = -2 if end_id is None else end_id  # -1 is an unknown character.
+        self._nats, self._guessed = Total(), 0
+        self._interval = IntervalSums(len(text.ids), self._documents)
+
+    def add(self, scores: Scores) -> None:
+        """Add the scores of the next characters."""
+        self._nats.add(-scores.log_probabilities)
+        self._guessed += int(np.count_nonzero(scores.guessed))
+        self._interval.add(scores.log_probabilities, scores.ids == self._end_id)
+
+    def evaluation(self, protocol: Protocol) -> Evaluation:
+        """Return the evaluation without baselines.
+
+        Raises:
+            CharloomError: if the mean log-probability is not finite.
+        """
+        text = self._text
+        nats = with_folded(self._nats.value / len(text.ids), text)
+        if not math.isfinite(nats):
+            raise CharloomError(
+                "a character has probability 0, or the model's numbers overflow: train again with "
+                "a lower --learning-rate"
+            )
+        interval = self._interval.interval()
+        if interval is not None:
+            interval = with_folded(interval[0], text), with_folded(interval[1], text)
+        characters = len(text.ids) + text.folded
+        return Evaluation(
+            text=text.name,
+            protocol=str(protocol),
+            characters=characters,
+            utf8_bytes=bytes_of(self._symbols, self._counts) + text.folded,
+            nats_per_character=nats,
+            accuracy=float(self._guessed / characters),
+            interval=interval,
+            skipped_characters=text.skipped,
+            unknown_characters=self._unknown + text.folded,
+            documents=self._documents,
+        )
+
+
 def evaluation_of(
     scores: Scores, text: ScoredText, protocol: Protocol, vocabulary: Vocabulary
 ) -> Evaluation:
-    """Summarize the scores of a text, without baselines.
-
-    Raises:
-        CharloomError: if the mean log-probability is not finite.
-    """
-    log_p = scores.log_probabilities
-    nats = with_folded(scores.nats_per_character, text)
-    if not math.isfinite(nats):
-        raise CharloomError(
-            "a character has probability 0, or the model's numbers overflow: train again with a "
-            "lower --learning-rate"
-        )
-    end_id = vocabulary.end_id
-    if end_id is None:
-        documents, interval = None, confidence_interval(log_p)
-    else:
-        lengths = document_lengths(text.ids, end_id)
-        documents, interval = len(lengths), interval_of_documents(log_p, lengths)
-    if interval is not None:
-        interval = with_folded(interval[0], text), with_folded(interval[1], text)
-    characters = len(text.ids) + text.folded
-    return Evaluation(
-        text=text.name,
-        protocol=str(protocol),
-        characters=characters,
-        utf8_bytes=count_bytes(text.symbols(vocabulary), text.ids) + text.folded,
-        nats_per_character=nats,
-        accuracy=float(scores.guessed.sum() / characters),
-        interval=interval,
-        skipped_characters=text.skipped,
-        unknown_characters=int(np.count_nonzero(~text.is_known(vocabulary))) + text.folded,
-        documents=documents,
-    )
+    """Summarize the scores of a text, without baselines. Raises CharloomError as `ScoreSums`."""
+    sums = ScoreSums(text, vocabulary)
+    sums.add(scores)
+    return sums.evaluation(protocol)
 
 
 def with_folded(nats: float, text: ScoredText) -> float:
@@ -505,20 +383,22 @@ def find_overlap(train: TextIds, text: TextIds, end_id: int | None = None) -> Ov
     """
     if len(train) + len(text) > LONGEST_TO_INDEX:
         return None
-    if end_id is not None:  # -1 is a character that the training text cannot contain
-        text = np.where(text == end_id, -1, text.astype(np.int64))
+    if end_id is not None:
+        # END becomes a character that the training text does not contain.
+        other = 1 + max(int(train.max(initial=0)), int(text.max(initial=0)))
+        text = np.where(text == end_id, np.min_scalar_type(other).type(other), text)
     try:
         return longest_overlap(train, text)
     except ImportError:
         return None
 
 
-def count_bytes(vocabulary: Vocabulary, ids: TextIds) -> int:
-    """Return the size in bytes of a text, given its ids, (N,): that of its UTF-8 encoding.
+def bytes_of(vocabulary: Vocabulary, counts: NDArray[np.int64]) -> int:
+    """Return the size in bytes of a text in UTF-8, from the count of each character, (V,).
 
-    In a vocabulary of bytes, each id is one byte. The end of a document is one byte too.
+    In a vocabulary of bytes, each character is one byte. The end of a document is one byte too.
     """
     sizes = np.array(
         [1 if vocabulary.as_bytes or c == END else len(c.encode()) for c in vocabulary.characters]
     )
-    return int(np.bincount(ids, minlength=len(vocabulary)) @ sizes)
+    return int(counts @ sizes)

@@ -10,6 +10,7 @@ from typing import Any
 
 from charloom.errors import CharloomError, error_reason, printable
 from charloom.evaluation.evaluation import Evaluation
+from charloom.json_text import to_json
 from charloom.storage.atomic import write_atomically
 from charloom.storage.folders import EVALUATIONS_FILE, METRICS_FILE
 
@@ -43,7 +44,7 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
     kept.append({"sha256": sha256, "evaluation": found})
     path = folder / EVALUATIONS_FILE
     try:
-        write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+        write_atomically(path, (to_json(kept, indent=1) + "\n").encode())
     except OSError as error:
         raise CharloomError(
             f"cannot write {printable(str(path))} ({error_reason(error)}): the results are not "

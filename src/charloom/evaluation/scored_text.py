@@ -6,8 +6,9 @@ id in the model's vocabulary, but it can have a probability.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,14 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
-from charloom.prediction.scoring import score_pieces, sums_of_pieces
+from charloom.errors import CharloomError, printable
+from charloom.prediction.scoring import sums_of_pieces, total_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
-from charloom.text.dataset import TextIds
-from charloom.text.format import TextFormat, open_texts, split_documents
+from charloom.text.dataset import (
+    TextIds,
+    character_counts,
+    encode_text,
+    encode_without_folded,
+    scan,
+)
+from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import Text, refuse_surrogates
+from charloom.text.splitting import store_ids
+from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
+
+
+KNOWN_AT_ONCE = 1 << 20  # ids
 
 
 @dataclass(frozen=True)
@@ -83,19 +95,58 @@ class ScoredText:
         symbols = vocabulary.grown(new)
         return cls(name, symbols.encode(content), before, unknown=new, unseen=unseen)
 
+    @classmethod
+    def read(
+        cls,
+        text: Text,
+        vocabulary: Vocabulary,
+        unseen: UnseenCharacters | None,
+        *,
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> ScoredText:
+        """Read a text of any length, of which only the ids are stored.
+
+        Args:
+            text: the text, with END after each document of a collection.
+            vocabulary, unseen, skip_unknown: as in `of`.
+            on_progress: called while the text is read ("reading") and encoded ("encoding").
+
+        Raises:
+            CharloomError: if the text cannot be read.
+            UnknownCharacterError: as in `of`.
+        """
+        before = vocabulary.start_id
+        scanned = scan(text, on_progress, with_hashes=False)
+        if skip_unknown:
+            ids, _ = encode_without_folded(text, scanned, vocabulary, None, on_progress)
+            return cls(text.name, ids, before, scanned.characters - len(ids))
+        new = tuple(sorted(set(scanned.distinct) - set(vocabulary.characters)))
+        if unseen is None or not all(unseen.include(character) for character in new):
+            new, unseen = (), None
+        symbols = vocabulary.grown(new)
+        ids = encode_text(text, scanned.characters, symbols, None, on_progress)
+        return cls(text.name, ids, before, unknown=new, unseen=unseen)
+
     def symbols(self, vocabulary: Vocabulary) -> Vocabulary:
         """Return the characters of the ids, given the model's vocabulary."""
         return vocabulary.grown(self.unknown) if self.unknown else vocabulary
 
-    def is_known(self, vocabulary: Vocabulary) -> NDArray[np.bool_]:
-        """Return True for each character of the model's vocabulary, (N,)."""
-        if not self.unknown:
-            return np.ones(len(self.ids), dtype=bool)
-        return np.asarray(self.ids < len(vocabulary))
-
     def known(self, vocabulary: Vocabulary) -> TextIds:
         """Return the ids of the characters of the model's vocabulary."""
-        return self.ids[self.is_known(vocabulary)] if self.unknown else self.ids
+        if not self.unknown:
+            return self.ids
+        size = len(vocabulary)
+        count = int(self.counts(vocabulary)[:size].sum())
+        blocks = (
+            self.ids[begin : begin + KNOWN_AT_ONCE]
+            for begin in range(0, len(self.ids), KNOWN_AT_ONCE)
+        )
+        return store_ids((block[block < size] for block in blocks), count, self.ids.dtype)
+
+    def counts(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
+        """Return the number of occurrences of each of the `symbols`, (V + unknown,)."""
+        return character_counts(self.ids, len(vocabulary) + len(self.unknown))
 
 
 @dataclass(frozen=True)
@@ -124,16 +175,18 @@ class ScoredPieces:
         end_id: int | None = None,
         skip_unknown: bool = False,
         kind: str = "line",
+        places: Sequence[int] | Sequence[str] | None = None,
     ) -> ScoredPieces:
         """Encode pieces.
 
         Args:
-            pieces: their characters.
+            pieces: their characters of the model.
             vocabulary: the model's vocabulary.
             unseen: the probability of unknown characters, if the model has a record of it.
             end_id: the id that is scored after each piece, if any.
             skip_unknown: whether unknown characters are skipped.
             kind: `line` or `document`, for error messages.
+            places: the number or the name of each piece, for error messages.
 
         Raises:
             CharloomError: if a piece holds half of a surrogate pair.
@@ -152,7 +205,7 @@ class ScoredPieces:
             refused = {character for character in refused if not unseen.include(character)}
         # The end of a document has an id, but is not a character of a text.
         if refused or (vocabulary.end_id is not None and (ids == vocabulary.end_id).any()):
-            _refuse(pieces, vocabulary, refused, kind)
+            _refuse(pieces, vocabulary, refused, kind, places or range(1, len(pieces) + 1))
         of_known = sums_of_pieces(known, lengths).astype(np.intp)
         encoded = ids[known].astype(vocabulary.id_type)
         if end_id is not None:
@@ -174,51 +227,77 @@ class ScoredPieces:
             before: the id that is the first input of every piece.
             on_progress: called with the stage "scoring", the characters scored and their total.
         """
-        scores = score_pieces(predictor, self.ids, self.lengths, before, on_progress)
-        totals = sums_of_pieces(scores.log_probabilities, self.lengths)
+        totals = total_of_pieces(predictor, self.ids, self.lengths, before, on_progress)
         if self.unseen is not None:
             known, unknown = self.unseen.log_known, self.unseen.log_probability
             totals = np.asarray(totals + self.lengths * known + self.unknown * unknown)
         return totals, self.unknown
 
 
-def read_to_score(text: str | Path | Text | Sequence[str], format: TextFormat) -> tuple[str, str]:
-    """Return the name and the content of a text, with END after each document of a collection.
+def open_to_score(
+    text: str | bytes | Path | Text | Sequence[str | bytes],
+    format: TextFormat,
+    vocabulary: Vocabulary,
+) -> Text:
+    """Return a text as characters of the model, with END after each document of a collection.
+
+    Its Unicode form becomes the one that the vocabulary knows.
 
     Args:
         text: a text, its content as a str, the path of a file, or a list of documents.
         format: how the model's training text was read.
+        vocabulary: the model's vocabulary.
 
     Raises:
         CharloomError: if the text cannot be read, or is a list and the format is that of a book.
     """
     if isinstance(text, Path):
         text = open_texts([text], format)
+    if isinstance(text, str | bytes):
+        content = as_read(text, format, vocabulary)
+        text = Text("text", "", vocabulary.as_bytes, lambda: iter((content,)))
+        if format.cuts:
+            text = open_texts([text], replace(format, collection=True))
     if isinstance(text, Text):
-        return text.name, text.read() + (END if format.collection and not text.ends else "")
-    if isinstance(text, str):
-        refuse_surrogates(text)
-        if not format.collection:
-            return "text", text
-        text = split_documents(text, format)
-    elif not format.collection:
+        end = END if format.collection and not text.ends else ""
+        pieces = text.pieces
+        return replace(
+            text, pieces=lambda: itertools.chain(compose_pieces(pieces(), vocabulary), [end])
+        )
+    if not format.collection:
         raise CharloomError(
             "a list of documents is for models of collections, and this one was trained on a "
             "single text: pass one text"
         )
-    for document in text:
-        refuse_surrogates(document)
-    return "text", "".join(document + END for document in text)
+    documents = "".join(as_read(document, format, vocabulary) + END for document in text)
+    return Text("text", "", vocabulary.as_bytes, lambda: iter((documents,)), ends=True)
 
 
-def _refuse(pieces: Sequence[str], vocabulary: Vocabulary, refused: set[str], kind: str) -> None:
+def read_to_score(
+    text: str | bytes | Path | Text | Sequence[str | bytes],
+    format: TextFormat,
+    vocabulary: Vocabulary,
+) -> tuple[str, str]:
+    """Return the name and the content of a text. Arguments and errors are as `open_to_score`."""
+    opened = open_to_score(text, format, vocabulary)
+    return opened.name, opened.read()
+
+
+def _refuse(
+    pieces: Sequence[str],
+    vocabulary: Vocabulary,
+    refused: set[str],
+    kind: str,
+    places: Sequence[int] | Sequence[str],
+) -> None:
     """Raise CharloomError for the first piece with a character that has no probability."""
-    for number, piece in enumerate(pieces):
+    for place, piece in zip(places, pieces, strict=True):
+        label = f"{kind} {place:,}" if isinstance(place, int) else printable(place)
         try:
             refuse_surrogates(piece)
             if refused.intersection(piece):
                 vocabulary.encode(piece)
         except UnknownCharacterError as error:
-            raise UnknownCharacterError(f"{kind} {number + 1:,}: {error}") from None
+            raise UnknownCharacterError(f"{label}: {error}") from None
         except CharloomError as error:
-            raise CharloomError(f"{kind} {number + 1:,}: {error}") from None
+            raise CharloomError(f"{label}: {error}") from None

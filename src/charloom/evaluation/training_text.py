@@ -113,16 +113,18 @@ class TrainingText:
             "the run was trained on the whole text (--split 100/0/0): pass another text to evaluate"
         )
 
-    def parts_beside(self, text: ScoredText) -> TrainingParts | None:
+    def parts_beside(self, split: str | None) -> TrainingParts | None:
         """Return the parts that can be used to score a text, None if they are not available.
+
+        `split` is the split of the training text that is scored, if it is one.
 
         If the validation split is itself scored, it is not used to choose anything.
         """
         if isinstance(self._result, CharloomError):
             return None
         parts = self._parts(self._result)
-        if text.split == "validation":
-            return replace(parts, holdout=text.ids[:0], validation=None)
+        if split == "validation":
+            return replace(parts, holdout=parts.holdout[:0], validation=None)
         return parts
 
     def _with_folded(self, text: ScoredText, folded: int) -> ScoredText:

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.errors import CharloomError, error_reason, shortened
+from charloom.errors import CharloomError, error_reason, plural, shortened
 from charloom.network.choices import Cell, NumberType
 from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
@@ -55,7 +55,7 @@ def export_pytorch(checkpoint: Checkpoint, out: Path) -> str:
 
 def _loading(checkpoint: Checkpoint, out: Path) -> str:
     config, vocabulary = checkpoint.config, checkpoint.vocabulary
-    first = ascii(vocabulary.characters[vocabulary.start_id])
+    first = repr(vocabulary.characters[vocabulary.start_id])
     what, going_on = "one character", "continue with rnn(..., state)"
     if vocabulary.end_id is not None:
         first, what = '[""]', "the end of a document"
@@ -65,7 +65,7 @@ def _loading(checkpoint: Checkpoint, out: Path) -> str:
     return f"""\
 import json, torch
 from safetensors import safe_open
-with safe_open({str(out)!a}, "pt") as file:
+with safe_open({str(out)!r}, "pt") as file:
     tensors = {{name: file.get_tensor(name) for name in file.keys()}}
     vocabulary = json.loads(file.metadata()["vocabulary"])
 rnn = torch.nn.{MODULES[config.cell]}({size}, {hidden}, {config.layers}, dtype={dtype})
@@ -294,8 +294,8 @@ class _StateDict:
             if found != shape:
                 raise CharloomError(
                     f"{self._path}: {sources[name]} has shape {found}, not {shape}, with "
-                    f"{self.config.vocabulary_size:,} characters in the vocabulary and "
-                    f"{self.config.hidden_size:,} hidden units"
+                    f"{plural(self.config.vocabulary_size, 'character')} in the vocabulary and "
+                    f"{plural(self.config.hidden_size, 'hidden unit')}"
                 )
         return sources
 

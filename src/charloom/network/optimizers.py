@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.network.choices import Schedule
 from charloom.network.parameters import Float, aligned_zeros
 
@@ -237,7 +237,7 @@ def learning_rate_factor(schedule: str, warmup: float, progress: float) -> float
     linearly or along half a cosine (Loshchilov & Hutter 2017).
     """
     if schedule not in SCHEDULES:
-        raise CharloomError(f"schedule {schedule!r} is not one of {', '.join(SCHEDULES)}")
+        raise CharloomError(f"schedule {shortened(schedule)} is not one of {', '.join(SCHEDULES)}")
     if progress < warmup:
         # Not zero, because the first step would change nothing.
         return max(progress / warmup, 0.01)

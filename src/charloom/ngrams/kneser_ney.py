@@ -174,10 +174,23 @@ class NGramModel:
         Raises:
             ValueError: as `fit` does, and if window is below 1.
         """
+        blocks = self.log_probability_blocks(
+            ids, preceding=preceding, window=window, block_size=block_size
+        )
+        return np.concatenate([np.zeros(0), *blocks])
+
+    def log_probability_blocks(
+        self,
+        ids: Integers,
+        *,
+        preceding: Integers | None = None,
+        window: int | None = None,
+        block_size: int = SCORED_AT_ONCE,
+    ) -> Iterator[Floats]:
+        """Yield what `log_probabilities` returns, of consecutive blocks of the text."""
         if window is not None and window < 1:
             raise ValueError(f"window must be 1 or more, not {window}")
         text, lead = self._with_context(ids, preceding)
-        result = np.empty(len(text) - lead)  # (S,)
         for start, first, stop in self._blocks(lead, len(text), block_size):
             position = np.arange(start, stop)  # (stop - start,) in the text
             visible = np.minimum(position, self.context)  # characters of context
@@ -194,8 +207,7 @@ class NGramModel:
                     if face is not None and len(rows):
                         shorter = probability[k:][rows]
                         probability[k:][rows] = face.extend(gram[rows], context[rows], shorter)
-            result[first - lead : stop - lead] = np.log(probability[first - start :])
-        return result
+            yield np.log(probability[first - start :])
 
     def distribution(self, context_ids: Integers) -> Floats:
         """Return the probabilities (V,) of the character after `context_ids` (any length).

@@ -16,7 +16,7 @@ the network. F is the number of features, K that of the n-gram model's character
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -29,13 +29,8 @@ from charloom.network.optimizers import NonFiniteGradientError, RMSProp
 from charloom.network.parameters import Float, Parameters
 from charloom.ngrams.choosing import counted_part
 from charloom.ngrams.mixing import Mixture, feature_count, fit_theta
-from charloom.prediction.mixture import (
-    FITTED_ON,
-    contexts_before,
-    fit_ngram_table,
-    visible_lengths,
-)
-from charloom.prediction.scoring import Scores
+from charloom.prediction.mixture import FITTED_ON, fit_ngram_table
+from charloom.prediction.scoring import Scores, Total, regrouped
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import excerpt
@@ -88,11 +83,6 @@ class Adaptation:
     evidence: Evidence | None = None
     prior: Mapping[int, float] = field(default_factory=lambda: PRIOR)
     refit_interval: int = REFIT_INTERVAL
-
-
-class _Trial(NamedTuple):
-    scores: AdaptiveScores
-    evidence: Evidence | None
 
 
 class RecentCounts:
@@ -179,89 +169,99 @@ def choose_adaptation(
             if on_progress is not None:
                 on_progress("adapting", number * len(ids) + done, len(RATES) * len(ids) + 1)
 
-        trial = _score(engine, ids, int(known[-1]), replace(candidate, rate=rate), report)
-        loss = trial.scores.network.nats_per_character
+        trial = _AdaptiveScorer(engine, int(known[-1]), replace(candidate, rate=rate))
+        total = Total()
+        for scores in trial.score([ids], report, len(ids)):
+            total.add(scores.network.log_probabilities)
+        loss = -total.value / len(ids)
         if loss < least:
             least, best, chosen = loss, trial, replace(chosen, rate=rate)
         elif loss > least:
             break  # because larger rates are even worse
-    if mixture is not None and best is not None and best.evidence is not None:
-        refitted = replace(mixture, theta=fit_theta(*best.evidence))
-        chosen = replace(chosen, mixture=refitted, evidence=best.evidence)
+    if mixture is not None and best is not None and best.mixing is not None:
+        evidence = best.mixing.evidence
+        refitted = replace(mixture, theta=fit_theta(*evidence))
+        chosen = replace(chosen, mixture=refitted, evidence=evidence)
     return chosen
 
 
 def score_adaptively(
     engine: Engine,
-    ids: TextIds,
+    blocks: Iterable[TextIds],
     before: int,
     adaptation: Adaptation,
     on_progress: OnProgress | None = None,
     likeliest: int = 0,
-) -> AdaptiveScores:
-    """Score ids, (N,), each exactly once. The engine's own parameters do not change.
+    *,
+    total: int | None = None,
+) -> Iterator[AdaptiveScores]:
+    """Score a text, each id exactly once, and yield the scores of consecutive stretches.
+
+    The engine's own parameters do not change.
 
     Args:
         engine: the network, of which a copy is trained.
-        ids: the text's.
+        blocks: consecutive ids of the text.
         before: the id of the character before the text.
         adaptation: as `choose_adaptation` returns it.
-        on_progress: called with the stage "scoring", the characters scored and N.
+        on_progress: called with the stage "scoring", the characters scored and `total`.
         likeliest: the number of guesses to keep at each place.
+        total: the length of the text, if it is known.
     """
-    return _score(engine, ids, before, adaptation, on_progress, likeliest).scores
+    return _AdaptiveScorer(engine, before, adaptation, likeliest).score(blocks, on_progress, total)
 
 
-def _score(
-    engine: Engine,
-    ids: TextIds,
-    before: int,
-    adaptation: Adaptation,
-    on_progress: OnProgress | None,
-    likeliest: int = 0,
-) -> _Trial:
-    """Score ids as `score_adaptively` does, and return the evidence for a mixture's weights too."""
-    learner = _copy(engine)
-    optimizer = RMSProp(adaptation.rate, decay=1.0, epsilon=EPSILON)  # With this decay, m is fixed.
-    optimizer.prepare(learner.parameters.flat)
-    optimizer.slots["mean_square"][:] = adaptation.mean_squares
-    mixing = None
-    if adaptation.mixture is not None:
-        mixing = _AdaptiveMixture(
-            adaptation.mixture, adaptation, ids, before, likeliest, engine.config.end_id
-        )
-    text = np.concatenate([[before], ids]).astype(np.intp)
-    alone = Scores.empty(len(ids), likeliest)
-    state = learner.zero_state(1)
-    for begin in range(0, len(ids), WINDOW):
-        window = text[begin : begin + WINDOW + 1, None]
-        inputs, targets = window[:-1], window[1:]
-        places = np.arange(begin, begin + len(targets))
-        learner.parameters_changed()
-        block, after = learner.log_probabilities(inputs, state)
-        network = block[:, 0]
-        alone.put(places, network, targets[:, 0])
-        if mixing is not None:
-            mixing.score(places, network)
-        # A window whose gradient is not finite is skipped.
-        with contextlib.suppress(NonFiniteGradientError):
-            learner.train_step(inputs, targets, state, optimizer)
-        state = after
-        if on_progress is not None:
-            on_progress("scoring", begin + len(targets), len(ids))
-    if mixing is None:
-        return _Trial(AdaptiveScores(None, alone), None)
-    return _Trial(AdaptiveScores(mixing.scores, alone), mixing.evidence)
+class _AdaptiveScorer:
+    """A copy of a network, and its mixture, that are trained on a text while it is scored."""
+
+    def __init__(
+        self, engine: Engine, before: int, adaptation: Adaptation, likeliest: int = 0
+    ) -> None:
+        self._learner = _copy(engine)
+        # With this decay, m is fixed.
+        self._optimizer = RMSProp(adaptation.rate, decay=1.0, epsilon=EPSILON)
+        self._optimizer.prepare(self._learner.parameters.flat)
+        self._optimizer.slots["mean_square"][:] = adaptation.mean_squares
+        self._last, self._likeliest = before, likeliest
+        self.mixing = None
+        if adaptation.mixture is not None:
+            self.mixing = _AdaptiveMixture(
+                adaptation.mixture, adaptation, before, likeliest, engine.config.end_id
+            )
+
+    def score(
+        self, blocks: Iterable[TextIds], on_progress: OnProgress | None, total: int | None
+    ) -> Iterator[AdaptiveScores]:
+        """Score a text as `score_adaptively` does."""
+        learner = self._learner
+        state = learner.zero_state(1)
+        done = 0
+        for ids in regrouped(blocks, WINDOW):
+            for begin in range(0, len(ids), WINDOW):
+                targets = ids[begin : begin + WINDOW].astype(np.intp)
+                inputs = np.concatenate([[self._last], targets[:-1]])[:, None]
+                self._last = int(targets[-1])
+                learner.parameters_changed()
+                block, after = learner.log_probabilities(inputs, state)
+                network = block[:, 0]
+                mixed = None if self.mixing is None else self.mixing.score(targets, network)
+                yield AdaptiveScores(mixed, Scores.of(network, targets, self._likeliest))
+                # A window whose gradient is not finite is skipped.
+                with contextlib.suppress(NonFiniteGradientError):
+                    learner.train_step(inputs, targets[:, None], state, self._optimizer)
+                state = after
+                done += len(targets)
+                if on_progress is not None:
+                    on_progress("scoring", done, total)
 
 
 class _AdaptiveMixture:
-    """A mixture whose n-gram model and weights adapt to the ids of a text, (N,)."""
+    """A mixture whose n-gram model and weights adapt to a text."""
 
     def __init__(
         self,
         mixture: Mixture,
         adaptation: Adaptation,
-        ids: TextIds,
         before: int,
         likeliest: int,
         end_id: int | None,
@@ -269,44 +269,65 @@ class _AdaptiveMixture:
         self.mixture = mixture
         self._fitted_on = adaptation.evidence
         self._refit_interval = adaptation.refit_interval
-        self._ids = ids.astype(np.intp)
-        text = np.concatenate([[before], ids])
-        self._contexts = contexts_before(text, mixture.table.context)
-        self._visible = visible_lengths(text, mixture.table.context, end_id)
-        self._recent = RecentCounts(mixture.table.context, adaptation.prior)
-        self.scores = Scores.empty(len(ids), likeliest)
+        self._likeliest, self._end_id = likeliest, end_id
+        context = mixture.table.context
+        self._read = np.full(context, -1, np.int32)  # (K,) the ids before the next one
+        self._read[context - 1 :] = before
+        self._visible = 1 if end_id is not None else context  # of them, without a limit
+        self._recent = RecentCounts(context, adaptation.prior)
+        self._done = 0
         # A ring buffer, so that of a long text the newest places are kept.
-        kept = min(len(ids), FITTED_ON)
-        columns = feature_count(mixture.table.context)
-        self.evidence = Evidence(np.empty((kept, columns)), np.empty(kept), np.empty(kept))
+        columns = feature_count(context)
+        self._evidence = Evidence(
+            np.empty((FITTED_ON, columns)), np.empty(FITTED_ON), np.empty(FITTED_ON)
+        )
 
-    def score(self, places: NDArray[np.intp], network: Float) -> None:
-        """Score the next n places, (n,), with the network's log p there, (n, V)."""
-        ngram = self.mixture.table.look_up(self._contexts[places])
-        targets = self._ids[places]
+    @property
+    def evidence(self) -> Evidence:
+        """The data of the newest places."""
+        filled = min(self._done, FITTED_ON)
+        return Evidence(*(values[:filled] for values in self._evidence))
+
+    def score(self, targets: NDArray[np.intp], network: Float) -> Scores:
+        """Score the next ids of the text, (n,), with the network's log p there, (n, V)."""
+        contexts, context = self._contexts(targets), self.mixture.table.context
+        ngram = self.mixture.table.look_up(contexts)
         for row, w in enumerate(targets.tolist()):
-            context = self._contexts[places[row]]
-            context = context[len(context) - self._visible[places[row]] :]
-            self._recent.refine(ngram.probabilities[row], context)
-            self._recent.add(context, w)
+            visible = contexts[row, context - min(self._visible, context) :]
+            self._recent.refine(ngram.probabilities[row], visible)
+            self._recent.add(visible, w)
+            if self._end_id is not None:
+                self._visible = 1 if w == self._end_id else self._visible + 1
         rows = np.arange(len(targets))
         x = self.mixture.features(network, ngram)
-        mixed = self.mixture.mix(network, ngram, x)
-        self.scores.put(places, mixed, targets)
+        scores = Scores.of(self.mixture.mix(network, ngram, x), targets, self._likeliest)
+        to = (self._done + rows) % FITTED_ON
+        self._evidence.x[to] = x
+        self._evidence.network[to] = np.exp(network[rows, targets].astype(np.float64))
+        self._evidence.ngram[to] = ngram.probabilities[rows, targets]
+        begun, self._done = self._done, self._done + len(targets)
+        interval = self._refit_interval
+        if self._fitted_on is not None and self._done // interval > begun // interval:
+            self._refit(self._fitted_on)
+        return scores
+
+    def _contexts(self, targets: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the last K ids before each of the next ids, (n, K), and add these."""
+        context = len(self._read)
+        read = np.concatenate([self._read, targets.astype(np.int32)])
+        self._read = read[len(targets) :]
+        if not context:
+            return np.zeros((len(targets), 0), np.int32)
+        return np.lib.stride_tricks.sliding_window_view(read, context)[: len(targets)]
+
+    def _refit(self, fitted_on: Evidence) -> None:
+        """Fit the weights to the newest data, and to older ones where there are few."""
         seen = self.evidence
-        to = places % len(seen.x)
-        seen.x[to] = x
-        seen.network[to] = np.exp(network[rows, targets].astype(np.float64))
-        seen.ngram[to] = ngram.probabilities[rows, targets]
-        done, interval = int(places[-1]) + 1, self._refit_interval
-        if self._fitted_on is not None and done // interval > int(places[0]) // interval:
-            filled = min(done, len(seen.x))
-            older = slice(max(0, len(self._fitted_on.x) + filled - FITTED_ON), None)
-            known = (
-                np.concatenate([old[older], new[:filled]])
-                for old, new in zip(self._fitted_on, seen, strict=True)
-            )
-            self.mixture = replace(self.mixture, theta=fit_theta(*known))
+        older = slice(max(0, len(fitted_on.x) + len(seen.x) - FITTED_ON), None)
+        known = (
+            np.concatenate([old[older], new]) for old, new in zip(fitted_on, seen, strict=True)
+        )
+        self.mixture = replace(self.mixture, theta=fit_theta(*known))
 
 
 def _copy(engine: Engine) -> Engine:

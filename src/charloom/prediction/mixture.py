@@ -31,7 +31,7 @@ from charloom.ngrams.choosing import choose_context_on_splits, counted_part
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramTable
-from charloom.prediction.scoring import WARM_UP, blocks_in_rows
+from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
 
@@ -303,21 +303,3 @@ def contexts_before(ids: Integers, context: int) -> NDArray[np.int32]:
     """Return the `context` ids before each id but the first, (N - 1, K), -1 before the text."""
     padded = np.concatenate([np.full(context, -1, np.int32), ids.astype(np.int32)])
     return np.lib.stride_tricks.sliding_window_view(padded, context)[1 : len(ids)]
-
-
-def visible_lengths(ids: Integers, context: int, end_id: int | None) -> NDArray[np.intp]:
-    """Return the number of visible ids in each context of `contexts_before`, (N - 1,).
-
-    In a collection, the last END is the first visible id, or the first id of the text. In one text,
-    the -1 before it counts too.
-
-    Args:
-        ids: those of the text, (N,).
-        context: the largest number, K.
-        end_id: the id of END in a collection, else None.
-    """
-    if end_id is None:
-        return np.full(len(ids) - 1, context)
-    places = np.arange(len(ids))
-    first = np.maximum.accumulate(np.where(ids == end_id, places, 0))
-    return np.minimum(places[1:] - first[:-1], context)

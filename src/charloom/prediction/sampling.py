@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
+from charloom.text.typed import ShownText
+from charloom.text.unknown import LONGEST_UTF_8
 from charloom.text.vocabulary import Vocabulary
 
 # Characters sampled in one call, after which stop texts are searched and the text is yielded. The
@@ -75,12 +77,20 @@ def read_prompt(
     return int(ids[-1]), predictor.read(ids[:-1, None], predictor.zero_state(1))
 
 
+def text_after(vocabulary: Vocabulary, prompt: NDArray[np.unsignedinteger]) -> ShownText:
+    """Return a decoder of the text after a prompt's ids, (N,), which can end inside a character."""
+    shown = ShownText(vocabulary)
+    shown.add(vocabulary.decode(prompt[-LONGEST_UTF_8:]))
+    return shown
+
+
 class StopTexts:
     """A filter that passes a sample on up to the first complete stop text."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
         self._pending = ""  # sampled, but possibly the beginning of a stop text
+        self.found = ""  # the stop text that has ended the sample
 
     def add(self, sampled: str) -> tuple[str, bool]:
         """Return the text that can be passed on now, and True if a stop text ends it."""
@@ -91,7 +101,9 @@ class StopTexts:
         # The first one to be complete counts, whatever the number of characters in a call.
         found = [(place + len(text), place) for place, text in places if place >= 0]
         if found:
-            return pending[: min(found)[1]], True
+            end, begin = min(found)
+            self.found = pending[begin:end]
+            return pending[:begin], True
         ready = len(pending) - max(_held_back(pending, text) for text in self._texts)
         self._pending = pending[ready:]
         return pending[:ready], False
@@ -109,7 +121,8 @@ class SampleRequest:
         prompt: the ids before the sample, (N,), or None for an empty prompt.
         length: the largest number of characters to sample, or None for no limit.
         settings: temperature and the other settings of sampling.
-        stop: texts that end the sample where they appear, and are not part of it.
+        stop: texts that end the sample where they appear, and are not part of it. Like the prompt,
+            they consist of characters of the model.
         seed: the random seed.
         index: the number of the sample. Each sample of a seed has random numbers of its own, and
             so does not depend on the others.
@@ -150,10 +163,14 @@ class SampleRequest:
 class TextStream(Iterator[str]):
     """A sample in pieces as it is taken, without its prompt.
 
-    A document ends where its end is sampled, which is not part of the text.
+    A document ends where its end is sampled, which is not part of the text. A model of bytes
+    samples UTF-8, which is decoded: a character appears with its last byte, and invalid bytes are
+    shown like `\\xc3`. A character that the largest length cuts is left out.
 
     Attributes:
         request: the sample's settings.
+        characters: an iterator over the pieces in characters of the model, which are bytes in a
+            model of bytes. Use it instead of the stream where nothing must be decoded.
         finish_reason: the reason why the sample has ended, None before that: `stop` at the end of
             a document or at a stop text, `length` at the largest length.
     """
@@ -164,10 +181,21 @@ class TextStream(Iterator[str]):
         self.finish_reason: FinishReason | None = None
         self.request = request
         self._predictor, self._vocabulary = predictor, vocabulary
-        self._pieces = self._sample()
+        self.characters = self._sample()
+        self._shown = self._decoded()
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        return next(self._shown)
+
+    def _decoded(self) -> Iterator[str]:
+        shown = text_after(self._vocabulary, self.request.prompt_ids(self._vocabulary))
+        for piece in self.characters:
+            text = shown.add(piece)
+            if text:
+                yield text
+        rest = shown.rest()
+        if rest and self.finish_reason != "length":
+            yield rest
 
     def _sample(self) -> Iterator[str]:
         request, vocabulary = self.request, self._vocabulary
@@ -220,8 +248,8 @@ def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleReq
 def overlap_error(sampled: int, guard: OverlapGuard) -> CharloomError:
     """Return the error of a sample that cannot continue under its guard."""
     return CharloomError(
-        f"after {sampled:,} characters of the sample, every next character would copy more "
-        f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
+        f"after {plural(sampled, 'character')} of the sample, every next character would copy "
+        f"more than {guard.most:,} in a row from the training text: set a larger --max-overlap"
     )
 
 

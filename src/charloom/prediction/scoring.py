@@ -20,26 +20,25 @@ of rows, D that of documents.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.protocol import Engine, Predictor
+from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
+DOCUMENTS_AT_ONCE = 1 << 20  # ids of documents that are scored side by side
+SUMMED_AT_ONCE = 1 << 20  # values
 PIECES_AT_ONCE = 64  # separate pieces of a text that are scored side by side
-WARM_UP = 64  # characters that a row of validation reads before the first that it scores
 
 Floats = NDArray[np.floating]
-# Inputs (T, B) and a state to an output for each input, (T, B, ·), and the next state.
-Read = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,39 @@ class Scores:
             np.empty(count, np.intp),
         )
 
+    @classmethod
+    def of(
+        cls, log_p: NDArray[np.floating], targets: NDArray[np.intp], likeliest: int = 0
+    ) -> Scores:
+        """Return the scores of N characters, with K = `likeliest` guesses.
+
+        Args:
+            log_p: the predicted log-probabilities at each, (N, V).
+            targets: their ids, (N,).
+            likeliest: the number of guesses to keep.
+        """
+        scores = cls.empty(len(targets), likeliest)
+        scores.put(np.arange(len(targets)), log_p, targets)
+        return scores
+
+    @classmethod
+    def collected(cls, stream: Iterable[Scores], count: int, likeliest: int = 0) -> Scores:
+        """Return the scores of consecutive stretches of a text, N = `count` in all, as one."""
+        whole, begin = cls.empty(count, likeliest), 0
+        for scores in stream:
+            end = begin + len(scores)
+            for name in cls.__dataclass_fields__:
+                getattr(whole, name)[begin:end] = getattr(scores, name)
+            begin = end
+        return whole
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, places: slice) -> Scores:
+        """Return the scores of a slice of the places."""
+        return Scores(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
+
     def put(
         self, places: NDArray[np.intp], log_p: NDArray[np.floating], targets: NDArray[np.intp]
     ) -> None:
@@ -185,7 +217,38 @@ class Scores:
     @property
     def nats_per_character(self) -> float:
         """The mean loss."""
-        return -float(self.log_probabilities.mean())
+        return -total_of(self.log_probabilities) / len(self)
+
+
+class Total:
+    """The sum of many values, which does not depend on how they are cut into stretches."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._held: list[NDArray[np.float64]] = []
+        self._missing = SUMMED_AT_ONCE  # of a block that is summed
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Add the next values, (S,)."""
+        while len(values) >= self._missing:
+            self._sum += float(np.concatenate([*self._held, values[: self._missing]]).sum())
+            values = values[self._missing :]
+            self._held, self._missing = [], SUMMED_AT_ONCE
+        if len(values):
+            self._held.append(values)
+            self._missing -= len(values)
+
+    @property
+    def value(self) -> float:
+        """The sum of the values so far."""
+        return self._sum + float(np.concatenate([np.zeros(0), *self._held]).sum())
+
+
+def total_of(values: NDArray[np.float64]) -> float:
+    """Return the sum of values, (N,), like `Total`."""
+    total = Total()
+    total.add(values)
+    return total.value
 
 
 def score_ids(
@@ -209,33 +272,170 @@ def score_ids(
         likeliest: the number of guesses to keep at each place.
         numbers_at_once: the memory limit, in numbers that the model holds.
     """
+    stream = stream_scores(
+        predictor,
+        [ids],
+        before,
+        protocol,
+        on_progress,
+        likeliest,
+        total=len(ids),
+        numbers_at_once=numbers_at_once,
+    )
+    return Scores.collected(stream, len(ids), likeliest)
+
+
+def stream_scores(
+    predictor: Predictor,
+    blocks: Iterable[TextIds],
+    before: int,
+    protocol: Protocol,
+    on_progress: OnProgress | None = None,
+    likeliest: int = 0,
+    *,
+    total: int | None = None,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
+) -> Iterator[Scores]:
+    """Score a text of any length while it is read, and yield the scores of consecutive stretches.
+
+    Args:
+        predictor: the model.
+        blocks: consecutive ids of the text. Each block is scored before the next one is read, but
+            for a window or a document that the next one completes.
+        before, protocol, likeliest, numbers_at_once: as in `score_ids`.
+        on_progress: called with the stage "scoring", the characters scored and `total`.
+        total: the length of the text, if it is known.
+    """
     assert not protocol.adaptive, "use charloom.prediction.adaptive"
+    at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
+    done = 0
+
+    def report(scored: int) -> None:
+        if on_progress is not None:
+            on_progress("scoring", done + scored, total)
+
     if protocol.documents:
+        stream = _stream_documents(predictor, blocks, before, report, likeliest, numbers_at_once)
+    elif protocol.window is None:
+        row = _Row(predictor, before, likeliest, at_once)
+        stream = (scores for block in blocks for scores in row.score(block))
+    else:
+        stream = _stream_windows(predictor, blocks, before, protocol.window, likeliest, at_once)
+    for scores in stream:
+        report(len(scores))
+        done += len(scores)
+        yield scores
+
+
+def regrouped(blocks: Iterable[TextIds], size: int) -> Iterator[TextIds]:
+    """Return the same ids in blocks whose lengths are multiples of `size`, except for the last."""
+    held: TextIds | None = None
+    for block in blocks:
+        ids = block if held is None or not len(held) else np.concatenate([held, block])
+        whole = len(ids) // size * size
+        if whole:
+            yield ids[:whole]
+        held = ids[whole:]
+    if held is not None and len(held):
+        yield held
+
+
+class _Row:
+    """A text in one row, whose state is carried from each of its ids to the next."""
+
+    def __init__(self, predictor: Predictor, before: int, likeliest: int, at_once: int) -> None:
+        self._predictor, self._likeliest, self._at_once = predictor, likeliest, at_once
+        self._last, self._state = before, predictor.zero_state(1)
+
+    def score(self, ids: TextIds) -> Iterator[Scores]:
+        """Score the next ids of the text, (S,), in stretches."""
+        for start in range(0, len(ids), self._at_once):
+            targets = ids[start : start + self._at_once].astype(np.intp)
+            inputs = np.concatenate([[self._last], targets[:-1]])[:, None]
+            self._last = int(targets[-1])
+            log_p, self._state = self._predictor.log_probabilities(inputs, self._state)
+            yield Scores.of(log_p[:, 0], targets, self._likeliest)
+
+
+def _stream_windows(
+    predictor: Predictor,
+    blocks: Iterable[TextIds],
+    before: int,
+    window: int,
+    likeliest: int,
+    at_once: int,
+) -> Iterator[Scores]:
+    """Score windows, each from a zero state, as many side by side as are scored at once."""
+    most = max(1, at_once // window)
+    for ids in regrouped(blocks, window):
+        for begin in range(0, len(ids), most * window):
+            group = ids[begin : begin + most * window].astype(np.intp)
+            if most == 1:
+                yield from _Row(predictor, before, likeliest, at_once).score(group)
+            else:
+                # The last window of a text can be shorter.
+                whole = len(group) // window * window
+                for part in (group[:whole], group[whole:]):
+                    if len(part):
+                        yield _score_rows(predictor, part, before, min(window, len(part)), likeliest)
+                        before = int(part[-1])
+            before = int(group[-1])
+
+
+def _score_rows(
+    predictor: Predictor, ids: NDArray[np.intp], before: int, window: int, likeliest: int
+) -> Scores:
+    """Score windows of the same length, (B·T,) ids, side by side."""
+    rows = len(ids) // window
+    inputs = np.concatenate([[before], ids[:-1]]).reshape(rows, window).T
+    log_p, _ = predictor.log_probabilities(np.ascontiguousarray(inputs), predictor.zero_state(rows))
+    return Scores.of(log_p.swapaxes(0, 1).reshape(len(ids), -1), ids, likeliest)
+
+
+def _stream_documents(
+    predictor: Predictor,
+    blocks: Iterable[TextIds],
+    end_id: int,
+    report: Callable[[int], None],
+    likeliest: int,
+    numbers_at_once: int,
+) -> Iterator[Scores]:
+    """Score documents side by side, and one that is too long for it in a row of its own."""
+    at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
+
+    def side_by_side(ids: TextIds) -> Scores:
         return score_pieces(
             predictor,
             ids,
-            document_lengths(ids, before),
-            before,
-            on_progress,
+            document_lengths(ids, end_id),
+            end_id,
+            lambda stage, done, total: report(done),
             likeliest,
             numbers_at_once=numbers_at_once,
         )
-    scores = Scores.empty(len(ids), likeliest)
-    window = len(ids) if protocol.window is None else min(protocol.window, len(ids))
-    at_once = max(1, numbers_at_once // predictor.config.numbers_per_position)
-    for begin, rows, length in _groups_of_windows(len(ids), window, max(1, at_once // window)):
-        state = predictor.zero_state(rows)
-        steps = max(1, at_once // rows)
-        for start in range(0, length, steps):
-            times = np.arange(start, min(start + steps, length))[:, None]
-            places = begin + np.arange(rows) * length + times  # (T, B), of the targets
-            inputs = np.where(places > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
-            block, state = predictor.log_probabilities(inputs, state)
-            flat = places.reshape(-1)
-            scores.put(flat, block.reshape(len(flat), -1), ids[flat].astype(np.intp))
-            if on_progress is not None:
-                on_progress("scoring", int(places[-1, -1]) + 1, len(ids))
-    return scores
+
+    held: TextIds | None = None
+    long: _Row | None = None
+    for block in blocks:
+        for start in range(0, len(block), DOCUMENTS_AT_ONCE):
+            ids = block[start : start + DOCUMENTS_AT_ONCE]
+            ids = ids if held is None or not len(held) else np.concatenate([held, ids])
+            ends = np.flatnonzero(ids == end_id) + 1
+            if long is not None:
+                rest = int(ends[0]) if len(ends) else len(ids)
+                yield from long.score(ids[:rest])
+                long = None if len(ends) else long
+                ids, ends = ids[rest:], ends[1:] - rest
+            if len(ends):
+                yield side_by_side(ids[: ends[-1]])
+                ids = ids[ends[-1] :]
+            if len(ids) >= DOCUMENTS_AT_ONCE:
+                long = _Row(predictor, end_id, likeliest, at_once)
+                yield from long.score(ids)
+                ids = ids[:0]
+            held = ids
+    if held is not None and len(held):
+        yield side_by_side(held)
 
 
 def document_lengths(ids: TextIds, end_id: int) -> NDArray[np.intp]:
@@ -271,6 +471,56 @@ def score_pieces(
         numbers_at_once: the memory limit, in numbers that the model holds.
     """
     scores = Scores.empty(len(ids), likeliest)
+    for part in _blocks_of_pieces(predictor, ids, lengths, before, on_progress, numbers_at_once):
+        places = part.places[part.inside]
+        scores.put(places, part.log_p[part.inside], ids[places].astype(np.intp))
+    return scores
+
+
+def total_of_pieces(
+    predictor: Predictor,
+    ids: TextIds,
+    lengths: NDArray[np.intp],
+    before: int,
+    on_progress: OnProgress | None = None,
+    *,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
+) -> NDArray[np.float64]:
+    """Return the log-probability of each piece, (D,). Arguments are those of `score_pieces`."""
+    totals = np.zeros(len(lengths))
+    for part in _blocks_of_pieces(predictor, ids, lengths, before, on_progress, numbers_at_once):
+        targets = ids[part.places].astype(np.intp)[:, :, None]
+        values = np.take_along_axis(part.log_p, targets, axis=2)[:, :, 0]
+        values = np.where(part.inside, values.astype(np.float64), 0)
+        # Added one after the other, so that the length of a block does not change the sum.
+        totals[part.pieces] = np.cumsum([totals[part.pieces], *values], axis=0)[-1]
+    return totals
+
+
+class _BlockOfPieces(NamedTuple):
+    """Predictions for some places of B pieces side by side.
+
+    Attributes:
+        pieces: the indices of the pieces, (B,).
+        places: the indices of the targets in the text, (T, B).
+        inside: False where a piece has ended, (T, B).
+        log_p: the predicted log-probabilities, (T, B, V).
+    """
+
+    pieces: NDArray[np.intp]
+    places: NDArray[np.intp]
+    inside: NDArray[np.bool_]
+    log_p: Floats
+
+
+def _blocks_of_pieces(
+    predictor: Predictor,
+    ids: TextIds,
+    lengths: NDArray[np.intp],
+    before: int,
+    on_progress: OnProgress | None,
+    numbers_at_once: int,
+) -> Iterator[_BlockOfPieces]:
     starts = np.cumsum(lengths) - lengths
     order = np.argsort(lengths, kind="stable")
     in_order = lengths[order]
@@ -287,156 +537,18 @@ def score_pieces(
         steps = max(1, at_once // len(group))
         for start in range(0, longest, steps):
             times = np.arange(start, min(start + steps, longest))[:, None]
-            inside = times < lengths[group]  # (T, B)
             places = starts[group] + np.minimum(times, lengths[group] - 1)  # of the targets
             inputs = np.where(times > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
-            block, state = predictor.log_probabilities(inputs, state)
-            flat = places[inside]
-            scores.put(flat, block[inside], ids[flat].astype(np.intp))
+            log_p, state = predictor.log_probabilities(inputs, state)
+            yield _BlockOfPieces(group, places, times < lengths[group], log_p)
             if on_progress is not None:
                 on_progress(
                     "scoring", done + int(np.minimum(lengths[group], times[-1] + 1).sum()), len(ids)
                 )
         done += int(lengths[group].sum())
-    return scores
 
 
 def sums_of_pieces(values: NDArray[Any], lengths: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the sum of the values, (N,), of each piece of a text, (D,), 0 for an empty one."""
     piece = np.repeat(np.arange(len(lengths)), lengths)
     return np.asarray(np.bincount(piece, values, len(lengths)), np.float64)
-
-
-def _groups_of_windows(length: int, window: int, rows: int) -> Iterator[tuple[int, int, int]]:
-    """Cut `length` characters into windows, side by side in groups of at most `rows`.
-
-    Yields the beginning of each group, its rows and the length of its windows. The last window can
-    be shorter.
-    """
-    whole = length // window if window else 0
-    for first in range(0, whole, rows):
-        yield first * window, min(rows, whole - first), window
-    if whole * window < length:
-        yield whole * window, 1, length - whole * window
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The result of a validation during training.
-
-    Its protocol is `carried`, or `carried-R-rows` for a longer split. That is cut into R equal
-    pieces side by side. Each but the first starts from a zero state and first reads the 64
-    characters before it.
-    """
-
-    nats_per_character: float
-    characters: int
-    protocol: str
-
-
-def validate(
-    engine: Engine,
-    ids: TextIds,
-    before: int,
-    rows: int,
-    *,
-    numbers_at_once: int = NUMBERS_AT_ONCE,
-) -> Generator[int, None, Validation]:
-    """Score ids, (N,), in `rows` rows, as a generator, so that a caller can interrupt it.
-
-    Args:
-        engine: the network.
-        ids: the validation split's.
-        before: the id of the character before it.
-        rows: rows side by side.
-        numbers_at_once: the memory limit, in numbers that the engine holds.
-
-    Yields:
-        The number of characters scored so far.
-
-    Returns:
-        The validation.
-    """
-    total = 0.0
-    scored = 0
-    for places, block in blocks_in_rows(engine, ids, before, rows, numbers_at_once=numbers_at_once):
-        values = block[np.arange(len(places)), ids[places].astype(np.intp)]
-        total += float(values.sum(dtype=np.float64))
-        scored += len(places)
-        yield scored
-    protocol = "carried" if rows == 1 else f"carried-{rows}-rows"
-    return Validation(-total / len(ids), len(ids), protocol)
-
-
-def blocks_in_rows(
-    engine: Engine,
-    ids: TextIds,
-    before: int,
-    rows: int,
-    *,
-    read: Read | None = None,
-    warm_up: int = WARM_UP,
-    numbers_at_once: int = NUMBERS_AT_ONCE,
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
-    """Cut ids, (N,), into rows side by side, and predict each place exactly once.
-
-    Args:
-        engine: the network.
-        ids: the text's.
-        before: the id of the character before it.
-        rows: rows side by side, B.
-        read: computes the output for each input; by default the log-probabilities.
-        warm_up: characters that every row but the first reads before the first that it predicts.
-        numbers_at_once: the memory limit, in numbers that the engine holds.
-
-    Yields:
-        Some of the places, (S,), and the output of `read` there, (S, ·); by default log p, (S, V).
-    """
-    read = read or engine.log_probabilities
-    length = len(ids) // rows
-    extra = len(ids) - rows * length  # The first rows are one longer, so that all ids are scored.
-    lengths = np.full(rows, length)
-    lengths[:extra] += 1
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
-    state = engine.zero_state(rows)
-    warm = warm_up if rows > 1 else 0
-    # The inputs of a row are its warm-up, then the character before each that it scores.
-    places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
-    at_once = max(1, numbers_at_once // (engine.config.numbers_per_position * rows))
-    for begin in range(0, len(places), at_once):
-        block_places = places[begin : begin + at_once]
-        inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)
-        # No text precedes the first row, so its state stays at zero until its first input.
-        block, state = _read_after_start(read, inputs, state, block_places >= 0)
-        inside = (block_places >= starts) & (block_places < starts + lengths)
-        yield block_places[inside], block[inside]
-
-
-def _read_after_start(
-    read: Read,
-    inputs: NDArray[np.integer],
-    state: NDArray[np.floating],
-    started: NDArray[np.bool_],
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Call `read`, and reset the first row's state where its text has not started.
-
-    Args:
-        read: computes an output for each input.
-        inputs: ids, (T, B).
-        state: the state before them.
-        started: False where an input lies before the beginning of the text, (T, B).
-
-    Returns:
-        The outputs, (T, B, ·), and the state after them.
-    """
-    late = int((~started[:, 0]).sum())
-    if late == 0:
-        return read(inputs.astype(np.intp), state)
-    blocks = []
-    for part in (slice(0, late), slice(late, None)):
-        if len(inputs[part]):
-            block, state = read(inputs[part].astype(np.intp), state)
-            blocks.append(block)
-        if part.start == 0:
-            state[:, :, 0] = 0
-    return np.concatenate(blocks), state

@@ -12,17 +12,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import choose
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import put_rows, rows_of
-from charloom.prediction.sampling import FinishReason, SampleRequest, overlap_error, read_prompt
+from charloom.prediction.sampling import (
+    FinishReason,
+    SampleRequest,
+    overlap_error,
+    read_prompt,
+    text_after,
+)
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.text.document_set import DocumentSet
 from charloom.text.vocabulary import Vocabulary
@@ -41,7 +47,7 @@ class SampledDocument:
     """A sample with the reason of its end.
 
     Attributes:
-        text: its characters, with the prompt.
+        text: the prompt and the sample, as `LanguageModel.sample` returns it.
         log_probability: the model's natural log-probability of the text with its prompt, as
             `LanguageModel.score` returns it. That of a document which has ended includes its end.
             Settings such as the temperature do not change it.
@@ -49,6 +55,8 @@ class SampledDocument:
             length.
         seed: the random seed.
         index: the number of the sample under that seed.
+        characters: the sample without the prompt in characters of the model, which are bytes in a
+            model of bytes.
     """
 
     text: str
@@ -56,6 +64,7 @@ class SampledDocument:
     finish_reason: FinishReason
     seed: int
     index: int
+    characters: str = field(repr=False)
 
 
 def rows_for(config: ModelConfig, count: int) -> int:
@@ -83,7 +92,7 @@ def sample_side_by_side(
         request: the samples, whose `index` has no effect.
         indices: the numbers of the samples under the request's seed.
         rows: the number of samples that are taken at a time, B.
-        prompt_text: the prompt, with which each text begins.
+        prompt_text: the prompt as the user passed it, with which each text begins.
         unseen: the share of unknown characters, which reduces every log-probability.
 
     Raises:
@@ -129,15 +138,22 @@ def searched_for(count: int) -> int:
 
 
 def choose_documents(
-    documents: Iterator[SampledDocument], count: int, unique: bool, known: DocumentSet | None
+    documents: Iterator[SampledDocument],
+    count: int,
+    unique: bool,
+    known: DocumentSet | None,
+    prompt: str = "",
+    min_length: int = 0,
 ) -> Iterator[SampledDocument]:
-    """Yield the first n documents that are distinct or new.
+    """Yield the first n documents that are distinct, new or long enough.
 
     Args:
         documents: the samples in their order.
         count: the number of documents, n.
         unique: whether they must differ from each other.
         known: documents from which they must differ, if any.
+        prompt: the characters of the model with which each begins.
+        min_length: the smallest number of characters after the prompt.
 
     Raises:
         CharloomError: at the end, if no document was found.
@@ -146,7 +162,9 @@ def choose_documents(
     found = searched = 0
     for document in documents:
         searched += 1
-        text = document.text
+        if len(document.characters) < min_length:
+            continue
+        text = prompt + document.characters
         if known is not None and (not text or text in known):
             continue
         if unique and text in seen:
@@ -158,9 +176,11 @@ def choose_documents(
         if found == count:
             return
     if not found:
+        wanted = "is a document" if known is None else "is a new document"
+        if min_length:
+            wanted += f" of at least {plural(min_length, 'character')}"
         raise CharloomError(
-            f"none of {searched:,} samples is a new document: raise --temperature, or set another "
-            "--seed"
+            f"none of {searched:,} samples {wanted}: raise --temperature, or set another --seed"
         )
 
 
@@ -307,15 +327,23 @@ class _Batch:
             reason = "length"
         else:
             return None
+        characters = self._vocabulary.decode(self._ids[row, :text])
         return SampledDocument(
-            self._prompt_text + self._vocabulary.decode(self._ids[row, :text]),
+            self._prompt_text + self._shown(characters, reason),
             self._prompt_log_p
             + float(self._log_p[row, :scored].sum())
             + (len(self._prompt) + scored) * self._log_known,
             reason,
             self._request.seed,
             int(self._index[row]),
+            characters,
         )
+
+    def _shown(self, characters: str, reason: FinishReason) -> str:
+        """Return the characters of a sample as text, like `TextStream`."""
+        decoder = text_after(self._vocabulary, self._request.prompt_ids(self._vocabulary))
+        shown = decoder.add(characters)
+        return shown if reason == "length" else shown + decoder.rest()
 
     def _length_of_stop(self, row: int) -> int:
         """Return the length of the longest stop text that a row ends with, 0 without one."""

@@ -15,7 +15,8 @@ from charloom.language_model import LanguageModel
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl
 from charloom.text.format import Opener, TextFormat, absolute_source, open_texts
-from charloom.text.source import Text, text_from_string
+from charloom.text.source import Text
+from charloom.training.options import rename_earlier
 from charloom.training.state import Progress
 
 
@@ -30,6 +31,7 @@ def text_opener(
             and paths become strings.
     """
     texts: list[str | Path | Text] = [text] if isinstance(text, (str, Path, Text)) else list(text)
+    rename_earlier(options)
     if not texts:
         raise CharloomError("no text to train on: pass at least one")
     if isinstance(texts[0], Text):
@@ -43,9 +45,7 @@ def text_opener(
 
     def opened(text: str | Path | Text, format: TextFormat) -> str | Path | Text:
         if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
-            return text_from_string(
-                text, normalize_newlines=format.normalize_newlines, as_bytes=format.as_bytes
-            )
+            return format.text_of(text)
         return text
 
     return lambda format: open_texts([opened(one, format) for one in texts], format)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Checkpoints:
         setup: the engine and optimizer whose state is saved.
         process_group: the processes that train together.
         clock: the run's clock.
+        earlier_record: options that only earlier versions record, which are recorded again.
 
     Attributes:
         saving_seconds: seconds that the last save took.
@@ -51,6 +53,7 @@ class Checkpoints:
         setup: Setup,
         process_group: ProcessGroup,
         clock: Clock,
+        earlier_record: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._files = files
         self._dataset = dataset
@@ -58,6 +61,7 @@ class Checkpoints:
         self._setup = setup
         self._process_group = process_group
         self._clock = clock
+        self._earlier_record = earlier_record
         self._saved_at = clock.now()
         self.saving_seconds = 0.0
 
@@ -151,6 +155,7 @@ class Checkpoints:
             self._setup.engine.parameters,
             dataset.vocabulary,
             training={k: v for k, v in asdict(self._config).items() if k not in RESUME_OPTIONS}
+            | dict(self._earlier_record)
             | ({"lines": True} if dataset.lines else {}),
             text=dataset.record(),
             metrics=metrics,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -32,11 +32,16 @@ def reported_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return reported | {"charloom's version": __version__}
 
 
-def text_message(config: TrainingConfig, dataset: Dataset) -> TextMessage:
-    """Return the message that lets a follower read the text as rank 0 did."""
+def text_message(training: Mapping[str, Any], dataset: Dataset) -> TextMessage:
+    """Return the message that lets a follower read the text as rank 0 did.
+
+    Args:
+        training: the options by name.
+        dataset: the text.
+    """
     vocabulary = dataset.vocabulary
     return TextMessage(
-        asdict(config),
+        dict(training),
         list(vocabulary.characters),
         vocabulary.as_bytes,
         dataset.sha256,

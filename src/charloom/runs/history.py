@@ -23,6 +23,8 @@ METRIC_NAMES = {
     "norm": "gradient_norm",
 }
 
+CONTROLS = frozenset(map(chr, range(0x80, 0xA0)))  # which no text has, but UTF-8 has such bytes
+
 Number = int | float | None
 Columns = dict[str, list[Number]]
 
@@ -158,7 +160,8 @@ def read_samples(
         folder: the run's folder.
         history: its metrics.
         most: characters of JSON; if all samples take more, only some are read, always the last one.
-        as_bytes: the model is one of bytes, so every character of a sample is a byte of UTF-8.
+        as_bytes: whether the model is one of bytes. In a sample that an earlier version wrote, each
+            character is then a byte of UTF-8.
 
     Returns:
         The samples (number, step, nats, text), and the number of all samples.
@@ -178,11 +181,22 @@ def read_samples(
         if number == len(places) - 1:
             text = text.removesuffix("\n\n")
         if as_bytes:
-            text = text.encode("latin-1", "replace").decode("utf-8", "replace")
+            text = _decoded(text)
         nats = history.validations["nats"][place.validation]
         step = history.validations["step"][place.validation]
         samples.append({"number": number + 1, "step": step, "nats": nats, "text": text})
     return samples, len(places)
+
+
+def _decoded(text: str) -> str:
+    """Return a sample of bytes as text. Samples of earlier versions are not decoded yet."""
+    try:
+        content = text.encode("latin-1")
+        return content.decode(
+            "utf-8", "strict" if CONTROLS.isdisjoint(text) else "backslashreplace"
+        )
+    except UnicodeError:
+        return text
 
 
 def _find_samples(content: str, headings: list[str]) -> list[_Place]:

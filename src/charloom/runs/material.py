@@ -74,7 +74,7 @@ def prepare_text(
     known = earlier or base
     dataset = read_dataset(
         text,
-        asdict(config),
+        asdict(config) if earlier is None else earlier.training,
         base=None if known is None else known.vocabulary,
         record=None if earlier is None else earlier.text,
         folder=folder,

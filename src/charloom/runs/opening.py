@@ -57,7 +57,7 @@ def open_run(
         CharloomError: if the text, the options or the folder are unsuitable.
     """
     control = control or RunControl()
-    clock = Clock(control.started)
+    clock = Clock(control.started, held_up=control.held_up)
     process_group.introduce(reported_options(options))
     # Invalid options are refused before anything is created or read.
     files = RunFolder(folder)
@@ -96,7 +96,7 @@ def _prepare(
             start, prepared = _read(text(start.text_format()), start, context)
         except OtherTextError as error:
             raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
-    context.process_group.send_text(text_message(start.config, prepared.dataset))
+    context.process_group.send_text(text_message(start.training, prepared.dataset))
     context.process_group.check_refusals()
     return start, prepared
 
@@ -158,7 +158,9 @@ def _open_prepared(
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:
         compile_kernels(setup.engine, None if prepared.context is None else dataset)
-    checkpoints = Checkpoints(files, dataset, config, setup, context.process_group, clock)
+    checkpoints = Checkpoints(
+        files, dataset, config, setup, context.process_group, clock, start.earlier_record
+    )
     if start.earlier is not None:
         _note_changes(start, checkpoints, notes)
     return TrainingRun(start, prepared, config, setup, recorder, checkpoints, context)

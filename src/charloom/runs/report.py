@@ -17,6 +17,7 @@ from typing import Any
 from charloom.errors import CharloomError, printable
 from charloom.evaluation.evaluation import Evaluation
 from charloom.evaluation.records import evaluations_of, read_evaluations
+from charloom.evaluation.verdict import verdict
 from charloom.network.parameters import ModelConfig
 from charloom.pages.page import LARGEST, make_page, write_page
 from charloom.runs.history import read_history, read_samples, thin
@@ -229,6 +230,7 @@ def _evaluation(found: Evaluation, cell: str) -> dict[str, Any]:
         "overlap": found.overlap
         and {"characters": found.overlap.length, "text": found.overlap_text[:OVERLAP_SHOWN]},
         "rows": [list(row) for row in found.rows(cell)],
+        "verdict": verdict(found),
     }
 
 

@@ -16,6 +16,7 @@ from charloom.training.options import (
     STOP_OPTIONS,
     TrainingConfig,
     option_name,
+    rename_earlier,
 )
 from charloom.training.position import compute_options, find_wrong_entry
 from charloom.training.setup import model_config
@@ -37,7 +38,9 @@ def resume_position(
         if mismatch := find_wrong_entry(position):
             raise ValueError(mismatch.problem)
         computed = compute_options(position)
-        config = TrainingConfig(**checkpoint.training, **position["ends"], **computed)
+        training = dict(checkpoint.training)
+        rename_earlier(training)
+        config = TrainingConfig(**training, **position["ends"], **computed)
         state = TrainingState(**position["state"], hidden=checkpoint.state)
         rows = checkpoint.state.shape[2] if checkpoint.state.ndim == 4 else 0
         if config.learning_rate is None:

@@ -11,7 +11,7 @@ from charloom.runs.resuming import continued_config, resume_position, with_shape
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
 from charloom.text.format import TextFormat
-from charloom.training.options import TrainingConfig
+from charloom.training.options import OPTIONS, TrainingConfig
 from charloom.training.state import TrainingState
 
 DOCUMENT_OPTIONS = ("lines", "separator", "column")
@@ -49,8 +49,18 @@ class Start:
         elif self.base is not None and self.base.vocabulary.end_id is not None:
             collection = True
         return TextFormat.of_training(
-            asdict(self.config), as_bytes=self.config.bytes, collection=collection
+            self.training, as_bytes=self.config.bytes, collection=collection
         )
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The options by name; those of a resumed run as its checkpoint records them."""
+        return asdict(self.config) if self.earlier is None else self.earlier.training
+
+    @property
+    def earlier_record(self) -> dict[str, Any]:
+        """The options of a resumed run that only earlier versions have."""
+        return {name: value for name, value in self.training.items() if name not in OPTIONS}
 
     def notes(self) -> tuple[str, ...]:
         """Return sentences for the user on the documents of a run that is fine-tuned."""

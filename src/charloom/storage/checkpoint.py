@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.errors import CharloomError, error_reason
+from charloom.errors import CharloomError, error_reason, plural, quoted, shortened
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
@@ -181,7 +181,7 @@ def _load(path: Path) -> Checkpoint:
         if header.get("format") != FORMAT:
             raise CharloomError(
                 f"{path} is not a charloom checkpoint for this version (format "
-                f"{header.get('format')!r}, not {FORMAT!r})"
+                f"{shortened(header.get('format'))}, not {quoted(FORMAT)})"
             )
         entries = {
             name: _parse(path, header, name)
@@ -264,9 +264,9 @@ def _parse(path: Path, header: Mapping[str, str], name: str) -> Any:
     try:
         value = json.loads(header[name])
     except (KeyError, ValueError, RecursionError):
-        raise _damaged(path, f"unreadable entry {name!r} in its header") from None
+        raise _damaged(path, f"unreadable entry {quoted(name)} in its header") from None
     if not isinstance(value, list if name == "vocabulary" else dict):
-        raise _damaged(path, f"unreadable entry {name!r} in its header")
+        raise _damaged(path, f"unreadable entry {quoted(name)} in its header")
     return value
 
 
@@ -281,7 +281,8 @@ def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[A
         raise _damaged(path, str(error)) from None
     if found.vocabulary_size != len(vocabulary):
         raise _damaged(
-            path, f"{found.vocabulary_size} characters configured, {len(vocabulary)} listed"
+            path,
+            f"{plural(found.vocabulary_size, 'character')} configured, {len(vocabulary)} listed",
         )
     if found.end_id != vocabulary.end_id:
         raise _damaged(path, "the end of a document has two different ids")

@@ -12,9 +12,9 @@ Three corpora are embedded: they are made from every Python installation, and ne
 others are looked up in the folder that the environment variable CHARLOOM_CORPORA names, then in
 the user's cache folder. Only then they are downloaded, once.
 
-A file is read unchanged. A byte order mark stays (as the character U+FEFF), and so do carriage
-returns, unless `normalize_newlines` is set. A text is UTF-8, unless `as_bytes` is set, where each
-byte is one character, U+0000 to U+00FF.
+CR LF and a lone CR are read as LF, and a byte order mark at the beginning of a file is not part of
+the text. `raw` and `as_bytes` keep both. A text is UTF-8, unless `as_bytes` is set, where each byte
+is one character, U+0000 to U+00FF.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ from charloom.text.embedded import (
 )
 from charloom.text.reading import (
     OPEN_FILE_PATH,
+    EncodingErrors,
     Reading,
     block_reader,
     file_opener,
     open_file,
+    open_live,
     open_standard_input,
     spool_opener,
 )
@@ -55,8 +57,6 @@ from charloom.text.source import (
     ORIGIN_SEPARATOR,
     Text,
     byte_characters,
-    join_texts,
-    newline_normalizer,
     safe_name,
 )
 
@@ -145,8 +145,10 @@ def open_text(
     source: str | Path,
     *,
     raw: bool = False,
-    normalize_newlines: bool = False,
+    keep_newlines: bool = False,
     as_bytes: bool = False,
+    encoding: str | None = None,
+    encoding_errors: EncodingErrors = "strict",
     on_progress: OnProgress | None = None,
     block_size: int = BLOCK_SIZE,
 ) -> Text:
@@ -156,10 +158,12 @@ def open_text(
 
     Args:
         source: the corpus name, path, or `-`. A `Path` is always a file.
-        raw: keep the byte order mark, and Project Gutenberg's header and license, which the named
-            book otherwise loses. It changes no other text.
-        normalize_newlines: convert CR LF and a lone CR to LF.
-        as_bytes: read bytes instead of UTF-8 (of an embedded corpus, the bytes of its UTF-8).
+        raw: keep the line ends, the byte order mark, and Project Gutenberg's header and license,
+            which the named book otherwise loses.
+        keep_newlines: keep CR LF and a lone CR, which are read as LF otherwise.
+        as_bytes: read bytes, unchanged (of an embedded corpus, the bytes of its UTF-8).
+        encoding: the name of the text's encoding; None for UTF-8 or a recognized one.
+        encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
         on_progress: called with the stage "downloading", the bytes done and their total (or None)
             while a corpus is downloaded.
         block_size: bytes that are read at a time.
@@ -168,36 +172,36 @@ def open_text(
         CharloomError: if the source is missing, unreadable, damaged, not a text file, or cannot be
             downloaded.
     """
-    reading = Reading(normalize_newlines, as_bytes, block_size)
+    unchanged = raw or as_bytes
+    reading = Reading(
+        as_bytes, keep_newlines or unchanged, unchanged, encoding, encoding_errors, block_size
+    )
+    return open_source(source, reading, raw=raw, on_progress=on_progress)
+
+
+def open_source(
+    source: str | Path,
+    reading: Reading,
+    *,
+    raw: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Text:
+    """Open a text in a reading. Other arguments and the errors are those of `open_text`.
+
+    `raw` keeps only what surrounds a book; the reading decides the rest.
+    """
     corpus = CORPORA.get(source) if isinstance(source, str) else None
     if source == "-":
         return open_standard_input(reading)
     if isinstance(corpus, EmbeddedCorpus):
         corpus.check()
-        pieces = newline_normalizer(byte_characters(corpus.pieces, as_bytes), normalize_newlines)
-        return Text(corpus.name, corpus.name, as_bytes, pieces)
+        pieces = reading.read(byte_characters(corpus.pieces, reading.as_bytes))
+        return Text(corpus.name, corpus.name, reading.as_bytes, pieces)
     if isinstance(corpus, DownloadedCorpus):
         embedded = [c.name for c in CORPORA.values() if isinstance(c, EmbeddedCorpus)]
         pieces = open_downloaded(corpus, raw, reading, on_progress, embedded)
-        return Text(corpus.name, corpus.name, as_bytes, pieces)
+        return Text(corpus.name, corpus.name, reading.as_bytes, pieces)
     return _open_path(source, reading)
-
-
-def reopen_text(
-    origin: str, *, raw: bool = False, normalize_newlines: bool = False, as_bytes: bool = False
-) -> Text:
-    """Open the text of an origin, which can be a joined one. Raises CharloomError as `open_text`.
-
-    Args:
-        origin: the `origin` of an opened text.
-        raw, normalize_newlines, as_bytes: as in `open_text`.
-    """
-    return join_texts(
-        [
-            open_text(one, raw=raw, normalize_newlines=normalize_newlines, as_bytes=as_bytes)
-            for one in origin.split(ORIGIN_SEPARATOR)
-        ]
-    )
 
 
 def text_name(source: str | Path) -> str:
@@ -253,8 +257,11 @@ def _open_path(source: str | Path, reading: Reading) -> Text:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
 
+    compressed = path.suffix.lower() == ".gz"
     if OPEN_FILE_PATH.fullmatch(str(source)) or stat.S_ISFIFO(mode):
         origin = "-"
+        if reading.live and not compressed:
+            return open_live(open_file(path, label), text_name(source), label, reading)
         with open_file(path, label) as pipe:
             open_bytes = spool_opener(pipe, label)
     elif stat.S_ISREG(mode):
@@ -270,7 +277,6 @@ def _open_path(source: str | Path, reading: Reading) -> Text:
             f"{label} is a device or a socket, not a file: pass a text file, or pipe it in and "
             "pass - (standard input)"
         )
-    compressed = path.suffix.lower() == ".gz"
     blocks = block_reader(open_bytes, label, reading.block_size, compressed=compressed)
     pieces = reading.pieces(blocks, f"the text inside {label}" if compressed else label)
     return Text(text_name(source), origin, reading.as_bytes, pieces)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural, quoted, shortened
 from charloom.progress import OnProgress
 from charloom.text.source import Text
 from charloom.text.splitting import (
@@ -61,8 +61,8 @@ class Split:
             train, validation, test = (float(percentage) for percentage in text.split("/"))
         except ValueError:
             raise CharloomError(
-                f"--split {text!r} is invalid: set three percentages like 90/5/5 (training, "
-                "validation, test)"
+                f"--split {shortened(text)} is invalid: set three percentages like 90/5/5 "
+                "(training, validation, test)"
             ) from None
         return cls(train, validation, test)
 
@@ -206,11 +206,17 @@ class Scan:
         return tuple(chr(code) for code in np.flatnonzero(self.counts))
 
 
-def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
+def scan(
+    text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True
+) -> Scan:
     """Read a text once, for its length, its characters, its SHA-256 and its documents' hashes.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).
-    `on_progress` is called with the stage "reading" and the characters read.
+
+    Args:
+        text: the text.
+        on_progress: called with the stage "reading" and the characters read.
+        with_hashes: whether documents are hashed, which takes eight bytes each.
     """
     digest = hashlib.sha256()
     hashes = _DocumentHashes(text.as_bytes)
@@ -221,7 +227,7 @@ def scan(text: Text, on_progress: OnProgress | None = None) -> Scan:
         found = np.bincount(code_points(chunk))
         counts[: len(found)] += found
         characters += len(chunk)
-        if text.ends:
+        if text.ends and with_hashes:
             hashes.update(chunk)
         if on_progress is not None:
             on_progress("reading", characters, None)
@@ -461,8 +467,8 @@ def _shared(scans: Mapping[str, Scan]) -> list[str]:
             shared = int(np.isin(hashes, scans[""].hashes).sum())
             if shared:
                 notes.append(
-                    f"{shared:,} of the {len(hashes):,} documents of --{name} are also in the "
-                    "training text: remove them from one of the two"
+                    f"--{name} has {plural(shared, 'document')} of the training text among its "
+                    f"{len(hashes):,}: remove them from one of the two"
                 )
     return notes
 
@@ -509,8 +515,8 @@ def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float
 def _refuse_other(name: str, found: Scan, sha256: str | None, place: str = "") -> None:
     if sha256 is not None and found.sha256 != sha256:
         raise OtherTextError(
-            f"the text {name!r} is not the one that the run was trained on{place} (SHA-256 "
-            f"{found.sha256[:12]}…, not {sha256[:12]}…)"
+            f"the text {shortened(name)} is not the one that the run was trained on{place} "
+            f"(SHA-256 {found.sha256[:12]}…, not {sha256[:12]}…)"
         )
 
 
@@ -519,13 +525,13 @@ def _check_content(text: Text, found: Scan) -> None:
     name = text.name
     if found.characters == 0:
         what = "has no documents" if text.ends else "is empty"
-        raise CharloomError(f"the text {name!r} {what}: pass a text to train on")
+        raise CharloomError(f"the text {shortened(name)} {what}: pass a text to train on")
     if text.ends:
         return
     if found.characters == 1:
-        raise CharloomError(f"the text {name!r} has one character: pass a longer one")
+        raise CharloomError(f"the text {shortened(name)} has one character: pass a longer one")
     if len(found.distinct) == 1:
         raise CharloomError(
-            f"the text {name!r} has one distinct character ({found.distinct[0]!r}): pass one "
-            "with at least two"
+            f"the text {shortened(name)} has one distinct character "
+            f"({quoted(found.distinct[0])}): pass one with at least two"
         )

@@ -10,16 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError
+from charloom.text import escapes
 from charloom.text.vocabulary import END
 
 Cut = Callable[[Iterable[str]], Iterator[str]]
-
-BYTE_ORDER_MARK = "\ufeff"
-BYTE_ORDER_MARK_AS_BYTES = "\u00ef\u00bb\u00bf"
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0", "\\": "\\"}
-_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.|\Z)", re.DOTALL)
 
 
 def whole(pieces: Iterable[str]) -> Iterator[str]:
@@ -132,21 +127,8 @@ def _without_empty(text: str, inside: bool) -> str:
     return text[1:] if text.startswith(END) and not inside else text
 
 
-def without_byte_order_mark(pieces: Iterable[str], as_bytes: bool) -> Iterator[str]:
-    """Return a text's pieces without the byte order mark at its beginning."""
-    mark = BYTE_ORDER_MARK_AS_BYTES if as_bytes else BYTE_ORDER_MARK
-    beginning = ""
-    pieces = iter(pieces)
-    for piece in pieces:
-        beginning += piece
-        if len(beginning) >= len(mark):
-            break
-    yield beginning.removeprefix(mark)
-    yield from pieces
-
-
 def unescape(separator: str) -> str:
-    r"""Return a separator with its escapes (\n, \t, \r, \f, \v, \0, \\, \xNN, \uNNNN) replaced.
+    """Return a separator with its escapes replaced, as `escapes.unescape` does.
 
     Raises:
         CharloomError: if it is empty, or has an unknown escape.
@@ -155,21 +137,7 @@ def unescape(separator: str) -> str:
         raise CharloomError(
             "--separator is empty: pass the text between two documents, or use --lines"
         )
-
-    def replaced(match: re.Match[str]) -> str:
-        escape = match.group(1)
-        if len(escape) > 1:
-            code = int(escape[1:], 16)
-            if code < 0x110000 and not 0xD800 <= code < 0xE000:
-                return chr(code)
-        elif escape in _ESCAPES:
-            return _ESCAPES[escape]
-        raise CharloomError(
-            f"--separator is {shortened(separator)}, and '\\{escape}' is not a character: use \\n, "
-            "\\t, \\r, \\xNN or \\uNNNN, and \\\\ for a backslash"
-        )
-
-    return _ESCAPE.sub(replaced, separator)
+    return escapes.unescape(separator, "--separator")
 
 
 def check_cuts(lines: bool, separator: str | None, column: str | None) -> None:

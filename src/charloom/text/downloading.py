@@ -11,7 +11,7 @@ from pathlib import Path
 from charloom.errors import CharloomError, error_reason, quoted_path
 from charloom.progress import OnProgress
 from charloom.text.reading import Reading, block_decoder, block_reader, file_opener
-from charloom.text.source import byte_characters, newline_normalizer
+from charloom.text.source import byte_characters
 
 FOLDER_VARIABLE = "CHARLOOM_CORPORA"
 
@@ -113,8 +113,9 @@ def open_downloaded(
         return reading.pieces(blocks, label)
     as_utf_8 = block_decoder(blocks, False, label)
     _book("".join(as_utf_8()), label)  # so that a wrong file raises now, before training begins
-    pieces = byte_characters(lambda: iter([_book("".join(as_utf_8()), label)]), reading.as_bytes)
-    return newline_normalizer(pieces, reading.normalize_newlines)
+    return reading.read(
+        byte_characters(lambda: iter([_book("".join(as_utf_8()), label)]), reading.as_bytes)
+    )
 
 
 def _book(text: str, label: str) -> str:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from charloom.errors import CharloomError, error_reason, quoted_path
+from charloom.errors import CharloomError, error_reason, plural, quoted_path
 
 # Suffixes of files that are not text. Every other file is read, whatever its suffix.
 _PICTURES = "apng avif bmp eps gif heic heif ico jpeg jpg jxl png psd raw svgz tif tiff webp xcf"
@@ -124,5 +124,5 @@ def named_suffixes(suffixes: list[str] | tuple[str, ...]) -> str:
     ranked = sorted(counts, key=lambda suffix: -counts[suffix])
     named = [f"{counts[suffix]:,} of {suffix}" for suffix in ranked[:3]]
     if len(ranked) > 3:
-        named.append(f"{sum(counts[suffix] for suffix in ranked[3:]):,} others")
+        named.append(f"{plural(sum(counts[suffix] for suffix in ranked[3:]), 'other')}")
     return ", ".join(named)

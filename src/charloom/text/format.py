@@ -16,19 +16,23 @@ from typing import Any, NamedTuple
 from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.progress import OnProgress
 from charloom.text import documents
-from charloom.text.corpora import CORPORA, is_folder, open_text
-from charloom.text.documents import Cut, check_cuts, unescape, without_byte_order_mark
+from charloom.text.corpora import CORPORA, is_folder, open_source
+from charloom.text.documents import Cut, check_cuts, unescape
 from charloom.text.folders import folder_files, named_suffixes, suffix_inside
+from charloom.text.reading import EncodingErrors, Reading
 from charloom.text.source import (
+    BYTE_ORDER_MARK,
     ORIGIN_SEPARATOR,
     Text,
     join_texts,
+    mark_remover,
     newline_normalizer,
     safe_name,
+    split_lines,
     text_from_string,
 )
 from charloom.text.tables import KINDS, Table
-from charloom.text.vocabulary import END
+from charloom.text.vocabulary import END, Vocabulary
 
 Source = str | Path | Text
 Sources = Source | Sequence[Source]
@@ -43,23 +47,31 @@ class TextFormat:
 
     Attributes:
         raw: keep the header and license of a built-in book.
-        normalize_newlines: convert CR LF and a lone CR to LF.
         as_bytes: characters are bytes.
         lines: each line is a document.
         separator: the text between two documents, with escapes as in '\\n\\n'.
         column: the column of a table whose fields are the documents.
         joined: all texts are one book, as models without an end of documents read them.
         collection: a single text is a document too, as models of documents read it.
+        keep_newlines: keep CR LF and a lone CR, which are read as LF otherwise.
+        keep_mark: keep a byte order mark at the beginning of a text.
+        encoding: the name of the encoding; None for UTF-8 or a recognized one.
+        encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
+        live: read a pipe once, as its bytes arrive.
     """
 
     raw: bool = False
-    normalize_newlines: bool = False
     as_bytes: bool = False
     lines: bool = False
     separator: str | None = None
     column: str | None = None
     joined: bool = False
     collection: bool = False
+    keep_newlines: bool = False
+    keep_mark: bool = False
+    encoding: str | None = None
+    encoding_errors: EncodingErrors = "strict"
+    live: bool = False
 
     def __post_init__(self) -> None:
         check_cuts(self.lines, self.separator, self.column)
@@ -76,10 +88,16 @@ class TextFormat:
             collection: True if the model's vocabulary has an end of documents; None for a model
                 that is yet to be trained, whose texts decide.
         """
+        raw = bool(training.get("raw"))
+        keeps_newlines, keeps_mark = _kept(training, raw or as_bytes, is_book=collection is False)
+        encoding = training.get("encoding")
         reading = cls(
-            raw=bool(training.get("raw")),
-            normalize_newlines=bool(training.get("normalize_newlines")),
+            raw=raw,
             as_bytes=as_bytes,
+            keep_newlines=keeps_newlines,
+            keep_mark=keeps_mark,
+            encoding=None if encoding is None else str(encoding),
+            encoding_errors="replace" if training.get("encoding_errors") == "replace" else "strict",
         )
         if collection is False:
             return replace(reading, joined=True)
@@ -91,6 +109,36 @@ class TextFormat:
             column=None if column is None else str(column),
             collection=bool(collection),
         )
+
+    def for_model(self, vocabulary: Vocabulary) -> TextFormat:
+        """Return the format in which a model reads a text that is not its training text.
+
+        Line ends and a byte order mark that the model never saw are not kept.
+        """
+        if self.as_bytes:
+            return self
+        return replace(
+            self,
+            keep_newlines=self.keep_newlines and "\r" in vocabulary.characters,
+            keep_mark=self.keep_mark and BYTE_ORDER_MARK in vocabulary.characters,
+        )
+
+    @property
+    def reading(self) -> Reading:
+        """The way in which the bytes of a text become characters."""
+        return Reading(
+            self.as_bytes,
+            self.keep_newlines,
+            self.keep_mark,
+            self.encoding,
+            self.encoding_errors,
+            live=self.live,
+        )
+
+    def text_of(self, string: str) -> Text:
+        """Return a string as a text that is read like a file's."""
+        text = text_from_string(string, as_bytes=self.as_bytes)
+        return replace(text, pieces=self.reading.read(text.pieces))
 
     @property
     def cuts(self) -> bool:
@@ -132,7 +180,7 @@ def open_texts(
         found = has_carriage_returns = False
         for text, cut in zip(texts, cuts, strict=True):
             count = 0
-            for piece in cut(without_byte_order_mark(text.pieces(), text.as_bytes)):
+            for piece in cut(_without_mark(text, format)):
                 if format.separator is not None:
                     count += piece.count(END)
                     has_carriage_returns = has_carriage_returns or "\r" in piece
@@ -143,7 +191,7 @@ def open_texts(
                 f"--separator {shortened(unescape(format.separator))} does not occur between "
                 f"documents of {opened[0].label}: "
                 + (
-                    "add --normalize-newlines, because its lines end with CR LF"
+                    "omit --keep-newlines, because its lines end with CR LF"
                     if has_carriage_returns
                     else "pass the text between them, with \\n for a line break"
                 )
@@ -158,6 +206,7 @@ def open_texts(
         ends=True,
         lines=all(cut is documents.lines for cut in cuts),
         notes=notes,
+        live=any(text.live for text in texts),
     )
 
 
@@ -182,26 +231,51 @@ class Document(NamedTuple):
         return self.source if self.unit == "file" else f"{self.unit} {self.number}"
 
 
-def read_documents(
-    sources: Sequence[Source],
-    format: TextFormat,
-    *,
-    on_note: Callable[[str], None] = lambda note: None,
-    on_progress: OnProgress | None = None,
-) -> Iterator[Document]:
-    """Read the documents of a collection one by one, with their places.
+@dataclass(frozen=True)
+class DocumentReader:
+    """The documents of a collection, which are read one by one.
 
-    Other arguments and the errors are those of `open_texts`. `on_note` is called with each of the
-    notes of the text.
+    Attributes:
+        parts: the name of each text, the unit of its documents, and the numbered documents.
+        notes: of the text, each in a line to print.
+        live: True if the documents arrive while they are read.
     """
+
+    parts: Sequence[tuple[str, str, Iterator[tuple[int, str]]]]
+    notes: tuple[str, ...]
+    live: bool
+
+    @property
+    def by_line(self) -> bool:
+        """True if the documents are the lines of one text, so that a number is a place."""
+        return [unit for _, unit, _ in self.parts] == ["line"]
+
+    def __iter__(self) -> Iterator[Document]:
+        """Read the documents. Raises CharloomError like `open_texts`."""
+        for name, unit, numbered in self.parts:
+            for number, text in numbered:
+                yield Document(name, unit, number, text)
+
+    def place(self, document: Document) -> str:
+        """Return the place of a document for output, with its text if there are several."""
+        if len(self.parts) == 1 or document.unit == "file":
+            return document.place
+        return f"{document.source}, {document.place}"
+
+
+def read_documents(
+    sources: Sequence[Source], format: TextFormat, *, on_progress: OnProgress | None = None
+) -> DocumentReader:
+    """Open the documents of a collection. Arguments and errors are those of `open_texts`."""
     opened, notes = _open_all(sources, format, on_progress)
-    for note in notes:
-        on_note(note)
-    for one in opened:
-        name = one.text.name if one.path is None else str(one.path)
-        unit, numbered = one.documents(format)
-        for number, text in numbered:
-            yield Document(name, unit, number, text)
+    return DocumentReader(
+        [
+            (one.text.name if one.path is None else str(one.path), *one.documents(format))
+            for one in opened
+        ],
+        notes,
+        any(one.text.live for one in opened),
+    )
 
 
 def split_documents(string: str, format: TextFormat) -> list[str]:
@@ -211,10 +285,7 @@ def split_documents(string: str, format: TextFormat) -> list[str]:
     """
     if not format.cuts:
         return [string]
-    text = text_from_string(
-        string, normalize_newlines=format.normalize_newlines, as_bytes=format.as_bytes
-    )
-    return list(open_texts([text], replace(format, collection=True)).documents())
+    return list(open_texts([format.text_of(string)], replace(format, collection=True)).documents())
 
 
 @dataclass(frozen=True)
@@ -253,13 +324,12 @@ class _Opened:
     def documents(self, format: TextFormat) -> tuple[str, Iterator[tuple[int, str]]]:
         """Return the unit of this text's documents, and the documents with their numbers."""
         cut = self.cut(format)
-        pieces = without_byte_order_mark(self.text.pieces(), self.text.as_bytes)
+        pieces = _without_mark(self.text, format)
         if cut is documents.lines:
-            lines = (line.rstrip("\r") for line in "".join(pieces).split("\n"))
-            return "line", ((n, line) for n, line in enumerate(lines, 1) if line)
+            return "line", ((n, line) for n, line in enumerate(split_lines(pieces), 1) if line)
         if format.column is not None and not self.text.ends:
             fields = self._table(format, format.column).fields(pieces)
-            if format.normalize_newlines:
+            if not format.keep_newlines:
                 fields = (_normalized(field) for field in fields)
             return "row", ((n, field) for n, field in enumerate(fields, 1) if field)
         text = Text(self.text.name, "", self.text.as_bytes, lambda: cut(pieces), ends=True)
@@ -281,14 +351,29 @@ class _Opened:
 
     def _column(self, format: TextFormat, column: str) -> Cut:
         cut: Cut = self._table(format, column).cut
-        if not format.normalize_newlines:
+        if format.keep_newlines:
             return cut
         # JSON escapes line breaks, so that those of its fields have not been normalized yet.
-        return lambda pieces: newline_normalizer(lambda: cut(pieces), True)()
+        return lambda pieces: newline_normalizer(lambda: cut(pieces))()
 
 
 def _normalized(field: str) -> str:
-    return "".join(newline_normalizer(lambda: iter((field,)), True)())
+    return "".join(newline_normalizer(lambda: iter((field,)))())
+
+
+def _without_mark(text: Text, format: TextFormat) -> Iterator[str]:
+    """Return the pieces of a text, without a byte order mark before its first document."""
+    return (mark_remover(text.pieces, text.as_bytes) if format.cuts else text.pieces)()
+
+
+def _kept(training: Mapping[str, Any], unchanged: bool, *, is_book: bool) -> tuple[bool, bool]:
+    """Return whether a training text keeps its line ends and its byte order mark.
+
+    Earlier versions kept both (the mark only in a book) and recorded `normalize_newlines`.
+    """
+    if "normalize_newlines" in training:
+        return not training["normalize_newlines"], is_book
+    return unchanged or bool(training.get("keep_newlines")), unchanged
 
 
 def _keep(pieces: Any) -> Iterator[str]:
@@ -303,19 +388,13 @@ def _open_all(
         raise CharloomError("no text: pass at least one")
 
     def open_one(source: str | Path) -> Text:
-        return open_text(
-            source,
-            raw=format.raw,
-            normalize_newlines=format.normalize_newlines,
-            as_bytes=format.as_bytes,
-            on_progress=on_progress,
-        )
+        return open_source(source, format.reading, raw=format.raw, on_progress=on_progress)
 
     opened: list[_Opened] = []
     notes: list[str] = []
     for source in sources:
         if isinstance(source, Text):
-            opened.append(_Opened(source, f"the text {source.name!r}"))
+            opened.append(_Opened(source, f"the text {shortened(source.name)}"))
             continue
         corpus = CORPORA.get(source) if isinstance(source, str) else None
         if corpus is not None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import Vocabulary
 
 LONGEST_TO_INDEX = 50_000_000  # characters; a longer text takes too much time and memory
@@ -39,7 +40,7 @@ class CopiedStretch:
 
     Attributes:
         length: its number of characters, 0 if there is no overlap.
-        text: its characters.
+        text: its characters, which are shown as text if they are bytes.
         place: the index of its first character in the sample, from 0.
         training_place: the index of its first occurrence in the training text, from 0; in a
             collection, that in the document.
@@ -168,8 +169,8 @@ def find_copied_stretch(
     Args:
         index: the training text.
         vocabulary: its characters.
-        text: the prompt and the sample.
-        drawn_from: the length of the prompt. The stretch ends after it.
+        text: the prompt and the sample, in characters of the model.
+        drawn_from: the length of the prompt in them. The stretch ends after it.
     """
     ids = vocabulary.ids_or_minus_one(text)
     found = index.longest(ids, drawn_from)
@@ -180,11 +181,11 @@ def find_copied_stretch(
         number = int(np.searchsorted(ends, found.training_place))
         begin = int(ends[number - 1]) + 1 if number else 0
         last = int(ends[number]) if number < len(ends) else len(training)
-        document = vocabulary.decode(training[begin:last])
+        document = as_shown(vocabulary.decode(training[begin:last]), vocabulary)
     newline = vocabulary.ids_or_minus_one("\n")[0]
     return CopiedStretch(
         found.length,
-        text[found.place : found.place + found.length],
+        as_shown(text[found.place : found.place + found.length], vocabulary),
         found.place,
         end - begin,
         1 + int(np.count_nonzero(training[begin:end] == newline)),

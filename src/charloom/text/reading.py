@@ -9,14 +9,17 @@ import codecs
 import io
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Literal, cast
 
 from charloom.errors import CharloomError, error_reason
-from charloom.text.source import BLOCK_SIZE, Text, newline_normalizer
+from charloom.text.source import BLOCK_SIZE, Text, mark_remover, newline_normalizer
+
+EncodingErrors = Literal["strict", "replace"]
 
 SPOOLED_IN_MEMORY = 8 << 20  # bytes of a pipe; the rest is spooled to a temporary file
 
@@ -29,29 +32,75 @@ class Reading:
     """The way in which bytes become text.
 
     Attributes:
-        normalize_newlines: convert CR LF and a lone CR to LF.
         as_bytes: decode each byte to one character, instead of decoding UTF-8.
+        keep_newlines: keep CR LF and a lone CR, which are read as LF otherwise.
+        keep_mark: keep a byte order mark at the beginning.
+        encoding: the name of the encoding; None for UTF-8 or a recognized one.
+        encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
         block_size: bytes that are read and decoded at a time.
+        live: read a pipe once, as its bytes arrive, instead of to its end first.
     """
 
-    normalize_newlines: bool = False
     as_bytes: bool = False
+    keep_newlines: bool = False
+    keep_mark: bool = False
+    encoding: str | None = None
+    encoding_errors: EncodingErrors = "strict"
     block_size: int = BLOCK_SIZE
+    live: bool = False
 
     def pieces(
         self, blocks: Callable[[], Iterator[bytes]], label: str
     ) -> Callable[[], Iterator[str]]:
         """Return a function that decodes `blocks` to pieces of text, named `label` in errors."""
-        return newline_normalizer(
-            block_decoder(blocks, self.as_bytes, label), self.normalize_newlines
-        )
+        if self.encoding is not None and not self.as_bytes:
+            return self.read(_decoder_of(self.encoding, self.encoding_errors, blocks, label))
+        return self.read(block_decoder(blocks, self.as_bytes, label))
+
+    def read(self, pieces: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+        """Return a function that reads decoded pieces of text, without what is not kept."""
+        if not self.keep_mark:
+            pieces = mark_remover(pieces, self.as_bytes)
+        return pieces if self.keep_newlines else newline_normalizer(pieces)
 
 
 def open_standard_input(reading: Reading) -> Text:
-    """Return standard input as a text, read to its end once and spooled."""
-    label = "standard input"
-    blocks = block_reader(spool_opener(_standard_input(), label), label, reading.block_size)
+    """Return standard input as a text. It is read to its end once and spooled, unless it is live."""
+    label, source = "standard input", _standard_input()
+    if reading.live:
+        return open_live(source, "stdin", label, reading)
+    blocks = block_reader(spool_opener(source, label), label, reading.block_size)
     return Text("stdin", "-", reading.as_bytes, reading.pieces(blocks, label))
+
+
+def open_live(source: BinaryIO, name: str, label: str, reading: Reading) -> Text:
+    """Return a pipe as a text that can be read once, whose pieces are what has arrived.
+
+    Args:
+        source: the pipe; a file is read in the same way, in whole blocks.
+        name: the name of the text.
+        label: its name in errors.
+        reading: how it is decoded.
+    """
+    try:
+        number = source.fileno()
+        is_pipe = not stat.S_ISREG(os.fstat(number).st_mode)
+    except (OSError, ValueError):  # A program has replaced it with another object, or it is closed.
+        number, is_pipe = None, False
+
+    def blocks() -> Iterator[bytes]:
+        while True:
+            try:
+                # Not through its buffer, which would wait for a whole block.
+                size = reading.block_size
+                block = source.read(size) if number is None else os.read(number, size)
+            except (OSError, ValueError) as error:
+                raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+            if not block:
+                return
+            yield block
+
+    return Text(name, "-", reading.as_bytes, reading.pieces(blocks, label), live=is_pipe)
 
 
 def open_file(path: Path, label: str) -> BinaryIO:
@@ -159,6 +208,20 @@ def block_decoder(
     if as_bytes:
         return lambda: (block.decode("latin-1") for block in blocks())
     return lambda: _decoded_as_utf_8(blocks(), label)
+
+
+def _decoder_of(
+    encoding: str, errors: EncodingErrors, blocks: Callable[[], Iterator[bytes]], label: str
+) -> Callable[[], Iterator[str]]:
+    """Return a function that decodes blocks in a named encoding."""
+
+    def decoded() -> Iterator[str]:
+        try:
+            yield from codecs.iterdecode(blocks(), encoding, errors)
+        except UnicodeDecodeError as error:
+            raise CharloomError(f"{label} is not {encoding} ({error.reason})") from None
+
+    return decoded
 
 
 def _standard_input() -> BinaryIO:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from charloom.errors import CharloomError, printable
 
 BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
+BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK_AS_BYTES = "\u00ef\u00bb\u00bf"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Text:
         ends: True for a collection of documents, each of which ends with END in the pieces.
         lines: True for a collection in which each line is a document.
         notes: decisions that were made when the text was opened, each in a line to print.
+        live: True for a pipe whose pieces arrive while it is read, which can be read only once.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Text:
     ends: bool = field(default=False, repr=False)
     lines: bool = field(default=False, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    live: bool = field(default=False, repr=False, compare=False)
 
     def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
         """Read the text in chunks of `characters` each; the last one can be shorter.
@@ -105,23 +109,23 @@ def join_texts(texts: Sequence[Text]) -> Text:
     origins = [text.origin for text in texts]
     known = all(origin not in ("", "-") for origin in origins)
     name = safe_name(f"{texts[0].name}-and-{len(texts) - 1}-more")
-    return Text(name, ORIGIN_SEPARATOR.join(origins) if known else "", as_bytes, pieces)
+    origin = ORIGIN_SEPARATOR.join(origins) if known else ""
+    live = any(text.live for text in texts)
+    return Text(name, origin, as_bytes, pieces, live=live)
 
 
 def text_from_string(
     text: str,
     name: str = "text",
     *,
-    normalize_newlines: bool = False,
     as_bytes: bool = False,
     block_size: int = BLOCK_SIZE,
 ) -> Text:
-    """Return a string in memory as a text.
+    """Return a string in memory as a text, unchanged.
 
     Args:
         text: the string.
         name: the text's name, made fit for a folder's name.
-        normalize_newlines: convert CR LF and a lone CR to LF.
         as_bytes: use the string's UTF-8 bytes as characters.
         block_size: characters of a piece.
 
@@ -134,8 +138,24 @@ def text_from_string(
         for start in range(0, len(text), block_size):
             yield text[start : start + block_size]
 
-    pieces = newline_normalizer(byte_characters(slices, as_bytes), normalize_newlines)
-    return Text(safe_name(name), "", as_bytes, pieces)
+    return Text(safe_name(name), "", as_bytes, byte_characters(slices, as_bytes))
+
+
+def split_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a text in pieces, without their line breaks, each as soon as it is whole."""
+    held: list[str] = []
+    for piece in pieces:
+        first, *others = piece.split("\n")
+        held.append(first)
+        if others:
+            yield "".join(held).rstrip("\r")
+            *whole, rest = others
+            for line in whole:
+                yield line.rstrip("\r")
+            held = [rest]
+    last = "".join(held)
+    if last:
+        yield last.rstrip("\r")
 
 
 def refuse_surrogates(text: str) -> None:
@@ -148,12 +168,8 @@ def refuse_surrogates(text: str) -> None:
         )
 
 
-def newline_normalizer(
-    pieces: Callable[[], Iterator[str]], normalize: bool
-) -> Callable[[], Iterator[str]]:
-    """Return `pieces`, with CR LF and a lone CR converted to LF where `normalize` is set."""
-    if not normalize:
-        return pieces
+def newline_normalizer(pieces: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
+    """Return `pieces`, with CR LF and a lone CR converted to LF."""
 
     def normalized() -> Iterator[str]:
         # Keeps a CR at the end of a piece back, because an LF can follow in the next one.
@@ -163,6 +179,25 @@ def newline_normalizer(
         yield decoder.decode("", final=True)
 
     return normalized
+
+
+def mark_remover(
+    pieces: Callable[[], Iterator[str]], as_bytes: bool
+) -> Callable[[], Iterator[str]]:
+    """Return `pieces` without the byte order mark at their beginning."""
+    mark = BYTE_ORDER_MARK_AS_BYTES if as_bytes else BYTE_ORDER_MARK
+
+    def without_mark() -> Iterator[str]:
+        rest = pieces()
+        beginning = ""
+        for piece in rest:
+            beginning += piece
+            if len(beginning) >= len(mark) or not mark.startswith(beginning):
+                break
+        yield beginning.removeprefix(mark)
+        yield from rest
+
+    return without_mark
 
 
 def byte_characters(

@@ -5,14 +5,15 @@ N is the number of characters of a text, V the number of characters in the vocab
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
+from charloom.text.unknown import Unknown, describe_unknown
 
 # The end of a document. In pieces of text it is half of a surrogate pair, which no text contains.
 # As a symbol of a vocabulary it has an id but no character.
@@ -24,27 +25,11 @@ class UnknownCharacterError(CharloomError):
     """A character of a text that is not in the vocabulary."""
 
 
-def describe(character: str) -> str:
-    """Return a character in a form that is readable for any character: `'~' (U+007E TILDE)`."""
-    code_point = f"U+{ord(character):04X}"
-    name = unicodedata.name(character, "")
-    return f"{character!r} ({code_point} {name})" if name else f"{character!r} ({code_point})"
-
-
 def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
     """Return the code points of a text, (N,), as bytes where the text is ASCII."""
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-
-
-def refuse_end(text: str) -> None:
-    """Raise UnknownCharacterError if a user's text contains END, which is not a character."""
-    if END in text:
-        raise UnknownCharacterError(
-            f"the model does not know the character {describe(END)} at position "
-            f"{text.index(END)}: remove it, because no text can contain half of a surrogate pair"
-        )
 
 
 @dataclass(frozen=True)
@@ -100,6 +85,11 @@ class Vocabulary:
         """The smallest integer type that holds every id, for files and long arrays."""
         return np.dtype(np.uint8 if len(self) <= 256 else np.uint16 if len(self) <= 65536 else "u4")
 
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """The characters as a set, without END, which is not a character of a text."""
+        return frozenset(self.characters) - {END}
+
     @property
     def end_id(self) -> int | None:
         """The id of END, None in the vocabulary of a single text."""
@@ -115,9 +105,23 @@ class Vocabulary:
         return max(int(newline), 0)
 
     @property
+    def unit(self) -> str:
+        """The noun for one of the characters: `character`, or `byte`."""
+        return "byte" if self.as_bytes else "character"
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The characters for output, with END_NAME for END."""
-        return tuple(END_NAME if c == END else c for c in self.characters)
+        """The characters for output.
+
+        END is END_NAME, and a byte that is not a whole character is shown like `\\xc3`.
+        """
+        return tuple(map(self.name, self.characters))
+
+    def name(self, character: str) -> str:
+        """Return one of the characters, or an unknown one, for output, as in `names`."""
+        if character == END:
+            return END_NAME
+        return f"\\x{ord(character):02x}" if self.as_bytes and character > "\x7f" else character
 
     def grown(self, characters: Iterable[str]) -> Vocabulary:
         """Return this vocabulary with the new ones among `characters` appended, sorted.
@@ -152,12 +156,17 @@ class Vocabulary:
             first = int(np.argmax(ids < 0))
             count = int((ids < 0).sum())
             more = f" and {count - 1} more after it" if count > 1 else ""
+            unknown = self.describe_unknown(text, first)
+            place = f"{'byte' if self.as_bytes else 'position'} {position + first}"
             raise UnknownCharacterError(
-                f"the model does not know the character {describe(text[first])} at position "
-                f"{position + first}{more}: remove it, or skip unknown characters with "
-                "--skip-unknown"
+                f"the model does not know the {unknown.name} at {place}{more}: {unknown.advice}"
+                "remove it, or skip unknown characters with --skip-unknown"
             )
         return ids.astype(self.id_type)
+
+    def describe_unknown(self, text: str, place: int) -> Unknown:
+        """Describe the unknown character at a place of a text, for a message."""
+        return describe_unknown(text, place, self.known, as_bytes=self.as_bytes)
 
     def encode_known(self, text: str) -> tuple[NDArray[np.unsignedinteger], int]:
         """Return the ids of a text's known characters, and the number of skipped characters."""
@@ -168,10 +177,6 @@ class Vocabulary:
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
         """Return the text of ids of any integer type."""
         return "".join([self.characters[int(i)] for i in ids])
-
-    def show(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """Return the text of ids for output, with END_NAME for END."""
-        return self.decode(ids).replace(END, END_NAME)
 
 
 def _in_order(characters: Iterable[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
-from charloom.prediction.scoring import Validation, validate
+from charloom.prediction.validation import Validation, validate
 from charloom.text.batches import Batches
 from charloom.text.dataset import Dataset, TextIds
 from charloom.training.options import TrainingConfig

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -27,6 +28,7 @@ from charloom.schema import field_types, find_mismatch
 if TYPE_CHECKING:
     from charloom.engines.backend import Backend
 
+EncodingErrors = Literal["strict", "replace"]
 Keep = Literal["best", "last"]
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
@@ -134,8 +136,14 @@ class TrainingConfig:
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
     mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
-    raw: bool = option(False, "keep the header and license of a built-in book")
-    normalize_newlines: bool = option(False, "convert CRLF and CR to LF")
+    raw: bool = option(False, "keep line ends, byte order mark, and a built-in book's license")
+    keep_newlines: bool = option(False, "keep CRLF and CR, which are read as LF otherwise")
+    encoding: str | None = option(
+        None, "encoding of the text (default: UTF-8, or a recognized one)"
+    )
+    encoding_errors: EncodingErrors = option(
+        "strict", "what replaces invalid bytes: nothing or U+FFFD"
+    )
     lines: bool = option(False, "each line is a document")
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
     column: str | None = option(None, "column of a .csv, .tsv or .jsonl that has the documents")
@@ -153,8 +161,11 @@ class TrainingConfig:
             check_option(name, getattr(self, name))
         from charloom.text.dataset import Split  # NumPy comes with it
         from charloom.text.documents import check_cuts
+        from charloom.text.encodings import check_encoding
 
         check_cuts(self.lines, self.separator, self.column)
+        if self.encoding is not None:
+            check_encoding(self.encoding)
         for name in ("validation", "test"):
             if getattr(self, name) == "":
                 raise CharloomError(f"{option_name(name)} is empty: pass the path of a text")
@@ -182,6 +193,7 @@ class TrainingConfig:
         preset = options.get("preset", "auto")
         check_option("preset", preset)
         config = cls(**{**PRESETS[preset], **options})
+        config._refuse_idle(options)
         if config.learning_rate is None:
             from charloom.network.optimizers import OPTIMIZERS  # NumPy comes with it
 
@@ -190,6 +202,28 @@ class TrainingConfig:
         if config.steps is None and config.epochs is None and config.minutes is None:
             config = replace(config, minutes=DEFAULT_MINUTES)
         return config
+
+    def _refuse_idle(self, options: Mapping[str, Any]) -> None:
+        """Raise CharloomError for an option that does nothing beside the others."""
+        from charloom.text.dataset import Split  # NumPy comes with it
+
+        own = self.validation is not None, self.test is not None
+        without_validation = Split.parse(self.split).validation == 0 and not own[0]
+        read_as_bytes = "--bytes reads every byte as it is"
+        no_mix = "the preset classic has" if self.classic else "--no-mix trains"
+        for name, is_idle, reason in (
+            ("mix_megabytes", self.no_mix, f"{no_mix} no n-gram model"),
+            ("refit", without_validation, f"--split {self.split} has no validation split"),
+            ("split", all(own), "--validation and --test are texts of their own"),
+            ("encoding", self.bytes, read_as_bytes),
+            ("encoding_errors", self.bytes, read_as_bytes),
+            ("keep_newlines", self.bytes, read_as_bytes),
+            ("keep_newlines", self.raw, "--raw keeps line ends too"),
+        ):
+            if is_idle and options.get(name, OPTIONS[name].default) != OPTIONS[name].default:
+                raise CharloomError(
+                    f"{option_name(name)} does nothing here, because {reason}: omit it"
+                )
 
     @property
     def classic(self) -> bool:
@@ -270,6 +304,17 @@ NOT_TUNED_OPTIONS = options_with(Role.NOT_TUNED)
 def option_name(name: str) -> str:
     """Return the spelling of an option on the command line."""
     return "--" + {"from_run": "from"}.get(name, name.replace("_", "-"))
+
+
+def rename_earlier(options: dict[str, Any]) -> None:
+    """Rename options of earlier versions: `normalize_newlines` is `not keep_newlines`.
+
+    Every way in translates its options here: the command line, files, Python and checkpoints.
+    """
+    if "normalize_newlines" in options:
+        normalize = options.pop("normalize_newlines")
+        check_option("keep_newlines", normalize)
+        options["keep_newlines"] = not normalize
 
 
 def check_option(name: str, value: Any) -> None:

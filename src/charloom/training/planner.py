@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from charloom.engines.backend import Backend
+from charloom.errors import plural
 from charloom.network.choices import Cell
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW
@@ -182,7 +183,7 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
         f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), "
-        f"{min(passes, most):,.0f} passes through {characters:,} characters"
+        f"{plural(round(min(passes, most)), 'pass')} through {plural(characters, 'character')}"
         + (" (more gain nothing)" if passes > most else "")
         + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "
         "recurrent weights"

@@ -7,6 +7,7 @@ import numpy as np
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Engine
 from charloom.prediction.sampling import SampleRequest, stream_text
+from charloom.text.typed import as_shown
 from charloom.text.vocabulary import END, END_NAME, Vocabulary
 
 SAMPLE_LENGTH = 300  # characters, at most
@@ -16,7 +17,7 @@ def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: i
     """Return the sample of a validation: a text, or as many whole documents as fit.
 
     Every document but an empty one begins a line. If documents can have several lines, a line with
-    the name of END follows each.
+    the name of END follows each. Bytes are decoded.
     """
     if vocabulary.end_id is None:
         request = SampleRequest(length=SAMPLE_LENGTH, seed=seed, index=step)
@@ -25,10 +26,11 @@ def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: i
     start = np.array([vocabulary.end_id], np.intp)
     # The state begins from zeros after every END, so one sequence holds several documents.
     ids, _ = engine.generate(start, engine.zero_state(1), SamplingSettings(), uniforms)
-    return _shown(vocabulary.decode(ids[:, 0]), "\n" in vocabulary.characters)
+    whole = _whole_documents(vocabulary.decode(ids[:, 0]), "\n" in vocabulary.characters)
+    return as_shown(whole, vocabulary, ends=False)
 
 
-def _shown(text: str, several_lines: bool) -> str:
+def _whole_documents(text: str, several_lines: bool) -> str:
     """Return the whole documents of a text; the beginning of the only one if it has no end."""
     whole, separator, _ = text.rpartition(END)
     if not separator:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from charloom.errors import CharloomError
 from charloom.network.parameters import State
-from charloom.prediction.scoring import Validation
+from charloom.prediction.validation import Validation
 from charloom.schema import Count, Finite
 from charloom.training.options import TrainingConfig
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, shortened
 from charloom.network.initialization import initialize
 from charloom.progress import OnProgress
 from charloom.runs.clock import Clock
@@ -69,12 +70,15 @@ def open_search(
         wanted.fixed()
     with SearchFolder(folder, resume=resume) as files:
         source = _Source(open_source, folder, control.on_reading)
-        study = Study(files.study_file) if files.study_file.exists() else None
+        open_study = functools.partial(
+            Study, files.study_file, control.on_wait, control.should_stop
+        )
+        study = open_study() if files.study_file.exists() else None
         before = None if study is None else study.settings()
         if study is None or before is None:
             settings, prepared = _begin(source, wanted, speed, clock)
             # The study is created now, so that a failure before leaves no search behind.
-            study = study or Study(files.study_file)
+            study = study or open_study()
             study.keep_settings(settings)
         else:
             settings, prepared = _resume(source, wanted, before)
@@ -148,7 +152,7 @@ def _refuse_other_text(dataset: Dataset, settings: Settings) -> None:
     expected = settings.text["sha256"]
     if dataset.sha256 != expected:
         raise CharloomError(
-            f"the text {dataset.name!r} is not the text of the search (SHA-256 "
+            f"the text {shortened(dataset.name)} is not the text of the search (SHA-256 "
             f"{dataset.sha256[:12]}…, not {expected[:12]}…): pass that text, or use another --out"
         )
 

@@ -328,7 +328,7 @@ function evaluation(e) {
       `${ends(1)} nats (${ends(1 / Math.LN2)} bits) per ${e.unit}.`),
     e.overlap && make("p", { class: "soft" }, "Longest verbatim overlap with the training text: " +
       `${grouped.format(e.overlap.characters)} characters. `, make("code", {}, shortened(e.overlap.text))),
-    make("div", { class: "scroll" }, drawn));
+    make("div", { class: "scroll" }, drawn), e.verdict && make("p", {}, e.verdict));
 }
 
 function evaluations(run) {

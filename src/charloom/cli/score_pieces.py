@@ -1,0 +1,116 @@
+"""Lines or documents for `charloom score`: rows while they are read, or a ranked table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from charloom.cli.formatting import excerpt
+from charloom.cli.terminal import Interrupts, Terminal
+from charloom.cli.texts import documents_for, open_for
+from charloom.errors import printable
+
+if TYPE_CHECKING:
+    from charloom.analysis.lines import LineSurprisal
+    from charloom.language_model import LanguageModel
+
+LONGEST_NAME = 40  # columns of the name of a document in a table
+RANKED = 100_000  # rows of a table at most, by default, because they are all in memory
+
+
+def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """Score and print lines or documents, and return the number of unknown characters."""
+    from charloom.analysis.lines import JSON_END, as_csv, as_json, rank_rows, score_in_batches
+
+    streams = (arguments.json or arguments.csv) and arguments.top is None
+    unit, pieces, live = _open_pieces(model, arguments, terminal, live=streams)
+    unknown = rows = 0
+    # A progress bar would be in the way of rows on the same terminal.
+    task = terminal.task("scoring")
+    if streams and sys.stdout is not None and sys.stdout.isatty():
+        task = contextlib.nullcontext(lambda stage, done, total: None)
+
+    def counted(parts: Iterable[LineSurprisal]) -> Iterator[Iterator[dict[str, Any]]]:
+        nonlocal unknown, rows
+        for part in parts:
+            unknown += int(part.unknown.sum())
+            rows += len(part.lines)
+            yield part.rows()
+
+    with task as on_progress, Interrupts():
+        parts = counted(
+            score_in_batches(
+                model,
+                pieces,
+                prefix=arguments.prefix,
+                skip_unknown=arguments.skip_unknown,
+                live=live,
+                on_progress=on_progress,
+            )
+        )
+        if streams and arguments.csv:
+            for piece in as_csv(parts, unit):
+                terminal.print_pieces([piece])  # which writes it at once
+            return unknown
+        if streams:
+            try:
+                for piece in as_json(parts):
+                    terminal.print_json_pieces([piece])
+            except (KeyboardInterrupt, SystemExit):  # of a signal, after which rows are still JSON
+                terminal.print_json_pieces([JSON_END])
+                raise
+            terminal.print_json_pieces([JSON_END])
+            return unknown
+        every = (row for part in parts for row in part)
+        ranked = rank_rows(every, arguments.top or RANKED)
+    if arguments.csv:
+        terminal.print_pieces(as_csv([ranked], unit))
+    elif arguments.json:
+        terminal.print_json_pieces([*as_json([ranked]), JSON_END])
+    else:
+        ends = model.config.end_id is not None and not arguments.prefix
+        _print_table(ranked, unit, f"bits/{'symbol' if ends else model.vocabulary.unit}", terminal)
+        if arguments.top is None and rows > RANKED:
+            terminal.say(
+                f"the table has {RANKED:,} of {rows:,} {unit}s: pass --top for another number, or "
+                "--csv for all in their order"
+            )
+    return unknown
+
+
+def _open_pieces(
+    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool
+) -> tuple[str, Iterator[tuple[int | str, str]], bool]:
+    """Return `line` or `document`, the pieces with their places, and whether these arrive slowly."""
+    from charloom.text.source import split_lines
+
+    if model.config.end_id is None:
+        text = open_for(model, *arguments.text, terminal=terminal, live=live)
+        return "line", enumerate(split_lines(text.pieces()), 1), text.live
+    found = documents_for(
+        model, *arguments.text, by_line=arguments.lines, terminal=terminal, live=live
+    )
+    if found.by_line:
+        return "line", ((document.number, document.text) for document in found), found.live
+    return "document", ((found.place(one), one.text) for one in found), found.live
+
+
+def _print_table(
+    rows: list[dict[str, Any]], unit: str, mean_of: str, terminal: Terminal
+) -> None:
+    width = 7
+    if unit == "document":
+        width = min(max((len(printable(row[unit])) for row in rows), default=0), LONGEST_NAME)
+    terminal.print(f"{mean_of:>14}  {'bits':>10}  {unit:>{width}}  {'unknown':>7}  text")
+    for row in rows:
+        mean = "-" if row["bits_per_character"] is None else f"{row['bits_per_character']:.4f}"
+        place = f"{row[unit]:,}" if unit == "line" else printable(row[unit])
+        # Documents of many lines are long.
+        text = printable(row["text"]) if unit == "line" else excerpt(row["text"])
+        terminal.print(
+            f"{mean:>14}  {row['total_bits']:>10.3f}  {place:>{width}}  {row['unknown']:>7,}  "
+            f"{text}"
+        )

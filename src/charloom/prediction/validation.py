@@ -1,0 +1,145 @@
+"""Validation during training, and predictions of a long text in rows side by side.
+
+N is the number of characters of the text, V that of the vocabulary, T that of time steps, B that
+of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.engines.protocol import Engine
+from charloom.prediction.scoring import NUMBERS_AT_ONCE
+from charloom.text.dataset import TextIds
+
+WARM_UP = 64  # characters that a row of validation reads before the first that it scores
+
+Floats = NDArray[np.floating]
+# Inputs (T, B) and a state to an output for each input, (T, B, ·), and the next state.
+Read = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats]]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The result of a validation during training.
+
+    Its protocol is `carried`, or `carried-R-rows` for a longer split. That is cut into R equal
+    pieces side by side. Each but the first starts from a zero state and first reads the 64
+    characters before it.
+    """
+
+    nats_per_character: float
+    characters: int
+    protocol: str
+
+
+def validate(
+    engine: Engine,
+    ids: TextIds,
+    before: int,
+    rows: int,
+    *,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
+) -> Generator[int, None, Validation]:
+    """Score ids, (N,), in `rows` rows, as a generator, so that a caller can interrupt it.
+
+    Args:
+        engine: the network.
+        ids: the validation split's.
+        before: the id of the character before it.
+        rows: rows side by side.
+        numbers_at_once: the memory limit, in numbers that the engine holds.
+
+    Yields:
+        The number of characters scored so far.
+
+    Returns:
+        The validation.
+    """
+    total = 0.0
+    scored = 0
+    for places, block in blocks_in_rows(engine, ids, before, rows, numbers_at_once=numbers_at_once):
+        values = block[np.arange(len(places)), ids[places].astype(np.intp)]
+        total += float(values.sum(dtype=np.float64))
+        scored += len(places)
+        yield scored
+    protocol = "carried" if rows == 1 else f"carried-{rows}-rows"
+    return Validation(-total / len(ids), len(ids), protocol)
+
+
+def blocks_in_rows(
+    engine: Engine,
+    ids: TextIds,
+    before: int,
+    rows: int,
+    *,
+    read: Read | None = None,
+    warm_up: int = WARM_UP,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
+    """Cut ids, (N,), into rows side by side, and predict each place exactly once.
+
+    Args:
+        engine: the network.
+        ids: the text's.
+        before: the id of the character before it.
+        rows: rows side by side, B.
+        read: computes the output for each input; by default the log-probabilities.
+        warm_up: characters that every row but the first reads before the first that it predicts.
+        numbers_at_once: the memory limit, in numbers that the engine holds.
+
+    Yields:
+        Some of the places, (S,), and the output of `read` there, (S, ·); by default log p, (S, V).
+    """
+    read = read or engine.log_probabilities
+    length = len(ids) // rows
+    extra = len(ids) - rows * length  # The first rows are one longer, so that all ids are scored.
+    lengths = np.full(rows, length)
+    lengths[:extra] += 1
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
+    state = engine.zero_state(rows)
+    warm = warm_up if rows > 1 else 0
+    # The inputs of a row are its warm-up, then the character before each that it scores.
+    places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
+    at_once = max(1, numbers_at_once // (engine.config.numbers_per_position * rows))
+    for begin in range(0, len(places), at_once):
+        block_places = places[begin : begin + at_once]
+        inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)
+        # No text precedes the first row, so its state stays at zero until its first input.
+        block, state = _read_after_start(read, inputs, state, block_places >= 0)
+        inside = (block_places >= starts) & (block_places < starts + lengths)
+        yield block_places[inside], block[inside]
+
+
+def _read_after_start(
+    read: Read,
+    inputs: NDArray[np.integer],
+    state: NDArray[np.floating],
+    started: NDArray[np.bool_],
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Call `read`, and reset the first row's state where its text has not started.
+
+    Args:
+        read: computes an output for each input.
+        inputs: ids, (T, B).
+        state: the state before them.
+        started: False where an input lies before the beginning of the text, (T, B).
+
+    Returns:
+        The outputs, (T, B, ·), and the state after them.
+    """
+    late = int((~started[:, 0]).sum())
+    if late == 0:
+        return read(inputs.astype(np.intp), state)
+    blocks = []
+    for part in (slice(0, late), slice(late, None)):
+        if len(inputs[part]):
+            block, state = read(inputs[part].astype(np.intp), state)
+            blocks.append(block)
+        if part.start == 0:
+            state[:, :, 0] = 0
+    return np.concatenate(blocks), state
