@@ -4,11 +4,10 @@ A message is one line, the problem and then its remedy: `the text 'a' is empty: 
 """
 
 import re
-import unicodedata
 from pathlib import Path
 
-# Characters without a shape that belong to the text around them: a joiner inside an emoji or inside
-# a word of a script that needs it, and the tags of a flag. Anywhere else they are escaped.
+# Characters without a shape that belong to the text around them. Anywhere else they are escaped.
+# They are joiners inside an emoji, or inside a word of some scripts, and the tags of a flag.
 _EMOJI = "\u2190-\u2bff\U0001f000-\U0001faff"
 _JOINING = "\u0600-\u0dff\u0f00-\u109f\u1780-\u18af"  # Arabic to Sinhala, Tibetan to Mongolian
 _PART_OF_TEXT = re.compile(
@@ -31,7 +30,7 @@ def printable(text: str) -> str:
     shown: list[str] = []
     alone = True  # no character before the mark
     for i, character in enumerate(text):
-        if not (character.isprintable() or i in kept or unicodedata.category(character) == "Zs"):
+        if not (character.isprintable() or i in kept or _category(character) == "Zs"):
             shown.append(escaped(character))
             alone = True
             continue
@@ -43,7 +42,13 @@ def printable(text: str) -> str:
 
 
 def _is_mark(character: str) -> bool:
-    return character != "" and unicodedata.category(character).startswith("M")
+    return not character.isascii() and _category(character).startswith("M")
+
+
+def _category(character: str) -> str:
+    import unicodedata  # here, because most messages do not need it
+
+    return unicodedata.category(character)
 
 
 def escaped(character: str) -> str:
@@ -75,9 +80,12 @@ def quoted_path(source: str | Path) -> str:
     return found if len(found) <= 300 else f"{found[:100]}…{found[-100:]}"
 
 
-def plural(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 character`, `2,000 characters`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def plural(number: float, noun: str) -> str:
+    """Return a number with its noun: `1 character`, `2,000 passes`, `0.5 minutes`."""
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    if number == 1:
+        return f"{shown} {noun}"
+    return f"{shown} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def error_reason(error: Exception) -> str:

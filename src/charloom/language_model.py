@@ -16,7 +16,12 @@ from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate
 from charloom.evaluation.score_text import score_text
-from charloom.evaluation.scored_text import ScoredPieces, ScoredText, open_and_encode
+from charloom.evaluation.scored_text import (
+    ScoredPieces,
+    ScoredText,
+    open_and_encode,
+    pieces_as_read,
+)
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
@@ -33,7 +38,7 @@ from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
-from charloom.text.sources import Texts, strings_to_score, texts_to_train_on
+from charloom.text.sources import Texts, texts_to_train_on
 from charloom.text.typed import ShownText, as_read
 from charloom.text.vocabulary import Vocabulary
 
@@ -100,13 +105,18 @@ class LanguageModel:
             collection=self.vocabulary.end_id is not None,
         ).for_model(self.vocabulary)
 
-    def as_read(self, text: str | bytes) -> str:
+    def as_read(self, text: str | bytes, *, skip_unknown: bool = False) -> str:
         """Return a text that a user typed as characters of the model, which are bytes for some.
 
         It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
         Unicode form becomes the one that the vocabulary knows.
+
+        With `skip_unknown`, halves of surrogate pairs are removed, which are otherwise an error.
+
+        Raises:
+            CharloomError: if it is not text.
         """
-        return as_read(text, self.text_format, self.vocabulary)
+        return as_read(text, self.text_format, self.vocabulary, skip_unknown=skip_unknown)
 
     def encode(
         self, text: str | bytes, *, skip_unknown: bool = False
@@ -116,8 +126,10 @@ class LanguageModel:
         Raises:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        read, vocabulary = self.as_read(text), self.vocabulary
-        return vocabulary.encode_known(read)[0] if skip_unknown else vocabulary.encode(read)
+        characters = self.as_read(text, skip_unknown=skip_unknown)
+        if skip_unknown:
+            return self.vocabulary.encode_known(characters)[0]
+        return self.vocabulary.encode(characters)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
     # other type. Internally, the options are one SampleRequest.
@@ -141,8 +153,8 @@ class LanguageModel:
         """Return a sample in pieces while it is generated, without its prompt.
 
         A model of a collection samples one document, up to its end. Prompt and stop texts are read
-        like the training text: line ends, the Unicode form that the model knows, and for a model of
-        bytes the bytes of their UTF-8. Bytes objects are used as they are.
+        like the training text, in the Unicode form that the model knows. A model of bytes reads the
+        bytes of their UTF-8. Bytes objects are used as they are.
 
         Args:
             prompt: the text that precedes the sample.
@@ -218,14 +230,15 @@ class LanguageModel:
         seed: int = 0,
         unique: bool = False,
         new: bool = False,
+        min_length: int | None = None,
         training_text: Texts | None = None,
         **settings: Any,
     ) -> Iterator[SampledDocument]:
         """Yield n samples, which are taken side by side in one batch, and so fast.
 
         Document i is the text that `sample` returns for the index i. The options are checked at
-        once. `unique` and `new` exclude documents. The search ends after 20 samples a document, but
-        not before 1,000, so that there can be fewer than `count`.
+        once. `unique`, `new` and `min_length` exclude documents. The search ends after 20 samples a
+        document, but not before 1,000, so that there can be fewer than `count`.
 
         Args:
             count: the number of documents.
@@ -235,6 +248,7 @@ class LanguageModel:
             new: whether the documents must differ from every document of the training text, its
                 validation and test splits included. Whole documents are compared, and an empty
                 one is never new.
+            min_length: the smallest number of characters, or of bytes, after the prompt.
             training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
                 require.
             settings: the other options of `stream`. `index` is the number of the first sample.
@@ -251,6 +265,13 @@ class LanguageModel:
                 "length is unlimited, but a sample of a single text has no end: pass a length or a "
                 "stop text"
             )
+        if min_length is not None:
+            most = min_length if request.length is None else request.length
+            if not 1 <= min_length <= most:
+                raise CharloomError(
+                    f"min_length is {min_length}: pass at least 1, and at most the length of a "
+                    "sample"
+                )
         return sample_documents(
             self.predictor,
             self.vocabulary,
@@ -258,6 +279,7 @@ class LanguageModel:
             count,
             unique=unique,
             known=known,
+            min_length=min_length,
             prompt_text=self._shown_prompt(prompt),
             unseen=self.unseen,
         )
@@ -389,7 +411,9 @@ class LanguageModel:
             skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
         return self.score_pieces(
-            self._pieces_as_read(lines, "line"), skip_unknown=skip_unknown, on_progress=on_progress
+            pieces_as_read(lines, "line", self.text_format, self.vocabulary),
+            skip_unknown=skip_unknown,
+            on_progress=on_progress,
         )[0]
 
     def score_documents(
@@ -416,22 +440,12 @@ class LanguageModel:
                 "document: use score_lines"
             )
         found, _ = self.score_pieces(
-            self._pieces_as_read(documents, "document"),
+            pieces_as_read(documents, "document", self.text_format, self.vocabulary),
             prefix=prefix,
             skip_unknown=skip_unknown,
             kind="document",
             on_progress=on_progress,
         )
-        return found
-
-    def _pieces_as_read(self, pieces: Iterable[str | bytes], kind: str) -> list[str]:
-        """Return lines or documents as characters of the model; `kind` names one in messages."""
-        format, found = self.text_format, []
-        for number, piece in enumerate(strings_to_score(pieces, kind), 1):
-            try:
-                found.append(as_read(piece, format, self.vocabulary))
-            except CharloomError as error:
-                raise CharloomError(f"{kind} {number:,}: {error}") from None
         return found
 
     def score_pieces(
@@ -496,7 +510,7 @@ class LanguageModel:
             pooling: `mean` for the mean of the states of a line, or `last` for its last one.
             skip_unknown, on_progress: as in `states`, whose errors are raised.
         """
-        read = self._pieces_as_read(lines, "line")
+        read = pieces_as_read(lines, "line", self.text_format, self.vocabulary)
         encoded = ScoredPieces.of(read, self.vocabulary, None, skip_unknown=skip_unknown)
         before = self.vocabulary.start_id
         return states_of_pieces(

@@ -12,7 +12,8 @@ import pytest
 
 import charloom
 from charloom.analysis.lines import LineSurprisal
-from charloom.analysis.surprisal import APART, Surprisal
+from charloom.analysis.surprisal import Surprisal
+from charloom.analysis.surprisal_stream import APART
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel

@@ -1,9 +1,12 @@
 """The command line itself: commands, options, help and versions."""
 
+import argparse
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from charloom.training.options import option_name
 from helpers.cli import Captured, one_line, process, refused, short
 from helpers.paths import ROOT
 from helpers.runs import FEW
+from helpers.texts import WOODS
 
 # --- The command line itself ----------------------------------------------------------------------
 
@@ -63,7 +67,8 @@ OPTIONS: dict[str, list[str]] = {
         *("--prompt", "--length", "--temperature", "--top-k", "--top-p", "--min-p", "--stop"),
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
         *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
-        *("--unique", "--new", "--json", "--no-prompt"),
+        *("--unique", "--new", "--json", "--no-prompt", "--prompt-file", "--escapes"),
+        "--min-length",
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
@@ -87,8 +92,7 @@ OPTIONS: dict[str, list[str]] = {
     "report": ["--out"],
     "serve": [
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
-        "--threads",
-        "--device",
+        *("--threads", "--device", "--allow-host", "--allow-origin", "--strict"),
     ],
     "info": ["--json"],
     "export": ["--to", "--out"],
@@ -99,9 +103,26 @@ OPTIONS: dict[str, list[str]] = {
 
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
-    *("--characters", "--prefix", "--unique", "--new", "--no-prompt"),
-    *("--report-overlap", "--tensorboard"),
+    *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
+    *("--report-overlap", "--tensorboard", "--strict"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
+
+
+LISTS = {"--training-text"}  # which are paths
+
+
+NUMBERS = {
+    *("--length", "--temperature", "--top-k", "--top-p", "--min-p", "--seed", "--count", "--top"),
+    *(
+        "--threads",
+        "--max-overlap",
+        "--min-length",
+        "--minutes",
+        "--trial-minutes",
+        "--port",
+        "--max-streams",
+    ),
+} | {n for n, t in TRAINING_OPTIONS.items() if t in (int, float)}
 
 
 EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[command]]
@@ -128,6 +149,29 @@ def test_help_lists_every_option(capsys: Captured, command: str) -> None:
     assert COMMANDS[command].summary[:20] in out
 
 
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_a_default_once_and_only_a_value(capsys: Captured, command: str) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    for help_text in re.split(r" (?=--[a-z0-9-]+ )", out):
+        assert help_text.count("default:") <= 1, help_text
+    assert not re.search(r"default: ?(None|False|True|\[\]|\{\}|'|\))", out)
+
+
+def test_help_names_the_defaults(capsys: Captured) -> None:
+    found = {}
+    for command in ("train", "tune", "serve", "sample"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        found[command] = " ".join(capsys.readouterr().out.split())
+    assert "hidden units per layer (default: 256)" in found["train"]
+    assert "hidden units per layer (default: searched)" in found["tune"]
+    assert "peak learning rate (default: searched)" in found["tune"]
+    assert "port to listen on; 0 for a free one (default: 8000)" in found["serve"]
+    assert "random seed (default: a new one)" in found["sample"]
+
+
 def test_help_lists_every_command(capsys: Captured) -> None:
     for option in ("-h", "--help"):
         assert main([option]) == 0
@@ -140,10 +184,7 @@ def test_help_lists_every_command(capsys: Captured) -> None:
 @pytest.mark.parametrize(("command", "option"), EVERY_OPTION)
 def test_abbreviations_and_lists_of_options_are_refused(command: str, option: str) -> None:
     """An abbreviation that works today means something else when an option is added."""
-    words = [option[:-1], option.upper(), option + "x"]
-    if not option.startswith("--h"):  # -hidden-size is -h, for help, with more behind it
-        words.append(option[1:])
-    for word in words:
+    for word in (option[:-1], option.upper(), option + "x", option[1:]):
         line = refused(command, *needed(command), word)
         assert word in line
 
@@ -152,6 +193,66 @@ def test_abbreviations_and_lists_of_options_are_refused(command: str, option: st
 def test_missing_or_extra_option_value_is_refused(command: str, option: str) -> None:
     argument = f"{option}=yes" if option in FLAGS else option
     assert option in refused(command, *needed(command), argument)
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., argparse.Namespace]:
+    """A command that does not run, but returns its arguments."""
+
+    def parse(command: str, *arguments: str) -> argparse.Namespace:
+        found: list[argparse.Namespace] = []
+
+        def keep(namespace: argparse.Namespace, _: object) -> int:
+            found.append(namespace)
+            return 0
+
+        monkeypatch.setitem(COMMANDS, command, replace(COMMANDS[command], run=keep))
+        assert main([command, *arguments]) == 0
+        return found[0]
+
+    return parse
+
+
+WITH_VALUE = [
+    (command, option) for command, option in EVERY_OPTION if option not in FLAGS | NUMBERS | LISTS
+]
+DASHED = ["---", "-x", "--bada", "--", "-", "-1", "- x", "-hello you", "--x=y", "--no such option"]
+
+
+@pytest.mark.parametrize(("command", "option"), WITH_VALUE)
+def test_a_text_may_begin_with_a_dash(
+    parsed: Callable[..., argparse.Namespace], command: str, option: str
+) -> None:
+    """Without the = that argparse alone requires."""
+    for text in DASHED:
+        joined = parsed(command, *needed(command), f"{option}=something")
+        apart = parsed(command, option, text, *needed(command))
+        changed = {k: v for k, v in vars(apart).items() if v != vars(joined)[k]}
+        assert list(changed.values()) in ([text], [[text]])
+    line = refused(command, *needed(command), option, option)
+    assert f"{option} has no value before {option}" in line
+    assert f"{option}={option} for this text" in line
+
+
+def test_a_file_name_with_a_dash_is_told_apart_from_an_option(
+    parsed: Callable[..., argparse.Namespace],
+) -> None:
+    Path("-dash.txt").write_text(WOODS, encoding="utf-8")
+    Path("-a b.txt").write_text(WOODS, encoding="utf-8")
+    assert "pass ./-dash.txt" in refused("train", "-dash.txt")
+    assert "pass ./-dash.txt" in refused("sample", "run", "--new", "--training-text", "-dash.txt")
+    for text in ("./-dash.txt", "-a b.txt", "-", "-1"):
+        assert parsed("train", text).text == [text]
+    assert parsed("train", "--steps=1", "--", "-dash.txt").text == ["-dash.txt"]
+    assert "did you mean --temperature?" in refused("sample", "run", "-temperature", "1")
+
+
+def test_options_can_stand_between_texts(parsed: Callable[..., argparse.Namespace]) -> None:
+    found = parsed("train", "a", "--lines", "b", "--seed", "-1", "c")
+    assert (found.text, found.lines, found.seed) == (["a", "b", "c"], True, -1)
+    found = parsed("score", "run", "a", "--top", "3", "b", "--training-text", "c", "d")
+    assert (found.run, found.text) == ("run", ["a", "b"])
+    assert found.training_text == ["c", "d"]
 
 
 def test_last_of_repeated_options_wins(text_file: str) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -296,6 +297,10 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--- a sample before training" in out
     assert "predictor" in out
     assert "charloom sample runs/demo-2" in out
+    lines = [line for line in out.split("Next:")[-1].splitlines() if "YOUR-" not in line]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line]
+    assert [command[0] for command in commands] == ["sample", "corpora", "train"]
+    assert all(main(command) == 0 for command in commands[:2])
     assert Path("runs/demo/model.safetensors").exists()
 
 

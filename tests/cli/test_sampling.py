@@ -135,7 +135,7 @@ def test_a_stop_text_ends_the_sample_and_is_left_out(
 ) -> None:
     common = [trained_run, "--length=3000", "--seed=7"]
     whole = drawn(capfdbinary, *common)
-    for stops in (["e"], [whole[100:103]], ["\n", "字"], [whole[-3:]], ["not in it"]):
+    for stops in (["e"], [whole[100:103]], ["\n", "字"], [whole[-3:]], ["never here"]):
         end = min([whole.find(stop) for stop in stops if stop in whole], default=len(whole))
         options = [word for stop in stops for word in ("--stop", stop)]
         assert drawn(capfdbinary, *common, *options) == whole[:end]

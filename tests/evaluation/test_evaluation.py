@@ -7,7 +7,7 @@ import pytest
 
 from charloom.errors import CharloomError
 from charloom.evaluation import intervals
-from charloom.evaluation.evaluation import ScoreSums, evaluation_of
+from charloom.evaluation.evaluation import evaluation_of
 from charloom.evaluation.intervals import Interval, IntervalSums, confidence_interval
 from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.scoring import Protocol, Scores

@@ -4,7 +4,7 @@ import pytest
 
 from charloom.evaluation.baselines import Baseline
 from charloom.evaluation.evaluation import Evaluation
-from charloom.evaluation.verdict import verdict
+from charloom.evaluation.verdict import cost_without_mixture, verdict
 
 LN2 = 0.6931471805599453
 BEATS_ALL = "This model beats every baseline here."
@@ -39,7 +39,10 @@ def evaluation(bits: float, *, model: str = "mixture", **baselines: float | None
             evaluation(2.0, network=2.2, xz=1.5, bzip2=1.75, ngram=1.9, uniform=5.0),
             "xz, bzip2 and the n-gram model beat this model here.",
         ),
-        (evaluation(2.0, network=2.2, ngram=1.9, xz=3.0), "The n-gram model beats this model here."),
+        (
+            evaluation(2.0, network=2.2, ngram=1.9, xz=3.0),
+            "The n-gram model beats this model here.",
+        ),
         (
             evaluation(2.0, network=2.2, ngram=2.00001, xz=1.99999, bzip2=2.1),
             "xz and the n-gram model are as good as this model here (2.0000).",
@@ -69,3 +72,11 @@ def evaluation(bits: float, *, model: str = "mixture", **baselines: float | None
 )
 def test_results_are_compared_as_they_are_printed(found: Evaluation, expected: str) -> None:
     assert verdict(found) == expected
+
+
+def test_what_a_network_loses_without_its_n_gram_model() -> None:
+    alone, both = evaluation(2.0, model="network"), evaluation(2.8408, network=2.92)
+    assert cost_without_mixture([alone, both]) == (
+        " (2.9200 instead of 2.8408 bits per character on the test split)"
+    )
+    assert cost_without_mixture([alone, evaluation(2.0)]) == ""

@@ -1,7 +1,6 @@
 """Searches for options that last seconds."""
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,9 @@ from charloom.training.options import TrainingConfig, option_name
 from charloom.training.state import DivergedError, Progress
 from charloom.tuning.api import tune
 from charloom.tuning.opening import open_search
-from charloom.tuning.search import Search
+from charloom.tuning.search import Search, SearchProgress
+from charloom.tuning.study import connect
+from charloom.tuning.waiting import Patience, WaitingConnection
 from helpers.texts import wheel_barrows
 
 TEXT = wheel_barrows(4_000)
@@ -28,10 +29,10 @@ TEXT = wheel_barrows(4_000)
 QUICK: dict[str, Any] = {"minutes": 0.1, "trial_minutes": 0.0125, "hidden_size": 16, "layers": 1}
 
 
-def connect_without_waiting(path: Path) -> sqlite3.Connection:
+def connect_without_waiting(path: Path, patience: Patience) -> WaitingConnection:
     """For the disk: no test cuts the power."""
-    connection = sqlite3.connect(path)
-    connection.execute("pragma synchronous = off")
+    connection = connect(path, patience)
+    connection.cursor().execute("pragma synchronous = off")
     return connection
 
 
@@ -60,19 +61,25 @@ class Scripted:
         write_resume_file(folder / "resume.safetensors", options)
         return _ScriptedRun(self.play(int(folder.name)))
 
-    def search(self, out: str = "out", **options: Any) -> Search:
+    def search(
+        self,
+        out: str = "out",
+        on_event: Callable[[SearchProgress, Search], None] = lambda *_: None,
+        on_wait: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> Search:
         """Start or resume a search, until it has run so many trials or is over."""
         with open_search(
             lambda config: text_from_string(TEXT),
             Path(out),
             {"minutes": 10.0, **options},
             resume=True,
-            control=RunControl(should_stop=lambda: len(self.options) >= self.most),
+            control=RunControl(should_stop=lambda: len(self.options) >= self.most, on_wait=on_wait),
             speed=1.0,
             open_run=self.open_run,
         ) as search:
-            for _ in search:
-                pass
+            for event in search:
+                on_event(event, search)
         return search
 
 

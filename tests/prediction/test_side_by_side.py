@@ -222,7 +222,7 @@ def test_the_number_of_rows_is_bounded() -> None:
 
 
 def documents_of(*texts: str) -> Iterator[SampledDocument]:
-    return (SampledDocument(text, -1.0, "stop", 1, index) for index, text in enumerate(texts))
+    return (SampledDocument(text, -1.0, "stop", 1, index, text) for index, text in enumerate(texts))
 
 
 def test_distinct_and_new_documents_are_chosen_in_their_order() -> None:

@@ -2,11 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.serving import app as server
+from charloom.serving.access import Access
 from helpers.clients import KEY, Client, serving
 from helpers.texts import SCRIPT
 
@@ -70,8 +73,105 @@ def test_a_foreign_host_or_origin_is_refused(client: Client) -> None:
     body = {"model": "network", "max_tokens": 1}
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"http://{own}.evil", ""):
         client.refused(403, "POST", "/v1/completions", body, origin=origin)
+        for site in ("same-site", "cross-site", "none"):
+            client.refused(403, "GET", "/health", origin=origin, sec_fetch_site=site)
         _, headers, _ = client.ask("GET", "/v1/models", origin=origin)
         assert not any(name.startswith("access-control") for name in headers)
+
+
+PAGE = {"origin": "https://app.example.org"}
+
+
+def test_allowed_hosts_are_those_of_a_proxy(served_model: LanguageModel) -> None:
+    names = ["Hub.example.org", "bücher.example", "[fe80::1]"]
+    with serving({"model": served_model}, allow_hosts=names) as client:
+        for host in ("hub.example.org", "HUB.example.org:8443", "localhost", "[fe80::1]:1"):
+            assert client.ask("GET", "/v1/models", host=host)[0] == 200
+        assert client.ask("GET", "/v1/models", host="xn--bcher-kva.example")[0] == 200
+        error = client.refused(403, "GET", "/v1/models", host="sub.hub.example.org")
+        assert "--allow-host" in error["message"]
+        # The proxy forwards Host, or replaces it by the address of the server.
+        for host in ("hub.example.org", f"127.0.0.1:{client.port}"):
+            own = {"host": host, "origin": "https://hub.example.org"}
+            assert client.ask("POST", "/v1/completions", {}, **own)[0] == 200
+            client.refused(403, "POST", "/v1/completions", {}, host=host, **PAGE)
+
+
+def test_a_page_behind_a_proxy_that_replaces_host(client: Client) -> None:
+    body = {"model": "network", "max_tokens": 1}
+    assert (
+        client.ask("POST", "/v1/completions", body, **PAGE, sec_fetch_site="same-origin")[0] == 200
+    )
+    client.refused(403, "GET", "/health", host="evil.example", sec_fetch_site="same-origin")
+
+
+def test_a_public_server_with_allowed_hosts_accepts_only_these(served_model: LanguageModel) -> None:
+    allowed: dict[str, Any] = {"host": "0.0.0.0", "allow_hosts": ["hub.example.org"]}
+    with serving({"model": served_model}, **allowed) as client:
+        assert client.ask("GET", "/v1/models", host="hub.example.org")[0] == 200
+        assert client.ask("GET", "/v1/models")[0] == 200
+        client.refused(403, "GET", "/v1/models", host="evil.example")
+
+
+def test_allowed_origins_get_cors_headers(served_model: LanguageModel) -> None:
+    origins = ["HTTPS://app.example.org:443/", "null"]
+    with serving({"model": served_model}, allow_origins=origins, api_key=KEY) as client:
+        preflight = {
+            "access_control_request_method": "POST",
+            "access_control_request_headers": "authorization, content-type, x-stainless-os",
+        }
+        status, headers, _ = client.ask("OPTIONS", "/v1/completions", **PAGE, **preflight)
+        assert status == 200
+        assert headers["access-control-allow-origin"] == PAGE["origin"]
+        assert "POST" in headers["access-control-allow-methods"]
+        assert "x-stainless-os" in headers["access-control-allow-headers"]
+        for key, status in ((KEY, 200), ("another", 401)):
+            for stream in (True, False):
+                body = {"max_tokens": 2, "foo": 1, "stream": stream}
+                bearer = {"authorization": f"Bearer {key}"}
+                found, headers, _ = client.ask("POST", "/v1/completions", body, **bearer, **PAGE)
+                assert found == status
+                assert headers["access-control-allow-origin"] == PAGE["origin"]
+                assert headers["vary"] == "Origin"
+                assert "x-ignored-parameters" in headers["access-control-expose-headers"]
+                assert headers["x-content-type-options"] == "nosniff"
+        assert client.ask("GET", "/health", origin="null")[0] == 200
+        for origin in ("http://app.example.org", "https://app.example.org:8443", "https://evil"):
+            error = client.refused(403, "GET", "/health", origin=origin)
+            assert "--allow-origin" in error["message"]
+            client.refused(403, "OPTIONS", "/v1/completions", origin=origin, **preflight)
+        _, headers, _ = client.ask("GET", "/health")
+        assert "access-control-allow-origin" not in headers
+
+
+def test_any_origin_can_be_allowed(served_model: LanguageModel) -> None:
+    with serving({"model": served_model}, allow_origins=["*"]) as client:
+        _, headers, _ = client.ask("GET", "/v1/models", **PAGE)
+        assert headers["access-control-allow-origin"] == "*"
+        client.refused(403, "GET", "/v1/models", host="evil.example")  # DNS rebinding
+
+
+@pytest.mark.parametrize(
+    ("hosts", "origins", "message"),
+    [
+        (["https://hub.example.org"], [], "not a host name: pass it without scheme"),
+        (["hub.example.org:8443"], [], "not a host name"),
+        (["hub.example.org/x"], [], "not a host name"),
+        (["a b"], [], "not a host name"),
+        ([""], [], "'' is not a host name"),
+        (["*"], [], "not a host name"),
+        (["fe80::zz"], [], "not a host name"),
+        ([], ["https://[::1"], "not an origin"),
+        ([], ["app.example.org"], "not an origin: pass a scheme and a host"),
+        ([], ["https://app.example.org/x"], "not an origin"),
+        ([], ["https://"], "not an origin"),
+        ([], ["https://me@app.example.org"], "not an origin"),
+        ([], ["https://app.example.org:port"], "not an origin"),
+    ],
+)
+def test_names_are_checked(hosts: list[str], origins: list[str], message: str) -> None:
+    with pytest.raises(CharloomError, match=message):
+        Access(allow_hosts=hosts, allow_origins=origins)
 
 
 def test_public_server_accepts_any_host(served_model: LanguageModel) -> None:

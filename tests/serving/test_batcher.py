@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from charloom.engines.backend import Backend
-from charloom.engines.decoding import SamplingSettings
+from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
@@ -172,6 +172,89 @@ def test_text_is_independent_of_the_batch(
         found = texts.get(number) or text_of(answers[number])
         assert found == alone(predictor, request)
     wait_until(lambda: batcher.active == batcher.waiting == 0)
+
+
+def biased_alone(predictor: Predictor, request: Request) -> str:
+    """The first text as the definition has it: the bias is added before everything else."""
+    (index,) = request.indices
+    generator = np.random.Generator(np.random.PCG64([request.seed, index]))
+    addition = np.zeros(SIZE)
+    addition[list(request.bias)] = list(request.bias.values())
+    ids = request.prompt.astype(np.intp)
+    state = predictor.read(ids[:-1, None], predictor.zero_state(1))
+    text, last = "", ids[-1:]
+    for _ in range(request.length):
+        logits, state = predictor.step(last, state)
+        uniforms = np.array([generator.random()])
+        last = choose(logits.astype(np.float64) + addition, request.settings, uniforms)
+        text += VOCABULARY.characters[int(last[0])]
+    return text
+
+
+def test_a_bias_changes_its_own_text_alone(
+    predictor: Predictor, start: Callable[..., Batcher]
+) -> None:
+    batcher = start(predictor)
+    generator = np.random.default_rng(4)
+    plain = [Request(ids_of("ab"), 60, SamplingSettings(0.8), seed=k) for k in range(6)]
+    a, b, c = (VOCABULARY.characters.index(character) for character in "abc")
+    biased = [
+        Request(
+            ids_of("".join(generator.choice(VOCABULARY.characters, 20))),
+            60,
+            SamplingSettings(temperature, top_k=top_k),
+            bias=bias,
+            seed=k,
+            alternatives=k % 2 or None,
+        )
+        for k, (bias, temperature, top_k) in enumerate(
+            [
+                ({a: -np.inf}, 0.8, None),
+                ({a: 2.5, b: -1.0}, 1.0, 5),
+                ({c: 100.0}, 1.0, None),
+                ({a: 3.0, b: 3.0}, 0.0, None),
+                ({a: -np.inf}, 50.0, None),
+            ]
+        )
+    ]
+    answers = batcher.submit(*(one for pair in zip(plain, biased, strict=False) for one in pair))
+    for request, answer in zip(plain, answers[::2], strict=False):
+        assert text_of(answer) == alone(predictor, request)
+    texts = []
+    for request, answer in zip(biased, answers[1::2], strict=True):
+        (piece,) = answer.wait()
+        assert piece.text == biased_alone(predictor, request)
+        assert len(piece.scored) == (len(piece.text) if request.alternatives else 0)
+        texts.append(piece.text)
+    assert "a" not in texts[0] + texts[4]
+    assert set(texts[2]) == {"c"}
+
+
+def test_scores_leave_the_bias_out(small: Predictor, start: Callable[..., Batcher]) -> None:
+    request = Request(ids_of("ab"), 20, bias={3: 100.0}, alternatives=0)
+    (answer,) = start(small).submit(request)
+    (piece,) = answer.wait()
+    expected = score_ids(
+        small, VOCABULARY.encode("ab" + piece.text), VOCABULARY.start_id, Protocol()
+    )
+    values = [score.log_probability for score in piece.scored]
+    np.testing.assert_allclose(values, expected.log_probabilities[2:], atol=2e-5)
+
+
+def test_stop_text_is_included_with_its_scores(
+    small: Predictor, start: Callable[..., Batcher]
+) -> None:
+    request = Request(ids_of("ab"), 200, SamplingSettings(0.8), alternatives=0)
+    (whole,) = alone(small, request)
+    stop = whole[50:53]
+    end = whole.index(stop) + 3
+    for includes in (True, False):
+        stopping = replace(request, stop=(whole[150:160], stop), includes_stop=includes)
+        (answer,) = start(small).submit(stopping)
+        (piece,) = answer.wait()
+        assert piece.text == whole[: end if includes else end - 3]
+        assert len(piece.scored) == len(piece.text)
+        assert piece.end == "stop"
 
 
 def test_stream_arrives_in_pieces(

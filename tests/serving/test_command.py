@@ -40,6 +40,8 @@ def test_runs_of_one_name_are_told_apart(served_run: Path, tmp_path: Path) -> No
         (["--port=70000"], "invalid --port 70000"),
         (["--port=-1"], "invalid --port -1"),
         (["--host=no such host"], "cannot listen on no such host"),
+        (["--port=0", "--allow-host=http://hub"], "'http://hub' is not a host name"),
+        (["--port=0", "--allow-origin=app"], "'app' is not an origin"),
         (["--port=0", "--api-key="], "--api-key is empty"),
         (["--port=0", "--api-key=ö"], "--api-key is empty or not ASCII"),
         (["--port=0", "--max-streams=0"], "too few"),

@@ -8,7 +8,7 @@ import pytest
 from charloom.language_model import LanguageModel
 from charloom.serving.app import LARGEST_BODY
 from charloom.serving.schema import MOST_PROMPT, MOST_SAMPLED, CompletionRequest
-from helpers.clients import Client, received
+from helpers.clients import Client, received, serving
 from helpers.texts import SCRIPT, SCRIPTED_WOODS
 
 # --- What is asked --------------------------------------------------------------------------------
@@ -69,41 +69,137 @@ def test_longer_prompt_reads_only_its_new_end(client: Client) -> None:
     assert longer["prompt_tokens_details"]["cached_tokens"] == 500
 
 
-def test_neutral_fields_are_accepted(client: Client) -> None:
-    nothing: dict[str, Any] = {
-        "suffix": None,
-        "best_of": 1,
-        "presence_penalty": 0,
-        "frequency_penalty": 0.0,
-        "logit_bias": {},
-        "user": "somebody",
-    }
-    client.complete(prompt="the", max_tokens=1, **nothing)
+def test_null_is_the_default(client: Client) -> None:
     client.complete(**dict.fromkeys(set(CompletionRequest.__struct_fields__) - {"model"}))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_ignored_fields_are_named_in_a_header(client: Client, stream: bool) -> None:
+    body = {"model": SCRIPT, "seed": 1, "max_tokens": 5, "stream": stream}
+    _, headers, plain = client.ask("POST", "/v1/completions", body)
+    assert "x-ignored-parameters" not in headers
+    names: dict[str, Any] = {"foo": 1, "\ud800, ä\n": None, "y" * 99: 1, "stop": ["the", "\x00"]}
+    _, headers, content = client.ask("POST", "/v1/completions", body | names)
+    shown = f"foo, %ED%A0%80%2C%20%C3%A4%0A, {'y' * 60}, stop[1]"
+    assert headers["x-ignored-parameters"] == shown
+    if not stream:
+        assert json.loads(content)["choices"] == json.loads(plain)["choices"]
+    _, headers, _ = client.ask("POST", "/v1/completions", body | {"": 1})
+    assert headers["x-ignored-parameters"] == '""'
+    many = {f"z{i}": i for i in range(25)}
+    _, headers, _ = client.ask("POST", "/v1/completions", body | many)
+    assert headers["x-ignored-parameters"].endswith("z19, and 5 more")
+    for path, fields in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})):
+        status, headers, _ = client.ask("POST", path, fields | {"foo": 1})
+        assert (status, headers["x-ignored-parameters"]) == (200, "foo")
+
+
+def test_a_strict_server_refuses_unknown_fields(served_model: LanguageModel) -> None:
+    with serving({"model": served_model}, strict=True) as client:
+        for name in ("prompts", "", "x" * 5_000, "\ud800", "temper\n"):
+            error = client.refused(400, "POST", "/v1/completions", {name: None})
+            assert error["code"] == "unknown_parameter"
+            assert repr(name)[:20] in error["message"]
+            assert len(error["message"]) < 200
+        body = {"stream": True, "stream_options": {"include_usage": True, "more": 1}}
+        error = client.refused(400, "POST", "/v1/completions", body)
+        assert error["param"] == "stream_options.more"
+        client.refused(400, "POST", "/tokenize", {"prompt": "", "foo": 1})
+
+
+def test_one_model_needs_no_name(client: Client, served_model: LanguageModel) -> None:
+    error = client.refused(400, "POST", "/v1/completions", {"prompt": "the"})
+    assert error["message"] == f"model is missing: use one of network, {SCRIPT}"
+    assert (error["param"], error["code"]) == ("model", "missing_required_parameter")
+    with serving({"single": served_model}) as alone:
+        for body in ({"prompt": "the"}, {"prompt": "the", "model": None}):
+            _, _, content = alone.ask("POST", "/v1/completions", body)
+            assert json.loads(content)["model"] == "single"
+
+
+def test_skip_unknown(client: Client, served_model: LanguageModel) -> None:
+    fields = {"prompt": ["the~ \x00", "th\x00e"], "skip_unknown": True, "seed": 1, "echo": True}
+    first, second = client.complete(SCRIPT, **fields)["choices"]
+    assert first["text"] == served_model.sample("the ", length=16, seed=1)
+    assert second["text"] == served_model.sample("the", length=16, seed=1, index=1)
+
+
+def test_stop_text_can_be_included(client: Client, served_model: LanguageModel) -> None:
+    text = served_model.sample("the ", length=300, seed=3)[4:]
+    stop, other = text[40:44], text[90:99]
+    end = text.index(stop) + len(stop)
+    fields = {"prompt": "the ", "max_tokens": 300, "seed": 3, "stop": [other, stop], "logprobs": 1}
+    for included in (True, False):
+        both = fields | {"include_stop_str_in_output": included}
+        (choice,) = client.complete(SCRIPT, **both)["choices"]
+        assert choice["text"] == text[: end if included else end - len(stop)]
+        assert choice["finish_reason"] == "stop"
+        assert "".join(choice["logprobs"]["tokens"]) == choice["text"]
+
+
+def test_messages_are_not_a_prompt(client: Client) -> None:
+    body = {"model": "network", "messages": [{"role": "user", "content": "the"}]}
+    error = client.refused(400, "POST", "/v1/completions", body)
+    assert "send a prompt" in error["message"]
+    assert error["param"] == "messages"
+
+
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("/v1/chat/completions", "do not chat, so send a prompt to /v1/completions"),
+        ("/chat/completions", "do not chat"),
+        ("/v1/responses", "do not chat"),
+        ("/v1/messages", "do not chat"),
+        ("/api/chat", "do not chat"),
+        ("/v1/embeddings", "no vectors"),
+        ("/api/generate", "send a prompt to /v1/completions"),
+        ("/completion", "send a prompt to /v1/completions"),
+        ("/generate", "send a prompt to /v1/completions"),
+        ("/v1/engines/davinci/completions", "send a prompt to /v1/completions"),
+        ("/completions", "use /v1/completions"),
+        ("/v1/completions/", "use /v1/completions"),
+        ("/v1/v1/completions", "use /v1/completions"),
+        ("//v1/completions", "use /v1/completions"),
+        ("/hub/v1/models", "use /v1/models"),
+        ("/models", "use /v1/models"),
+        ("/docs", "/openapi.json"),
+    ],
+)
+def test_a_foreign_path_gets_a_remedy(client: Client, path: str, remedy: str) -> None:
+    for method in ("GET", "POST"):
+        error = client.refused(404, method, path, {} if method == "POST" else None)
+        assert error["message"].startswith(f"unknown path {path!r}: ")
+        assert remedy in error["message"]
+
+
 BAD_FIELDS: list[tuple[str, Any]] = [
-    *(("max_tokens", value) for value in (-1, MOST_SAMPLED + 1, "5", 1.5, True, [], 10**400)),
-    *(("temperature", value) for value in (-0.1, 2.1, "hot", False)),
-    *(("top_p", value) for value in (0, 1.1, -1)),
-    *(("top_k", value) for value in (0, 1.5, "1")),
+    *(("max_tokens", value) for value in (-2, MOST_SAMPLED + 1, "", 1.5, True, [], 10**400)),
+    *(("n_predict", value) for value in (-2, MOST_SAMPLED + 1, "many", True)),
+    *(("temperature", value) for value in (-0.1, "hot", "", "nan", False, [])),
+    *(("top_p", value) for value in (1.1, -1)),
+    *(("top_k", value) for value in (-2, 1.5, "a")),
     *(("min_p", value) for value in (-0.1, 1.1)),
     *(("n", value) for value in (0, 17, -1, 1.5, None, "2")[:4]),
-    *(("logprobs", value) for value in (-1, 6, True, 10**9)),
-    *(("seed", value) for value in (-1, 2**63, 0.5)),
-    *(("stop", value) for value in ("", [""], list("abcde"), 5, ["a", 5], "x" * 1_001)),
+    *(("logprobs", value) for value in (-1, 6, 10**9)),
+    *(("seed", value) for value in (-2, 2**63, 0.5)),
+    *(("stop", value) for value in (["a"] * 65, 5, ["a", 5], "x" * 1_001)),
     *(("prompt", value) for value in (5, {}, [], [[]], ["a", 5], [1, "a"], [0], [-1], [1.5])),
     *(("prompt", value) for value in ([True], [10**6], [[1], 1], [[[1]]], "a" * (MOST_PROMPT + 1))),
     *(("prompt", value) for value in ("~", "the\x00", "\ud800", "🦉", ["the", "~"])),
     *(("echo", value) for value in (1, "yes")),
     *(("stream", value) for value in (1, "true")),
-    *(("stream_options", value) for value in (True, {"usage": True}, {"include_usage": True})),
+    *(("stream_options", value) for value in (True, {"include_usage": 5}, {"include_usage": True})),
     ("user", 5),
     ("suffix", "the"),
     ("best_of", 2),
     ("presence_penalty", 0.5),
     ("frequency_penalty", -0.5),
-    ("logit_bias", {"5": 1}),
+    ("repetition_penalty", 1.1),
+    ("repeat_penalty", 0.9),
+    ("typical_p", 0.5),
+    ("response_format", {"type": "json_object"}),
+    *(("logit_bias", value) for value in ({"x": 1}, {"5": 101}, {"5": None}, [], {"99999": 1})),
     ("model", "no-such"),
     ("model", 5),
     ("model", "<script>alert(1)</script>"),
@@ -119,13 +215,6 @@ def test_a_bad_field_is_refused_by_name(client: Client, name: str, value: Any) -
     assert name in error["message"] or name in ("prompt", "model")
     assert len(error["message"]) < 800
     assert error["type"] in ("invalid_request_error", "not_found_error")
-
-
-@pytest.mark.parametrize("name", ["prompts", "", "messages", "x" * 5_000, "\ud800", "temper\n"])
-def test_an_unknown_field_is_refused_by_name(client: Client, name: str) -> None:
-    error = client.refused(400, "POST", "/v1/completions", {"model": "network", name: None})
-    assert error["code"] == "unknown_parameter"
-    assert repr(name)[:20] in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ import pytest
 from filelock import FileLock
 
 from charloom.errors import CharloomError
+from charloom.runs.clock import Clock
 from charloom.tuning.api import tune
+from charloom.tuning.search import Search, SearchProgress
+from charloom.tuning.study import Study
+from charloom.tuning.waiting import Patience
 from helpers.cli import refused
 from helpers.searches import FIXED, QUICK, TEXT, Scripted, falling, flags, resumed
 
@@ -31,7 +36,7 @@ def test_invalid_time_is_refused_in_python(value: Any, text_file: str) -> None:
 
 
 REFUSED = {
-    "--trial-minutes=2": "more than the 1 minutes of the whole search",
+    "--trial-minutes=2": "more than the 1 minute of the whole search",
     "--steps=10": "--trial-minutes",
     "--epochs=3": "--trial-minutes",
     "--preset=small": "auto",
@@ -146,3 +151,74 @@ def test_any_name_of_a_folder(name: str) -> None:
     search = Scripted(lambda number: falling(2.0), 2).search(name)
     assert Path(name, "study.db").stat().st_size
     assert len(search.trials) == 2
+
+
+# --- Another program has locked the study ---------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Patience, "PIECE", 0.02)
+    monkeypatch.setattr(Patience, "SILENT", 0.1)
+
+
+def lock(path: Path, how: str) -> sqlite3.Connection:
+    """Lock a study as a program that writes to it does."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute(f"begin {how}")
+    return other
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_search_waits_while_the_study_is_locked(tmp_path: Path) -> None:
+    locks = {(0, 1): "immediate", (0, 4): "exclusive"}  # by trial and validation
+    timers, said = [], []
+
+    def play(number: int) -> list[float]:
+        return [4.0 - number - i / 4 for i in range(5)]
+
+    def while_locked(event: SearchProgress, search: Search) -> None:
+        step = None if event.progress is None else event.progress.step
+        how = locks.pop((event.trial.number, step), None)
+        if how is not None:
+            timers.append(threading.Timer(0.4, lock(search.folder / "study.db", how).rollback))
+            timers[-1].start()
+
+    script = Scripted(play, 2)
+    search = script.search(str(tmp_path / "out"), on_event=while_locked, on_wait=said.append)
+    for timer in timers:
+        timer.join()
+    assert not locks
+    assert [(trial.state, trial.loss) for trial in search.trials] == [
+        ("complete", 3.0),
+        ("complete", 2.0),
+    ]
+    path = tmp_path / "out" / "study.db"
+    line = f"another program has locked {path}: the search waits until it is free"
+    assert said == [line, line]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_waiting_can_be_interrupted(search: Path) -> None:
+    path = search / "study.db"
+    asked = iter([False, False, True])
+    with contextlib.closing(lock(path, "exclusive")), pytest.raises(CharloomError) as error:
+        Study(path, should_stop=lambda: next(asked))
+    assert str(error.value) == f"another program keeps {path} locked: end it, then use --resume"
+    assert list(asked) == []
+    assert Study(path).trials()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_trial_is_not_charged_for_waiting(search: Path) -> None:
+    study = Study(search / "study.db")
+    other = lock(search / "study.db", "exclusive")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+    before = study.waited
+    clock = Clock(held_up=lambda: study.waited - before)
+    began = clock.now()
+    study.keep_seconds(1.0)
+    timer.join()
+    assert 0.25 < study.waited <= clock.now() - began
+    assert clock.elapsed() == pytest.approx(clock.now() - began - study.waited, abs=0.02)

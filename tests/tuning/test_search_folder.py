@@ -80,9 +80,9 @@ def test_tune_prints_its_result(finished_search: Path) -> None:
     (next_,) = [line for line in lines if "charloom train" in line]
     words = shlex.split(next_.removeprefix("charloom: "))
     assert words[:3] == ["charloom", "train", str(finished_search / "text.txt")]
-    assert words[-2:] == ["--minutes", "0.1"]
+    assert words[-4:] == ["--minutes", "0.1", "--out", str(finished_search / "search-longer")]
     assert "--hidden-size" in words
-    assert main([*words[1:-2], "--steps=1", "--out=again"]) == 0
+    assert main([*words[1:-4], "--steps=1", "--out=again"]) == 0
 
 
 def test_the_first_trial_is_what_training_would_choose(

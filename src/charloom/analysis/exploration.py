@@ -9,7 +9,6 @@ N: characters of the text; M: labels; H: hidden units; S: arrays of state; L: la
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from charloom.analysis.labels import label_text
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError, printable
+from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Unit, parse_unit, unit_name
@@ -229,12 +229,12 @@ class Exploration:
     def json(self) -> Iterator[str]:
         """Yield the JSON text piece by piece: `as_dict`, and `activations`, which has a number for
         each character, for the units that the caller named."""
-        head = json.dumps(self.as_dict(), indent=2)
+        head = to_json(self.as_dict(), indent=2)
         yield head.removesuffix("\n}") + ',\n  "activations": {'
         for number, unit in enumerate(self.named):
             yield ",\n    " if number else "\n    "
             values = (self.activations[unit] / HUNDREDTHS).round(2).tolist()
-            yield f"{json.dumps(self.name(unit))}: {json.dumps(values)}"
+            yield f"{to_json(self.name(unit))}: {to_json(values)}"
         yield "\n  }\n}\n" if self.named else "}\n}\n"
 
     def page(self) -> str:
@@ -255,6 +255,7 @@ class Exploration:
             "carried": [self.name(unit) for unit in order if unit in carried],
             "all": count == self.config.zero_state(1).size,
             "vocabulary": list(self.vocabulary.names),
+            "unit": self.vocabulary.unit,
         }
         arrays: dict[str, NDArray[Any]] = {"ids": self.ids[:shown]}
         for unit in order:
@@ -306,7 +307,7 @@ def explore(
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")
-    labels = label_text(model.vocabulary.decode(ids))
+    labels = label_text(model.vocabulary.decode(ids), as_bytes=model.vocabulary.as_bytes)
     reader = _StateReader(model, ids, 2 if with_activations or named else 1, on_progress)
     sums = _sums_of_halves(reader, np.stack(list(labels.values()), axis=1))
     found_labels, found_units = _find(list(labels), sums, seed)

@@ -6,75 +6,59 @@ Quotation marks and brackets count only if they are closed. A word in capitals c
 letter on. In a collection, the end of a document separates lines and paragraphs like line breaks,
 but is neither a line break nor punctuation.
 
+A label whose notion a text lacks is 0 everywhere, such as capitals in a script without case. The
+notions of each script are in `characters.py`.
+
 N: characters of the text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.analysis.characters import Characters, Flags, decode_bytes
 from charloom.text.vocabulary import END
 
 Values = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 Labels = Iterator[tuple[str, NDArray[Any]]]  # names and values, (N,) each
 Spans = list[tuple[int, int]]  # [begin, end)
 
 FARTHEST = 2_000  # most characters from an opening bracket or quotation mark to the closing one
 MOST_IN_LINE, MOST_IN_WORD, MOST_IN_SENTENCE = 200, 20, 300  # limits of distances
 MOST_IN_DOCUMENT = 2_000
-PAIRS = {")": "(", "]": "[", "}": "{"}
-CLOSED_BY = {'"': '"', "”": "“„", "“": "„", "»": "«"}  # the marks that each quotation mark closes
-VOWELS = frozenset("aeiouyAEIOUYäöüÄÖÜàáâèéêëìíîïòóôùúûœæ")
+PARENTHESES = "()（）﹙﹚"
+BRACKETS = PARENTHESES + "[]{}［］｛｝【】〔〕〖〗〘〙〚〛《》〈〉⟨⟩⟪⟫"
+PAIRS = dict(zip(BRACKETS[1::2], BRACKETS[::2], strict=True))
+# The marks that each quotation mark closes. A straight mark opens and closes in turn.
+CLOSED_BY = {'"': '"', "＂": "＂", "”": "“„‟", "“": "„", "»": "«", "›": "‹"}
+CLOSED_BY |= {"」": "「", "』": "『", "｣": "｢", "﹂": "﹁", "﹄": "﹃", "〞": "〝", "〟": "〝"}
+REVERSIBLE = {"»": "«", "›": "‹"}  # German books have »…«
+LINE_BREAKS = re.compile("\r(?!\n)|[\u2028\u2029]")
 
 
-@dataclass(frozen=True)
-class _Characters:
-    """The classes of a text's characters, flags (N,) each."""
+def label_text(text: str, *, as_bytes: bool = False) -> dict[str, Values]:
+    """Return the values of every label for a text, (N,) each, by the label's name.
 
-    letter: Flags
-    upper: Flags
-    digit: Flags
-    space: Flags
-    newline: Flags
-    end: Flags  # of a document
-    vowel: Flags
-    mark: Flags
-    stop: Flags
-    in_word: Flags  # letters and apostrophes
-
-    @classmethod
-    def of(cls, text: str) -> _Characters:
-        letter = _flags(text, str.isalpha)
-        return cls(
-            letter=letter,
-            upper=_flags(text, str.isupper),
-            digit=_flags(text, str.isdigit),
-            space=_flags(text, lambda c: c == " "),
-            newline=_flags(text, lambda c: c == "\n"),
-            end=_flags(text, lambda c: c == END),
-            vowel=_flags(text, VOWELS.__contains__),
-            mark=_flags(text, lambda c: not c.isalnum() and not c.isspace() and c != END),
-            stop=_flags(text, ".!?".__contains__),
-            in_word=letter | _flags(text, "'’".__contains__),
-        )
-
-
-def label_text(text: str) -> dict[str, Values]:
-    """Return the values of every label for a text, (N,) each, by the label's name."""
-    characters = _Characters.of(text)
+    With `as_bytes`, each character of the text is a byte. It has the labels of the character to
+    which it belongs in UTF-8.
+    """
+    if as_bytes:
+        decoded, places = decode_bytes(text)
+        return {name: values[places] for name, values in label_text(decoded).items()}
+    text = LINE_BREAKS.sub("\n", text)
+    characters = Characters.of(text)
     collection = bool(characters.end.any())
     with_ends, text = text, text.replace(END, "\n")
     labels = (
         _nesting(with_ends),
         _positions(text, characters),
-        _last_character(text, characters),
+        _last_character(characters),
         _words_and_numbers(text, characters),
         _next_character(characters),
         _documents(characters) if collection else (),
@@ -85,8 +69,8 @@ def label_text(text: str) -> dict[str, Values]:
 def _nesting(text: str) -> Labels:
     yield "inside double quotes", _inside(text, _quotations(text))
     brackets = list(_bracket_pairs(text))
-    yield "inside parentheses", _inside(text, [p for p in brackets if text[p[0]] == "("])
-    others = [p for p in brackets if text[p[0]] != "("]
+    yield "inside parentheses", _inside(text, [p for p in brackets if text[p[0]] in PARENTHESES])
+    others = [p for p in brackets if text[p[0]] not in PARENTHESES]
     yield "inside square or curly brackets", _inside(text, others)
     yield "nesting depth of brackets", _depth(text, brackets)
     text = text.replace(END, "\n")
@@ -94,41 +78,47 @@ def _nesting(text: str) -> Labels:
     yield "inside a comment (# or //)", _inside(text, _matches(r"(?:#|(?<!:)//)[^\n]*", text))
 
 
-def _positions(text: str, c: _Characters) -> Labels:
+def _positions(text: str, c: Characters) -> Labels:
     yield "position in the line", np.minimum(_since(c.newline | c.end), MOST_IN_LINE)
     in_word = np.where(c.in_word, _since(~c.in_word), 0)
     yield "position in the word", np.minimum(in_word, MOST_IN_WORD)
     since_stop = np.minimum(_since(c.stop | c.end), MOST_IN_SENTENCE)
-    yield "distance since the last full stop", since_stop
-    yield "characters since a capital", np.minimum(_since(c.upper | c.end), MOST_IN_LINE)
+    yield "distance since the last full stop", since_stop * c.stop.any()
+    since_capital = np.minimum(_since(c.upper | c.end), MOST_IN_LINE)
+    yield "characters since a capital", since_capital * c.upper.any()
     indentation, beginning = _indentation(text)
     yield "indentation of the line", indentation
     yield "in the spaces that begin a line", beginning
-    yield "in a line's first word", _in_first_word(text)
+    yield "in a line's first word", _in_first_word(text, c)
 
 
-def _last_character(text: str, c: _Characters) -> Labels:
+def _last_character(c: Characters) -> Labels:
     yield "after a line break", c.newline
     yield "after an empty line", c.newline & _previous(c.newline)
     yield "after a space", c.space
     yield "after a capital", c.upper
     yield "after a vowel", c.vowel
-    yield "after a consonant", c.letter & ~c.vowel
+    yield "after a consonant", c.consonant
     yield "after punctuation", c.mark
     yield "after a full stop", c.stop
-    yield "after a comma", _flags(text, lambda character: character == ",")
+    yield "after a comma", c.comma
 
 
-def _words_and_numbers(text: str, c: _Characters) -> Labels:
-    capitalized = _words(text, lambda word: word[0].isupper())
+def _words_and_numbers(text: str, c: Characters) -> Labels:
+    words = _runs(c.letter & ~c.unspaced)
+    capitalized = [(begin, end) for begin, end in words if text[begin].isupper()]
     yield "in a word that began with a capital", _inside(text, capitalized)
-    capitals = _words(text, lambda word: len(word) > 1 and word.isupper())
+    capitals = [
+        (begin, end)
+        for begin, end in words
+        if text[begin:end].isupper() and sum(map(str.isalpha, text[begin:end])) > 1
+    ]
     yield "in a word in capitals", _inside(text, capitals)
     yield "in a number", c.digit | _inside_number(text)
     yield "in a word of one or two letters so far", c.in_word & (_since(~c.in_word) <= 2)
 
 
-def _next_character(c: _Characters) -> Labels:
+def _next_character(c: Characters) -> Labels:
     yield "the next character is a space", _next(c.space)
     yield "the next character is a line break", _next(c.newline)
     yield "the next character is a letter", _next(c.letter)
@@ -137,14 +127,7 @@ def _next_character(c: _Characters) -> Labels:
     yield "the next character is punctuation", _next(c.mark)
 
 
-def _flags(text: str, test: Callable[[str], bool]) -> Flags:
-    """Return flags of the characters that pass a test, (N,)."""
-    kinds, places = np.unique(np.array(list(text), dtype="U1"), return_inverse=True)
-    # NumPy strips null characters from the end of strings, so a null character is an empty string.
-    return np.array([test(str(kind) or "\0") for kind in kinds], dtype=bool)[places]
-
-
-def _documents(c: _Characters) -> Labels:
+def _documents(c: Characters) -> Labels:
     yield "at the beginning of a document", c.end
     yield "position in the document", np.minimum(_since(c.end), MOST_IN_DOCUMENT)
     yield "the next is the end of the document", _next(c.end)
@@ -186,32 +169,55 @@ def _matches(pattern: str, text: str, closing: int = 0) -> Spans:
     return [(m.start(), m.end() - closing) for m in re.finditer(pattern, text)]
 
 
-def _words(text: str, test: Callable[[str], bool]) -> Spans:
-    return [(m.start(), m.end()) for m in re.finditer(r"[^\W\d_]+", text) if test(m[0])]
+def _runs(flags: Flags) -> Spans:
+    """Return the spans in which flags are set."""
+    changes = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
+    return list(zip(changes[::2], changes[1::2], strict=True))
 
 
 def _quotations(text: str) -> Spans:
-    """Return the spans between double quotation marks. Straight marks open and close in turn. The
-    end of a paragraph or document closes any open mark, so that an unmatched one does not invert
-    the rest."""
+    """Return the spans between double quotation marks. The end of a paragraph or document closes
+    any open mark, so that an unmatched one does not invert the rest."""
+    closed_by = _closed_by(text)
+    marks = re.escape("".join({*closed_by, *"".join(closed_by.values())}))
+    opening = frozenset("".join(closed_by.values()))
     pairs: Spans = []
     opened: list[int] = []
-    for m in re.finditer(rf"[\"“”„«»]|\n\s*\n|{END}", text):
+    for m in re.finditer(rf"[{marks}]|\n\s*\n|{END}", text):
         place, mark = m.start(), m[0]
         if len(mark) > 1 or mark == END:
             pairs += [(begin, place) for begin in opened[:1]]
             opened.clear()
-        elif opened and text[opened[-1]] in CLOSED_BY.get(mark, ""):
+        elif opened and text[opened[-1]] in closed_by.get(mark, ""):
             pairs.append((opened.pop(), place))
-        elif mark not in "”»":
+        elif mark in opening:
             opened.append(place)
     return [(begin, end) for begin, end in pairs if end - begin <= FARTHEST]
+
+
+def _closed_by(text: str) -> dict[str, str]:
+    """Return the marks that each quotation mark of a text closes.
+
+    A text can have »…« as German books, or »…» and ”…” as Swedish ones.
+    """
+    found = dict(CLOSED_BY)
+    for closing, opening in REVERSIBLE.items():
+        paragraphs = re.findall(rf"[{opening}{closing}][^\n]*", text)
+        first = sum(paragraph[0] == closing for paragraph in paragraphs)
+        if closing in text and opening not in text:
+            found[closing] = closing
+        elif 2 * first > len(paragraphs):
+            del found[closing]
+            found[opening] = closing
+    if "”" in text and not set("“„‟") & set(text):
+        found["”"] = "”"
+    return found
 
 
 def _bracket_pairs(text: str) -> Iterator[tuple[int, int]]:
     """Yield the places of opening and closing brackets. Brackets without a partner are skipped."""
     opened: list[int] = []
-    for m in re.finditer(rf"[()\[\]{{}}{END}]", text):
+    for m in re.finditer(rf"[{re.escape(BRACKETS)}{END}]", text):
         if m[0] == END:
             opened.clear()
         elif m[0] not in PAIRS:
@@ -237,10 +243,16 @@ def _indentation(text: str) -> tuple[NDArray[np.intp], Flags]:
     return width, beginning
 
 
-def _in_first_word(text: str) -> Flags:
-    return _inside(text, [(m.start(1), m.end(1)) for m in re.finditer(r"(?m)^[ \t]*(\S+)", text)])
+def _in_first_word(text: str, c: Characters) -> Flags:
+    # A word ends before the first letter of a script that does not separate words.
+    unspaced = [*np.flatnonzero(c.unspaced).tolist(), len(text)]
+    spans = [(m.start(1), m.end(1)) for m in re.finditer(r"(?m)^[ \t]*(\S+)", text)]
+    return _inside(
+        text,
+        [(begin, min(end, unspaced[bisect_left(unspaced, begin)])) for begin, end in spans],
+    )
 
 
 def _inside_number(text: str) -> Flags:
     """Return flags of the points and commas between digits."""
-    return _inside(text, _matches(r"(?<=\d)[.,](?=\d)", text))
+    return _inside(text, _matches(r"(?<=\d)[.,٫٬](?=\d)", text))

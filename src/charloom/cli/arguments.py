@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+import difflib
+import os
+import re
+import shlex
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from charloom.errors import CharloomError, shortened
 
@@ -16,12 +21,109 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
 
 
+_NEGATIVE_NUMBER = re.compile(r"-\.?\d")
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line.
+
+    An option that takes one value takes the next word, also if it begins with a dash as in
+    `--stop ---`. The order of options and texts is free.
+    """
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        assert args is not None
+        return super().parse_args(self._in_order(args), namespace)
+
+    def print_help(self, file: Any = None) -> None:
+        # argparse itself ignores a full disk.
+        print(self.format_help(), end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
         raise CharloomError(f"{' '.join(message.split())} (see {self.prog} --help)")
+
+    def _in_order(self, words: Sequence[str]) -> list[str]:
+        """Return words in a form that argparse cannot misread.
+
+        They are the options, each value joined to its option, then `--` and all other words.
+        """
+        options: list[str] = []
+        others: list[str] = []
+        rest = deque(words)
+        while rest:
+            word = rest.popleft()
+            if word == "--":
+                others.extend(rest)
+                break
+            if not _looks_like_option(word):
+                others.append(word)
+                continue
+            action = self._option(word)
+            if action is None:
+                self._refuse_unknown(word)
+            if action.nargs is None and word in action.option_strings and rest:
+                options.append(f"{word}={self._value(word, action, rest.popleft())}")
+                continue
+            options.append(word)
+            if action.nargs == "+":
+                while rest and not _looks_like_option(rest[0]):
+                    options.append(rest.popleft())
+        return [*options, "--", *others] if others else options
+
+    def _option(self, word: str) -> argparse.Action | None:
+        """Return the option that a word such as `--prompt` or `--prompt=text` names, if any."""
+        actions = self._option_string_actions
+        return actions.get(word) or actions.get(word.partition("=")[0])
+
+    def _value(self, word: str, action: argparse.Action, value: str) -> str:
+        """Return the value of an option. Raise CharloomError if it is an option itself."""
+        if self._option(value) is not None:
+            if action.type not in (None, str):
+                self.error(f"{word}: expected one argument")
+            joined = shlex.quote(f"{word}={value}")
+            self.error(f"{word} has no value before {value}: pass one, or {joined} for this text")
+        return value
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Python 3.11 drops the value of `--stop=--`, and fails.
+        if action.option_strings and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
+    def _refuse_unknown(self, word: str) -> NoReturn:
+        name = word.partition("=")[0]
+        known = [
+            option
+            for option, action in self._option_string_actions.items()
+            if action.help != argparse.SUPPRESS
+        ]
+        if os.path.lexists(word):
+            path = os.path.join(os.curdir, word)  # noqa: PTH118 - a Path would drop the dot
+            remedy = f"for the file of this name, pass {shlex.quote(path)}"
+        elif similar := difflib.get_close_matches(name, known, 1):
+            remedy = f"did you mean {similar[0]}?"
+        else:
+            remedy = "omit it"
+        self.error(f"unknown option {shortened(word)}: {remedy}")
+
+
+def _looks_like_option(word: str) -> bool:
+    """Return whether a word begins with a dash and is neither `-`, a number nor a phrase."""
+    name = word.partition("=")[0]  # because a value such as that of `--stop=a b` can have spaces
+    return len(word) > 1 and word[0] == "-" and " " not in name and not _NEGATIVE_NUMBER.match(word)
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help texts with defaults, of options that have one and do not describe it themselves."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_none = action.default is None or action.default is False or action.default in ("", [])
+        if has_none or "default" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
 
 
 @dataclass(frozen=True)

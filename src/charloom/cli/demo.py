@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, number, run_folder, whole_number
 from charloom.cli.evaluate import evaluate_model, keep_evaluation_of, print_evaluation
+from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.train import RunRequest, start_run, watch
+from charloom.errors import plural
 
 if TYPE_CHECKING:
     from charloom.training.state import Progress
@@ -36,7 +37,7 @@ def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
         # Before training, about every third of it, and after.
         if progress.step == 0 or progress.done >= 1 or progress.done > shown[0] + 0.3:
             shown[0] = progress.done
-            when = "before training" if progress.step == 0 else f"after {progress.step:,} steps"
+            when = f"after {plural(progress.step, 'step')}" if progress.step else "before training"
             terminal.note()
             terminal.print(f"--- a sample {when}\n{(progress.sample or '').strip()}\n")
 
@@ -45,22 +46,24 @@ def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
         watch(run, terminal, show)
         if run.interrupted:
             terminal.say(
-                f"interrupted; the model so far is in {folder}. Next: charloom sample {folder}"
+                f"interrupted; the model so far is in {folder}. Next: "
+                f"{in_shell('charloom', 'sample', folder)}"
             )
             return interrupts.status
     model = run.model()
     evaluation = evaluate_model(model, terminal)
     print_evaluation(evaluation, model, terminal)
     keep_evaluation_of(folder, evaluation, model, terminal)
-    name = shlex.quote(str(folder))
-    terminal.print(
-        f"""
-Next:
-  charloom sample {name} --prompt "The " --temperature 0.7    more samples
-  charloom train YOUR-TEXT.txt --minutes 10                   your own text
-  charloom train YOUR-LIST.txt --lines                        a list, such as names
-  charloom evaluate {name} YOUR-TEXT.txt              how well it predicts another text
-  charloom corpora                                            built-in texts
-  charloom train --help                                       all options"""
-    )
+    next_commands = {
+        in_shell("charloom", "sample", folder, "--prompt", "The "): "more samples",
+        "charloom train YOUR-TEXT.txt --minutes 10": "your own text",
+        "charloom train YOUR-LIST.txt --lines": "a list, such as names",
+        in_shell("charloom", "evaluate", folder, "YOUR-TEXT.txt"): "how well it predicts a text",
+        "charloom corpora": "built-in texts",
+        "charloom train --help": "all options",
+    }
+    width = max(map(len, next_commands))
+    terminal.print("\nNext:")
+    for command, purpose in next_commands.items():
+        terminal.print(f"  {command:<{width}}  # {purpose}")
     return 0

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
-from charloom.cli.formatting import counted, excerpt, in_bits
+from charloom.cli.formatting import counted, in_bits, quoted_excerpt
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for, training_text
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.evaluation.evaluation import Evaluation
@@ -42,7 +42,11 @@ def add_evaluate_arguments(parser: Parser) -> None:
 
 
 def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
-
+    if arguments.skip_unknown and not arguments.text:
+        raise CharloomError(
+            "--skip-unknown is for a TEXT, because a run's own splits have no unknown characters "
+            "to skip: pass a text, or omit it"
+        )
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         text = None
@@ -88,20 +92,21 @@ def evaluate_model(model: LanguageModel, terminal: Terminal, **settings: Any) ->
 def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Terminal) -> None:
     from charloom.evaluation.verdict import verdict
 
-    e = evaluation
-    size = counted(e.characters, e.documents)
+    e, unit = evaluation, model.vocabulary.unit
+    per = unit if e.documents is None else e.unit
+    bits_per_byte = "" if per == "byte" else f"{e.bits_per_byte:.4f} bits per byte, "
+    size = counted(e.characters, e.documents, unit)
     terminal.print(f"{e.text}: {size}, protocol {e.protocol}")
     if e.skipped_characters:
-        terminal.print(f"{e.skipped_characters:,} unknown characters were skipped")
+        terminal.print(f"{plural(e.skipped_characters, f'unknown {unit}')} skipped")
     if e.unknown_characters:
         terminal.print(
-            f"{e.unknown_characters:,} of the characters are unknown to the model: each has its "
-            "share of the probability of unseen characters"
+            f"unknown to the model: {plural(e.unknown_characters, unit)}, scored with a share of "
+            "the probability of unseen characters"
         )
     terminal.print(
-        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {e.unit}, "
-        f"{e.bits_per_byte:.4f} bits per byte, perplexity {e.perplexity:.3f}, "
-        f"top-1 accuracy {100 * e.accuracy:.1f}%"
+        f"{e.nats_per_character:.4f} nats = {e.bits_per_character:.4f} bits per {per}, "
+        f"{bits_per_byte}perplexity {e.perplexity:.3f}, top-1 accuracy {100 * e.accuracy:.1f}%"
     )
     if e.nats_per_document is not None:
         terminal.print(
@@ -111,15 +116,15 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
         low, high = e.interval
         terminal.print(
             f"95% confidence interval: {low:.4f} to {high:.4f} nats "
-            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {e.unit}"
+            f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {per}"
         )
     if e.overlap is not None:
         terminal.print(
-            f"longest verbatim overlap with the training text: {e.overlap.length:,} characters, "
-            f"{excerpt(ascii(e.overlap_text))}"
+            "longest verbatim overlap with the training text: "
+            f"{plural(e.overlap.length, unit)}, {quoted_excerpt(e.overlap_text)}"
         )
     terminal.print()
-    terminal.print(f"{f'bits per {e.unit}':>18}  {'predictor':<10} {'protocol':<10}")
+    terminal.print(f"{f'bits per {per}':>18}  {'predictor':<10} {'protocol':<10}")
     for row in e.rows(model.config.cell):
         bits = "-" if row.bits is None else f"{row.bits:.4f}"
         terminal.print(f"{bits:>18}  {row.predictor:<10} {row.protocol:<10} {row.note}".rstrip())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from pathlib import Path
 
 from charloom.cli.arguments import Parser, run_folder
+from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
 
@@ -28,8 +28,11 @@ def add_export_arguments(parser: Parser) -> None:
 
 
 def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.evaluation.records import evaluations_of, read_evaluations
+    from charloom.evaluation.verdict import cost_without_mixture
     from charloom.exchange.export import export
-    from charloom.storage.facts import info
+    from charloom.storage.checkpoint import load_checkpoint
+    from charloom.storage.folders import model_path
 
     to, out = getattr(arguments, "to", ""), getattr(arguments, "out", "")
     if out == "" and to in ("pytorch", "onnx", "huggingface"):
@@ -40,9 +43,10 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         from charloom.exchange.hub_folder import CARD_FILE
 
         terminal.say(f"{out} contains the model and its card, {path / CARD_FILE}. To upload them:")
-        terminal.say(f"  hf upload OWNER/{shlex.quote(path.resolve().name)} {shlex.quote(out)}")
+        terminal.say(f"  {in_shell('hf', 'upload', f'OWNER/{path.resolve().name}', path)}")
         return 0
-    facts = info(arguments.run)
+    model = model_path(arguments.run)
+    checkpoint = load_checkpoint(model)
     if to == "pytorch":
         terminal.print(code.rstrip("\n"))
         terminal.say(f"{out} is the state dict; this code is also in {path.with_suffix('.py')}")
@@ -50,10 +54,14 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.say(
             f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state"
         )
-        if facts["config"]["dtype"] != "float32":
-            terminal.say(f"the graph computes in float32, not {facts['config']['dtype']}")
-    if facts["counts"] is not None:
-        terminal.say("only the network is exported, without the n-gram model")
+        if checkpoint.config.dtype != "float32":
+            terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
+    if checkpoint.mixture is not None:
+        records = read_evaluations(model.parent)
+        terminal.say(
+            "only the network is exported, without the n-gram model"
+            + cost_without_mixture(evaluations_of(records, checkpoint.sha256))
+        )
     return 0
 
 
@@ -72,4 +80,5 @@ def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     folder = run_folder(arguments.out, Path("runs") / Path(arguments.file).stem)
     terminal.print(str(import_pytorch(arguments.file, arguments.vocabulary, out=folder)))
+    terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
     return 0

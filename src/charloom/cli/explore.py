@@ -10,7 +10,7 @@ from charloom.cli.arguments import Parser, add_engine, limit_threads, load_model
 from charloom.cli.formatting import counted
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
-from charloom.errors import printable
+from charloom.errors import CharloomError, plural, printable
 
 if TYPE_CHECKING:
     from charloom.analysis.exploration import Exploration
@@ -46,6 +46,10 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.analysis.exploration import explore
     from charloom.pages.page import check_writable, write_page
 
+    if arguments.units and arguments.out is None and not arguments.json:
+        raise CharloomError(
+            "--units is for the page and the JSON: add --out FILE.html or --json, or omit it"
+        )
     page = None if arguments.out is None else Path(arguments.out)
     if page is not None:
         check_writable(page)
@@ -65,9 +69,9 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if page is not None:
             write_page(page, found.page())
     if found.skipped:
-        terminal.say(f"{found.skipped:,} unknown characters skipped")
+        terminal.say(f"{plural(found.skipped, f'unknown {model.vocabulary.unit}')} skipped")
     if arguments.json:
-        terminal.print_pieces(found.json())
+        terminal.print_json_pieces(found.json())
     else:
         _print_exploration(found, terminal)
     if page is not None:
@@ -77,10 +81,8 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _print_exploration(found: Exploration, terminal: Terminal) -> None:
     facts = found.as_dict()
-    terminal.print(
-        f"{printable(found.text)}: {counted(len(found.ids), found.documents)}, state "
-        f"{found.protocol}"
-    )
+    size = counted(len(found.ids), found.documents, found.vocabulary.unit)
+    terminal.print(f"{printable(found.text)}: {size}, state {found.protocol}")
     terminal.print()
     terminal.print(
         "Units by correlation with labels: chosen on the first half, confirmed on the second half;"

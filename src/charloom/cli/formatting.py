@@ -19,17 +19,16 @@ def in_bits(nats: float) -> float:
 
 def excerpt(text: str) -> str:
     """Return the beginning of a text on one line, with its whitespace as single spaces."""
-    return _cut(printable(" ".join(text.split())))
+    return cut(printable(" ".join(text.split())))
 
 
 def quoted_excerpt(text: str) -> str:
     """Return the beginning of a text in quotes, on one line."""
-    beginning = text[: WIDEST + 1]
-    whole = quoted(beginning)
-    return _cut(whole[:-1], WIDEST - 1) + whole[-1]
+    whole = quoted(text[:1_000])
+    return cut(whole[:-1], WIDEST - 1) + whole[-1]
 
 
-def _cut(line: str, widest: int = WIDEST) -> str:
+def cut(line: str, widest: int = WIDEST) -> str:
     """Return a line that is cut to some columns, of which a Chinese character takes two."""
     from rich.cells import cell_len, set_cell_size
 
@@ -38,8 +37,8 @@ def _cut(line: str, widest: int = WIDEST) -> str:
     return set_cell_size(line, widest - 1).rstrip() + "…"
 
 
-def counted(characters: int, documents: int | None) -> str:
-    """Return the length of a text, of whose characters some are ends of documents."""
+def counted(characters: int, documents: int | None, unit: str = "character") -> str:
+    """Return the length of a text, of whose characters or bytes some are ends of documents."""
     if documents is None:
-        return plural(characters, "character")
-    return f"{plural(documents, 'document')}, {plural(characters - documents, 'character')}"
+        return plural(characters, unit)
+    return f"{plural(documents, 'document')}, {plural(characters - documents, unit)}"

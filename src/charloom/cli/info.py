@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import Parser
-from charloom.cli.formatting import excerpt
+from charloom.cli.formatting import WIDEST, cut
 from charloom.cli.terminal import Terminal
+from charloom.errors import escaped, plural, printable
 from charloom.text.source import shown_origin
+
+if TYPE_CHECKING:
+    from charloom.text.vocabulary import Vocabulary
 
 
 def add_info_arguments(parser: Parser) -> None:
@@ -31,19 +35,19 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return 0
     terminal.print(f"{path} ({path.stat().st_size:,} bytes)")
     terminal.print(
-        f"{config.cell}, {config.hidden_size} hidden units, layers: {config.layers}, "
-        f"{config.parameter_count:,} parameters, {config.dtype}"
+        f"{config.cell}, {plural(config.hidden_size, 'hidden unit')}, layers: {config.layers}, "
+        f"{plural(config.parameter_count, 'parameter')}, {config.dtype}"
     )
     if checkpoint.mixture is not None:
         table = checkpoint.mixture.table
         terminal.print(
-            f"mixed with an n-gram model: {len(table.characters):,} n-grams, {table.context} "
-            f"characters of context, {table.nbytes:,} bytes"
+            f"mixed with an n-gram model: {plural(len(table.characters), 'n-gram')}, "
+            f"{plural(table.context, vocabulary.unit)} of context, {table.nbytes:,} bytes"
         )
-    kind = "bytes" if vocabulary.as_bytes else "characters"
-    characters = [character for character in vocabulary.characters if character != END]
+    characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
-    terminal.print(f"{len(characters)} {kind}: {excerpt(ascii(''.join(characters)))}{and_end}")
+    beginning = cut("".join(characters), WIDEST - 2)
+    terminal.print(f"{plural(len(characters), vocabulary.unit)}: '{beginning}'{and_end}")
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
@@ -51,10 +55,23 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
+def _shown_alone(character: str, vocabulary: Vocabulary) -> str:
+    """Return a character of a vocabulary for output. Of all spaces, one is shown as itself."""
+    from charloom.text.typed import as_shown
+
+    if character.isspace() and character != " ":
+        return escaped(character)
+    return printable(as_shown(character, vocabulary))
+
+
 def _shown(value: Any) -> Any:
     """Return a value as it is printed: text on one line, several origins with commas."""
     if isinstance(value, str):
         return shown_origin(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(str(_shown(one)) for one in value)
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
     return value

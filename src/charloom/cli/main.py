@@ -6,7 +6,6 @@ are inside the functions that need them, so that --help is quick.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
@@ -14,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from charloom.cli.arguments import Command, Parser, add_no_arguments
+from charloom.cli.arguments import Command, HelpFormatter, Parser, add_no_arguments
 from charloom.cli.corpora import run_corpora
 from charloom.cli.demo import add_demo_arguments, run_demo
 from charloom.cli.evaluate import add_evaluate_arguments, run_evaluate
@@ -100,7 +99,7 @@ def _dispatch(arguments: list[str], terminal: Terminal) -> int:
         prog=f"charloom {name}",
         description=command.summary,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     command.add_arguments(parser)
     return command.run(parser.parse_args(rest), terminal)

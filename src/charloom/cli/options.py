@@ -82,8 +82,7 @@ def _read_config_file(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        with Path(path).open("rb") as file:
-            table = tomllib.load(file)
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise CharloomError(f"--config {path}: {error_reason(error)}") from None
     except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors

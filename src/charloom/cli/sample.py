@@ -20,9 +20,10 @@ from charloom.cli.arguments import (
     whole_number,
 )
 from charloom.cli.formatting import excerpt
+from charloom.cli.prompts import PassedTexts, refuse_ineffective
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import training_text
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
@@ -33,7 +34,12 @@ BETWEEN_DOCUMENTS = "\n---\n"  # of several lines each
 
 def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
-    parser.add_argument("--prompt", default="", help="text at the beginning of the sample")
+    parser.add_argument("--prompt", help="text at the beginning of the sample")
+    parser.add_argument(
+        "--prompt-file",
+        metavar="FILE",
+        help="file with the prompt, or - for standard input; its last line break belongs to it",
+    )
     parser.add_argument(
         "--length",
         type=length,
@@ -54,6 +60,12 @@ def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--stop", action="append", default=[], help="text that ends the sample; may be repeated"
     )
+    parser.add_argument(
+        "--escapes",
+        action="store_true",
+        help=r"replace \n, \t, \xNN and \uNNNN in --prompt and --stop, which is always done if the "
+        "model does not know the backslash",
+    )
     parser.add_argument("--seed", type=whole_number, help="random seed (default: a new one)")
     parser.add_argument(
         "--count",
@@ -69,6 +81,12 @@ def add_sample_arguments(parser: Parser) -> None:
         "--new",
         action="store_true",
         help="only documents that differ from every document of the training text",
+    )
+    parser.add_argument(
+        "--min-length",
+        type=whole_number,
+        metavar="N",
+        help="only samples of N characters or more, without the prompt",
     )
     parser.add_argument(
         "--json",
@@ -112,11 +130,8 @@ def add_sample_arguments(parser: Parser) -> None:
 def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: pass 1 or more")
+    refuse_ineffective(arguments)
     looks_up = arguments.report_overlap or arguments.max_overlap is not None
-    if arguments.training_text is not None and not (looks_up or arguments.new):
-        raise CharloomError(
-            "--training-text requires --report-overlap, --max-overlap or --new: add one of them"
-        )
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         if looks_up:  # now, so that a missing training text is reported before sampling starts
@@ -133,10 +148,14 @@ class _Sampling:
     ) -> None:
         import secrets
 
+        from charloom.text.typed import ShownText
+
         self._arguments, self._model, self._terminal = arguments, model, terminal
         self._encoding = "latin-1" if model.vocabulary.as_bytes else "utf-8"
         self._seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
-        self._prompt = model.as_read(arguments.prompt)  # and the samples in characters of the model
+        self._texts = PassedTexts(arguments, model)
+        self._prompt = model.as_read(self._texts.prompt, skip_unknown=arguments.skip_unknown)
+        self._output = ShownText(model.vocabulary)
         self._shown = "" if arguments.no_prompt else self._prompt
         self._settings: dict[str, Any] = {
             "length": arguments.length,
@@ -144,7 +163,7 @@ class _Sampling:
             "top_k": arguments.top_k,
             "top_p": arguments.top_p,
             "min_p": arguments.min_p,
-            "stop": arguments.stop,
+            "stop": self._texts.stops,
             "seed": self._seed,
             "skip_unknown": arguments.skip_unknown,
             "clamp": arguments.clamp,
@@ -153,7 +172,7 @@ class _Sampling:
 
     def run(self) -> None:
         arguments = self._arguments
-        selects = arguments.unique or arguments.new
+        selects = arguments.unique or arguments.new or arguments.min_length is not None
         endless = arguments.length is None and self._model.vocabulary.end_id is None
         if arguments.json or selects or (arguments.count > 1 and not endless):
             self._write_documents()
@@ -162,17 +181,25 @@ class _Sampling:
 
     def _say_first(self) -> None:
         """Write the messages before the first sample, whose options have been checked."""
+        from charloom.text.typed import compose
+
         self._terminal.output()
+        for note in self._texts.notes:
+            self._terminal.say(note)
+        typed = self._texts.prompt
+        if isinstance(typed, str) and compose(typed, self._model.vocabulary) != typed:
+            self._terminal.say("the prompt is read in the Unicode form of the training text")
         _, skipped = self._model.vocabulary.encode_known(self._prompt)
         if skipped:
-            self._terminal.say(f"{skipped} unknown characters of the prompt were skipped")
+            unknown = plural(skipped, f"unknown {self._model.vocabulary.unit}")
+            self._terminal.say(f"{unknown} of the prompt skipped")
         if self._arguments.seed is None:
             self._terminal.say(f"seed {self._seed}")
 
     def _stream(self) -> None:
         """Write one sample after the other while it is taken."""
         for index in range(self._arguments.count):
-            stream = self._model.stream(self._arguments.prompt, index=index, **self._settings)
+            stream = self._model.stream(self._texts.prompt, index=index, **self._settings)
             if index == 0:
                 self._say_first()
             self._write(self._shown)
@@ -182,25 +209,26 @@ class _Sampling:
                     self._write(piece)
                     drawn.write(piece)
             finally:  # also for a sample that Ctrl-C interrupts
-                if self._ends_with_line_break:
+                if self._ends_with_line_break(self._shown + drawn.getvalue()):
                     self._write("\n")
                 if self._arguments.report_overlap:
                     self._report_overlap(index, drawn.getvalue())
 
-    @property
-    def _ends_with_line_break(self) -> bool:
-        """Return whether the last sample ends with a line break, also where it is the only one."""
-        several = self._arguments.count > 1 or self._model.vocabulary.end_id is not None
-        return several or sys.stdout.isatty()
+    def _ends_with_line_break(self, sample: str) -> bool:
+        """Return whether a line break is written after a sample, also where it is the only one."""
+        if self._arguments.count > 1 or self._model.vocabulary.end_id is not None:
+            return True
+        return sys.stdout.isatty() and not sample.endswith("\n")
 
     def _write_documents(self) -> None:
         """Write samples that are taken side by side."""
         arguments = self._arguments
         documents = self._model.stream_documents(
             arguments.count,
-            prompt=arguments.prompt,
+            prompt=self._texts.prompt,
             unique=arguments.unique,
             new=arguments.new,
+            min_length=arguments.min_length,
             training_text=training_text(arguments),
             **self._settings,
         )
@@ -223,9 +251,12 @@ class _Sampling:
             if not line_ends:
                 self._write("\n")
         if found < arguments.count:
-            kind = "distinct " * arguments.unique + "new " * arguments.new
+            kind = "distinct " * arguments.unique + "new " * arguments.new + "documents"
+            if arguments.min_length is not None:
+                unit = self._model.vocabulary.unit
+                kind += f" of at least {plural(arguments.min_length, unit)}"
             self._terminal.say(
-                f"only {found:,} of {arguments.count:,} {kind}documents found in "
+                f"only {found:,} of {arguments.count:,} {kind} found in "
                 f"{searched_for(arguments.count):,} samples: raise --temperature or lower --count"
             )
 
@@ -274,8 +305,10 @@ class _Sampling:
             indent=None,
         )
 
-    def _write(self, text: str) -> None:
-        self._terminal.write(text, self._encoding)
+    def _write(self, characters: str) -> None:
+        """Write characters of the model: as text to a terminal, as they are to a file or a pipe."""
+        raw = characters.encode(self._encoding, "replace")
+        self._terminal.write(self._output.add(characters), raw)
 
     def _report_overlap(self, index: int, drawn: str) -> None:
         _report_overlap(self._terminal, self._model, index, self._prompt, drawn)
@@ -290,14 +323,14 @@ def _report_overlap(
     if not found.length:
         terminal.say(f"sample {index + 1}, no verbatim overlap with the training text")
         return
-    characters = f"{found.length:,} character{'s' if found.length > 1 else ''}"
+    unit = model.vocabulary.unit
     document = found.training_document
-    place = f"at character {found.training_place + 1:,}, line {found.training_line:,}"
+    place = f"at {unit} {found.training_place + 1:,}, line {found.training_line:,}"
     if document is not None and "\n" not in document:
         place = f"in the document {excerpt(repr(document))}"
     elif document is not None:
         place += f" of the document {excerpt(repr(document))}"
     terminal.say(
-        f"sample {index + 1}, longest verbatim overlap with the training text: {characters}, "
-        f"{excerpt(repr(found.text))} ({place})"
+        f"sample {index + 1}, longest verbatim overlap with the training text: "
+        f"{plural(found.length, unit)}, {excerpt(repr(found.text))} ({place})"
     )

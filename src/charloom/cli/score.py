@@ -14,14 +14,13 @@ from charloom.cli.arguments import (
     load_model,
     whole_number,
 )
-from charloom.cli.formatting import counted, in_bits
+from charloom.cli.formatting import in_bits
+from charloom.cli.score_characters import score_characters
 from charloom.cli.score_pieces import score_pieces
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import open_for, training_text
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
-    from charloom.analysis.surprisal import Surprisal
     from charloom.language_model import LanguageModel
 
 
@@ -81,7 +80,7 @@ def add_score_arguments(parser: Parser) -> None:
 
 
 def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from charloom.pages.page import check_writable, write_page
+    from charloom.pages.page import check_writable
 
     _refuse_combinations(arguments)
     page = None if arguments.html is None else Path(arguments.html)
@@ -91,18 +90,9 @@ def run_score(arguments: argparse.Namespace, terminal: Terminal) -> int:
         model = load_model(arguments, arguments.run)
         if _by_piece(arguments, model):
             unknown = score_pieces(model, arguments, terminal)
-            _report_unknown(unknown, model, arguments, terminal)
-            return 0
-        surprisal = _score_characters(model, arguments, terminal)
-        if page is not None:
-            write_page(page, surprisal.page())
-    unknown = surprisal.unknown + surprisal.skipped
+        else:
+            unknown = score_characters(model, arguments, terminal, page)
     _report_unknown(unknown, model, arguments, terminal)
-    if arguments.json or arguments.csv:
-        write = surprisal.json if arguments.json else surprisal.csv
-        terminal.print_pieces(write(arguments.top))
-    else:
-        _print_surprisal(surprisal, arguments.top or 10, terminal)
     if page is not None:
         terminal.say(f"the page is {page} ({page.stat().st_size:,} bytes)")
     return 0
@@ -147,62 +137,14 @@ def _by_piece(arguments: argparse.Namespace, model: LanguageModel) -> bool:
     return by_piece
 
 
-def _score_characters(
-    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
-) -> Surprisal:
-    from charloom.analysis.surprisal import surprisal_of
-
-    text = open_for(model, *arguments.text, terminal=terminal)
-    with terminal.task("scoring") as on_progress:
-        return surprisal_of(
-            model,
-            text,
-            protocol=arguments.protocol,
-            training_text=training_text(arguments),
-            skip_unknown=arguments.skip_unknown,
-            on_progress=on_progress,
-        )
-
-
 def _report_unknown(
     unknown: int, model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal
 ) -> None:
     if not unknown:
         return
-    characters = f"{unknown:,} unknown character{'' if unknown == 1 else 's'}"
+    characters = plural(unknown, f"unknown {model.vocabulary.unit}")
     if arguments.skip_unknown or model.unseen is None:
         terminal.say(f"{characters} skipped")
         return
     bits = -in_bits(model.unseen.log_probability)
     terminal.say(f"{characters} scored at {bits:.1f} bits each")
-
-
-def _print_surprisal(surprisal: Surprisal, top: int, terminal: Terminal) -> None:
-    s = surprisal.summary()
-    size = counted(s["characters"], s["documents"])
-    unit = "character" if s["documents"] is None else "symbol"
-    terminal.print(f"{printable(s['text'])}: {size}, protocol {s['protocol']}")
-    terminal.print(
-        f"{s['bits_per_character']:.4f} bits = {s['nats_per_character']:.4f} nats per {unit}, "
-        f"{s['total_bits']:,.1f} bits in all; the {s['model']}'s top guess is right "
-        f"{100 * s['accuracy']:.1f}%"
-    )
-    terminal.print()
-    terminal.print(
-        f"{'bits':>7}  {'character':>9}  {surprisal.unit:>8}  {'expected':<14} the most "
-        "surprising places"
-    )
-    numbers, chances, names = (
-        surprisal.numbers(),
-        surprisal.probabilities,
-        (surprisal.vocabulary.names),
-    )
-    for place in surprisal.most_surprising(top):
-        before, here, after = (printable(part) for part in surprisal.context(place))
-        guess = int(surprisal.scores.likeliest[place, 0])
-        expected = names[guess] if len(names[guess]) > 1 else ascii(names[guess])
-        chance = f"{expected} {chances[place, 0] / 100:.1f}%"
-        terminal.print(
-            f"{surprisal.bits[place]:>7.2f}  {place:>9,}  {numbers[place]:>8,}  {chance:<14} "
-            f"{before}[{here}]{after}"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.formatting import excerpt
@@ -16,9 +16,39 @@ from charloom.errors import printable
 if TYPE_CHECKING:
     from charloom.analysis.lines import LineSurprisal
     from charloom.language_model import LanguageModel
+    from charloom.progress import OnProgress
 
 LONGEST_NAME = 40  # columns of the name of a document in a table
 RANKED = 100_000  # rows of a table at most, by default, because they are all in memory
+
+
+def scoring_task(
+    terminal: Terminal, streams: bool
+) -> contextlib.AbstractContextManager[OnProgress]:
+    """Return a progress bar, unless rows stream to a terminal, where it would be in the way."""
+    if streams and sys.stdout is not None and sys.stdout.isatty():
+        return contextlib.nullcontext(lambda stage, done, total: None)
+    return terminal.task("scoring")
+
+
+def print_as_read(
+    terminal: Terminal, pieces: Iterable[str], json_end: Callable[[], str] | None = None
+) -> None:
+    """Write each piece of a result as soon as it is there.
+
+    Args:
+        terminal: the terminal.
+        pieces: the pieces.
+        json_end: for JSON, returns its end, which is written if a signal ends the input.
+    """
+    write = terminal.print_pieces if json_end is None else terminal.print_json_pieces
+    try:
+        for piece in pieces:
+            write([piece])
+    except (KeyboardInterrupt, SystemExit):
+        if json_end is not None:
+            write([json_end()])
+        raise
 
 
 def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -28,10 +58,6 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
     streams = (arguments.json or arguments.csv) and arguments.top is None
     unit, pieces, live = _open_pieces(model, arguments, terminal, live=streams)
     unknown = rows = 0
-    # A progress bar would be in the way of rows on the same terminal.
-    task = terminal.task("scoring")
-    if streams and sys.stdout is not None and sys.stdout.isatty():
-        task = contextlib.nullcontext(lambda stage, done, total: None)
 
     def counted(parts: Iterable[LineSurprisal]) -> Iterator[Iterator[dict[str, Any]]]:
         nonlocal unknown, rows
@@ -40,7 +66,7 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
             rows += len(part.lines)
             yield part.rows()
 
-    with task as on_progress, Interrupts():
+    with scoring_task(terminal, streams) as on_progress, Interrupts():
         parts = counted(
             score_in_batches(
                 model,
@@ -52,16 +78,10 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
             )
         )
         if streams and arguments.csv:
-            for piece in as_csv(parts, unit):
-                terminal.print_pieces([piece])  # which writes it at once
+            print_as_read(terminal, as_csv(parts, unit))
             return unknown
         if streams:
-            try:
-                for piece in as_json(parts):
-                    terminal.print_json_pieces([piece])
-            except (KeyboardInterrupt, SystemExit):  # of a signal, after which rows are still JSON
-                terminal.print_json_pieces([JSON_END])
-                raise
+            print_as_read(terminal, as_json(parts), lambda: JSON_END)
             terminal.print_json_pieces([JSON_END])
             return unknown
         every = (row for part in parts for row in part)
@@ -72,7 +92,7 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
         terminal.print_json_pieces([*as_json([ranked]), JSON_END])
     else:
         ends = model.config.end_id is not None and not arguments.prefix
-        _print_table(ranked, unit, "bits/symbol" if ends else "bits/character", terminal)
+        _print_table(ranked, unit, f"bits/{'symbol' if ends else model.vocabulary.unit}", terminal)
         if arguments.top is None and rows > RANKED:
             terminal.say(
                 f"the table has {RANKED:,} of {rows:,} {unit}s: pass --top for another number, or "
@@ -84,7 +104,7 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
 def _open_pieces(
     model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool
 ) -> tuple[str, Iterator[tuple[int | str, str]], bool]:
-    """Return `line` or `document`, the pieces with their places, and whether these arrive slowly."""
+    """Return `line` or `document`, the pieces with their places, and whether these are live."""
     from charloom.text.source import split_lines
 
     if model.config.end_id is None:
@@ -98,9 +118,7 @@ def _open_pieces(
     return "document", ((found.place(one), one.text) for one in found), found.live
 
 
-def _print_table(
-    rows: list[dict[str, Any]], unit: str, mean_of: str, terminal: Terminal
-) -> None:
+def _print_table(rows: list[dict[str, Any]], unit: str, mean_of: str, terminal: Terminal) -> None:
     width = 7
     if unit == "document":
         width = min(max((len(printable(row[unit])) for row in rows), default=0), LONGEST_NAME)

@@ -33,6 +33,22 @@ def add_serve_arguments(parser: Parser) -> None:
         "--port", type=whole_number, default=8000, help="port to listen on; 0 for a free one"
     )
     parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="accept requests for this host name too, such as that of a proxy; repeatable",
+    )
+    parser.add_argument(
+        "--allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="accept requests from web pages of this origin, such as https://app.example.org; "
+        "repeatable",
+    )
+    parser.add_argument("--strict", action="store_true", help="reject requests with unknown fields")
+    parser.add_argument(
         "--api-key",
         metavar="KEY",
         help="API key that clients must send (default: CHARLOOM_API_KEY, or no key)",
@@ -50,6 +66,7 @@ def add_serve_arguments(parser: Parser) -> None:
 
 def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Serve models until a signal ends the server, and return the exit status."""
+    from charloom.serving.access import Access
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server, name_runs
 
@@ -58,6 +75,7 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
         raise CharloomError(
             "--api-key is empty or not ASCII without spaces: use another key, or omit it"
         )
+    Access(arguments.host, arguments.allow_host, arguments.allow_origin)  # reports invalid names
     names = name_runs(arguments.runs)
     opened = open_socket(arguments.host, arguments.port)
     with limit_threads(arguments.threads), contextlib.closing(opened):
@@ -73,7 +91,10 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
             models,
             opened,
             host=arguments.host,
+            allow_hosts=arguments.allow_host,
+            allow_origins=arguments.allow_origin,
             api_key=key,
+            strict=arguments.strict,
             most_texts=arguments.max_streams,
             ready=lambda: terminal.print(f"serving {', '.join(names)} at {url}"),
         )

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, escaped, printable
 from charloom.json_text import in_ascii, to_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,14 @@ if TYPE_CHECKING:
     from charloom.progress import OnProgress
 
 Event = TypeVar("Event")
+# Control characters except line breaks and tabs, and the marks that reverse a line.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 REDRAW_SECONDS = 0.2  # shortest time between two updates of a progress bar
+
+
+def harmless(text: str) -> str:
+    """Return a text of any number of lines with escapes for characters that control a terminal."""
+    return CONTROLS.sub(lambda match: escaped(match.group()), text)
 
 
 class Terminal:
@@ -45,8 +53,12 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """Write a message of one line to standard error: `charloom: MESSAGE`."""
-        message = printable(" ".join(message.split("\n")))
-        print(f"charloom: {message}", file=StandardError(), flush=True)
+        one_line = message.replace("\n", " ")
+        line = f"charloom: {printable(one_line)}"
+        if self._live is not None and self._open_console().is_terminal:
+            self._open_console().print(line, markup=False)  # above the progress bar
+        else:
+            print(line, file=StandardError(), flush=True)
 
     def print(self, text: str = "") -> None:
         """Write lines of a result to standard output.
@@ -68,17 +80,27 @@ class Terminal:
         self.print_pieces(pieces if is_utf8 else map(in_ascii, pieces))
 
     def print_pieces(self, pieces: Iterable[str]) -> None:
-        """Write a long result to standard output as UTF-8, piece by piece."""
-        output = self.output()
+        """Write a long result to standard output, piece by piece."""
+        self.output()
         for piece in pieces:
-            output.write(piece.encode("utf-8"))
-        output.flush()
+            self._write(piece, piece.encode("utf-8"))
+        sys.stdout.flush()
 
-    def write(self, text: str, encoding: str) -> None:
-        """Write a piece of a sample to standard output at once, with nothing escaped."""
-        output = self.output()
-        output.write(text.encode(encoding, "replace"))
-        output.flush()
+    def write(self, text: str, raw: bytes) -> None:
+        """Write a piece of a result to standard output at once.
+
+        A terminal gets the text, with escapes for characters that control it or that its encoding
+        lacks. A file or a pipe gets the raw bytes.
+        """
+        self.output()
+        self._write(text, raw)
+        sys.stdout.flush()
+
+    def _write(self, text: str, raw: bytes) -> None:
+        if sys.stdout.isatty():
+            sys.stdout.write(harmless(text))
+        else:
+            sys.stdout.buffer.write(raw)
 
     def output(self) -> BinaryIO:
         """Return the bytes of standard output.
@@ -93,7 +115,7 @@ class Terminal:
     def note(self, text: str = "", *, dim: bool = False) -> None:
         """Write a line about the work in progress to standard error, above the progress bar."""
         if self.show_progress:
-            self._open_console().print(text, markup=False, style="dim" if dim else None)
+            self._open_console().print(harmless(text), markup=False, style="dim" if dim else None)
 
     @contextlib.contextmanager
     def task(self, description: str) -> Iterator[OnProgress]:
@@ -220,10 +242,30 @@ class StandardError(io.TextIOBase):
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 
-class Interrupts:
-    """Record SIGINT and SIGTERM, so that a step can be finished and saved.
+# Signals that stop a run, if the system has them. A closed terminal sends SIGHUP, and
+# schedulers of batch jobs announce the end of a job's time by SIGUSR1 or SIGUSR2.
+STOPPING = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
+INSISTING = (signal.SIGINT, signal.SIGTERM)  # which end the process where they come second
 
-    A second signal ends the process at once, and so does the first one before training begins.
+
+def stopping_signals() -> list[int]:
+    """Return the signals that stop a run, without a SIGHUP that `nohup` ignores."""
+    return [
+        number
+        for number in STOPPING
+        if number in INSISTING or signal.getsignal(number) is not signal.SIG_IGN
+    ]
+
+
+class Interrupts:
+    """Record the first signal that stops a run, so that a step can be finished and saved.
+
+    Before training begins it ends the process at once, and so does a second SIGINT or SIGTERM. A
+    second SIGHUP does not, because a shell and the system both send one as a terminal closes.
     """
 
     def __init__(self) -> None:
@@ -232,7 +274,7 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stopping_signals():
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -241,9 +283,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if number in INSISTING and self.received in INSISTING:
             os._exit(128 + number)
-        self.received = number
+        if self.received is None or number in INSISTING:
+            self.received = number
         if not self.training:
             sys.exit(128 + number)
 

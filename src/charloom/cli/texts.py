@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from charloom.cli.terminal import Terminal
-from charloom.errors import printable
+from charloom.errors import plural, printable
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
@@ -68,26 +68,29 @@ def documents_for(
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:
     """Write a line about a text and its split, and how documents were split."""
+    unit_of_text = dataset.vocabulary.unit
     distinct = len(dataset.vocabulary) - (dataset.vocabulary.end_id is not None)
     if not dataset.documents:
         terminal.note(
-            f"{printable(dataset.name)}: {len(dataset.ids):,} characters, {distinct} distinct; "
-            f"{len(dataset.train):,} to train, {len(dataset.validation):,} to validate, "
-            f"{len(dataset.test):,} to test{_own_parts(dataset)}"
+            f"{printable(dataset.name)}: {plural(len(dataset.ids), unit_of_text)}, "
+            f"{distinct} distinct; {len(dataset.train):,} to train, "
+            f"{len(dataset.validation):,} to validate, {len(dataset.test):,} to test"
+            f"{_own_parts(dataset)}"
         )
         return
     train, validation, test = dataset.pieces
-    documents, unit = "document" if dataset.documents == 1 else "documents", ""
+    unit = ""
     if train + validation + test != dataset.documents:  # each one is in several splits
         parts = dataset.train, dataset.validation, dataset.test
         train, validation, test = (
             len(part) - ends for part, ends in zip(parts, dataset.pieces, strict=True)
         )
-        unit = " characters"
+        unit = f" {unit_of_text}s"
     terminal.note(
-        f"{printable(dataset.name)}: {dataset.documents:,} {documents}, {dataset.characters:,} "
-        f"characters, {distinct} distinct; {dataset.rule}: {train:,}{unit} to train, "
-        f"{validation:,} to validate, {test:,} to test{_own_parts(dataset)}"
+        f"{printable(dataset.name)}: {plural(dataset.documents, 'document')}, "
+        f"{plural(dataset.characters, unit_of_text)}, {distinct} distinct; {dataset.rule}: "
+        f"{train:,}{unit} to train, {validation:,} to validate, {test:,} to test"
+        f"{_own_parts(dataset)}"
     )
 
 

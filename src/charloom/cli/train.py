@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 from charloom.cli.arguments import Parser, add_texts, run_folder
 from charloom.cli.formatting import excerpt, format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
-from charloom.cli.terminal import Interrupts, Terminal
+from charloom.cli.suggestions import resuming, say_next
+from charloom.cli.terminal import STOPPING, Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
+from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
     from charloom.engines.process_group import ProcessGroup
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 
 def add_train_arguments(parser: Parser) -> None:
-    parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/NAME)")
     parser.add_argument(
@@ -48,11 +49,10 @@ class RunRequest:
     resume: bool = False
     tensorboard: bool = False
 
-    @property
-    def command(self) -> str:
-        """The command that resumes the run."""
-        words = ["charloom", "train", *self.sources, "--out", str(self.folder), "--resume"]
-        return shlex.join([*words, *(["--tensorboard"] if self.tensorboard else [])])
+    def resuming(self, launcher: str = "") -> str:
+        """Return how to resume the run."""
+        options = ["--tensorboard"] if self.tensorboard else []
+        return resuming("train", self.sources, self.folder, *options, launcher=launcher)
 
 
 def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -60,14 +60,16 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
+    if arguments.out is None and not arguments.resume:
+        _refuse_run_of_another(arguments.text, folder)
     request = RunRequest(arguments.text, folder, options, arguments.resume, arguments.tensorboard)
-    command = request.command
+    launcher = ""
     with contextlib.ExitStack() as stack:
         process_group = stack.enter_context(_process_group(options))
         if not process_group.leads:
             return _follow(request, process_group)
         if process_group.size > 1:
-            command = f"torchrun … -m {command}"
+            launcher = "torchrun … -m "
             if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not request.resume:
                 terminal.say("processes restarted by torchrun cannot resume: add --resume")
         interrupts = stack.enter_context(Interrupts())
@@ -76,7 +78,8 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     status = 0
     if run.interrupted:
         terminal.say(
-            f"interrupted at step {run.state.step:,}, everything is saved. To resume: {command}"
+            f"interrupted at step {run.state.step:,}, everything is saved. "
+            f"{request.resuming(launcher)}"
         )
         status = interrupts.status
     else:
@@ -86,6 +89,23 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return status
 
 
+def _refuse_run_of_another(sources: Sequence[str], folder: Path) -> None:
+    """Raise CharloomError if the default folder holds the run of a text with another file name."""
+    from charloom.errors import CharloomError
+    from charloom.storage.checkpoint import read_header
+    from charloom.storage.folders import RESUME_FILE
+    from charloom.text.source import ORIGIN_SEPARATOR, shown_origin
+
+    header = read_header(folder / RESUME_FILE)
+    origin = "" if header is None else str(header.get("text", {}).get("origin", ""))
+    given = [Path(source).absolute().name for source in sources]
+    if origin and [Path(one).name for one in origin.split(ORIGIN_SEPARATOR)] != given:
+        raise CharloomError(
+            f"{folder} holds a run of another text, {shown_origin(origin)}: pass another folder "
+            "with --out"
+        )
+
+
 def _process_group(options: dict[str, Any]) -> ProcessGroup:
     """Join the processes that torchrun started, or return the group of this one alone."""
     from charloom.engines.distributed import TorchProcessGroup, started_by_torchrun
@@ -93,6 +113,10 @@ def _process_group(options: dict[str, Any]) -> ProcessGroup:
     from charloom.training.options import TrainingConfig
 
     if not started_by_torchrun():
+        if "rank_timeout" in options:
+            raise CharloomError(
+                "--rank-timeout is for the processes that torchrun starts: omit it, or use torchrun"
+            )
         return SINGLE_PROCESS
     config = TrainingConfig.of(options)  # checks the options
     return TorchProcessGroup(config.rank_timeout, config.device)
@@ -102,7 +126,7 @@ def _follow(request: RunRequest, process_group: ProcessGroup) -> int:
     """Run as a follower: rank 0 alone handles signals and prints messages."""
     from charloom.runs.distributed import follow
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     opener = text_opener(request.sources, lambda *_: None)
     return 0 if follow(opener, request.options, process_group) else 2
@@ -136,10 +160,10 @@ def start_run(
         terminal.say(note)
     report_text(run.dataset, terminal)
     terminal.note(
-        f"{config.cell}, {config.layers} × {config.hidden_size} units, "
-        f"{run.engine.config.parameter_count:,} parameters; {run.batches.rows} rows of "
-        f"{config.window} characters, {config.optimizer} at {config.learning_rate:g}, engine "
-        f"{run.engine.name}, threads: {run.threads}"
+        f"{config.cell}, {config.layers} × {plural(config.hidden_size, 'unit')}, "
+        f"{run.engine.config.parameter_count:,} parameters; {plural(run.batches.rows, 'row')} of "
+        f"{plural(config.window, run.dataset.vocabulary.unit)}, {config.optimizer} at "
+        f"{config.learning_rate:g}, engine {run.engine.name}, threads: {run.threads}"
         + (f", ranks: {run.ranks}" if run.ranks > 1 else "")
     )
     interrupts.training = True
@@ -198,7 +222,8 @@ def _details(progress: Progress, speeds: list[tuple[float, int]]) -> str:
 
 def _unit(run: TrainingRun) -> str:
     """Return the unit of losses: the ends of documents are symbols, too."""
-    return "character" if run.dataset.vocabulary.end_id is None else "symbol"
+    vocabulary = run.dataset.vocabulary
+    return vocabulary.unit if vocabulary.end_id is None else "symbol"
 
 
 def _validation_line(progress: Progress, unit: str) -> str:
@@ -224,8 +249,7 @@ def _conclude(run: TrainingRun, terminal: Terminal) -> None:
             + ("" if state.refit_step is None else ", on the part that was not used for training")
         )
     else:
-        terminal.say(f"trained {state.step:,} steps without a validation split")
+        terminal.say(f"trained {plural(state.step, 'step')} without a validation split")
     terminal.say(f"saved {folder}/model.safetensors. Next:")
-    terminal.say(f"  charloom sample {folder}")
-    terminal.say(f"  charloom evaluate {folder}")
+    say_next(run.folder, run.dataset, terminal)
     terminal.say(f"curves and samples: {folder}/report.html")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from charloom.cli.arguments import Parser, add_texts, number, run_folder
 from charloom.cli.formatting import format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
+from charloom.cli.suggestions import in_shell, path_word, resuming, say_next
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
+from charloom.errors import plural
 
 if TYPE_CHECKING:
     from charloom.tuning.search import Search, SearchProgress
@@ -21,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def add_tune_arguments(parser: Parser) -> None:
-    from charloom.training.options import NOT_TUNED_OPTIONS
+    from charloom.training.options import NOT_TUNED_OPTIONS, OPTIONS, TUNED_OPTIONS
 
-    parser.formatter_class = argparse.HelpFormatter
     add_texts(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="the search's folder (default: runs/NAME-tune)"
@@ -37,7 +38,10 @@ def add_tune_arguments(parser: Parser) -> None:
         type=number,
         help="wall time of a trial (default: a twentieth of --minutes, at least 0.25)",
     )
-    helps = {"minutes": "wall time of the whole search (default: 30)"}
+    helps = {"minutes": "wall time of the whole search (default: 30)"} | {
+        name: f"{OPTIONS[name].help.partition(' (default')[0]} (default: searched)"
+        for name in TUNED_OPTIONS
+    }
     add_training_options(parser, helps | dict.fromkeys(NOT_TUNED_OPTIONS, argparse.SUPPRESS))
 
 
@@ -57,7 +61,10 @@ def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 trial_minutes=arguments.trial_minutes,
                 resume=arguments.resume,
                 control=RunControl(
-                    should_stop=interrupts, on_reading=on_progress, started=terminal.started
+                    should_stop=interrupts,
+                    on_reading=on_progress,
+                    started=terminal.started,
+                    on_wait=terminal.say,
                 ),
             )
             search = stack.enter_context(opening)
@@ -65,8 +72,8 @@ def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
         interrupts.training = True
         _watch_search(search, terminal)
     if search.interrupted:
-        command = ["charloom", "tune", *arguments.text, "--out", str(folder), "--resume"]
-        terminal.say(f"interrupted; everything is saved. To resume: {shlex.join(command)}")
+        how = resuming("tune", arguments.text, folder)
+        terminal.say(f"interrupted; everything is saved. {how}")
         return interrupts.status
     _conclude_search(search, arguments.text, terminal)
     return 0
@@ -78,11 +85,12 @@ def _watch_search(search: Search, terminal: Terminal) -> None:
     searched = ", ".join(name.replace("_", " ") for name in settings.ranges)
     terminal.note(
         f"searching {searched}; trials of {format_duration(settings.trial_seconds)} each, "
-        f"{settings.minutes:g} minutes in all"
+        f"{plural(settings.minutes, 'minute')} in all"
     )
     if search.trials:
         terminal.note(
-            f"resuming after {len(search.trials)} trials, {100 * search.done:.0f}% of the time used"
+            f"resuming after {plural(len(search.trials), 'trial')}, {100 * search.done:.0f}% of "
+            "the time used"
         )
     for note in search.notes:
         terminal.say(note)
@@ -132,20 +140,26 @@ def _conclude_search(search: Search, sources: Sequence[str], terminal: Terminal)
         terminal.say("every combination of the searched options has been tried")
     others = ""
     if best is not first and first.state == "complete" and first.loss is not None:
-        others = f"; the options of the planner reached {first.loss:.4f}"
-    several = "s" if len(search.trials) > 1 else ""
+        reached = f"{first.loss:.4f}"
+        others = "the same" if reached == f"{best.loss:.4f}" else reached
+        others = f"; the options of the planner reached {others}"
+    unit = "character" if search.dataset.vocabulary.end_id is None else "symbol"
     terminal.say(
-        f"the best of {len(search.trials)} trial{several} ({trials}) was trial {best.number}: "
-        f"{best.loss:.4f} nats ({in_bits(best.loss or 0):.3f} bits) per character{others}"
+        f"the best of {plural(len(search.trials), 'trial')} ({trials}) was trial {best.number}: "
+        f"{best.loss:.4f} nats ({in_bits(best.loss or 0):.3f} bits) per {unit}{others}"
     )
     run = shlex.quote(str(search.best_run))
     terminal.say(
         f"its run, trained for {format_duration(search.settings.trial_seconds)}, is {run}. Next:"
     )
-    terminal.say(f"  charloom sample {run}")
-    terminal.say(f"  charloom evaluate {run}")
+    say_next(search.best_run, search.dataset, terminal)
+    piped = ", pipe the same text into this command" if "-" in sources else ""
     terminal.say(
-        f"to train longer with its options (they are in {search.folder / 'best.toml'} too):"
+        f"to train longer with its options (they are in {search.folder / 'best.toml'} too){piped}:"
     )
-    terminal.say(f"  {shlex.join(search.settings.command(best, sources))}")
+    from charloom.storage.folders import free_folder
+
+    longer = free_folder(search.folder.with_name(f"{search.folder.name}-longer"))
+    words = search.settings.command(best, [path_word(source) for source in sources])
+    terminal.say(f"  {in_shell(*words, '--out', longer)}")
     terminal.say(f"all trials: {shlex.quote(str(search.folder / 'report.html'))}")

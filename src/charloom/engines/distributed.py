@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.process_group import ProcessGroup
 from charloom.engines.protocol import available_cores
-from charloom.errors import CharloomError, LostRanksError
+from charloom.errors import CharloomError, LostRanksError, plural
 from charloom.network.parameters import State
 
 # Time that a follower waits for an order, because a validation can take long. It notices at once
@@ -212,7 +212,7 @@ class TorchProcessGroup(ProcessGroup):
     def split(self, rows: int) -> None:
         if rows < self.size:
             raise CharloomError(
-                f"a batch of this text has {rows} row{'s' if rows > 1 else ''} for {self.size} "
+                f"a batch of this text has {plural(rows, 'row')} for {self.size} "
                 "ranks: set a larger --batch-size, use a longer text, or start fewer ranks"
             )
         self.rows, self.all_rows = self._rows_of(self.rank, rows), rows

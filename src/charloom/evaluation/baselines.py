@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.errors import plural
 from charloom.ngrams.choosing import choose_context_on_splits
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.prediction.scoring import Protocol, Total
@@ -144,7 +145,7 @@ def baselines(
     result["ngram"] = Baseline(
         nats.value / len(text) / math.log(2),
         str(static),
-        f"Kneser-Ney, {context} characters of context, chosen on {chosen_on}",
+        f"Kneser-Ney, {plural(context, 'character')} of context, chosen on {chosen_on}",
     )
     for name, compressor in COMPRESSORS.items():
         result[name] = _compressed(compressor, vocabulary, train, text)

@@ -240,6 +240,7 @@ def evaluate(
     if model.mixture is not None:
         bits = with_folded(-of_network.value / len(text.ids), text) / math.log(2)
         found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
+    del sums  # large, for a long text
     if not with_baselines:
         return replace(evaluation, baselines=found)
     if on_progress is not None:

@@ -13,7 +13,7 @@ BLOCK = 1_000  # characters of a block, at most, because correlations are shorte
 FEWEST_BLOCKS = 10  # a shorter text has no interval
 FEWEST_DOCUMENTS = 20  # of a smaller number, blocks are sampled
 MOST_GROUPS = 10_000  # of documents; more documents are sampled in groups of neighbors
-MOST_CELLS = 1 << 22  # of characters; of a longer text, blocks begin at cells of several characters
+MOST_CELLS = 1 << 23  # of characters; of a longer text, blocks begin at cells of several characters
 
 Interval = tuple[float, float]
 
@@ -33,7 +33,8 @@ class IntervalSums:
         count = -(-characters // self._cell)
         if self._documents is not None:
             count = min(self._documents, MOST_GROUPS)
-        self._log_p, self._characters = np.zeros(count), np.zeros(count, np.int64)
+        self._log_p: NDArray[np.float64] = np.zeros(count)
+        self._lengths = np.zeros(0 if few else count, np.int64)  # of each group of documents
         self._done = 0  # characters, or documents
 
     def add(self, log_probabilities: NDArray[np.float64], ends: NDArray[np.bool_]) -> None:
@@ -41,8 +42,7 @@ class IntervalSums:
         if not len(ends):
             return
         if self._documents is None:
-            places = self._done + np.arange(len(ends))
-            index = places // self._cell
+            index = (self._done + np.arange(len(ends))) // self._cell
             self._done += len(ends)
         else:
             document = self._done + np.cumsum(ends) - ends
@@ -50,19 +50,17 @@ class IntervalSums:
             self._done += int(ends.sum())
         first, last = int(index[0]), int(index[-1]) + 1
         self._log_p[first:last] += np.bincount(index - first, log_probabilities)
-        self._characters[first:last] += np.bincount(index - first)
+        if self._documents is not None:
+            self._lengths[first:last] += np.bincount(index - first)
 
     def interval(self) -> Interval | None:
         """Return the interval of nats per character, None for a short text."""
         if self._documents is not None:
-            return interval_of_groups(-self._log_p, self._characters)
-        whole = self._characters == self._cell  # all but the last, perhaps
-        return confidence_interval(self._log_p[whole], self._cell)
+            return interval_of_groups(-self._log_p, self._lengths)
+        return confidence_interval(self._log_p[: self._done // self._cell], self._cell)
 
 
-def confidence_interval(
-    log_probabilities: NDArray[np.float64], cell: int = 1
-) -> Interval | None:
+def confidence_interval(log_probabilities: NDArray[np.float64], cell: int = 1) -> Interval | None:
     """Return the 95% confidence interval of nats per character.
 
     A circular block bootstrap (Politis and Romano 1992) samples as many blocks as the text has.
@@ -78,12 +76,15 @@ def confidence_interval(
     if characters < FEWEST_BLOCKS:
         return None
     block = max(1, characters // cell)  # in cells
-    around = np.concatenate([[0.0], np.cumsum(np.resize(log_probabilities, cells + block))])
-    sums = around[block : block + cells] - around[:cells]  # one for each first cell
+    around = np.zeros(1 + cells + block)  # sums from the beginning of the text, and once around it
+    around[1 : 1 + cells] = log_probabilities
+    around[1 + cells :] = log_probabilities[:block]
+    np.cumsum(around, out=around)
     generator = np.random.Generator(np.random.PCG64(0))
     means = np.empty(RESAMPLES)
     for sample in range(RESAMPLES):
-        means[sample] = sums[generator.integers(0, cells, cells // block)].mean()
+        first = generator.integers(0, cells, cells // block)
+        means[sample] = (around[first + block] - around[first]).mean()
     low, high = np.quantile(-means / (block * cell), [0.025, 0.975])
     return float(low), float(high)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from charloom.errors import CharloomError, error_reason, printable
 from charloom.evaluation.evaluation import Evaluation
+from charloom.json_text import to_json
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import read_header
 from charloom.storage.folders import EVALUATIONS_FILE, METRICS_FILE, MODEL_FILE
@@ -50,7 +51,7 @@ def keep_evaluation(
     kept.append({"sha256": sha256, "evaluation": found})
     path = folder / EVALUATIONS_FILE
     try:
-        write_atomically(path, (json.dumps(kept, indent=1) + "\n").encode())
+        write_atomically(path, (to_json(kept, indent=1) + "\n").encode())
     except OSError as error:
         raise CharloomError(
             f"cannot write {printable(str(path))} ({error_reason(error)}): the results are not "

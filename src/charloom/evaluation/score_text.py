@@ -84,6 +84,7 @@ def score_text(
         before=text.before,
         split=text.split,
         total=len(text.ids),
+        all_known=not text.unknown,
     )
 
 
@@ -100,16 +101,18 @@ def score_blocks(
     before: int | None = None,
     split: str | None = None,
     total: int | None = None,
+    all_known: bool = False,
 ) -> Iterator[Stretch]:
     """Score a text like `score_text`, while its ids are read.
 
     Args:
         model, protocol, training, on_progress, likeliest, both: as in `score_text`.
         blocks: consecutive ids. Those of unknown characters follow the model's vocabulary.
-        unseen: the probability of unknown characters, None if there are none.
+        unseen: the probability of unknown characters, None if the model leaves them none.
         before: the id of the character before the text, by default the one at the beginning.
         split: the split of the training text that is scored, if any.
         total: the length of the text, if it is known.
+        all_known: whether it is certain that no character is unknown.
     """
     first = model.vocabulary.start_id if before is None else before
 
@@ -126,21 +129,34 @@ def score_blocks(
             ):
                 yield (network, None) if mixture is None else (mixture, network)
             return
-        own, others = itertools.tee(known)
-        alone: Iterable[Scores | None] = itertools.repeat(None)
+        alone: Iterator[Scores] | None = None
         if both and model.mixture is not None:
+            known, others = itertools.tee(known)
             alone = stream_scores(model.engine, others, first, protocol)
-        stream = stream_scores(
-            model.predictor, own, first, protocol, on_progress, likeliest, total=total
-        )
-        yield from zip(stream, alone, strict=False)
+        for scores in stream_scores(
+            model.predictor, known, first, protocol, on_progress, likeliest, total=total
+        ):
+            yield scores, None if alone is None else next(alone)
 
-    stretches = (
-        score(blocks)
-        if unseen is None
-        else _with_unknown(score, blocks, len(model.vocabulary), first, unseen)
-    )
+    if unseen is None:
+        stretches = score(blocks)
+    elif all_known:
+        stretches = (
+            _charged(stretch, np.ones(len(stretch[0]), dtype=bool), unseen)
+            for stretch in score(blocks)
+        )
+    else:
+        stretches = _with_unknown(score, blocks, len(model.vocabulary), first, unseen)
     return _without_warnings(stretches)
+
+
+def _charged(stretch: Stretch, known: NDArray[np.bool_], unseen: UnseenCharacters) -> Stretch:
+    """Return scores with those of unknown characters, as `Scores.with_unknown` does."""
+    first, second = stretch
+    return (
+        first.with_unknown(known, unseen),
+        None if second is None else second.with_unknown(known, unseen),
+    )
 
 
 def _with_unknown(
@@ -183,14 +199,15 @@ def _with_unknown(
             if count < needed:
                 break
             masks.popleft()
-            first, second = _joined(held, count)
-            yield (
-                first.part(slice(needed)).with_unknown(known, unseen),
-                None if second is None else second.part(slice(needed)).with_unknown(known, unseen),
-            )
-            rest = slice(used, None)
-            held = [(first.part(rest), None if second is None else second.part(rest))]
+            joined = _joined(held, count)
+            yield _charged(_part(joined, slice(needed)), known, unseen)
+            held = [_part(joined, slice(used, None))]
             count -= used
+
+
+def _part(stretch: Stretch, places: slice) -> Stretch:
+    first, second = stretch
+    return first.part(places), None if second is None else second.part(places)
 
 
 def _joined(stretches: list[Stretch], count: int) -> Stretch:

@@ -7,7 +7,7 @@ id in the model's vocabulary, but it can have a probability.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,7 +28,7 @@ from charloom.text.dataset import (
 )
 from charloom.text.format import Opener, TextFormat, open_texts
 from charloom.text.source import Text, refuse_surrogates
-from charloom.text.sources import Texts, texts_to_score
+from charloom.text.sources import Texts, strings_to_score, texts_to_score
 from charloom.text.splitting import store_ids
 from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
@@ -146,6 +146,38 @@ class ScoredText:
     def counts(self, vocabulary: Vocabulary) -> NDArray[np.int64]:
         """Return the number of occurrences of each of the `symbols`, (V + unknown,)."""
         return character_counts(self.ids, len(vocabulary) + len(self.unknown))
+
+
+class TextEncoder:
+    """An encoder of a text to score whose pieces arrive one after the other.
+
+    Attributes:
+        symbols: the characters of the ids so far. Those after the model's are unknown to it.
+        skipped: the number of unknown characters that were skipped so far.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, unseen: UnseenCharacters | None, *, skip_unknown: bool
+    ) -> None:
+        self.symbols, self.skipped = vocabulary, 0
+        self._unseen, self._skip_unknown = unseen, skip_unknown
+        self._position = 0
+
+    def encode(self, piece: str) -> TextIds:
+        """Return the ids of the next piece of the text.
+
+        Raises:
+            UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
+        """
+        self._position += len(piece)
+        if self._skip_unknown:
+            ids, skipped = self.symbols.encode_known(piece)
+            self.skipped += skipped
+            return ids
+        new = set(piece) - self.symbols.known - {END}
+        if new and self._unseen is not None and all(map(self._unseen.include, new)):
+            self.symbols = self.symbols.grown(new)
+        return self.symbols.encode(piece, position=self._position - len(piece))
 
 
 @dataclass(frozen=True)
@@ -294,6 +326,23 @@ def open_to_score(
     )
 
 
+def pieces_as_read(
+    pieces: Iterable[str | bytes], kind: str, format: TextFormat, vocabulary: Vocabulary
+) -> list[str]:
+    """Return lines or documents as characters of the model; `kind` names one in messages.
+
+    Raises:
+        CharloomError: if they are a single string, or one of them is not text.
+    """
+    found = []
+    for number, piece in enumerate(strings_to_score(pieces, kind), 1):
+        try:
+            found.append(as_read(piece, format, vocabulary))
+        except CharloomError as error:
+            raise CharloomError(f"{kind} {number:,}: {error}") from None
+    return found
+
+
 def _refuse(
     pieces: Sequence[str],
     vocabulary: Vocabulary,
@@ -303,7 +352,7 @@ def _refuse(
 ) -> None:
     """Raise CharloomError for the first piece with a character that has no probability."""
     for place, piece in zip(places, pieces, strict=True):
-        label = f"{kind} {place:,}" if isinstance(place, int) else printable(place)
+        label = f"{kind} {place:,}" if isinstance(place, int) else printable(str(place))
         try:
             refuse_surrogates(piece)
             if refused.intersection(piece):

@@ -64,6 +64,22 @@ def verdict(evaluation: Evaluation) -> str:
     return " ".join(re.sub("^the ", "The ", sentence) for sentence in sentences)
 
 
+def cost_without_mixture(evaluations: Sequence[Evaluation]) -> str:
+    """Return the end of a sentence about a network without its n-gram model: the results of both.
+
+    It is empty if a model has no evaluation with both.
+    """
+    for found in evaluations:
+        network = found.baselines.get(NETWORK)
+        bits = None if network is None else network.bits_per_character
+        if found.model == "mixture" and bits is not None:
+            return (
+                f" ({printed(bits)} instead of {printed(found.bits_per_character)} bits per "
+                f"{found.unit} on the {found.text})"
+            )
+    return ""
+
+
 def _listed(names: Sequence[str]) -> str:
     *others, last = [NAMES.get(name, name) for name in names]
     return f"{', '.join(others)} and {last}" if others else last

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from charloom.errors import printable
+from charloom.errors import plural, printable
 from charloom.evaluation.evaluation import Evaluation, Row
 from charloom.evaluation.records import Records, evaluations_of
 from charloom.evaluation.verdict import verdict
@@ -98,11 +98,11 @@ def is_as_written(path: Path) -> bool:
 def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
     config, vocabulary, mixture = checkpoint.config, checkpoint.vocabulary, checkpoint.mixture
     values = {
-        "unit": "bytes" if vocabulary.as_bytes else "characters",
+        "unit": f"{vocabulary.unit}s",
         "cell": config.cell,
-        "hidden_units": f"{config.hidden_size:,}",
-        "layers": "one layer" if config.layers == 1 else f"{config.layers} layers",
-        "parameters": f"{config.parameter_count:,}",
+        "hidden_units": plural(config.hidden_size, "hidden unit"),
+        "layers": plural(config.layers, "layer"),
+        "parameters": plural(config.parameter_count, "parameter"),
         "dtype": config.dtype,
         "vocabulary_size": f"{len(vocabulary) - (vocabulary.end_id is not None):,}",
     }
@@ -110,8 +110,8 @@ def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
         values["end_id"] = str(vocabulary.end_id)
         values["document"] = _document(checkpoint.training)
     if mixture is not None:
-        values["ngrams"] = f"{len(mixture.table.characters):,}"
-        values["context"] = str(mixture.table.context)
+        values["ngrams"] = plural(len(mixture.table.characters), "n-gram")
+        values["context"] = plural(mixture.table.context, vocabulary.unit)
     return values
 
 
@@ -133,16 +133,12 @@ def _text_values(checkpoint: Checkpoint) -> dict[str, str]:
     if not text:
         return {"nameless": _code("")}
     size, documents = text.get("characters"), text.get("documents")
-    values = {} if type(documents) is not int else {"documents": _counted(documents)}
+    values = {} if type(documents) is not int else {"documents": plural(documents, "document")}
     return values | {
         "text_name": _code(text.get("name", "")),
-        "text_size": "characters" if type(size) is not int else f"{size:,} characters",
+        "text_size": "characters" if type(size) is not int else plural(size, "character"),
         "text_sha256": _code(text.get("sha256", "")),
     }
-
-
-def _counted(documents: int) -> str:
-    return "1 document" if documents == 1 else f"{documents:,} documents"
 
 
 def _use_values(model_name: str) -> dict[str, Any]:
@@ -160,9 +156,9 @@ def _evaluation_values(found: Evaluation, cell: str) -> dict[str, Any]:
     interval = found.interval and [f"{nats / math.log(2):.4f}" for nats in found.interval]
     return {
         "text": _plain(found.text),
-        "characters": f"{found.characters:,} {found.unit}s",
+        "characters": plural(found.characters, found.unit),
         "unit": found.unit,
-        "documents": found.documents and _counted(found.documents),
+        "documents": found.documents and plural(found.documents, "document"),
         "nats_per_document": found.documents and f"{found.nats_per_document:.4f}",
         "protocol": _plain(found.protocol),
         "bits": f"{found.bits_per_character:.4f}",
@@ -170,7 +166,7 @@ def _evaluation_values(found: Evaluation, cell: str) -> dict[str, Any]:
         "perplexity": f"{found.perplexity:.3f}",
         "accuracy": f"{100 * found.accuracy:.1f}%",
         "interval": interval,
-        "overlap": found.overlap and f"{found.overlap.length:,}",
+        "overlap": found.overlap and plural(found.overlap.length, "character"),
         "chosen_on": found.text == "validation split",
         "rows": [
             _table_row(row, row.predictor == found.predictor(cell)) for row in found.rows(cell)

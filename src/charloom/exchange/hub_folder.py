@@ -12,6 +12,7 @@ import msgspec
 from charloom.errors import CharloomError, error_reason, printable, shortened
 from charloom.evaluation.records import Records
 from charloom.exchange.card import is_as_written, model_card, published
+from charloom.json_text import to_json
 from charloom.schema import find_mismatch
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import FORMAT, Checkpoint, save_checkpoint
@@ -126,4 +127,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(path, (to_json(value, indent=1, allow_nan=False) + "\n").encode())

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.errors import CharloomError, error_reason, shortened
+from charloom.errors import CharloomError, error_reason, plural, shortened
 from charloom.network.choices import Cell, NumberType
 from charloom.network.parameters import GATES, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
@@ -301,8 +301,8 @@ class _StateDict:
             if found != shape:
                 raise CharloomError(
                     f"{self._path}: {sources[name]} has shape {found}, not {shape}, with "
-                    f"{self.config.vocabulary_size:,} characters in the vocabulary and "
-                    f"{self.config.hidden_size:,} hidden units"
+                    f"{plural(self.config.vocabulary_size, 'character')} in the vocabulary and "
+                    f"{plural(self.config.hidden_size, 'hidden unit')}"
                 )
         return sources
 

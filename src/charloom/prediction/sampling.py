@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
 from charloom.text.typed import ShownText
@@ -90,6 +90,7 @@ class StopTexts:
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts = tuple(texts)
         self._pending = ""  # sampled, but possibly the beginning of a stop text
+        self.found = ""  # the stop text that has ended the sample
 
     def add(self, sampled: str) -> tuple[str, bool]:
         """Return the text that can be passed on now, and True if a stop text ends it."""
@@ -100,7 +101,9 @@ class StopTexts:
         # The first one to be complete counts, whatever the number of characters in a call.
         found = [(place + len(text), place) for place, text in places if place >= 0]
         if found:
-            return pending[: min(found)[1]], True
+            end, begin = min(found)
+            self.found = pending[begin:end]
+            return pending[:begin], True
         ready = len(pending) - max(_held_back(pending, text) for text in self._texts)
         self._pending = pending[ready:]
         return pending[:ready], False
@@ -162,7 +165,7 @@ class TextStream(Iterator[str]):
 
     A document ends where its end is sampled, which is not part of the text. A model of bytes
     samples UTF-8, which is decoded: a character appears with its last byte, and invalid bytes are
-    shown like `\\xc3`. A character that the largest length cuts is left out.
+    shown like `\\xc3`. A character that the largest length cuts is omitted.
 
     Attributes:
         request: the sample's settings.
@@ -245,8 +248,8 @@ def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleReq
 def overlap_error(sampled: int, guard: OverlapGuard) -> CharloomError:
     """Return the error of a sample that cannot continue under its guard."""
     return CharloomError(
-        f"after {sampled:,} characters of the sample, every next character would copy more "
-        f"than {guard.most:,} in a row from the training text: set a larger --max-overlap"
+        f"after {plural(sampled, 'character')} of the sample, every next character would copy "
+        f"more than {guard.most:,} in a row from the training text: set a larger --max-overlap"
     )
 
 

@@ -225,24 +225,25 @@ class Total:
     """The sum of many values, which does not depend on how they are cut into stretches."""
 
     def __init__(self) -> None:
-        self._sum = 0.0
-        self._held: list[NDArray[np.float64]] = []
-        self._missing = SUMMED_AT_ONCE  # of a block that is summed
+        self._sum = 0.0  # of whole blocks
+        self._block = np.empty(SUMMED_AT_ONCE)
+        self._filled = 0
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Add the next values, (S,)."""
-        while len(values) >= self._missing:
-            self._sum += float(np.concatenate([*self._held, values[: self._missing]]).sum())
-            values = values[self._missing :]
-            self._held, self._missing = [], SUMMED_AT_ONCE
-        if len(values):
-            self._held.append(values)
-            self._missing -= len(values)
+        while len(values):
+            part = values[: SUMMED_AT_ONCE - self._filled]
+            self._block[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            values = values[len(part) :]
+            if self._filled == SUMMED_AT_ONCE:
+                self._sum += float(self._block.sum())
+                self._filled = 0
 
     @property
     def value(self) -> float:
         """The sum of the values so far."""
-        return self._sum + float(np.concatenate([np.zeros(0), *self._held]).sum())
+        return self._sum + float(self._block[: self._filled].sum())
 
 
 def total_of(values: NDArray[np.float64]) -> float:
@@ -348,7 +349,7 @@ class _Row:
         self._predictor, self._likeliest, self._at_once = predictor, likeliest, at_once
         self._last, self._state = before, predictor.zero_state(1)
 
-    def score(self, ids: TextIds) -> Iterator[Scores]:
+    def score(self, ids: NDArray[np.integer[Any]]) -> Iterator[Scores]:
         """Score the next ids of the text, (S,), in stretches."""
         for start in range(0, len(ids), self._at_once):
             targets = ids[start : start + self._at_once].astype(np.intp)
@@ -371,26 +372,21 @@ def _stream_windows(
     for ids in regrouped(blocks, window):
         for begin in range(0, len(ids), most * window):
             group = ids[begin : begin + most * window].astype(np.intp)
-            if most == 1:
-                yield from _Row(predictor, before, likeliest, at_once).score(group)
-            else:
-                # The last window of a text can be shorter.
-                whole = len(group) // window * window
-                for part in (group[:whole], group[whole:]):
-                    if len(part):
-                        yield _score_rows(
-                            predictor, part, before, min(window, len(part)), likeliest
-                        )
-                        before = int(part[-1])
-            before = int(group[-1])
+            whole = len(group) // window * window  # The last window of a text can be shorter.
+            for part in (group[:whole], group[whole:]):
+                if most == 1:
+                    yield from _Row(predictor, before, likeliest, at_once).score(part)
+                elif len(part):
+                    rows = max(1, len(part) // window)
+                    yield _score_rows(predictor, part, before, rows, likeliest)
+                before = int(part[-1]) if len(part) else before
 
 
 def _score_rows(
-    predictor: Predictor, ids: NDArray[np.intp], before: int, window: int, likeliest: int
+    predictor: Predictor, ids: NDArray[np.intp], before: int, rows: int, likeliest: int
 ) -> Scores:
-    """Score windows of the same length, (B·T,) ids, side by side."""
-    rows = len(ids) // window
-    inputs = np.concatenate([[before], ids[:-1]]).reshape(rows, window).T
+    """Score windows of the same length, (B·T,) ids, in B = `rows` rows side by side."""
+    inputs = np.concatenate([[before], ids[:-1]]).reshape(rows, -1).T
     log_p, _ = predictor.log_probabilities(np.ascontiguousarray(inputs), predictor.zero_state(rows))
     return Scores.of(log_p.swapaxes(0, 1).reshape(len(ids), -1), ids, likeliest)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import choose
 from charloom.engines.protocol import Predictor
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import put_rows, rows_of
 from charloom.prediction.sampling import (
@@ -145,15 +145,16 @@ def sample_documents(
     *,
     unique: bool = False,
     known: DocumentSet | None = None,
+    min_length: int | None = None,
     prompt_text: str = "",
     unseen: UnseenCharacters | None = None,
 ) -> Iterator[SampledDocument]:
     """Return an iterator over n samples, from the request's index on.
 
-    They are chosen as in `choose_documents` if they must be distinct or new. The other arguments
-    are those of `sample_side_by_side`.
+    They are chosen as in `choose_documents` if they must be distinct, new or long enough. The other
+    arguments are those of `sample_side_by_side`.
     """
-    searches = unique or known is not None
+    searches = unique or known is not None or min_length is not None
     first = request.index
     documents = sample_side_by_side(
         predictor,
@@ -167,7 +168,9 @@ def sample_documents(
     if not searches:
         return documents
     prompt = vocabulary.decode(request.prompt_ids(vocabulary))
-    return choose_documents(documents, count, unique, known, prompt)
+    return choose_documents(
+        documents, count, unique=unique, known=known, prompt=prompt, min_length=min_length or 0
+    )
 
 
 def choose_documents(
@@ -176,8 +179,9 @@ def choose_documents(
     unique: bool,
     known: DocumentSet | None,
     prompt: str = "",
+    min_length: int = 0,
 ) -> Iterator[SampledDocument]:
-    """Yield the first n documents that are distinct or new.
+    """Yield the first n documents that are distinct, new or long enough.
 
     Args:
         documents: the samples in their order.
@@ -185,6 +189,7 @@ def choose_documents(
         unique: whether they must differ from each other.
         known: documents from which they must differ, if any.
         prompt: the characters of the model with which each begins.
+        min_length: the smallest number of characters after the prompt.
 
     Raises:
         CharloomError: at the end, if no document was found.
@@ -193,6 +198,8 @@ def choose_documents(
     found = searched = 0
     for document in documents:
         searched += 1
+        if len(document.characters) < min_length:
+            continue
         text = prompt + document.characters
         if known is not None and (not text or text in known):
             continue
@@ -205,9 +212,11 @@ def choose_documents(
         if found == count:
             return
     if not found:
+        wanted = "is a document" if known is None else "is a new document"
+        if min_length:
+            wanted += f" of at least {plural(min_length, 'character')}"
         raise CharloomError(
-            f"none of {searched:,} samples is a new document: raise --temperature, or set another "
-            "--seed"
+            f"none of {searched:,} samples {wanted}: raise --temperature, or set another --seed"
         )
 
 

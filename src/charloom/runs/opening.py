@@ -26,6 +26,7 @@ from charloom.text.growth import GrownTextError
 from charloom.text.source import Text
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
+from charloom.training.short import adapt_to_short_text
 
 
 def open_run(
@@ -58,7 +59,7 @@ def open_run(
         CharloomError: if the text, the options or the folder are unsuitable.
     """
     control = control or RunControl()
-    clock = Clock(control.started)
+    clock = Clock(control.started, held_up=control.held_up)
     process_group.introduce(reported_options(options))
     # Invalid options are refused before anything is created or read.
     files = RunFolder(folder)
@@ -75,35 +76,57 @@ def open_run(
             start, config=replace(start.config, **process_group.backend_options(options))
         )
         clock.before = start.state.elapsed
-        prepared = _prepare(text, start, context)
+        start, prepared = _prepare(text, start, context)
         return _open_prepared(start, prepared, speed, context)
     except BaseException:
         files.close()
         raise
 
 
-def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> PreparedText:
-    """Read the text, unless it is prepared already, at all ranks."""
+def _prepare(
+    text: Opener | PreparedText, start: Start, context: RunContext
+) -> tuple[Start, PreparedText]:
+    """Read the text, unless it is prepared already, at all ranks; adapt the options to a short one.
+
+    Returns:
+        The start of the run with these options, and the text.
+    """
     if isinstance(text, PreparedText):
         prepared = text
     else:
         try:
             opened = text(start.text_format())
-            prepared = prepare_text(
-                opened,
-                start.config,
-                base=start.base,
-                earlier=start.earlier,
-                folder=context.files.path,
-                on_reading=context.control.on_reading,
-            )
+            start, prepared = _read(opened, start, context)
         except OtherTextError as error:
             raise CharloomError(
                 f"{error}: {_remedy(error, opened, start, context.files)}"
             ) from None
     context.process_group.send_text(text_message(start.training, prepared.dataset))
     context.process_group.check_refusals()
-    return prepared
+    return start, prepared
+
+
+def _read(text: Text, start: Start, context: RunContext) -> tuple[Start, PreparedText]:
+    def prepare(config: TrainingConfig) -> PreparedText:
+        return prepare_text(
+            text,
+            config,
+            base=start.base,
+            earlier=start.earlier,
+            folder=context.files.path,
+            on_reading=context.control.on_reading,
+        )
+
+    prepared = prepare(start.config)
+    if start.earlier is not None:
+        return start, prepared
+    adapted = adapt_to_short_text(start.config, prepared.dataset, start.fixed)
+    if adapted is None:
+        return start, prepared
+    config, note = adapted
+    if config.split != start.config.split:
+        prepared = prepare(config)
+    return replace(start, config=config), replace(prepared, notes=(*prepared.notes, note))
 
 
 def _remedy(error: OtherTextError, text: Text, start: Start, files: RunFolder) -> str:

@@ -59,12 +59,16 @@ class RunControl:
         adds_mixture: called when training is over; False omits the n-gram model. With it, counting
             is not part of the run's --minutes.
         started: start of the command, by `time.monotonic`, for --minutes.
+        held_up: returns the seconds in which the caller held the run up. They do not count.
+        on_wait: called with a message where a search waits for another program.
     """
 
     should_stop: Callable[[], bool] = _never
     on_reading: OnProgress | None = None
     adds_mixture: Callable[[], bool] | None = None
     started: float | None = None
+    held_up: Callable[[], float] | None = None
+    on_wait: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ class TrainingRun:
         self._baselines = prepared.baselines
         self._recorder = recorder
         self._context = context
-        self._finish = Finish(config, prepared, checkpoints, context.control.adds_mixture)
+        self._finish = Finish(
+            config, prepared, checkpoints, context.control.adds_mixture, self.notes.append
+        )
         self._report = LivePage(self.notes.append, "training continues")
         self._done = 0.0  # completed share of the run
 

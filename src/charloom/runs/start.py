@@ -70,10 +70,17 @@ class Start:
         return {name: value for name, value in self.training.items() if name not in OPTIONS}
 
     def notes(self) -> tuple[str, ...]:
-        """Return sentences for the user on the documents of a run that is fine-tuned."""
+        """Return sentences for the user on how a run that is fine-tuned reads its text."""
+        notes = []
         if inherited := self._inherited_documents():
-            return (f"documents are read as for the model of --from: {inherited}",)
-        return ()
+            notes.append(f"documents are read as for the model of --from: {inherited}")
+        if (
+            self.base is not None
+            and self.config.keep_newlines
+            and "keep_newlines" not in self.fixed
+        ):
+            notes.append("line ends are kept, as for the model of --from")
+        return tuple(notes)
 
     def _inherited_documents(self) -> str:
         """Return how documents are cut if only the model of --from decides it, else nothing."""
@@ -98,6 +105,13 @@ def fine_tuned(base: Checkpoint, options: dict[str, Any]) -> Start:
     if base.vocabulary.end_id is not None and not any(n in options for n in DOCUMENT_OPTIONS):
         cuts = TextFormat.of_training(base.training, as_bytes=config.bytes, collection=True)
         config = replace(config, **{name: getattr(cuts, name) for name in DOCUMENT_OPTIONS})
+    before = TextFormat.of_training(base.training, as_bytes=config.bytes, collection=None)
+    if (
+        "keep_newlines" not in options
+        and not config.bytes
+        and before.for_model(base.vocabulary).keep_newlines
+    ):
+        config = replace(config, keep_newlines=True)
     shape = {name: getattr(config, name) for name in ("cell", "hidden_size", "layers")}
     return Start(config, options | shape, base=base)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from starlette.applications import Starlette
@@ -24,6 +25,7 @@ from charloom.serving.batcher import Batcher
 from charloom.serving.completions import Reply, parse_completion
 from charloom.serving.connection import RETRY_SECONDS
 from charloom.serving.errors import ApiError, read_json, write_json
+from charloom.serving.foreign_paths import NO_CHAT, remedy_for
 from charloom.serving.metrics import MEDIA_TYPE, ServerMetrics
 from charloom.serving.openapi import JSON, PLAYGROUND, describe_api
 from charloom.serving.requests import BusyError
@@ -45,9 +47,11 @@ from charloom.serving.streaming import (
     whole_reply,
 )
 from charloom.serving.tokens import Tokens
-from charloom.serving.validation import convert_body
+from charloom.serving.validation import convert_body, missing_field
 from charloom.version import __version__
 
+IGNORED = "x-ignored-parameters"  # header of a reply
+MOST_NAMED = 20  # fields in it
 LARGEST_BODY = 4_000_000  # bytes
 MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
@@ -69,10 +73,19 @@ class ServedModel:
 
 
 class Service:
-    """The application: a handler for each path."""
+    """The application: a handler for each path.
 
-    def __init__(self, models: Sequence[ServedModel], notifier: Notifier) -> None:
+    Args:
+        models: The models.
+        notifier: The notifier of their batchers.
+        strict: Whether a request with an unknown field is an error.
+    """
+
+    def __init__(
+        self, models: Sequence[ServedModel], notifier: Notifier, *, strict: bool = False
+    ) -> None:
         self.models = {model.id: model for model in models}
+        self._strict = strict
         self.notifier = notifier
         self.metrics = ServerMetrics({model.id: model.batcher for model in models})
         self._files = _playground_files()
@@ -89,9 +102,10 @@ class Service:
             Route("/tokenize", self.tokenize, methods=["POST"], name="/tokenize"),
             Route("/detokenize", self.detokenize, methods=["POST"], name="/detokenize"),
         ]
+        self._paths = [route.path for route in routes if "{" not in route.path]
         handlers: Mapping[Any, Any] = {
             ApiError: error_reply,
-            HTTPException: _http_error_reply,
+            HTTPException: self._http_error_reply,
             ClientDisconnect: _disconnected_reply,
             Exception: _failure_reply,
         }
@@ -122,7 +136,7 @@ class Service:
 
     async def openapi(self, request: Request) -> Response:
         """Return the OpenAPI document."""
-        return json_reply(describe_api(list(self.models)))
+        return json_reply(describe_api(list(self.models), strict=self._strict))
 
     async def get_metrics(self, request: Request) -> Response:
         """Return the metrics for Prometheus."""
@@ -158,23 +172,26 @@ class Service:
 
     async def tokenize(self, request: Request) -> Response:
         """Return a text's token ids."""
-        body = await _read_body(request, TokenizeRequest)
+        body, unknown = await self._read_body(request, TokenizeRequest)
         tokens = self._model(body.model).tokens
         ids = tokens.tokenize(body.prompt, with_start=body.add_special_tokens is not False)
-        return json_reply(TokenizeResponse(ids, len(ids)))
+        return json_reply(TokenizeResponse(ids, len(ids)), headers=ignored_header(unknown))
 
     async def detokenize(self, request: Request) -> Response:
         """Return the text of token ids."""
-        body = await _read_body(request, DetokenizeRequest)
-        return json_reply(
-            DetokenizeResponse(self._model(body.model).tokens.detokenize(body.tokens))
-        )
+        body, unknown = await self._read_body(request, DetokenizeRequest)
+        text = self._model(body.model).tokens.detokenize(body.tokens)
+        return json_reply(DetokenizeResponse(text), headers=ignored_header(unknown))
 
     # Completions
 
     async def complete(self, request: Request) -> Response:
         """Continue a prompt, in one reply or in a stream."""
-        body = await _read_body(request, CompletionRequest)
+        body, unknown = await self._read_body(request, CompletionRequest)
+        if body.model is None and len(self.models) > 1:
+            raise missing_field("model", f"use one of {', '.join(self.models)}")
+        if body.prompt is None and "messages" in unknown:
+            raise ApiError(400, f"messages are not supported: {NO_CHAT}", param="messages")
         model = self._model(body.model)
         most = model.batcher.most_texts
         size = int(request.headers.get("content-length", LARGEST_BODY))
@@ -188,11 +205,36 @@ class Service:
                 code="overloaded",
                 headers={"retry-after": str(RETRY_SECONDS)},
             ) from None
-        reply = Reply(completion, answers, model.tokens, int(time.time()))
+        reply = Reply(model.id, completion, answers, model.tokens, int(time.time()))
+        headers = ignored_header([*unknown, *completion.unusable_stops])
         if completion.stream:
-            return EventStream(stream_reply(reply, answers, self.notifier, request.receive))
+            events = stream_reply(reply, answers, self.notifier, request.receive)
+            return EventStream(events, headers)
         content = await whole_reply(reply, answers, self.notifier, request.receive)
-        return Response(content, media_type=JSON)
+        return Response(content, headers=headers, media_type=JSON)
+
+    async def _read_body(self, request: Request, kind: type[Body]) -> tuple[Body, tuple[str, ...]]:
+        """Read a request's JSON body, and return the names of its unknown fields too.
+
+        Raises:
+            ApiError: The body is not declared as JSON, too large, not JSON, or not of that type.
+        """
+        content = await _read_bytes(request)
+        return await run_aside(
+            len(content), lambda: convert_body(read_json(content), kind, strict=self._strict)
+        )
+
+    def _http_error_reply(self, request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        message = error.detail
+        if error.status_code == 404:
+            message = f"unknown path {shortened(path)}"
+            remedy = remedy_for(path, self._paths)
+            if remedy is not None:
+                message += f": {remedy}"
+        elif error.status_code == 405:
+            message = f"method {request.method} is not allowed for {shortened(path)}"
+        return error_reply(request, ApiError(error.status_code, message, headers=error.headers))
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -205,15 +247,6 @@ def error_reply(request: Any, error: ApiError) -> Response:
     return json_reply(error.body(), error.status, error.headers)
 
 
-def _http_error_reply(request: Request, error: HTTPException) -> Response:
-    path = shortened(request.url.path)
-    message = {
-        404: f"unknown path {path}",
-        405: f"method {request.method} is not allowed for {path}",
-    }.get(error.status_code, error.detail)
-    return error_reply(request, ApiError(error.status_code, message, headers=error.headers))
-
-
 def _disconnected_reply(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # for a client that is gone
 
@@ -222,11 +255,21 @@ def _failure_reply(request: Request, error: Exception) -> Response:
     return error_reply(request, ApiError(500, "internal server error"))
 
 
-async def _read_body(request: Request, kind: type[Body]) -> Body:
-    """Read a request's JSON body.
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """Return the header that names fields of a request which had no effect, if there are any."""
+    # Percent-encoded, because a client can send any characters as a name.
+    encoded = (quote(name[:60], safe="[]", errors="surrogatepass") for name in names[:MOST_NAMED])
+    shown = [name or '""' for name in encoded]
+    if len(names) > MOST_NAMED:
+        shown.append(f"and {len(names) - MOST_NAMED} more")
+    return {IGNORED: ", ".join(shown)} if shown else {}
+
+
+async def _read_bytes(request: Request) -> bytes:
+    """Read a request's body, which is declared as JSON, whole.
 
     Raises:
-        ApiError: The body is not declared as JSON, too large, not JSON, or not of that type.
+        ApiError: The body is not declared as JSON, or too large.
     """
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != JSON:
@@ -242,7 +285,7 @@ async def _read_body(request: Request, kind: type[Body]) -> Body:
             content += piece  # the rest is read too, because a client might read no reply before
     if size > LARGEST_BODY:
         raise too_large
-    return await run_aside(size, lambda: convert_body(read_json(bytes(content)), kind))
+    return bytes(content)
 
 
 def _playground_files() -> dict[str, bytes]:

@@ -13,11 +13,16 @@ import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from charloom.engines.decoding import SamplingSettings
+from charloom.errors import shortened
 from charloom.serving.errors import ApiError
-from charloom.serving.requests import Answer, Piece, Request, Scored
+from charloom.serving.requests import Answer, End, Piece, Request, Scored
 from charloom.serving.schema import (
     DEFAULT_MAX_TOKENS,
+    MOST_BIAS,
+    MOST_SAMPLED,
     Choice,
     CompletionRequest,
     CompletionResponse,
@@ -26,9 +31,12 @@ from charloom.serving.schema import (
     Usage,
 )
 from charloom.serving.tokens import Prompt, Tokens
-from charloom.text.vocabulary import END_NAME
+from charloom.text.typed import ShownText
+from charloom.text.unknown import LONGEST_UTF_8
+from charloom.text.vocabulary import END, Vocabulary
 
 MOST_SCORED = 131_072  # characters of one reply that carry log-probabilities
+LENGTHS = ("max_tokens", "max_completion_tokens", "n_predict")  # fields with the same meaning
 NO_PROBABILITY = -9999.0  # JSON has no infinity; OpenAI's replies use this number
 UNKNOWN = Scored(-1, 0.0, ())  # the score of a character outside the vocabulary
 
@@ -39,13 +47,13 @@ UNKNOWN = Scored(-1, 0.0, ())  # the score of a character outside the vocabulary
 class Completion:
     """A checked request for completions: the batcher's requests, and the form of the reply."""
 
-    model: str
     requests: tuple[Request, ...]
     prompts: tuple[Prompt, ...]
     texts_each: int
     echo: bool
     stream: bool
     include_usage: bool
+    unusable_stops: tuple[str, ...]  # the fields of stop texts that the model cannot write
 
 
 def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -> Completion:
@@ -60,75 +68,165 @@ def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -
         ApiError: A prompt does not fit the vocabulary, or the request is too large.
     """
     echo, stream = bool(body.echo), bool(body.stream)
-    if body.stream_options is not None and not stream:
+    include_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
+    if include_usage and not stream:
         raise ApiError(400, "stream_options needs stream: set both", param="stream_options")
     count = 1 if body.n is None else body.n
-    length = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    scored = echo and body.logprobs is not None
-    contents = [""] if body.prompt is None else body.prompt.values
-    prompts = [tokens.prompt(content, scored=scored) for content in contents]
+    if body.best_of not in (None, 1, count):
+        raise ApiError(
+            400,
+            f"best_of {body.best_of} with n {count} is not supported: omit it, or set it to n",
+            param="best_of",
+            code="unsupported_parameter",
+        )
+    alternatives = _alternatives(body)
+    scores_prompt = echo and alternatives is not None
+    prompts = _read_prompts(body, tokens, scored=scores_prompt)
     texts = count * len(prompts)
+    if texts > most_texts:
+        raise ApiError(
+            400,
+            f"{texts} texts are too many: request at most {most_texts} at a time",
+            param="prompt" if len(prompts) > 1 else "n",
+        )
     echoed = count * sum(len(prompt.ids) for prompt in prompts) if echo else 0
-    _check_size(body, texts, length, echoed, most_texts)
+    length = _length(body, texts, echoed if alternatives is not None else None)
     settings = _sampling_settings(body, len(tokens.vocabulary))
-    stop = body.stop or ()
-    seed = secrets.randbelow(2**31) if body.seed is None else body.seed
+    bias = _bias(body, tokens)
+    stop, unusable = _stops(body, tokens)
+    seed = secrets.randbelow(2**31) if body.seed in (None, -1) else body.seed
     requests = [
         Request(
             tokens.to_read(prompt),
             length,
             settings,
-            (stop,) if isinstance(stop, str) else tuple(stop),
-            seed,
-            range(number * count, (number + 1) * count),
-            body.logprobs,
-            scores_prompt=scored,
+            bias=bias,
+            stop=stop,
+            includes_stop=bool(body.include_stop_str_in_output),
+            seed=seed,
+            indices=range(number * count, (number + 1) * count),
+            alternatives=alternatives,
+            scores_prompt=scores_prompt,
             streams=stream,
         )
         for number, prompt in enumerate(prompts)
     ]
-    usage = body.stream_options is not None and bool(body.stream_options.include_usage)
-    return Completion(body.model, tuple(requests), tuple(prompts), count, echo, stream, usage)
+    return Completion(tuple(requests), tuple(prompts), count, echo, stream, include_usage, unusable)
 
 
-def _check_size(
-    body: CompletionRequest, texts: int, length: int, echoed: int, most_texts: int
-) -> None:
-    """Check that the limits allow the request.
+def _alternatives(body: CompletionRequest) -> int | None:
+    """Return the number of likeliest characters to report, None without log-probabilities."""
+    if isinstance(body.logprobs, bool):
+        return 0 if body.logprobs else None
+    return body.logprobs
+
+
+def _read_prompts(body: CompletionRequest, tokens: Tokens, *, scored: bool) -> list[Prompt]:
+    """Return all prompts.
+
+    Args:
+        body: The body.
+        tokens: The model's tokens.
+        scored: Whether the prompts are scored. Then they can have unknown characters.
+
+    Raises:
+        ApiError: A prompt does not fit the vocabulary. The error names the first such prompt.
+    """
+    contents: Sequence[str | list[int]] = [""] if body.prompt is None else body.prompt.values
+    skip = bool(body.skip_unknown)
+    prompts: list[Prompt] = []
+    failed: dict[int, ApiError] = {}
+    for number, content in enumerate(contents, 1):
+        try:
+            prompts.append(tokens.prompt(content, scored=scored, skip_unknown=skip))
+        except ApiError as error:
+            failed[number] = error
+    if failed and len(contents) == 1:
+        raise failed[1]
+    if failed:
+        number, first = next(iter(failed.items()))
+        name = f"prompt {number} of {len(contents)}"
+        others = len(failed) - 1
+        if others:
+            name += f" (and {others} other{'' if others == 1 else 's'})"
+        raise ApiError(first.status, f"{name}: {first}", param=first.param, code=first.code)
+    return prompts
+
+
+def _length(body: CompletionRequest, texts: int, echoed: int | None) -> int:
+    """Return the number of characters of each text.
 
     Args:
         body: The body.
         texts: The number of texts to sample.
-        length: The number of characters of each text.
-        echoed: The number of characters of prompts in the reply.
-        most_texts: The number of texts that the batcher samples at a time.
+        echoed: The number of characters of prompts with log-probabilities, None without any.
 
     Raises:
-        ApiError: There are too many texts, or too many characters to score.
+        ApiError: The fields contradict each other, or there are too many characters to score.
     """
-    if texts > most_texts:
-        raise ApiError(
-            400,
-            f"{texts} texts are too many: request at most {most_texts} at a time",
-            param="prompt" if body.prompt is not None and len(body.prompt.values) > 1 else "n",
-        )
+    given = {name: getattr(body, name) for name in LENGTHS if getattr(body, name) is not None}
+    if len(set(given.values())) > 1:
+        names = " and ".join(f"{name} {value}" for name, value in given.items())
+        raise ApiError(400, f"{names} differ: set one of them", param=list(given)[-1])
+    length: int = next(iter(given.values()), DEFAULT_MAX_TOKENS)
+    if echoed is None:
+        return MOST_SAMPLED if length < 0 else length
+    if length < 0:
+        length = max(0, min(MOST_SAMPLED, (MOST_SCORED - echoed) // texts))
     scored = texts * length + echoed
-    if body.logprobs is not None and scored > MOST_SCORED:
+    if scored > MOST_SCORED:
         raise ApiError(
             400,
             f"logprobs of {scored:,} characters are too many: request at most {MOST_SCORED:,}",
             param="logprobs",
         )
+    return length
 
 
 def _sampling_settings(body: CompletionRequest, vocabulary_size: int) -> SamplingSettings:
+    greedy = body.top_p == 0  # the likeliest character alone reaches this probability
     return SamplingSettings(
-        1.0 if body.temperature is None else body.temperature,
+        0.0 if greedy else 1.0 if body.temperature is None else body.temperature,
         # More than the vocabulary has changes nothing, but could be too large for the engine.
-        None if body.top_k is None else min(body.top_k, vocabulary_size),
-        body.top_p,
+        min(body.top_k, vocabulary_size) if body.top_k is not None and body.top_k > 0 else None,
+        None if greedy else body.top_p,
         body.min_p,
     )
+
+
+def _bias(body: CompletionRequest, tokens: Tokens) -> dict[int, float]:
+    """Return the additions to the logits of ids.
+
+    Raises:
+        ApiError: A token id is unknown, or no token is left.
+    """
+    size = len(tokens.vocabulary)
+    bias: dict[int, float] = {}
+    for token, value in (body.logit_bias or {}).items():
+        if int(token) > size:
+            raise ApiError(
+                400,
+                f"unknown token {shortened(token)} in logit_bias: use tokens from 1 to {size}",
+                param="logit_bias",
+            )
+        # At a high temperature, an addition of -100 alone would exclude nothing.
+        bias[int(token) - 1] = -math.inf if value == -MOST_BIAS else value
+    if body.ignore_eos and tokens.vocabulary.end_id is not None:
+        bias[tokens.vocabulary.end_id] = -math.inf
+    if list(bias.values()).count(-math.inf) == size:
+        raise ApiError(400, "logit_bias excludes every token: remove one", param="logit_bias")
+    return bias
+
+
+def _stops(body: CompletionRequest, tokens: Tokens) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the stop texts as characters of the model, and the fields of those it cannot write."""
+    if body.stop is None or isinstance(body.stop, str):
+        given = {"stop": body.stop or ""}
+    else:
+        given = {f"stop[{place}]": text for place, text in enumerate(body.stop)}
+    read = {field: tokens.stop_text(text) for field, text in given.items()}
+    unusable = tuple(field for field, characters in read.items() if characters is None)
+    return tuple(filter(None, read.values())), unusable
 
 
 # From answers to JSON
@@ -138,6 +236,7 @@ class Reply:
     """The reply to a request for completions, as its answers arrive.
 
     Args:
+        model: The model's name.
         completion: The request.
         answers: The answers to its requests, in their order.
         tokens: The model's tokens.
@@ -146,14 +245,16 @@ class Reply:
 
     def __init__(
         self,
+        model: str,
         completion: Completion,
         answers: Sequence[Answer],
         tokens: Tokens,
         created: int,
     ) -> None:
+        self._model = model
         self._completion, self._answers, self._tokens = completion, answers, tokens
         self._id, self._created = f"cmpl-{secrets.token_hex(12)}", created
-        self._lengths: dict[int, int] = {}  # of each choice's text so far
+        self._choices: dict[int, _ChoiceText] = {}
         self._left = completion.texts_each * len(answers)
 
     @property
@@ -173,48 +274,49 @@ class Reply:
                 pieces = answer.take()
             except Exception:
                 raise ApiError(500, "the model failed on this request") from None
-            choices += [self._choice(place, answer, piece) for piece in pieces]
+            found = (self._choice(place, answer, piece) for piece in pieces)
+            # A byte that is not a whole character yet has no text.
+            choices += [one for one in found if one.text or one.logprobs or one.finish_reason]
         return choices
 
     def _choice(self, place: int, answer: Answer, piece: Piece) -> Choice:
         index = place * self._completion.texts_each + piece.number
-        text, scored = piece.text, list[Scored | None](piece.scored)
+        scored = list[Scored | None](piece.scored)
         names = [self._tokens.name(one.id) for one in piece.scored]
-        begin = self._lengths.get(index)
-        if begin is None:
-            begin = 0
-            if self._completion.echo:
-                prompt = self._completion.prompts[place]
-                text = prompt.text + text
-                if answer.request.scores_prompt:
-                    names = self._tokens.names(prompt) + names
-                    scored = [*_scores_in_place(prompt, answer.prompt_scores), *scored]
-        self._lengths[index] = begin + len(text)
+        characters = self._tokens.characters(np.array([one.id for one in piece.scored], np.int32))
+        text = ""
+        if index not in self._choices:
+            prompt = self._completion.prompts[place]
+            self._choices[index] = _ChoiceText(self._tokens.vocabulary)
+            text = self._choices[index].begin(prompt.characters, echo=self._completion.echo)
+            if self._completion.echo and answer.request.scores_prompt:
+                names = self._tokens.names(prompt) + names
+                characters = prompt.characters + characters
+                scored = [*_scores_in_place(prompt, answer.prompt_scores), *scored]
+        choice = self._choices[index]
+        text += choice.add(piece.text, piece.end)
         if piece.end is not None:
             self._left -= 1
         logprobs = None
         if answer.request.alternatives is not None:
-            logprobs = self._logprobs(names, scored, begin)
+            logprobs = self._logprobs(names, scored, choice.offsets(characters))
         return Choice(index, text, logprobs, piece.end)
 
     def _logprobs(
-        self, names: list[str], scored: Sequence[Scored | None], begin: int
+        self, names: list[str], scored: Sequence[Scored | None], offsets: list[int]
     ) -> LogProbabilities:
         """Return the log-probabilities of some tokens.
 
         Args:
             names: The tokens.
             scored: Their scores. An unknown character has the id -1.
-            begin: The index of the first token in the text.
+            offsets: The index of each token in the text.
         """
         unseen = self._tokens.unseen
         log_known = 0.0 if unseen is None else unseen.log_known
         values: list[float | None] = []
         top: list[dict[str, float] | None] = []
-        offsets = []
         for name, one in zip(names, scored, strict=True):
-            offsets.append(begin)
-            begin += name != END_NAME
             if one is None:
                 values.append(None)
                 top.append(None)
@@ -263,8 +365,38 @@ class Reply:
         return response
 
     def _response(self, choices: list[Choice]) -> CompletionResponse:
-        model = self._completion.model
-        return CompletionResponse(self._id, "text_completion", self._created, model, choices)
+        return CompletionResponse(self._id, "text_completion", self._created, self._model, choices)
+
+
+class _ChoiceText:
+    """The text of a choice as it arrives. In a model of bytes, its characters are UTF-8."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._text, self._tokens = ShownText(vocabulary), ShownText(vocabulary)
+        self._length = 0  # of the text of the tokens so far
+
+    def begin(self, prompt: str, *, echo: bool) -> str:
+        """Return the text of the prompt's characters if it is part of the choice."""
+        prompt = prompt.replace(END, "")
+        if echo:
+            return self._text.add(prompt)
+        for shown in (self._text, self._tokens):  # because a character can begin in the prompt
+            shown.add(prompt[-LONGEST_UTF_8:])
+        return ""
+
+    def add(self, characters: str, end: End | None) -> str:
+        """Return the text of further characters. The largest length can cut the last one."""
+        shown = self._text.add(characters)
+        return shown + self._text.rest() if end == "stop" else shown
+
+    def offsets(self, characters: str) -> list[int]:
+        """Return the index in the text at which each token is."""
+        found = []
+        for character in characters:
+            found.append(self._length)
+            if character != END:
+                self._length += len(self._tokens.add(character))
+        return found
 
 
 def _scores_in_place(prompt: Prompt, scores: Sequence[Scored]) -> Iterator[Scored | None]:

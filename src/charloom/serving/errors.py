@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,12 +61,19 @@ def read_json(body: bytes) -> Any:
 
     def number(digits: str) -> float:
         value = float(digits)
-        return int(value) if value.is_integer() else value
+        if math.isinf(value):
+            raise ValueError(f"{shortened(digits)} is too large")
+        return integer_if_whole(value)
 
     try:
         return json.loads(body.decode("utf-8"), parse_constant=refuse, parse_float=number)
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not valid JSON: {shortened(str(error), 200)}") from None
+
+
+def integer_if_whole(value: float) -> int | float:
+    """Return a number as an integer if it has no fraction."""
+    return int(value) if value.is_integer() else value
 
 
 def write_json(value: Any) -> bytes:

@@ -17,6 +17,8 @@ from charloom.serving.schema import (
     Health,
     ModelInfo,
     ModelList,
+    ResponseFormat,
+    StreamOptions,
     TokenizeRequest,
     TokenizeResponse,
     TokenizerInfo,
@@ -39,6 +41,7 @@ DESCRIPTIONS = {
     503: "The request queue is full; see Retry-After.",
 }
 REQUESTS = (CompletionRequest, TokenizeRequest, DetokenizeRequest)
+NESTED = (StreamOptions.__name__, ResponseFormat.__name__)
 REPLIES = (
     *(CompletionResponse, ModelInfo, ModelList, TokenizeResponse, DetokenizeResponse),
     *(TokenizerInfo, Health, ErrorResponse),
@@ -47,21 +50,27 @@ REPLIES = (
 Media = dict[str, Any]  # schemas by media type
 
 
-def describe_api(models: Sequence[str]) -> dict[str, Any]:
-    """Return the OpenAPI document of a server with these models."""
+def describe_api(models: Sequence[str], *, strict: bool = False) -> dict[str, Any]:
+    """Return the OpenAPI document of a server with these models.
+
+    Args:
+        models: Their names.
+        strict: Whether requests with unknown fields are rejected.
+    """
     return {
         "openapi": "3.1.0",
         "info": {"title": "charloom", "version": __version__},
+        "servers": [{"url": "."}],  # relative to this document, whatever prefix a proxy adds
         "paths": _model_paths(models) | _server_paths(),
         "components": {
-            "schemas": _schemas(models),
+            "schemas": _schemas(models, strict),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
     }
 
 
-def _schemas(models: Sequence[str]) -> dict[str, Any]:
+def _schemas(models: Sequence[str], strict: bool) -> dict[str, Any]:
     """Return the schemas of all bodies by their types' names; requests list the models' names."""
     _, found = msgspec.json.schema_components(
         (*REQUESTS, *REPLIES),
@@ -70,8 +79,17 @@ def _schemas(models: Sequence[str]) -> dict[str, Any]:
     )
     for request in REQUESTS:
         described = found[request.__name__]
-        optional = "model" not in described["required"]
-        described["properties"]["model"] = {"enum": [*models, *([None] if optional else [])]}
+        described["properties"]["model"] = {"enum": [*models, None]}
+        for field in described["properties"].values():
+            if schema.takes_number_text(field):
+                field["anyOf"].append({"type": "string", "pattern": schema.NUMBER_TEXT})
+    if len(models) > 1:
+        completion = found[CompletionRequest.__name__]
+        completion["properties"]["model"] = {"enum": list(models)}
+        completion["required"] = ["model"]
+    if strict:
+        for name in (*(request.__name__ for request in REQUESTS), *NESTED):
+            found[name]["additionalProperties"] = False
     return found
 
 

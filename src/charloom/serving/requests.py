@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -30,7 +30,9 @@ class Request:
             precedes any text.
         length: The largest number of characters to sample.
         settings: The sampling settings.
-        stop: Texts that end a sampled text and are cut off.
+        bias: Additions to the logits of ids, before the settings apply. Scores do not include them.
+        stop: Texts that end a sampled text.
+        includes_stop: Keep the stop text at the end, instead of cutting it off.
         seed: The random seed.
         indices: The indices of the seed's samples, one a text.
         alternatives: K, the number of likeliest characters to report at each position. None scores
@@ -42,7 +44,9 @@ class Request:
     prompt: NDArray[np.unsignedinteger]
     length: int
     settings: SamplingSettings = field(default_factory=SamplingSettings)
+    bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    includes_stop: bool = False
     seed: int = 0
     indices: range = range(1)
     alternatives: int | None = None

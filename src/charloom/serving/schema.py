@@ -7,7 +7,7 @@ accepts null treats it as its default.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,16 +17,29 @@ MOST_PROMPT = 131_072  # characters of one prompt
 MOST_SAMPLED = 32_768  # characters of one text
 MOST_TEXTS_EACH = 16  # texts after one prompt
 MOST_ALTERNATIVES = 5
-MOST_STOPS, LONGEST_STOP = 4, 1_000
+MOST_STOPS, LONGEST_STOP = 64, 1_000
+MOST_BIAS = 100
 LARGEST_SEED = 2**63 - 1
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default
+NUMBER_TEXT = r"^-?[0-9]{1,20}(\.[0-9]{1,20})?$"  # accepted where a number is expected
+
+Schema = Mapping[str, Any]
 
 # Requests
 
 Text = Annotated[str, Meta(max_length=MOST_PROMPT)]
 TokenId = Annotated[int, Meta(ge=1)]
 TokenIds = Annotated[list[TokenId], Meta(min_length=1, max_length=MOST_PROMPT)]
-StopText = Annotated[str, Meta(min_length=1, max_length=LONGEST_STOP)]
+StopText = Annotated[str, Meta(max_length=LONGEST_STOP)]
+Length = Annotated[
+    int, Meta(ge=-1, le=MOST_SAMPLED, description=f"-1 is the limit, {MOST_SAMPLED:,}.")
+]
+# JSON has only strings as keys.
+BiasedId = Annotated[str, Meta(pattern="^[1-9][0-9]{0,9}$")]
+Bias = Annotated[float, Meta(ge=-MOST_BIAS, le=MOST_BIAS)]
+# For fields that the server does not support: the values without an effect.
+Zero = Annotated[float, Meta(ge=0, le=0)]
+One = Annotated[float, Meta(ge=1, le=1)]
 
 
 class Prompts:
@@ -46,49 +59,94 @@ class Prompts:
         self.values = values
 
 
-class StreamOptions(Struct, forbid_unknown_fields=True):
+PromptField = Annotated[
+    Prompts | None, Meta(description="A text, its token ids, or a list of either.")
+]
+PROMPTS_IN_WORDS = (
+    f"a string of at most {MOST_PROMPT:,} characters, its token ids, or a list of at least 1 of "
+    "either"
+)
+
+
+class StreamOptions(Struct):
     """Options of a stream."""
 
     include_usage: bool | None = None
 
 
-class CompletionRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+class ResponseFormat(Struct):
+    """The form of a completion, which is always text."""
+
+    type: Literal["text"]
+
+
+class CompletionRequest(Struct, kw_only=True):
     """The body of `POST /v1/completions`."""
 
-    model: str
-    prompt: Annotated[
-        Prompts | None, Meta(description="A text, its token ids, or a list of either.")
+    model: str | None = None
+    prompt: PromptField = None
+    skip_unknown: Annotated[
+        bool | None, Meta(description="Skip a prompt's characters that the model does not know.")
     ] = None
-    max_tokens: Annotated[int, Meta(ge=0, le=MOST_SAMPLED)] | None = DEFAULT_MAX_TOKENS
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = 1.0
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[Length | None, Meta(description=f"Default: {DEFAULT_MAX_TOKENS}.")] = None
+    max_completion_tokens: Annotated[Length | None, Meta(description="Same as max_tokens.")] = None
+    n_predict: Annotated[Length | None, Meta(description="Same as max_tokens.")] = None
+    temperature: Annotated[float, Meta(ge=0)] | None = 1.0
+    top_p: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="0 is a temperature of 0.")
+    ] = None
+    top_k: Annotated[Annotated[int, Meta(ge=-1)] | None, Meta(description="0 and -1 are off.")] = (
+        None
+    )
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     n: Annotated[int, Meta(ge=1, le=MOST_TEXTS_EACH)] | None = 1
     stop: StopText | Annotated[list[StopText], Meta(max_length=MOST_STOPS)] | None = None
     seed: Annotated[
-        Annotated[int, Meta(ge=0, le=LARGEST_SEED)] | None,
-        Meta(description="Choice i is sample i of `charloom sample` with this seed."),
+        Annotated[int, Meta(ge=-1, le=LARGEST_SEED)] | None,
+        Meta(description="Choice i is sample i of `charloom sample` with this seed. -1 is random."),
     ] = None
-    logprobs: Annotated[int, Meta(ge=0, le=MOST_ALTERNATIVES)] | None = None
+    logprobs: Annotated[
+        Annotated[int, Meta(ge=0, le=MOST_ALTERNATIVES)] | bool | None,
+        Meta(description="false is off, and true is 0: no alternatives."),
+    ] = None
+    logit_bias: Annotated[
+        dict[BiasedId, Bias] | None,
+        Meta(description="Additions to the logits of token ids. -100 excludes a token."),
+    ] = None
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: Annotated[bool | None, Meta(description="Exclude the end of a document.")] = None
     echo: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str | None, Meta(description="Has no effect.")] = None
+    cache_prompt: Annotated[bool | None, Meta(description="Has no effect.")] = None
     # The server does not support these fields. It accepts them only if they have no effect.
     suffix: Annotated[str, Meta(max_length=0)] | None = None
-    best_of: Annotated[int, Meta(ge=1, le=1)] | None = None
-    presence_penalty: Annotated[float, Meta(ge=0, le=0)] | None = None
-    frequency_penalty: Annotated[float, Meta(ge=0, le=0)] | None = None
-    logit_bias: Annotated[dict[str, float], Meta(max_length=0)] | None = None
+    best_of: Annotated[
+        Annotated[int, Meta(ge=1, le=MOST_TEXTS_EACH)] | None, Meta(description="1, or n.")
+    ] = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
+    repetition_penalty: One | None = None
+    repeat_penalty: One | None = None
+    typical_p: One | None = None
+    response_format: ResponseFormat | None = None
 
 
-UNSUPPORTED = frozenset(
-    ("suffix", "best_of", "presence_penalty", "frequency_penalty", "logit_bias")
-)
+# The fields that the server does not support, with the values that have no effect.
+UNSUPPORTED = {
+    "suffix": "an empty string",
+    "best_of": "n",
+    "presence_penalty": "0",
+    "frequency_penalty": "0",
+    "repetition_penalty": "1",
+    "repeat_penalty": "1",
+    "typical_p": "1",
+    "response_format": '{"type": "text"}',
+}
 
 
-class TokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+class TokenizeRequest(Struct, kw_only=True):
     """The body of `POST /tokenize`."""
 
     model: str | None = None
@@ -98,7 +156,7 @@ class TokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     ] = True
 
 
-class DetokenizeRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+class DetokenizeRequest(Struct, kw_only=True):
     """The body of `POST /detokenize`."""
 
     model: str | None = None
@@ -122,6 +180,21 @@ def schema_of_custom(kind: type) -> dict[str, Any]:
     if kind is not Prompts:
         raise NotImplementedError  # msgspec's convention for a type that a hook does not know
     return {"anyOf": [msgspec.json.schema(choice) for choice in Prompts.KINDS]}
+
+
+def alternatives(schema: Schema) -> Iterator[Schema]:
+    """Yield the alternatives of a JSON schema, those of its alternatives included, without null."""
+    for choice in schema.get("anyOf", [schema]):
+        if "anyOf" in choice:
+            yield from alternatives(choice)
+        elif choice.get("type") != "null":
+            yield choice
+
+
+def takes_number_text(schema: Schema) -> bool:
+    """Return whether a field accepts a number, and so also a text that is one."""
+    kinds = {choice.get("type") for choice in alternatives(schema)}
+    return bool(kinds & {"integer", "number"}) and "string" not in kinds and "array" not in kinds
 
 
 # Replies

@@ -15,7 +15,7 @@ import uvicorn
 
 from charloom.errors import printable
 from charloom.language_model import LanguageModel
-from charloom.serving.access import AccessControl
+from charloom.serving.access import Access, AccessControl
 from charloom.serving.app import ServedModel, Service
 from charloom.serving.batcher import MOST_TEXTS, Batcher
 from charloom.serving.connection import BACKLOG, Connection
@@ -52,9 +52,16 @@ class Server(uvicorn.Server):
         models: The models by the names that requests use.
         opened: The listening socket.
         host: The name that the socket was opened with. Requests can use it in their Host header.
+        allow_hosts: Further host names that requests can use, such as that of a proxy.
+        allow_origins: Origins of web pages of other servers that can send requests.
         api_key: The key that requests must send. None accepts requests without a key.
+        strict: Whether a request with an unknown field is an error. Otherwise the header
+            `X-Ignored-Parameters` of the reply names the field.
         most_texts: The number of texts sampled from each model at a time.
         ready: A function that is called once the server accepts requests.
+
+    Raises:
+        CharloomError: A host name or an origin is invalid.
     """
 
     def __init__(
@@ -63,10 +70,14 @@ class Server(uvicorn.Server):
         opened: socket.socket,
         *,
         host: str = "127.0.0.1",
+        allow_hosts: Sequence[str] = (),
+        allow_origins: Sequence[str] = (),
         api_key: str | None = None,
+        strict: bool = False,
         most_texts: int = MOST_TEXTS,
         ready: Callable[[], None] = lambda: None,
     ) -> None:
+        access = Access(host, allow_hosts, allow_origins, api_key)
         self._notifier, self._opened, self._ready = Notifier(), opened, ready
         now = int(time.time())
         self.models = []
@@ -77,12 +88,12 @@ class Server(uvicorn.Server):
                 most_texts=most_texts,
                 notify=self._notifier.notify,
             )
-            tokens = Tokens(model.vocabulary, model.unseen)
+            tokens = Tokens(model.vocabulary, model.unseen, model.text_format)
             self.models.append(ServedModel(name, now, tokens, batcher))
-        service = Service(self.models, self._notifier)
+        service = Service(self.models, self._notifier, strict=strict)
         super().__init__(
             uvicorn.Config(
-                AccessControl(service, host=host, api_key=api_key),
+                AccessControl(service, access),
                 http=Connection,
                 ws="none",
                 lifespan="off",

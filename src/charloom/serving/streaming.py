@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -60,8 +60,14 @@ class Notifier:
 class EventStream(Response):
     """Server-sent events with `[DONE]` at the end, like OpenAI's."""
 
-    def __init__(self, events: AsyncIterator[Sequence[CompletionResponse | ErrorResponse]]) -> None:
-        super().__init__(media_type="text/event-stream")
+    def __init__(
+        self,
+        events: AsyncIterator[Sequence[CompletionResponse | ErrorResponse]],
+        headers: Mapping[str, str],
+    ) -> None:
+        # nginx collects a reply before it passes it on, unless this header forbids it.
+        unbuffered = {"x-accel-buffering": "no", **headers}
+        super().__init__(headers=unbuffered, media_type="text/event-stream")
         del self.headers["content-length"]
         self._events = events
 

@@ -60,6 +60,8 @@ class RunningText:
         text, stopped = self.stops.add(character)
         if stopped:
             self.end = "stop"
+            if self.answer.request.includes_stop:
+                text += self.stops.found
         elif not self.left:
             self.end = "length"
             text += self.stops.rest()
@@ -145,11 +147,11 @@ class TextSampler:
         """Sample several more characters of every text in one call of `generate`.
 
         Returns:
-            False, without sampling, if the texts have different settings or need scores.
+            False, without sampling, if the texts have different settings, a bias, or need scores.
         """
         requests = [text.answer.request for text in self.texts]
         settings = requests[0].settings
-        if any(r.settings != settings or r.alternatives is not None for r in requests):
+        if any(r.settings != settings or r.alternatives is not None or r.bias for r in requests):
             return False
         each = max(1, SAMPLED_IN_A_TURN // len(self.texts))
         count = min(SAMPLED_OF_EACH, each, *(text.left for text in self.texts))
@@ -188,11 +190,15 @@ class TextSampler:
         """Choose every text's next character, (B,), at once for texts with the same settings."""
         ids = np.empty(len(self.texts), np.intp)
         alike: dict[SamplingSettings, list[int]] = {}
+        biased = logits.astype(np.float64)
         for row, text in enumerate(self.texts):
-            alike.setdefault(text.answer.request.settings, []).append(row)
+            request = text.answer.request
+            if request.bias:
+                biased[row, list(request.bias)] += list(request.bias.values())
+            alike.setdefault(request.settings, []).append(row)
         for settings, rows in alike.items():
             uniforms = np.array([self.texts[row].generator.random() for row in rows])
-            ids[rows] = choose(logits[rows], settings, uniforms)
+            ids[rows] = choose(biased[rows], settings, uniforms)
         return ids
 
     def _score(self, logits: NDArray[np.floating], ids: NDArray[np.intp]) -> dict[int, Scored]:

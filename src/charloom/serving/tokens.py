@@ -1,6 +1,7 @@
 """Tokens of a model in JSON: characters, the end of a document, and their ids.
 
-A token is a character. Its id in JSON is the model's id + 1, because some clients take 0 for a
+A token is a character, or a byte in a model of bytes. A byte that is not a whole character is shown
+like `\\xc3`. A token's id in JSON is the model's id + 1, because some clients take 0 for a
 missing token. The end of a document is a token as well. It is shown as `<end>`, and is never part
 of a sampled text. In a list of ids, one more id than the model has is an unknown character.
 
@@ -10,20 +11,24 @@ N: tokens of a prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import shortened
+from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.errors import ApiError
 from charloom.serving.schema import TokenizerInfo
-from charloom.text.unknown import describe
-from charloom.text.vocabulary import END, END_NAME, Vocabulary
+from charloom.text.escapes import intended
+from charloom.text.format import TextFormat
+from charloom.text.typed import as_read, as_shown
+from charloom.text.vocabulary import END_NAME, Vocabulary
 
 UNKNOWN_NAME = "<unknown>"  # of a character in a list of ids that is not in the vocabulary
 REPLACEMENT = "\ufffd"  # in its place in a text
+KNOWN = "use only characters of the model's vocabulary"
+SKIP = f"{KNOWN}, or set skip_unknown"
 Ids = NDArray[np.signedinteger]  # of a vocabulary, with -1 for an unknown character
 
 
@@ -33,12 +38,12 @@ class Prompt:
 
     Attributes:
         ids: Its ids, (N,).
-        text: Its text, without the ends of documents.
+        characters: Its characters of the model, (N,), with END for the end of a document.
         is_text: Whether the client sent a text, before which the model reads its start token.
     """
 
     ids: Ids
-    text: str
+    characters: str
     is_text: bool
 
 
@@ -50,17 +55,16 @@ class Tokens:
         vocabulary: The model's vocabulary.
         unseen: The probability of characters outside the vocabulary. With None, a text with such
             characters cannot be scored.
+        format: How the model reads texts.
     """
 
     vocabulary: Vocabulary
     unseen: UnseenCharacters | None = None
+    format: TextFormat = field(default_factory=TextFormat)
 
     def name(self, id_: int) -> str:
         """Return the character of an id, or the name of a token that is not a character."""
-        if id_ < 0:
-            return UNKNOWN_NAME
-        character = self.vocabulary.characters[id_]
-        return END_NAME if character == END else character
+        return UNKNOWN_NAME if id_ < 0 else self.vocabulary.name(self.vocabulary.characters[id_])
 
     @property
     def unknown_token(self) -> int | None:
@@ -70,7 +74,7 @@ class Tokens:
     def names(self, prompt: Prompt) -> list[str]:
         """Return the name of every token of a prompt, (N,)."""
         if prompt.is_text:
-            return list(prompt.text)
+            return [self.vocabulary.name(character) for character in prompt.characters]
         return [self.name(int(id_)) for id_ in prompt.ids]
 
     def describe(self) -> TokenizerInfo:
@@ -89,28 +93,58 @@ class Tokens:
             unk_token_id=self.unknown_token,
         )
 
-    def decode(self, ids: Ids) -> str:
-        """Return the text of ids, without the ends of documents."""
-        return self._decode(ids).replace(END, "")
+    def _as_read(self, text: str, *, skip_unknown: bool = False) -> str:
+        """Return a prompt that a client sent as characters of the model.
 
-    def _decode(self, ids: Ids) -> str:
+        Raises:
+            ApiError: It is not text.
+        """
+        try:
+            return as_read(text, self.format, self.vocabulary, skip_unknown=skip_unknown)
+        except CharloomError as error:
+            raise ApiError(400, str(error), param="prompt", code="unknown_character") from None
+
+    def characters(self, ids: Ids) -> str:
+        """Return the characters of the model for ids, with a replacement for unknown ones."""
         characters = self.vocabulary.characters
         return "".join(characters[id_] if id_ >= 0 else REPLACEMENT for id_ in ids.tolist())
 
-    def prompt(self, content: str | Sequence[int], *, scored: bool) -> Prompt:
+    def prompt(
+        self, content: str | Sequence[int], *, scored: bool, skip_unknown: bool = False
+    ) -> Prompt:
         """Return the prompt that a client sent.
 
         Args:
             content: A text, or token ids.
             scored: Whether the prompt is scored. Then it can have unknown characters.
+            skip_unknown: Whether unknown characters are omitted.
 
         Raises:
             ApiError: The prompt does not fit the vocabulary.
         """
         if isinstance(content, str):
-            return Prompt(self._ids_of(content, allow_unknown=scored), content, is_text=True)
-        ids = self._from_tokens(content, "prompt", allow_unknown=scored)
-        return Prompt(ids, self.decode(ids), is_text=False)
+            characters = self._as_read(content, skip_unknown=skip_unknown)
+            if not skip_unknown:
+                ids = self._ids_of(characters, allow_unknown=scored)
+                return Prompt(ids, characters, is_text=True)
+            ids = self.vocabulary.ids_or_minus_one(characters)
+            ids = ids[ids >= 0]
+            return Prompt(ids, self.characters(ids), is_text=True)
+        ids = self._from_tokens(content, "prompt", allow_unknown=scored or skip_unknown)
+        if skip_unknown:
+            ids = ids[ids >= 0]
+        return Prompt(ids, self.characters(ids), is_text=False)
+
+    def stop_text(self, text: str) -> str | None:
+        r"""Return a stop text as characters of the model, None if the model cannot write it.
+
+        A typed escape such as \n is a line break if the model does not know the backslash.
+        """
+        try:
+            characters = as_read(intended(text, self.vocabulary), self.format, self.vocabulary)
+        except CharloomError:
+            return None
+        return characters if self.vocabulary.known.issuperset(characters) else None
 
     def to_read(self, prompt: Prompt) -> NDArray[np.unsignedinteger]:
         """Return the ids that the model reads, at least one."""
@@ -119,17 +153,17 @@ class Tokens:
             known = np.concatenate([[self.vocabulary.start_id], known])
         return known.astype(self.vocabulary.id_type)
 
-    def _ids_of(self, text: str, *, allow_unknown: bool) -> Ids:
+    def _ids_of(self, text: str, *, allow_unknown: bool, remedy: str = SKIP) -> Ids:
+        """Return the ids of characters of the model."""
         ids = self.vocabulary.ids_or_minus_one(text)
-        if END in text:  # because a client can send half of a surrogate pair
-            ids = np.where([character == END for character in text], -1, ids)
         for place in np.flatnonzero(ids < 0).tolist():
             charged = self.unseen is not None and self.unseen.include(text[place])
             if not (allow_unknown and charged):
+                unknown = self.vocabulary.describe_unknown(text, place)
+                at = "byte" if self.vocabulary.as_bytes else "position"
                 raise ApiError(
                     400,
-                    f"unknown character {describe(text[place])} at position {place}: use only "
-                    "characters of the model's vocabulary",
+                    f"unknown {unknown.name} at {at} {place}: {unknown.advice}{remedy}",
                     param="prompt",
                     code="unknown_character",
                 )
@@ -150,7 +184,8 @@ class Tokens:
         end_id = self.vocabulary.end_id
         ended = end_id is not None and text.endswith(END_NAME)
         content = text.removesuffix(END_NAME) if ended else text
-        ids = self._ids_of(content, allow_unknown=True).tolist()
+        content = self._as_read(content)
+        ids = self._ids_of(content, allow_unknown=True, remedy=KNOWN).tolist()
         before = [self.vocabulary.start_id] if with_start else []
         unknown = len(self.vocabulary)
         return [1 + (unknown if id_ < 0 else id_) for id_ in [*before, *ids, *([end_id] * ended)]]
@@ -162,7 +197,7 @@ class Tokens:
             ApiError: A token id is unknown.
         """
         ids = self._from_tokens(tokens, "tokens", allow_unknown=True)
-        return self._decode(ids).replace(END, END_NAME)
+        return as_shown(self.characters(ids), self.vocabulary)
 
     def _from_tokens(self, tokens: Sequence[int], param: str, *, allow_unknown: bool) -> Ids:
         """Return the ids, (N,).
@@ -188,8 +223,7 @@ class Tokens:
             if not allow_unknown:
                 raise ApiError(
                     400,
-                    f"unknown character (token {token}) at position {place}: use only characters "
-                    "of the model's vocabulary",
+                    f"unknown character (token {token}) at position {place}: {SKIP}",
                     param=param,
                     code="unknown_character",
                 )

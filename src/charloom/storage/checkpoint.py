@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from charloom.errors import CharloomError, error_reason, quoted, shortened
+from charloom.errors import CharloomError, error_reason, plural, quoted, shortened
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
@@ -281,7 +281,8 @@ def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[A
         raise _damaged(path, str(error)) from None
     if found.vocabulary_size != len(vocabulary):
         raise _damaged(
-            path, f"{found.vocabulary_size} characters configured, {len(vocabulary)} listed"
+            path,
+            f"{plural(found.vocabulary_size, 'character')} configured, {len(vocabulary)} listed",
         )
     if found.end_id != vocabulary.end_id:
         raise _damaged(path, "the end of a document has two different ids")

@@ -4,7 +4,7 @@
 
 - a corpus name, as `charloom corpora` lists them. A name in the list is always the corpus; a file
   of the same name is opened as `./NAME`, or as a `Path`;
-- a path. A file whose name ends in `.gz` is decompressed;
+- a path. A file that is compressed with gzip, bzip2, xz or zstd is decompressed;
 - `-`, standard input. It is kept in a temporary file, because a text is read more than once;
 - a named pipe or a shell's `/dev/fd/63`, kept in the same way.
 
@@ -13,8 +13,8 @@ others are looked up in the folder that the environment variable CHARLOOM_CORPOR
 the user's cache folder. Only then they are downloaded, once.
 
 CR LF and a lone CR are read as LF, and a byte order mark at the beginning of a file is not part of
-the text. `raw` and `as_bytes` keep both. A text is UTF-8, unless `as_bytes` is set, where each byte
-is one character, U+0000 to U+00FF.
+the text. `raw` and `as_bytes` keep both. A text is UTF-8, UTF-16 or UTF-32, which are recognized,
+or in the encoding that is passed. With `as_bytes`, each byte is one character, U+0000 to U+00FF.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from charloom.text.embedded import (
     python_stdlib,
     unicode_names,
 )
+from charloom.text.file_kinds import COMPRESSED
 from charloom.text.reading import (
     OPEN_FILE_PATH,
     EncodingErrors,
     Reading,
-    block_reader,
     file_opener,
     open_file,
-    open_live,
+    open_pipe,
     open_standard_input,
-    spool_opener,
 )
 from charloom.text.source import (
     BLOCK_SIZE,
     ORIGIN_SEPARATOR,
+    Notes,
     Text,
     byte_characters,
     safe_name,
@@ -179,7 +179,12 @@ def open_text(
         raise CharloomError(f"the source is {shortened(source)}: pass a str or a pathlib.Path")
     unchanged = raw or as_bytes
     reading = Reading(
-        as_bytes, keep_newlines or unchanged, unchanged, encoding, encoding_errors, block_size
+        as_bytes,
+        keep_newlines or unchanged,
+        unchanged,
+        encoding,
+        encoding_errors,
+        block_size=block_size,
     )
     return open_source(source, reading, raw=raw, on_progress=on_progress)
 
@@ -189,15 +194,18 @@ def open_source(
     reading: Reading,
     *,
     raw: bool = False,
+    notes: Notes | None = None,
     on_progress: OnProgress | None = None,
 ) -> Text:
     """Open a text in a reading. Other arguments and the errors are those of `open_text`.
 
-    `raw` keeps only what surrounds a book; the reading decides the rest.
+    `raw` keeps only the header and license of a book; the reading decides the rest. Decisions that
+    are made as the text is opened and read are added to `notes`.
     """
+    notes = Notes() if notes is None else notes
     corpus = CORPORA.get(source) if isinstance(source, str) else None
     if source == "-":
-        return open_standard_input(reading)
+        return open_standard_input(reading, notes)
     if isinstance(corpus, EmbeddedCorpus):
         corpus.check()
         pieces = reading.read(byte_characters(corpus.pieces, reading.as_bytes))
@@ -206,7 +214,7 @@ def open_source(
         embedded = [c.name for c in CORPORA.values() if isinstance(c, EmbeddedCorpus)]
         pieces = open_downloaded(corpus, raw, reading, on_progress, embedded)
         return Text(corpus.name, corpus.name, reading.as_bytes, pieces)
-    return _open_path(source, reading)
+    return _open_path(source, reading, notes)
 
 
 def text_name(source: str | Path) -> str:
@@ -250,7 +258,7 @@ def can_be_read_again(origin: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
-def _open_path(source: str | Path, reading: Reading) -> Text:
+def _open_path(source: str | Path, reading: Reading, notes: Notes) -> Text:
     label = quoted_path(source)
     if not str(source):
         raise CharloomError("the text's name is empty: pass a path, a corpus name, or - (stdin)")
@@ -262,14 +270,9 @@ def _open_path(source: str | Path, reading: Reading) -> Text:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
 
-    compressed = path.suffix.lower() == ".gz"
     if OPEN_FILE_PATH.fullmatch(str(source)) or stat.S_ISFIFO(mode):
-        origin = "-"
-        if reading.live and not compressed:
-            return open_live(open_file(path, label), text_name(source), label, reading)
-        with open_file(path, label) as pipe:
-            open_bytes = spool_opener(pipe, label)
-    elif stat.S_ISREG(mode):
+        return open_pipe(open_file(path, label), text_name(source), label, path, reading, notes)
+    if stat.S_ISREG(mode):
         origin = str(path.absolute())
         open_bytes = file_opener(path, label)
     elif stat.S_ISDIR(mode):
@@ -282,9 +285,9 @@ def _open_path(source: str | Path, reading: Reading) -> Text:
             f"{label} is a device or a socket, not a file: pass a text file, or pipe it in and "
             "pass - (standard input)"
         )
-    blocks = block_reader(open_bytes, label, reading.block_size, compressed=compressed)
-    pieces = reading.pieces(blocks, f"the text inside {label}" if compressed else label)
-    return Text(text_name(source), origin, reading.as_bytes, pieces)
+    pieces, encoding = reading.open(open_bytes, label, path, notes.add)
+    name = text_name(source)
+    return Text(name, origin, reading.as_bytes, pieces, encoding=encoding, notes=notes)
 
 
 def _missing(source: str | Path) -> str:
@@ -307,4 +310,4 @@ def _missing(source: str | Path) -> str:
 
 def _stem(path: Path) -> str:
     """Return a file's name without its suffix, nor the suffix before `.gz`, fit for a folder."""
-    return safe_name(Path(path.stem).stem if path.suffix.lower() == ".gz" else path.stem)
+    return safe_name(Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem)

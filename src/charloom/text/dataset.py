@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.errors import CharloomError, quoted, shortened
+from charloom.errors import CharloomError, plural, quoted, shortened
 from charloom.progress import OnProgress
 from charloom.text.source import Text
 from charloom.text.splitting import (
@@ -61,8 +61,8 @@ class Split:
             train, validation, test = (float(percentage) for percentage in text.split("/"))
         except ValueError:
             raise CharloomError(
-                f"--split {shortened(text)} is invalid: set three percentages like 90/5/5 (training, "
-                "validation, test)"
+                f"--split {shortened(text)} is invalid: set three percentages like 90/5/5 "
+                "(training, validation, test)"
             ) from None
         return cls(train, validation, test)
 
@@ -105,6 +105,7 @@ class Dataset:
         rule: how the text was split, to print.
         own: name, origin and SHA-256 of the texts of --validation and --test.
         lines: True if each line is a document.
+        encoding: the name of the text's encoding, if it was recognized.
         notes: decisions that were made as the text was read, each in a line to print.
     """
 
@@ -121,6 +122,7 @@ class Dataset:
     rule: str = ""
     own: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lines: bool = False
+    encoding: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -141,6 +143,8 @@ class Dataset:
             record["documents"] = self.documents
         if any(self.folded):
             record["folded"] = sum(self.folded)
+        if self.encoding is not None:
+            record["encoding"] = self.encoding
         if self.own:
             record["own"] = {name: dict(part) for name, part in self.own.items()}
         return record
@@ -206,9 +210,7 @@ class Scan:
         return tuple(chr(code) for code in np.flatnonzero(self.counts))
 
 
-def scan(
-    text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True
-) -> Scan:
+def scan(text: Text, on_progress: OnProgress | None = None, *, with_hashes: bool = True) -> Scan:
     """Read a text once, for its length, its characters, its SHA-256 and its documents' hashes.
 
     The SHA-256 is that of the text's UTF-8 encoding (of its bytes where a character is a byte).
@@ -454,6 +456,7 @@ def load_dataset(
             for name, part in own.texts().items()
         },
         lines=text.lines,
+        encoding=text.encoding,
         notes=(*text.notes, *division.notes, *_shared(scans)),
     )
 
@@ -467,8 +470,8 @@ def _shared(scans: Mapping[str, Scan]) -> list[str]:
             shared = int(np.isin(hashes, scans[""].hashes).sum())
             if shared:
                 notes.append(
-                    f"{shared:,} of the {len(hashes):,} documents of --{name} are also in the "
-                    "training text: remove them from one of the two"
+                    f"--{name} has {plural(shared, 'document')} of the training text among its "
+                    f"{len(hashes):,}: remove them from one of the two"
                 )
     return notes
 
@@ -515,8 +518,8 @@ def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float
 def _refuse_other(name: str, found: Scan, sha256: str | None, place: str = "") -> None:
     if sha256 is not None and found.sha256 != sha256:
         raise OtherTextError(
-            f"the text {shortened(name)} is not the one that the run was trained on{place} (SHA-256 "
-            f"{found.sha256[:12]}…, not {sha256[:12]}…)"
+            f"the text {shortened(name)} is not the one that the run was trained on{place} "
+            f"(SHA-256 {found.sha256[:12]}…, not {sha256[:12]}…)"
         )
 
 
@@ -532,6 +535,6 @@ def _check_content(text: Text, found: Scan) -> None:
         raise CharloomError(f"the text {shortened(name)} has one character: pass a longer one")
     if len(found.distinct) == 1:
         raise CharloomError(
-            f"the text {shortened(name)} has one distinct character ({quoted(found.distinct[0])}): pass one "
-            "with at least two"
+            f"the text {shortened(name)} has one distinct character "
+            f"({quoted(found.distinct[0])}): pass one with at least two"
         )

@@ -10,13 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError
+from charloom.text import escapes
 from charloom.text.vocabulary import END
 
 Cut = Callable[[Iterable[str]], Iterator[str]]
-
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "0": "\0", "\\": "\\"}
-_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|.|\Z)", re.DOTALL)
 
 
 def whole(pieces: Iterable[str]) -> Iterator[str]:
@@ -130,7 +128,7 @@ def _without_empty(text: str, inside: bool) -> str:
 
 
 def unescape(separator: str) -> str:
-    r"""Return a separator with its escapes (\n, \t, \r, \f, \v, \0, \\, \xNN, \uNNNN) replaced.
+    """Return a separator with its escapes replaced, as `escapes.unescape` does.
 
     Raises:
         CharloomError: if it is empty, or has an unknown escape.
@@ -139,21 +137,7 @@ def unescape(separator: str) -> str:
         raise CharloomError(
             "--separator is empty: pass the text between two documents, or use --lines"
         )
-
-    def replaced(match: re.Match[str]) -> str:
-        escape = match.group(1)
-        if len(escape) > 1:
-            code = int(escape[1:], 16)
-            if code < 0x110000 and not 0xD800 <= code < 0xE000:
-                return chr(code)
-        elif escape in _ESCAPES:
-            return _ESCAPES[escape]
-        raise CharloomError(
-            f"--separator is {shortened(separator)}, and '\\{escape}' is not a character: use \\n, "
-            "\\t, \\r, \\xNN or \\uNNNN, and \\\\ for a backslash"
-        )
-
-    return _ESCAPE.sub(replaced, separator)
+    return escapes.unescape(separator, "--separator")
 
 
 def check_cuts(lines: bool, separator: str | None, column: str | None) -> None:

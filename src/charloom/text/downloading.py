@@ -10,7 +10,7 @@ from pathlib import Path
 
 from charloom.errors import CharloomError, error_reason, quoted_path
 from charloom.progress import OnProgress
-from charloom.text.reading import Reading, block_decoder, block_reader, file_opener
+from charloom.text.reading import Reading, block_reader, file_opener
 from charloom.text.source import byte_characters
 
 FOLDER_VARIABLE = "CHARLOOM_CORPORA"
@@ -111,7 +111,7 @@ def open_downloaded(
     blocks = block_reader(file_opener(path, label), label, reading.block_size)
     if raw or not corpus.gutenberg:
         return reading.pieces(blocks, label)
-    as_utf_8 = block_decoder(blocks, False, label)
+    as_utf_8 = Reading(keep_newlines=True, keep_mark=True).pieces(blocks, label)
     _book("".join(as_utf_8()), label)  # so that a wrong file raises now, before training begins
     return reading.read(
         byte_characters(lambda: iter([_book("".join(as_utf_8()), label)]), reading.as_bytes)

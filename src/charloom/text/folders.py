@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from charloom.errors import CharloomError, error_reason, quoted_path
+from charloom.errors import CharloomError, error_reason, plural, quoted_path
+from charloom.text.encodings import BEGINNING, recognized
+from charloom.text.file_kinds import COMPRESSED, compression_of, kind_of
+from charloom.text.reading import block_reader, open_file
 
 # Suffixes of files that are not text. Every other file is read, whatever its suffix.
 _PICTURES = "apng avif bmp eps gif heic heif ico jpeg jpg jxl png psd raw svgz tif tiff webp xcf"
 _SOUNDS = "aac aif aiff amr flac m4a mid midi mp3 oga ogg opus wav wma"
 _FILMS = "3gp avi flv m4v mkv mov mp4 mpeg mpg ogv webm wmv"
-_ARCHIVES = "7z apk bz2 cab deb dmg iso jar lz4 lzma rar rpm tar tbz2 tgz txz whl xz z zip zst"
+_ARCHIVES = "7z apk cab deb dmg iso jar lz4 lzma rar rpm tar tbz2 tgz txz tzst whl z zip"
 _DOCUMENTS = "doc docx epub mobi odp ods odt pdf ppt pptx xls xlsx"
 _PROGRAMS = "a bin class dll dylib exe nbc nbi o pyc pyd pyo so wasm"
 _DATA = "accdb db feather h5 hdf5 mdb mo npy npz parquet pickle pkl sqlite sqlite3"
@@ -44,9 +48,9 @@ class FolderFiles:
 
 
 def suffix_inside(path: Path) -> str:
-    """Return a file's suffix in lower case; of a file that ends in .gz, the one before it."""
+    """Return a file's suffix in lower case; of a compressed file, the one before .gz or so."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
@@ -55,13 +59,14 @@ def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) 
     """Find the files of a folder and of the folders in it, sorted by path.
 
     Hidden files and folders are ignored, and so are the folders of runs. Files that are not text
-    are skipped: pictures, sounds, archives and the like by their suffix, and files with a null
-    character in their first bytes.
+    are skipped. Pictures, sounds, archives and the like are recognized by their suffix or their
+    first bytes. Other files with null characters in their first bytes are text only if they are
+    UTF-16 or UTF-32.
 
     Args:
         folder: the folder.
         as_bytes: read files of every kind.
-        tables: read only tables, which end in .csv, .tsv, .jsonl, .ndjson, or these with .gz.
+        tables: read only tables, which end in .csv, .tsv, .jsonl, .ndjson, or these with .gz or so.
 
     Raises:
         CharloomError: if no file is left, or the folder cannot be read.
@@ -96,13 +101,18 @@ def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) 
 def _is_text(path: Path, suffix: str) -> bool:
     if suffix in NOT_TEXT:
         return False
-    if path.suffix.lower() == ".gz":
-        return True
+    label = quoted_path(path)
+    open_bytes = partial(open_file, path, label)
     try:
-        with path.open("rb") as file:
-            return b"\0" not in file.read(1024)
-    except OSError:
+        beginning = next(block_reader(open_bytes, label, BEGINNING)(), b"")
+        if compression := compression_of(beginning):
+            inside = block_reader(open_bytes, label, BEGINNING, compression=compression)
+            beginning = next(inside(), b"")
+    except CharloomError:
         return True  # so that opening it raises the error for this path
+    if kind_of(beginning) is not None:
+        return False
+    return b"\0" not in beginning or recognized(beginning) is not None
 
 
 def _nothing_found(folder: Path, skipped: list[str], tables: bool) -> str:
@@ -124,5 +134,5 @@ def named_suffixes(suffixes: list[str] | tuple[str, ...]) -> str:
     ranked = sorted(counts, key=lambda suffix: -counts[suffix])
     named = [f"{counts[suffix]:,} of {suffix}" for suffix in ranked[:3]]
     if len(ranked) > 3:
-        named.append(f"{sum(counts[suffix] for suffix in ranked[3:]):,} others")
+        named.append(f"{plural(sum(counts[suffix] for suffix in ranked[3:]), 'other')}")
     return ", ".join(named)

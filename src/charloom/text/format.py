@@ -23,6 +23,7 @@ from charloom.text.reading import EncodingErrors, Reading
 from charloom.text.source import (
     BYTE_ORDER_MARK,
     ORIGIN_SEPARATOR,
+    Notes,
     Text,
     join_texts,
     mark_remover,
@@ -56,6 +57,9 @@ class TextFormat:
         keep_mark: keep a byte order mark at the beginning of a text.
         encoding: the name of the encoding; None for UTF-8 or a recognized one.
         encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
+        encoding_is_certain: False if a text can also be UTF-8, or another encoding that is
+            recognized.
+        keep_nulls: accept null characters, as earlier versions did.
         live: read a pipe once, as its bytes arrive.
     """
 
@@ -70,6 +74,8 @@ class TextFormat:
     keep_mark: bool = False
     encoding: str | None = None
     encoding_errors: EncodingErrors = "strict"
+    encoding_is_certain: bool = True
+    keep_nulls: bool = False
     live: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +103,7 @@ class TextFormat:
             keep_mark=keeps_mark,
             encoding=None if encoding is None else str(encoding),
             encoding_errors="replace" if training.get("encoding_errors") == "replace" else "strict",
+            keep_nulls="normalize_newlines" in training,
         )
         if collection is False:
             return replace(reading, joined=True)
@@ -112,12 +119,14 @@ class TextFormat:
     def for_model(self, vocabulary: Vocabulary) -> TextFormat:
         """Return the format in which a model reads a text that is not its training text.
 
-        Line ends and a byte order mark that the model never saw are not kept.
+        Line ends and a byte order mark that the model never saw are not kept. The text can have
+        another encoding than the training text.
         """
         if self.as_bytes:
             return self
         return replace(
             self,
+            encoding_is_certain=False,
             keep_newlines=self.keep_newlines and "\r" in vocabulary.characters,
             keep_mark=self.keep_mark and BYTE_ORDER_MARK in vocabulary.characters,
         )
@@ -131,6 +140,8 @@ class TextFormat:
             self.keep_mark,
             self.encoding,
             self.encoding_errors,
+            self.encoding_is_certain,
+            self.keep_nulls,
             live=self.live,
         )
 
@@ -204,6 +215,7 @@ def open_texts(
         pieces,
         ends=True,
         lines=all(cut is documents.lines for cut in cuts),
+        encoding=texts[0].encoding if len({text.encoding for text in texts}) == 1 else None,
         notes=notes,
         live=any(text.live for text in texts),
     )
@@ -241,7 +253,7 @@ class DocumentReader:
     """
 
     parts: Sequence[tuple[str, str, Iterator[tuple[int, str]]]]
-    notes: tuple[str, ...]
+    notes: Notes
     live: bool
 
     @property
@@ -381,16 +393,18 @@ def _keep(pieces: Any) -> Iterator[str]:
 
 def _open_all(
     sources: Sequence[Source], format: TextFormat, on_progress: OnProgress | None
-) -> tuple[list[_Opened], tuple[str, ...]]:
+) -> tuple[list[_Opened], Notes]:
     """Open the texts of all sources and folders; return them and notes about skipped files."""
     if not sources:
         raise CharloomError("no text: pass at least one")
 
     def open_one(source: str | Path) -> Text:
-        return open_source(source, format.reading, raw=format.raw, on_progress=on_progress)
+        return open_source(
+            source, format.reading, raw=format.raw, notes=notes, on_progress=on_progress
+        )
 
     opened: list[_Opened] = []
-    notes: list[str] = []
+    notes = Notes()
     for source in sources:
         if isinstance(source, Text):
             opened.append(_Opened(source, f"the text {shortened(source.name)}"))
@@ -404,7 +418,7 @@ def _open_all(
             for path in files.paths:
                 opened.append(_Opened(open_one(path), quoted_path(path), path, folder))
             if files.skipped:
-                notes.append(
+                notes.add(
                     f"{quoted_path(folder)}: {len(files.paths):,} files are read, and "
                     f"{len(files.skipped):,} skipped that are not text "
                     f"({named_suffixes(files.skipped)})"
@@ -414,7 +428,7 @@ def _open_all(
             piped = text.origin == "-"
             label = "standard input" if source == "-" else quoted_path(source)
             opened.append(_Opened(text, label, None if piped else Path(source)))
-    return opened, tuple(notes)
+    return opened, notes
 
 
 def _name_and_origin(opened: Sequence[_Opened]) -> tuple[str, str]:

@@ -6,18 +6,34 @@ Each source is wrapped as a function that opens it anew, because a text is read 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import re
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from charloom.errors import CharloomError, error_reason
-from charloom.text.source import BLOCK_SIZE, Text, mark_remover, newline_normalizer
+from charloom.text.encodings import BEGINNING, decode, is_utf_8, recognized, refuse_binary
+from charloom.text.file_kinds import (
+    compression_of,
+    damaged,
+    is_damaged,
+    open_decompressed,
+    refuse_kind,
+)
+from charloom.text.source import (
+    BLOCK_SIZE,
+    Notes,
+    Text,
+    mark_remover,
+    newline_normalizer,
+    newline_notes,
+)
 
 EncodingErrors = Literal["strict", "replace"]
 
@@ -37,6 +53,9 @@ class Reading:
         keep_mark: keep a byte order mark at the beginning.
         encoding: the name of the encoding; None for UTF-8 or a recognized one.
         encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
+        encoding_is_certain: False if a text can also be UTF-8, or another encoding that is
+            recognized.
+        keep_nulls: accept null characters.
         block_size: bytes that are read and decoded at a time.
         live: read a pipe once, as its bytes arrive, instead of to its end first.
     """
@@ -46,61 +65,128 @@ class Reading:
     keep_mark: bool = False
     encoding: str | None = None
     encoding_errors: EncodingErrors = "strict"
+    encoding_is_certain: bool = True
+    keep_nulls: bool = False
     block_size: int = BLOCK_SIZE
     live: bool = False
 
     def pieces(
-        self, blocks: Callable[[], Iterator[bytes]], label: str
+        self,
+        blocks: Callable[[], Iterator[bytes]],
+        label: str,
+        on_note: Callable[[str], None] = lambda note: None,
     ) -> Callable[[], Iterator[str]]:
         """Return a function that decodes `blocks` to pieces of text, named `label` in errors."""
-        if self.encoding is not None and not self.as_bytes:
-            return self.read(_decoder_of(self.encoding, self.encoding_errors, blocks, label))
-        return self.read(block_decoder(blocks, self.as_bytes, label))
+        if self.as_bytes:
+            return self.read(lambda: (block.decode("latin-1") for block in blocks()), on_note)
+        encoding = self.encoding or "utf-8"
 
-    def read(self, pieces: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
-        """Return a function that reads decoded pieces of text, without what is not kept."""
+        def decoded() -> Iterator[str]:
+            pieces = decode(blocks, encoding, self.encoding_errors, label)
+            return pieces if self.keep_nulls else refuse_binary(pieces, label)
+
+        return self.read(decoded, on_note)
+
+    def read(
+        self,
+        pieces: Callable[[], Iterator[str]],
+        on_note: Callable[[str], None] = lambda note: None,
+    ) -> Callable[[], Iterator[str]]:
+        """Return a function that reads decoded pieces with the line ends of this reading."""
         if not self.keep_mark:
             pieces = mark_remover(pieces, self.as_bytes)
-        return pieces if self.keep_newlines else newline_normalizer(pieces)
+        return pieces if self.keep_newlines else newline_normalizer(pieces, on_note)
+
+    def open(
+        self,
+        open_bytes: Callable[[], BinaryIO],
+        label: str,
+        path: Path | None,
+        on_note: Callable[[str], None],
+    ) -> tuple[Callable[[], Iterator[str]], str | None]:
+        """Open a source: see whether it is compressed, and how it is encoded.
+
+        Args:
+            open_bytes: opens the source.
+            label: its name in errors.
+            path: its path, if it is a file.
+            on_note: called with every decision, in a line to print.
+
+        Returns:
+            A function that returns the text in pieces, and the encoding if it was recognized.
+
+        Raises:
+            CharloomError: if the source is not text.
+        """
+        compression = compression_of(next(block_reader(open_bytes, label, BEGINNING)(), b""))
+        if self.as_bytes and (path is None or path.suffix.lower() != compression):
+            compression = ""  # the bytes themselves are wanted
+        blocks = block_reader(open_bytes, label, self.block_size, compression=compression)
+        if self.as_bytes:
+            return self.pieces(blocks, label, on_note), None
+        first = block_reader(open_bytes, label, BEGINNING, compression=compression)
+        beginning = next(first(), b"")
+        refuse_kind(beginning, label, path, compression)
+        inside = f"the text inside {label}" if compression else label
+        encoding = self._recognized(beginning, inside, on_note)
+        reading = self if encoding is None else replace(self, encoding=encoding)
+        if not self.keep_newlines:
+            for note in newline_notes(beginning.decode(reading.encoding or "utf-8", "replace")):
+                on_note(note)
+        return reading.pieces(blocks, inside, on_note), encoding
+
+    def _recognized(
+        self, beginning: bytes, label: str, on_note: Callable[[str], None]
+    ) -> str | None:
+        """Return the encoding that the beginning of a text has, unless it is the expected one."""
+        found = recognized(beginning)
+        if self.encoding is None:
+            if found is not None:
+                on_note(f"{label} is read as {found.upper()}")
+            return found
+        if found is None and is_utf_8(beginning):
+            found = "utf-8"
+        if found is None or found == "utf-8" == codecs.lookup(self.encoding).name:
+            return None
+        if _is_same(found, self.encoding):
+            return found  # with the order of its bytes
+        if self.encoding_is_certain:
+            on_note(f"{label} looks like {found.upper()}, but is read as {self.encoding}")
+            return None
+        on_note(f"{label} is read as {found.upper()}, not as {self.encoding}")
+        return found
 
 
-def open_standard_input(reading: Reading) -> Text:
-    """Return standard input as a text. It is read to its end once and spooled, unless it is live."""
-    label, source = "standard input", _standard_input()
-    if reading.live:
-        return open_live(source, "stdin", label, reading)
-    blocks = block_reader(spool_opener(source, label), label, reading.block_size)
-    return Text("stdin", "-", reading.as_bytes, reading.pieces(blocks, label))
+def open_standard_input(reading: Reading, notes: Notes) -> Text:
+    """Return standard input as a text, read to its end once and spooled, unless it is live."""
+    return open_pipe(_standard_input(), "stdin", "standard input", None, reading, notes)
 
 
-def open_live(source: BinaryIO, name: str, label: str, reading: Reading) -> Text:
-    """Return a pipe as a text that can be read once, whose pieces are what has arrived.
+def open_pipe(
+    source: BinaryIO, name: str, label: str, path: Path | None, reading: Reading, notes: Notes
+) -> Text:
+    """Return a source that can be read only once as a text.
+
+    It is read to its end and spooled, unless the reading is live. The pieces of a live text are
+    what has arrived.
 
     Args:
-        source: the pipe; a file is read in the same way, in whole blocks.
+        source: the source.
         name: the name of the text.
         label: its name in errors.
-        reading: how it is decoded.
+        path: its path, if it is a named pipe.
+        reading: the way in which it becomes text.
+        notes: what is decided is added to them.
     """
-    try:
-        number = source.fileno()
-        is_pipe = not stat.S_ISREG(os.fstat(number).st_mode)
-    except (OSError, ValueError):  # A program has replaced it with another object, or it is closed.
-        number, is_pipe = None, False
-
-    def blocks() -> Iterator[bytes]:
-        while True:
-            try:
-                # Not through its buffer, which would wait for a whole block.
-                size = reading.block_size
-                block = source.read(size) if number is None else os.read(number, size)
-            except (OSError, ValueError) as error:
-                raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
-            if not block:
-                return
-            yield block
-
-    return Text(name, "-", reading.as_bytes, reading.pieces(blocks, label), live=is_pipe)
+    opener, live = None, False
+    if reading.live:
+        pipe = _LivePipe(source, label)
+        if reading.as_bytes or not compression_of(pipe.beginning):
+            opener, live = pipe.reader, pipe.arrives
+        else:
+            source = pipe.reader()
+    pieces, encoding = reading.open(opener or spool_opener(source, label), label, path, notes.add)
+    return Text(name, "-", reading.as_bytes, pieces, encoding=encoding, notes=notes, live=live)
 
 
 def open_file(path: Path, label: str) -> BinaryIO:
@@ -161,7 +247,7 @@ def block_reader(
     label: str,
     block_size: int = BLOCK_SIZE,
     *,
-    compressed: bool = False,
+    compression: str = "",
 ) -> Callable[[], Iterator[bytes]]:
     """Return a function that reads a source in blocks.
 
@@ -169,28 +255,25 @@ def block_reader(
         open_bytes: opens the source.
         label: its name in errors.
         block_size: bytes of a block.
-        compressed: decompress it with gzip.
+        compression: how it is compressed, as `compression_of` returns it.
     """
 
     def read() -> Iterator[bytes]:
-        import zlib
         from contextlib import ExitStack
 
         with ExitStack() as stack:
             stream = stack.enter_context(open_bytes())
-            if compressed:
-                import gzip
-
-                stream = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=stream)))
+            if compression:
+                stream = stack.enter_context(open_decompressed(stream, compression, label))
             while True:
                 try:
                     block = stream.read(block_size)
-                except (EOFError, zlib.error) as error:
-                    raise CharloomError(_broken_gzip(label, error)) from None
-                except OSError as error:
-                    if compressed and error.errno is None:  # gzip.BadGzipFile
-                        raise CharloomError(_broken_gzip(label, error)) from None
-                    raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+                except Exception as error:
+                    if compression and is_damaged(error):
+                        raise CharloomError(damaged(label, compression, error)) from None
+                    if isinstance(error, OSError):
+                        raise CharloomError(f"cannot read {label}: {error_reason(error)}") from None
+                    raise
                 if not block:
                     return
                 yield block
@@ -198,30 +281,10 @@ def block_reader(
     return read
 
 
-def block_decoder(
-    blocks: Callable[[], Iterator[bytes]], as_bytes: bool, label: str
-) -> Callable[[], Iterator[str]]:
-    """Return a function that decodes blocks as UTF-8, or each byte to one character.
-
-    `label` is the text's name in errors.
-    """
-    if as_bytes:
-        return lambda: (block.decode("latin-1") for block in blocks())
-    return lambda: _decoded_as_utf_8(blocks(), label)
-
-
-def _decoder_of(
-    encoding: str, errors: EncodingErrors, blocks: Callable[[], Iterator[bytes]], label: str
-) -> Callable[[], Iterator[str]]:
-    """Return a function that decodes blocks in a named encoding."""
-
-    def decoded() -> Iterator[str]:
-        try:
-            yield from codecs.iterdecode(blocks(), encoding, errors)
-        except UnicodeDecodeError as error:
-            raise CharloomError(f"{label} is not {encoding} ({error.reason})") from None
-
-    return decoded
+def _is_same(one: str, other: str) -> bool:
+    """Return True for two names of an encoding, with or without the order of its bytes."""
+    names = [codecs.lookup(name).name for name in (one, other)]
+    return names[0].startswith(names[1].removesuffix("-sig"))
 
 
 def _standard_input() -> BinaryIO:
@@ -265,55 +328,53 @@ class _SpoolReader(io.RawIOBase):
         return len(data)
 
 
-def _decoded_as_utf_8(blocks: Iterator[bytes], label: str) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    beginning = b""
-    offset = 0  # of the block, in the text's bytes
-    final = False
-    while not final:
-        block = next(blocks, b"")
-        final = not block
-        beginning = beginning or block[:4]
-        held_back = len(decoder.getstate()[0])  # bytes of a character that the last block cut
-        try:
-            piece = decoder.decode(block, final)
-        except UnicodeDecodeError as error:
-            at = offset - held_back + error.start
-            raise CharloomError(
-                _not_utf_8(label, beginning, at, error.object[error.start], error.reason)
-            ) from None
-        yield piece
-        offset += len(block)
+class _LivePipe:
+    """A source that is read as its bytes arrive: only one reader gets more than its beginning.
 
-
-def _not_utf_8(label: str, beginning: bytes, offset: int, byte: int, reason: str) -> str:
-    """Return the message for bytes that are not UTF-8.
-
-    Args:
-        label: the text's name.
-        beginning: its first bytes, which identify UTF-16 and gzip.
-        offset: where the first invalid byte is.
-        byte: that byte.
-        reason: the decoder's reason.
+    Attributes:
+        beginning: the bytes that arrive first.
+        arrives: False for a file, whose bytes are all there.
     """
-    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return (
-            f"{label} looks like UTF-16 (it begins with {beginning[:2].hex(' ').upper()}): convert "
-            "it to UTF-8 (for example `iconv -f UTF-16 -t UTF-8`), or train on bytes with --bytes"
-        )
-    if beginning.startswith(b"\x1f\x8b"):
-        return (
-            f"{label} looks gzip-compressed (it begins with 1F 8B): rename it to end in .gz, pipe "
-            "it through `gunzip -c`, or train on bytes with --bytes"
-        )
-    return (
-        f"{label} is not UTF-8 (byte 0x{byte:02X} at byte offset {offset}, {reason}): convert it "
-        "to UTF-8 (for example `iconv -f LATIN1 -t UTF-8`), or train on bytes with --bytes"
-    )
+
+    def __init__(self, source: BinaryIO, label: str) -> None:
+        self._source, self._label = source, label
+        self._number: int | None = None
+        self.arrives = False
+        with contextlib.suppress(OSError, ValueError):  # It is closed, or replaced by a program.
+            self._number = source.fileno()
+            self.arrives = not stat.S_ISREG(os.fstat(self._number).st_mode)
+        self.beginning = self.take(BLOCK_SIZE)
+        self.owner: _LiveReader | None = None  # the reader of the rest
+
+    def take(self, size: int) -> bytes:
+        """Return at most `size` bytes that have arrived, none at the end."""
+        try:
+            if self._number is None:
+                return self._source.read(size)
+            return os.read(self._number, size)  # A buffer would wait for more.
+        except (OSError, ValueError) as error:
+            raise CharloomError(f"cannot read {self._label}: {error_reason(error)}") from None
+
+    def reader(self) -> BinaryIO:
+        return cast(BinaryIO, _LiveReader(self))
 
 
-def _broken_gzip(label: str, error: Exception) -> str:
-    return (
-        f"{label} is not a complete gzip file ({error_reason(error)}): create it again, or rename "
-        "it if it is not compressed"
-    )
+class _LiveReader(io.RawIOBase):
+    """A reader of a live pipe, from its beginning on."""
+
+    def __init__(self, pipe: _LivePipe) -> None:
+        self._pipe = pipe
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        pipe = self._pipe
+        data = pipe.beginning[self._position : self._position + len(buffer)]
+        if not data and pipe.owner in (None, self):
+            pipe.owner = self
+            data = pipe.take(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -14,6 +14,20 @@ BYTE_ORDER_MARK = "\ufeff"
 BYTE_ORDER_MARK_AS_BYTES = "\u00ef\u00bb\u00bf"
 
 
+class Notes:
+    """Lines to print, each of them once. Some are added only while a text is read."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._lines))
+
+    def add(self, line: str) -> None:
+        """Add a line."""
+        self._lines[line] = None
+
+
 @dataclass(frozen=True)
 class Text:
     """A readable text. Each call of `chunks` reads it anew, and nothing large stays in memory.
@@ -26,7 +40,8 @@ class Text:
         pieces: returns the text in pieces of any size.
         ends: True for a collection of documents, each of which ends with END in the pieces.
         lines: True for a collection in which each line is a document.
-        notes: decisions that were made when the text was opened, each in a line to print.
+        notes: decisions that were made when the text was opened and read, each in a line to print.
+        encoding: the name of its encoding, if it was recognized.
         live: True for a pipe whose pieces arrive while it is read, which can be read only once.
     """
 
@@ -36,7 +51,8 @@ class Text:
     pieces: Callable[[], Iterator[str]] = field(repr=False, compare=False)
     ends: bool = field(default=False, repr=False)
     lines: bool = field(default=False, repr=False)
-    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    notes: Iterable[str] = field(default=(), repr=False, compare=False)
+    encoding: str | None = field(default=None, repr=False)
     live: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
@@ -167,7 +183,7 @@ def text_from_string(
 
 
 def split_lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a text in pieces, without their line breaks, each as soon as it is whole."""
+    """Yield the lines of a text in pieces, without line breaks, each as soon as it is whole."""
     held: list[str] = []
     for piece in pieces:
         first, *others = piece.split("\n")
@@ -198,8 +214,13 @@ def refuse_surrogates(text: str) -> None:
         )
 
 
-def newline_normalizer(pieces: Callable[[], Iterator[str]]) -> Callable[[], Iterator[str]]:
-    """Return `pieces`, with CR LF and a lone CR converted to LF."""
+def newline_normalizer(
+    pieces: Callable[[], Iterator[str]], on_note: Callable[[str], None] = lambda note: None
+) -> Callable[[], Iterator[str]]:
+    """Return `pieces`, with CR LF and a lone CR converted to LF.
+
+    `on_note` is called with a line about it if there is any.
+    """
 
     def normalized() -> Iterator[str]:
         # Keeps a CR at the end of a piece back, because an LF can follow in the next one.
@@ -207,8 +228,18 @@ def newline_normalizer(pieces: Callable[[], Iterator[str]]) -> Callable[[], Iter
         for piece in pieces():
             yield decoder.decode(piece)
         yield decoder.decode("", final=True)
+        for note in newline_notes(decoder.newlines or ""):
+            on_note(note)
 
     return normalized
+
+
+def newline_notes(seen: str | tuple[str, ...]) -> list[str]:
+    """Return a line to print if other line ends than LF were seen."""
+    for end, kind in (("\r\n", "Windows line ends"), ("\r", "carriage returns")):
+        if end in seen:
+            return [f"{kind} are read as line breaks; --keep-newlines keeps them"]
+    return []
 
 
 def mark_remover(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
-from charloom.errors import CharloomError, error_reason, shortened
+from charloom.errors import CharloomError, error_reason, plural, shortened
 from charloom.text.vocabulary import END
 
 Kind = Literal["csv", "tsv", "jsonl"]
@@ -83,7 +83,7 @@ class Table:
                 elif len(row) != len(names):
                     raise CharloomError(
                         f"line {begin:,} of {self.label} begins a row of "
-                        f"{_counted(len(row), 'field')}, but the first row names {len(names)}: "
+                        f"{plural(len(row), 'field')}, but the first row names {len(names)}: "
                         "correct the row"
                     )
                 else:
@@ -142,6 +142,11 @@ class Table:
             raise CharloomError(
                 f"the column {shortened(self.column)} holds {shortened(value)} in line "
                 f"{number:,} of {self.label}: use a column of texts"
+            )
+        if "\0" in value and not self.as_bytes:
+            raise CharloomError(
+                f"the column {shortened(self.column)} holds a null character in line {number:,} of "
+                f"{self.label}: correct the line"
             )
         try:
             encoded = value.encode("utf-8")
@@ -228,7 +233,3 @@ def column_names(beginning: str, kind: Kind) -> list[str]:
         return next(csv.reader([line], delimiter=delimiter_of(line, kind)), [])
     except csv.Error:
         return []
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -7,6 +7,7 @@ byte, U+0000 to U+00FF. Users never see these: they pass and get ordinary text.
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -19,12 +20,19 @@ from charloom.text.vocabulary import END, END_NAME, Vocabulary
 
 NOT_ASCII = re.compile("[\x00-\x7f]?[^\x00-\x7f]+")  # with the character that marks can follow
 NOT_BYTES = re.compile("([^\x00-\xff])")  # END, or a replacement for an unknown byte
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which no text has
+# In such halves, Python represents the bytes of a command line that are not UTF-8.
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+NOT_UTF_8 = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 CUT_BEGINNING = re.compile("^[\x80-\xbf]{1,3}")  # the last bytes of a character
 LONGEST_CLUSTER = 32  # characters that can be held back at the end of a piece
+MOST_FORMS = 100_000  # in memory
 LONGEST_COMPOSED = 3  # characters before one that can compose with it without being marks
 
 
-def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> str:
+def as_read(
+    string: str | bytes, format: TextFormat, vocabulary: Vocabulary, *, skip_unknown: bool = False
+) -> str:
     """Return what a user typed as characters of the model.
 
     Line ends and a byte order mark are read as in the model's texts. Composed and decomposed
@@ -35,6 +43,7 @@ def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> 
         string: the text. Bytes for a model of characters are decoded in the encoding of its texts.
         format: how the model's texts are read.
         vocabulary: the model's characters.
+        skip_unknown: whether halves of surrogate pairs are removed, which no text has.
 
     Raises:
         CharloomError: if the string is not text.
@@ -47,8 +56,15 @@ def as_read(string: str | bytes, format: TextFormat, vocabulary: Vocabulary) -> 
         raise CharloomError(f"{shortened(string)} is not a text: pass a str")
     if string.isascii() and "\r" not in string:
         return string
+    if skip_unknown:
+        string = (NOT_UTF_8 if vocabulary.as_bytes else SURROGATE).sub("", string)
     string = compose(string, vocabulary)
-    return _bytes_of(string) if vocabulary.as_bytes else format.text_of(string).read()
+    if vocabulary.as_bytes:
+        return _bytes_of(string)
+    if "\r" not in string and not string.startswith("\ufeff") and not SURROGATE.search(string):
+        return string  # faster, and the same
+    _refuse_bytes(string)
+    return format.text_of(string).read()
 
 
 def as_shown(
@@ -61,7 +77,7 @@ def as_shown(
     Args:
         characters: the characters of the model.
         vocabulary: the model's vocabulary.
-        begins: whether the text begins here. Otherwise a character that is cut here is left out.
+        begins: whether the text begins here. Otherwise a character that is cut here is omitted.
         ends: whether the text ends here, likewise.
     """
     if vocabulary.as_bytes and not begins:
@@ -119,13 +135,11 @@ def compose_pieces(pieces: Iterator[str], vocabulary: Vocabulary) -> Iterator[st
     composer = _Composer(vocabulary)
     held = ""
     for piece in pieces:
-        if held or not piece.isascii():
-            piece = held + piece
-            end = composer.last_cluster(piece)
-            piece, held = piece[:end], piece[end:]
-        elif piece:
-            piece, held = piece[:-1], piece[-1]
-        yield composer.whole(piece)
+        piece = held + piece
+        # Nothing composes with a line break, and a line should not wait for the next one.
+        end = len(piece) if piece.endswith("\n") else composer.last_cluster(piece)
+        held = piece[end:]
+        yield composer.whole(piece[:end])
     yield composer.whole(held)
 
 
@@ -133,10 +147,12 @@ class _Composer:
     """Unicode forms by a vocabulary."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._as_bytes, self._known = vocabulary.as_bytes, vocabulary.known | {END}
+        self._as_bytes, self._known = vocabulary.as_bytes, vocabulary.known
+        self._read: dict[str, str] = {}  # characters with their marks, of the forms so far
 
     def knows(self, string: str) -> bool:
-        return self._known.issuperset(_bytes_of(string) if self._as_bytes else string)
+        characters = string.replace(END, "")
+        return self._known.issuperset(_bytes_of(characters) if self._as_bytes else characters)
 
     def whole(self, string: str) -> str:
         if string.isascii() or self.knows(string):
@@ -161,12 +177,13 @@ class _Composer:
         return first
 
     def _cluster(self, cluster: str) -> str:
-        if cluster.isascii() or self.knows(cluster):
-            return cluster
-        for form in _forms(cluster):
-            if self.knows(form):
-                return form
-        return cluster
+        found = self._read.get(cluster)
+        if found is None:
+            forms = (cluster, *_forms(cluster))
+            found = next((form for form in forms if self.knows(form)), cluster)
+            if len(self._read) < MOST_FORMS:
+                self._read[cluster] = found
+        return found
 
 
 def _begins_cluster(string: str, place: int) -> bool:
@@ -176,9 +193,13 @@ def _begins_cluster(string: str, place: int) -> bool:
         return True
     if unicodedata.combining(character):
         return False
-    before = string[max(place - LONGEST_COMPOSED, 0) : place]
-    with_it = unicodedata.normalize("NFC", before + character)
-    return len(with_it) > len(unicodedata.normalize("NFC", before))
+    return not _composes(string[max(place - LONGEST_COMPOSED, 0) : place], character)
+
+
+@functools.lru_cache(MOST_FORMS)
+def _composes(before: str, character: str) -> bool:
+    composed = unicodedata.normalize("NFC", before + character)
+    return len(composed) <= len(unicodedata.normalize("NFC", before))
 
 
 def _forms(cluster: str) -> Iterator[str]:
@@ -195,20 +216,35 @@ def _forms(cluster: str) -> Iterator[str]:
 
 def _bytes_of(string: str) -> str:
     try:
-        # On the command line, Python gives bytes that are not UTF-8 as halves of surrogate pairs.
         return string.encode("utf-8", "surrogateescape").decode("latin-1")
     except UnicodeEncodeError:
         refuse_surrogates(string)
         raise
 
 
-def _decoded(content: bytes, format: TextFormat) -> str:
-    encoding = format.encoding or "utf-8"
-    try:
-        return content.decode(encoding, format.encoding_errors)
-    except UnicodeDecodeError as error:
-        name = "UTF-8" if format.encoding is None else encoding
+def _refuse_bytes(string: str) -> None:
+    """Raise CharloomError for bytes of a command line that are not UTF-8."""
+    found = ESCAPED_BYTE.search(string)
+    if found:
         raise CharloomError(
-            f"the bytes are not {name} (byte 0x{content[error.start]:02X} at byte offset "
-            f"{error.start}): decode them and pass a str"
+            f"the byte 0x{ord(found[0]) - 0xDC00:02X} at character {found.start()} is not UTF-8: "
+            "remove it, or skip it with --skip-unknown"
+        )
+
+
+def _decoded(content: bytes, format: TextFormat) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if format.encoding is None and format.encoding_errors == "strict":
+            raise CharloomError(
+                f"the bytes are not UTF-8 (byte 0x{content[error.start]:02X} at byte offset "
+                f"{error.start}): decode them and pass a str"
+            ) from None
+    try:
+        return content.decode(format.encoding or "utf-8", format.encoding_errors)
+    except UnicodeDecodeError:
+        raise CharloomError(
+            f"the bytes are neither UTF-8 nor {format.encoding}, the encoding of the training "
+            "text: decode them and pass a str"
         ) from None

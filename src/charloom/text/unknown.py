@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from charloom.errors import quoted
 
-# Characters that keyboards and word processors exchange for others, and what they exchange.
+# Characters that keyboards and word processors put in the place of others, with those others.
 TYPOGRAPHY = (
     dict.fromkeys("’‘‛‚ʼ`´′", "'")
     | dict.fromkeys("“”„‟«»″", '"')
@@ -108,7 +108,7 @@ def _typographic(character: str) -> str:
 
 
 def _character_of_byte(text: str, place: int) -> str | None:
-    """Return the character to which a byte of UTF-8 belongs, None if there is none."""
+    """Return the character to which a byte of UTF-8 belongs, None if it is invalid."""
     for begin in range(place, max(place - LONGEST_UTF_8, -1), -1):
         for end in range(place + 1, begin + LONGEST_UTF_8 + 1):
             try:

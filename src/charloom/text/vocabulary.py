@@ -105,6 +105,11 @@ class Vocabulary:
         return max(int(newline), 0)
 
     @property
+    def unit(self) -> str:
+        """The noun for one of the characters: `character`, or `byte`."""
+        return "byte" if self.as_bytes else "character"
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The characters for output.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from charloom.engines.backend import Backend
 
 EncodingErrors = Literal["strict", "replace"]
+Keep = Literal["best", "last"]
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 Steps = Annotated[int, Meta(ge=1, le=10**15)]
@@ -130,6 +131,7 @@ class TrainingConfig:
     epochs: Epochs | None = option(None, "stop after this many epochs", STOP | NOT_TUNED)
     minutes: Minutes | None = option(None, "stop after this many minutes (default: 3)", STOP)
     validate_every: Steps | None = option(None, "steps between validations (default: 20 per run)")
+    keep: Keep = option("best", "weights to keep: of the best validation, or the last")
     refit: Fraction = option(0.0, "final fraction that also trains on validation text", NOT_TUNED)
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
     mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")
@@ -140,7 +142,7 @@ class TrainingConfig:
         None, "encoding of the text (default: UTF-8, or a recognized one)"
     )
     encoding_errors: EncodingErrors = option(
-        "strict", "what replaces invalid bytes: nothing or U+FFFD"
+        "strict", "refuse invalid bytes, or read U+FFFD for each"
     )
     lines: bool = option(False, "each line is a document")
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
@@ -164,6 +166,11 @@ class TrainingConfig:
         check_cuts(self.lines, self.separator, self.column)
         if self.encoding is not None:
             check_encoding(self.encoding)
+            if self.bytes:
+                raise CharloomError(
+                    "--encoding and --bytes exclude each other, because bytes are not decoded: "
+                    "omit one of them"
+                )
         for name in ("validation", "test"):
             if getattr(self, name) == "":
                 raise CharloomError(f"{option_name(name)} is empty: pass the path of a text")
@@ -191,6 +198,7 @@ class TrainingConfig:
         preset = options.get("preset", "auto")
         check_option("preset", preset)
         config = cls(**{**PRESETS[preset], **options})
+        config._refuse_idle(options)
         if config.learning_rate is None:
             from charloom.network.optimizers import OPTIMIZERS  # NumPy comes with it
 
@@ -199,6 +207,28 @@ class TrainingConfig:
         if config.steps is None and config.epochs is None and config.minutes is None:
             config = replace(config, minutes=DEFAULT_MINUTES)
         return config
+
+    def _refuse_idle(self, options: Mapping[str, Any]) -> None:
+        """Raise CharloomError for an option that does nothing beside the others."""
+        from charloom.text.dataset import Split  # NumPy comes with it
+
+        own = self.validation is not None, self.test is not None
+        without_validation = Split.parse(self.split).validation == 0 and not own[0]
+        read_as_bytes = "--bytes reads every byte as it is"
+        no_mix = "the preset classic has" if self.classic else "--no-mix trains"
+        for name, is_idle, reason in (
+            ("mix_megabytes", self.no_mix, f"{no_mix} no n-gram model"),
+            ("refit", without_validation, f"--split {self.split} has no validation split"),
+            ("split", all(own), "--validation and --test are texts of their own"),
+            ("encoding", self.bytes, read_as_bytes),
+            ("encoding_errors", self.bytes, read_as_bytes),
+            ("keep_newlines", self.bytes, read_as_bytes),
+            ("keep_newlines", self.raw, "--raw keeps line ends too"),
+        ):
+            if is_idle and options.get(name, OPTIONS[name].default) != OPTIONS[name].default:
+                raise CharloomError(
+                    f"{option_name(name)} does nothing here, because {reason}: omit it"
+                )
 
     @property
     def classic(self) -> bool:
@@ -299,7 +329,9 @@ def option_words(options: Mapping[str, Any]) -> list[str]:
         if value is True:
             words.append(option_name(name))
         elif value is not None and value is not False:
-            words += [option_name(name), f"{value:g}" if isinstance(value, float) else str(value)]
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            dashed = shown.startswith("-")
+            words += [f"{option_name(name)}={shown}"] if dashed else [option_name(name), shown]
     return words
 
 

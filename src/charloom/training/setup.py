@@ -6,7 +6,7 @@ import math
 
 from charloom.engines.process_group import ProcessGroup
 from charloom.engines.protocol import Engine
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 from charloom.network.optimizers import OPTIMIZERS, AdaGrad, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.text.batches import Batches, ShuffledDocuments, SlidingWindows, Streams
@@ -38,8 +38,9 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
     end_id = dataset.vocabulary.end_id
     if len(train) < 2:
         raise CharloomError(
-            f"the training split has {len(train)} of the text's {len(dataset.ids)} characters and "
-            "needs at least 2: use a longer text or a larger first part in --split"
+            f"the training split has {len(train)} of the text's "
+            f"{plural(len(dataset.ids), 'character')} and needs at least 2: use a longer text or "
+            "a larger first part in --split"
         )
     if end_id is not None:
         if config.classic:
@@ -50,9 +51,9 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
         return ShuffledDocuments(train, end_id, config.batch_size, config.window, config.seed)
     if 0 < len(validation) < config.window and not refit:
         raise CharloomError(
-            f"the validation split has {len(validation):,} characters, less than one window of "
-            f"{config.window}: use a longer text, a smaller --window, or --split 100/0/0 to train "
-            "without validation"
+            f"the validation split has {plural(len(validation), 'character')}, less than one "
+            f"window of {config.window}: use a longer text, a smaller --window, or --split "
+            "100/0/0 to train without validation"
         )
     if config.classic:
         return SlidingWindows(train, config.window, CLASSIC_STRIDE)

@@ -148,7 +148,7 @@ class SearchFolder(LockedFolder):
                 for option, value in settings.options_with(best).items()
             ),
         ]
-        content = "".join(line + "\n" for line in lines).encode()
+        content = "".join(line + "\n" for line in lines).encode(errors="backslashreplace")
         path = self.options_file
         if not path.exists() or path.read_bytes() != content:
             write_atomically(path, content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,12 +70,15 @@ def open_search(
         wanted.fixed()
     with SearchFolder(folder, resume=resume) as files:
         source = _Source(open_source, folder, control.on_reading)
-        study = Study(files.study_file) if files.study_file.exists() else None
+        open_study = functools.partial(
+            Study, files.study_file, control.on_wait, control.should_stop
+        )
+        study = open_study() if files.study_file.exists() else None
         before = None if study is None else study.settings()
         if study is None or before is None:
             settings, prepared = _begin(source, wanted, speed, clock)
             # The study is created now, so that a failure before leaves no search behind.
-            study = study or Study(files.study_file)
+            study = study or open_study()
             study.keep_settings(settings)
         else:
             settings, prepared = _resume(source, wanted, before)

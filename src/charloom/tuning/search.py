@@ -196,6 +196,7 @@ class Search:
 
     def _run_trial(self, proposed: ProposedTrial) -> Iterator[SearchProgress]:
         number, trial, best = proposed.number, self.trials[proposed.number], self.best
+        waited = self._study.waited
         task = TrialTask(
             self._prepared,
             self._files.trial_run(number),
@@ -203,6 +204,7 @@ class Search:
             self.settings.speed,
             trial.curve,
             None if best is None else best.loss,
+            lambda: self._study.waited - waited,
         )
 
         def on_validation(curve: Curve, step: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, plural, shortened
 from charloom.schema import find_mismatch
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
@@ -123,8 +123,8 @@ class SearchOptions:
             trial_minutes = min(max(minutes / TRIALS_IN_A_SEARCH, SHORTEST_DEFAULT_TRIAL), minutes)
         if trial_minutes > minutes:
             raise CharloomError(
-                f"--trial-minutes {trial_minutes:g} is more than the {minutes:g} minutes of the "
-                "whole search: use fewer, or more --minutes"
+                f"--trial-minutes {trial_minutes:g} is more than the "
+                f"{plural(minutes, 'minute')} of the whole search: use fewer, or more --minutes"
             )
         return minutes, trial_minutes
 
@@ -338,5 +338,5 @@ def settings_key(name: str) -> str:
 
 
 def to_toml(value: Any) -> str:
-    """Return a value in TOML, which shares its strings and numbers with JSON."""
-    return json.dumps(value)
+    """Return a value in TOML, which shares numbers with JSON, and most escapes of strings."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

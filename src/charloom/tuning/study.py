@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from charloom.errors import CharloomError
 from charloom.tuning.folder import BEST
 from charloom.tuning.settings import Settings, Trial
 from charloom.tuning.space import Range, rounded
+from charloom.tuning.waiting import Patience, WaitingConnection, is_locked
 
 STUDY = "charloom"  # the study's name in the storage
 # The loss of a trial is reported at each tenth of its time. From half of its time on, it can be
@@ -75,17 +76,23 @@ def load_optuna() -> Any:
     return optuna
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, patience: Patience) -> WaitingConnection:
     """Open the file of a study."""
-    return sqlite3.connect(os.fspath(path))
+    return WaitingConnection(os.fspath(path), timeout=patience.PIECE, patience=patience)
 
 
 class Study:
     """A study in its file. Optuna's messages are silenced, and its errors become one sentence."""
 
-    def __init__(self, path: Path) -> None:
-        """Open a study, or create it."""
+    def __init__(
+        self,
+        path: Path,
+        on_wait: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Open a study, or create it; the arguments are those of Patience."""
         self._path = path
+        self._patience = Patience(path, on_wait, should_stop)
         with self._optuna() as optuna:
             from sqlalchemy.pool import NullPool
 
@@ -93,7 +100,7 @@ class Study:
             storage = optuna.storages.RDBStorage(
                 "sqlite://",
                 engine_kwargs={
-                    "creator": lambda: connect(path),
+                    "creator": lambda: connect(path, self._patience),
                     "poolclass": NullPool,
                 },
             )
@@ -103,6 +110,11 @@ class Study:
                 pruner=optuna.pruners.MedianPruner(NEVER_PRUNED, FIRST_PRUNED),
                 load_if_exists=True,
             )
+
+    @property
+    def waited(self) -> float:
+        """The seconds in which another program had locked the file."""
+        return self._patience.waited
 
     @contextlib.contextmanager
     def _optuna(self) -> Iterator[Any]:
@@ -129,6 +141,10 @@ class Study:
             if inner is None:
                 break
             found = inner
+        if isinstance(found, sqlite3.Error) and is_locked(found):
+            return CharloomError(
+                f"another program keeps {self._path} locked: end it, then use --resume"
+            )
         if isinstance(found, sqlite3.OperationalError) and "no such" not in str(found):
             return CharloomError(
                 f"cannot read or write {self._path} ({found}): free space or change the "

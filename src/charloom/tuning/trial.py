@@ -30,6 +30,7 @@ class TrialTask:
         speed: that of the machine, as `measure_speed` returns it.
         curve: the validations of an earlier process.
         loss_to_beat: of the best trial so far; None without one.
+        held_up: returns the seconds in which the search held the run up, which do not count.
     """
 
     prepared: PreparedText
@@ -38,6 +39,7 @@ class TrialTask:
     speed: float
     curve: Curve
     loss_to_beat: float | None
+    held_up: Callable[[], float] | None = None
 
     def improves(self, loss: float | None) -> bool:
         """Return whether a loss is better than that of the best trial so far."""
@@ -98,7 +100,7 @@ def run_trial(
             task.options,
             resume=True,
             speed=task.speed,
-            control=RunControl(should_stop=should_stop, adds_mixture=is_best),
+            control=RunControl(should_stop=should_stop, adds_mixture=is_best, held_up=task.held_up),
         )
         with contextlib.closing(iter(run)) as events:
             for progress in events:

@@ -73,7 +73,7 @@ def test_card_shows_the_evaluations(evaluated_run: Path) -> None:
     assert str(evaluated_run.parent) not in text  # where it was is nobody's business
     assert "No license of the text is stated here" in text
     parameters = model.config.parameter_count
-    assert f"(gru) with 8 hidden units in one layer, {parameters:,} parameters in float32" in text
+    assert f"(gru) with 8 hidden units in 1 layer, {parameters:,} parameters in float32" in text
     assert "mixed with those of an n-gram model of" in text
     # A table for a reader of Markdown too, and nothing else than what was meant.
     html = rendered(text)

@@ -108,8 +108,7 @@ class Explorer {
   /** Shows the activation after a character. */
   read(i) {
     this.readout.replaceChildren(
-      make("p", {}, "After ", make("b", { class: "mono", id: "character" },
-        named(vocabulary[this.ids[i]])), ` at ${grouped.format(i)}`),
+      make("p", {}, "After ", place_of(this.view, i)),
       make("p", {}, "unit ", make("b", { id: "unit-here" }, this.unit ?? "–"), " is ",
         make("b", { id: "value" }, this.values ? (this.values[i] / 100).toFixed(2) : "–")));
   }
@@ -183,7 +182,7 @@ class Explorer {
     const means = units.flatMap(({ name, z }, k) =>
       [k ? ", " : "", this.unit_button(name), ` ${z > 0 ? "+" : "−"}${Math.abs(z).toFixed(1)}σ`]);
     this.spans.replaceChildren(
-      make("p", {}, `In characters ${grouped.format(begin)} to ${grouped.format(end)} these units ` +
+      make("p", {}, `In ${DATA.unit}s ${grouped.format(begin)} to ${grouped.format(end)} these units ` +
         "stand out: ", means),
       make("h2", {}, "The same units are active at"),
       rows.length ? table([["similarity", "number"], ["place", ""]], rows, { id: "alike" })
@@ -243,9 +242,8 @@ start(async () => {
   const explorer = new Explorer(await array("ids")), { view } = explorer, { model } = DATA;
   show(
     make("h1", {}, "Units over " + DATA.text),
-    make("p", {}, `${grouped.format(DATA.characters)} characters. Network: ${model.cell}, ` +
-      `${grouped.format(model.hidden_size)} units per layer, ${model.layers} ` +
-      `layer${model.layers === 1 ? "" : "s"}. State: ${DATA.protocol}.`),
+    make("p", {}, `${counted(DATA.characters)}. Network: ${model.cell}, ` +
+      `${plural(model.hidden_size, "unit")} per layer, ${plural(model.layers, "layer")}. State: ${DATA.protocol}.`),
     notes(),
     make("p", {}, make("label", { for: "unit" }, "Unit "), explorer.picker),
     explorer.about, explorer.legend,

@@ -3,7 +3,9 @@
 
 const ALTERNATIVES = 5; // likeliest characters to request for every place
 const END = "<end>"; // the token of the end of a document, which is not part of the text
+const BYTE = /^\\x([0-9a-f]{2})$/; // the token of a byte that is not a whole character
 const RETRY = 2000; // milliseconds between two requests to a server that is gone
+const UNUSABLE_STOP = " The model does not know a character of the stop text.";
 const GONE = "The connection broke in the middle of the text. Waiting for the server …";
 
 /** The fields of the sampling settings: the name in a request, the value, the element's attributes. */
@@ -13,6 +15,18 @@ const SETTINGS = [
   ["top_k", "", { min: 1, step: 1, placeholder: "all" }],
   ["min_p", "", { min: 0, max: 1, step: 0.01, placeholder: "0" }],
 ];
+
+/** The text of tokens, null if one of their bytes belongs to no whole character. */
+function text_of(tokens) {
+  const encoder = new TextEncoder();
+  const bytes = tokens.flatMap((token) =>
+    BYTE.test(token) ? parseInt(token.match(BYTE)[1], 16) : [...encoder.encode(token)]);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
+  } catch {
+    return null;
+  }
+}
 
 const status = make("p", { id: "status", role: "status" });
 function report(text, fault = false) {
@@ -59,6 +73,7 @@ class Pane {
     this.prompt = prompt;
     this.samples = Array.from({ length: count }, () => ({
       element: make("div", { class: "one-text" }, make("span", { class: "given" }, prompt)),
+      bytes: [], // the latest symbols that are bytes of one character
       drawn: [], // {text, bits, likeliest: [[text, probability], ...], span, sample, number}
     }));
     this.here = null; // the element of `drawn` whose alternatives are shown
@@ -77,7 +92,22 @@ class Pane {
     span.symbol = { text: token, bits, span, sample, number: span.number,
       likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) };
     sample.drawn.push(span.symbol);
+    this.show_bytes(sample, span.symbol);
     return span;
+  }
+
+  /** Shows the bytes of a whole character as the character, at its first byte. */
+  show_bytes(sample, symbol) {
+    const byte = BYTE.test(symbol.text) ? parseInt(symbol.text.match(BYTE)[1], 16) : 0;
+    if (byte < 0x80 || byte >= 0xc0) sample.bytes = []; // no further byte of a character
+    if (byte) sample.bytes.push(symbol);
+    const whole = sample.bytes.length > 1 && text_of(sample.bytes.map(({ text }) => text));
+    if (!whole) return;
+    sample.bytes.forEach(({ span }, i) => {
+      span.textContent = i ? "" : whole;
+      span.classList.toggle("rest", i > 0);
+    });
+    sample.bytes = [];
   }
 
   /** Adds the characters of one event. The layout is read once, because reading it is slow. */
@@ -107,7 +137,7 @@ class Pane {
       bar.style.width = chance * 6 + "rem";
       const title = `${k + 1}  ${named(other)}${other === text ? " ✓" : ""}`;
       return make("li", {},
-        other === END ? make("span", { class: "mono ending" }, title)
+        other === END || this.text_with(symbol, other) === null ? make("span", { class: "mono ending" }, title)
           : make("button", { class: "mono", onclick: () => branch(this, symbol, other),
             "aria-label": `Continue from here with ${named(other)}` }, title),
         make("span", { class: "number" }, (100 * chance).toFixed(1) + "%"), bar);
@@ -131,15 +161,20 @@ class Pane {
       return;
     }
     const other = this.here?.likeliest[Number(event.key) - 1];
-    if (/^[1-9]$/.test(event.key) && other && other[0] !== END) {
+    if (/^[1-9]$/.test(event.key) && other && other[0] !== END &&
+        this.text_with(this.here, other[0]) !== null) {
       event.preventDefault();
       branch(this, this.here, other[0]);
     }
   }
 
-  /** The prompt and the sampled text before a character. */
-  before({ sample, number }) {
-    return this.prompt + sample.drawn.slice(0, number).map(({ text }) => text).join("");
+  /**
+   * The prompt and the sampled text before a character, with another one in its place. It is null for a
+   * byte that is not a whole character, because a prompt is text.
+   */
+  text_with({ sample, number }, other) {
+    const text = text_of([...sample.drawn.slice(0, number).map((symbol) => symbol.text), other]);
+    return text === null ? null : this.prompt + text;
   }
 }
 
@@ -175,6 +210,8 @@ const copied = make("span", { role: "status", class: "soft" });
 const earlier = []; // previous prompts, for the button
 let running = null; // aborts the current requests
 
+// Paths are relative to the page, because a proxy can serve it below a prefix.
+const address = (path) => new URL(path, document.baseURI).href;
 const texts = () => Math.max(1, Number(count.value));
 const panes = () => (compare.checked ? [first, second] : [first]);
 
@@ -197,7 +234,7 @@ function headers() {
 function branch(pane, symbol, other) {
   earlier.push(prompt.value);
   back.disabled = false;
-  prompt.value = pane.before(symbol) + other;
+  prompt.value = pane.text_with(symbol, other);
   generate(false);
   pane.output.focus({ preventScroll: true });
 }
@@ -215,8 +252,8 @@ async function generate(new_seed = fresh.checked) {
     const characters = sampled.flatMap(({ drawn }) => drawn).filter(({ text }) => text !== END);
     const seconds = (performance.now() - started) / 1000;
     if (running === mine) {
-      end(`${grouped.format(characters.length)} characters in ${seconds.toFixed(1)} s.` +
-        ended(sampled));
+      end(`${plural(characters.length, "character")} in ${seconds.toFixed(1)} s.` +
+        ended(sampled) + (panes().some(({ ignored }) => ignored) ? UNUSABLE_STOP : ""));
     }
   } catch (error) {
     if (running !== mine) return; // replaced by another request, or stopped
@@ -252,7 +289,7 @@ class RequestError extends Error {
   }
 }
 
-/** Requests a path; an error's message is a sentence for the reader. */
+/** Requests a path relative to the page; an error's message is a sentence for the reader. */
 async function request(path, options = {}) {
   let response;
   try {
@@ -273,8 +310,9 @@ async function request(path, options = {}) {
 async function stream(pane, signal) {
   const sent = { ...body(pane), logprobs: ALTERNATIVES, stream: true };
   pane.clear(sent.prompt, Math.min(texts(), 16));
-  const response = await request("/v1/completions",
+  const response = await request("v1/completions",
     { method: "POST", body: JSON.stringify(sent), signal });
+  pane.ignored = response.headers.has("X-Ignored-Parameters");
   let done = false;
   for await (const event of events(response)) {
     if (event === "[DONE]") {
@@ -313,7 +351,7 @@ function wait_for_server() {
   clearTimeout(waiting);
   waiting = setTimeout(async () => {
     try {
-      await request("/health");
+      await request("health");
       await list_models();
       report("The server is back.");
     } catch (error) {
@@ -330,7 +368,7 @@ function show_key() {
 
 async function list_models() {
   const chosen = models.value;
-  const { data } = await (await request("/v1/models")).json();
+  const { data } = await (await request("v1/models")).json();
   models.replaceChildren(...data.map(({ id }) => make("option", { value: id }, id)));
   if (data.some(({ id }) => id === chosen)) models.value = chosen;
   refresh_code();
@@ -342,7 +380,7 @@ const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
 
 function as_curl() {
   const lines = panes().map((pane) => [
-    `curl ${quoted(location.origin + "/v1/completions")} \\`,
+    `curl ${quoted(address("v1/completions"))} \\`,
     "  -H 'Content-Type: application/json' \\",
     ...(key.value ? ['  -H "Authorization: Bearer $CHARLOOM_API_KEY" \\'] : []),
     `  -d ${quoted(JSON.stringify(body(pane)))}`,
@@ -366,7 +404,7 @@ function as_python() {
   });
   const secret = key.value ? 'os.environ["CHARLOOM_API_KEY"]' : '"none"';
   return [...(key.value ? ["import os", ""] : []), "from openai import OpenAI", "",
-    `client = OpenAI(base_url=${JSON.stringify(location.origin + "/v1")}, api_key=${secret})`,
+    `client = OpenAI(base_url=${JSON.stringify(address("v1"))}, api_key=${secret})`,
     ...calls].join("\n");
 }
 

@@ -4,7 +4,7 @@ const { vocabulary } = DATA;
 const CONTEXT = 12; // characters shown on each side of a surprising one
 
 /** Describes one character: its surprisal, and the likeliest characters in its place. */
-function describe(i, { ids, bits, guesses, probabilities }) {
+function describe(i, view, { ids, bits, guesses, probabilities }) {
   const count = guesses.length / Math.max(1, ids.length), rows = [];
   for (let k = 0; k < count; k++) {
     const id = guesses[i * count + k], probability = probabilities[i * count + k] / 10000;
@@ -14,8 +14,7 @@ function describe(i, { ids, bits, guesses, probabilities }) {
       (100 * probability).toFixed(2) + "%", bar]);
   }
   return [
-    make("p", {}, "Character ", make("b", { class: "mono", id: "character" },
-      named(vocabulary[ids[i]])), ` at ${grouped.format(i)}`),
+    make("p", {}, DATA.unit === "byte" ? "Byte " : "Character ", place_of(view, i)),
     make("p", {}, make("b", { id: "bits" }, bits[i].toFixed(3)), " bits of surprisal"),
     make("p", {}, "Predicted: ", make("b", { class: "mono", id: "expected" },
       count ? named(vocabulary[guesses[i * count]]) : "–")),
@@ -36,11 +35,11 @@ function most_surprising(view, bits) {
 function summary() {
   const { documents } = DATA, collection = documents !== null;
   return make("p", {}, collection
-    ? `${grouped.format(DATA.characters - documents)} characters and ` +
+    ? `${counted(DATA.characters - documents)} and ` +
       `${grouped.format(documents)} ends of documents, `
-    : `${grouped.format(DATA.characters)} characters, `,
+    : `${counted(DATA.characters)}, `,
     make("b", { id: "mean" }, DATA.bits_per_character.toFixed(4)),
-    ` bits per ${collection ? "symbol" : "character"}, `,
+    ` bits per ${collection ? "symbol" : DATA.unit}, `,
     `${grouped.format(Math.round(DATA.total_bits))} bits in total, protocol ${DATA.protocol}; ` +
     `top-1 accuracy of the ${DATA.model}: ${(100 * DATA.accuracy).toFixed(1)}%.`);
 }
@@ -51,7 +50,7 @@ start(async () => {
   const readout = make("div", { id: "readout", "aria-live": "polite" });
   const view = new TextView(vocabulary, ids, {
     color: (i) => "s" + surprisal_level(bits[i]),
-    onmove: (i) => readout.replaceChildren(...describe(i, { ids, bits, guesses, probabilities })),
+    onmove: (i) => readout.replaceChildren(...describe(i, view, { ids, bits, guesses, probabilities })),
   });
   show(
     make("h1", {}, "Surprisal of " + DATA.text), summary(),

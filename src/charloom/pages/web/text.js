@@ -4,6 +4,35 @@ const ROW = 24; // pixels, as in page.css
 const TALLEST = 8e6; // pixels; browsers cannot scroll much further
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
 
+const REST = 0xffffffff; // in the place of a code point: a further byte of the same character
+const REST_WIDTH = 0.5; // columns of a further byte, as in page.css
+
+function columns_of(text) {
+  return WIDE.test(text) ? 2 : Math.max(1, text.replace(/\p{M}/gu, "").length);
+}
+
+/**
+ * The code points of the characters of several bytes, (N,), at their first bytes; REST at their other
+ * bytes, 0 elsewhere.
+ */
+function decoded(vocabulary, ids) {
+  const values = vocabulary.map((name) => (/^\\x[0-9a-f]{2}$/.test(name) ? parseInt(name.slice(2), 16) : 0));
+  const points = new Uint32Array(ids.length), decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  for (let i = 0; i < ids.length; i++) {
+    const first = values[ids[i]], length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1;
+    if (length === 1) continue;
+    const bytes = Uint8Array.from(ids.subarray(i, i + length), (id) => values[id]);
+    try {
+      points[i] = decoder.decode(bytes).codePointAt(0);
+    } catch { // not UTF-8: each byte is shown by itself
+      continue;
+    }
+    points.fill(REST, i + 1, i + length);
+    i += length - 1;
+  }
+  return points;
+}
+
 class TextView {
   /**
    * - ids (N,): indices into the vocabulary.
@@ -19,8 +48,8 @@ class TextView {
     this.onselect = onselect;
     this.seen = vocabulary.map(visible);
     // In columns. A combining mark takes no column, because it lies over the character before it.
-    this.widths = this.seen.map((text) =>
-      WIDE.test(text) ? 2 : Math.max(1, text.replace(/\p{M}/gu, "").length));
+    this.widths = this.seen.map(columns_of);
+    this.points = DATA.unit === "byte" ? decoded(vocabulary, ids) : null;
     this.newline = vocabulary.indexOf("\n");
     this.end = vocabulary.indexOf("<end>"); // of a document; all other entries are characters
     this.space_id = vocabulary.indexOf(" ");
@@ -46,9 +75,32 @@ class TextView {
     return this.vocabulary[this.ids[i]];
   }
 
+  /** Character i in visible form: all of it at its first byte, and nothing at the other ones. */
+  shown(i) {
+    const point = this.points?.[i] ?? 0;
+    if (point === 0) return this.seen[this.ids[i]];
+    return point === REST ? "" : visible(String.fromCodePoint(point));
+  }
+
+  /** The columns of character i. */
+  width(i) {
+    const point = this.points?.[i] ?? 0;
+    if (point === 0) return this.widths[this.ids[i]];
+    return point === REST ? REST_WIDTH : columns_of(this.shown(i));
+  }
+
+  /** The character to which byte i belongs, if it has several bytes. */
+  whole(i) {
+    let first = i;
+    while (this.points?.[first] === REST) first -= 1;
+    return this.points?.[first] ? this.shown(first) : null;
+  }
+
   /** The text of characters [begin, end) in visible form. */
   text(begin, end) {
-    return Array.from(this.ids.subarray(Math.max(0, begin), end), (id) => this.seen[id]).join("");
+    const from = Math.max(0, begin), to = Math.min(end, this.ids.length);
+    if (to - from === 1) return this.seen[this.ids[from]];
+    return Array.from({ length: Math.max(0, to - from) }, (_, k) => this.shown(from + k)).join("");
   }
 
   /** Fits the rows to the width of the element. */
@@ -81,7 +133,7 @@ class TextView {
   /** The first characters of the rows: each ends where it must, or after the last space that fits. */
   cut() {
     const starts = [];
-    const { ids, widths, space_id, columns } = this;
+    const { ids, space_id, columns } = this;
     let begin = 0;
     while (begin < ids.length) {
       starts.push(begin);
@@ -89,7 +141,7 @@ class TextView {
       while (end < ids.length) {
         const id = ids[end];
         if (this.breaks(id)) { end += 1; after_space = -1; break; }
-        used += widths[id];
+        used += this.width(end);
         if (used > columns && end > begin) break;
         end += 1;
         if (id === space_id) after_space = end;
@@ -179,7 +231,7 @@ class TextView {
     row.className = "row";
     for (let i = this.starts[number]; i < this.end_of(number); i++) {
       const span = document.createElement("span");
-      span.textContent = this.seen[this.ids[i]];
+      span.textContent = this.shown(i);
       span.className = this.class_of(i);
       span.place = i;
       row.append(span);
@@ -191,6 +243,7 @@ class TextView {
     let name = this.color(i);
     if (i === this.here) name += " here";
     if (this.span && i >= this.span[0] && i < this.span[1]) name += " chosen";
+    if (this.points?.[i] === REST) name += " rest";
     if (this.character(i) < " " || this.ids[i] === this.end) name += " mute";
     return name;
   }
@@ -288,17 +341,26 @@ class TextView {
   }
 }
 
+/** A number of characters, or of bytes. */
+function counted(number) {
+  return plural(number, DATA.unit);
+}
+
+/** The name of character i, of a byte also its character, and its place. */
+function place_of(view, i) {
+  const whole = view.whole(i);
+  return [make("b", { class: "mono", id: "character" }, named(view.character(i))),
+    whole && [" of ", make("b", { class: "mono", id: "whole" }, whole)], ` at ${grouped.format(i)}`].flat();
+}
+
 /** Notes on the characters that this page does not show. */
 function omissions() {
   const { shown, characters, skipped_characters: skipped, unknown_characters: unknown } = DATA;
   const notes = [];
   if (shown < characters) {
-    notes.push(`This page shows the first ${grouped.format(shown)} of ${grouped.format(characters)} characters.`);
+    notes.push(`This page shows the first ${grouped.format(shown)} of ${counted(characters)}.`);
   }
-  if (unknown) {
-    const characters = `${grouped.format(unknown)} character${unknown === 1 ? "" : "s"}`;
-    notes.push(`Unknown to the model: ${characters}.`);
-  }
-  if (skipped) notes.push(`${grouped.format(skipped)} unknown characters were skipped.`);
+  if (unknown) notes.push(`Unknown to the model: ${counted(unknown)}.`);
+  if (skipped) notes.push(`Unknown to the model and skipped: ${counted(skipped)}.`);
   return notes;
 }

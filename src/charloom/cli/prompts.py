@@ -1,0 +1,144 @@
+"""The texts that a user passes for a sample: its prompt and the stop texts."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from charloom.errors import CharloomError, quoted, quoted_path
+
+if TYPE_CHECKING:
+    from charloom.language_model import LanguageModel
+
+
+class PassedTexts:
+    r"""The prompt and the stop texts of a command.
+
+    Escapes such as \n are replaced with --escapes, and otherwise where the model does not know the
+    backslash, so that the text itself could not be meant.
+
+    Attributes:
+        prompt: the prompt, of a model of bytes perhaps as bytes.
+        stops: the stop texts.
+        notes: sentences for the user.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, model: LanguageModel) -> None:
+        """Read the texts.
+
+        Raises:
+            CharloomError: if the file of a prompt cannot be read, or a stop text is impossible.
+        """
+        self._model = model
+        self._replaces_escapes: bool = arguments.escapes
+        self.notes: list[str] = []
+        self._escaped: list[str] = []  # options with escapes that were replaced without --escapes
+        self.prompt: str | bytes = ""
+        if arguments.prompt_file is not None:
+            self.prompt = self._file(arguments.prompt_file)
+        elif arguments.prompt is not None:
+            self.prompt = self._unescaped(arguments.prompt, "--prompt")
+        stops = [self._unescaped(text, "--stop") for text in arguments.stop]
+        self.stops = [text for text in stops if self._is_possible(text)]
+        if self._escaped:
+            options = " and ".join(dict.fromkeys(self._escaped))
+            self.notes.append(
+                f"escapes in {options} are replaced, because the model does not know the backslash"
+            )
+
+    def _unescaped(self, text: str, option: str) -> str:
+        from charloom.text.escapes import intended, is_escaped, unescape
+
+        if self._replaces_escapes:
+            return unescape(text, option)
+        found = intended(text, self._model.vocabulary)
+        if found != text:
+            self._escaped.append(option)
+        elif is_escaped(text):
+            self.notes.append(
+                f"{option} {quoted(text)} is not replaced, because the model knows the backslash: "
+                "add --escapes for the character that it stands for"
+            )
+        return found
+
+    def _file(self, path: str) -> str | bytes:
+        """Return the content of a file or of standard input, read as a text of the model.
+
+        Its last line break is omitted for a model without line breaks.
+        """
+        from charloom.text.format import open_texts
+
+        if path != "-" and not os.path.exists(path):  # noqa: PTH110 - false for any bad path
+            raise CharloomError(
+                f"there is no file {quoted_path(path)}: pass the path of a prompt, or - for "
+                "standard input"
+            )
+        if Path(path).is_dir():
+            raise CharloomError(f"{quoted_path(path)} is a folder: pass the path of one file")
+        vocabulary = self._model.vocabulary
+        format = replace(
+            self._model.text_format,
+            lines=False,
+            separator=None,
+            column=None,
+            collection=False,
+            joined=True,
+        )
+        text = open_texts([path if path == "-" else Path(path)], format)
+        content = text.read()
+        if "\n" not in vocabulary.characters:
+            content = content.removesuffix("\n")
+        if not content:
+            name = "standard input" if path == "-" else quoted_path(path)
+            raise CharloomError(f"the prompt in {name} is empty: pass text, or omit --prompt-file")
+        return content.encode("latin-1") if vocabulary.as_bytes else content
+
+    def _is_possible(self, stop: str) -> bool:
+        """Return whether a stop text can occur; False for a line break after one-line documents.
+
+        Raises:
+            CharloomError: if it has another unknown character.
+        """
+        vocabulary = self._model.vocabulary
+        characters = self._model.as_read(stop)
+        unknown = vocabulary.ids_or_minus_one(characters) < 0
+        if not unknown.any():
+            return True
+        if vocabulary.end_id is not None and not characters.strip("\n"):
+            self.notes.append(
+                f"--stop {quoted(stop)} has no effect, because each document of the model is a line"
+            )
+            return False
+        name = vocabulary.describe_unknown(characters, int(unknown.argmax())).name
+        raise CharloomError(
+            f"--stop {quoted(stop)} cannot occur, because the model does not know the {name}: "
+            "omit it"
+        )
+
+
+def refuse_ineffective(arguments: argparse.Namespace) -> None:
+    """Raise CharloomError for an option without an effect, whatever the model."""
+    if arguments.prompt is not None and arguments.prompt_file is not None:
+        raise CharloomError("--prompt and --prompt-file exclude each other: pass one of them")
+    if arguments.prompt is None and arguments.prompt_file is None:
+        for option in ("no_prompt", "skip_unknown"):
+            if getattr(arguments, option):
+                _refuse(option, "requires --prompt or --prompt-file: add one of them")
+    if arguments.escapes and arguments.prompt is None and not arguments.stop:
+        _refuse("escapes", "requires --prompt or --stop: add one of them")
+    if arguments.temperature == 0:
+        for option in ("top_k", "top_p", "min_p"):
+            if getattr(arguments, option) is not None:
+                _refuse(option, "has no effect with --temperature 0: omit it")
+    looks_up = arguments.report_overlap or arguments.max_overlap is not None or arguments.new
+    if arguments.training_text is not None and not looks_up:
+        _refuse(
+            "training_text", "requires --report-overlap, --max-overlap or --new: add one of them"
+        )
+
+
+def _refuse(option: str, reason: str) -> None:
+    raise CharloomError(f"--{option.replace('_', '-')} {reason}")
