@@ -142,10 +142,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'charloom' has no attribute {name!r}")
-    return getattr(_import_module(f"charloom.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # because a type checker would accept every name
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'charloom' has no attribute {name!r}")
+        return getattr(_import_module(f"charloom.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -126,10 +126,8 @@ class LanguageModel:
         Raises:
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        characters = self.as_read(text, skip_unknown=skip_unknown)
-        if skip_unknown:
-            return self.vocabulary.encode_known(characters)[0]
-        return self.vocabulary.encode(characters)
+        read, vocabulary = self.as_read(text, skip_unknown=skip_unknown), self.vocabulary
+        return vocabulary.encode_known(read)[0] if skip_unknown else vocabulary.encode(read)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
     # other type. Internally, the options are one SampleRequest.
@@ -260,18 +258,6 @@ class LanguageModel:
             raise CharloomError(f"count is {count!r}: pass 1 or more")
         known = self.training_documents(training_text) if new else None
         request = self.stream(prompt, seed=seed, training_text=training_text, **settings).request
-        if request.length is None and self.vocabulary.end_id is None and not request.stop:
-            raise CharloomError(
-                "length is unlimited, but a sample of a single text has no end: pass a length or a "
-                "stop text"
-            )
-        if min_length is not None:
-            most = min_length if request.length is None else request.length
-            if not 1 <= min_length <= most:
-                raise CharloomError(
-                    f"min_length is {min_length}: pass at least 1, and at most the length of a "
-                    "sample"
-                )
         return sample_documents(
             self.predictor,
             self.vocabulary,

@@ -13,7 +13,7 @@ from charloom.errors import (
     quoted_path,
     shortened,
 )
-from charloom.evaluation.records import Records, read_evaluations
+from charloom.evaluation.records import read_evaluations
 from charloom.exchange.onnx import export_onnx
 from charloom.exchange.pytorch import export_pytorch
 from charloom.language_model import LanguageModel
@@ -47,15 +47,12 @@ def export(
     if to not in FORMATS:
         raise CharloomError(f"--to is {shortened(to)}: pass pytorch, onnx or huggingface")
     target = Path(out)
-    evaluations: Records = []
+    path, evaluations = None, []
     if isinstance(model, LanguageModel):
         checkpoint = model.checkpoint
     else:
         path = model_path(model)
-        checkpoint = load_checkpoint(path)
-        evaluations = read_evaluations(path.parent)
-        if target.exists() and target.samefile(path):
-            raise CharloomError(f"--out is the model itself, {path}: pass another file")
+        checkpoint, evaluations = load_checkpoint(path), read_evaluations(path.parent)
     if to == "huggingface":
         from charloom.exchange.card import card_kept
         from charloom.exchange.hub_folder import CARD_FILE, write_folder
@@ -64,6 +61,8 @@ def export(
             warnings.warn(card_kept(target / CARD_FILE), CharloomWarning, stacklevel=2)
         return ""
     check_writable(target, page=False)
+    if path is not None and target.exists() and target.samefile(path):
+        raise CharloomError(f"--out is the model itself, {path}: pass another file")
     try:
         if to == "pytorch":
             return export_pytorch(checkpoint, target)

@@ -153,7 +153,21 @@ def sample_documents(
 
     They are chosen as in `choose_documents` if they must be distinct, new or long enough. The other
     arguments are those of `sample_side_by_side`.
+
+    Raises:
+        CharloomError: if a sample has no end, or `min_length` is invalid.
     """
+    if request.length is None and vocabulary.end_id is None and not request.stop:
+        raise CharloomError(
+            "length is unlimited, but a sample of a single text has no end: pass a length or a "
+            "stop text"
+        )
+    if min_length is not None:
+        most = min_length if request.length is None else request.length
+        if not 1 <= min_length <= most:
+            raise CharloomError(
+                f"min_length is {min_length}: pass at least 1, and at most the length of a sample"
+            )
     searches = unique or known is not None or min_length is not None
     first = request.index
     documents = sample_side_by_side(
