@@ -69,6 +69,7 @@ def test_empty_and_missing_fields_are_no_documents_and_numbers_are() -> None:
         ('{"name": ["x"]}\n', "jsonl", "column 'name' holds .* in line 1 of 't'"),
         ('{"name": true}\n', "jsonl", "column 'name' holds True in line 1"),
         ('{"name": "x"}\n{"name": "\\udc03"}\n', "jsonl", "surrogate pair in line 2"),
+        ('{"name": "x"}\n{"name": "a\\u0000"}\n', "jsonl", "null character in line 2"),
         ("[" * 100_000, "jsonl", "line 1 of 't' is not valid JSON"),
     ],
 )

@@ -45,6 +45,11 @@ def text_opener(
 
     def opened(text: str | Path | Text, format: TextFormat) -> str | Path | Text:
         if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
+            if "\0" in text and not (format.as_bytes or format.keep_nulls):
+                raise CharloomError(
+                    f"the text has a null character at position {text.index(chr(0))}: remove it, "
+                    "or pass bytes=True"
+                )
             return format.text_of(text)
         return text
 

@@ -194,8 +194,8 @@ def open_source(
 ) -> Text:
     """Open a text in a reading. Other arguments and the errors are those of `open_text`.
 
-    `raw` keeps only what surrounds a book; the reading decides the rest. What is decided as the
-    text is opened and read is added to `notes`.
+    `raw` keeps only the header and license of a book; the reading decides the rest. Decisions that
+    are made as the text is opened and read are added to `notes`.
     """
     notes = Notes() if notes is None else notes
     corpus = CORPORA.get(source) if isinstance(source, str) else None

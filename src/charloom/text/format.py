@@ -120,8 +120,8 @@ class TextFormat:
     def for_model(self, vocabulary: Vocabulary) -> TextFormat:
         """Return the format in which a model reads a text that is not its training text.
 
-        Line ends and a byte order mark that the model never saw are not kept, and the text does
-        not need to have the encoding of the training text.
+        Line ends and a byte order mark that the model never saw are not kept. The text can have
+        another encoding than the training text.
         """
         if self.as_bytes:
             return self

@@ -205,7 +205,7 @@ def newline_normalizer(
 
 
 def newline_notes(seen: str | tuple[str, ...]) -> list[str]:
-    """Return a line to print if there are other line ends than LF among those that were seen."""
+    """Return a line to print if other line ends than LF were seen."""
     for end, kind in (("\r\n", "Windows line ends"), ("\r", "carriage returns")):
         if end in seen:
             return [f"{kind} are read as line breaks; --keep-newlines keeps them"]

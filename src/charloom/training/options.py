@@ -140,7 +140,7 @@ class TrainingConfig:
         None, "encoding of the text (default: UTF-8, or a recognized one)"
     )
     encoding_errors: EncodingErrors = option(
-        "strict", "what replaces invalid bytes: nothing or U+FFFD"
+        "strict", "refuse invalid bytes, or read U+FFFD for each"
     )
     lines: bool = option(False, "each line is a document")
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
