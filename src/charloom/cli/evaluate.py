@@ -118,7 +118,9 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
             f"95% confidence interval: {low:.4f} to {high:.4f} nats "
             f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {per}"
         )
-    if e.overlap is not None:
+    if e.overlap is not None and e.overlap.length == 0:
+        terminal.print("no verbatim overlap with the training text")
+    elif e.overlap is not None:
         terminal.print(
             "longest verbatim overlap with the training text: "
             f"{plural(e.overlap.length, unit)}, {quoted_excerpt(e.overlap_text)}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def path_word(path: str | Path) -> str:
-    """Return a path as a word of a command: one that begins with a dash is no option."""
+    """Return a path as a word of a command: it is not an option if it begins with a dash."""
     text = str(path)
     return f"./{text}" if text.startswith("-") and text != "-" else text
 

@@ -21,8 +21,10 @@ from charloom.runs.tensorboard import load_tensorboard
 from charloom.storage.folders import RunFolder
 from charloom.text.dataset import OtherTextError
 from charloom.text.format import Opener
+from charloom.text.source import Text
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
+from charloom.training.short import adapt_to_short_text
 
 
 def open_run(
@@ -72,32 +74,54 @@ def open_run(
             start, config=replace(start.config, **process_group.backend_options(options))
         )
         clock.before = start.state.elapsed
-        prepared = _prepare(text, start, context)
+        start, prepared = _prepare(text, start, context)
         return _open_prepared(start, prepared, speed, context)
     except BaseException:
         files.close()
         raise
 
 
-def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> PreparedText:
-    """Read the text, unless it is prepared already, at all ranks."""
+def _prepare(
+    text: Opener | PreparedText, start: Start, context: RunContext
+) -> tuple[Start, PreparedText]:
+    """Read the text, unless it is prepared already, at all ranks; adapt the options to a short one.
+
+    Returns:
+        The start of the run with these options, and the text.
+    """
     if isinstance(text, PreparedText):
         prepared = text
     else:
         try:
-            prepared = prepare_text(
-                text(start.text_format()),
-                start.config,
-                base=start.base,
-                earlier=start.earlier,
-                folder=context.files.path,
-                on_reading=context.control.on_reading,
-            )
+            start, prepared = _read(text(start.text_format()), start, context)
         except OtherTextError as error:
             raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
     context.process_group.send_text(text_message(start.training, prepared.dataset))
     context.process_group.check_refusals()
-    return prepared
+    return start, prepared
+
+
+def _read(text: Text, start: Start, context: RunContext) -> tuple[Start, PreparedText]:
+    def prepare(config: TrainingConfig) -> PreparedText:
+        return prepare_text(
+            text,
+            config,
+            base=start.base,
+            earlier=start.earlier,
+            folder=context.files.path,
+            on_reading=context.control.on_reading,
+        )
+
+    prepared = prepare(start.config)
+    if start.earlier is not None:
+        return start, prepared
+    adapted = adapt_to_short_text(start.config, prepared.dataset, start.fixed)
+    if adapted is None:
+        return start, prepared
+    config, note = adapted
+    if config.split != start.config.split:
+        prepared = prepare(config)
+    return replace(start, config=config), replace(prepared, notes=(*prepared.notes, note))
 
 
 def _remedy(start: Start, files: RunFolder) -> str:

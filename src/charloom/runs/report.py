@@ -228,7 +228,10 @@ def _evaluation(found: Evaluation, cell: str) -> dict[str, Any]:
         "accuracy": found.accuracy,
         "interval": found.interval and list(found.interval),
         "overlap": found.overlap
-        and {"characters": found.overlap.length, "text": found.overlap_text[:OVERLAP_SHOWN]},
+        and {
+            "characters": found.overlap.length,
+            "text": printable(found.overlap_text[:OVERLAP_SHOWN]),
+        },
         "rows": [list(row) for row in found.rows(cell)],
         "verdict": verdict(found),
     }

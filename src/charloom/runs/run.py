@@ -118,7 +118,9 @@ class TrainingRun:
         self._baselines = prepared.baselines
         self._recorder = recorder
         self._context = context
-        self._finish = Finish(config, prepared, checkpoints, context.control.adds_mixture)
+        self._finish = Finish(
+            config, prepared, checkpoints, context.control.adds_mixture, self.notes.append
+        )
         self._report = LiveReport(self.folder, self.notes.append)
         self._done = 0.0  # completed share of the run
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from charloom.engines.backend import Backend
 
 EncodingErrors = Literal["strict", "replace"]
+Keep = Literal["best", "last"]
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 Steps = Annotated[int, Meta(ge=1, le=10**15)]
@@ -130,6 +131,7 @@ class TrainingConfig:
     epochs: Epochs | None = option(None, "stop after this many epochs", STOP | NOT_TUNED)
     minutes: Minutes | None = option(None, "stop after this many minutes (default: 3)", STOP)
     validate_every: Steps | None = option(None, "steps between validations (default: 20 per run)")
+    keep: Keep = option("best", "weights to keep: of the best validation, or the last")
     refit: Fraction = option(0.0, "final fraction that also trains on validation text", NOT_TUNED)
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
     mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")

@@ -27,6 +27,7 @@ from charloom.network.parameters import GATES, ModelConfig
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 from charloom.training.schedule import LEAST_TRAINING
+from charloom.training.short import SHORT_TEXT
 
 SHORT = 30.0  # seconds; a shorter run does not repay compiling the kernels first
 # Seconds of a step on the reference machine, for each character: a constant, and a share for each
@@ -46,6 +47,11 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
+# A short text without a validation split is memorized. With more passes or units, or less dropout,
+# samples repeat longer parts of it. Dropout is that of this share of the passes.
+# Of short documents, such as names, most samples would be copies after as many passes.
+PASSES_TO_MEMORIZE, UNITS_TO_MEMORIZE, DROPPED_FOR = 500.0, 112, 1 / 32
+PASSES_OF_SHORT_DOCUMENTS = 200.0
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -71,6 +77,15 @@ def multiplications(cell: Cell, hidden_size: int, layers: int, vocabulary_size: 
     return float(GATES[cell] * hidden_size**2 * (2 * layers - 1) + hidden_size * vocabulary_size)
 
 
+def seconds_per_character(work: float) -> float:
+    """Return the seconds of a training step for each character, on the reference machine.
+
+    Args:
+        work: the result of `multiplications`.
+    """
+    return SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work
+
+
 def measure_speed(backend: Backend) -> float:
     """Measure how fast a backend trains here, relative to the reference machine."""
     probe = backend.open(initialize(PROBE, 0))
@@ -91,8 +106,7 @@ def measure_speed(backend: Backend) -> float:
 
 def _probe_seconds() -> float:
     work = multiplications(PROBE.cell, PROBE.hidden_size, 1, PROBE.vocabulary_size)
-    each = SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work
-    return PROBE_ROWS * PROBE_WINDOW * each
+    return PROBE_ROWS * PROBE_WINDOW * seconds_per_character(work)
 
 
 def complete(
@@ -138,19 +152,25 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     window = _window(dataset)
     if dataset.vocabulary.end_id is not None and window < WINDOW:
         by_text *= UNITS_OF_SHORT_DOCUMENTS
+    memorizes = not validation and characters < SHORT_TEXT
+    if memorizes:
+        by_text = min(by_text, UNITS_TO_MEMORIZE)
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
-    passes = usable / (SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work) / characters
+    passes = usable / seconds_per_character(work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
+    if memorizes:
+        most = _passes_to_memorize(dataset)
+    dropping = min(passes, most) * (DROPPED_FOR if memorizes else 1)
     options = {
         "cell": cell,
         "hidden_size": units,
         "layers": layers,
         "batch_size": BATCH,
         "window": window,
-        "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
-        "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
+        "dropout": _dropped(*OUTPUTS_DROPPED, dropping),
+        "weight_drop": _dropped(*WEIGHTS_DROPPED, dropping),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
     # The experiments fitted no rule for other optimizers.
@@ -171,6 +191,17 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     return Choice(options, reason)
 
 
+def _passes_to_memorize(dataset: Dataset) -> float:
+    if dataset.vocabulary.end_id is None or _mean_length(dataset) * DOCUMENTS_IN_A_WINDOW > WINDOW:
+        return PASSES_TO_MEMORIZE
+    return PASSES_OF_SHORT_DOCUMENTS
+
+
+def _mean_length(dataset: Dataset) -> float:
+    """Return the mean length of a document of the training split, with its end."""
+    return len(dataset.train) / max(1, dataset.pieces[0])
+
+
 def _window(dataset: Dataset) -> int:
     """Return the length of a window, at most that of the validation split of a single text.
 
@@ -180,8 +211,7 @@ def _window(dataset: Dataset) -> int:
     if dataset.vocabulary.end_id is not None:
         if len(dataset.train) < LONG_COLLECTION:
             return WINDOW
-        mean = len(dataset.train) / max(1, dataset.pieces[0])  # of a document with its end
-        multiple = round(DOCUMENTS_IN_A_WINDOW * mean / SHORTEST_WINDOW)
+        multiple = round(DOCUMENTS_IN_A_WINDOW * _mean_length(dataset) / SHORTEST_WINDOW)
         return min(max(multiple, 1) * SHORTEST_WINDOW, WINDOW)
     return min(WINDOW, validation) if validation else WINDOW
 
