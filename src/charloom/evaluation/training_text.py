@@ -110,7 +110,8 @@ class TrainingText:
             text = ScoredText("validation split", dataset.validation, before, split="validation")
             return self._with_folded(text, dataset.folded[1])
         raise CharloomError(
-            "the run was trained on the whole text (--split 100/0/0): pass another text to evaluate"
+            "the run was trained on the whole text, so it has no test split: pass another text to "
+            "evaluate, or train with --split 90/5/5 and another --out"
         )
 
     def parts_beside(self, split: str | None) -> TrainingParts | None:

@@ -24,7 +24,7 @@ from charloom.text.format import Opener
 from charloom.text.source import Text
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
-from charloom.training.short import adapt_to_short_text
+from charloom.training.short import adapt_to_short_text, memorized_all
 
 
 def open_run(
@@ -153,6 +153,11 @@ def _open_prepared(
         notes.append(
             "the model of --from was trained on one book, so the end of a document is a new symbol "
             "for it"
+        )
+    if start.base is not None and len(dataset.test) and memorized_all(start.base.training):
+        notes.append(
+            "the model of --from was trained on all of its text: evaluate only on text that was not "
+            "part of it"
         )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)

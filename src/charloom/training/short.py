@@ -7,8 +7,9 @@ training alone, or at least the last weights are kept.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
+from typing import Any
 
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
@@ -47,3 +48,8 @@ def adapt_to_short_text(
         f"{short}the last weights are kept, although they memorize much of it; --keep best keeps "
         "those with the best validation loss"
     )
+
+
+def memorized_all(training: Mapping[str, Any]) -> bool:
+    """Return True if a model was trained on all of its text, given the options in its checkpoint."""
+    return training.get("split") == WHOLE
