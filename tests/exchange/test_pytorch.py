@@ -72,7 +72,7 @@ def test_printed_pytorch_code_begins_a_document(cell: str, dtype: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
     parameters = some_model(cell, 2, dtype, characters=OF_DOCUMENTS)
     out = "a.safetensors"
-    status, printed, _ = run("export", kept(parameters), "--to=pytorch", f"--out={out}")
+    status, printed, errors = run("export", kept(parameters), "--to=pytorch", f"--out={out}")
     assert status == 0, errors
     assert 'for c in [""]]' in printed
     assert "the end of a document" in printed
@@ -217,7 +217,8 @@ def test_export_import_round_trip(as_bytes: bool) -> None:
         ["info"],
     ):
         name, *rest = command
-        (status, one, _), (_, other, _) = (run(name, run_, *rest) for run_ in ("first", "second"))
+        status, one, errors = run(name, "first", *rest)
+        _, other, _ = run(name, "second", *rest)
         assert status == 0, errors
         if name in ("sample", "score"):
             assert one == other
@@ -350,5 +351,5 @@ def test_a_pickle_is_refused_and_does_not_run(name: str, archived: bool) -> None
     assert "run code" in line
     assert not victim.exists()
     with pytest.raises(CharloomError, match="pickle"):
-        import_pytorch(Path(name), None, Path("run"))
+        import_pytorch(name, out="run")
     assert not Path("run").exists()

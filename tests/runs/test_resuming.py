@@ -112,7 +112,7 @@ def test_other_options_are_refused_by_name(
 
 def test_another_text_is_refused(finished_run: Path, workshop: Workshop, tmp_path: Path) -> None:
     other = tmp_path / workshop.text.name
-    other.write_text(workshop.text.read_text(encoding="utf-8") + ".", encoding="utf-8")
+    other.write_text("." + workshop.text.read_text(encoding="utf-8"), encoding="utf-8")
     before = file_hashes(finished_run)
     line = refused("train", str(other), "--out", str(finished_run), "--resume")
     assert "is not the one that the run was trained on" in line

@@ -22,6 +22,7 @@ from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
 from charloom.progress import OnProgress
 from charloom.text.arrivals import in_batches
+from charloom.text.sources import strings_to_score
 from charloom.text.typed import as_shown, compose
 
 NOT_FINITE = (
@@ -171,6 +172,37 @@ def line_surprisal(
         places,
         model.config.end_id is not None and not prefix,
         skip_unknown,
+    )
+
+
+def surprisal_of_lines(
+    model: LanguageModel,
+    lines: Iterable[str | bytes],
+    *,
+    prefix: bool = False,
+    skip_unknown: bool = False,
+    on_progress: OnProgress | None = None,
+) -> LineSurprisal:
+    """Score each line by itself, in a model of documents each document.
+
+    Args:
+        model: the model. A model of documents scores the end of each document too.
+        lines: the lines or documents.
+        prefix: whether they are only the beginnings of documents, whose ends are not scored.
+        skip_unknown: whether unknown characters are skipped, at no cost.
+        on_progress: called with the stage, the number of characters scored, and their total.
+
+    Raises:
+        CharloomError: as `LanguageModel.score_lines` and `LanguageModel.score_documents`.
+    """
+    read = [model.as_read(line) for line in strings_to_score(lines, "line")]
+    return line_surprisal(
+        model,
+        read,
+        range(1, len(read) + 1),
+        prefix=prefix,
+        skip_unknown=skip_unknown,
+        on_progress=on_progress,
     )
 
 

@@ -27,8 +27,8 @@ from charloom.prediction.scoring import Protocol, Scores, Total
 from charloom.progress import OnProgress
 from charloom.text.arrivals import in_batches
 from charloom.text.dataset import TextIds
-from charloom.text.format import Sources
 from charloom.text.source import Text
+from charloom.text.sources import Texts
 from charloom.text.typed import as_shown
 from charloom.text.vocabulary import Vocabulary
 
@@ -361,7 +361,7 @@ def score_stored(
     text: ScoredText,
     *,
     protocol: str | None = None,
-    training_text: Sources | None = None,
+    training_text: Texts | None = None,
     places: int = 0,
     shown: int = 0,
     on_progress: OnProgress | None = None,
@@ -401,7 +401,7 @@ def score_while_read(
     text: Text,
     *,
     protocol: str | None = None,
-    training_text: Sources | None = None,
+    training_text: Texts | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> SurprisalStream:
@@ -411,7 +411,7 @@ def score_while_read(
     """
     chosen = Protocol.choose(protocol, model.config.end_id)
     encoder = TextEncoder(model.vocabulary, model.unseen, skip_unknown=skip_unknown)
-    pieces = open_to_score(text, model.text_format, model.vocabulary).pieces()
+    pieces = open_to_score(lambda format: text, model.text_format, model.vocabulary).pieces()
     if text.live:
         pieces = map("".join, in_batches(pieces, len, live=True))
     unscored: deque[TextIds] = deque()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
 from charloom.cli.formatting import counted, in_bits, quoted_excerpt
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import open_for
+from charloom.cli.texts import open_for, training_text
 from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             terminal,
             text=text,
             protocol=arguments.protocol,
-            training_text=arguments.training_text,
+            training_text=training_text(arguments),
             skip_unknown=arguments.skip_unknown,
         )
     if arguments.json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from charloom.cli.formatting import counted
 from charloom.cli.score_pieces import print_as_read, scoring_task
 from charloom.cli.terminal import Interrupts, Terminal
-from charloom.cli.texts import open_for
+from charloom.cli.texts import open_for, training_text
 from charloom.errors import printable, quoted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def score_characters(
                 model,
                 text,
                 protocol=arguments.protocol,
-                training_text=arguments.training_text,
+                training_text=training_text(arguments),
                 skip_unknown=arguments.skip_unknown,
                 on_progress=on_progress,
             )
@@ -52,7 +52,7 @@ def score_characters(
             model,
             stored,
             protocol=arguments.protocol,
-            training_text=arguments.training_text,
+            training_text=training_text(arguments),
             places=max(top or PLACES, 0 if page is None else LISTED),
             shown=0 if page is None else MOST_CHARACTERS,
             on_progress=on_progress,

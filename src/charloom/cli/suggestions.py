@@ -23,16 +23,6 @@ def in_shell(*words: str | Path) -> str:
     return shlex.join([path_word(word) if isinstance(word, Path) else word for word in words])
 
 
-def new_folder(folder: Path) -> Path:
-    """Return a folder that does not exist, with a number after its name if necessary."""
-    number = 1
-    candidate = folder
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
-
-
 def resuming(
     command: str, sources: Sequence[str], folder: Path, *options: str, launcher: str = ""
 ) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,12 @@ def text_opener(sources: Sequence[str], on_progress: OnProgress) -> Opener:
     from charloom.text.format import open_texts
 
     return lambda format: open_texts(sources, format, on_progress=on_progress)
+
+
+def training_text(arguments: argparse.Namespace) -> Opener | None:
+    """Return a function that opens the texts of --training-text, None without that option."""
+    names = arguments.training_text
+    return None if names is None else text_opener(names, lambda *_: None)
 
 
 def open_for(model: LanguageModel, *sources: str, terminal: Terminal, live: bool = False) -> Text:

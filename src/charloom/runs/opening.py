@@ -15,12 +15,14 @@ from charloom.runs.compute import compile_kernels, open_setup, with_engine_for_b
 from charloom.runs.distributed import reported_options, text_message
 from charloom.runs.material import PreparedText, prepare_text
 from charloom.runs.recorder import Recorder
+from charloom.runs.resuming import further_command
 from charloom.runs.run import RunContext, RunControl, TrainingRun
 from charloom.runs.start import Start, start_of
 from charloom.runs.tensorboard import load_tensorboard
 from charloom.storage.folders import RunFolder
 from charloom.text.dataset import OtherTextError
 from charloom.text.format import Opener
+from charloom.text.growth import GrownTextError
 from charloom.text.source import Text
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
@@ -93,9 +95,12 @@ def _prepare(
         prepared = text
     else:
         try:
-            start, prepared = _read(text(start.text_format()), start, context)
+            opened = text(start.text_format())
+            start, prepared = _read(opened, start, context)
         except OtherTextError as error:
-            raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
+            raise CharloomError(
+                f"{error}: {_remedy(error, opened, start, context.files)}"
+            ) from None
     context.process_group.send_text(text_message(start.training, prepared.dataset))
     context.process_group.check_refusals()
     return start, prepared
@@ -124,17 +129,22 @@ def _read(text: Text, start: Start, context: RunContext) -> tuple[Start, Prepare
     return replace(start, config=config), replace(prepared, notes=(*prepared.notes, note))
 
 
-def _remedy(start: Start, files: RunFolder) -> str:
+def _remedy(error: OtherTextError, text: Text, start: Start, files: RunFolder) -> str:
     """Return the remedy for a text that is not the one of the run."""
-    assert start.earlier is not None, "only a run that resumes has a text of its own"
-    further = f"train its model further on this one with --from {files.path} and another --out"
-    if start.earlier.vocabulary.end_id is None:
-        return (
-            f"pass that text again, or {further} (do not compare the two losses, because they are "
-            "of different held-out texts)"
-        )
-    # The parts of a collection that has grown stay the same, so nothing leaks.
-    return f"pass that text again, or {further} (a collection that has grown keeps its splits)"
+    earlier, state = start.earlier, start.state
+    assert earlier is not None, "only a run that resumes has a text of its own"
+    command = further_command(text, start.config, files.path)
+    further = f"train its model further on this one with {command}"
+    if isinstance(error, GrownTextError):
+        further = f"train its model further on all of it with {command}"
+    here = "" if state.best_loss is None else f" ({state.best_loss:.4f} here)"
+    if earlier.vocabulary.end_id is None:
+        why = "because their held-out texts are different"
+    else:
+        # Documents stay in their splits, so the model was not trained on any that is held out.
+        why = "because the held-out splits of a collection keep their documents, but get new ones"
+    again = "" if isinstance(error, GrownTextError) else "pass that text again, or "
+    return f"{again}{further}; do not compare the losses of the two runs{here}, {why}"
 
 
 def _open_prepared(

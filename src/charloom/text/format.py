@@ -36,7 +36,6 @@ from charloom.text.tables import KINDS, Table
 from charloom.text.vocabulary import END, Vocabulary
 
 Source = str | Path | Text
-Sources = Source | Sequence[Source]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, printable, shortened
 
 BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
 BYTE_ORDER_MARK = "\ufeff"
@@ -54,6 +54,31 @@ class Text:
     notes: Iterable[str] = field(default=(), repr=False, compare=False)
     encoding: str | None = field(default=None, repr=False)
     live: bool = field(default=False, repr=False, compare=False)
+
+    @classmethod
+    def from_string(cls, string: str, *, name: str = "text") -> Text:
+        """Return a string as a text, unchanged, whatever it looks like.
+
+        Raises CharloomError if it is not a str, or holds half of a surrogate pair.
+        """
+        _refuse_others(string, "the text")
+        return text_from_string(string, name)
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[str], *, name: str = "texts") -> Text:
+        """Return strings as the documents of a collection, unchanged, whatever they look like.
+
+        Raises CharloomError if one is not a str, or holds half of a surrogate pair.
+        """
+        from charloom.text.vocabulary import END  # NumPy comes with it
+
+        if isinstance(documents, str):
+            raise CharloomError("the documents are a single string: pass a list of strings")
+        kept = list(documents)
+        for number, document in enumerate(kept, 1):
+            _refuse_others(document, f"document {number:,}")
+            refuse_surrogates(document)
+        return cls(safe_name(name), "", False, lambda: (d + END for d in kept), ends=True)
 
     def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
         """Read the text in chunks of `characters` each; the last one can be shorter.
@@ -172,6 +197,11 @@ def split_lines(pieces: Iterable[str]) -> Iterator[str]:
     last = "".join(held)
     if last:
         yield last.rstrip("\r")
+
+
+def _refuse_others(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise CharloomError(f"{what} is {shortened(text)}, and not a str: pass a str")
 
 
 def refuse_surrogates(text: str) -> None:

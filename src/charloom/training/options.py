@@ -322,6 +322,19 @@ def rename_earlier(options: dict[str, Any]) -> None:
         options["keep_newlines"] = not normalize
 
 
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Return options by name as words of a command. An option that is None or False is omitted."""
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(option_name(name))
+        elif value is not None and value is not False:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            dashed = shown.startswith("-")
+            words += [f"{option_name(name)}={shown}"] if dashed else [option_name(name), shown]
+    return words
+
+
 def check_option(name: str, value: Any) -> None:
     """Raise CharloomError unless a value fits the type and the limits of its option."""
     mismatch = find_mismatch(value, OPTIONS[name].kind)
