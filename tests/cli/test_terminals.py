@@ -1,5 +1,6 @@
 """Terminals: no control characters, narrow windows, other encodings, closed windows."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from charloom.cli.main import main
-from charloom.cli.terminal import harmless
+from charloom.cli.terminal import Terminal, harmless
 from charloom.storage.checkpoint import load_checkpoint
-from helpers.cli import ASCII_ONLY, one_line, posix, process, run_in_window
+from helpers.cli import ASCII_ONLY, Window, one_line, posix, process, run_in_window
 from helpers.runs import FEW, TINY, train_tiny
 from helpers.terminals import InTerminal
 
@@ -171,3 +172,13 @@ def test_no_standard_input_is_reported() -> None:
     found = process("train", "-", "--out=run", *FEW, redirect="<&-")
     assert found.returncode == 2
     one_line(found.stderr)
+
+
+def test_a_message_is_a_line_above_the_progress_bar() -> None:
+    window = Window()
+    with contextlib.redirect_stderr(window):
+        terminal = Terminal()
+        with terminal.bar("working") as update:
+            update("working", 0.5, 1.0, "details")
+            terminal.say("hello")
+    assert "\x1b[2Kcharloom: hello\n" in window.shown()

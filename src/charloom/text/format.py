@@ -289,16 +289,6 @@ def read_documents(
     )
 
 
-def split_documents(string: str, format: TextFormat) -> list[str]:
-    """Return the documents of a string, as the format cuts them.
-
-    A string is one document of a collection of files, and one book.
-    """
-    if not format.cuts:
-        return [string]
-    return list(open_texts([format.text_of(string)], replace(format, collection=True)).documents())
-
-
 @dataclass(frozen=True)
 class _Opened:
     """An opened source.
