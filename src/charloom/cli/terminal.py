@@ -50,11 +50,18 @@ class Terminal:
         self.show_progress = show_progress
         self._console: Console | None = None
         self._live: Progress | None = None
+        self._said: set[str] = set()
 
     def say(self, message: str) -> None:
         """Write a message of one line to standard error: `charloom: MESSAGE`."""
         message = printable(" ".join(message.split("\n")))
         print(f"charloom: {message}", file=StandardError(), flush=True)
+
+    def say_once(self, message: str) -> None:
+        """Write a message to standard error, unless it was written in this way before."""
+        if message not in self._said:
+            self._said.add(message)
+            self.say(message)
 
     def print(self, text: str = "") -> None:
         """Write lines of a result to standard output.
