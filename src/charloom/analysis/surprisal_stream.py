@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charloom.analysis.rows import csv_rows
 from charloom.errors import CharloomError, printable
-from charloom.evaluation.score_text import score_blocks, score_text
+from charloom.evaluation.score_text import KNOWN_AT_ONCE, score_blocks, score_text
 from charloom.evaluation.scored_text import ScoredText, TextEncoder, open_to_score
 from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
@@ -418,8 +418,9 @@ def score_while_read(
 
     def blocks() -> Iterator[TextIds]:
         for piece in pieces:
-            unscored.append(encoder.encode(piece))
-            yield unscored[-1]
+            for begin in range(0, len(piece), KNOWN_AT_ONCE):
+                unscored.append(encoder.encode(piece[begin : begin + KNOWN_AT_ONCE]))
+                yield unscored[-1]
 
     def stretches() -> Iterator[Stretch]:
         for scores, _ in score_blocks(

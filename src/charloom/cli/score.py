@@ -110,6 +110,10 @@ def _refuse_combinations(arguments: argparse.Namespace) -> None:
         raise CharloomError("--lines and --characters cannot be combined: pass one of them")
     if arguments.lines and arguments.protocol is not None:
         raise CharloomError("--protocol has no effect with --lines: omit it")
+    if arguments.training_text is not None and arguments.protocol != "adaptive":
+        raise CharloomError(
+            "--training-text has no effect without --protocol adaptive: omit it, or add that"
+        )
 
 
 def _by_piece(arguments: argparse.Namespace, model: LanguageModel) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from charloom.cli.formatting import counted
 from charloom.cli.score_pieces import print_as_read, scoring_task
 from charloom.cli.terminal import Interrupts, Terminal
-from charloom.cli.texts import open_for, training_text
+from charloom.cli.texts import open_for, say_notes, training_text
 from charloom.errors import printable, quoted
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def score_characters(
                 print_as_read(terminal, found.csv())
             else:
                 print_as_read(terminal, found.json(), found.json_end)
+            say_notes(text.notes, terminal)
             return found.unknown
         stored = model.encode_to_score(
             text, skip_unknown=arguments.skip_unknown, on_progress=on_progress
@@ -65,6 +66,7 @@ def score_characters(
             terminal.print_json_pieces(found.json(top))
         if page is not None:
             write_page(page, found.page())
+    say_notes(text.notes, terminal)
     if not rows:
         _print_table(found, stored, model, top or PLACES, terminal)
     return found.unknown

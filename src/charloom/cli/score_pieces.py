@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from charloom.cli.formatting import excerpt
 from charloom.cli.terminal import Interrupts, Terminal
-from charloom.cli.texts import documents_for, open_for
+from charloom.cli.texts import documents_for, open_for, say_notes
 from charloom.errors import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
     from charloom.analysis.lines import JSON_END, as_csv, as_json, rank_rows, score_in_batches
 
     streams = (arguments.json or arguments.csv) and arguments.top is None
-    unit, pieces, live = _open_pieces(model, arguments, terminal, live=streams)
+    unit, pieces, live, notes = _open_pieces(model, arguments, terminal, live=streams)
     unknown = rows = 0
 
     def counted(parts: Iterable[LineSurprisal]) -> Iterator[Iterator[dict[str, Any]]]:
@@ -79,13 +79,15 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
         )
         if streams and arguments.csv:
             print_as_read(terminal, as_csv(parts, unit))
-            return unknown
-        if streams:
+        elif streams:
             print_as_read(terminal, as_json(parts), lambda: JSON_END)
             terminal.print_json_pieces([JSON_END])
+        if streams:
+            say_notes(notes, terminal)
             return unknown
         every = (row for part in parts for row in part)
         ranked = rank_rows(every, arguments.top or RANKED)
+    say_notes(notes, terminal)
     if arguments.csv:
         terminal.print_pieces(as_csv([ranked], unit))
     elif arguments.json:
@@ -103,19 +105,22 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
 
 def _open_pieces(
     model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool
-) -> tuple[str, Iterator[tuple[int | str, str]], bool]:
-    """Return `line` or `document`, the pieces with their places, and whether these are live."""
+) -> tuple[str, Iterator[tuple[int | str, str]], bool, Iterable[str]]:
+    """Return `line` or `document`, the pieces with their places, whether they are live, and notes."""
     from charloom.text.source import split_lines
 
     if model.config.end_id is None:
         text = open_for(model, *arguments.text, terminal=terminal, live=live)
-        return "line", enumerate(split_lines(text.pieces()), 1), text.live
+        return "line", enumerate(split_lines(text.pieces()), 1), text.live, text.notes
     found = documents_for(
         model, *arguments.text, by_line=arguments.lines, terminal=terminal, live=live
     )
+    pieces: Iterator[tuple[int | str, str]]
     if found.by_line:
-        return "line", ((document.number, document.text) for document in found), found.live
-    return "document", ((found.place(one), one.text) for one in found), found.live
+        pieces = ((document.number, document.text) for document in found)
+    else:
+        pieces = ((found.place(document), document.text) for document in found)
+    return "line" if found.by_line else "document", pieces, found.live, found.notes
 
 
 def _print_table(rows: list[dict[str, Any]], unit: str, mean_of: str, terminal: Terminal) -> None:

@@ -50,6 +50,7 @@ class Terminal:
         self.show_progress = show_progress
         self._console: Console | None = None
         self._live: Progress | None = None
+        self._said: set[str] = set()
 
     def say(self, message: str) -> None:
         """Write a message of one line to standard error: `charloom: MESSAGE`."""
@@ -59,6 +60,12 @@ class Terminal:
             self._open_console().print(line, markup=False)  # above the progress bar
         else:
             print(line, file=StandardError(), flush=True)
+
+    def say_once(self, message: str) -> None:
+        """Write a message to standard error, unless it was written in this way before."""
+        if message not in self._said:
+            self._said.add(message)
+            self.say(message)
 
     def print(self, text: str = "") -> None:
         """Write lines of a result to standard output.

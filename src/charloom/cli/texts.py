@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,7 @@ def open_for(model: LanguageModel, *sources: str, terminal: Terminal, live: bool
     format = replace(model.text_format, live=live)
     with terminal.task("reading") as on_progress:
         text = open_texts(sources, format, on_progress=on_progress)
-    for note in text.notes:
-        terminal.say(note)
+    say_notes(text.notes, terminal)
     return text
 
 
@@ -61,9 +60,14 @@ def documents_for(
         format = replace(format, lines=True, separator=None, column=None)
     with terminal.task("reading") as on_progress:
         found = read_documents(sources, format, on_progress=on_progress)
-    for note in found.notes:
-        terminal.say(note)
+    say_notes(found.notes, terminal)
     return found
+
+
+def say_notes(notes: Iterable[str], terminal: Terminal) -> None:
+    """Write the notes of a text; some are only made while it is read."""
+    for note in notes:
+        terminal.say_once(note)
 
 
 def report_text(dataset: Dataset, terminal: Terminal) -> None:

@@ -24,7 +24,7 @@ from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.vocabulary import Vocabulary
 
-KNOWN_AT_ONCE = 1 << 18  # ids, of which the unknown ones are set apart
+KNOWN_AT_ONCE = 1 << 17  # ids, of which the unknown ones are set apart
 
 # The scores of the model, and those of the network of a mixture alone, if both are computed.
 Stretch = tuple[Scores, Scores | None]

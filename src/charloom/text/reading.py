@@ -174,18 +174,18 @@ def open_pipe(
         source: the source.
         name: the name of the text.
         label: its name in errors.
-        path: its path, if it is a named pipe.
+        path: its path; None for standard input, which stays open.
         reading: the way in which it becomes text.
         notes: what is decided is added to them.
     """
-    opener, live = None, False
-    if reading.live:
-        pipe = _LivePipe(source, label)
-        if reading.as_bytes or not compression_of(pipe.beginning):
-            opener, live = pipe.reader, pipe.arrives
-        else:
-            source = pipe.reader()
-    pieces, encoding = reading.open(opener or spool_opener(source, label), label, path, notes.add)
+    pipe = _LivePipe(source, label, closes=path is not None) if reading.live else None
+    if pipe is not None and (reading.as_bytes or not compression_of(pipe.beginning)):
+        opener, live = pipe.reader, pipe.arrives
+    else:
+        with contextlib.nullcontext() if path is None else source:
+            opener = spool_opener(source if pipe is None else pipe.reader(), label)
+        live = False
+    pieces, encoding = reading.open(opener, label, path, notes.add)
     return Text(name, "-", reading.as_bytes, pieces, encoding=encoding, notes=notes, live=live)
 
 
@@ -336,8 +336,8 @@ class _LivePipe:
         arrives: False for a file, whose bytes are all there.
     """
 
-    def __init__(self, source: BinaryIO, label: str) -> None:
-        self._source, self._label = source, label
+    def __init__(self, source: BinaryIO, label: str, *, closes: bool) -> None:
+        self._source, self._label, self._closes = source, label, closes
         self._number: int | None = None
         self.arrives = False
         with contextlib.suppress(OSError, ValueError):  # It is closed, or replaced by a program.
@@ -356,7 +356,13 @@ class _LivePipe:
             raise CharloomError(f"cannot read {self._label}: {error_reason(error)}") from None
 
     def reader(self) -> BinaryIO:
+        """Return a reader from the beginning on."""
         return cast(BinaryIO, _LiveReader(self))
+
+    def close(self) -> None:
+        """Close the source, unless it is standard input."""
+        if self._closes:
+            self._source.close()
 
 
 class _LiveReader(io.RawIOBase):
@@ -368,6 +374,11 @@ class _LiveReader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
+
+    def close(self) -> None:
+        if not self.closed and self._pipe.owner is self:
+            self._pipe.close()
+        super().close()
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         pipe = self._pipe

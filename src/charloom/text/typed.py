@@ -136,8 +136,8 @@ def compose_pieces(pieces: Iterator[str], vocabulary: Vocabulary) -> Iterator[st
     held = ""
     for piece in pieces:
         piece = held + piece
-        # Nothing composes with a line break, and a line should not wait for the next one.
-        end = len(piece) if piece.endswith("\n") else composer.last_cluster(piece)
+        # Nothing composes with what ends a line, which should not wait for the next one.
+        end = len(piece) if piece.endswith(("\n", END)) else composer.last_cluster(piece)
         held = piece[end:]
         yield composer.whole(piece[:end])
     yield composer.whole(held)
