@@ -290,7 +290,7 @@ def long_log(folder: Path) -> Path:
 )
 def test_memory_does_not_grow_with_the_text(long_log: Path, command: list[str]) -> None:
     """20 MB in less than 350 MB, of which Python and the model take half."""
-    with open(os.devnull, "wb") as nowhere:
+    with Path(os.devnull).open("wb") as nowhere:
         working = subprocess.Popen(
             [sys.executable, "-m", "charloom", *command, "--network-only", "--threads=1"],
             stdout=nowhere,

@@ -34,7 +34,7 @@ def scoring_task(
 def print_as_read(
     terminal: Terminal, pieces: Iterable[str], json_end: Callable[[], str] | None = None
 ) -> None:
-    """Write each piece of a result as soon as it is there.
+    """Write each piece of a result as soon as it is complete.
 
     Args:
         terminal: the terminal.
@@ -106,7 +106,7 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
 def _open_pieces(
     model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool
 ) -> tuple[str, Iterator[tuple[int | str, str]], bool, Iterable[str]]:
-    """Return `line` or `document`, the pieces with their places, whether they are live, and notes."""
+    """Return `line` or `document`, the pieces with places, whether they are live, and notes."""
     from charloom.text.source import split_lines
 
     if model.config.end_id is None:

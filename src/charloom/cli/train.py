@@ -252,9 +252,9 @@ def _conclude(run: TrainingRun, terminal: Terminal) -> None:
         )
         if state.best_step == 0 and state.step > 0:
             terminal.say(
-                "the weights of step 0 are kept, an untrained network: no later ones predict the "
-                f"{plural(len(run.dataset.validation), _unit(run))} of the validation split "
-                "better; train on a longer text, or with --keep last"
+                "the weights of step 0 are kept, an untrained network: it has the best loss on "
+                f"the {plural(len(run.dataset.validation), _unit(run))} of the validation split. "
+                "Use --keep last, or train on more text"
             )
     else:
         terminal.say(

@@ -302,8 +302,8 @@ def stream_scores(
 
     Args:
         predictor: the model.
-        blocks: consecutive ids of the text. Each block is scored before the next one is read, but
-            for a window or a document that the next one completes.
+        blocks: consecutive ids of the text. Each block is scored before the next one is read. Only
+            a window or a document that is not complete waits for the next one.
         before, protocol, likeliest, numbers_at_once: as in `score_ids`.
         on_progress: called with the stage "scoring", the characters scored and `total`.
         total: the length of the text, if it is known.

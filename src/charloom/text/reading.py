@@ -168,7 +168,7 @@ def open_pipe(
     """Return a source that can be read only once as a text.
 
     It is read to its end and spooled, unless the reading is live. The pieces of a live text are
-    what has arrived.
+    the bytes that have arrived.
 
     Args:
         source: the source.
@@ -176,7 +176,7 @@ def open_pipe(
         label: its name in errors.
         path: its path; None for standard input, which stays open.
         reading: the way in which it becomes text.
-        notes: what is decided is added to them.
+        notes: receives each decision.
     """
     pipe = _LivePipe(source, label, closes=path is not None) if reading.live else None
     if pipe is not None and (reading.as_bytes or not compression_of(pipe.beginning)):
