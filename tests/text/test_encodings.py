@@ -216,11 +216,11 @@ def test_line_ends_are_mentioned_once(tmp_path):
     text = open_texts([tmp_path / "texts"], TextFormat())
     assert list(text.documents()) == ["a\nb", "c\n", "d\n"]
     assert list(text.notes) == [
-        "Windows line ends are read as line breaks; --keep-newlines keeps them"
+        "Windows line ends are read as line breaks; training with --keep-newlines keeps them"
     ]
     late = open_texts([write(tmp_path / "late", b"a\n" * 40_000 + b"b\rc")], TextFormat())
     assert list(late.notes) == []
     late.read()
     assert list(late.notes) == [
-        "carriage returns are read as line breaks; --keep-newlines keeps them"
+        "carriage returns are read as line breaks; training with --keep-newlines keeps them"
     ]
