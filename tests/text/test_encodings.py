@@ -71,7 +71,15 @@ def test_utf_16_and_utf_32_are_recognized(tmp_path, encoding, mark, content):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0", b"a\0", b"abc\0def\0ghi\0", b"a\0b\0\0c" * 500, b"\x7fELF\2\1\1" + b"\0" * 9],
+    [
+        b"",
+        b"\0",
+        b"a\0",
+        b"abc\0def\0ghi\0",
+        b"a\0b\0\0c" * 500,
+        b"\x1b[31mred\x1b[0m\a\0x\n",
+        b"\x7fELF\2\1\1" + b"\0" * 9,
+    ],
 )
 def test_null_bytes_that_are_not_those_of_utf_16(data):
     assert recognized(data) is None
@@ -216,11 +224,11 @@ def test_line_ends_are_mentioned_once(tmp_path):
     text = open_texts([tmp_path / "texts"], TextFormat())
     assert list(text.documents()) == ["a\nb", "c\n", "d\n"]
     assert list(text.notes) == [
-        "Windows line ends are read as line breaks; --keep-newlines keeps them"
+        "Windows line ends are read as line breaks; training with --keep-newlines keeps them"
     ]
     late = open_texts([write(tmp_path / "late", b"a\n" * 40_000 + b"b\rc")], TextFormat())
     assert list(late.notes) == []
     late.read()
     assert list(late.notes) == [
-        "carriage returns are read as line breaks; --keep-newlines keeps them"
+        "carriage returns are read as line breaks; training with --keep-newlines keeps them"
     ]

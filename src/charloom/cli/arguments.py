@@ -184,6 +184,20 @@ def add_texts(parser: Parser) -> None:
     )
 
 
+def add_encoding(parser: Parser, text: str) -> None:
+    """Add the options that decode a text, which is not the training text."""
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help=f"encoding of {text} (default: that of the training text, UTF-8, or a recognized one)",
+    )
+    parser.add_argument(
+        "--encoding-errors",
+        choices=("strict", "replace"),
+        help="invalid bytes are refused, or read as U+FFFD (default: as in training)",
+    )
+
+
 def add_network_only(parser: Parser) -> None:
     """Add --network-only."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import (
     Parser,
+    add_encoding,
     add_engine,
     add_network_only,
     length,
@@ -124,6 +125,7 @@ def add_sample_arguments(parser: Parser) -> None:
         help="path of the training text, if it has moved",
     )
     add_network_only(parser)
+    add_encoding(parser, "the file of --prompt-file")
     add_engine(parser)
 
 

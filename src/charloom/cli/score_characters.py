@@ -29,7 +29,7 @@ def score_characters(
 
     rows, top = arguments.json or arguments.csv, arguments.top
     streams = rows and top is None and page is None
-    text = open_for(model, *arguments.text, terminal=terminal, live=streams)
+    text = open_for(model, arguments, terminal, live=streams)
     with scoring_task(terminal, streams) as on_progress, Interrupts():
         if streams:
             found = score_while_read(

@@ -110,11 +110,9 @@ def _open_pieces(
     from charloom.text.source import split_lines
 
     if model.config.end_id is None:
-        text = open_for(model, *arguments.text, terminal=terminal, live=live)
+        text = open_for(model, arguments, terminal, live=live)
         return "line", enumerate(split_lines(text.pieces()), 1), text.live, text.notes
-    found = documents_for(
-        model, *arguments.text, by_line=arguments.lines, terminal=terminal, live=live
-    )
+    found = documents_for(model, arguments, terminal, live=live)
     pieces: Iterator[tuple[int | str, str]]
     if found.by_line:
         pieces = ((document.number, document.text) for document in found)

@@ -78,7 +78,7 @@ def recognized(beginning: bytes) -> str | None:
     even, odd = beginning[::2].count(0), beginning[1::2].count(0)
     if min(even, odd) >= len(beginning) // 4:  # UTF-32 has two null bytes in each character
         likeliest = ["utf-32-le", "utf-32-be"]
-    elif re.fullmatch(rb"[\0\t\n\r -~]*", beginning) and (
+    elif re.fullmatch(rb"[\0\a\b\t\n\r\x1b -~]*", beginning) and (
         max(even, odd) < 0.8 * (len(beginning) // 2) or min(even, odd) > 0.02 * max(even, odd)
     ):
         return None  # a text of ASCII with null characters

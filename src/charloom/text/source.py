@@ -238,7 +238,7 @@ def newline_notes(seen: str | tuple[str, ...]) -> list[str]:
     """Return a line to print if other line ends than LF were seen."""
     for end, kind in (("\r\n", "Windows line ends"), ("\r", "carriage returns")):
         if end in seen:
-            return [f"{kind} are read as line breaks; --keep-newlines keeps them"]
+            return [f"{kind} are read as line breaks; training with --keep-newlines keeps them"]
     return []
 
 
