@@ -87,13 +87,13 @@ def converse(
 def test_rows_are_written_as_lines_arrive(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], rows_a_line: int
 ) -> None:
-    # A window of characters that the model knows is scored when it is complete.
-    last = "zuzua" if "--protocol=cold-3" in arguments else "zuzu字"
+    # A window is scored when all its characters are there, of those that the model knows.
+    sent = ["anlia"] * 3 if "--protocol=cold-3" in arguments else ["anlia", "bethx", "zuzu字"]
 
     def talk(writing: int, rows: Iterator[bytes]) -> None:
         table = csv.reader(row.decode() for row in rows)
         with os.fdopen(writing, "wb", buffering=0) as lines:
-            for number, line in enumerate(["anlia", "bethx", last]):
+            for number, line in enumerate(sent):
                 lines.write(f"{line}\n".encode())
                 if number == 0:
                     assert next(table)[0] in ("line", "place")

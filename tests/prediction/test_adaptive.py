@@ -263,3 +263,30 @@ def test_the_visible_part_of_a_context_begins_with_the_last_end(
     chosen = replace(adaptation(engine_of_documents), mixture=mixture)
     score_adaptively(engine_of_documents, ids, 1, chosen)
     assert visible == [1, 2, 1, 2, 1, 1, 2, 3, 3]
+
+
+def test_contexts_that_occurred_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the text began later, for every context that has not occurred in between."""
+    monkeypatch.setattr(adaptive, "MOST_CONTEXTS", 100)
+    generator = np.random.default_rng(7)
+    recent, counted = RecentCounts(5), 0
+    text = generator.integers(0, 4, 600).astype(np.int32)
+    for i in range(5, len(text)):
+        recent.add(text[i - 5 : i], int(text[i]))
+        counted = sum(len(c[k]) for c in (recent._counts, recent._earlier) for k in (4, 5))
+        assert counted <= 104
+    uniform = np.full(4, 0.25, np.float32)
+    newest = uniform.copy()
+    recent.refine(newest, text[-6:-1])
+    assert not np.allclose(newest, uniform)
+    whole = RecentCounts(5)
+    monkeypatch.setattr(adaptive, "MOST_CONTEXTS", 10_000)
+    for i in range(5, len(text)):
+        whole.add(text[i - 5 : i], int(text[i]))
+    changed = 0
+    for i in range(5, len(text)):
+        one, other = uniform.copy(), uniform.copy()
+        recent.refine(one, text[i - 5 : i])
+        whole.refine(other, text[i - 5 : i])
+        changed += not np.array_equal(one, other)
+    assert changed > 100

@@ -14,7 +14,7 @@ from charloom.prediction.scoring import (
     document_lengths,
     score_ids,
     score_pieces,
-    sums_of_pieces,
+    total_of_pieces,
 )
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.text.vocabulary import END, Vocabulary
@@ -107,13 +107,22 @@ def test_long_document_does_not_slow_short_ones(monkeypatch: pytest.MonkeyPatch)
     assert [now[1] for now in reports] == sorted(now[1] for now in reports)
 
 
-def test_lengths_and_sums_of_pieces() -> None:
+def test_lengths_of_documents() -> None:
     ids = encoded(["ab", "", "c"])
     assert document_lengths(ids, END_ID).tolist() == [3, 1, 2]
     assert document_lengths(ids[:-1], END_ID).tolist() == [3, 1, 1]
     assert document_lengths(ids[:0], END_ID).tolist() == []
-    values = np.array([1.0, 2.0, 4.0])
-    assert sums_of_pieces(values, np.array([0, 2, 0, 1, 0])).tolist() == [0, 3, 0, 4, 0]
+
+
+@pytest.mark.parametrize("at_once", [1 << 22, 3000, 9])
+def test_totals_of_pieces_are_sums_of_their_scores(predictor: Predictor, at_once: int) -> None:
+    ids, empty = encoded(DOCUMENTS), 2
+    lengths = np.insert(document_lengths(ids, END_ID), empty, 0)
+    scores = score_pieces(predictor, ids, lengths, END_ID, numbers_at_once=at_once)
+    totals = total_of_pieces(predictor, ids, lengths, END_ID, numbers_at_once=at_once)
+    assert totals[empty] == 0
+    piece = np.repeat(np.arange(len(lengths)), lengths)
+    np.testing.assert_array_equal(totals, np.bincount(piece, scores.log_probabilities))
 
 
 def test_no_pieces_have_no_scores() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from charloom.progress import OnProgress
 
 LONGEST_NAME = 40  # columns of the name of a document in a table
+BEGINNING = 10_000  # characters of a document that are kept for its excerpt in a table
 RANKED = 100_000  # rows of a table at most, by default, because they are all in memory
 
 
@@ -86,6 +87,8 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
             say_notes(notes, terminal)
             return unknown
         every = (row for part in parts for row in part)
+        if unit == "document" and not (arguments.csv or arguments.json):
+            every = (row | {"text": row["text"][:BEGINNING]} for row in every)
         ranked = rank_rows(every, arguments.top or RANKED)
     say_notes(notes, terminal)
     if arguments.csv:

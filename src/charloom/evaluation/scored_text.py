@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable
-from charloom.prediction.scoring import sums_of_pieces, total_of_pieces
+from charloom.prediction.scoring import total_of_pieces
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import (
@@ -225,18 +225,24 @@ class ScoredPieces:
         """
         content = "".join(pieces)
         lengths = np.array([len(piece) for piece in pieces], dtype=np.intp)
-        ids = vocabulary.ids_or_minus_one(content)
-        known = ids >= 0
         refused = set(content) - set(vocabulary.characters)
         if skip_unknown:
             refused = set()
         elif unseen is not None:
             refused = {character for character in refused if not unseen.include(character)}
         # The end of a document has an id, but is not a character of a text.
-        if refused or (vocabulary.end_id is not None and (ids == vocabulary.end_id).any()):
+        if refused or END in content:
             _refuse(pieces, vocabulary, refused, kind, places or range(1, len(pieces) + 1))
-        of_known = sums_of_pieces(known, lengths).astype(np.intp)
-        encoded = ids[known].astype(vocabulary.id_type)
+        ends, of_known = np.cumsum(lengths), np.zeros(len(pieces), np.intp)
+        parts = [np.zeros(0, vocabulary.id_type)]
+        for begin in range(0, len(content), KNOWN_AT_ONCE):
+            ids = vocabulary.ids_or_minus_one(content[begin : begin + KNOWN_AT_ONCE])
+            known = ids >= 0
+            parts.append(ids[known].astype(vocabulary.id_type))
+            piece = np.searchsorted(ends, begin + np.flatnonzero(known), side="right")
+            if len(piece):
+                of_known[piece[0] : piece[-1] + 1] += np.bincount(piece - piece[0])
+        encoded = np.concatenate(parts)
         if end_id is not None:
             encoded = np.insert(encoded, np.cumsum(of_known), end_id)
         return cls(

@@ -44,6 +44,7 @@ REFIT_INTERVAL = 4_000  # characters between two fits of a mixture's weights
 # The weight of the probabilities before the recent counts, in characters, by characters of context.
 PRIOR: Mapping[int, float] = {4: 10.0, 5: 5.0, 6: 2.0, 7: 1.0, 8: 1.0}
 DISCOUNT = 0.5  # subtracted from each recent count
+MOST_CONTEXTS = 1_000_000  # of recent counts, of all lengths
 CHOSEN_ON = 30_000  # characters at most, from the end of the held-out text
 
 
@@ -95,20 +96,32 @@ class RecentCounts:
 
     A context consists of the visible characters, at most K. In a collection it begins with the last
     END, and no h is longer.
+
+    Of a long text, the contexts that have not occurred for the longest time are forgotten, because
+    each takes some 400 bytes.
     """
 
     def __init__(self, context: int, prior: Mapping[int, float] = PRIOR) -> None:
         self._prior = prior
-        self._counts: dict[int, dict[bytes, dict[int, int]]] = {
-            k: {} for k in prior if k <= context
-        }
+        self._lengths = [k for k in prior if k <= context]
+        # By length, those of the present generation of contexts and of the one before it.
+        self._counts: dict[int, dict[bytes, dict[int, int]]] = {k: {} for k in self._lengths}
+        self._earlier: dict[int, dict[bytes, dict[int, int]]] = {k: {} for k in self._lengths}
+
+    def _seen(self, context: NDArray[np.int32], k: int) -> dict[int, int] | None:
+        """Return the counts after the last k characters, which then belong to the present."""
+        h = context[len(context) - k :].tobytes()
+        found = self._counts[k].get(h)
+        if found is None and (found := self._earlier[k].pop(h, None)) is not None:
+            self._counts[k][h] = found
+        return found
 
     def refine(self, probabilities: NDArray[np.float32], context: NDArray[np.int32]) -> None:
         """Update the probabilities after a context, (V,), in place, by the counts after it."""
-        for k, counts in self._counts.items():
+        for k in self._lengths:
             if k > len(context):
                 return
-            seen = counts.get(context[len(context) - k :].tobytes())
+            seen = self._seen(context, k)
             if seen is None:
                 return  # Longer contexts were not seen either.
             whole = sum(seen.values()) + self._prior[k]
@@ -118,11 +131,15 @@ class RecentCounts:
 
     def add(self, context: NDArray[np.int32], w: int) -> None:
         """Count a character after its context."""
-        for k, counts in self._counts.items():
+        for k in self._lengths:
             if k > len(context):
-                return
-            seen = counts.setdefault(context[len(context) - k :].tobytes(), {})
+                break
+            seen = self._seen(context, k)
+            if seen is None:
+                seen = self._counts[k][context[len(context) - k :].tobytes()] = {}
             seen[w] = seen.get(w, 0) + 1
+        if sum(map(len, self._counts.values())) > MOST_CONTEXTS // 2:
+            self._earlier, self._counts = self._counts, {k: {} for k in self._lengths}
 
 
 def choose_adaptation(

@@ -550,9 +550,3 @@ def blocks_of_pieces(
                     "scoring", done + int(np.minimum(lengths[group], times[-1] + 1).sum()), len(ids)
                 )
         done += int(lengths[group].sum())
-
-
-def sums_of_pieces(values: NDArray[Any], lengths: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the sum of the values, (N,), of each piece of a text, (D,), 0 for an empty one."""
-    piece = np.repeat(np.arange(len(lengths)), lengths)
-    return np.asarray(np.bincount(piece, values, len(lengths)), np.float64)
