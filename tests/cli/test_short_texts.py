@@ -134,7 +134,7 @@ def test_an_untrained_network_is_not_kept_silently(tmp_path: Path) -> None:
 def test_a_short_list_of_names_is_a_list_of_names_again(tmp_path: Path) -> None:
     names = shuffled_names()[:100]
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
-    status, _, errors = run(
+    status, _, _ = run(
         "train",
         str(tmp_path / "names.txt"),
         "--lines",

@@ -156,8 +156,8 @@ def _open_prepared(
         )
     if start.base is not None and len(dataset.test) and memorized_all(start.base.training):
         notes.append(
-            "the model of --from was trained on all of its text: evaluate only on text that was not "
-            "part of it"
+            "the model of --from was trained on all of its text: evaluate only on text that was "
+            "not part of it"
         )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)

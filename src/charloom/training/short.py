@@ -51,5 +51,5 @@ def adapt_to_short_text(
 
 
 def memorized_all(training: Mapping[str, Any]) -> bool:
-    """Return True if a model was trained on all of its text, given the options in its checkpoint."""
+    """Return True if a model with these options in its checkpoint was trained on all its text."""
     return training.get("split") == WHOLE
