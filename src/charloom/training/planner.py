@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,10 +48,11 @@ OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
 # A short text without a validation split is memorized. With more passes or units, or less dropout,
-# samples repeat longer parts of it. Dropout is that of this share of the passes.
-# Of short documents, such as names, most samples would be copies after as many passes.
-PASSES_TO_MEMORIZE, UNITS_TO_MEMORIZE, DROPPED_FOR = 500.0, 112, 1 / 32
-PASSES_OF_SHORT_DOCUMENTS = 200.0
+# samples copy longer parts of it. The passes are a + b · N. A row has at least four windows: if it
+# had one, every window would always begin at the same character, and samples would run in circles.
+UNITS_TO_MEMORIZE, OUTPUTS_DROPPED_THEN, WEIGHTS_DROPPED_THEN = 112, 0.33, 0.18
+PASSES_TO_MEMORIZE, PASSES_BY_TEXT, WINDOWS_IN_A_ROW = 40.0, 1 / 12, 4
+PASSES_OF_SHORT_DOCUMENTS = 200.0  # by 16 rows; after more passes, most samples would be copies
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -147,39 +148,43 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     """
     characters, validation = len(dataset.train), len(dataset.validation)
     usable = max(seconds * speed, 1.0)
+    memorized = _memorized(dataset)
     by_time = UNITS * usable**UNITS_BY_TIME
     by_text = UNITS_BY_TEXT * characters**TEXT_POWER
     window = _window(dataset)
     if dataset.vocabulary.end_id is not None and window < WINDOW:
         by_text *= UNITS_OF_SHORT_DOCUMENTS
-    memorizes = not validation and characters < SHORT_TEXT
-    if memorizes:
-        by_text = min(by_text, UNITS_TO_MEMORIZE)
+    if memorized is not None:
+        by_text = by_time = UNITS_TO_MEMORIZE
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
     passes = usable / seconds_per_character(work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
-    if memorizes:
-        most = _passes_to_memorize(dataset)
-    dropping = min(passes, most) * (DROPPED_FOR if memorizes else 1)
+    if memorized is not None:
+        most = memorized.passes
     options = {
         "cell": cell,
         "hidden_size": units,
         "layers": layers,
         "batch_size": BATCH,
         "window": window,
-        "dropout": _dropped(*OUTPUTS_DROPPED, dropping),
-        "weight_drop": _dropped(*WEIGHTS_DROPPED, dropping),
+        "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
+        "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
+    if memorized is not None:
+        share = min(passes / most, 1.0)
+        options["batch_size"] = memorized.rows
+        options["dropout"] = round(OUTPUTS_DROPPED_THEN * share, 2)
+        options["weight_drop"] = round(WEIGHTS_DROPPED_THEN * share, 2)
     # The experiments fitted no rule for other optimizers.
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
         options["learning_rate"] = float(f"{RATE * units**RATE_BY_UNITS:.2g}")
     if passes > most:
         options["epochs"] = round(most, 1)
     options |= {name: value for name, value in fixed.items() if name in options}
-    limit = "limited by the text" if by_text < by_time else "limited by the time"
+    limit = "limited by the text" if by_text <= by_time else "limited by the time"
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
         f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), "
@@ -191,10 +196,24 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     return Choice(options, reason)
 
 
-def _passes_to_memorize(dataset: Dataset) -> float:
-    if dataset.vocabulary.end_id is None or _mean_length(dataset) * DOCUMENTS_IN_A_WINDOW > WINDOW:
-        return PASSES_TO_MEMORIZE
-    return PASSES_OF_SHORT_DOCUMENTS
+class _Memorized(NamedTuple):
+    """The passes through a text that is memorized, and the rows of a batch."""
+
+    passes: float
+    rows: int
+
+
+def _memorized(dataset: Dataset) -> _Memorized | None:
+    """Return how a short text without a validation split is memorized; None for another text."""
+    characters = len(dataset.train)
+    if len(dataset.validation) or characters >= SHORT_TEXT:
+        return None
+    end_id, length = dataset.vocabulary.end_id, _mean_length(dataset)
+    if end_id is not None and length * DOCUMENTS_IN_A_WINDOW <= WINDOW:
+        return _Memorized(PASSES_OF_SHORT_DOCUMENTS, BATCH)
+    rows = characters // (WINDOWS_IN_A_ROW * WINDOW)
+    passes = PASSES_TO_MEMORIZE + PASSES_BY_TEXT * characters
+    return _Memorized(passes, min(max(rows, 1), BATCH))
 
 
 def _mean_length(dataset: Dataset) -> float:
