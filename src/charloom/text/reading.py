@@ -185,7 +185,11 @@ def open_pipe(
             opener, live = pipe.reader, pipe.arrives
         else:
             source = pipe.reader()
-    pieces, encoding = reading.open(opener or spool_opener(source, label), label, path, notes.add)
+    if opener is None:
+        opener = spool_opener(source, label)
+        if path is not None:
+            source.close()
+    pieces, encoding = reading.open(opener, label, path, notes.add)
     return Text(name, "-", reading.as_bytes, pieces, encoding=encoding, notes=notes, live=live)
 
 
