@@ -64,7 +64,7 @@ class Evaluation:
     model: str = "network"
     interval: tuple[float, float] | None = None
     overlap: Overlap | None = None
-    overlap_text: str = ""
+    overlap_text: str = field(default="", repr=False)
     baselines: dict[str, Baseline] = field(default_factory=dict)
     skipped_characters: int = 0
     unknown_characters: int = 0
