@@ -27,7 +27,7 @@ def test_overlap_needs_the_training_text(
     shutil.copy(text_file, moved)
     assert main(["train", str(moved), f"--out={tmp_path / 'run'}", *FEW]) == 0
     moved.rename(tmp_path / "elsewhere.txt")
-    changed.write_text(WOODS + "x", encoding="utf-8")
+    changed.write_text("x" + WOODS, encoding="utf-8")
     command = ["sample", str(tmp_path / "run"), "--length=9", "--seed=1", option]
     line = refused(*command)
     assert "moved.txt" in line
