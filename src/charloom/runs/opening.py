@@ -134,17 +134,18 @@ def _remedy(error: OtherTextError, text: Text, start: Start, files: RunFolder) -
     earlier, state = start.earlier, start.state
     assert earlier is not None, "only a run that resumes has a text of its own"
     command = further_command(text, start.config, files.path)
-    further = f"train its model further on this one with {command}"
-    if isinstance(error, GrownTextError):
-        further = f"train its model further on all of it with {command}"
     here = "" if state.best_loss is None else f" ({state.best_loss:.4f} here)"
+    never = f"do not compare the losses of the two runs{here}, because"
+    if not isinstance(error, GrownTextError):
+        return (
+            f"pass that text again, or train its model further on this one with {command}; {never} "
+            "their held-out texts are different"
+        )
+    further = f"train its model further on all of it with {command}; {never}"
     if earlier.vocabulary.end_id is None:
-        why = "because their held-out texts are different"
-    else:
-        # Documents stay in their splits, so the model was not trained on any that is held out.
-        why = "because the held-out splits of a collection keep their documents, but get new ones"
-    again = "" if isinstance(error, GrownTextError) else "pass that text again, or "
-    return f"{again}{further}; do not compare the losses of the two runs{here}, {why}"
+        return f"{further} their held-out texts are different"
+    # Documents stay in their splits, so the model was not trained on any that is held out.
+    return f"{further} the held-out splits of a collection keep their documents, but get new ones"
 
 
 def _open_prepared(
