@@ -189,7 +189,7 @@ def score_in_batches(
         model: the model.
         pieces: the number or the name of each line or document, and its characters of the model.
         prefix, skip_unknown: as in `line_surprisal`.
-        live: whether the pieces arrive slowly: those that have arrived are scored at once.
+        live: whether the pieces arrive slowly, so that a batch is the pieces that have arrived.
         on_progress: called with the stage and the number of characters scored.
 
     Raises:

@@ -45,7 +45,7 @@ Stretch = tuple[TextIds, Scores]  # the ids and the scores of S characters
 
 
 class About(NamedTuple):
-    """What is known of scores before they are computed.
+    """The description of scores before they are computed.
 
     Attributes:
         text: the name of the text.
@@ -96,7 +96,7 @@ class SurprisalStream:
         shown: the number of characters to keep for a page.
 
     Raises:
-        CharloomError: while the scores are read, if one is not finite, or if there are none.
+        CharloomError: while the scores are read, if one is not finite, or if the text is empty.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class SurprisalStream:
     def most_surprising(self, count: int) -> Places:
         """Return the places of the largest surprisals, largest first, of as many as were kept.
 
-        A place near a larger one is left out.
+        A place near a larger one is skipped.
         """
         return self._ranking.chosen(count)
 
@@ -223,7 +223,7 @@ class SurprisalStream:
             raise CharloomError("the text has no characters to score")
 
     def _added(self, ids: TextIds, scores: Scores) -> Places:
-        """Add a stretch to what is kept, and return its places."""
+        """Add a stretch to the sums and the ranking, and return its places."""
         if not np.isfinite(scores.log_probabilities).all():
             raise CharloomError(NOT_FINITE)
         if self._characters < self._shown:
@@ -352,7 +352,7 @@ def context_of(ids: TextIds, vocabulary: Vocabulary, place: int) -> tuple[str, s
 
 
 def about_scores(model: LanguageModel, text: str, protocol: Protocol) -> About:
-    """Return what is known of a model's scores of a text, given its name."""
+    """Describe a model's scores of a text, given its name."""
     return About(text, "network" if model.mixture is None else "mixture", str(protocol))
 
 

@@ -34,7 +34,7 @@ from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
-DOCUMENTS_AT_ONCE = 1 << 18  # ids of documents that are scored side by side
+DOCUMENTS_AT_ONCE = 1 << 17  # ids of documents that are scored side by side
 SUMMED_AT_ONCE = 1 << 20  # values
 PIECES_AT_ONCE = 64  # separate pieces of a text that are scored side by side
 
@@ -301,8 +301,8 @@ def stream_scores(
 
     Args:
         predictor: the model.
-        blocks: consecutive ids of the text. Each block is scored before the next one is read, but
-            for a window or a document that the next one completes.
+        blocks: consecutive ids of the text. Each block is scored before the next one is read. A
+            window or a document at its end waits for the block that completes it.
         before, protocol, likeliest, numbers_at_once: as in `score_ids`.
         on_progress: called with the stage "scoring", the characters scored and `total`.
         total: the length of the text, if it is known.

@@ -20,7 +20,7 @@ def in_batches(
     Args:
         items: lines or documents.
         length: returns the number of characters of one.
-        live: True if items arrive slowly: a batch is what has arrived, and never waits for more.
+        live: True if items arrive slowly. A batch then has the items that have arrived.
     """
     if live:
         yield from _Arrivals(items, length)

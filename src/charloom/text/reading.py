@@ -165,8 +165,8 @@ def open_pipe(
 ) -> Text:
     """Return a source that can be read only once as a text.
 
-    It is read to its end and spooled, unless the reading is live. The pieces of a live text are
-    what has arrived.
+    It is read to its end and spooled, unless the reading is live. A piece of a live text has the
+    bytes that have arrived.
 
     Args:
         source: the source.
@@ -174,7 +174,7 @@ def open_pipe(
         label: its name in errors.
         path: its path; None for standard input, which stays open.
         reading: the way in which it becomes text.
-        notes: what is decided is added to them.
+        notes: decisions are added to them.
     """
     pipe = _LivePipe(source, label, closes=path is not None) if reading.live else None
     if pipe is not None and (reading.as_bytes or not compression_of(pipe.beginning)):
