@@ -155,7 +155,7 @@ def test_a_training_text_that_is_gone_or_changed(trained_run: Path, tmp_path: Pa
     assert given.baselines["uniform"].bits_per_character is not None
     found = model.evaluate(training_text=tmp_path / "moved.txt")
     assert found.baselines["xz"].bits_per_character is not None
-    (tmp_path / "t.txt").write_text(TIMES_TABLES + "x")
+    (tmp_path / "t.txt").write_text("x" + TIMES_TABLES)
     with pytest.raises(charloom.CharloomError, match="is not the one that the run was trained on"):
         model.evaluate()
 
@@ -266,7 +266,7 @@ def test_overlap_limit_needs_the_training_text_and_indexes_it_once(
     for use in (lambda: model.stream(max_overlap=8), lambda: model.overlap("3 times")):
         with pytest.raises(charloom.CharloomError, match="--training-text"):
             use()
-    (tmp_path / "t.txt").write_text(TIMES_TABLES + "x")
+    (tmp_path / "t.txt").write_text("x" + TIMES_TABLES)
     with pytest.raises(charloom.CharloomError, match="is not the one that the run was trained on"):
         model.overlap("3 times", training_text=tmp_path / "t.txt")
     for wrong in (0, -1):

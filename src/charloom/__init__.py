@@ -14,12 +14,15 @@ from charloom.version import __version__
 
 if TYPE_CHECKING:
     from charloom.analysis.exploration import Exploration, LabelFound, UnitFound, explore
-    from charloom.analysis.lines import LineSurprisal
+    from charloom.analysis.lines import LineSurprisal, surprisal_of_lines
     from charloom.analysis.surprisal import Surprisal, surprisal_of
-    from charloom.errors import CharloomError
+    from charloom.errors import CharloomError, CharloomWarning
     from charloom.evaluation.baselines import Baseline
     from charloom.evaluation.evaluation import Evaluation
-    from charloom.exchange.hub import HubModel
+    from charloom.evaluation.records import keep_evaluation
+    from charloom.exchange.export import export
+    from charloom.exchange.hub import HubModel as HubModel
+    from charloom.exchange.pytorch import import_pytorch
     from charloom.language_model import LanguageModel, load
     from charloom.network.gradient_check import check_gradients
     from charloom.network.parameters import GATES, ModelConfig
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
     from charloom.prediction.scoring import Scores
     from charloom.prediction.side_by_side import SampledDocument
     from charloom.runs.api import train
+    from charloom.runs.report import write_report
     from charloom.serving.connection import open_socket
     from charloom.serving.server import Server
-    from charloom.text.corpora import open_text
+    from charloom.storage.facts import info
+    from charloom.text.corpora import CorpusInfo, list_corpora, open_text
     from charloom.text.overlap import CopiedStretch, Overlap
     from charloom.text.source import Text
     from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
@@ -42,7 +47,9 @@ if TYPE_CHECKING:
 _MODULES = {
     "Baseline": "evaluation.baselines",
     "CharloomError": "errors",
+    "CharloomWarning": "errors",
     "CopiedStretch": "text.overlap",
+    "CorpusInfo": "text.corpora",
     "Evaluation": "evaluation.evaluation",
     "Exploration": "analysis.exploration",
     "GATES": "network.parameters",
@@ -70,23 +77,32 @@ _MODULES = {
     "Vocabulary": "text.vocabulary",
     "check_gradients": "network.gradient_check",
     "explore": "analysis.exploration",
+    "export": "exchange.export",
+    "import_pytorch": "exchange.pytorch",
+    "info": "storage.facts",
+    "keep_evaluation": "evaluation.records",
+    "list_corpora": "text.corpora",
     "load": "language_model",
     "open_socket": "serving.connection",
     "open_text": "text.corpora",
     "surprisal_of": "analysis.surprisal",
+    "surprisal_of_lines": "analysis.lines",
     "train": "runs.api",
     "tune": "tuning.api",
+    "write_report": "runs.report",
 }
 
+# HubModel is missing, so that `from charloom import *` needs no extra.
 __all__ = [
     "GATES",
     "PRESETS",
     "Baseline",
     "CharloomError",
+    "CharloomWarning",
     "CopiedStretch",
+    "CorpusInfo",
     "Evaluation",
     "Exploration",
-    "HubModel",
     "LabelFound",
     "LanguageModel",
     "LineSurprisal",
@@ -110,20 +126,29 @@ __all__ = [
     "__version__",
     "check_gradients",
     "explore",
+    "export",
+    "import_pytorch",
+    "info",
+    "keep_evaluation",
+    "list_corpora",
     "load",
     "open_socket",
     "open_text",
     "surprisal_of",
+    "surprisal_of_lines",
     "train",
     "tune",
+    "write_report",
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'charloom' has no attribute {name!r}")
-    return getattr(_import_module(f"charloom.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # because a type checker would accept every name
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module 'charloom' has no attribute {name!r}")
+        return getattr(_import_module(f"charloom.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*_MODULES, "__version__"]

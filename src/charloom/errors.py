@@ -101,5 +101,13 @@ class CharloomError(ValueError):
     """
 
 
+class CharloomWarning(UserWarning):
+    """A decision that was made for the user, in one line. The command line prints it."""
+
+
+class MissingExtraError(CharloomError, AttributeError):
+    """An extra that is not installed. A public name that requires it is then missing, too."""
+
+
 class LostRanksError(CharloomError):
     """The loss of the other processes of a distributed run."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from charloom.evaluation.score_text import score_text
 from charloom.evaluation.scored_text import (
     ScoredPieces,
     ScoredText,
-    open_to_score,
+    open_and_encode,
     pieces_as_read,
 )
 from charloom.evaluation.training_text import TrainingText
@@ -29,22 +28,17 @@ from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
 from charloom.prediction.scoring import Protocol, Scores
-from charloom.prediction.side_by_side import (
-    SampledDocument,
-    choose_documents,
-    rows_for,
-    sample_side_by_side,
-    searched_for,
-)
+from charloom.prediction.side_by_side import SampledDocument, sample_documents
+from charloom.prediction.states import Pooling, states_of_pieces, states_of_text
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
 from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
-from charloom.text.format import Sources, TextFormat
+from charloom.text.format import TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
-from charloom.text.source import Text
+from charloom.text.sources import Texts, texts_to_train_on
 from charloom.text.typed import ShownText, as_read
 from charloom.text.vocabulary import Vocabulary
 
@@ -83,6 +77,17 @@ class LanguageModel:
         self._training_index: TrainingIndex | None = None  # built on first use
         self._training_documents: DocumentSet | None = None  # built on first use
 
+    # Classifiers copy the functions that they call, and processes send them to each other.
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        backend, network_only = Backend.of(self.engine), self.mixture is None
+        return {"checkpoint": self.checkpoint, "backend": backend, "network_only": network_only}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LanguageModel.__init__(self, **state)
+
     @property
     def config(self) -> ModelConfig:
         return self.checkpoint.config
@@ -119,13 +124,10 @@ class LanguageModel:
         """Encode a text as ids, (N,). In a model of bytes, these are the bytes of its UTF-8.
 
         Raises:
-            CharloomError: if it is not text.
             UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
         """
-        characters = self.as_read(text, skip_unknown=skip_unknown)
-        if skip_unknown:
-            return self.vocabulary.encode_known(characters)[0]
-        return self.vocabulary.encode(characters)
+        read, vocabulary = self.as_read(text, skip_unknown=skip_unknown), self.vocabulary
+        return vocabulary.encode_known(read)[0] if skip_unknown else vocabulary.encode(read)
 
     # Each sampling option is a keyword here, because this is the signature for users, who need no
     # other type. Internally, the options are one SampleRequest.
@@ -144,7 +146,7 @@ class LanguageModel:
         skip_unknown: bool = False,
         clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
     ) -> TextStream:
         """Return a sample in pieces while it is generated, without its prompt.
 
@@ -214,7 +216,11 @@ class LanguageModel:
         # The sample completes a character that the bytes cut.
         return ShownText(self.vocabulary).add(self.as_read(prompt))
 
-    def sample_documents(
+    def sample_documents(self, count: int, **settings: Any) -> list[SampledDocument]:
+        """Return the samples of `stream_documents` in a list. The settings are the same."""
+        return list(self.stream_documents(count, **settings))
+
+    def stream_documents(
         self,
         count: int,
         *,
@@ -223,14 +229,14 @@ class LanguageModel:
         unique: bool = False,
         new: bool = False,
         min_length: int | None = None,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
         **settings: Any,
-    ) -> list[SampledDocument]:
-        """Return n samples, which are taken side by side in one batch, and so fast.
+    ) -> Iterator[SampledDocument]:
+        """Yield n samples, which are taken side by side in one batch, and so fast.
 
-        Document i is the same text that `sample` returns for the index i. `unique`, `new` and
-        `min_length` exclude documents. The search ends after 20 samples a document, but not before
-        1,000, so that the list can be shorter than `count`.
+        Document i is the text that `sample` returns for the index i. The options are checked at
+        once. `unique`, `new` and `min_length` exclude documents. The search ends after 20 samples a
+        document, but not before 1,000, so that there can be fewer than `count`.
 
         Args:
             count: the number of documents.
@@ -246,82 +252,31 @@ class LanguageModel:
             settings: the other options of `stream`. `index` is the number of the first sample.
 
         Raises:
-            CharloomError: if an option is invalid, if `new` or `max_overlap` requires the training
-                text and it is not available, or if no document is found.
-            UnknownCharacterError: as in `stream`.
-        """
-        return list(
-            self.stream_documents(
-                count,
-                prompt=prompt,
-                seed=seed,
-                unique=unique,
-                new=new,
-                min_length=min_length,
-                training_text=training_text,
-                **settings,
-            )
-        )
-
-    def stream_documents(
-        self,
-        count: int,
-        *,
-        prompt: str | bytes = "",
-        seed: int = 0,
-        unique: bool = False,
-        new: bool = False,
-        min_length: int | None = None,
-        training_text: Sources | None = None,
-        **settings: Any,
-    ) -> Iterator[SampledDocument]:
-        """Return an iterator over the documents that `sample_documents` returns, in their order.
-
-        Each is yielded as soon as it has ended. The options are checked at once.
+            CharloomError: as in `stream`, or if no document is found.
         """
         if not isinstance(count, int) or count < 1:
             raise CharloomError(f"count is {count!r}: pass 1 or more")
         known = self.training_documents(training_text) if new else None
         request = self.stream(prompt, seed=seed, training_text=training_text, **settings).request
-        if request.length is None and self.vocabulary.end_id is None and not request.stop:
-            raise CharloomError(
-                "length is unlimited, but a sample of a single text has no end: pass a length or a "
-                "stop text"
-            )
-        if min_length is not None:
-            most = min_length if request.length is None else request.length
-            if not 1 <= min_length <= most:
-                raise CharloomError(
-                    f"min_length is {min_length}: pass at least 1, and at most the length of a "
-                    "sample"
-                )
-        searches = unique or new or min_length is not None
-        documents = sample_side_by_side(
+        return sample_documents(
             self.predictor,
             self.vocabulary,
             request,
-            itertools.islice(
-                itertools.count(request.index), searched_for(count) if searches else count
-            ),
-            rows_for(self.config, 2 * count if searches else count),
+            count,
+            unique=unique,
+            known=known,
+            min_length=min_length,
             prompt_text=self._shown_prompt(prompt),
             unseen=self.unseen,
         )
-        if not searches:
-            return documents
-        begin = self.vocabulary.decode(request.prompt_ids(self.vocabulary))
-        return choose_documents(
-            documents, count, unique=unique, known=known, prompt=begin, min_length=min_length or 0
-        )
 
-    def training_documents(self, training_text: Sources | None = None) -> DocumentSet:
+    def training_documents(self, training_text: Texts | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.
 
         They are read on the first call only. `training_text` is as in `evaluate`.
 
         Raises:
-            CharloomError: if the model is not one of a collection, or if the training text is not
-                available.
+            CharloomError: if the model is not one of documents, or the text is not available.
         """
         if self.vocabulary.end_id is None:
             raise CharloomError(
@@ -338,7 +293,7 @@ class LanguageModel:
         text: str | bytes,
         *,
         drawn_from: int = 0,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
     ) -> CopiedStretch:
         """Find the longest verbatim overlap of a sample with the training text.
 
@@ -352,21 +307,19 @@ class LanguageModel:
             training_text: the training text, as in `evaluate`.
 
         Raises:
-            CharloomError: if the training text is not available.
+            CharloomError: if the training text is not available or too long.
         """
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
+        characters = self.as_read(text)
         index = self.training_index(training_text)
         begin = len(self.as_read(text[:drawn_from]))
-        return find_copied_stretch(index, self.vocabulary, self.as_read(text), begin)
+        return find_copied_stretch(index, self.vocabulary, characters, begin)
 
-    def training_index(self, training_text: Sources | None = None) -> TrainingIndex:
+    def training_index(self, training_text: Texts | None = None) -> TrainingIndex:
         """Return the index of the training text that `overlap` and `max_overlap` search.
 
-        It is built on the first call only. `training_text` is as in `evaluate`.
-
-        Raises:
-            CharloomError: if the training text is not available or too long.
+        It is built on the first call only. `training_text` and errors are those of `overlap`.
         """
         if self._training_index is None:
             self._training_index = self.find_training_text(training_text).index()
@@ -374,32 +327,30 @@ class LanguageModel:
 
     def score(
         self,
-        text: str | bytes | Text | Sequence[str | bytes],
+        text: Texts,
         *,
         protocol: str | None = None,
         skip_unknown: bool = False,
         likeliest: int = 0,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
         on_progress: OnProgress | None = None,
     ) -> Scores:
         """Score each character of a text: its natural log-probability and whether it was predicted.
 
         The text is read like a prompt, so that its Unicode form can change. The scores are those of
-        the characters that `encode` returns, which are bytes in a model of bytes.
-
-        The text is scored as if a newline preceded it. A model of documents reads the text in the
-        same way as its training text, and scores the end of each document after its characters.
+        the characters that `encode` returns, which are bytes in a model of bytes. It is scored
+        as if a newline preceded it. A model of documents reads it in the same way as its training
+        text, and scores the end of each document after its characters.
 
         Unknown characters have the share of the probability that the model leaves to them. A model
         of an earlier version leaves them none.
 
         Args:
-            text: the text; for a model of documents, it can be a list of documents.
+            text: the text as in `evaluate`. Every str is a text, also one that is a file's name.
             protocol: `carried`, `cold-N` or `adaptive`, and for a model of documents `documents`
                 instead of `carried`, which is the default.
             skip_unknown: whether unknown characters are skipped, at no cost.
-            likeliest: the number of likeliest characters to return at each position, with their
-                probabilities.
+            likeliest: the number of likeliest characters and probabilities at each position.
             training_text: the training text as in `evaluate`, which only the protocol `adaptive`
                 requires.
             on_progress: called with the stage, the number of characters scored, and their total.
@@ -412,7 +363,9 @@ class LanguageModel:
         """
         if likeliest < 0:
             raise CharloomError(f"likeliest is {likeliest}: pass 0 or more")
-        scored = self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
+        scored = self.encode_to_score(
+            text, skip_unknown=skip_unknown, checks_names=False, on_progress=on_progress
+        )
         if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
         likeliest = min(likeliest, len(self.vocabulary))
@@ -441,12 +394,7 @@ class LanguageModel:
 
         Args:
             lines: the lines, without their line breaks.
-            skip_unknown: whether unknown characters are skipped, at no cost.
-            on_progress: called with the stage, the number of characters scored, and their total.
-
-        Raises:
-            UnknownCharacterError: if a line has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
+            skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
         return self.score_pieces(
             pieces_as_read(lines, "line", self.text_format, self.vocabulary),
@@ -464,18 +412,13 @@ class LanguageModel:
     ) -> NDArray[np.float64]:
         """Return the natural log-probability of each document, with its end, (N,).
 
-        Documents are scored in batches, which is fast.
-
         Args:
-            documents: the documents.
+            documents: the documents, which are scored in batches.
             prefix: whether each is only the beginning of a document, whose end is not scored.
-            skip_unknown: whether unknown characters are skipped, at no cost.
-            on_progress: called with the stage, the number of characters scored, and their total.
+            skip_unknown, on_progress: as in `score`, whose errors are raised.
 
         Raises:
             CharloomError: if the model was trained on a single text.
-            UnknownCharacterError: if a document has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
         """
         if self.config.end_id is None:
             raise CharloomError(
@@ -518,12 +461,54 @@ class LanguageModel:
         with np.errstate(all="ignore"):
             return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
 
+    def states(
+        self, text: Texts, *, skip_unknown: bool = False, on_progress: OnProgress | None = None
+    ) -> NDArray[np.float32]:
+        """Return the network's hidden state after each character of a text, (N, F).
+
+        The columns are the hidden units of all layers: those of layer 0, then those of layer 1. In
+        a model of bytes, each byte has a row. The end of a document is without one.
+
+        Args:
+            text: the text as in `score`.
+            skip_unknown: whether unknown characters are skipped, because they have no state.
+            on_progress: as in `score`.
+        """
+        read = self.encode_to_score(
+            text, charges_unknown=False, skip_unknown=skip_unknown, checks_names=False
+        )
+        return states_of_text(self.engine, read.ids, read.before, on_progress)
+
+    def line_states(
+        self,
+        lines: Iterable[str | bytes],
+        *,
+        pooling: Pooling = "mean",
+        skip_unknown: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> NDArray[np.float32]:
+        """Return the network's hidden states of each line by itself, (D, F).
+
+        An empty line has zeros. In a model of documents, each line is a document.
+
+        Args:
+            lines: the lines, without their line breaks, which are read in batches.
+            pooling: `mean` for the mean of the states of a line, or `last` for its last one.
+            skip_unknown, on_progress: as in `states`, whose errors are raised.
+        """
+        read = pieces_as_read(lines, "line", self.text_format, self.vocabulary)
+        encoded = ScoredPieces.of(read, self.vocabulary, None, skip_unknown=skip_unknown)
+        before = self.vocabulary.start_id
+        return states_of_pieces(
+            self.engine, encoded.ids, encoded.lengths, before, pooling, on_progress
+        )
+
     def evaluate(
         self,
-        text: str | bytes | Path | Text | Sequence[str | bytes] | None = None,
+        text: Texts | None = None,
         *,
         protocol: str | None = None,
-        training_text: Sources | None = None,
+        training_text: Texts | None = None,
         with_baselines: bool = True,
         skip_unknown: bool = False,
         on_progress: OnProgress | None = None,
@@ -531,22 +516,16 @@ class LanguageModel:
         """Evaluate the model, beside baselines, on held-out text.
 
         Args:
-            text: the text to evaluate: a str is the text itself, a Path is a file. For a model of
-                documents, it can be a list of documents. By default it is the run's test split, or
-                its validation split if it has no test split.
+            text: the text to evaluate: a str is the text itself, a Path is a file or a folder, and
+                a Text is what `open_text` returned. For a model of documents, it can be a list of
+                documents. By default it is the run's test split, or its validation split if it has
+                no test split.
             protocol: as in `score`.
-            training_text: the training text, its name or path, or several, if it is not at its
-                recorded path. If it is not available, the baselines that require it are empty and
-                contain the reason.
+            training_text: the training text as for `charloom.train`, if it is not at its recorded
+                path. If it is not available, the baselines that require it are empty and contain
+                the reason.
             with_baselines: whether baselines and the overlap with the training text are computed.
-            skip_unknown: whether unknown characters of `text` are skipped, at no cost.
-            on_progress: called with the stage, the number of characters scored, and their total.
-
-        Raises:
-            CharloomError: if the text is empty, the protocol is unknown or the training text is
-                required and not available.
-            UnknownCharacterError: if the text has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
+            skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
         parsed = Protocol.choose(protocol, self.config.end_id)
         training = self.find_training_text(training_text)
@@ -578,40 +557,17 @@ class LanguageModel:
         except OSError as error:
             raise CharloomError(f"cannot save {target}: {error_reason(error)}") from None
 
-    def find_training_text(self, elsewhere: Sources | None) -> TrainingText:
+    def find_training_text(self, elsewhere: Texts | None) -> TrainingText:
         """Return the training text, which is read on first use. `elsewhere` is as in `evaluate`."""
-        return TrainingText(self.checkpoint, elsewhere, self._dataset)
+        opener = None if elsewhere is None else texts_to_train_on(elsewhere)
+        return TrainingText(self.checkpoint, opener, self._dataset)
 
     def encode_to_score(
-        self,
-        text: str | bytes | Path | Text | Sequence[str | bytes],
-        *,
-        skip_unknown: bool = False,
-        on_progress: OnProgress | None = None,
+        self, text: Texts, *, charges_unknown: bool = True, **settings: Any
     ) -> ScoredText:
-        """Encode a text, the contents of a path, or a list of documents.
-
-        A model of documents reads it in the same way as its training text. Of a path or a Text, no
-        more than the ids are stored, in a temporary file if they are many.
-
-        Raises:
-            CharloomError: if the text cannot be read, or is a list and the model was trained on a
-                single text.
-            UnknownCharacterError: if the text has an unknown character, the model leaves it no
-                probability, and `skip_unknown` is not set.
-        """
-        opened = open_to_score(text, self.text_format, self.vocabulary)
-        if isinstance(text, Path | Text):
-            return ScoredText.read(
-                opened,
-                self.vocabulary,
-                self.unseen,
-                skip_unknown=skip_unknown,
-                on_progress=on_progress,
-            )
-        return ScoredText.of(
-            opened.name, opened.read(), self.vocabulary, self.unseen, skip_unknown=skip_unknown
-        )
+        """Encode a text as `score` reads it. The settings are those of `open_and_encode`."""
+        unseen = self.unseen if charges_unknown else None
+        return open_and_encode(text, self.text_format, self.vocabulary, unseen, **settings)
 
 
 def load(

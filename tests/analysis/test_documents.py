@@ -215,7 +215,7 @@ def test_documents_in_python() -> None:
                 method(wrong)  # type: ignore[operator]
     with pytest.raises(CharloomError, match="single string"):
         model.score_documents("anlia")
-    with pytest.raises(CharloomError, match="no characters to evaluate"):
+    with pytest.raises(CharloomError, match="is empty: pass at least one text"):
         model.evaluate([])
     book = charloom.load("runs/book")
     with pytest.raises(CharloomError, match="use score_lines"):

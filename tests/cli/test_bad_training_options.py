@@ -43,7 +43,7 @@ NO_TEXTS = {
     "test": ["", "nowhere", "."],
     "separator": ["", "\\q", "\\", "\\x1", "\\ud800", "@@@"],
     "column": ["", "title"],
-    "encoding": ["", "nothing", "rot13", "hex", "idna", "undefined", "a\\0b", "utf_8_"],
+    "encoding": ["", "nothing", "rot13", "hex", "idna", "undefined", "utf_9"],
 }
 
 

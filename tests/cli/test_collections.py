@@ -208,7 +208,8 @@ def test_fine_tuning_reads_documents_like_the_model(capsys: Captured, names: lis
     assert main(["train", "names.txt", "--lines", "--out", "run", *STEP]) == 0
     Path("names.txt").write_text("\n".join([*names, "zoe"]) + "\n")
     line = refusal("train", "names.txt", "--lines", "--out", "run", "--resume", "--steps=2")
-    assert "--from run and another --out" in line
+    assert "has grown by 1 document since" in line
+    assert "`charloom train names.txt --from run --out run-2`" in line
     capsys.readouterr()
     assert main(["train", "names.txt", "--from", "run", "--out", "more", *STEP]) == 0
     said = capsys.readouterr().err
@@ -251,7 +252,7 @@ def test_collections_in_python(names: list[str]) -> None:
     write_inputs(names)
     options = {"steps": 1, "hidden_size": 8, "threads": 1, "window": 16}
     texts = ["poem one\nof two lines", "poem two\n", "poem three\n"]
-    files = charloom.train(["names.txt", Path("recipes.txt")], **options)
+    files = charloom.train([Path("names.txt"), Path("recipes.txt")], **options)
     folder = charloom.train(Path("poems"), **options)
     strings = charloom.train(texts, **options)
     lines = charloom.train("\n".join(names), lines=True, **options)

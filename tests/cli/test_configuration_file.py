@@ -19,7 +19,7 @@ BAD_CONFIGURATIONS: dict[str, tuple[bytes, str]] = {
     "nothing after =": (b"steps =", "not valid TOML"),
     "twice": (b"steps = 1\nsteps = 2", "not valid TOML"),
     "not UTF-8": (b'cell = "\xff"', "not valid TOML"),
-    "UTF-16": ("steps = 5".encode("utf-16"), "not valid TOML"),
+    "half of UTF-16": (b"\xff\xfes", "not valid TOML"),
     "zeros": (bytes(100), "not valid TOML"),
     "a number of 5,000 digits": (f"steps = {ENDLESS}".encode(), "--config"),
     "nested deeply": (b"steps = " + b"[" * 100_000, "TOML"),
@@ -71,6 +71,14 @@ def test_bad_options_file_is_refused(text_file: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["nowhere.toml", ".", "", "x" * 300, "a/b"], ids=short)
 def test_missing_options_file_is_refused(text_file: str, name: str) -> None:
     assert "--config" in refused("train", text_file, f"--config={name}", *FEW)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_options_file_as_windows_saves_it(text_file: str, encoding: str) -> None:
+    content = "steps = 1\r\nhidden-size = 8\r\nbatch-size = 2\r\nwindow = 8\r\n"
+    Path("options.toml").write_bytes(content.encode(encoding))
+    assert main(["train", text_file, "--config=options.toml", "--out=run"]) == 0
+    assert load_checkpoint(Path("run/model.safetensors")).config.hidden_size == 8
 
 
 def test_command_line_overrides_options_file(text_file: str) -> None:

@@ -43,11 +43,12 @@ def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["mark.txt", "utf-16.txt", "crlf.txt", "cr.txt", "crlf.txt.gz"])
 def test_all_forms_of_a_text_are_one_text(name: str, capsys: Captured) -> None:
     said = trained(capsys, name)
+    kept = "are read as line breaks; training with --keep-newlines keeps them"
     expected = {
         "utf-16.txt": "'utf-16.txt' is read as UTF-16-LE",
-        "crlf.txt": "Windows line ends are read as line breaks; --keep-newlines keeps them",
-        "crlf.txt.gz": "Windows line ends are read as line breaks; --keep-newlines keeps them",
-        "cr.txt": "carriage returns are read as line breaks; --keep-newlines keeps them",
+        "crlf.txt": f"Windows line ends {kept}",
+        "crlf.txt.gz": f"Windows line ends {kept}",
+        "cr.txt": f"carriage returns {kept}",
     }
     if name in expected:
         assert said.count(expected[name]) == 1
@@ -69,6 +70,41 @@ def test_an_encoding_is_suggested_and_recorded(capsys: Captured) -> None:
     assert main(["train", "koi8.txt", "--out", "run", "--resume", "--steps", "5"]) == 0
     line = refused("train", "koi8.txt", "--out", "run", "--resume", "--encoding", "cp1251")
     assert "--encoding is cp1251, but the run has koi8-r" in line
+
+
+@pytest.mark.parametrize("command", ["evaluate", "score", "explore", "sample"])
+def test_the_encoding_of_another_text_than_the_training_text(
+    command: str, capsys: Captured
+) -> None:
+    trained(capsys, "utf-8.txt")
+    option = ["--prompt-file"] if command == "sample" else []
+
+    def printed(name: str, *arguments: str) -> str:
+        Path("a.txt").write_bytes(Path(name).read_bytes()[:400])
+        seed = ["--seed=1", "--length=5"] if command == "sample" else []
+        assert main([command, "run", *option, "a.txt", *seed, *arguments]) == 0
+        return capsys.readouterr().out.replace("\N{REPLACEMENT CHARACTER}", "")
+
+    Path("koi8.txt").write_bytes(TEXT[:200].encode("koi8-r"))
+    Path("utf-8.txt").write_bytes(TEXT[:200].encode())
+    line = refused(command, "run", *option, "koi8.txt")
+    assert line.endswith("pass --encoding koi8-r")  # which this command has, too
+    assert printed("koi8.txt", "--encoding", "koi8-r") == printed("utf-8.txt")
+    assert "is not an encoding" in refused(
+        command, "run", *option, "koi8.txt", "--encoding", "klingon"
+    )
+    Path("bad.txt").write_bytes(b"\xff" + TEXT.encode())
+    assert "--encoding-errors replace" in refused(command, "run", *option, "bad.txt")
+    Path("utf-8.txt").write_bytes(b"\xff" + TEXT.encode())
+    printed("utf-8.txt", "--encoding-errors", "replace", "--skip-unknown")
+
+
+def test_an_encoding_without_a_text_that_has_it_is_refused(capsys: Captured) -> None:
+    trained(capsys, "utf-8.txt", "--bytes")
+    line = refused("score", "run", "koi8.txt", "--encoding", "koi8-r")
+    assert line.endswith("--encoding has no effect, because the model reads bytes: omit it")
+    assert "--encoding is for a TEXT" in refused("evaluate", "run", "--encoding", "koi8-r")
+    assert "requires --prompt-file" in refused("sample", "run", "--encoding-errors", "replace")
 
 
 def test_an_encoding_and_bytes_exclude_each_other() -> None:

@@ -55,7 +55,7 @@ BOTH = ["sample", "evaluate"]
         ([ODD, "--out", "a 'run' of \"mine\""], BOTH),
         ([ODD, "--out", "../elsewhere/-run"], BOTH),
         (["./-dash.txt", "--out=-run"], BOTH),
-        ([ODD, "--out=run", "--bytes"], BOTH),
+        ([ODD, "--out=a run", "--bytes"], BOTH),
         ([ODD, "--out=run", "--split=95/5/0"], BOTH),
         ([ODD, "--out=run", "--split=100/0/0"], ["sample"]),
         ([ODD, "list.txt", "--out=run"], BOTH),

@@ -27,7 +27,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sampled(run_folder: Path, *arguments: str) -> tuple[str, str]:
-    """What a sample writes on standard output and on standard error."""
+    """Return the standard output and standard error of a sample."""
     status, output, errors = run("sample", str(run_folder), "--length=20", "--seed=1", *arguments)
     assert status == 0, errors
     return output, errors

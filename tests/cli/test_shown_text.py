@@ -81,3 +81,12 @@ def test_every_output_takes_it(shown_run: Path, encoding: str, options: list[str
         assert output.isascii() is (encoding != "utf-8")
     else:
         assert ("день" in output) is (encoding == "gb18030")
+
+
+def test_text_without_a_known_character(shown_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("ж", encoding="utf-8")
+    status, output, _ = run("evaluate", str(shown_run), str(tmp_path / "one.txt"))
+    assert status == 0
+    assert output.startswith("one: 1 character, protocol carried\n")
+    assert "unknown to the model: 1 character, scored with a share of" in output
+    assert "no verbatim overlap with the training text" in output

@@ -12,7 +12,7 @@ import pytest
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.text.vocabulary import Vocabulary
-from helpers.cli import drawn, one_line, posix, process, short
+from helpers.cli import ASCII_ONLY, drawn, one_line, posix, process, short
 from helpers.runs import FEW, TINY
 from helpers.texts import WOODS
 
@@ -102,15 +102,6 @@ def test_interrupted_sample_reports_overlap(trained_run: str) -> None:
     assert seed.startswith("charloom: seed ")
     assert told.startswith("charloom: sample 1, longest verbatim overlap with the training text: ")
     assert end == "charloom: interrupted"
-
-
-ASCII_ONLY = {
-    "LC_ALL": "C",
-    "LANG": "C",
-    "PYTHONIOENCODING": "ascii",
-    "PYTHONUTF8": "0",
-    "PYTHONCOERCECLOCALE": "0",
-}
 
 
 def test_sample_is_utf_8_in_any_locale(
@@ -244,6 +235,7 @@ def test_training_survives_a_closed_standard_error(text_file: str) -> None:
         ["evaluate", "RUN", "--json"],
         ["corpora"],
         ["--help"],
+        ["sample", "--help"],
         ["--version"],
     ],
     ids=short,

@@ -52,7 +52,7 @@ def test_no_import_circles() -> None:
 
 
 def test_every_public_name_can_be_imported_lazily() -> None:
-    assert set(charloom._MODULES) == set(charloom.__all__) - {"__version__"}
+    assert set(charloom._MODULES) == {*charloom.__all__, "HubModel"} - {"__version__"}
     for name, module in charloom._MODULES.items():
         path = PACKAGE / (module.replace(".", "/") + ".py")
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -64,13 +64,43 @@ def test_every_public_name_can_be_imported_lazily() -> None:
             if isinstance(target, ast.Name)
         }
         assert name in defined, f"charloom.{module} does not define {name}"
-    assert dir(charloom) == sorted(charloom.__all__)
+    assert dir(charloom) == sorted([*charloom._MODULES, "__version__"])
+
+
+def test_the_package_can_be_read_without_an_extra() -> None:
+    code = (
+        "import sys; sys.modules['huggingface_hub'] = None;"
+        "before = set(vars()); from charloom import *; print(sorted(set(vars()) - before));"
+        "import charloom, pydoc; text = pydoc.plain(pydoc.render_doc(charloom));"
+        "print('Train a model and return' in text, hasattr(charloom, 'HubModel'));"
+        "charloom.HubModel"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    names, seen = done.stdout.splitlines()
+    assert set(ast.literal_eval(names)) == {"before", *charloom.__all__}
+    assert seen == "True False"
+    assert "pip install 'charloom[hub]'" in done.stderr.splitlines()[-1]
 
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^::: charloom\.(\w+)$", page, re.MULTILINE))
-    assert named == set(charloom.__all__) - {"__version__"}
+    assert named == set(charloom._MODULES)
+
+
+def test_every_command_has_its_names_in_python() -> None:
+    from charloom.cli.main import COMMANDS
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*) \| (`.*) \|$", page, re.MULTILINE)
+    commands = {word for command, _ in rows for word in re.findall(r"[a-z]+", command)}
+    assert set(COMMANDS) <= commands
+    names = [name for _, python in rows for name in re.findall(r"`([\w.]+)", python)]
+    assert len(names) > 25
+    for name in names:
+        found: object = charloom
+        for part in name.removeprefix("charloom.").split("."):
+            found = getattr(found, part)
 
 
 def test_scratch_imports_nothing_of_the_package() -> None:

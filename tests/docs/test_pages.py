@@ -35,6 +35,8 @@ def test_python_blocks_run(
         pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
     if "charloom.tune(" in block:
         pytest.importorskip("optuna", reason="the extra `tune` is not installed")
+    if "from sklearn" in block:
+        pytest.importorskip("sklearn", reason="scikit-learn is not installed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "block.py").write_text(block, encoding="utf-8")
     done = subprocess.run(

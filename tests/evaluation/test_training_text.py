@@ -13,6 +13,7 @@ from charloom.network.parameters import ModelConfig
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import Dataset, Split, load_dataset
 from charloom.text.source import text_from_string
+from charloom.text.sources import texts_to_train_on
 
 TEXT = "one two three four five six seven eight nine ten\n" * 8
 
@@ -43,7 +44,7 @@ def test_text_in_memory_is_used() -> None:
 
 def test_text_is_read_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.txt").write_text(TEXT + "x")
-    training = TrainingText(checkpoint_of(load()), tmp_path / "other.txt")
+    training = TrainingText(checkpoint_of(load()), texts_to_train_on(tmp_path / "other.txt"))
     assert "is not the one that the run was trained on" in training.problem
     monkeypatch.setattr(training_text, "read_dataset", None)  # calling it would fail
     assert "is not the one that the run was trained on" in training.problem
@@ -65,7 +66,7 @@ def test_missing_text_is_an_error_with_purpose_and_reason(tmp_path: Path) -> Non
 def test_text_elsewhere_is_verified_and_used(tmp_path: Path) -> None:
     (tmp_path / "moved.txt").write_text(TEXT)
     checkpoint = checkpoint_of(load(), str(tmp_path / "gone.txt"))
-    training = TrainingText(checkpoint, tmp_path / "moved.txt")
+    training = TrainingText(checkpoint, texts_to_train_on(tmp_path / "moved.txt"))
     assert (training.require("the test").ids == load().ids).all()
     assert len(training.index()) == len(TEXT)
 

@@ -46,7 +46,7 @@ def test_printed_pytorch_code_gives_our_logits(cell: str, layers: int, dtype: st
     parameters = some_model(cell, layers, dtype)
     out = "it's \\ odd.safetensors"
     status, printed, errors = run("export", kept(parameters), "--to=pytorch", f"--out={out}")
-    assert status == 0
+    assert status == 0, errors
     assert out in errors
     script = Path(out).with_suffix(".py")
     assert printed in script.read_text("utf-8")
@@ -72,8 +72,8 @@ def test_printed_pytorch_code_begins_a_document(cell: str, dtype: str) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
     parameters = some_model(cell, 2, dtype, characters=OF_DOCUMENTS)
     out = "a.safetensors"
-    status, printed, _ = run("export", kept(parameters), "--to=pytorch", f"--out={out}")
-    assert status == 0
+    status, printed, errors = run("export", kept(parameters), "--to=pytorch", f"--out={out}")
+    assert status == 0, errors
     assert 'for c in [""]]' in printed
     assert "the end of a document" in printed
     names = runpy.run_path("a.py")
@@ -135,7 +135,7 @@ def test_counts_are_not_exported_and_that_is_said() -> None:
     )
     assert load_checkpoint(Path("mixed/model.safetensors")).mixture is not None
     status, _, errors = run("export", "mixed", "--to=pytorch", "--out=a.safetensors")
-    assert status == 0
+    assert status == 0, errors
     assert "without the n-gram model" in errors
 
 
@@ -217,8 +217,9 @@ def test_export_import_round_trip(as_bytes: bool) -> None:
         ["info"],
     ):
         name, *rest = command
-        (status, one, _), (_, other, _) = (run(name, run_, *rest) for run_ in ("first", "second"))
-        assert status == 0
+        status, one, errors = run(name, "first", *rest)
+        _, other, _ = run(name, "second", *rest)
+        assert status == 0, errors
         if name in ("sample", "score"):
             assert one == other
         if name == "evaluate":
@@ -350,5 +351,5 @@ def test_a_pickle_is_refused_and_does_not_run(name: str, archived: bool) -> None
     assert "run code" in line
     assert not victim.exists()
     with pytest.raises(CharloomError, match="pickle"):
-        import_pytorch(Path(name), None, Path("run"))
+        import_pytorch(name, out="run")
     assert not Path("run").exists()

@@ -17,6 +17,15 @@ Captured = pytest.CaptureFixture[str]
 posix = pytest.mark.skipif(os.name != "posix", reason="as POSIX has it")
 
 
+ASCII_ONLY = {
+    "LC_ALL": "C",
+    "LANG": "C",
+    "PYTHONIOENCODING": "ascii",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+}
+
+
 def contents(folder: Path) -> dict[str, bytes | None]:
     """Everything in a folder, with its bytes."""
     return {
@@ -39,6 +48,28 @@ def run(*arguments: str) -> tuple[int, str, str]:
         status = main(list(arguments))
     output.seek(0)
     return status, output.read(), errors.getvalue()
+
+
+class Window(io.TextIOWrapper):
+    """A terminal in memory, for output."""
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__(io.BytesIO(), encoding, newline="")
+
+    def isatty(self) -> bool:
+        return True
+
+    def shown(self) -> str:
+        self.seek(0)
+        return self.read()
+
+
+def run_in_window(*arguments: str, encoding: str = "utf-8") -> tuple[int, str, str]:
+    """Return a command's status, and its standard output and standard error on terminals."""
+    output, errors = Window(encoding), Window(encoding)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        status = main(list(arguments))
+    return status, output.shown(), errors.shown()
 
 
 def refusal(*arguments: str) -> str:

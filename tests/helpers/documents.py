@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import Dataset
+from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import Text
 from charloom.text.vocabulary import END, Vocabulary
 
@@ -26,6 +28,12 @@ VOCABULARY = Vocabulary.of("\n abcdefghij<" + END)
 def collection(documents: Sequence[str], name: str = "names") -> Text:
     """Return documents as a text, each followed by END."""
     return Text(name, "", False, lambda: iter([document + END for document in documents]), True)
+
+
+def documents_of(string: str, format: TextFormat) -> list[str]:
+    """Return the documents of a string, as the format cuts them."""
+    text = open_texts([format.text_of(string)], replace(format, collection=True))
+    return list(text.documents())
 
 
 def shuffled_names(seed: int = 0) -> list[str]:

@@ -34,7 +34,8 @@ from pathlib import Path
 from charloom.cli.main import main
 from charloom.cli.terminal import Interrupts
 from charloom.engines.backend import Backend
-from charloom.runs import checkpointing, report
+from charloom.pages import live
+from charloom.runs import checkpointing
 from charloom.training import loop
 
 plan = json.loads(sys.argv[1])
@@ -159,7 +160,7 @@ validate, loop.validate = loop.validate, watched_validate
 open_engine, Backend.open = Backend.open, watched_open
 handle, Interrupts._handle = Interrupts._handle, watched_handle
 checkpointing.SAVE_INTERVAL = plan.get("save_every", -1.0)  # after every step
-report.REST = 0.0  # each time with it, whatever a clock says
+live.REST = 0.0  # each time with it, whatever a clock says
 if "largest_file" in plan:
     import resource
 
@@ -194,10 +195,13 @@ CONFIGURATIONS = {
 }
 
 
-CONFIGURATIONS = {name: f"{what} --validate-every 5" for name, what in CONFIGURATIONS.items()}
+# The text is short, so by default the last weights would be kept.
+CONFIGURATIONS = {
+    name: f"{what} --validate-every 5 --keep best" for name, what in CONFIGURATIONS.items()
+}
 
 
-SMALL = "--hidden-size 4 --batch-size 4 --window 8 --validate-every 3"
+SMALL = "--hidden-size 4 --batch-size 4 --window 8 --validate-every 3 --keep best"
 
 
 def generated_text(sentences: Sequence[str], count: int, seed: int) -> str:

@@ -30,13 +30,14 @@ def run_schemathesis(client: Client, folder: Path) -> tuple[int, str]:
             f"{client.url}/openapi.json",
             # A text of the right type can still have a character that the model never saw.
             *("--exclude-checks", "positive_data_acceptance"),
-            *("--max-examples", "15", "--seed", "1", "--no-color"),
+            # The largest length takes a while on a machine with other work.
+            *("--max-examples", "15", "--seed", "1", "--no-color", "--request-timeout", "60"),
         ],
         cwd=folder,  # where it keeps notes
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     return done.returncode, done.stdout + done.stderr
 

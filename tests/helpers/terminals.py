@@ -1,11 +1,9 @@
 """A command in a terminal of its own, as in a window or through ssh."""
 
-import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 
 # The new process makes the terminal its own, so that the system hangs up on it as it closes.
@@ -14,6 +12,11 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-m", "charloom", *sys.argv[1:]])
 """
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return kept | {"TERM": "xterm"} | more
 
 
 class InTerminal:
@@ -27,9 +30,7 @@ class InTerminal:
         *arguments: str,
         columns: int = 80,
         environment: dict[str, str] | None = None,
-        output: Path | None = None,
     ) -> None:
-        """Start the command; `output` is a file for standard output."""
         import fcntl
         import pty
         import struct
@@ -40,17 +41,17 @@ class InTerminal:
         modes = termios.tcgetattr(inside)
         modes[1] &= ~termios.OPOST
         termios.tcsetattr(inside, termios.TCSANOW, modes)
-        with contextlib.ExitStack() as stack:
-            stack.callback(os.close, inside)
-            standard_output = inside if output is None else stack.enter_context(output.open("wb"))
+        try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", TAKE_TERMINAL, *arguments],
                 stdin=inside,
-                stdout=standard_output,
+                stdout=inside,
                 stderr=inside,
                 start_new_session=True,
-                env={**os.environ, "TERM": "xterm", **(environment or {})},
+                env=_environment(environment or {}),
             )
+        finally:
+            os.close(inside)
 
     def __enter__(self) -> "InTerminal":
         return self
@@ -78,10 +79,10 @@ class InTerminal:
             yield piece.decode("utf-8", "replace")
 
     def read(self) -> str:
-        """Return all that the window shows, up to the end of the command."""
+        """Return the whole content of the window, up to the end of the command."""
         shown = "".join(self.pieces())
         self.process.wait(timeout=60)
-        return shown
+        return shown.removesuffix("\x1b[0m")  # which colorama writes, if it is installed
 
     def wait_for(self, text: str) -> str:
         """Return what the window shows, as soon as a text is in it."""
@@ -91,10 +92,6 @@ class InTerminal:
             if text in shown:
                 return shown
         raise AssertionError(f"{text!r} did not appear: {shown!r}")
-
-    def type(self, text: str) -> None:
-        """Type into the window."""
-        os.write(self._window, text.encode())
 
     def close(self) -> None:
         """Close the window, as the end of an ssh session does."""

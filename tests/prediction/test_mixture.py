@@ -1,9 +1,11 @@
 """The mixture: its weights, its fitting, and that it scores and samples as it should."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
@@ -16,6 +18,7 @@ from charloom.prediction.mixture import (
     choose_ngram_context,
     contexts_before,
     fit_mixture,
+    fit_mixture_on_training_text,
     fit_ngram_table,
 )
 from charloom.prediction.scoring import Protocol, score_ids
@@ -85,6 +88,72 @@ def test_with_nothing_to_fit_on_both_weigh_the_same(engine: Engine) -> None:
     network = np.log(np.full((1, SIZE), 1 / SIZE, np.float32))
     counts = table.look_up(np.array([[1, 2]], np.int32))
     assert mixture.weight(mixture.features(network, counts)) == 0.5
+
+
+class Memorizing:
+    """A network that gives the next character of IDS this probability."""
+
+    window_equals_steps = True
+
+    def __init__(self, ids: NDArray[np.uint8], certain: float, end_id: int | None = None) -> None:
+        self.config = ModelConfig("gru", 8, 1, SIZE, end_id=end_id)
+        self._next = {tuple(ids[i - 6 : i].tolist()): int(ids[i]) for i in range(6, len(ids))}
+        self._certain = certain
+
+    def zero_state(self, rows: int) -> NDArray[np.int64]:
+        return np.full((rows, 6), -1)
+
+    def log_probabilities(
+        self, inputs: NDArray[np.intp], state: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        p = np.full((*inputs.shape, SIZE), (1 - self._certain) / (SIZE - 1), np.float32)
+        for time, ids in enumerate(inputs):
+            state = np.concatenate([state[:, 1:], ids[:, None]], axis=1)
+            for row, read in enumerate(state.tolist()):
+                if (found := self._next.get(tuple(read))) is not None:
+                    p[time, row, found] = self._certain
+        return np.log(p / p.sum(axis=2, keepdims=True)), state
+
+
+RANDOM = np.random.default_rng(5).integers(0, SIZE - 1, 1_500).astype(np.uint8)
+
+
+@pytest.mark.parametrize("end_id", [None, SIZE - 1])
+def test_a_network_that_has_memorized_its_text_stays_alone(end_id: int | None) -> None:
+    text = RANDOM.copy()
+    text[9::10] = SIZE - 1  # ends of documents, in the one case
+    alone: Any = Memorizing(text, 0.9, end_id)
+    assert fit_mixture_on_training_text(alone, text, 4, 1e6, end_id) is None
+    # Less certain, it is not worse than the n-gram model either, so it has nearly all the weight.
+    leaning: Any = Memorizing(text, 0.3, end_id)
+    mixture = fit_mixture_on_training_text(leaning, text, 4, 1e6, end_id)
+    assert mixture is not None
+    assert mixture.table.context == 4
+    network, _ = leaning.log_probabilities(text[None, :300].T.astype(np.intp), np.full((1, 6), -1))
+    ngram = mixture.table.look_up(contexts_before(text[:301], 4))
+    assert mixture.weight(mixture.features(network[:, 0], ngram)).mean() > 0.8
+
+
+def test_without_another_text_the_places_are_not_counted_that_weights_are_fitted_on(
+    engine: Engine,
+) -> None:
+    # The n-gram model has counted every place of the text, and would seem certain there.
+    counted = fit_mixture(engine, fit_ngram_table(RANDOM, SIZE, 4, 1e6), RANDOM, 0, 1)
+    fitted = fit_mixture_on_training_text(engine, RANDOM, 4, 1e6)
+    assert fitted is not None
+    new = np.random.default_rng(6).integers(0, SIZE - 1, 600).astype(np.uint8)
+    losses = [
+        score_ids(MixedPredictor(engine, mixture), new, 0, Protocol()).nats_per_character
+        for mixture in (counted, fitted)
+    ]
+    assert losses[1] < losses[0] - 0.01
+
+
+@pytest.mark.parametrize("length", [2, 3, 11, 150])
+def test_the_shortest_texts_have_weights_too(engine: Engine, length: int) -> None:
+    mixture = fit_mixture_on_training_text(engine, RANDOM[:length], 2, 1e6)
+    assert mixture is not None
+    assert np.isfinite(mixture.theta).all()
 
 
 def test_probabilities_of_zero_do_no_harm() -> None:

@@ -265,7 +265,7 @@ def test_several_texts_are_documents(tmp_path: Path, capsys: pytest.CaptureFixtu
         [Path(path) for path in paths], from_run=tmp_path / "run", steps=2, window=8, batch_size=2
     )
     assert again.checkpoint.text["sha256"] == model.checkpoint.text["sha256"]
-    with pytest.raises(CharloomError, match="no text"):
+    with pytest.raises(CharloomError, match="is empty: pass at least one text"):
         charloom.train([])
 
 

@@ -119,7 +119,7 @@ def test_grown_collection_is_refused_to_resume_and_fine_tuned_instead(
     (line,) = [
         line for line in capsys.readouterr().err.splitlines() if line.startswith("charloom: ")
     ]
-    assert f"with --from {folder} and another --out" in line
+    assert f"--from {folder} --out {folder}-2`" in line
     grown = tmp_path / "grown"
     words = ["train", str(path), "--out", str(grown), "--lines", "--from", str(folder)]
     assert main([*words, "--steps", "20", "--batch-size", "4", "--window", "12"]) == 0

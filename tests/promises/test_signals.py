@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM finish the step, save, and print a command that resumes.
+"""Signals finish the step, save, and print a command that resumes.
 
-A second signal leaves at once. Neither loses anything.
+A second SIGINT or SIGTERM leaves at once. Neither loses anything.
 """
 
 import os
@@ -53,6 +53,11 @@ def printed_command(errors: str) -> str:
         ("SIGTERM", 143, "before a step #10"),  # whose validation is then still to come
         ("SIGINT", 130, "halfway through writing resume.safetensors #2"),
         ("SIGTERM", 143, "before writing samples.txt #2"),
+        ("SIGHUP", 129, "before a step #9"),  # a closed terminal
+        ("SIGHUP SIGHUP", 129, "before a step #9"),  # from the shell, and from the system
+        ("SIGHUP SIGTERM", 143, "halfway through writing resume.safetensors #2"),
+        ("SIGTERM SIGHUP", 143, "before a step #8"),  # from systemd at the end of a session
+        ("SIGUSR1", 128 + signal.SIGUSR1, "before a step #8"),
     ],
 )
 def test_signal_saves_and_the_printed_command_resumes(

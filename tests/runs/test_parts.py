@@ -183,7 +183,7 @@ def test_a_schedule_by_steps_needs_no_clock() -> None:
 
     state = TrainingState()
     config = TrainingConfig.of({"steps": 200, "refit": 0.5, "split": "60/30/10"})
-    schedule = Schedule(config, 200, state, clock, lambda _: 0.0)
+    schedule = Schedule(config, 200, 100, state, clock, lambda _: 0.0)
     found: dict[str, list[int]] = {"validation": [], "report": [], "refit": []}
     for state.step in range(201):
         if schedule.validation_is_due():
@@ -202,7 +202,7 @@ def test_a_schedule_by_steps_needs_no_clock() -> None:
 def test_a_schedule_by_minutes_reserves_time_for_the_end() -> None:
     now = [0.0]
     config = TrainingConfig.of({"minutes": 1.0, "preset": "small"})
-    schedule = Schedule(config, None, TrainingState(), lambda: now[0], lambda _: 20.0)
+    schedule = Schedule(config, None, 100, TrainingState(), lambda: now[0], lambda _: 20.0)
     now[0] = 20.0
     assert schedule.done() == pytest.approx(0.5)
     schedule.note_validation(began=10.0)  # it took ten seconds, and so will the last one

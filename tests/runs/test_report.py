@@ -15,7 +15,7 @@ from charloom.cli.main import main
 from charloom.errors import CharloomError
 from charloom.runs import report as report_module
 from charloom.runs.history import METRIC_NAMES
-from charloom.runs.report import LiveReport, RunStatus, make_report, write_report
+from charloom.runs.report import make_report, write_report
 from charloom.storage.checkpoint import load_checkpoint
 from helpers.cli import Captured
 from helpers.reports import (
@@ -235,7 +235,7 @@ def test_a_page_is_there_from_the_start(
     tables_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("charloom.runs.checkpointing.SAVE_INTERVAL", -1.0)
-    monkeypatch.setattr(report_module, "REST", 0.0)
+    monkeypatch.setattr("charloom.pages.live.REST", 0.0)
     standings, steps = [], []
     for progress in training_run(tables_folder, tmp_path / "run"):
         data = data_of((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
@@ -282,25 +282,6 @@ def test_unwritable_page_does_not_end_training(
     assert err.count("holiday") == 1
     assert "training continues" in err
     load_checkpoint(tmp_path / "run" / "model.safetensors")
-
-
-def test_page_drawing_is_rate_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    drawings: list[float] = []
-
-    def draw(*_: Any, **__: Any) -> None:
-        drawings.append(clock[0])
-        clock[0] += 0.5
-
-    monkeypatch.setattr(report_module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(report_module, "refresh_report", draw)
-    live = LiveReport(tmp_path, lambda note: None)
-    for _ in range(100):
-        live.update(RunStatus("training", 0.5))
-        clock[0] += 1
-    assert np.diff(drawings).tolist() == [25.5] * 3  # every 25 seconds it may take half of one
-    live.update(RunStatus("finished", 1.0), now=True)
-    assert drawings[-1] == clock[0] - 0.5
 
 
 def test_a_report_belongs_to_a_run(tmp_path: Path, tables_folder: Path) -> None:

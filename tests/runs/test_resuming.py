@@ -15,7 +15,7 @@ from charloom.cli import terminal
 from charloom.cli.main import main
 from charloom.engines.backend import Backend
 from charloom.runs import clock as clock_module
-from charloom.storage.checkpoint import load_checkpoint
+from charloom.storage.checkpoint import load_checkpoint, save_checkpoint
 from charloom.training import schedule
 from helpers.cli import refused
 from helpers.faults import (
@@ -112,7 +112,7 @@ def test_other_options_are_refused_by_name(
 
 def test_another_text_is_refused(finished_run: Path, workshop: Workshop, tmp_path: Path) -> None:
     other = tmp_path / workshop.text.name
-    other.write_text(workshop.text.read_text(encoding="utf-8") + ".", encoding="utf-8")
+    other.write_text("." + workshop.text.read_text(encoding="utf-8"), encoding="utf-8")
     before = file_hashes(finished_run)
     line = refused("train", str(other), "--out", str(finished_run), "--resume")
     assert "is not the one that the run was trained on" in line
@@ -312,3 +312,30 @@ def test_non_finite_loss_ends_in_one_line(options: str, workshop: Workshop, tmp_
     assert file_names(folder) == sorted(
         ["metrics.jsonl", "model.safetensors", "report.html", "resume.safetensors", "samples.txt"]
     )
+
+
+def test_a_run_of_an_earlier_version_keeps_its_line_ends_and_its_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "\ufeff" + "The cat sat.\r\nThe dog sat.\r\n" * 40
+    Path("text.txt").write_bytes(text.encode())
+    # An earlier version read every text as --raw does now, and recorded another option.
+    assert main(["train", "text.txt", "--out", "run", "--raw", *SMALL.split(), "--steps", "2"]) == 0
+    for name in ("model", "resume"):
+        checkpoint = load_checkpoint(Path(f"run/{name}.safetensors"))
+        for option in ("keep_newlines", "encoding", "encoding_errors"):
+            del checkpoint.training[option]
+        checkpoint.training |= {"raw": False, "normalize_newlines": False}
+        save_checkpoint(Path(f"run/{name}.safetensors"), checkpoint)
+    for step in ("4", "6"):  # the second time, its own record is read
+        assert main(["evaluate", "run"]) == 0
+        status, errors = command_line(
+            capsys, ["train", "text.txt", "--out", "run", "--resume", "--steps", step]
+        )
+        assert status == 0, errors
+    resumed = load_checkpoint(Path("run/model.safetensors"))
+    assert resumed.training["normalize_newlines"] is False
+    assert {"\r", "\ufeff"} <= set(resumed.vocabulary.characters)
+    line = refused("train", "text.txt", "--out", "run", "--resume", "--normalize-newlines")
+    assert "--keep-newlines is False, but the run has True" in line

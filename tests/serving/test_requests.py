@@ -84,6 +84,8 @@ def test_ignored_fields_are_named_in_a_header(client: Client, stream: bool) -> N
     assert headers["x-ignored-parameters"] == shown
     if not stream:
         assert json.loads(content)["choices"] == json.loads(plain)["choices"]
+    _, headers, _ = client.ask("POST", "/v1/completions", body | {"": 1})
+    assert headers["x-ignored-parameters"] == '""'
     many = {f"z{i}": i for i in range(25)}
     _, headers, _ = client.ask("POST", "/v1/completions", body | many)
     assert headers["x-ignored-parameters"].endswith("z19, and 5 more")

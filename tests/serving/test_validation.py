@@ -57,8 +57,8 @@ def refused(kind: type = CompletionRequest, **fields: Any) -> ApiError:
         ({"logit_bias": {"a": 1}}, "an object of token ids, each with a number from -100 to 100"),
         (
             {"prompt": [1, "a"]},
-            "invalid prompt [1, 'a']: use a string of at most 131,072 characters, its token ids, or "
-            "a list of at least 1 of either",
+            "invalid prompt [1, 'a']: use a string of at most 131,072 characters, its token ids, "
+            "or a list of at least 1 of either",
         ),
         ({"prompt": []}, "invalid prompt []: use a string of at most 131,072 characters, its"),
         ({"suffix": "the"}, "suffix 'the' is not supported: omit it, or use an empty string"),

@@ -70,10 +70,19 @@ def test_utf_16_and_utf_32_are_recognized(tmp_path, encoding, mark, content):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0", b"a\0", b"abc\0def\0ghi\0", b"\x7fELF\2\1\1" + b"\0" * 9]
+    "data",
+    [
+        b"",
+        b"\0",
+        b"a\0",
+        b"abc\0def\0ghi\0",
+        b"a\0b\0\0c" * 500,
+        b"\x1b[31mred\x1b[0m\a\0x\n",
+        b"\x7fELF\2\1\1" + b"\0" * 9,
+    ],
 )
 def test_null_bytes_that_are_not_those_of_utf_16(data):
-    assert recognized(data) in (None, "utf-16-le") if data == b"a\0" else recognized(data) is None
+    assert recognized(data) is None
 
 
 @pytest.mark.parametrize("lines", [0, 50_000])
@@ -84,6 +93,14 @@ def test_a_null_character_is_refused_unless_bytes_are_wanted(tmp_path, lines):
     assert open_text(path, as_bytes=True).read().endswith("ab\0c\n")
     earlier = TextFormat.of_training({"normalize_newlines": False}, as_bytes=False, collection=None)
     assert open_texts([path], earlier).read().endswith("ab\0c\n")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_utf_16_that_is_passed_without_the_order_of_its_bytes(tmp_path, mark):
+    for encoding in ("utf-16-le", "utf-16-be"):
+        path = write(tmp_path / "a.txt", (mark + FRENCH).encode(encoding))
+        assert open_text(path, encoding="utf-16").read() == FRENCH
+        assert open_text(path, encoding=encoding).read() == FRENCH
 
 
 def test_iso_2022_jp_is_no_ascii(tmp_path):
@@ -207,11 +224,11 @@ def test_line_ends_are_mentioned_once(tmp_path):
     text = open_texts([tmp_path / "texts"], TextFormat())
     assert list(text.documents()) == ["a\nb", "c\n", "d\n"]
     assert list(text.notes) == [
-        "Windows line ends are read as line breaks; --keep-newlines keeps them"
+        "Windows line ends are read as line breaks; training with --keep-newlines keeps them"
     ]
     late = open_texts([write(tmp_path / "late", b"a\n" * 40_000 + b"b\rc")], TextFormat())
     assert list(late.notes) == []
     late.read()
     assert list(late.notes) == [
-        "carriage returns are read as line breaks; --keep-newlines keeps them"
+        "carriage returns are read as line breaks; training with --keep-newlines keeps them"
     ]

@@ -7,8 +7,9 @@ import pytest
 
 from charloom.errors import CharloomError
 from charloom.text.corpora import open_text
-from charloom.text.format import TextFormat, open_texts, split_documents
+from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import Text, text_from_string
+from helpers.documents import documents_of
 
 BOOK = TextFormat()
 
@@ -100,8 +101,8 @@ def test_a_separator_that_never_occurs_is_shown(tmp_path: Path) -> None:
     with pytest.raises(CharloomError, match=r"'\\n\\n' does not occur .*--keep-newlines"):
         open_texts([tmp_path / "dos.txt"], TextFormat(separator=r"\n\n", keep_newlines=True)).read()
     # A text to score can be one document.
-    assert split_documents("one", format) == ["one"]
-    assert split_documents("one@@two", format) == ["one", "two"]
+    assert documents_of("one", format) == ["one"]
+    assert documents_of("one@@two", format) == ["one", "two"]
 
 
 def test_a_table_needs_the_name_of_a_table(tmp_path: Path) -> None:
@@ -115,9 +116,9 @@ def test_a_table_needs_the_name_of_a_table(tmp_path: Path) -> None:
 
 
 def test_documents_of_strings() -> None:
-    assert split_documents("a\nb\n", BOOK) == ["a\nb\n"]
-    assert split_documents("a\r\n\r\nb", TextFormat(lines=True)) == ["a", "b"]
-    assert split_documents("", TextFormat(lines=True)) == []
+    assert documents_of("a\nb\n", BOOK) == ["a\nb\n"]
+    assert documents_of("a\r\n\r\nb", TextFormat(lines=True)) == ["a", "b"]
+    assert documents_of("", TextFormat(lines=True)) == []
     given = text_from_string("x\ny")
     assert list(open_texts([given], TextFormat(lines=True)).documents()) == ["x", "y"]
     documents = open_texts([given], TextFormat(lines=True))

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from charloom.errors import CharloomError
-from charloom.text.format import TextFormat, open_texts, split_documents
+from charloom.text.format import TextFormat, open_texts
 from charloom.text.source import text_from_string
 from charloom.text.tables import Kind, Table
 from charloom.text.vocabulary import END
+from helpers.documents import documents_of
 
 
 def fields(
@@ -68,6 +69,7 @@ def test_empty_and_missing_fields_are_no_documents_and_numbers_are() -> None:
         ('{"name": ["x"]}\n', "jsonl", "column 'name' holds .* in line 1 of 't'"),
         ('{"name": true}\n', "jsonl", "column 'name' holds True in line 1"),
         ('{"name": "x"}\n{"name": "\\udc03"}\n', "jsonl", "surrogate pair in line 2"),
+        ('{"name": "x"}\n{"name": "a\\u0000"}\n', "jsonl", "null character in line 2"),
         ("[" * 100_000, "jsonl", "line 1 of 't' is not valid JSON"),
     ],
 )
@@ -105,4 +107,4 @@ def test_byte_order_mark_and_line_breaks_inside_fields() -> None:
     kept = TextFormat(column="a", keep_newlines=True)
     assert list(open_texts([table], kept).documents()) == ["x\r\ny"]
     format = TextFormat(column="a")
-    assert split_documents('{"a": "x\\r\\ny\\rz"}\n', format) == ["x\ny\nz"]
+    assert documents_of('{"a": "x\\r\\ny\\rz"}\n', format) == ["x\ny\nz"]

@@ -1,5 +1,6 @@
 """The parts of a search, each by itself: trial, settings, space, folder, page."""
 
+import itertools
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import pytest
 
 from charloom.errors import CharloomError
+from charloom.pages import live
+from charloom.pages.live import LivePage
+from charloom.pages.page import write_page
 from charloom.storage.folders import RunFolder
 from charloom.text.source import text_from_string
 from charloom.training.options import TrainingConfig
 from charloom.tuning.folder import SearchFolder
-from charloom.tuning.page import LivePage
 from charloom.tuning.settings import SearchOptions, Settings, Trial, best_trial
 from charloom.tuning.space import Range, untried_combinations
 from charloom.tuning.study import Curve
@@ -213,23 +216,28 @@ def test_failure_before_a_search_begins_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_live_page_notifies_and_continues(tmp_path: Path) -> None:
+def test_live_page_notifies_once_and_continues(tmp_path: Path) -> None:
     notes: list[str] = []
-    page = LivePage(tmp_path / "missing" / "page.html", notes.append)
-    page.update(lambda: "<p>", now=True)
+    page = LivePage(notes.append, "the search continues")
+    for _ in range(2):
+        page.update(lambda: write_page(tmp_path / "missing" / "page.html", "<p>"), now=True)
     assert len(notes) == 1
-    assert "the search continues" in notes[0]
+    assert notes[0].endswith("; the search continues")
 
 
-def test_live_page_rests_between_updates(tmp_path: Path) -> None:
-    made: list[int] = []
+def test_live_page_rests_between_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    written: list[float] = []
 
-    def make() -> str:
-        made.append(len(made))
-        return "<!doctype html>"
+    def write() -> None:
+        written.append(clock[0])
+        clock[0] += 0.5
 
-    page = LivePage(tmp_path / "page.html", lambda note: None)
-    page.update(make)
-    page.update(make)
-    page.update(make, now=True)
-    assert made == [0, 1]
+    monkeypatch.setattr(live.time, "monotonic", lambda: clock[0])
+    page = LivePage(lambda note: None, "the search continues")
+    for _ in range(100):
+        page.update(write)
+        clock[0] += 1
+    assert [after - before for before, after in itertools.pairwise(written)] == [25.5] * 3
+    page.update(write, now=True)
+    assert written[-1] == clock[0] - 0.5

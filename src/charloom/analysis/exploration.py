@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from charloom.analysis.labels import label_text
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError, printable
-from charloom.evaluation.scored_text import ScoredText, read_to_score
 from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
 from charloom.network.parameters import ModelConfig
@@ -28,7 +27,7 @@ from charloom.pages.page import MOST_CHARACTERS, PageContent, fit_page
 from charloom.prediction.validation import blocks_in_rows
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.source import Text
+from charloom.text.sources import Texts
 from charloom.text.vocabulary import Vocabulary
 
 ALL_UNITS_UP_TO = 100_000  # characters of a text whose page has every unit
@@ -272,9 +271,9 @@ def _decimals(value: float) -> float | None:
 
 def explore(
     model: LanguageModel,
-    text: str | bytes | Text | Sequence[str | bytes],
+    text: Texts,
     *,
-    name: str = "text",
+    name: str | None = None,
     units: Sequence[str] = (),
     with_activations: bool = True,
     skip_unknown: bool = False,
@@ -285,10 +284,9 @@ def explore(
 
     Args:
         model: the model; only its network is used, not its n-gram model.
-        text: the text to read, N characters. For a model of documents it is read in the same way as
-            the training text, and can be a list of documents. The end of each document counts as a
-            character.
-        name: the name of the text, for output.
+        text: the text to read, N characters, as in `LanguageModel.evaluate`. The end of each
+            document counts as a character.
+        name: the name of the text for output, by default its own.
         units: names of units whose activations to keep in any case, like `h17` or `c1.17`.
         with_activations: keep the activations for `Exploration.page`, of all units if the text is
             short, otherwise of the best.
@@ -304,8 +302,8 @@ def explore(
         UnknownCharacterError: if a character is not in the vocabulary and `skip_unknown` is false.
     """
     named = list(dict.fromkeys(parse_unit(unit, model.config) for unit in units))
-    _, content = read_to_score(text, model.text_format, model.vocabulary)
-    read = ScoredText.of(name, content, model.vocabulary, None, skip_unknown=skip_unknown)
+    read = model.encode_to_score(text, charges_unknown=False, skip_unknown=skip_unknown)
+    name = read.name if name is None else name
     ids, skipped = read.ids, read.skipped
     if len(ids) == 0:
         raise CharloomError("the text has no characters to explore")

@@ -22,6 +22,7 @@ from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
 from charloom.progress import OnProgress
 from charloom.text.arrivals import in_batches
+from charloom.text.sources import strings_to_score
 from charloom.text.typed import as_shown, compose
 
 NOT_FINITE = (
@@ -174,6 +175,37 @@ def line_surprisal(
     )
 
 
+def surprisal_of_lines(
+    model: LanguageModel,
+    lines: Iterable[str | bytes],
+    *,
+    prefix: bool = False,
+    skip_unknown: bool = False,
+    on_progress: OnProgress | None = None,
+) -> LineSurprisal:
+    """Score each line by itself, in a model of documents each document.
+
+    Args:
+        model: the model. A model of documents scores the end of each document too.
+        lines: the lines or documents.
+        prefix: whether they are only the beginnings of documents, whose ends are not scored.
+        skip_unknown: whether unknown characters are skipped, at no cost.
+        on_progress: called with the stage, the number of characters scored, and their total.
+
+    Raises:
+        CharloomError: as `LanguageModel.score_lines` and `LanguageModel.score_documents`.
+    """
+    read = [model.as_read(line) for line in strings_to_score(lines, "line")]
+    return line_surprisal(
+        model,
+        read,
+        range(1, len(read) + 1),
+        prefix=prefix,
+        skip_unknown=skip_unknown,
+        on_progress=on_progress,
+    )
+
+
 def score_in_batches(
     model: LanguageModel,
     pieces: Iterable[tuple[int | str, str]],
@@ -189,7 +221,7 @@ def score_in_batches(
         model: the model.
         pieces: the number or the name of each line or document, and its characters of the model.
         prefix, skip_unknown: as in `line_surprisal`.
-        live: whether the pieces arrive slowly, so that a batch is the pieces that have arrived.
+        live: whether the pieces arrive slowly. Each one is then scored as soon as it arrives.
         on_progress: called with the stage and the number of characters scored.
 
     Raises:

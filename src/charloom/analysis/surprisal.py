@@ -35,8 +35,7 @@ from charloom.pages.page import MOST_CHARACTERS
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
-from charloom.text.format import Sources
-from charloom.text.source import Text
+from charloom.text.sources import Texts
 from charloom.text.vocabulary import Vocabulary
 
 BLOCK = 1 << 18  # characters of a stretch
@@ -155,10 +154,10 @@ class Surprisal:
 
 def surprisal_of(
     model: LanguageModel,
-    text: Text,
+    text: Texts,
     *,
     protocol: str | None = None,
-    training_text: Sources | None = None,
+    training_text: Texts | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Surprisal:
@@ -168,9 +167,9 @@ def surprisal_of(
 
     Args:
         model: the model.
-        text: the text.
+        text: the text as in `LanguageModel.evaluate`.
         protocol: as in `LanguageModel.score`.
-        training_text: path of the training text, which only the protocol `adaptive` requires.
+        training_text: the training text, which only the protocol `adaptive` requires.
         skip_unknown: whether unknown characters are skipped, at no cost.
         on_progress: called with the stage, the number of characters scored, and their total.
 
@@ -192,7 +191,7 @@ def surprisal_of(
     )
     scores = Scores.collected((scores for scores, _ in stretches), len(read.ids), likeliest)
     return Surprisal(
-        *about_scores(model, text.name, chosen),
+        *about_scores(model, read.name, chosen),
         read.symbols(model.vocabulary),
         read.ids,
         scores,

@@ -27,8 +27,8 @@ from charloom.prediction.scoring import Protocol, Scores, Total
 from charloom.progress import OnProgress
 from charloom.text.arrivals import in_batches
 from charloom.text.dataset import TextIds
-from charloom.text.format import Sources
 from charloom.text.source import Text
+from charloom.text.sources import Texts
 from charloom.text.typed import as_shown
 from charloom.text.vocabulary import Vocabulary
 
@@ -45,7 +45,7 @@ Stretch = tuple[TextIds, Scores]  # the ids and the scores of S characters
 
 
 class About(NamedTuple):
-    """The description of scores before they are computed.
+    """The facts about scores that are known before they are computed.
 
     Attributes:
         text: the name of the text.
@@ -96,7 +96,7 @@ class SurprisalStream:
         shown: the number of characters to keep for a page.
 
     Raises:
-        CharloomError: while the scores are read, if one is not finite, or if the text is empty.
+        CharloomError: while the scores are read, if one is not finite, or without any.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class SurprisalStream:
     def most_surprising(self, count: int) -> Places:
         """Return the places of the largest surprisals, largest first, of as many as were kept.
 
-        A place near a larger one is skipped.
+        A place near a larger one is omitted.
         """
         return self._ranking.chosen(count)
 
@@ -223,7 +223,7 @@ class SurprisalStream:
             raise CharloomError("the text has no characters to score")
 
     def _added(self, ids: TextIds, scores: Scores) -> Places:
-        """Add a stretch to the sums and the ranking, and return its places."""
+        """Add a stretch to the sums and rankings, and return its places."""
         if not np.isfinite(scores.log_probabilities).all():
             raise CharloomError(NOT_FINITE)
         if self._characters < self._shown:
@@ -352,7 +352,7 @@ def context_of(ids: TextIds, vocabulary: Vocabulary, place: int) -> tuple[str, s
 
 
 def about_scores(model: LanguageModel, text: str, protocol: Protocol) -> About:
-    """Describe a model's scores of a text, given its name."""
+    """Return the facts about a model's scores of a text, given its name."""
     return About(text, "network" if model.mixture is None else "mixture", str(protocol))
 
 
@@ -361,7 +361,7 @@ def score_stored(
     text: ScoredText,
     *,
     protocol: str | None = None,
-    training_text: Sources | None = None,
+    training_text: Texts | None = None,
     places: int = 0,
     shown: int = 0,
     on_progress: OnProgress | None = None,
@@ -401,7 +401,7 @@ def score_while_read(
     text: Text,
     *,
     protocol: str | None = None,
-    training_text: Sources | None = None,
+    training_text: Texts | None = None,
     skip_unknown: bool = False,
     on_progress: OnProgress | None = None,
 ) -> SurprisalStream:
@@ -411,7 +411,7 @@ def score_while_read(
     """
     chosen = Protocol.choose(protocol, model.config.end_id)
     encoder = TextEncoder(model.vocabulary, model.unseen, skip_unknown=skip_unknown)
-    pieces = open_to_score(text, model.text_format, model.vocabulary).pieces()
+    pieces = open_to_score(lambda format: text, model.text_format, model.vocabulary).pieces()
     if text.live:
         pieces = map("".join, in_batches(pieces, len, live=True))
     unscored: deque[TextIds] = deque()

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line.
 
     An option that takes one value takes the next word, also if it begins with a dash as in
-    `--stop ---`. Options can stand between texts.
+    `--stop ---`. The order of options and texts is free.
     """
 
     def parse_args(  # type: ignore[override]
@@ -36,6 +36,10 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         assert args is not None
         return super().parse_args(self._in_order(args), namespace)
+
+    def print_help(self, file: Any = None) -> None:
+        # argparse itself ignores a full disk.
+        print(self.format_help(), end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ")
@@ -177,6 +181,20 @@ def add_texts(parser: Parser) -> None:
         nargs="+",
         help="a path of a file or folder, - for standard input, or a corpus; several texts are "
         "documents of a collection",
+    )
+
+
+def add_encoding(parser: Parser, text: str) -> None:
+    """Add the options that decode a text, which is not the training text."""
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help=f"encoding of {text} (default: that of the training text, UTF-8, or a recognized one)",
+    )
+    parser.add_argument(
+        "--encoding-errors",
+        choices=("strict", "replace"),
+        help="invalid bytes are refused, or read as U+FFFD (default: as in training)",
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, number, run_folder, whole_number
 from charloom.cli.evaluate import evaluate_model, keep_evaluation_of, print_evaluation
-from charloom.cli.suggestions import in_shell, new_folder
+from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.train import RunRequest, start_run, watch
 from charloom.errors import plural
@@ -27,7 +27,9 @@ def add_demo_arguments(parser: Parser) -> None:
 
 
 def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    folder = run_folder(arguments.out, new_folder(Path("runs/demo")))
+    from charloom.storage.folders import free_folder
+
+    folder = run_folder(arguments.out, free_folder(Path("runs/demo")))
     options = {"minutes": arguments.minutes, "seed": arguments.seed}
     shown = [0.0]
 

@@ -6,10 +6,17 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charloom.cli.arguments import Parser, add_engine, add_network_only, limit_threads, load_model
+from charloom.cli.arguments import (
+    Parser,
+    add_encoding,
+    add_engine,
+    add_network_only,
+    limit_threads,
+    load_model,
+)
 from charloom.cli.formatting import counted, in_bits, quoted_excerpt
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import open_for
+from charloom.cli.texts import open_for, training_text
 from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ def add_evaluate_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of TEXT, at no cost"
     )
+    add_encoding(parser, "TEXT")
     add_network_only(parser)
     add_engine(parser)
 
@@ -47,17 +55,23 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             "--skip-unknown is for a TEXT, because a run's own splits have no unknown characters "
             "to skip: pass a text, or omit it"
         )
+    for option in ("encoding", "encoding_errors"):
+        if getattr(arguments, option) is not None and not arguments.text:
+            raise CharloomError(
+                f"--{option.replace('_', '-')} is for a TEXT, because a run's own text is read as "
+                "in training: pass a text, or omit it"
+            )
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         text = None
         if arguments.text:
-            text = open_for(model, *arguments.text, terminal=terminal)
+            text = open_for(model, arguments, terminal)
         evaluation = evaluate_model(
             model,
             terminal,
             text=text,
             protocol=arguments.protocol,
-            training_text=arguments.training_text,
+            training_text=training_text(arguments),
             skip_unknown=arguments.skip_unknown,
         )
     if arguments.json:
@@ -118,7 +132,9 @@ def print_evaluation(evaluation: Evaluation, model: LanguageModel, terminal: Ter
             f"95% confidence interval: {low:.4f} to {high:.4f} nats "
             f"({in_bits(low):.4f} to {in_bits(high):.4f} bits) per {per}"
         )
-    if e.overlap is not None:
+    if e.overlap is not None and e.overlap.length == 0:
+        terminal.print("no verbatim overlap with the training text")
+    elif e.overlap is not None:
         terminal.print(
             "longest verbatim overlap with the training text: "
             f"{plural(e.overlap.length, unit)}, {quoted_excerpt(e.overlap_text)}"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import Parser, run_folder
 from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError, shortened
-
-if TYPE_CHECKING:
-    from charloom.storage.checkpoint import Checkpoint
+from charloom.errors import CharloomError
 
 
 def add_export_arguments(parser: Parser) -> None:
@@ -34,52 +30,38 @@ def add_export_arguments(parser: Parser) -> None:
 def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.evaluation.records import evaluations_of, read_evaluations
     from charloom.evaluation.verdict import cost_without_mixture
-    from charloom.exchange.onnx import export_onnx
-    from charloom.exchange.pytorch import export_pytorch
-    from charloom.pages.page import check_writable
+    from charloom.exchange.export import export
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.folders import model_path
 
-    to, name = getattr(arguments, "to", ""), getattr(arguments, "out", "")
-    if to not in ("pytorch", "onnx", "huggingface"):
-        raise CharloomError(f"--to is {shortened(to)}: pass pytorch, onnx or huggingface")
-    if name == "":
+    to, out = getattr(arguments, "to", ""), getattr(arguments, "out", "")
+    if out == "" and to in ("pytorch", "onnx", "huggingface"):
         raise CharloomError("--out is missing: pass the output file or folder")
-    path, out = model_path(arguments.run), Path(name)
-    checkpoint = load_checkpoint(path)
+    code = export(arguments.run, to, out)
+    path = Path(out)
     if to == "huggingface":
-        return _export_for_hub(path, checkpoint, out, terminal)
-    check_writable(out, page=False)
-    if out.exists() and out.samefile(path):
-        raise CharloomError(f"--out is the model itself, {path}: pass another file")
+        from charloom.exchange.hub_folder import CARD_FILE
+
+        terminal.say(f"{out} contains the model and its card, {path / CARD_FILE}. To upload them:")
+        terminal.say(f"  {in_shell('hf', 'upload', f'OWNER/{path.resolve().name}', path)}")
+        return 0
+    model = model_path(arguments.run)
+    checkpoint = load_checkpoint(model)
     if to == "pytorch":
-        terminal.print(export_pytorch(checkpoint, out).rstrip("\n"))
-        terminal.say(f"{out} is the state dict; this code is also in {out.with_suffix('.py')}")
+        terminal.print(code.rstrip("\n"))
+        terminal.say(f"{out} is the state dict; this code is also in {path.with_suffix('.py')}")
     else:
-        export_onnx(checkpoint, out)
         terminal.say(
             f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state"
         )
         if checkpoint.config.dtype != "float32":
             terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.mixture is not None:
-        records = read_evaluations(path.parent)
+        records = read_evaluations(model.parent)
         terminal.say(
             "only the network is exported, without the n-gram model"
             + cost_without_mixture(evaluations_of(records, checkpoint.sha256))
         )
-    return 0
-
-
-def _export_for_hub(path: Path, checkpoint: Checkpoint, out: Path, terminal: Terminal) -> int:
-    from charloom.evaluation.records import read_evaluations
-    from charloom.exchange.card import card_kept
-    from charloom.exchange.hub_folder import CARD_FILE, write_folder
-
-    if write_folder(checkpoint, read_evaluations(path.parent), out):
-        terminal.say(card_kept(out / CARD_FILE))
-    terminal.say(f"{out} contains the model and its card, {out / CARD_FILE}. To upload them:")
-    terminal.say(f"  {in_shell('hf', 'upload', f'OWNER/{out.resolve().name}', out)}")
     return 0
 
 
@@ -96,9 +78,7 @@ def add_import_arguments(parser: Parser) -> None:
 def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.pytorch import import_pytorch
 
-    path = Path(arguments.file)
-    vocabulary = None if arguments.vocabulary is None else Path(arguments.vocabulary)
-    folder = run_folder(arguments.out, Path("runs") / path.stem)
-    terminal.print(str(import_pytorch(path, vocabulary, folder)))
+    folder = run_folder(arguments.out, Path("runs") / Path(arguments.file).stem)
+    terminal.print(str(import_pytorch(arguments.file, arguments.vocabulary, out=folder)))
     terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charloom.cli.arguments import Parser, add_engine, limit_threads, load_model
+from charloom.cli.arguments import Parser, add_encoding, add_engine, limit_threads, load_model
 from charloom.cli.formatting import counted
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import open_for
@@ -39,6 +39,7 @@ def add_explore_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of TEXT"
     )
+    add_encoding(parser, "TEXT")
     add_engine(parser)
 
 
@@ -55,7 +56,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
         check_writable(page)
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run, network_only=True)
-        text = open_for(model, *arguments.text, terminal=terminal)
+        text = open_for(model, arguments, terminal)
         with terminal.task("exploring") as on_progress:
             found = explore(
                 model,

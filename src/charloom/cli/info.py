@@ -22,30 +22,14 @@ def add_info_arguments(parser: Parser) -> None:
 
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.storage.checkpoint import load_checkpoint
+    from charloom.storage.facts import facts_of
     from charloom.storage.folders import model_path
     from charloom.text.vocabulary import END, END_NAME
 
     path = model_path(arguments.run)
     checkpoint = load_checkpoint(path)
     config, vocabulary = checkpoint.config, checkpoint.vocabulary
-    facts: dict[str, Any] = {
-        "file": str(path),
-        "config": config.as_dict() | {"bytes": vocabulary.as_bytes},
-        "parameters": config.parameter_count,
-        "vocabulary": ["" if c == END else c for c in vocabulary.characters],
-        "training": checkpoint.training,
-        "text": checkpoint.text,
-        "metrics": checkpoint.metrics,
-        "counts": None
-        if checkpoint.mixture is None
-        else {
-            "context": checkpoint.mixture.table.context,
-            "ngrams": len(checkpoint.mixture.table.characters),
-            "bytes": checkpoint.mixture.table.nbytes,
-        },
-    }
-    if checkpoint.position is not None:
-        facts["position"] = checkpoint.position
+    facts = facts_of(checkpoint, path)
     if arguments.json:
         terminal.print_json(facts)
         return 0

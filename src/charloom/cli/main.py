@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from charloom.cli.arguments import Command, HelpFormatter, Parser, add_no_arguments
 from charloom.cli.corpora import run_corpora
@@ -25,7 +27,7 @@ from charloom.cli.serve import add_serve_arguments, run_serve
 from charloom.cli.terminal import Terminal
 from charloom.cli.train import add_train_arguments, run_train
 from charloom.cli.tune import add_tune_arguments, run_tune
-from charloom.errors import CharloomError, LostRanksError, error_reason, shortened
+from charloom.errors import CharloomError, CharloomWarning, LostRanksError, error_reason, shortened
 from charloom.version import __version__
 
 
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments), terminal)
+        with _warnings_said(terminal):
+            status = _dispatch(list(sys.argv[1:] if arguments is None else arguments), terminal)
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
@@ -61,6 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         terminal.say(f"{place}{error_reason(error)}")
         return 2
+
+
+@contextlib.contextmanager
+def _warnings_said(terminal: Terminal) -> Iterator[None]:
+    """Write the warnings of the package like other messages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CharloomWarning)
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, CharloomWarning):
+                terminal.say(str(message))
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = say
+        yield
 
 
 def _dispatch(arguments: list[str], terminal: Terminal) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,11 @@ def _read_config_file(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        content = Path(path).read_bytes()
+        # As Windows saves text: PowerShell as UTF-16, other programs with a byte order mark.
+        marks = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+        encoding = "utf-16" if content.startswith(marks) else "utf-8-sig"
+        table = tomllib.loads(content.decode(encoding).replace("\r\n", "\n"))
     except OSError as error:
         raise CharloomError(f"--config {path}: {error_reason(error)}") from None
     except (ValueError, RecursionError) as error:  # TOML's own errors are ValueErrors

@@ -38,7 +38,7 @@ class PassedTexts:
         self._escaped: list[str] = []  # options with escapes that were replaced without --escapes
         self.prompt: str | bytes = ""
         if arguments.prompt_file is not None:
-            self.prompt = self._file(arguments.prompt_file)
+            self.prompt = self._file(arguments)
         elif arguments.prompt is not None:
             self.prompt = self._unescaped(arguments.prompt, "--prompt")
         stops = [self._unescaped(text, "--stop") for text in arguments.stop]
@@ -64,13 +64,15 @@ class PassedTexts:
             )
         return found
 
-    def _file(self, path: str) -> str | bytes:
-        """Return the content of a file or of standard input, read as a text of the model.
+    def _file(self, arguments: argparse.Namespace) -> str | bytes:
+        """Return the content of --prompt-file, read as a text of the model.
 
-        Its last line break is left out where the model knows no line breaks.
+        Its last line break is omitted for a model without line breaks.
         """
+        from charloom.cli.texts import format_for
         from charloom.text.format import open_texts
 
+        path = arguments.prompt_file
         if path != "-" and not os.path.exists(path):  # noqa: PTH110 - false for any bad path
             raise CharloomError(
                 f"there is no file {quoted_path(path)}: pass the path of a prompt, or - for "
@@ -80,7 +82,7 @@ class PassedTexts:
             raise CharloomError(f"{quoted_path(path)} is a folder: pass the path of one file")
         vocabulary = self._model.vocabulary
         format = replace(
-            self._model.text_format,
+            format_for(self._model, arguments),
             lines=False,
             separator=None,
             column=None,
@@ -88,15 +90,12 @@ class PassedTexts:
             joined=True,
         )
         text = open_texts([path if path == "-" else Path(path)], format)
-        self.notes += text.notes
         content = text.read()
         if "\n" not in vocabulary.characters:
             content = content.removesuffix("\n")
         if not content:
-            raise CharloomError(
-                f"the prompt in {quoted_path(path)} is empty: write text to it, or omit "
-                "--prompt-file"
-            )
+            name = "standard input" if path == "-" else quoted_path(path)
+            raise CharloomError(f"the prompt in {name} is empty: pass text, or omit --prompt-file")
         return content.encode("latin-1") if vocabulary.as_bytes else content
 
     def _is_possible(self, stop: str) -> bool:
@@ -130,6 +129,10 @@ def refuse_ineffective(arguments: argparse.Namespace) -> None:
         for option in ("no_prompt", "skip_unknown"):
             if getattr(arguments, option):
                 _refuse(option, "requires --prompt or --prompt-file: add one of them")
+    if arguments.prompt_file is None:
+        for option in ("encoding", "encoding_errors"):
+            if getattr(arguments, option) is not None:
+                _refuse(option, "requires --prompt-file: add it, or omit this option")
     if arguments.escapes and arguments.prompt is None and not arguments.stop:
         _refuse("escapes", "requires --prompt or --stop: add one of them")
     if arguments.temperature == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from charloom.cli.arguments import Parser
 from charloom.cli.terminal import Terminal
@@ -26,6 +25,5 @@ def run_report(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
     if arguments.out == "":
         raise CharloomError("--out is empty: pass a file name or omit it")
-    out = None if arguments.out is None else Path(arguments.out)
-    terminal.print(str(write_report([Path(run) for run in arguments.runs], out)))
+    terminal.print(str(write_report(arguments.runs, arguments.out)))
     return 0

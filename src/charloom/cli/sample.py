@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import (
     Parser,
+    add_encoding,
     add_engine,
     add_network_only,
     length,
@@ -22,6 +23,7 @@ from charloom.cli.arguments import (
 from charloom.cli.formatting import excerpt
 from charloom.cli.prompts import PassedTexts, refuse_ineffective
 from charloom.cli.terminal import Terminal
+from charloom.cli.texts import training_text
 from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
@@ -123,6 +125,7 @@ def add_sample_arguments(parser: Parser) -> None:
         help="path of the training text, if it has moved",
     )
     add_network_only(parser)
+    add_encoding(parser, "the file of --prompt-file")
     add_engine(parser)
 
 
@@ -134,7 +137,7 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         if looks_up:  # now, so that a missing training text is reported before sampling starts
-            model.training_index(arguments.training_text)
+            model.training_index(training_text(arguments))
         _Sampling(arguments, model, terminal).run()
     return 0
 
@@ -228,7 +231,7 @@ class _Sampling:
             unique=arguments.unique,
             new=arguments.new,
             min_length=arguments.min_length,
-            training_text=arguments.training_text,
+            training_text=training_text(arguments),
             **self._settings,
         )
         self._say_first()

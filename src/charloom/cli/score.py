@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from charloom.cli.arguments import (
     Parser,
+    add_encoding,
     add_engine,
     add_network_only,
     limit_threads,
@@ -75,6 +76,7 @@ def add_score_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--skip-unknown", action="store_true", help="skip unknown characters of TEXT, at no cost"
     )
+    add_encoding(parser, "TEXT")
     add_network_only(parser)
     add_engine(parser)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from charloom.cli.formatting import counted
 from charloom.cli.score_pieces import print_as_read, scoring_task
 from charloom.cli.terminal import Interrupts, Terminal
-from charloom.cli.texts import open_for, say_notes
+from charloom.cli.texts import open_for, say_notes, training_text
 from charloom.errors import printable, quoted
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ def score_characters(
 
     rows, top = arguments.json or arguments.csv, arguments.top
     streams = rows and top is None and page is None
-    text = open_for(model, *arguments.text, terminal=terminal, live=streams)
+    text = open_for(model, arguments, terminal, live=streams)
     with scoring_task(terminal, streams) as on_progress, Interrupts():
         if streams:
             found = score_while_read(
                 model,
                 text,
                 protocol=arguments.protocol,
-                training_text=arguments.training_text,
+                training_text=training_text(arguments),
                 skip_unknown=arguments.skip_unknown,
                 on_progress=on_progress,
             )
@@ -53,7 +53,7 @@ def score_characters(
             model,
             stored,
             protocol=arguments.protocol,
-            training_text=arguments.training_text,
+            training_text=training_text(arguments),
             places=max(top or PLACES, 0 if page is None else LISTED),
             shown=0 if page is None else MOST_CHARACTERS,
             on_progress=on_progress,

@@ -35,7 +35,7 @@ def scoring_task(
 def print_as_read(
     terminal: Terminal, pieces: Iterable[str], json_end: Callable[[], str] | None = None
 ) -> None:
-    """Write each piece of a result as soon as it exists.
+    """Write each piece of a result as soon as it is complete.
 
     Args:
         terminal: the terminal.
@@ -128,11 +128,9 @@ def _open_pieces(
     from charloom.text.source import split_lines
 
     if model.config.end_id is None:
-        text = open_for(model, *arguments.text, terminal=terminal, live=live)
+        text = open_for(model, arguments, terminal, live=live)
         return _Pieces("line", enumerate(split_lines(text.pieces()), 1), text.live, text.notes)
-    found = documents_for(
-        model, *arguments.text, by_line=arguments.lines, terminal=terminal, live=live
-    )
+    found = documents_for(model, arguments, terminal, live=live)
     pieces: Iterator[tuple[int | str, str]]
     if found.by_line:
         pieces = ((document.number, document.text) for document in found)

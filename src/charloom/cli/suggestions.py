@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def path_word(path: str | Path) -> str:
-    """Return a path as a word of a command: one that begins with a dash is no option."""
+    """Return a path as a word of a command: it is not an option if it begins with a dash."""
     text = str(path)
     return f"./{text}" if text.startswith("-") and text != "-" else text
 
@@ -21,16 +21,6 @@ def path_word(path: str | Path) -> str:
 def in_shell(*words: str | Path) -> str:
     """Return the words of a command as a shell reads them."""
     return shlex.join([path_word(word) if isinstance(word, Path) else word for word in words])
-
-
-def new_folder(folder: Path) -> Path:
-    """Return a folder that does not exist, with a number after its name if necessary."""
-    number = 1
-    candidate = folder
-    while candidate.exists():
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
 
 
 def resuming(

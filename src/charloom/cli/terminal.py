@@ -54,8 +54,12 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """Write a message of one line to standard error: `charloom: MESSAGE`."""
-        message = printable(" ".join(message.split("\n")))
-        print(f"charloom: {message}", file=StandardError(), flush=True)
+        one_line = message.replace("\n", " ")
+        line = f"charloom: {printable(one_line)}"
+        if self._live is not None and self._open_console().is_terminal:
+            self._open_console().print(line, markup=False)  # above the progress bar
+        else:
+            print(line, file=StandardError(), flush=True)
 
     def say_once(self, message: str) -> None:
         """Write a message to standard error, unless it was written in this way before."""
@@ -245,7 +249,7 @@ class StandardError(io.TextIOBase):
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 
-# Signals that ask a run to stop, if the system has them. A closed terminal sends SIGHUP, and
+# Signals that stop a run, if the system has them. A closed terminal sends SIGHUP, and
 # schedulers of batch jobs announce the end of a job's time by SIGUSR1 or SIGUSR2.
 STOPPING = [
     getattr(signal, name)
@@ -256,7 +260,7 @@ INSISTING = (signal.SIGINT, signal.SIGTERM)  # which end the process where they 
 
 
 def stopping_signals() -> list[int]:
-    """Return the signals that ask a run to stop, without those ignored as `nohup` does SIGHUP."""
+    """Return the signals that stop a run, without a SIGHUP that `nohup` ignores."""
     return [
         number
         for number in STOPPING
@@ -265,7 +269,7 @@ def stopping_signals() -> list[int]:
 
 
 class Interrupts:
-    """Record the first signal that asks a run to stop, so that a step can be finished and saved.
+    """Record the first signal that stops a run, so that a step can be finished and saved.
 
     Before training begins it ends the process at once, and so does a second SIGINT or SIGTERM. A
     second SIGHUP does not, because a shell and the system both send one as a terminal closes.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from charloom.cli.terminal import Terminal
-from charloom.errors import plural, printable
+from charloom.errors import CharloomError, plural, printable
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
     from charloom.progress import OnProgress
     from charloom.text.dataset import Dataset
-    from charloom.text.format import DocumentReader, Opener
+    from charloom.text.format import DocumentReader, Opener, TextFormat
     from charloom.text.source import Text
 
 
@@ -24,35 +25,65 @@ def text_opener(sources: Sequence[str], on_progress: OnProgress) -> Opener:
     return lambda format: open_texts(sources, format, on_progress=on_progress)
 
 
-def open_for(model: LanguageModel, *sources: str, terminal: Terminal, live: bool = False) -> Text:
-    """Open texts the way the model's training text was read.
+def training_text(arguments: argparse.Namespace) -> Opener | None:
+    """Return a function that opens the texts of --training-text, None without that option."""
+    names = arguments.training_text
+    return None if names is None else text_opener(names, lambda *_: None)
+
+
+def format_for(model: LanguageModel, arguments: argparse.Namespace) -> TextFormat:
+    """Return the format of a model's texts, with the options that `add_encoding` added.
+
+    Raises CharloomError if the encoding is unknown, or if the model reads bytes.
+    """
+    from charloom.text.encodings import check_encoding
+
+    format = model.text_format
+    for option in ("encoding", "encoding_errors"):
+        if getattr(arguments, option) is not None and format.as_bytes:
+            raise CharloomError(
+                f"--{option.replace('_', '-')} has no effect, because the model reads bytes: omit "
+                "it"
+            )
+    if arguments.encoding is not None:
+        check_encoding(arguments.encoding)
+        format = replace(format, encoding=arguments.encoding, encoding_is_certain=True)
+    if arguments.encoding_errors is not None:
+        format = replace(format, encoding_errors=arguments.encoding_errors)
+    return format
+
+
+def open_for(
+    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool = False
+) -> Text:
+    """Open a command's texts the way the model's training text was read.
 
     With `live`, a pipe is read once, as its bytes arrive.
     """
     from charloom.text.format import open_texts
 
-    format = replace(model.text_format, live=live)
+    format = replace(format_for(model, arguments), live=live)
     with terminal.task("reading") as on_progress:
-        text = open_texts(sources, format, on_progress=on_progress)
+        text = open_texts(arguments.text, format, on_progress=on_progress)
     say_notes(text.notes, terminal)
     return text
 
 
 def documents_for(
-    model: LanguageModel, *sources: str, by_line: bool, terminal: Terminal, live: bool = False
+    model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool = False
 ) -> DocumentReader:
-    """Open the documents of texts for a model of documents, with their places.
+    """Open the documents of a command's texts for a model of documents, with their places.
 
-    They are read the way the model's training text was, or each line is a document. With `live`, a
-    pipe is read once, as its bytes arrive.
+    They are read the way the model's training text was; with --lines, each line is a document.
+    With `live`, a pipe is read once, as its bytes arrive.
     """
     from charloom.text.format import read_documents
 
-    format = replace(model.text_format, live=live)
-    if by_line:
+    format = replace(format_for(model, arguments), live=live)
+    if arguments.lines:
         format = replace(format, lines=True, separator=None, column=None)
     with terminal.task("reading") as on_progress:
-        found = read_documents(sources, format, on_progress=on_progress)
+        found = read_documents(arguments.text, format, on_progress=on_progress)
     say_notes(found.notes, terminal)
     return found
 
@@ -70,7 +101,7 @@ def report_text(dataset: Dataset, terminal: Terminal) -> None:
     if not dataset.documents:
         terminal.note(
             f"{printable(dataset.name)}: {plural(len(dataset.ids), unit_of_text)}, "
-            f"{distinct} distinct; {len(dataset.train):,} to train, "
+            f"{distinct:,} distinct; {len(dataset.train):,} to train, "
             f"{len(dataset.validation):,} to validate, {len(dataset.test):,} to test"
             f"{_own_parts(dataset)}"
         )
@@ -85,7 +116,7 @@ def report_text(dataset: Dataset, terminal: Terminal) -> None:
         unit = f" {unit_of_text}s"
     terminal.note(
         f"{printable(dataset.name)}: {plural(dataset.documents, 'document')}, "
-        f"{plural(dataset.characters, unit_of_text)}, {distinct} distinct; {dataset.rule}: "
+        f"{plural(dataset.characters, unit_of_text)}, {distinct:,} distinct; {dataset.rule}: "
         f"{train:,}{unit} to train, {validation:,} to validate, {test:,} to test"
         f"{_own_parts(dataset)}"
     )

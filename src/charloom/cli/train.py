@@ -181,6 +181,7 @@ def watch(
         show_sample: called at every validation; by default an excerpt of the sample is shown.
     """
     refit = run.state.refit_step is not None
+    marks_best = run.config.keep == "best"
     vocabulary = run.dataset.vocabulary
     lines = vocabulary.end_id is not None and "\n" not in vocabulary.characters
     speeds: list[tuple[float, int]] = []
@@ -195,7 +196,7 @@ def watch(
                 dim=True,
             )
         if progress.kind == "validation":
-            terminal.note(_validation_line(progress, _unit(run)))
+            terminal.note(_validation_line(progress, _unit(run), marks_best=marks_best))
             if show_sample is not None:
                 show_sample(progress)
             elif progress.sample:
@@ -226,7 +227,7 @@ def _unit(run: TrainingRun) -> str:
     return vocabulary.unit if vocabulary.end_id is None else "symbol"
 
 
-def _validation_line(progress: Progress, unit: str) -> str:
+def _validation_line(progress: Progress, unit: str, *, marks_best: bool) -> str:
     line = (
         f"{format_duration(progress.elapsed)}  step {progress.step:,}  epoch {progress.epoch:.2f}"
     )
@@ -235,7 +236,7 @@ def _validation_line(progress: Progress, unit: str) -> str:
     if progress.validation is not None:
         nats = progress.validation.nats_per_character
         line += f"  validation {nats:.4f} nats ({in_bits(nats):.3f} bits) per {unit}"
-        line += " *" if progress.best else ""
+        line += " *" if progress.best and marks_best else ""
     return line
 
 
@@ -243,13 +244,23 @@ def _conclude(run: TrainingRun, terminal: Terminal) -> None:
     """Write the result of a finished run, and the next commands."""
     state, folder = run.state, shlex.quote(str(run.folder))
     if state.best_loss is not None:
+        which = "best" if run.config.keep == "best" else "last"
         terminal.say(
-            f"best validation loss: {state.best_loss:.4f} nats ({in_bits(state.best_loss):.3f} "
+            f"{which} validation loss: {state.best_loss:.4f} nats ({in_bits(state.best_loss):.3f} "
             f"bits) per {_unit(run)} at step {state.best_step:,} of {state.step:,}"
             + ("" if state.refit_step is None else ", on the part that was not used for training")
         )
+        if state.best_step == 0 and state.step > 0:
+            terminal.say(
+                "the weights of step 0 are kept, an untrained network: it has the best loss on "
+                f"the {plural(len(run.dataset.validation), _unit(run))} of the validation split. "
+                "Use --keep last, or train on more text"
+            )
     else:
-        terminal.say(f"trained {plural(state.step, 'step')} without a validation split")
+        terminal.say(
+            f"trained {plural(state.step, 'step')} without a validation split: the last weights "
+            "are kept"
+        )
     terminal.say(f"saved {folder}/model.safetensors. Next:")
     say_next(run.folder, run.dataset, terminal)
     terminal.say(f"curves and samples: {folder}/report.html")

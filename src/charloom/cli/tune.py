@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from charloom.cli.arguments import Parser, add_texts, number, run_folder
 from charloom.cli.formatting import format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
-from charloom.cli.suggestions import in_shell, new_folder, path_word, resuming, say_next
+from charloom.cli.suggestions import in_shell, path_word, resuming, say_next
 from charloom.cli.terminal import Interrupts, Terminal
 from charloom.cli.texts import report_text, text_opener
 from charloom.errors import plural
@@ -157,7 +157,9 @@ def _conclude_search(search: Search, sources: Sequence[str], terminal: Terminal)
     terminal.say(
         f"to train longer with its options (they are in {search.folder / 'best.toml'} too){piped}:"
     )
-    longer = new_folder(search.folder.with_name(f"{search.folder.name}-longer"))
+    from charloom.storage.folders import free_folder
+
+    longer = free_folder(search.folder.with_name(f"{search.folder.name}-longer"))
     words = search.settings.command(best, [path_word(source) for source in sources])
     terminal.say(f"  {in_shell(*words, '--out', longer)}")
     terminal.say(f"all trials: {shlex.quote(str(search.folder / 'report.html'))}")

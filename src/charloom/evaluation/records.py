@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,21 @@ from charloom.errors import CharloomError, error_reason, printable
 from charloom.evaluation.evaluation import Evaluation
 from charloom.json_text import to_json
 from charloom.storage.atomic import write_atomically
-from charloom.storage.folders import EVALUATIONS_FILE, METRICS_FILE
+from charloom.storage.checkpoint import read_header
+from charloom.storage.folders import EVALUATIONS_FILE, METRICS_FILE, MODEL_FILE
 
 Records = Sequence[Mapping[str, Any]]  # as `read_evaluations` returns them
 
 
-def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) -> bool:
-    """Keep an evaluation of a run's own text, the latest of each protocol and model.
+def keep_evaluation(
+    run: str | os.PathLike[str], evaluation: Evaluation, sha256: str | None = None
+) -> bool:
+    """Keep an evaluation of a run's own text for its report, the latest of each protocol and model.
 
     Args:
-        folder: the run's folder; other folders are left unchanged.
+        run: the run's folder; other folders are left unchanged.
         evaluation: the evaluation to keep.
-        sha256: digest of the evaluated weights.
+        sha256: digest of the evaluated weights, by default of the run's model.
 
     Returns:
         True if it was kept, so that the run's report should be written again.
@@ -31,8 +35,11 @@ def keep_evaluation(folder: Path, evaluation: Evaluation, sha256: str | None) ->
     Raises:
         CharloomError: if the folder cannot be written.
     """
+    folder = Path(run)
     if not (folder / METRICS_FILE).is_file():
         return False
+    if sha256 is None:
+        sha256 = (read_header(folder / MODEL_FILE) or {}).get("sha256")
     found = evaluation.as_dict()
     kept = [
         entry

@@ -7,9 +7,8 @@ id in the model's vocabulary, but it can have a probability.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,8 +26,9 @@ from charloom.text.dataset import (
     encode_without_folded,
     scan,
 )
-from charloom.text.format import TextFormat, open_texts
+from charloom.text.format import Opener, TextFormat, open_texts
 from charloom.text.source import Text, refuse_surrogates
+from charloom.text.sources import Texts, strings_to_score, texts_to_score
 from charloom.text.splitting import store_ids
 from charloom.text.typed import as_read, compose_pieces
 from charloom.text.vocabulary import END, UnknownCharacterError, Vocabulary
@@ -223,8 +223,6 @@ class ScoredPieces:
             CharloomError: if a piece holds half of a surrogate pair.
             UnknownCharacterError: if a character is unknown, has no probability and is not skipped.
         """
-        if isinstance(pieces, str):
-            raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
         content = "".join(pieces)
         lengths = np.array([len(piece) for piece in pieces], dtype=np.intp)
         refused = set(content) - set(vocabulary.characters)
@@ -271,67 +269,79 @@ class ScoredPieces:
         return totals, self.unknown
 
 
-def open_to_score(
-    text: str | bytes | Path | Text | Sequence[str | bytes],
+def open_and_encode(
+    passed: Texts,
     format: TextFormat,
     vocabulary: Vocabulary,
+    unseen: UnseenCharacters | None,
+    *,
+    skip_unknown: bool = False,
+    checks_names: bool = True,
+    on_progress: OnProgress | None = None,
+) -> ScoredText:
+    """Open and encode a text. Of a file, only the ids are stored, on disk if they are many.
+
+    Arguments and errors are those of `open_to_score` and `ScoredText.read`.
+    """
+    text = texts_to_score(passed, checks_names=checks_names)
+    opened = open_to_score(text, format, vocabulary)
+    if isinstance(text, str | bytes | list):
+        return ScoredText.of(
+            opened.name, opened.read(), vocabulary, unseen, skip_unknown=skip_unknown
+        )
+    return ScoredText.read(
+        opened, vocabulary, unseen, skip_unknown=skip_unknown, on_progress=on_progress
+    )
+
+
+def open_to_score(
+    text: str | bytes | list[str | bytes] | Opener, format: TextFormat, vocabulary: Vocabulary
 ) -> Text:
     """Return a text as characters of the model, with END after each document of a collection.
 
     Its Unicode form becomes the one that the vocabulary knows.
 
     Args:
-        text: a text, its content as a str, the path of a file, or a list of documents.
+        text: the text, as `texts_to_score` returns it.
         format: how the model's training text was read.
         vocabulary: the model's vocabulary.
 
     Raises:
-        CharloomError: if the text cannot be read, or is a list and the format is that of a book.
+        CharloomError: if the text cannot be read, or is a list of strings and the format is that of
+            a book.
     """
-    if isinstance(text, Path):
-        text = open_texts([text], format)
     if isinstance(text, str | bytes):
         content = as_read(text, format, vocabulary)
-        text = Text("text", "", vocabulary.as_bytes, lambda: iter((content,)))
+        opened = Text("text", "", vocabulary.as_bytes, lambda: iter((content,)))
         if format.cuts:
-            text = open_texts([text], replace(format, collection=True))
-    if isinstance(text, Text):
-        end = END if format.collection and not text.ends else ""
-        pieces = text.pieces
-        return replace(
-            text, pieces=lambda: itertools.chain(compose_pieces(pieces(), vocabulary), [end])
-        )
-    if not format.collection:
+            opened = open_texts([opened], replace(format, collection=True))
+    elif not isinstance(text, list):
+        opened = text(format)
+    elif format.collection:
+        documents = "".join(as_read(document, format, vocabulary) + END for document in text)
+        return Text("text", "", vocabulary.as_bytes, lambda: iter((documents,)), ends=True)
+    else:
         raise CharloomError(
-            "a list of documents is for models of collections, and this one was trained on a "
-            "single text: pass one text"
+            "a list of texts is for models of documents, and this one was trained on a single "
+            "text: pass one text, or use score_lines"
         )
-    documents = "".join(as_read(document, format, vocabulary) + END for document in text)
-    return Text("text", "", vocabulary.as_bytes, lambda: iter((documents,)), ends=True)
-
-
-def read_to_score(
-    text: str | bytes | Path | Text | Sequence[str | bytes],
-    format: TextFormat,
-    vocabulary: Vocabulary,
-) -> tuple[str, str]:
-    """Return the name and the content of a text. Arguments and errors are as `open_to_score`."""
-    opened = open_to_score(text, format, vocabulary)
-    return opened.name, opened.read()
+    end = END if format.collection and not opened.ends else ""
+    pieces = opened.pieces
+    return replace(
+        opened, pieces=lambda: itertools.chain(compose_pieces(pieces(), vocabulary), [end])
+    )
 
 
 def pieces_as_read(
-    pieces: Sequence[str | bytes], kind: str, format: TextFormat, vocabulary: Vocabulary
+    pieces: Iterable[str | bytes], kind: str, format: TextFormat, vocabulary: Vocabulary
 ) -> list[str]:
     """Return lines or documents as characters of the model; `kind` names one in messages.
 
     Raises:
-        CharloomError: if they are not a list, or one of them is not text.
+        CharloomError: if they are a single string, or one of them is not text.
     """
-    if isinstance(pieces, str | bytes):
-        raise CharloomError(f"the {kind}s are a single string: pass a list of strings")
     found = []
-    for number, piece in enumerate(pieces, 1):
+    for number, piece in enumerate(strings_to_score(pieces, kind), 1):
         try:
             found.append(as_read(piece, format, vocabulary))
         except CharloomError as error:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, CharloomWarning, shortened
 from charloom.evaluation.scored_text import ScoredText
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.corpora import CORPORA, can_be_read_again
 from charloom.text.dataset import Dataset, TextIds
-from charloom.text.format import Sources, TextFormat, open_texts
+from charloom.text.format import Opener, TextFormat, open_texts
+from charloom.text.growth import GrownTextError
 from charloom.text.loading import read_dataset
 from charloom.text.overlap import LONGEST_TO_INDEX, TrainingIndex
 from charloom.text.source import ORIGIN_SEPARATOR, Text, shown_origin
@@ -42,14 +44,14 @@ class TrainingText:
 
     Args:
         checkpoint: the model, whose header records the text's origin, SHA-256 and splits.
-        elsewhere: the text, its name or path, or several, if it is not at its recorded origin.
+        elsewhere: opens the text in its format, if it is not at its recorded origin.
         dataset: the text, if it is already in memory.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
-        elsewhere: Sources | None = None,
+        elsewhere: Opener | None = None,
         dataset: Dataset | None = None,
     ) -> None:
         self._checkpoint = checkpoint
@@ -110,7 +112,8 @@ class TrainingText:
             text = ScoredText("validation split", dataset.validation, before, split="validation")
             return self._with_folded(text, dataset.folded[1])
         raise CharloomError(
-            "the run was trained on the whole text (--split 100/0/0): pass another text to evaluate"
+            "the run was trained on the whole text, so it has no test split: pass another text to "
+            "evaluate, or train with --split 90/5/5 and another --out"
         )
 
     def parts_beside(self, split: str | None) -> TrainingParts | None:
@@ -171,26 +174,23 @@ class TrainingText:
         recorded = self._checkpoint.text
         if not isinstance(recorded.get("sha256"), str):
             raise CharloomError("the model has no record of its training text")
-        return read_dataset(
-            self._open(str(recorded.get("name", "")), str(recorded.get("origin", ""))),
-            self._checkpoint.training,
-            base=self._checkpoint.vocabulary,
-            record=recorded,
-        )
+        text = self._open(str(recorded.get("name", "")), str(recorded.get("origin", "")))
+        training, vocabulary = self._checkpoint.training, self._checkpoint.vocabulary
+        try:
+            return read_dataset(text, training, base=vocabulary, record=recorded)
+        except GrownTextError as error:
+            warnings.warn(f"{error}: only its beginning is used", CharloomWarning, stacklevel=2)
+            return read_dataset(error.beginning, training, base=vocabulary, record=recorded)
 
     def _open(self, name: str, origin: str) -> Text:
-        elsewhere = self._elsewhere
-        if isinstance(elsewhere, Text):
-            return elsewhere
         vocabulary = self._checkpoint.vocabulary
         reading = TextFormat.of_training(
             self._checkpoint.training,
             as_bytes=vocabulary.as_bytes,
             collection=vocabulary.end_id is not None,
         )
-        if elsewhere is not None:
-            sources = [elsewhere] if isinstance(elsewhere, (str, Path)) else elsewhere
-            return open_texts(sources, reading)
+        if self._elsewhere is not None:
+            return self._elsewhere(reading)
         if not can_be_read_again(origin):
             where = f" at {shown_origin(origin)}" if origin not in ("", "-") else ""
             raise CharloomError(f"the training text {shortened(name)} was not found{where}")

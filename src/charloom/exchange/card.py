@@ -166,7 +166,9 @@ def _evaluation_values(found: Evaluation, cell: str) -> dict[str, Any]:
         "perplexity": f"{found.perplexity:.3f}",
         "accuracy": f"{100 * found.accuracy:.1f}%",
         "interval": interval,
-        "overlap": found.overlap and plural(found.overlap.length, "character"),
+        "overlap": found.overlap
+        and found.overlap.length
+        and plural(found.overlap.length, "character"),
         "chosen_on": found.text == "validation split",
         "rows": [
             _table_row(row, row.predictor == found.predictor(cell)) for row in found.rows(cell)

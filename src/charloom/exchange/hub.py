@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from charloom.engines.backend import Backend
-from charloom.errors import CharloomError, printable, shortened
+from charloom.errors import CharloomError, CharloomWarning, printable, shortened
 from charloom.evaluation.records import Records, read_evaluations
 from charloom.exchange.card import card_kept, model_card
 from charloom.exchange.hub_client import (
@@ -59,6 +59,8 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
             weights are skipped.
         engine: as in `load`, like the other arguments.
     """
+
+    evaluations: Records = ()  # of a copy
 
     def __new__(cls, *arguments: Any, **settings: Any) -> HubModel:
         return object.__new__(cls)  # because the mixin's copies every weight into a configuration
@@ -162,7 +164,7 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
         folder = Path(save_directory)
         kept = write_folder(self.checkpoint, self.evaluations, folder, **model_card_kwargs or {})
         if kept:
-            warnings.warn(card_kept(folder / CARD_FILE), stacklevel=2)
+            warnings.warn(card_kept(folder / CARD_FILE), CharloomWarning, stacklevel=2)
         if not push_to_hub:
             return None
         return self.push_to_hub(
@@ -207,7 +209,7 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
                 repo_id = api.create_repo(repo_id=repo_id, private=private, exist_ok=True).repo_id
             ignored = [ignore_patterns] if isinstance(ignore_patterns, str) else ignore_patterns
             if card_was_changed(repo_id, branch, token):
-                warnings.warn(card_kept(f"{repo_id}/{CARD_FILE}"), stacklevel=2)
+                warnings.warn(card_kept(f"{repo_id}/{CARD_FILE}"), CharloomWarning, stacklevel=2)
                 ignored = [*(ignored or ()), CARD_FILE]
             commit: str = super().push_to_hub(
                 repo_id,

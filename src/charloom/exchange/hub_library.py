@@ -1,6 +1,6 @@
 """Names imported from huggingface_hub (extra `hub`); an error if it is not installed."""
 
-from charloom.errors import CharloomError
+from charloom.errors import MissingExtraError
 
 try:
     import jinja2  # noqa: F401  # imported because ModelCard.from_template requires it
@@ -22,7 +22,7 @@ try:
         RevisionNotFoundError,
     )
 except ImportError as error:
-    raise CharloomError(
+    raise MissingExtraError(
         "Hugging Face Hub requires huggingface_hub and Jinja2, which cannot be imported "
         f"({error}): pip install 'charloom[hub]'"
     ) from None

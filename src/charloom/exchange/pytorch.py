@@ -7,6 +7,7 @@ T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -114,13 +115,18 @@ TYPES: dict[str, NumberType] = {"F32": "float32", "F64": "float64"}
 Shapes = dict[str, tuple[int, ...]]
 
 
-def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
+def import_pytorch(
+    file: str | os.PathLike[str],
+    vocabulary: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str],
+) -> Path:
     """Make a model from a PyTorch state dict in safetensors.
 
     An nn.RNN is assumed to use tanh, because a state dict does not record the nonlinearity.
 
     Args:
-        path: the state dict.
+        file: the state dict.
         vocabulary: a JSON file, a list of characters or one string in the order of their ids. In a
             list, "" is the end of a document. A file that `export_pytorch` wrote does not need it.
         out: the model's folder, which must be empty or missing.
@@ -132,17 +138,18 @@ def import_pytorch(path: Path, vocabulary: Path | None, out: Path) -> Path:
         CharloomError: if the file is not such a state dict or cannot be read, or if the folder
             cannot be written.
     """
-    checkpoint = _read_state_dict(path, vocabulary)
+    checkpoint = _read_state_dict(Path(file), None if vocabulary is None else Path(vocabulary))
+    folder = Path(out)
     try:
-        if out.exists() and any(out.iterdir()):
-            raise CharloomError(f"{out} is not empty: pass a new folder with --out")
-        out.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(out / MODEL_FILE, checkpoint)
+        if folder.exists() and any(folder.iterdir()):
+            raise CharloomError(f"{folder} is not empty: pass a new folder with --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(folder / MODEL_FILE, checkpoint)
     except OSError as error:
         raise CharloomError(
-            f"cannot write to {shortened(str(out))} ({error_reason(error)}): pass another --out"
+            f"cannot write to {shortened(str(folder))} ({error_reason(error)}): pass another --out"
         ) from None
-    return out / MODEL_FILE
+    return folder / MODEL_FILE
 
 
 def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charloom.ngrams.kneser_ney import SCORED_AT_ONCE, Floats, Integers, NGramModel
-from charloom.text.excerpt import excerpt, hold_out_tenth
+from charloom.text.excerpt import Id, excerpt, hold_out_tenth
 
 LONGEST_CONTEXT = 8  # characters of context that are tried
 # Characters that choosing a context reads: the end of the training text, and the beginning of the
@@ -71,7 +72,9 @@ def losses_by_context(
     return total / (len(text) - lead)
 
 
-def counted_part(ids: Integers, end_id: int | None = None, limit: int | None = None) -> Integers:
+def counted_part(
+    ids: NDArray[Id], end_id: int | None = None, limit: int | None = None
+) -> NDArray[Id]:
     """Return the part of a training text that is counted: its end, or an excerpt of a collection.
 
     Args:

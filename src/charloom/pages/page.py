@@ -29,6 +29,7 @@ from charloom.storage.atomic import write_atomically
 LARGEST = 60_000_000  # bytes of a page
 MOST_CHARACTERS = 2_000_000  # of a text on a page
 DOCTYPE = "<!doctype html>"  # the beginning of every page
+LEFT_UNCHANGED = "the page is left unchanged"
 USE_ANOTHER_FILE = "use another file"
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -15,6 +15,8 @@ N is the number of places in a text, F that of features, T that of time steps, B
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,15 +29,21 @@ from charloom.network.parameters import Float, ModelConfig, State
 from charloom.network.units import Clamp
 from charloom.ngrams.choosing import choose_context_on_splits, counted_part
 from charloom.ngrams.kneser_ney import NGramModel
-from charloom.ngrams.mixing import Mixture, feature_count, features, fit_theta
+from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramTable
-from charloom.prediction.validation import blocks_in_rows
+from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
+from charloom.text.excerpt import document_ends
 
 # Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
 # contexts seen once, is visible to the weight.
 FURTHER = 1
 FITTED_ON = 60_000  # characters, at most
+FITTED_ON_ITSELF = 20_000  # characters of the training text, at most
+ROW = 512  # characters of it that are read in a row
+# A network has memorized a text if its loss there is below this share of the n-gram model's. Every
+# place is predicted by an n-gram model that has not counted it.
+MEMORIZED = 0.5
 Integers = NDArray[np.integer]
 
 
@@ -90,23 +98,108 @@ def fit_mixture(engine: Engine, table: NGramTable, ids: TextIds, before: int, ro
         before: the id of the character before the text.
         rows: rows side by side in which the network reads the text.
     """
+    return Mixture(table, fit_theta(*_predictions(engine, table, ids, before, rows)))
+
+
+def fit_mixture_on_training_text(
+    engine: Engine,
+    ids: TextIds,
+    context: int,
+    most_bytes: float,
+    end_id: int | None = None,
+) -> Mixture | None:
+    """Count a training text and fit the weights of the mixture on it, without any other text.
+
+    The network has read the text, and the n-gram model must not seem to know it better. Every part
+    that the weights are fitted on is therefore predicted by counts of the rest. The weights then
+    lean on the network as far as it has learned the text.
+
+    Args:
+        engine: the network.
+        ids: the training text's, (N,), N ≥ 2.
+        context: characters of context of the n-gram model, K.
+        most_bytes: the size limit of its table.
+        end_id: the id of END in a collection, else None.
+
+    Returns:
+        None if the network has memorized the text. Counts would only disturb its samples.
+    """
+    counted = counted_part(ids, end_id)
+    size = engine.config.vocabulary_size
+    table = fit_ngram_table(counted, size, context, most_bytes, end_id)
+    found = []
+    for begin, end in _parts_to_fit_on(counted, end_id):
+        rest = np.concatenate([counted[:begin], counted[end:]])
+        counts = fit_ngram_table(rest, size, table.context, math.inf, end_id)
+        # A document begins with a zero state. Elsewhere the network first reads some characters.
+        first = begin if end_id is not None else max(0, begin - WARM_UP)
+        before = int(counted[first - 1])
+        text, rows = counted[first:end], max(1, (end - first) // ROW)
+        found.append(_predictions(engine, counts, text, before, rows, begin - first))
+    every = _joined(found, table.context)
+    if np.log(every.network).sum() > MEMORIZED * np.log(every.ngram).sum():
+        return None
+    return Mixture(table, fit_theta(*every))
+
+
+def _parts_to_fit_on(ids: Integers, end_id: int | None) -> list[tuple[int, int]]:
+    """Return the parts of a training text, (N,), that are predicted by counts of the rest.
+
+    These are the tenths of a short text, and the end of a long one. In a collection, they consist
+    of whole documents, unless there is only one.
+    """
+    tenth = max(1, min(len(ids) // 10, FITTED_ON_ITSELF))
+    if len(ids) > FITTED_ON_ITSELF:
+        cuts = np.array([len(ids) - tenth, len(ids)])
+    else:
+        cuts = np.append(np.arange(0, len(ids) - tenth + 1, tenth), len(ids))
+    if end_id is not None:
+        begins = np.concatenate([[0], document_ends(ids, end_id)])
+        if len(begins) > 2:
+            cuts = np.unique(begins[np.searchsorted(begins[:-1], cuts[:-1])])
+            cuts = np.append(cuts, len(ids))
+    return [(int(a), int(b)) for a, b in itertools.pairwise(cuts) if a < b and b - a < len(ids)]
+
+
+class _Predictions(NamedTuple):
+    """The features at some places of a text, (N, F), and both probabilities of the character there.
+
+    The probabilities have the shape (N,).
+    """
+
+    features: Features
+    network: NDArray[np.float64]
+    ngram: NDArray[np.float64]
+
+
+def _predictions(
+    engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int, first: int = 0
+) -> _Predictions:
+    """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
     x, of_network, of_ngram = [np.zeros((0, feature_count(table.context)))], [], []
     if len(ids):
         contexts = contexts_before(np.concatenate([[before], ids]), table.context)
         every = -(-len(ids) // FITTED_ON)
         for places, block in blocks_in_rows(engine, ids, before, rows):
-            places, network = places[::every], block[::every]
+            chosen = np.flatnonzero(places >= first)[::every]
+            places, network = places[chosen], block[chosen]
             ngram = table.look_up(contexts[places])
             x.append(features(network, ngram, table.context))
             targets = np.arange(len(places)), ids[places].astype(np.intp)
             of_network.append(np.exp(network[targets].astype(np.float64)))
             of_ngram.append(ngram.probabilities[targets].astype(np.float64))
-    theta = fit_theta(
+    nothing = np.zeros(0)
+    return _Predictions(
         np.concatenate(x),
-        np.concatenate([*of_network, np.zeros(0)]),
-        np.concatenate([*of_ngram, np.zeros(0)]),
+        np.concatenate([*of_network, nothing]),
+        np.concatenate([*of_ngram, nothing]),
     )
-    return Mixture(table, theta)
+
+
+def _joined(predictions: Sequence[_Predictions], context: int) -> _Predictions:
+    nothing = _Predictions(np.zeros((0, feature_count(context))), np.zeros(0), np.zeros(0))
+    parts = zip(nothing, *predictions, strict=True)
+    return _Predictions(*(np.concatenate(part) for part in parts))
 
 
 class MixedState(NamedTuple):

@@ -32,6 +32,7 @@ from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
+from charloom.text.excerpt import document_ends
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
 DOCUMENTS_AT_ONCE = 1 << 17  # ids of documents that are scored side by side
@@ -301,8 +302,8 @@ def stream_scores(
 
     Args:
         predictor: the model.
-        blocks: consecutive ids of the text. Each block is scored before the next one is read. A
-            window or a document at its end waits for the block that completes it.
+        blocks: consecutive ids of the text. Each block is scored before the next one is read. Only
+            a window or a document that is not complete waits for the next one.
         before, protocol, likeliest, numbers_at_once: as in `score_ids`.
         on_progress: called with the stage "scoring", the characters scored and `total`.
         total: the length of the text, if it is known.
@@ -441,10 +442,7 @@ def document_lengths(ids: TextIds, end_id: int) -> NDArray[np.intp]:
 
     A document at the end of the ids, (N,), can lack its end.
     """
-    ends = np.flatnonzero(np.asarray(ids) == end_id) + 1
-    if len(ids) and (len(ends) == 0 or ends[-1] < len(ids)):
-        ends = np.append(ends, len(ids))
-    return np.diff(ends, prepend=0)
+    return np.diff(document_ends(ids, end_id), prepend=0)
 
 
 def score_pieces(
@@ -469,9 +467,9 @@ def score_pieces(
         numbers_at_once: the memory limit, in numbers that the model holds.
     """
     scores = Scores.empty(len(ids), likeliest)
-    for part in _blocks_of_pieces(predictor, ids, lengths, before, on_progress, numbers_at_once):
+    for part in blocks_of_pieces(predictor, ids, lengths, before, on_progress, numbers_at_once):
         places = part.places[part.inside]
-        scores.put(places, part.log_p[part.inside], ids[places].astype(np.intp))
+        scores.put(places, part.outputs[part.inside], ids[places].astype(np.intp))
     return scores
 
 
@@ -486,39 +484,47 @@ def total_of_pieces(
 ) -> NDArray[np.float64]:
     """Return the log-probability of each piece, (D,). Arguments are those of `score_pieces`."""
     totals = np.zeros(len(lengths))
-    for part in _blocks_of_pieces(predictor, ids, lengths, before, on_progress, numbers_at_once):
+    for part in blocks_of_pieces(predictor, ids, lengths, before, on_progress, numbers_at_once):
         targets = ids[part.places].astype(np.intp)[:, :, None]
-        values = np.take_along_axis(part.log_p, targets, axis=2)[:, :, 0]
+        values = np.take_along_axis(part.outputs, targets, axis=2)[:, :, 0]
         values = np.where(part.inside, values.astype(np.float64), 0)
         # Added one after the other, so that the length of a block does not change the sum.
         totals[part.pieces] = np.cumsum([totals[part.pieces], *values], axis=0)[-1]
     return totals
 
 
-class _BlockOfPieces(NamedTuple):
+class BlockOfPieces(NamedTuple):
     """Predictions for some places of B pieces side by side.
 
     Attributes:
         pieces: the indices of the pieces, (B,).
         places: the indices of the targets in the text, (T, B).
         inside: False where a piece has ended, (T, B).
-        log_p: the predicted log-probabilities, (T, B, V).
+        outputs: the log-probabilities predicted there, (T, B, V), or other outputs, (T, B, ·).
     """
 
     pieces: NDArray[np.intp]
     places: NDArray[np.intp]
     inside: NDArray[np.bool_]
-    log_p: Floats
+    outputs: Floats
 
 
-def _blocks_of_pieces(
+def blocks_of_pieces(
     predictor: Predictor,
     ids: TextIds,
     lengths: NDArray[np.intp],
     before: int,
-    on_progress: OnProgress | None,
-    numbers_at_once: int,
-) -> Iterator[_BlockOfPieces]:
+    on_progress: OnProgress | None = None,
+    numbers_at_once: int = NUMBERS_AT_ONCE,
+    read: Callable[[NDArray[np.intp], Any], tuple[Floats, Any]] | None = None,
+) -> Iterator[BlockOfPieces]:
+    """Predict all places of pieces side by side, in blocks.
+
+    Args:
+        predictor, ids, lengths, before, on_progress, numbers_at_once: as in `score_pieces`.
+        read: computes outputs for inputs, (T, B), and a state; by default the log-probabilities.
+    """
+    read = read or predictor.log_probabilities
     starts = np.cumsum(lengths) - lengths
     order = np.argsort(lengths, kind="stable")
     in_order = lengths[order]
@@ -537,8 +543,8 @@ def _blocks_of_pieces(
             times = np.arange(start, min(start + steps, longest))[:, None]
             places = starts[group] + np.minimum(times, lengths[group] - 1)  # of the targets
             inputs = np.where(times > 0, ids[np.maximum(places - 1, 0)], before).astype(np.intp)
-            log_p, state = predictor.log_probabilities(inputs, state)
-            yield _BlockOfPieces(group, places, times < lengths[group], log_p)
+            outputs, state = read(inputs, state)
+            yield BlockOfPieces(group, places, times < lengths[group], outputs)
             if on_progress is not None:
                 on_progress(
                     "scoring", done + int(np.minimum(lengths[group], times[-1] + 1).sum()), len(ids)

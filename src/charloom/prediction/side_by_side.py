@@ -137,6 +137,56 @@ def searched_for(count: int) -> int:
     return max(FEWEST_SEARCHED, SEARCHED_FOR_EACH * count)
 
 
+def sample_documents(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    request: SampleRequest,
+    count: int,
+    *,
+    unique: bool = False,
+    known: DocumentSet | None = None,
+    min_length: int | None = None,
+    prompt_text: str = "",
+    unseen: UnseenCharacters | None = None,
+) -> Iterator[SampledDocument]:
+    """Return an iterator over n samples, from the request's index on.
+
+    They are chosen as in `choose_documents` if they must be distinct, new or long enough. The other
+    arguments are those of `sample_side_by_side`.
+
+    Raises:
+        CharloomError: if a sample has no end, or `min_length` is invalid.
+    """
+    if request.length is None and vocabulary.end_id is None and not request.stop:
+        raise CharloomError(
+            "length is unlimited, but a sample of a single text has no end: pass a length or a "
+            "stop text"
+        )
+    if min_length is not None:
+        most = min_length if request.length is None else request.length
+        if not 1 <= min_length <= most:
+            raise CharloomError(
+                f"min_length is {min_length}: pass at least 1, and at most the length of a sample"
+            )
+    searches = unique or known is not None or min_length is not None
+    first = request.index
+    documents = sample_side_by_side(
+        predictor,
+        vocabulary,
+        request,
+        range(first, first + (searched_for(count) if searches else count)),
+        rows_for(predictor.config, 2 * count if searches else count),
+        prompt_text=prompt_text,
+        unseen=unseen,
+    )
+    if not searches:
+        return documents
+    prompt = vocabulary.decode(request.prompt_ids(vocabulary))
+    return choose_documents(
+        documents, count, unique=unique, known=known, prompt=prompt, min_length=min_length or 0
+    )
+
+
 def choose_documents(
     documents: Iterator[SampledDocument],
     count: int,

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl
-from charloom.text.format import Opener, TextFormat, absolute_source, open_texts
+from charloom.text.format import Opener
 from charloom.text.source import Text
+from charloom.text.sources import PassedTexts, Texts, source_option, texts_to_train_on
 from charloom.training.options import rename_earlier
 from charloom.training.state import Progress
 
 
-def text_opener(
-    text: str | Path | Text | Sequence[str | Path | Text], options: dict[str, Any]
-) -> Opener:
+def text_opener(text: Texts, options: dict[str, Any]) -> Opener:
     """Return a function that opens the text of a call from Python in a format.
 
     Args:
@@ -30,29 +29,25 @@ def text_opener(
         options: options of TrainingConfig, by name. Options that follow from the text are added,
             and paths become strings.
     """
-    texts: list[str | Path | Text] = [text] if isinstance(text, (str, Path, Text)) else list(text)
     rename_earlier(options)
-    if not texts:
-        raise CharloomError("no text to train on: pass at least one")
-    if isinstance(texts[0], Text):
-        options["bytes"] = texts[0].as_bytes
-    for name in ("from_run", "validation", "test"):
-        if isinstance(options.get(name), os.PathLike):
-            options[name] = os.fspath(options[name])
+    opener = texts_to_train_on(text)
+    if isinstance(opener, PassedTexts) and isinstance(opener.texts[0], Text):
+        as_bytes = opener.texts[0].as_bytes
+        if options.setdefault("bytes", as_bytes) != as_bytes:
+            raise CharloomError(
+                f"bytes is {options['bytes']}, but the text was opened with as_bytes={as_bytes}: "
+                "omit bytes, or open the text in the same way"
+            )
     for name in ("validation", "test"):
-        if isinstance(options.get(name), str) and options[name]:
-            options[name] = absolute_source(options[name])
-
-    def opened(text: str | Path | Text, format: TextFormat) -> str | Path | Text:
-        if isinstance(text, str) and ("\n" in text or len(text) > 255 or not text):
-            return format.text_of(text)
-        return text
-
-    return lambda format: open_texts([opened(one, format) for one in texts], format)
+        if name in options:
+            options[name] = source_option(name, options[name])
+    if isinstance(options.get("from_run"), os.PathLike):
+        options["from_run"] = os.fspath(options["from_run"])
+    return opener
 
 
 def train(
-    text: str | Path | Text | Sequence[str | Path | Text],
+    text: Texts,
     *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -63,9 +58,10 @@ def train(
     """Train a model and return its best weights.
 
     Args:
-        text: a Path, or a str with the name of a corpus or of a file. A str with a line break, or
-            of more than 255 characters, is the text itself. Several texts in a list, or the files
-            of a folder, are a document each.
+        text: the text. A Path is a file or a folder, and a Text is what `open_text` returned. A str
+            is the name of a corpus or of a file; with a line break, or with more than 255
+            characters, it is the text itself. In a list, every str is a text itself. Several texts,
+            and the files of a folder, are a document each.
         out: the run's folder; None keeps no files.
         resume: resume the run in `out`, or start it.
         progress: called after every step.

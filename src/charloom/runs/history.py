@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from charloom.errors import CharloomError, printable
 from charloom.storage.folders import METRICS_FILE, RESUME_FILE, SAMPLES_FILE
-from charloom.training.samples import SAMPLE_LENGTH
+from charloom.training.samples import SAMPLE_LENGTH, sample_heading
 
 # The columns of a history whose names differ from those in metrics.jsonl.
 METRIC_NAMES = {
@@ -70,8 +70,7 @@ class History:
             columns["nats"].append(nats)
             columns["characters"].append(_number(validation.get("characters")))
             columns["best"].append(int(line.get("best") is True))
-            loss = "" if nats is None else f", {nats:.4f} nats"
-            self.sample_headings.append(f"--- step {step}{loss}")
+            self.sample_headings.append(sample_heading(step, nats))
 
 
 def read_history(folder: Path) -> History:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
+from charloom.runs.resuming import recorded_options
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import Dataset, character_counts
 from charloom.text.hints import suggestion
@@ -74,7 +75,7 @@ def prepare_text(
     known = earlier or base
     dataset = read_dataset(
         text,
-        asdict(config) if earlier is None else earlier.training,
+        asdict(config) if earlier is None else recorded_options(earlier, config),
         base=None if known is None else known.vocabulary,
         record=None if earlier is None else earlier.text,
         folder=folder,

@@ -15,14 +15,18 @@ from charloom.runs.compute import compile_kernels, open_setup, with_engine_for_b
 from charloom.runs.distributed import reported_options, text_message
 from charloom.runs.material import PreparedText, prepare_text
 from charloom.runs.recorder import Recorder
+from charloom.runs.resuming import further_command
 from charloom.runs.run import RunContext, RunControl, TrainingRun
 from charloom.runs.start import Start, start_of
 from charloom.runs.tensorboard import load_tensorboard
 from charloom.storage.folders import RunFolder
 from charloom.text.dataset import OtherTextError
 from charloom.text.format import Opener
+from charloom.text.growth import GrownTextError
+from charloom.text.source import Text
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
+from charloom.training.short import adapt_to_short_text, memorized_all
 
 
 def open_run(
@@ -72,45 +76,75 @@ def open_run(
             start, config=replace(start.config, **process_group.backend_options(options))
         )
         clock.before = start.state.elapsed
-        prepared = _prepare(text, start, context)
+        start, prepared = _prepare(text, start, context)
         return _open_prepared(start, prepared, speed, context)
     except BaseException:
         files.close()
         raise
 
 
-def _prepare(text: Opener | PreparedText, start: Start, context: RunContext) -> PreparedText:
-    """Read the text, unless it is prepared already, at all ranks."""
+def _prepare(
+    text: Opener | PreparedText, start: Start, context: RunContext
+) -> tuple[Start, PreparedText]:
+    """Read the text, unless it is prepared already, at all ranks; adapt the options to a short one.
+
+    Returns:
+        The start of the run with these options, and the text.
+    """
     if isinstance(text, PreparedText):
         prepared = text
     else:
         try:
-            prepared = prepare_text(
-                text(start.text_format()),
-                start.config,
-                base=start.base,
-                earlier=start.earlier,
-                folder=context.files.path,
-                on_reading=context.control.on_reading,
-            )
+            opened = text(start.text_format())
+            start, prepared = _read(opened, start, context)
         except OtherTextError as error:
-            raise CharloomError(f"{error}: {_remedy(start, context.files)}") from None
+            raise CharloomError(
+                f"{error}: {_remedy(error, opened, start, context.files)}"
+            ) from None
     context.process_group.send_text(text_message(start.training, prepared.dataset))
     context.process_group.check_refusals()
-    return prepared
+    return start, prepared
 
 
-def _remedy(start: Start, files: RunFolder) -> str:
-    """Return the remedy for a text that is not the one of the run."""
-    assert start.earlier is not None, "only a run that resumes has a text of its own"
-    further = f"train its model further on this one with --from {files.path} and another --out"
-    if start.earlier.vocabulary.end_id is None:
-        return (
-            f"pass that text again, or {further} (do not compare the two losses, because they are "
-            "of different held-out texts)"
+def _read(text: Text, start: Start, context: RunContext) -> tuple[Start, PreparedText]:
+    def prepare(config: TrainingConfig) -> PreparedText:
+        return prepare_text(
+            text,
+            config,
+            base=start.base,
+            earlier=start.earlier,
+            folder=context.files.path,
+            on_reading=context.control.on_reading,
         )
-    # The parts of a collection that has grown stay the same, so nothing leaks.
-    return f"pass that text again, or {further} (a collection that has grown keeps its splits)"
+
+    prepared = prepare(start.config)
+    if start.earlier is not None:
+        return start, prepared
+    adapted = adapt_to_short_text(start.config, prepared.dataset, start.fixed)
+    if adapted is None:
+        return start, prepared
+    config, note = adapted
+    if config.split != start.config.split:
+        prepared = prepare(config)
+    return replace(start, config=config), replace(prepared, notes=(*prepared.notes, note))
+
+
+def _remedy(error: OtherTextError, text: Text, start: Start, files: RunFolder) -> str:
+    """Return the remedy for a text that is not the one of the run."""
+    earlier, state = start.earlier, start.state
+    assert earlier is not None, "only a run that resumes has a text of its own"
+    command = further_command(text, start.config, files.path)
+    further = f"train its model further on this one with {command}"
+    if isinstance(error, GrownTextError):
+        further = f"train its model further on all of it with {command}"
+    here = "" if state.best_loss is None else f" ({state.best_loss:.4f} here)"
+    if earlier.vocabulary.end_id is None:
+        why = "because their held-out texts are different"
+    else:
+        # Documents stay in their splits, so the model was not trained on any that is held out.
+        why = "because the held-out splits of a collection keep their documents, but get new ones"
+    again = "" if isinstance(error, GrownTextError) else "pass that text again, or "
+    return f"{again}{further}; do not compare the losses of the two runs{here}, {why}"
 
 
 def _open_prepared(
@@ -129,6 +163,11 @@ def _open_prepared(
         notes.append(
             "the model of --from was trained on one book, so the end of a document is a new symbol "
             "for it"
+        )
+    if start.base is not None and len(dataset.test) and memorized_all(start.base.training):
+        notes.append(
+            "the model of --from was trained on all of its text: evaluate only on text that was "
+            "not part of it"
         )
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)

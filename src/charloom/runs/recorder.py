@@ -19,6 +19,7 @@ from charloom.errors import CharloomError, error_reason
 from charloom.runs.clock import Clock
 from charloom.runs.tensorboard import EventFile
 from charloom.storage.folders import RunFolder
+from charloom.training.samples import sample_heading
 from charloom.training.state import Progress, TrainingState
 
 Line = Mapping[
@@ -99,11 +100,10 @@ class SamplesFile:
     def write(self, record: Record) -> None:
         if record.sample is None:
             return
-        line = record.line
-        validation = line["validation"]
-        loss = "" if validation is None else f", {validation['nats_per_character']:.4f} nats"
-        text = f"--- step {line['step']}{loss}\n{record.sample}\n\n"
-        self._size += _append(self._path, text)
+        validation = record.line["validation"]
+        nats = None if validation is None else validation["nats_per_character"]
+        heading = sample_heading(record.line["step"], nats)
+        self._size += _append(self._path, f"{heading}\n{record.sample}\n\n")
 
     def sync(self) -> None:
         _sync(self._path)

@@ -7,9 +7,9 @@ their SHA-256.
 
 from __future__ import annotations
 
-import math
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from charloom.evaluation.evaluation import Evaluation
 from charloom.evaluation.records import evaluations_of, read_evaluations
 from charloom.evaluation.verdict import verdict
 from charloom.network.parameters import ModelConfig
-from charloom.pages.page import LARGEST, make_page, write_page
+from charloom.pages.page import LARGEST, LEFT_UNCHANGED, make_page, write_page
 from charloom.runs.history import read_history, read_samples, thin
 from charloom.storage.checkpoint import read_header
 from charloom.storage.folders import MODEL_FILE, REPORT_FILE, RESUME_FILE
@@ -29,7 +29,6 @@ MOST_POINTS = 2_000  # of a curve: more than the pixels of a screen
 MOST_VALIDATIONS = 100_000  # limits the page to what a browser can open
 MOST_SAMPLE_CHARACTERS = 20_000_000  # characters of JSON for the samples of a page
 OVERLAP_SHOWN = 200  # characters of an overlap in the page, at most
-REST = 50.0  # pause between two updates of a page, as a multiple of the time of one update
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,15 @@ def make_report(folders: Sequence[Path], status: RunStatus | None = None) -> str
     return page
 
 
-def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
-    """Write the report of runs.
+def write_report(
+    runs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write the page of a run, or of several for comparison.
 
     Args:
-        folders: the folders of the runs.
-        path: the file; by default report.html in the only run's folder, or in the current folder.
+        runs: the folder of a run, or a list of folders.
+        out: the file; by default report.html in the only run's folder, or in the current folder.
 
     Returns:
         The path of the file.
@@ -86,6 +88,10 @@ def write_report(folders: Sequence[Path], path: Path | None = None) -> Path:
     Raises:
         CharloomError: if a folder is not that of a run, or the file cannot be written.
     """
+    folders = [Path(runs)] if isinstance(runs, str | os.PathLike) else [Path(run) for run in runs]
+    if not folders:
+        raise CharloomError("no run to report on: pass at least one folder")
+    path = None if out is None else Path(out)
     if path is None:
         path = folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE)
     write_page(path, make_report(folders), "use another file with --out")
@@ -99,7 +105,7 @@ def refresh_report(folder: Path, status: RunStatus | None = None) -> None:
         CharloomError: if the report cannot be written; the old one is left unchanged.
     """
     page = make_report([folder], status)
-    write_page(folder / REPORT_FILE, page, "the page is left unchanged")
+    write_page(folder / REPORT_FILE, page, LEFT_UNCHANGED)
 
 
 def _distinct_names(folders: Sequence[Path]) -> list[str]:
@@ -228,47 +234,10 @@ def _evaluation(found: Evaluation, cell: str) -> dict[str, Any]:
         "accuracy": found.accuracy,
         "interval": found.interval and list(found.interval),
         "overlap": found.overlap
-        and {"characters": found.overlap.length, "text": found.overlap_text[:OVERLAP_SHOWN]},
+        and {
+            "characters": found.overlap.length,
+            "text": printable(found.overlap_text[:OVERLAP_SHOWN]),
+        },
         "rows": [list(row) for row in found.rows(cell)],
         "verdict": verdict(found),
     }
-
-
-class LiveReport:
-    """The report of a running training, updated so rarely that it takes at most 2% of the time.
-
-    Attributes:
-        seconds: the time that the last update took.
-    """
-
-    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
-        """Prepare the report.
-
-        Args:
-            folder: the run's folder.
-            notify: called once, with a sentence, if the page cannot be written.
-        """
-        self._folder = folder
-        self._notify = notify
-        self._failed = False
-        self._updated_at = -math.inf
-        self.seconds = 0.0
-
-    def update(self, status: RunStatus, *, now: bool = False) -> None:
-        """Write the page, unless the last update is too recent.
-
-        Args:
-            status: the status of the run.
-            now: write the page in any case.
-        """
-        before = time.monotonic()
-        if not now and before - self._updated_at < REST * self.seconds:
-            return
-        try:
-            refresh_report(self._folder, status)
-        except (CharloomError, OSError) as error:
-            if not self._failed:
-                self._notify(f"{error}; training continues")
-            self._failed = True
-        self._updated_at = time.monotonic()
-        self.seconds = self._updated_at - before

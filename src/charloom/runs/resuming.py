@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, printable
 from charloom.network.optimizers import OPTIMIZERS
 from charloom.network.parameters import ModelConfig
 from charloom.storage.checkpoint import Checkpoint
+from charloom.storage.folders import free_folder
+from charloom.text.source import ORIGIN_SEPARATOR, Text
 from charloom.training.options import (
     COMPUTE_OPTIONS,
+    OPTIONS,
     RESUME_OPTIONS,
     STOP_OPTIONS,
     TrainingConfig,
     option_name,
+    option_words,
     rename_earlier,
 )
 from charloom.training.position import compute_options, find_wrong_entry
 from charloom.training.setup import model_config
 from charloom.training.state import TrainingState
+
+OWN_TEXTS = ("validation", "test")
+READING_OPTIONS = (
+    "bytes",
+    "raw",
+    "keep_newlines",
+    "encoding",
+    "encoding_errors",
+    "split",
+    *OWN_TEXTS,
+)
 
 
 def resume_position(
@@ -74,6 +90,8 @@ def continued_config(stored: TrainingConfig, options: dict[str, Any]) -> Trainin
         before = getattr(stored, name)
         if name in COMPUTE_OPTIONS or value == before:
             continue
+        if name in OWN_TEXTS and None not in (value, before):
+            continue  # the text has moved; its SHA-256 is compared
         if name not in STOP_OPTIONS:
             raise CharloomError(
                 f"{option_name(name)} is {value}, but the run has {before}: omit the option to "
@@ -84,7 +102,44 @@ def continued_config(stored: TrainingConfig, options: dict[str, Any]) -> Trainin
                 f"{option_name(name)} {value} is less than the run's {before:g}: raise it or omit "
                 "it"
             )
-    return replace(stored, **{k: v for k, v in options.items() if k in RESUME_OPTIONS})
+    kept = (*RESUME_OPTIONS, *OWN_TEXTS)
+    return replace(stored, **{k: v for k, v in options.items() if k in kept})
+
+
+def recorded_options(earlier: Checkpoint, config: TrainingConfig) -> dict[str, Any]:
+    """Return the options of a resumed run as its checkpoint records them.
+
+    Texts of --validation and --test can have moved, so their paths are those of `config`.
+    """
+    return earlier.training | {name: getattr(config, name) for name in OWN_TEXTS}
+
+
+def further_command(text: Text, config: TrainingConfig, folder: Path) -> str:
+    """Return the command that trains the model of a run further on another text.
+
+    Args:
+        text: the text.
+        config: the options of the run. Options that decide how texts are read are used again.
+        folder: the folder of the run.
+    """
+    sources = [_short_path(origin) for origin in text.origin.split(ORIGIN_SEPARATOR)]
+    if text.origin in ("", "-"):
+        return f"--from {shlex.quote(str(folder))} and another --out"
+    options = {
+        name: _short_path(value) if name in OWN_TEXTS else value
+        for name in READING_OPTIONS
+        if (value := getattr(config, name)) != OPTIONS[name].default
+    }
+    words = ["charloom", "train", *sources, *option_words(options)]
+    words += ["--from", str(folder), "--out", str(free_folder(folder))]
+    return f"`{printable(shlex.join(words))}`"
+
+
+def _short_path(origin: str) -> str:
+    """Return the path of a file as a user would type it: relative if it is inside this folder."""
+    path = Path(origin)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else origin
 
 
 def with_shape_of(

@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.language_model import LanguageModel
+from charloom.pages.live import LivePage
 from charloom.progress import OnProgress
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.clock import Clock
@@ -35,7 +36,7 @@ from charloom.runs.compute import Setup
 from charloom.runs.finishing import Finish
 from charloom.runs.material import PreparedText
 from charloom.runs.recorder import Recorder
-from charloom.runs.report import LiveReport, RunStatus
+from charloom.runs.report import RunStatus, refresh_report
 from charloom.runs.start import Start
 from charloom.storage.folders import RunFolder
 from charloom.training.loop import train_steps
@@ -118,8 +119,10 @@ class TrainingRun:
         self._baselines = prepared.baselines
         self._recorder = recorder
         self._context = context
-        self._finish = Finish(config, prepared, checkpoints, context.control.adds_mixture)
-        self._report = LiveReport(self.folder, self.notes.append)
+        self._finish = Finish(
+            config, prepared, checkpoints, context.control.adds_mixture, self.notes.append
+        )
+        self._report = LivePage(self.notes.append, "training continues")
         self._done = 0.0  # completed share of the run
 
     def __iter__(self) -> Generator[Progress, None, None]:
@@ -178,7 +181,8 @@ class TrainingRun:
         self.checkpoints.save_resume(self.state, self._recorder.sync())
 
     def _draw(self, state: str, *, now: bool = False) -> None:
-        self._report.update(RunStatus(state, self._done), now=now)
+        status = RunStatus(state, self._done)
+        self._report.update(lambda: refresh_report(self.folder, status), now=now)
 
     def model(self) -> LanguageModel:
         """Return the best model of the run, with its text for `evaluate`."""

@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from charloom.errors import CharloomError, shortened
-from charloom.runs.resuming import continued_config, resume_position, with_shape_of
+from charloom.runs.resuming import (
+    continued_config,
+    recorded_options,
+    resume_position,
+    with_shape_of,
+)
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
 from charloom.text.format import TextFormat
@@ -55,7 +60,9 @@ class Start:
     @property
     def training(self) -> Mapping[str, Any]:
         """The options by name; those of a resumed run as its checkpoint records them."""
-        return asdict(self.config) if self.earlier is None else self.earlier.training
+        if self.earlier is None:
+            return asdict(self.config)
+        return recorded_options(self.earlier, self.config)
 
     @property
     def earlier_record(self) -> dict[str, Any]:

@@ -258,7 +258,8 @@ def _failure_reply(request: Request, error: Exception) -> Response:
 def ignored_header(names: Sequence[str]) -> dict[str, str]:
     """Return the header that names fields of a request which had no effect, if there are any."""
     # Percent-encoded, because a client can send any characters as a name.
-    shown = [quote(name[:60], safe="[]", errors="surrogatepass") for name in names[:MOST_NAMED]]
+    encoded = (quote(name[:60], safe="[]", errors="surrogatepass") for name in names[:MOST_NAMED])
+    shown = [name or '""' for name in encoded]
     if len(names) > MOST_NAMED:
         shown.append(f"and {len(names) - MOST_NAMED} more")
     return {IGNORED: ", ".join(shown)} if shown else {}

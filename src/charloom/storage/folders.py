@@ -22,6 +22,8 @@ LOCK_FILE = ".lock"
 
 def model_path(run: str | os.PathLike[str]) -> Path:
     """Return the path of a model's file; a run's folder stands for its model."""
+    if not isinstance(run, str | os.PathLike):
+        raise CharloomError(f"the run is {shortened(run)}: pass its folder or a checkpoint file")
     path = Path(run)
     try:
         found, is_folder = path.exists(), path.is_dir()
@@ -38,6 +40,15 @@ def model_path(run: str | os.PathLike[str]) -> Path:
             f"{path} does not exist: pass a folder that charloom train wrote, or a checkpoint file"
         )
     return path
+
+
+def free_folder(folder: Path) -> Path:
+    """Return a path that does not exist: the folder's, or with -2, -3 and so on at its end."""
+    number, candidate = 1, folder
+    while candidate.exists():
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate
 
 
 class LockedFolder:

@@ -20,7 +20,7 @@ def in_batches(
     Args:
         items: lines or documents.
         length: returns the number of characters of one.
-        live: True if items arrive slowly. A batch then has the items that have arrived.
+        live: True if items arrive slowly. A batch then has the arrived ones, and never waits.
     """
     if live:
         yield from _Arrivals(items, length)

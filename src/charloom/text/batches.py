@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.text.dataset import COUNTED_AT_ONCE, TextIds
+from charloom.text.dataset import TextIds
+from charloom.text.excerpt import document_ends
 
 GATHERED_AT_ONCE = 1 << 16  # ids of the windows that are gathered together; at least one window
 Integers = NDArray[np.signedinteger]
@@ -153,15 +154,9 @@ class _Documents:
 
     @classmethod
     def of(cls, ids: TextIds, end_id: int) -> _Documents:
-        # Read in blocks, because the ids can be memory-mapped.
-        found = [np.zeros(1, np.intp)]
-        for begin in range(0, len(ids), COUNTED_AT_ONCE):
-            found.append(
-                np.flatnonzero(ids[begin : begin + COUNTED_AT_ONCE] == end_id) + (begin + 1)
-            )
-        starts = np.concatenate(found)
-        if starts[-1] != len(ids):
+        if len(ids) and ids[-1] != end_id:
             raise ValueError("the last document has no end")
+        starts = np.concatenate([np.zeros(1, np.int64), document_ends(ids, end_id)])
         return cls(starts.astype(np.int32 if len(ids) < 2**31 - 1 else np.int64))
 
     def shuffled(self, seed: int, epoch: int) -> _Order:

@@ -19,12 +19,13 @@ or in the encoding that is passed. With `as_bytes`, each byte is one character, 
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from charloom.errors import CharloomError, error_reason, quoted_path
+from charloom.errors import CharloomError, error_reason, quoted_path, shortened
 from charloom.progress import OnProgress
 from charloom.text.downloading import (
     DownloadedCorpus,
@@ -142,7 +143,7 @@ def list_corpora() -> list[CorpusInfo]:
 
 
 def open_text(
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
     raw: bool = False,
     keep_newlines: bool = False,
@@ -172,6 +173,10 @@ def open_text(
         CharloomError: if the source is missing, unreadable, damaged, not a text file, or cannot be
             downloaded.
     """
+    if isinstance(source, os.PathLike):
+        source = Path(source)
+    elif not isinstance(source, str):
+        raise CharloomError(f"the source is {shortened(source)}: pass a str or a pathlib.Path")
     unchanged = raw or as_bytes
     reading = Reading(
         as_bytes,
@@ -194,8 +199,8 @@ def open_source(
 ) -> Text:
     """Open a text in a reading. Other arguments and the errors are those of `open_text`.
 
-    `raw` keeps only what surrounds a book; the reading decides the rest. What is decided as the
-    text is opened and read is added to `notes`.
+    `raw` keeps only the header and license of a book; the reading decides the rest. Decisions that
+    are made as the text is opened and read are added to `notes`.
     """
     notes = Notes() if notes is None else notes
     corpus = CORPORA.get(source) if isinstance(source, str) else None

@@ -78,8 +78,10 @@ def recognized(beginning: bytes) -> str | None:
     even, odd = beginning[::2].count(0), beginning[1::2].count(0)
     if min(even, odd) >= len(beginning) // 4:  # UTF-32 has two null bytes in each character
         likeliest = ["utf-32-le", "utf-32-be"]
-    elif nulls < 0.4 * len(beginning) and re.fullmatch(rb"[\0\t\n\r -~]*", beginning):
-        return None  # null characters in a text of ASCII are no null bytes of UTF-16
+    elif re.fullmatch(rb"[\0\a\b\t\n\r\x1b -~]*", beginning) and (
+        max(even, odd) < 0.8 * (len(beginning) // 2) or min(even, odd) > 0.02 * max(even, odd)
+    ):
+        return None  # a text of ASCII with null characters
     else:
         likeliest = ["utf-16-le", "utf-16-be"] if odd > even else ["utf-16-be", "utf-16-le"]
     for encoding in likeliest:
@@ -120,7 +122,7 @@ def decode(blocks: Blocks, encoding: str, errors: str, label: str) -> Iterator[s
         except UnicodeDecodeError as error:
             at = max(0, offset - (len(state) if isinstance(state, bytes) else 0) + error.start)
             line = lines + 1 + error.object[: error.start].count(b"\n")
-            place = f"0x{error.object[error.start]:02X} in line {line:,}, at byte offset {at:,}"
+            place = f"0x{error.object[error.start]:02X} in line {line:,}, at byte offset {at}"
             if is_utf_8:
                 raise CharloomError(_not_utf_8(label, blocks, at, place)) from None
             raise CharloomError(
@@ -143,8 +145,8 @@ def refuse_binary(pieces: Iterable[str], label: str) -> Iterator[str]:
         if "\0" in piece:
             line = lines + piece.count("\n", 0, piece.index("\0"))
             raise CharloomError(
-                f"{label} has a null character in line {line:,}, so it seems to be no text: pass a "
-                "text file, or train on its bytes with --bytes"
+                f"{label} has a null character in line {line:,}, so it does not seem to be text: "
+                "pass a text file, or train on its bytes with --bytes"
             )
         if "\x1b$" in piece and ESCAPES_OF_JAPANESE.search(piece):
             raise CharloomError(
@@ -157,7 +159,7 @@ def refuse_binary(pieces: Iterable[str], label: str) -> Iterator[str]:
 
 @dataclass
 class _Census:
-    """What a text has that is not ASCII, if it is read as UTF-8.
+    """The other characters than ASCII in a text that is read as UTF-8.
 
     Attributes:
         characters: valid characters.
@@ -236,9 +238,9 @@ def _not_utf_8(label: str, blocks: Blocks, offset: int, place: str) -> str:
     best = found[0].encoding if found else ""
     if best not in MULTIBYTE and census.valid_runs >= 0.1 * runs and census.valid_runs > 2:
         return (
-            f"{label} is UTF-8 only in part ({census.characters:,} characters are valid and "
-            f"{census.invalid:,} bytes are not, the first {place}): convert its parts to UTF-8 one "
-            "by one, or pass --encoding-errors replace"
+            f"{label} is UTF-8 only in part ({census.characters:,} characters are valid, "
+            f"{census.invalid:,} bytes are not, first {place}): convert the other parts to UTF-8, "
+            "or pass --encoding-errors replace"
         )
     problem = f"{label} is not UTF-8 (byte {place})"
     if not found:
@@ -276,7 +278,7 @@ def _candidates(sample: bytes, blocks: Blocks) -> list[_Candidate]:
         if text is None or not _is_plausible(text):
             continue
         score = guesses[name] * (1.0 if name in COMMON else 0.95) * (1 - _mixed_words(text)) ** 4
-        first = texts.setdefault(text, name)  # the commonest of those that read it alike
+        first = texts.setdefault(text, name)  # the commonest encoding with this reading
         scores[first] = max(score, scores.get(first, 0.0))
     excerpts = {name: _excerpt(text) for text, name in texts.items()}
     ranked = sorted(scores, key=lambda name: -scores[name])

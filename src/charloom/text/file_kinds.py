@@ -49,6 +49,9 @@ KINDS = (
     Kind("a 7z archive", "7z x {path}", 0, b"7z\xbc\xaf\x27\x1c"),
     Kind("a RAR archive", "unrar x {path}", 0, b"Rar!\x1a\x07"),
     Kind("a document of an earlier Office", OFFICE, 0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+    Kind("an RTF document", PANDOC, 0, b"{\\rtf"),
+    Kind("a file compressed with compress", "uncompress -c {path} > {text}", 0, b"\x1f\x9d"),
+    Kind("a file compressed with LZ4", "lz4 -dc {path} > {text}", 0, b"\x04\x22\x4d\x18"),
     Kind("an SQLite database", "sqlite3 {path} .dump", 0, b"SQLite format 3\0"),
     Kind("a picture", "", 0, b"\x89PNG\r\n"),
     Kind("a picture", "", 0, b"\xff\xd8\xff"),
@@ -75,6 +78,7 @@ KINDS = (
     Kind("an HDF5 file", "", 0, b"\x89HDF\r\n"),
     Kind("a pickle of Python", "", 0, b"\x80\x04\x95"),
 )
+NO_NULLS = ("a PDF file", "an RTF document")  # kinds whose first bytes are all of ASCII
 # Files of Office, by what their archive has.
 IN_ZIP = (
     Kind("a Word document", PANDOC, 0, b"word/"),
@@ -98,7 +102,7 @@ def kind_of(beginning: bytes) -> Kind | None:
     for kind in KINDS:
         if beginning[kind.offset :].startswith(kind.first):
             # A text can begin with these letters too, but it has no null bytes.
-            if kind.first.isascii() and b"\0" not in beginning and kind.name != "a PDF file":
+            if kind.first.isascii() and b"\0" not in beginning and kind.name not in NO_NULLS:
                 return None
             if kind.name == "a zip archive":
                 return next((one for one in IN_ZIP if one.first in beginning), kind)

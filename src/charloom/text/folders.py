@@ -59,8 +59,9 @@ def folder_files(folder: Path, *, as_bytes: bool = False, tables: bool = False) 
     """Find the files of a folder and of the folders in it, sorted by path.
 
     Hidden files and folders are ignored, and so are the folders of runs. Files that are not text
-    are skipped: pictures, sounds, archives and the like by their suffix or their first bytes, and
-    files with null characters in their first bytes that are not UTF-16 or UTF-32.
+    are skipped. Pictures, sounds, archives and the like are recognized by their suffix or their
+    first bytes. Other files with null characters in their first bytes are text only if they are
+    UTF-16 or UTF-32.
 
     Args:
         folder: the folder.

@@ -36,7 +36,6 @@ from charloom.text.tables import KINDS, Table
 from charloom.text.vocabulary import END, Vocabulary
 
 Source = str | Path | Text
-Sources = Source | Sequence[Source]
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ class TextFormat:
     def for_model(self, vocabulary: Vocabulary) -> TextFormat:
         """Return the format in which a model reads a text that is not its training text.
 
-        Line ends and a byte order mark that the model never saw are not kept, and the text does
-        not need to have the encoding of the training text.
+        Line ends and a byte order mark that the model never saw are not kept. The text can have
+        another encoding than the training text.
         """
         if self.as_bytes:
             return self
@@ -288,16 +287,6 @@ def read_documents(
         notes,
         any(one.text.live for one in opened),
     )
-
-
-def split_documents(string: str, format: TextFormat) -> list[str]:
-    """Return the documents of a string, as the format cuts them.
-
-    A string is one document of a collection of files, and one book.
-    """
-    if not format.cuts:
-        return [string]
-    return list(open_texts([format.text_of(string)], replace(format, collection=True)).documents())
 
 
 @dataclass(frozen=True)

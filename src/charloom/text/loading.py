@@ -9,10 +9,11 @@ from typing import Any
 
 from charloom.errors import CharloomError
 from charloom.progress import OnProgress
-from charloom.text.corpora import can_be_read_again
-from charloom.text.dataset import Dataset, OwnParts, Split, load_dataset
+from charloom.text.corpora import CORPORA, can_be_read_again
+from charloom.text.dataset import Dataset, OtherTextError, OwnParts, Split, load_dataset
 from charloom.text.format import TextFormat, open_texts
-from charloom.text.source import Text
+from charloom.text.growth import refuse_grown_text
+from charloom.text.source import Text, shown_origin
 from charloom.text.vocabulary import Vocabulary
 
 
@@ -36,6 +37,7 @@ def read_dataset(
         on_progress: called while the texts are read.
 
     Raises:
+        GrownTextError: if the text begins with the recorded one.
         OtherTextError: if a text is not the recorded one.
         CharloomError: if a text is missing or unsuitable.
     """
@@ -48,25 +50,43 @@ def read_dataset(
         if source is not None:
             if record and not can_be_read_again(str(source)):
                 raise CharloomError(f"the text of --{name} cannot be read again")
+            found = _found_again(name, str(source), text) if record else str(source)
             try:
-                own[name] = open_texts([str(source)], reading, on_progress=on_progress)
+                own[name] = open_texts([found], reading, on_progress=on_progress)
             except CharloomError as error:
                 raise CharloomError(f"--{name}: {error}") from None
     min_count = training.get("min_count")
-    return load_dataset(
-        text,
-        Split.parse(str(training.get("split", Split()))),
-        own=OwnParts(
-            own.get("validation"),
-            own.get("test"),
-            _expected(parts) if isinstance(parts, Mapping) else {},
-        ),
-        min_count=min_count if isinstance(min_count, int) and min_count > 0 else 0,
-        base=base,
-        sha256=record.get("sha256"),
-        folder=folder,
-        on_progress=on_progress,
-    )
+    try:
+        return load_dataset(
+            text,
+            Split.parse(str(training.get("split", Split()))),
+            own=OwnParts(
+                own.get("validation"),
+                own.get("test"),
+                _expected(parts) if isinstance(parts, Mapping) else {},
+            ),
+            min_count=min_count if isinstance(min_count, int) and min_count > 0 else 0,
+            base=base,
+            sha256=record.get("sha256"),
+            folder=folder,
+            on_progress=on_progress,
+        )
+    except OtherTextError:
+        refuse_grown_text(text, record)
+        raise
+
+
+def _found_again(name: str, source: str, text: Text) -> str:
+    """Return a recorded source; if its file is missing, the one of that name beside the text."""
+    if source in CORPORA or Path(source).exists():
+        return source
+    moved = Path(text.origin).parent / Path(source).name
+    if text.origin in ("", "-", *CORPORA) or not moved.is_file():
+        raise CharloomError(
+            f"the text of --{name} was not found at {shown_origin(source)}: put it beside the "
+            f"training text, or pass its new path with `charloom train … --resume --{name} PATH`"
+        )
+    return str(moved)
 
 
 def _expected(parts: Mapping[str, Any]) -> dict[str, str]:

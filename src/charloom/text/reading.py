@@ -92,7 +92,7 @@ class Reading:
         pieces: Callable[[], Iterator[str]],
         on_note: Callable[[str], None] = lambda note: None,
     ) -> Callable[[], Iterator[str]]:
-        """Return a function that reads decoded pieces of text, without what is not kept."""
+        """Return a function that reads decoded pieces with the line ends of this reading."""
         if not self.keep_mark:
             pieces = mark_remover(pieces, self.as_bytes)
         return pieces if self.keep_newlines else newline_normalizer(pieces, on_note)
@@ -110,7 +110,7 @@ class Reading:
             open_bytes: opens the source.
             label: its name in errors.
             path: its path, if it is a file.
-            on_note: called with what is decided.
+            on_note: called with every decision, in a line to print.
 
         Returns:
             A function that returns the text in pieces, and the encoding if it was recognized.
@@ -146,8 +146,10 @@ class Reading:
             return found
         if found is None and is_utf_8(beginning):
             found = "utf-8"
-        if found is None or _is_same(found, self.encoding):
+        if found is None or found == "utf-8" == codecs.lookup(self.encoding).name:
             return None
+        if _is_same(found, self.encoding):
+            return found  # with the order of its bytes
         if self.encoding_is_certain:
             on_note(f"{label} looks like {found.upper()}, but is read as {self.encoding}")
             return None
@@ -165,8 +167,8 @@ def open_pipe(
 ) -> Text:
     """Return a source that can be read only once as a text.
 
-    It is read to its end and spooled, unless the reading is live. A piece of a live text has the
-    bytes that have arrived.
+    It is read to its end and spooled, unless the reading is live. The pieces of a live text are
+    the bytes that have arrived.
 
     Args:
         source: the source.
@@ -174,7 +176,7 @@ def open_pipe(
         label: its name in errors.
         path: its path; None for standard input, which stays open.
         reading: the way in which it becomes text.
-        notes: decisions are added to them.
+        notes: receives each decision.
     """
     pipe = _LivePipe(source, label, closes=path is not None) if reading.live else None
     if pipe is not None and (reading.as_bytes or not compression_of(pipe.beginning)):

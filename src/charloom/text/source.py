@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from charloom.errors import CharloomError, printable
+from charloom.errors import CharloomError, printable, shortened
 
 BLOCK_SIZE = 1 << 20  # bytes, or characters, that are read at a time
 BYTE_ORDER_MARK = "\ufeff"
@@ -54,6 +54,31 @@ class Text:
     notes: Iterable[str] = field(default=(), repr=False, compare=False)
     encoding: str | None = field(default=None, repr=False)
     live: bool = field(default=False, repr=False, compare=False)
+
+    @classmethod
+    def from_string(cls, string: str, *, name: str = "text") -> Text:
+        """Return a string as a text, unchanged, whatever it looks like.
+
+        Raises CharloomError if it is not a str, or holds half of a surrogate pair.
+        """
+        _refuse_others(string, "the text")
+        return text_from_string(string, name)
+
+    @classmethod
+    def from_documents(cls, documents: Iterable[str], *, name: str = "texts") -> Text:
+        """Return strings as the documents of a collection, unchanged, whatever they look like.
+
+        Raises CharloomError if one is not a str, or holds half of a surrogate pair.
+        """
+        from charloom.text.vocabulary import END  # NumPy comes with it
+
+        if isinstance(documents, str):
+            raise CharloomError("the documents are a single string: pass a list of strings")
+        kept = list(documents)
+        for number, document in enumerate(kept, 1):
+            _refuse_others(document, f"document {number:,}")
+            refuse_surrogates(document)
+        return cls(safe_name(name), "", False, lambda: (d + END for d in kept), ends=True)
 
     def chunks(self, characters: int = BLOCK_SIZE) -> Iterator[str]:
         """Read the text in chunks of `characters` each; the last one can be shorter.
@@ -174,6 +199,11 @@ def split_lines(pieces: Iterable[str]) -> Iterator[str]:
         yield last.rstrip("\r")
 
 
+def _refuse_others(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise CharloomError(f"{what} is {shortened(text)}, and not a str: pass a str")
+
+
 def refuse_surrogates(text: str) -> None:
     """Raise CharloomError if a string holds half of a surrogate pair, so that it is not text."""
     surrogate = re.search("[\ud800-\udfff]", text)
@@ -205,10 +235,10 @@ def newline_normalizer(
 
 
 def newline_notes(seen: str | tuple[str, ...]) -> list[str]:
-    """Return a line to print if there are other line ends than LF among those that were seen."""
+    """Return a line to print if other line ends than LF were seen."""
     for end, kind in (("\r\n", "Windows line ends"), ("\r", "carriage returns")):
         if end in seen:
-            return [f"{kind} are read as line breaks; --keep-newlines keeps them"]
+            return [f"{kind} are read as line breaks; training with --keep-newlines keeps them"]
     return []
 
 

@@ -18,6 +18,7 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.text.excerpt import document_ends
 from charloom.text.vocabulary import Vocabulary
 
 FEW_DOCUMENTS, LONG_DOCUMENT = 100, 10_000  # documents; characters
@@ -137,12 +138,9 @@ class Pieces:
 
 def find_documents(ids: Ids, end_id: int) -> Pieces:
     """Return the documents of an encoded text, each with the id of its end."""
-    ends = [
-        np.flatnonzero(ids[start : start + COPIED_AT_ONCE] == end_id) + start + 1
-        for start in range(0, len(ids), COPIED_AT_ONCE)
-    ]
-    stops = np.concatenate([np.zeros(1, np.int64), *ends])
-    return Pieces(ids, stops[:-1], np.diff(stops))
+    ends = document_ends(ids, end_id)
+    lengths = np.diff(ends, prepend=0)
+    return Pieces(ids, ends - lengths, lengths)
 
 
 def are_cut_by_themselves(lengths: Places) -> bool:

@@ -143,6 +143,11 @@ class Table:
                 f"the column {shortened(self.column)} holds {shortened(value)} in line "
                 f"{number:,} of {self.label}: use a column of texts"
             )
+        if "\0" in value and not self.as_bytes:
+            raise CharloomError(
+                f"the column {shortened(self.column)} holds a null character in line {number:,} of "
+                f"{self.label}: correct the line"
+            )
         try:
             encoded = value.encode("utf-8")
         except UnicodeEncodeError:

@@ -62,7 +62,7 @@ def train_steps(
         DivergedError: before a step that would make the parameters NaN or infinite.
     """
     steps = _Steps(engine, optimizer, dataset, config, state, process_group)
-    schedule = Schedule(config, steps.total, state, elapsed, reserve)
+    schedule = Schedule(config, steps.total, steps.steps_per_epoch, state, elapsed, reserve)
     return _Training(steps, schedule).run()
 
 
@@ -143,6 +143,7 @@ class _Steps:
         self.characters = 0  # predicted in this process
         self._begin(_Phase.first(config, dataset))
         self.total = total_steps(config, self.phase.batches)
+        self.steps_per_epoch = self.phase.batches.steps_per_epoch
         if state.refit_step is not None:
             self._begin(self.phase.refit(config, dataset, state.refit_step))
         if state.hidden is not None:
@@ -257,13 +258,17 @@ class _Training:
             yield self._progress("validating")
 
     def _is_best(self, validation: Validation | None) -> bool:
-        """Return True if no validation was better, or there is no holdout; note the best loss."""
+        """Return True if these weights are kept, and note their loss.
+
+        Without a holdout, and with --keep last, the weights of every validation replace the
+        earlier ones.
+        """
         if validation is None:
             return True
         state, loss = self.state, validation.nats_per_character
         if not math.isfinite(loss):
             raise DivergedError(state.step, self.steps.config)
-        if state.best_loss is None or loss < state.best_loss:
+        if self.steps.config.keep == "last" or state.best_loss is None or loss < state.best_loss:
             state.best_loss = loss
             return True
         return False

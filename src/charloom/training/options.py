@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from charloom.engines.backend import Backend
 
 EncodingErrors = Literal["strict", "replace"]
+Keep = Literal["best", "last"]
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 Steps = Annotated[int, Meta(ge=1, le=10**15)]
@@ -130,6 +131,7 @@ class TrainingConfig:
     epochs: Epochs | None = option(None, "stop after this many epochs", STOP | NOT_TUNED)
     minutes: Minutes | None = option(None, "stop after this many minutes (default: 3)", STOP)
     validate_every: Steps | None = option(None, "steps between validations (default: 20 per run)")
+    keep: Keep = option("best", "weights to keep: of the best validation, or the last")
     refit: Fraction = option(0.0, "final fraction that also trains on validation text", NOT_TUNED)
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
     mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")
@@ -140,7 +142,7 @@ class TrainingConfig:
         None, "encoding of the text (default: UTF-8, or a recognized one)"
     )
     encoding_errors: EncodingErrors = option(
-        "strict", "what replaces invalid bytes: nothing or U+FFFD"
+        "strict", "refuse invalid bytes, or read U+FFFD for each"
     )
     lines: bool = option(False, "each line is a document")
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
@@ -318,6 +320,19 @@ def rename_earlier(options: dict[str, Any]) -> None:
         normalize = options.pop("normalize_newlines")
         check_option("keep_newlines", normalize)
         options["keep_newlines"] = not normalize
+
+
+def option_words(options: Mapping[str, Any]) -> list[str]:
+    """Return options by name as words of a command. An option that is None or False is omitted."""
+    words = []
+    for name, value in options.items():
+        if value is True:
+            words.append(option_name(name))
+        elif value is not None and value is not False:
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            dashed = shown.startswith("-")
+            words += [f"{option_name(name)}={shown}"] if dashed else [option_name(name), shown]
+    return words
 
 
 def check_option(name: str, value: Any) -> None:

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from charloom.network.parameters import GATES, ModelConfig
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 from charloom.training.schedule import LEAST_TRAINING
+from charloom.training.short import SHORT_TEXT
 
 SHORT = 30.0  # seconds; a shorter run does not repay compiling the kernels first
 # Seconds of a step on the reference machine, for each character: a constant, and a share for each
@@ -46,6 +47,12 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
+# A short text without a validation split is memorized. With more passes or units, or less dropout,
+# samples copy longer parts of it. The passes are a + b · N. A row has at least four windows: if it
+# had one, every window would always begin at the same character, and samples would run in circles.
+UNITS_TO_MEMORIZE, OUTPUTS_DROPPED_THEN, WEIGHTS_DROPPED_THEN = 112, 0.33, 0.18
+PASSES_TO_MEMORIZE, PASSES_BY_TEXT, WINDOWS_IN_A_ROW = 40.0, 1 / 12, 4
+PASSES_OF_SHORT_DOCUMENTS = 200.0  # by 16 rows; after more passes, most samples would be copies
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -71,6 +78,15 @@ def multiplications(cell: Cell, hidden_size: int, layers: int, vocabulary_size: 
     return float(GATES[cell] * hidden_size**2 * (2 * layers - 1) + hidden_size * vocabulary_size)
 
 
+def seconds_per_character(work: float) -> float:
+    """Return the seconds of a training step for each character, on the reference machine.
+
+    Args:
+        work: the result of `multiplications`.
+    """
+    return SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work
+
+
 def measure_speed(backend: Backend) -> float:
     """Measure how fast a backend trains here, relative to the reference machine."""
     probe = backend.open(initialize(PROBE, 0))
@@ -91,8 +107,7 @@ def measure_speed(backend: Backend) -> float:
 
 def _probe_seconds() -> float:
     work = multiplications(PROBE.cell, PROBE.hidden_size, 1, PROBE.vocabulary_size)
-    each = SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work
-    return PROBE_ROWS * PROBE_WINDOW * each
+    return PROBE_ROWS * PROBE_WINDOW * seconds_per_character(work)
 
 
 def complete(
@@ -133,16 +148,21 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     """
     characters, validation = len(dataset.train), len(dataset.validation)
     usable = max(seconds * speed, 1.0)
+    memorized = _memorized(dataset)
     by_time = UNITS * usable**UNITS_BY_TIME
     by_text = UNITS_BY_TEXT * characters**TEXT_POWER
     window = _window(dataset)
     if dataset.vocabulary.end_id is not None and window < WINDOW:
         by_text *= UNITS_OF_SHORT_DOCUMENTS
+    if memorized is not None:
+        by_text = by_time = UNITS_TO_MEMORIZE
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
     work = multiplications(cell, units, layers, len(dataset.vocabulary))
-    passes = usable / (SECONDS_PER_CHARACTER + SECONDS_PER_MULTIPLICATION * work) / characters
+    passes = usable / seconds_per_character(work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
+    if memorized is not None:
+        most = memorized.passes
     options = {
         "cell": cell,
         "hidden_size": units,
@@ -153,13 +173,18 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
+    if memorized is not None:
+        share = min(passes / most, 1.0)
+        options["batch_size"] = memorized.rows
+        options["dropout"] = round(OUTPUTS_DROPPED_THEN * share, 2)
+        options["weight_drop"] = round(WEIGHTS_DROPPED_THEN * share, 2)
     # The experiments fitted no rule for other optimizers.
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
         options["learning_rate"] = float(f"{RATE * units**RATE_BY_UNITS:.2g}")
     if passes > most:
         options["epochs"] = round(most, 1)
     options |= {name: value for name, value in fixed.items() if name in options}
-    limit = "limited by the text" if by_text < by_time else "limited by the time"
+    limit = "limited by the text" if by_text <= by_time else "limited by the time"
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
         f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), "
@@ -171,6 +196,31 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
     return Choice(options, reason)
 
 
+class _Memorized(NamedTuple):
+    """The passes through a text that is memorized, and the rows of a batch."""
+
+    passes: float
+    rows: int
+
+
+def _memorized(dataset: Dataset) -> _Memorized | None:
+    """Return how a short text without a validation split is memorized; None for another text."""
+    characters = len(dataset.train)
+    if len(dataset.validation) or characters >= SHORT_TEXT:
+        return None
+    end_id, length = dataset.vocabulary.end_id, _mean_length(dataset)
+    if end_id is not None and length * DOCUMENTS_IN_A_WINDOW <= WINDOW:
+        return _Memorized(PASSES_OF_SHORT_DOCUMENTS, BATCH)
+    rows = characters // (WINDOWS_IN_A_ROW * WINDOW)
+    passes = PASSES_TO_MEMORIZE + PASSES_BY_TEXT * characters
+    return _Memorized(passes, min(max(rows, 1), BATCH))
+
+
+def _mean_length(dataset: Dataset) -> float:
+    """Return the mean length of a document of the training split, with its end."""
+    return len(dataset.train) / max(1, dataset.pieces[0])
+
+
 def _window(dataset: Dataset) -> int:
     """Return the length of a window, at most that of the validation split of a single text.
 
@@ -180,8 +230,7 @@ def _window(dataset: Dataset) -> int:
     if dataset.vocabulary.end_id is not None:
         if len(dataset.train) < LONG_COLLECTION:
             return WINDOW
-        mean = len(dataset.train) / max(1, dataset.pieces[0])  # of a document with its end
-        multiple = round(DOCUMENTS_IN_A_WINDOW * mean / SHORTEST_WINDOW)
+        multiple = round(DOCUMENTS_IN_A_WINDOW * _mean_length(dataset) / SHORTEST_WINDOW)
         return min(max(multiple, 1) * SHORTEST_WINDOW, WINDOW)
     return min(WINDOW, validation) if validation else WINDOW
 

@@ -30,6 +30,11 @@ def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: i
     return as_shown(whole, vocabulary, ends=False)
 
 
+def sample_heading(step: int | float, nats: int | float | None) -> str:
+    """Return the line before a sample in samples.txt, given the validation's loss, if any."""
+    return f"--- step {step}" + ("" if nats is None else f", {nats:.4f} nats")
+
+
 def _whole_documents(text: str, several_lines: bool) -> str:
     """Return the whole documents of a text; the beginning of the only one if it has no end."""
     whole, separator, _ = text.rpartition(END)

@@ -24,6 +24,7 @@ class Schedule:
     Args:
         config: the run's options.
         steps: the step that ends the run; None if only the clock does.
+        steps_per_epoch: steps of a pass over the training split.
         state: the run's state, which is read and never changed.
         elapsed: returns the seconds that count against --minutes; by default the time since this
             call, added to that of the state.
@@ -35,12 +36,14 @@ class Schedule:
         self,
         config: TrainingConfig,
         steps: int | None,
+        steps_per_epoch: int,
         state: TrainingState,
         elapsed: Callable[[], float] | None,
         reserve: Callable[[float], float],
     ) -> None:
         self.config = config
         self.steps = steps
+        self.steps_per_epoch = steps_per_epoch
         self.state = state
         self.elapsed = elapsed or _stopwatch(state.elapsed)
         self.reserve = reserve
@@ -101,6 +104,8 @@ class Schedule:
             return True
         if self.config.validate_every is not None:
             return step % self.config.validate_every == 0
+        if self._ends_doubled_passes():
+            return True
         if self.steps is not None:
             return step % max(1, min(1000, self.steps // 20)) == 0
         assert self.budget is not None
@@ -110,6 +115,20 @@ class Schedule:
         wait = max(min(self.budget / 20, 120), 10 * self.validation_seconds)
         # Not just before the end, because the run validates there anyway.
         return now - self.validated_at >= wait and self.budget - now >= wait / 2
+
+    def _ends_doubled_passes(self) -> bool:
+        """Return True after 1, 2, 4, 8, … passes, until a validation comes between two of them.
+
+        A network that reads a short text thousands of times has memorized it before the first
+        twentieth of its run. The rule depends on steps alone, so that a run repeats.
+        """
+        step, validated = self.state.step, self.state.validated_step
+        passes, rest = divmod(step, self.steps_per_epoch)
+        if rest or self.state.refit_step is not None:
+            return False
+        return (passes == 1 and validated == 0) or (
+            passes & (passes - 1) == 0 and step == 2 * validated
+        )
 
     def note_report(self) -> None:
         """Note that a report was made now."""

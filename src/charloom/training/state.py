@@ -28,9 +28,9 @@ class TrainingState:
     learning_rate: Finite | None = None  # of the last step
     gradient_norm: Finite | None = None  # of the last step, before clipping
     validated_step: int = -1  # step of the last validation
-    best_step: int | None = None
-    best_loss: Finite | None = None  # nats per character
-    best_done: Finite = 0.0  # completed share of the run at the best validation
+    best_step: int | None = None  # of the weights that are kept
+    best_loss: Finite | None = None  # their validation loss, nats per character
+    best_done: Finite = 0.0  # completed share of the run at that validation
     elapsed: Finite = 0.0  # seconds, in all processes
 
 
@@ -54,7 +54,7 @@ class Progress:
     characters: int  # predicted by the updates of this process
     elapsed: float
     validation: Validation | None = None
-    best: bool = False  # no earlier validation was better
+    best: bool = False  # a validation whose weights are kept: by default, no earlier one was better
     sample: str | None = None
 
 

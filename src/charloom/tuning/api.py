@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from charloom.runs.api import text_opener
 from charloom.runs.run import RunControl
-from charloom.text.source import Text
+from charloom.text.sources import Texts
 from charloom.tuning.opening import open_search
 from charloom.tuning.search import Search, SearchProgress
 
 
 def tune(
-    text: str | Path | Text | Sequence[str | Path | Text],
+    text: Texts,
     *,
     out: str | os.PathLike[str],
     minutes: float | None = None,

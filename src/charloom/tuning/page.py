@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from charloom.errors import CharloomError, printable
-from charloom.pages.page import make_page, write_page
-from charloom.runs.report import REST, RunStatus
+from charloom.errors import printable
+from charloom.pages.page import make_page
+from charloom.runs.report import RunStatus
 from charloom.tuning.settings import Settings, Trial, best_trial, settings_key
 
 
@@ -48,36 +46,3 @@ def make_search_page(
         "command": None if best is None else shlex.join(settings.command(best, ["TEXT"])),
     }
     return make_page(f"{settings.text['name']}: search", ["charts.js", "tune.js"], data, {})
-
-
-class LivePage:
-    """The page of a running search, updated so rarely that it takes at most 2% of the time."""
-
-    def __init__(self, path: Path, notify: Callable[[str], None]) -> None:
-        """Prepare the page.
-
-        Args:
-            path: the page's file.
-            notify: called with a sentence if the page cannot be written.
-        """
-        self._path = path
-        self._notify = notify
-        self._updated_at = -math.inf
-        self._seconds = 0.0  # that the last update took
-
-    def update(self, make: Callable[[], str], *, now: bool = False) -> None:
-        """Write the page, unless the last update is too recent.
-
-        Args:
-            make: makes the page.
-            now: write the page in any case.
-        """
-        before = time.monotonic()
-        if not now and before - self._updated_at < REST * self._seconds:
-            return
-        try:
-            write_page(self._path, make(), "the search continues")
-        except (CharloomError, OSError) as error:
-            self._notify(str(error))
-        self._updated_at = time.monotonic()
-        self._seconds = self._updated_at - before

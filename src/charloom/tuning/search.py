@@ -19,6 +19,8 @@ import numpy as np
 
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel, load
+from charloom.pages.live import LivePage
+from charloom.pages.page import LEFT_UNCHANGED, write_page
 from charloom.runs.clock import Clock
 from charloom.runs.material import PreparedText
 from charloom.runs.opening import open_run
@@ -27,7 +29,7 @@ from charloom.runs.run import TrainingRun
 from charloom.training.options import TrainingConfig
 from charloom.training.state import Progress
 from charloom.tuning.folder import SearchFolder
-from charloom.tuning.page import LivePage, make_search_page
+from charloom.tuning.page import make_search_page
 from charloom.tuning.settings import Settings, Trial, best_trial
 from charloom.tuning.space import untried_combinations
 from charloom.tuning.study import Curve, ProposedTrial, Study, TrialRecord
@@ -98,7 +100,7 @@ class Search:
         self._clock = clock
         self._should_stop = should_stop
         self._open_run = open_run
-        self._page = LivePage(files.report, self._note)
+        self._page = LivePage(self._note, "the search continues")
         self._seed = TrainingConfig.of(settings.options).seed
         self._finishing = seconds_to_finish(prepared)
 
@@ -244,11 +246,12 @@ class Search:
             self.notes.append(note)
 
     def _draw(self, state: str, *, now: bool = False) -> None:
-        def make() -> str:
+        def write() -> None:
             status, importances = RunStatus(state, self.done), self._study.importances(self.trials)
-            return make_search_page(self.settings, self.trials, status, importances)
+            page = make_search_page(self.settings, self.trials, status, importances)
+            write_page(self._files.report, page, LEFT_UNCHANGED)
 
-        self._page.update(make, now=now)
+        self._page.update(write, now=now)
 
 
 def _refuse_if_hopeless(trials: Sequence[Trial], most: int) -> None:

@@ -16,7 +16,13 @@ from charloom.schema import find_mismatch
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
 from charloom.text.dataset import Dataset
-from charloom.training.options import SHAPE_OPTIONS, TUNED_OPTIONS, TrainingConfig, option_name
+from charloom.training.options import (
+    SHAPE_OPTIONS,
+    TUNED_OPTIONS,
+    TrainingConfig,
+    option_name,
+    option_words,
+)
 from charloom.training.planner import plan
 from charloom.training.setup import make_batches
 from charloom.tuning.space import RATE_FACTOR, UNFITTED_RATE_FACTOR, Range, ranges_around
@@ -209,15 +215,8 @@ class Settings:
             trial: the trial.
             sources: the texts, as on the command line. The training takes as long as the search.
         """
-        words = ["charloom", "train", *sources]
-        for name, value in self.options_with(trial).items():
-            if isinstance(value, bool):
-                words += [option_name(name)] if value else []
-            elif value is not None:
-                shown = f"{value:g}" if isinstance(value, float) else str(value)
-                dashed = shown.startswith("-")
-                words += [f"{option_name(name)}={shown}"] if dashed else [option_name(name), shown]
-        return [*words, "--minutes", f"{self.minutes:g}"]
+        options = option_words(self.options_with(trial) | {"minutes": self.minutes})
+        return ["charloom", "train", *sources, *options]
 
 
 STORED_NAMES = {"given": "options"}  # by the names in study.db

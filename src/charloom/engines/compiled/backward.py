@@ -20,6 +20,8 @@ from charloom.kernels.compiling import subroutine
 from charloom.kernels.products import Panels, outer_product, product
 from charloom.kernels.vectors import load, store, width
 
+ZEROS = -1  # a source of `_put_at_ends`
+
 
 @subroutine(types.intp, inline=True)
 def _dy_of(plan, part, layer):
@@ -76,8 +78,11 @@ def _is_end(buffers, part, t, row):
 
 
 @subroutine()
-def _copy_at_ends(buffers, part, t, source, to, vectors):
-    """Copy the first vectors of the rows that read the end of a document at time step t."""
+def _put_at_ends(buffers, part, t, source, to, vectors):
+    """Write the first vectors of the rows that read the end of a document at time step t.
+
+    They are copied from `source`, or are zeros if it is ZEROS.
+    """
     plan, w = buffers.plan, buffers.work
     lanes, hst = width(w), plan.hst
     if plan.end == NO_END:
@@ -85,20 +90,10 @@ def _copy_at_ends(buffers, part, t, source, to, vectors):
     for row in range(part.rows):
         if _is_end(buffers, part, t, row):
             for j in range(row * hst, row * hst + vectors * lanes, lanes):
-                store(w, to + j, load(w, source + j))
-
-
-@subroutine()
-def _clear_at_ends(buffers, part, t, states):
-    """Write zeros to the states of the rows that read the end of a document at time step t."""
-    plan, w = buffers.plan, buffers.work
-    lanes, hst = width(w), plan.hst
-    if plan.end == NO_END:
-        return
-    for row in range(part.rows):
-        if _is_end(buffers, part, t, row):
-            for j in range(row * hst, row * hst + plan.size, lanes):
-                store(w, states + j, 0.0)
+                if source == ZEROS:
+                    store(w, to + j, 0.0)
+                else:
+                    store(w, to + j, load(w, source + j))
 
 
 @subroutine()
@@ -131,9 +126,9 @@ def backward_pass(buffers, part, layer):
         gates_t, gates_after = at.gates + t * rows * gst, at.gates + (t + 1) * rows * gst
         before, here = t * rows * hst, (t + 1) * rows * hst
         kept, kept_after = around + t % 2 * rows * hst, around + (t + 1) % 2 * rows * hst
-        _copy_at_ends(buffers, part, t, dy + before, kept, plan.size // lanes)
+        _put_at_ends(buffers, part, t, dy + before, kept, plan.size // lanes)
         if plan.cell == GRU:  # h_{t−1} was decoded, and this layer's outputs are not needed again
-            _clear_at_ends(buffers, part, t, at.hidden + before)
+            _put_at_ends(buffers, part, t, ZEROS, at.hidden + before, plan.size // lanes)
         for unit in range(0, plan.size, tile * lanes):
             vectors = min(tile, (plan.size - unit) // lanes)
             gates, extent = Gates(w, gates_t + unit, gst, plan.size), Extent(rows, vectors)
@@ -149,7 +144,7 @@ def backward_pass(buffers, part, layer):
                     weights = Panels(buffers.packed, back, panel, across, plan.tail)
                     dq = Tile(w, at.extra + here, hst)
                     product(dh, dq, weights, rows, vectors, plan.size, 1)
-                _copy_at_ends(buffers, part, t + 1, kept_after + unit, dy + here + unit, vectors)
+                _put_at_ends(buffers, part, t + 1, kept_after + unit, dy + here + unit, vectors)
             if plan.cell == LSTM:
                 dc_tile, c = Tile(w, dc + unit, hst), Tile(w, at.cells + before + unit, hst)
                 lstm_backward(gates, dh, dc_tile, c, extra, db + unit, extent)
@@ -160,7 +155,7 @@ def backward_pass(buffers, part, layer):
                 h = Tile(w, at.hidden + here + unit, hst)
                 rnn_backward(gates, dh, h, db + unit, extent)
         if plan.cell == LSTM:
-            _clear_at_ends(buffers, part, t, dc)
+            _put_at_ends(buffers, part, t, ZEROS, dc, plan.size // lanes)
 
 
 @subroutine()
@@ -176,7 +171,7 @@ def weight_gradients(buffers, part, layer):
     below = layer_of(plan, part.work, layer - 1, rows).outputs
     scratch = flat_from(w, part.work + plan.outer)
     for t in range(plan.steps):  # in place, because nothing else reads these states afterwards
-        _clear_at_ends(buffers, part, t, at.hidden + t * rows * hst)
+        _put_at_ends(buffers, part, t, ZEROS, at.hidden + t * rows * hst, vectors)
     for gate in range(plan.gates):
         to = part.work + gate * h * hst + layer * plan.gradients_layer
         dx = Tile(w, at.gates + gate * size, gst)

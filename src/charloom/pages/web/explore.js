@@ -243,8 +243,7 @@ start(async () => {
   show(
     make("h1", {}, "Units over " + DATA.text),
     make("p", {}, `${counted(DATA.characters)}. Network: ${model.cell}, ` +
-      `${grouped.format(model.hidden_size)} units per layer, ${model.layers} ` +
-      `layer${model.layers === 1 ? "" : "s"}. State: ${DATA.protocol}.`),
+      `${plural(model.hidden_size, "unit")} per layer, ${plural(model.layers, "layer")}. State: ${DATA.protocol}.`),
     notes(),
     make("p", {}, make("label", { for: "unit" }, "Unit "), explorer.picker),
     explorer.about, explorer.legend,

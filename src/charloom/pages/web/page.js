@@ -38,6 +38,11 @@ function fixed(value, digits) {
 
 const grouped = new Intl.NumberFormat("en-US");
 
+/** A number with its noun: 1 character, 2,000 characters. */
+function plural(number, noun) {
+  return `${grouped.format(number)} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 /** A character in visible form: one without a shape or width of its own is replaced. */
 function visible(character) {
   if (character === "\n") return "↵";

@@ -252,7 +252,7 @@ async function generate(new_seed = fresh.checked) {
     const characters = sampled.flatMap(({ drawn }) => drawn).filter(({ text }) => text !== END);
     const seconds = (performance.now() - started) / 1000;
     if (running === mine) {
-      end(`${grouped.format(characters.length)} characters in ${seconds.toFixed(1)} s.` +
+      end(`${plural(characters.length, "character")} in ${seconds.toFixed(1)} s.` +
         ended(sampled) + (panes().some(({ ignored }) => ignored) ? UNUSABLE_STOP : ""));
     }
   } catch (error) {

@@ -321,13 +321,13 @@ function evaluation(e) {
     make("h3", {}, `${e.text}, protocol ${e.protocol}, ${e.ours}`),
     make("p", {}, `${fixed(e.nats, 4)} nats = ${fixed(e.bits, 4)} bits per ${e.unit}, ` +
       `${fixed(e.bits_per_byte, 4)} bits per byte, perplexity ${fixed(e.perplexity, 3)}, top-1 ` +
-      `accuracy ${fixed(100 * e.accuracy, 1)}%, ${grouped.format(e.characters)} ${e.unit}s. `,
-    e.documents !== null && `${grouped.format(e.documents)} documents, ` +
+      `accuracy ${fixed(100 * e.accuracy, 1)}%, ${plural(e.characters, e.unit)}. `,
+    e.documents !== null && `${plural(e.documents, "document")}, ` +
       `${fixed(e.nats_per_document, 4)} nats per document. `,
     e.interval && "95% confidence interval: " +
       `${ends(1)} nats (${ends(1 / Math.LN2)} bits) per ${e.unit}.`),
     e.overlap && make("p", { class: "soft" }, "Longest verbatim overlap with the training text: " +
-      `${grouped.format(e.overlap.characters)} characters. `, make("code", {}, shortened(e.overlap.text))),
+      `${plural(e.overlap.characters, "character")}. `, make("code", {}, shortened(e.overlap.text))),
     make("div", { class: "scroll" }, drawn), e.verdict && make("p", {}, e.verdict));
 }
 
@@ -345,7 +345,7 @@ function evaluations(run) {
 }
 
 function shortened(text) {
-  const seen = Array.from(text, visible);
+  const seen = Array.from(text);
   return seen.length <= 100 ? seen.join("") : seen.slice(0, 99).join("") + "…";
 }
 
@@ -357,7 +357,7 @@ function each(title, parts) {
 
 function run_status() {
   const state = DATA.standing?.state, [run] = RUNS, written = `written at ${DATA.written_at}`;
-  const steps = run.last_step === null ? "no step yet" : `${grouped.format(run.last_step)} steps`;
+  const steps = run.last_step === null ? "no step yet" : plural(run.last_step, "step");
   const done = Math.round(100 * (DATA.standing?.done ?? 0));
   const text = {
     training: `training, ${done}% done, ${steps}; ${written}`,

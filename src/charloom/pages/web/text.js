@@ -343,7 +343,7 @@ class TextView {
 
 /** A number of characters, or of bytes. */
 function counted(number) {
-  return `${grouped.format(number)} ${DATA.unit}${number === 1 ? "" : "s"}`;
+  return plural(number, DATA.unit);
 }
 
 /** The name of character i, of a byte also its character, and its place. */

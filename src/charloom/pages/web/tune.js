@@ -254,9 +254,9 @@ class Trials {
 function search_status() {
   const { state, done } = DATA.standing, written = `written at ${DATA.written_at}`;
   const count = TRIALS.filter((trial) => trial.state !== "running").length;
-  const trials = `${count} trial${count === 1 ? "" : "s"} of ${clock(DATA.trial_seconds)}`;
+  const trials = `${plural(count, "trial")} of ${clock(DATA.trial_seconds)}`;
   const text = {
-    searching: `searching, ${percent(done)} of ${brief(DATA.minutes)} minutes, ${trials}; ${written}`,
+    searching: `searching, ${percent(done)} of ${brief(DATA.minutes)} minute${DATA.minutes === 1 ? "" : "s"}, ${trials}; ${written}`,
     finished: `finished, ${trials}; ${written}`,
     interrupted: `interrupted (continue with --resume), ${trials}; ${written}`,
   }[state];
@@ -269,7 +269,8 @@ function best() {
   if (!trial) return [make("p", { class: "soft" }, "No complete trial yet.")];
   const defaults = first.state !== "complete" ? "" : first === trial
     ? " It used the options that charloom chooses without a search."
-    : ` The options that charloom chooses without a search reached ${bits_and_nats(first.loss)}.`;
+    : " The options that charloom chooses without a search reached " +
+      (first.loss.toFixed(4) === trial.loss.toFixed(4) ? "the same." : `${bits_and_nats(first.loss)}.`);
   return [
     make("p", {}, `Trial ${trial.number}, in the folder best: ${bits_and_nats(trial.loss)} ` +
       `per character of the validation split.${defaults}`),
