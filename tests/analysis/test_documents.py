@@ -126,7 +126,7 @@ def test_rare_characters_are_charged_in_the_runs_own_split(capsys: Captured) -> 
     assert known.nats_per_character == found.nats_per_character
     capsys.readouterr()
     assert main(["evaluate", "runs/rare"]) == 0
-    assert "characters are unknown to the model" in capsys.readouterr().out
+    assert "unknown to the model: " in capsys.readouterr().out
 
 
 def test_characters_show_the_end(capsys: Captured, tmp_path: Path) -> None:

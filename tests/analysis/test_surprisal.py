@@ -260,7 +260,7 @@ def test_one_character_and_bytes(trained_run: Path, capsys: Captured, tmp_path: 
     [
         (b"", [], "has no characters to score"),
         (b"\n\n", ["--lines"], "has no characters to score"),
-        (b"\x89PNG\r\n\x1a\n\x00", [], "is not UTF-8 (byte 0x89"),
+        (b"\x89PNG\r\n\x1a\n\x00", [], "is a picture, not text"),
         ("€".encode(), ["--skip-unknown"], "has no characters to score"),
         (b"cat", ["--json", "--csv"], "--json and --csv cannot be combined"),
         (b"cat", ["--lines", "--html", "x.html"], "omit --lines"),

@@ -20,7 +20,7 @@ from helpers.cli import Captured, one_line, posix, short
 from helpers.documents import shuffled_names
 
 SMALL = ["--steps=20", "--hidden-size=16", "--threads=1", "--seed=1"]
-SECONDS = 60  # until a row must be there, on a busy machine
+SECONDS = 60  # in which a process must end, on a busy machine
 
 pytestmark = posix
 
@@ -87,7 +87,7 @@ def converse(
 def test_rows_are_written_as_lines_arrive(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], rows_a_line: int
 ) -> None:
-    # A window is scored when all its characters are there, of those that the model knows.
+    # A window is scored when it has all its characters, without the unknown ones.
     sent = ["anlia"] * 3 if "--protocol=cold-3" in arguments else ["anlia", "bethx", "zuzu字"]
 
     def talk(writing: int, rows: Iterator[bytes]) -> None:
@@ -217,8 +217,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
         [
             "sh",
             "-c",
-            f"for n in 1 2 3 4 5 6 7 8 9; do cat names.txt; done | {sys.executable} -m charloom "
-            "score book - --lines --csv | head -3",
+            f"yes anlia | {sys.executable} -m charloom score book - --lines --csv | head -3",
         ],
         capture_output=True,
         check=True,
@@ -289,7 +288,7 @@ def long_log(folder: Path) -> Path:
     ids=short,
 )
 def test_memory_does_not_grow_with_the_text(long_log: Path, command: list[str]) -> None:
-    """20 MB in less than 350 MB, of which Python and the model take half."""
+    """20 MB in less than 350 MB, of which Python and the model take half. A page takes more."""
     with Path(os.devnull).open("wb") as nowhere:
         working = subprocess.Popen(
             [sys.executable, "-m", "charloom", *command, "--network-only", "--threads=1"],
@@ -300,4 +299,5 @@ def test_memory_does_not_grow_with_the_text(long_log: Path, command: list[str]) 
         working.returncode = os.waitstatus_to_exitcode(status)
     assert working.returncode == 0
     scale = 1 if sys.platform == "darwin" else 1024
-    assert usage.ru_maxrss * scale < 350_000_000
+    most = 500_000_000 if "--html" in command else 350_000_000
+    assert usage.ru_maxrss * scale < most

@@ -1,4 +1,4 @@
-"""Batches of lines: of a size, or of what has arrived."""
+"""Batches of lines: of a fixed size, or with all lines that have arrived."""
 
 import threading
 from collections.abc import Iterator

@@ -62,8 +62,8 @@ def add_score_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--top",
         type=whole_number,
-        help="number of places, lines or documents, most surprising first (default: 10 places, all "
-        "lines and documents)",
+        help="number of places, lines or documents, most surprising first (default: 10 places, "
+        "100,000 lines or documents of a table, all of --json and --csv)",
     )
     parser.add_argument(
         "--protocol",

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charloom.cli.formatting import excerpt
 from charloom.cli.terminal import Interrupts, Terminal
@@ -106,22 +106,37 @@ def score_pieces(model: LanguageModel, arguments: argparse.Namespace, terminal: 
     return unknown
 
 
+class _Pieces(NamedTuple):
+    """Lines or documents.
+
+    Attributes:
+        unit: `line` or `document`.
+        places_and_texts: the number or name of each one, and its characters.
+        live: True if they arrive while they are read.
+        notes: lines to print, some of which are only made while the pieces are read.
+    """
+
+    unit: str
+    places_and_texts: Iterator[tuple[int | str, str]]
+    live: bool
+    notes: Iterable[str]
+
+
 def _open_pieces(
     model: LanguageModel, arguments: argparse.Namespace, terminal: Terminal, *, live: bool
-) -> tuple[str, Iterator[tuple[int | str, str]], bool, Iterable[str]]:
-    """Return `line` or `document`, the pieces with places, whether they are live, and notes."""
+) -> _Pieces:
     from charloom.text.source import split_lines
 
     if model.config.end_id is None:
         text = open_for(model, arguments, terminal, live=live)
-        return "line", enumerate(split_lines(text.pieces()), 1), text.live, text.notes
+        return _Pieces("line", enumerate(split_lines(text.pieces()), 1), text.live, text.notes)
     found = documents_for(model, arguments, terminal, live=live)
     pieces: Iterator[tuple[int | str, str]]
     if found.by_line:
         pieces = ((document.number, document.text) for document in found)
     else:
         pieces = ((found.place(document), document.text) for document in found)
-    return "line" if found.by_line else "document", pieces, found.live, found.notes
+    return _Pieces("line" if found.by_line else "document", pieces, found.live, found.notes)
 
 
 def _print_table(rows: list[dict[str, Any]], unit: str, mean_of: str, terminal: Terminal) -> None:

@@ -35,7 +35,7 @@ from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
 
 NUMBERS_AT_ONCE = 1 << 22  # held for a block of positions, which bounds the memory of scoring
-DOCUMENTS_AT_ONCE = 1 << 18  # ids of documents that are scored side by side
+DOCUMENTS_AT_ONCE = 1 << 17  # ids of documents that are scored side by side
 SUMMED_AT_ONCE = 1 << 20  # values
 PIECES_AT_ONCE = 64  # separate pieces of a text that are scored side by side
 
