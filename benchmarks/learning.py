@@ -29,7 +29,8 @@ from charloom.engines.backend import Backend
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW, learning_rate_factor
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.scoring import Protocol, score_ids, validate
+from charloom.prediction.scoring import Protocol, score_ids
+from charloom.prediction.validation import validate
 from charloom.text.batches import Streams
 from charloom.text.corpora import open_text
 from charloom.text.dataset import Dataset, Split, character_counts, load_dataset

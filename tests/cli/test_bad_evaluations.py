@@ -139,7 +139,7 @@ def test_a_training_text_that_is_gone_or_changed(
 def test_wrong_training_text_is_refused_and_none_is_needed_for_another_text(
     capsys: Captured, trained_run: str
 ) -> None:
-    Path("wrong.txt").write_text(WOODS + "!", encoding="utf-8")
+    Path("wrong.txt").write_text("!" + WOODS, encoding="utf-8")
     line = refused("evaluate", trained_run, "--training-text=wrong.txt")
     assert "SHA-256" in line
     assert "wrong" in line

@@ -106,11 +106,13 @@ def reported(err: bytes) -> list[tuple[str, int, int]]:
     for number, line in enumerate(err.decode().splitlines(), start=1):
         said = re.fullmatch(
             rf"charloom: sample {number}, longest verbatim overlap with the training text: "
-            r"(\d+) characters?, (.+) \(at character ([\d,]+), line ([\d,]+)\)",
+            r"(\d+) (?:character|byte)s?, (.+) \(at (?:character|byte) ([\d,]+), line ([\d,]+)\)",
             line,
         )
         assert said, line
         text = ast.literal_eval(said[2])
+        if " bytes, " in line:
+            text = text.encode()
         assert len(text) == int(said[1])
         found.append((text, int(said[3].replace(",", "")), int(said[4].replace(",", ""))))
     return found

@@ -42,7 +42,7 @@ def test_model_of_a_book_gets_a_symbol_for_the_end(names: Path) -> None:
 
 def test_model_of_lines_is_fine_tuned_on_lines(names: Path) -> None:
     base = train(names, "base", lines=True)
-    assert base.notes == []
+    assert [note for note in base.notes if "is short" not in note] == []
     again = train(names, "again", from_run=str(base.folder), lines=True)
     assert not any("--from" in note for note in again.notes)
     run = train(names, "more", from_run=str(base.folder))

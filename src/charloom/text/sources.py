@@ -107,8 +107,8 @@ def strings_to_score(value: Iterable[str | bytes], kind: str) -> list[str | byte
         CharloomError: if they are a single string, or one is not a str.
     """
     if isinstance(value, str | bytes | os.PathLike | Text):
-        what = "a single string" if isinstance(value, str) else f"a {type(value).__name__}"
-        raise CharloomError(f"the {kind}s are {what}: pass a list of strings")
+        what = "string" if isinstance(value, str) else f"{type(value).__name__} object"
+        raise CharloomError(f"the {kind}s are a single {what}: pass a list of strings")
     strings: list[str | bytes] = []
     for number, element in enumerate(_elements(value), 1):
         if not isinstance(element, str | bytes):

@@ -166,11 +166,6 @@ class TrainingConfig:
         check_cuts(self.lines, self.separator, self.column)
         if self.encoding is not None:
             check_encoding(self.encoding)
-            if self.bytes:
-                raise CharloomError(
-                    "--encoding and --bytes exclude each other, because bytes are not decoded: "
-                    "omit one of them"
-                )
         for name in ("validation", "test"):
             if getattr(self, name) == "":
                 raise CharloomError(f"{option_name(name)} is empty: pass the path of a text")
