@@ -30,10 +30,15 @@ def run_example(folder: Path, name: str, *arguments: str) -> str:
 
 
 def test_training_on_your_own_text(tmp_path: Path) -> None:
-    (tmp_path / "mine.txt").write_text("I have a text of my own, and it goes on and on.\n" * 80)
+    lines = (
+        f"I have {n} texts of my own, and it goes on and on, {n * n} times.\n" for n in range(400)
+    )
+    (tmp_path / "mine.txt").write_text("".join(lines))
     out = run_example(tmp_path, "own_text.py", "mine.txt", "0.05")
     assert "bits per character" in out
     assert (tmp_path / "own.safetensors").exists()
+    (tmp_path / "mine.txt").write_text("A short text of my own.\n" * 20)
+    assert "no test split" in run_example(tmp_path, "own_text.py", "mine.txt", "0.05")
 
 
 def test_names(tmp_path: Path) -> None:
