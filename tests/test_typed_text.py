@@ -112,7 +112,7 @@ def test_lines_and_documents_are_read_like_prompts() -> None:
         model.score_lines(["a", "a\ud800"])
     for pieces in ("ab", b"ab"):
         with pytest.raises(
-            charloom.CharloomError, match="the lines are a single (string|bytes object)"
+            charloom.CharloomError, match=r"the lines are a single (string|bytes object)"
         ):
             model.score_lines(pieces)  # type: ignore[arg-type]
 

@@ -57,6 +57,7 @@ def test_unknown_command_is_refused(arguments: list[str]) -> None:
 TRAINING_OPTIONS = {option_name(name): option.value_type for name, option in DECLARED.items()}
 
 
+READING = ["--encoding", "--encoding-errors"]
 OPTIONS: dict[str, list[str]] = {
     "train": ["--out", "--resume", "--config", "--tensorboard", *TRAINING_OPTIONS],
     "tune": [
@@ -68,16 +69,16 @@ OPTIONS: dict[str, list[str]] = {
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
         *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
         *("--unique", "--new", "--json", "--no-prompt", "--prompt-file", "--escapes"),
-        "--min-length",
+        *("--min-length", *READING),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
-        *("--engine", "--threads", "--device"),
+        *("--engine", "--threads", "--device", *READING),
     ],
     "demo": ["--out", "--minutes", "--seed"],
     "score": [
         *("--lines", "--characters", "--prefix", "--html", "--json", "--csv", "--top"),
-        *("--protocol", "--training-text"),
+        *("--protocol", "--training-text", *READING),
         *("--skip-unknown", "--network-only", "--engine", "--threads", "--device"),
     ],
     "explore": [
@@ -88,6 +89,7 @@ OPTIONS: dict[str, list[str]] = {
         "--engine",
         "--threads",
         "--device",
+        *READING,
     ],
     "report": ["--out"],
     "serve": [

@@ -96,5 +96,5 @@ def test_parts_depend_on_refit_and_on_the_evaluated_split() -> None:
 
 def test_a_text_without_held_out_splits_has_nothing_to_evaluate() -> None:
     dataset = load("100/0/0")
-    with pytest.raises(CharloomError, match="100/0/0"):
+    with pytest.raises(CharloomError, match="the whole text"):
         TrainingText(checkpoint_of(dataset), dataset=dataset).held_out()
