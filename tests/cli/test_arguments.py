@@ -215,8 +215,11 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., argparse.Namespace]
     return parse
 
 
+CHOICES = {"--encoding-errors"}
 WITH_VALUE = [
-    (command, option) for command, option in EVERY_OPTION if option not in FLAGS | NUMBERS | LISTS
+    (command, option)
+    for command, option in EVERY_OPTION
+    if option not in FLAGS | NUMBERS | LISTS | CHOICES
 ]
 DASHED = ["---", "-x", "--bada", "--", "-", "-1", "- x", "-hello you", "--x=y", "--no such option"]
 
