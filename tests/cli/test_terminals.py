@@ -152,8 +152,8 @@ def test_a_closed_window_saves_the_run(text_file: str) -> None:
 
 @pytest.mark.extended
 def test_nohup_is_respected(text_file: str) -> None:
-    command = [sys.executable, "-m", "charloom", "train", text_file, "--minutes=10", "--out=run"]
-    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command, *TINY]
+    command = [sys.executable, "-m", "charloom", "train", text_file, "--steps=9999999"]
+    ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command, "--out=run", *TINY]
     with subprocess.Popen(ignoring, stderr=subprocess.PIPE) as working:
         assert working.stderr is not None
         said = b""
