@@ -1,4 +1,4 @@
-"""What a caller in Python passes as a text: a text, the name of one, or a refusal with a remedy."""
+"""Texts as a caller in Python passes them: a text, the name of one, or a refusal with a remedy."""
 
 import io
 import sys

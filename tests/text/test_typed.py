@@ -1,4 +1,4 @@
-"""What a user types, read as the model's text was; and characters of the model as text."""
+"""Typed text, read as the training text of a model; and characters of the model as text."""
 
 import unicodedata
 from itertools import pairwise
