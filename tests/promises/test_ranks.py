@@ -63,7 +63,12 @@ def run_ranks(*commands: Sequence[str]) -> list[tuple[int, list[str]]]:
 
 def train(text: Path, out: Path, *options: Any) -> list[str]:
     words = ["-m", "charloom", "train", str(text), "--out", str(out), *OPTIONS]
-    return [*words, "--rank-timeout", "60", *map(str, options)]
+    return [*words, *map(str, options)]
+
+
+def train_rank(text: Path, out: Path, *options: Any) -> list[str]:
+    """The command of each of several ranks; alone, `train` refuses the option that it adds."""
+    return train(text, out, "--rank-timeout", 60, *options)
 
 
 def resumed(folder: Path) -> dict[str, Any]:
@@ -177,12 +182,12 @@ def test_run_resumes_with_another_number_of_ranks(torch: Any, text: Path, tmp_pa
     exact = ["--dtype", "float64", "--dropout", "0.3", "--engine", "pytorch"]
     constant = ["--schedule", "constant", "--warmup", "0"]  # as the ends move, so would the rate
     for status, _ in run_ranks(
-        *[train(text, tmp_path / "moved", "--steps", 7, *exact, *constant)] * 3
+        *[train_rank(text, tmp_path / "moved", "--steps", 7, *exact, *constant)] * 3
     ):
         assert status == 0
     alone = [*exact, *constant, "--resume"]
     assert main(train(text, tmp_path / "moved", "--steps", 11, *alone)[2:]) == 0
-    ranks = run_ranks(*[train(text, tmp_path / "moved", "--steps", 15, *alone)] * 2)
+    ranks = run_ranks(*[train_rank(text, tmp_path / "moved", "--steps", 15, *alone)] * 2)
     assert [status for status, _ in ranks] == [0, 0]
     assert any("resumes with pytorch on 1 threads of 2 ranks" in line for line in ranks[0][1])
     assert ranks[1][1] == []
@@ -201,7 +206,7 @@ def test_killed_rank_restarts_and_the_run_is_byte_identical(
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "2", "--master-port", str(free_port())]
     agent = subprocess.Popen(
-        [*torchrun, *train(text, out, *options)],
+        [*torchrun, *train_rank(text, out, *options)],
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
@@ -220,7 +225,7 @@ def test_killed_rank_restarts_and_the_run_is_byte_identical(
     assert said.count("23 distinct") == 2, said  # it was started twice
     assert "rank 0 lost the others" in said, said
     assert "Traceback" not in said.replace("To enable traceback", "")
-    ranks = run_ranks(*[train(text, tmp_path / "whole", *options)] * 2)
+    ranks = run_ranks(*[train_rank(text, tmp_path / "whole", *options)] * 2)
     assert [status for status, _ in ranks] == [0, 0]
     for file in ("model.safetensors", "samples.txt"):
         assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
@@ -246,7 +251,7 @@ def rank_of(agent: int, rank: int) -> int:
 @pytest.mark.torch
 def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path) -> None:
     out, port = tmp_path / "run", free_port()
-    command = train(text, out, "--steps", 100_000, "--validate-every", 50)
+    command = train_rank(text, out, "--steps", 100_000, "--validate-every", 50)
     ranks = [start(rank, 2, port, command) for rank in (0, 1)]
     wait_until(lambda: (out / "samples.txt").exists() and "step 50" in samples(out), seconds=300)
     for rank in ranks:  # as a terminal and torchrun do
