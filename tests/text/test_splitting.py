@@ -261,10 +261,15 @@ def test_rare_characters_of_a_book_are_counted_where_they_are() -> None:
     data = load_dataset(text_from_string(text), Split.parse("90/5/5"), min_count=2)
     assert data.vocabulary.decode(data.ids) == "ab" * 49
     assert sum(data.folded) == 3
+    assert data.notes == (
+        "--min-count 2 removes 3 distinct characters with 3 occurrences, which `charloom evaluate` "
+        "counts as unknown",
+    )
     assert data.folded[2] >= 1
     whole = load_dataset(text_from_string(text), Split())
     assert data.vocabulary == load_dataset(text_from_string("ab" * 9), Split()).vocabulary
     assert whole.folded == (0, 0, 0)
+    assert whole.notes == ()
 
 
 def test_few_long_documents_count_rare_characters_once() -> None:

@@ -457,7 +457,12 @@ def load_dataset(
         },
         lines=text.lines,
         encoding=text.encoding,
-        notes=(*text.notes, *division.notes, *_shared(scans)),
+        notes=(
+            *text.notes,
+            *division.notes,
+            *_removed(scans.values(), vocabulary, min_count),
+            *_shared(scans),
+        ),
     )
 
 
@@ -495,6 +500,19 @@ def _vocabulary(
             else "--from: the earlier run reads UTF-8, so omit --bytes"
         )
     return base.grown(distinct)
+
+
+def _removed(scans: Iterable[Scan], vocabulary: Vocabulary, min_count: int) -> list[str]:
+    """Return a note about the characters that --min-count removes, if there are any."""
+    counts = np.sum([scanned.counts for scanned in scans], axis=0)
+    counts[code_points("".join(vocabulary.characters))] = 0
+    distinct = int(np.count_nonzero(counts))
+    if not distinct:
+        return []
+    return [
+        f"--min-count {min_count} removes {plural(distinct, f'distinct {vocabulary.unit}')} with "
+        f"{plural(int(counts.sum()), 'occurrence')}, which `charloom evaluate` counts as unknown"
+    ]
 
 
 def _unseen(division: Division, vocabulary: Vocabulary, min_count: int) -> float:
