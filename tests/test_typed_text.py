@@ -18,7 +18,7 @@ from charloom.language_model import LanguageModel
 from charloom.serving.tokens import Tokens
 from charloom.text.format import open_texts
 from charloom.text.typed import as_shown, compose
-from charloom.text.vocabulary import UnknownCharacterError
+from charloom.text.vocabulary import END, UnknownCharacterError
 from helpers.cli import run
 from helpers.clients import Client, serving
 from helpers.typed_models import FRENCH, MODELS, model_of
@@ -48,9 +48,12 @@ def test_python_and_http_read_the_same_characters(name: str, text: str) -> None:
     tokens = Tokens(model.vocabulary, model.unseen, model.text_format)
     prompt = tokens.prompt(text, scored=False, skip_unknown=True)
     assert prompt.ids.tolist() == ids_of(model, text)
-    stop = tokens.stop_text(text)
-    read = model.as_read(text)
-    assert stop == (read if len(prompt.ids) == len(read) else None)
+    stops = tokens.stop_forms(text)
+    if all(stops) and stops:
+        assert model.stream(stop=text).request.stop == stops
+    elif not stops:
+        with pytest.raises(charloom.CharloomError, match="cannot occur"):
+            model.stream(stop=text)
 
 
 @every_model
@@ -95,9 +98,42 @@ def test_stop_texts_are_read_like_prompts(name: str) -> None:
     model = MODELS[name]
     for stop in ("é", "e\u0301", "\r\n", "l’"):
         stream = model.stream("le", stop=["à", stop], length=30, seed=2)
-        assert stream.request.stop == (model.as_read("à"), model.as_read(stop))
+        expected = model.as_read(stop)
+        if "\r" not in model.vocabulary.characters:
+            expected = expected.replace("\r", "")
+        assert stream.request.stop == (model.as_read("à"), expected)
         text = "".join(stream)
-        assert model.as_read(stop) not in model.as_read(text)
+        assert expected not in model.as_read(text)
+
+
+def test_a_stop_text_has_the_line_breaks_of_the_model() -> None:
+    forms = {
+        "LF": ("\n",),
+        "CRLF": ("\n", "\r\n"),
+        "bytes": ("\n",),
+        "all bytes": ("\n", "\r\n"),
+    }
+    for name, expected in forms.items():
+        assert MODELS[name].stream(stop="\n").request.stop == expected
+        assert MODELS[name].stream(stop=b"\n").request.stop == ("\n",)
+    assert model_of("ab\r", keep_newlines=True).stream(stop="\n").request.stop == ("\r",)
+    windows = model_of("a\r\n", keep_newlines=True)
+    settings = {"stop": "\n", "length": 200, "seed": 1}
+    samples = [windows.sample(index=index, **settings) for index in range(20)]
+    everything = [windows.sample(index=index, length=200, seed=1) for index in range(20)]
+    assert samples == [text.split("\n")[0].removesuffix("\r") for text in everything]
+    assert any("\r\n" in text for text in everything)
+    assert [found.text for found in windows.sample_documents(20, **settings)] == samples
+
+
+def test_a_stop_text_that_cannot_occur_is_refused_in_python() -> None:
+    model = MODELS["LF"]
+    with pytest.raises(charloom.CharloomError, match="the stop text 'Q' cannot occur"):
+        model.sample(stop=["é", "Q"])
+    with pytest.warns(charloom.CharloomWarning, match="does not know the backslash"):
+        assert model.stream(stop=r"\n").request.stop == ("\n",)
+    with pytest.warns(charloom.CharloomWarning, match="each document of the model is a line"):
+        assert model_of("ab" + END).stream(stop="\n").request.stop == ()
 
 
 def test_lines_and_documents_are_read_like_prompts() -> None:

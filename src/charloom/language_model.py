@@ -39,6 +39,7 @@ from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
 from charloom.text.sources import Texts, texts_to_train_on
+from charloom.text.stops import read_stops
 from charloom.text.typed import ShownText, as_read
 from charloom.text.vocabulary import Vocabulary
 
@@ -162,7 +163,7 @@ class LanguageModel:
             top_k: sample only from the k likeliest characters.
             top_p: sample only from the likeliest characters whose probabilities add up to p.
             min_p: sample only from characters at least p times as likely as the likeliest one.
-            stop: texts that end the sample and are not part of it.
+            stop: texts that end the sample and are not part of it, with any line break as \\n.
             seed: the random seed.
             index: the number of the sample under that seed.
             skip_unknown: whether unknown characters of the prompt are skipped.
@@ -172,8 +173,8 @@ class LanguageModel:
             training_text: the training text as in `evaluate`, which only `max_overlap` requires.
 
         Raises:
-            CharloomError: if an option is invalid, if `max_overlap` requires the training text and
-                it is not available, or if `max_overlap` excludes every next character.
+            CharloomError: if an option is invalid, a stop text cannot occur, or `max_overlap`
+                excludes every next character or requires the training text, which is missing.
             UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
                 not set.
         """
@@ -189,7 +190,7 @@ class LanguageModel:
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
             settings=settings,
-            stop=tuple(map(self.as_read, (stop,) if isinstance(stop, str | bytes) else stop)),
+            stop=read_stops(stop, self.text_format, self.vocabulary),
             seed=seed,
             index=index,
             clamps=tuple(parse_clamps(clamp, self.config)),

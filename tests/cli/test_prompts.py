@@ -135,12 +135,14 @@ def test_a_known_backslash_stays(models: Path) -> None:
 def test_impossible_stop_texts_are_refused(models: Path) -> None:
     for model in ("book", "lines", "bytes"):
         line = refused("sample", str(models / model), "--stop=e", "--stop=Qu§")
-        assert "--stop 'Qu§' cannot occur, because the model does not know" in line
+        assert "the stop text 'Qu§' cannot occur, because the model does not know" in line
     assert "a stop text is empty" in refused("sample", str(models / "book"), "--stop=")
     plain, _ = sampled(models / "lines", "--count=3")
     found, errors = sampled(models / "lines", "--count=3", "--stop=\n")
     assert found == plain
-    assert r"--stop '\n' has no effect, because each document of the model is a line" in errors
+    assert (
+        r"the stop text '\n' has no effect, because each document of the model is a line" in errors
+    )
 
 
 # --- Options without effect -----------------------------------------------------------------------

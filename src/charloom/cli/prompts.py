@@ -99,26 +99,13 @@ class PassedTexts:
         return content.encode("latin-1") if vocabulary.as_bytes else content
 
     def _is_possible(self, stop: str) -> bool:
-        """Return whether a stop text can occur; False for a line break after one-line documents.
+        """Return whether a stop text can have an effect. Raises CharloomError like `stop_forms`."""
+        from charloom.text.stops import stop_forms, without_effect
 
-        Raises:
-            CharloomError: if it has another unknown character.
-        """
-        vocabulary = self._model.vocabulary
-        characters = self._model.as_read(stop)
-        unknown = vocabulary.ids_or_minus_one(characters) < 0
-        if not unknown.any():
-            return True
-        if vocabulary.end_id is not None and not characters.strip("\n"):
-            self.notes.append(
-                f"--stop {quoted(stop)} has no effect, because each document of the model is a line"
-            )
-            return False
-        name = vocabulary.describe_unknown(characters, int(unknown.argmax())).name
-        raise CharloomError(
-            f"--stop {quoted(stop)} cannot occur, because the model does not know the {name}: "
-            "omit it"
-        )
+        found = stop_forms(stop, self._model.text_format, self._model.vocabulary)
+        if not found:
+            self.notes.append(without_effect(stop))
+        return bool(found)
 
 
 def refuse_ineffective(arguments: argparse.Namespace) -> None:

@@ -224,9 +224,9 @@ def _stops(body: CompletionRequest, tokens: Tokens) -> tuple[tuple[str, ...], tu
         given = {"stop": body.stop or ""}
     else:
         given = {f"stop[{place}]": text for place, text in enumerate(body.stop)}
-    read = {field: tokens.stop_text(text) for field, text in given.items()}
-    unusable = tuple(field for field, characters in read.items() if characters is None)
-    return tuple(filter(None, read.values())), unusable
+    read = {field: tokens.stop_forms(text) for field, text in given.items()}
+    unusable = tuple(field for field, forms in read.items() if not forms)
+    return tuple(form for forms in read.values() for form in forms if form), unusable
 
 
 # From answers to JSON

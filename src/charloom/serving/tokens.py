@@ -20,8 +20,8 @@ from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.errors import ApiError
 from charloom.serving.schema import TokenizerInfo
-from charloom.text.escapes import intended
 from charloom.text.format import TextFormat
+from charloom.text.stops import stop_forms
 from charloom.text.typed import as_read, as_shown
 from charloom.text.vocabulary import END_NAME, Vocabulary
 
@@ -135,16 +135,12 @@ class Tokens:
             ids = ids[ids >= 0]
         return Prompt(ids, self.characters(ids), is_text=False)
 
-    def stop_text(self, text: str) -> str | None:
-        r"""Return a stop text as characters of the model, None if the model cannot write it.
-
-        A typed escape such as \n is a line break if the model does not know the backslash.
-        """
+    def stop_forms(self, text: str) -> tuple[str, ...]:
+        """Return the forms of a stop text like `charloom.text.stops`; none if it cannot occur."""
         try:
-            characters = as_read(intended(text, self.vocabulary), self.format, self.vocabulary)
+            return stop_forms(text, self.format, self.vocabulary)
         except CharloomError:
-            return None
-        return characters if self.vocabulary.known.issuperset(characters) else None
+            return ()
 
     def to_read(self, prompt: Prompt) -> NDArray[np.unsignedinteger]:
         """Return the ids that the model reads, at least one."""
