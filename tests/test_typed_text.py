@@ -153,6 +153,20 @@ def test_lines_and_documents_are_read_like_prompts() -> None:
             model.score_lines(pieces)  # type: ignore[arg-type]
 
 
+def test_a_file_in_another_encoding_is_passed_as_an_opened_text(tmp_path: Path) -> None:
+    path = tmp_path / "one.txt"
+    for encoding, text in (("cp1252", "le café est à l’été\n"), ("koi8-r", "и это был вечер\n")):
+        path.write_bytes((text * 20).encode(encoding))
+        advice = rf"pass charloom\.open_text\(PATH, encoding='{encoding}'\)$"
+        for function in (MODELS["LF"].evaluate, MODELS["LF"].score, MODELS["LF"].states):
+            with pytest.raises(charloom.CharloomError, match=advice):
+                function(path, skip_unknown=True)
+        opened = charloom.open_text(path, encoding=encoding)
+        assert len(MODELS["LF"].score(opened, skip_unknown=True).log_probabilities)
+        with pytest.raises(charloom.CharloomError, match=f"pass --encoding {encoding}$"):
+            open_texts([path], MODELS["LF"].text_format).read()
+
+
 # --- A model of bytes ----------------------------------------------------------------------------
 
 

@@ -51,6 +51,21 @@ MULTIBYTE = {"gb18030", "big5", "big5hkscs", "cp932", "euc_jp", "cp949", "johab"
 ESCAPES_OF_JAPANESE = re.compile("\x1b\\$[@B]|\x1b\\([BJ]")
 CONTROLS = "\t\n\v\f\r\x1a\x1b"  # control characters that a text can have
 OTHER_THAN_ASCII = re.compile(r"[^\x00-\x7f]+")
+OPTION = re.compile(r"--encoding(-errors)? ([\w-]+)")
+
+
+class EncodingError(CharloomError):
+    """A text that is not in the encoding in which it is read."""
+
+    @property
+    def for_open_text(self) -> str:
+        """The message for a caller in Python, whose function does not have these options."""
+        return OPTION.sub(
+            lambda found: (
+                f"charloom.open_text(PATH, encoding{'_errors' if found[1] else ''}='{found[2]}')"
+            ),
+            str(self),
+        )
 
 
 def check_encoding(name: str) -> None:
@@ -124,8 +139,8 @@ def decode(blocks: Blocks, encoding: str, errors: str, label: str) -> Iterator[s
             line = lines + 1 + error.object[: error.start].count(b"\n")
             place = f"0x{error.object[error.start]:02X} in line {line:,}, at byte offset {at}"
             if is_utf_8:
-                raise CharloomError(_not_utf_8(label, blocks, at, place)) from None
-            raise CharloomError(
+                raise EncodingError(_not_utf_8(label, blocks, at, place)) from None
+            raise EncodingError(
                 f"{label} is not {encoding} (byte {place}): pass the encoding that it has, or "
                 "--encoding-errors replace"
             ) from None
@@ -149,7 +164,7 @@ def refuse_binary(pieces: Iterable[str], label: str) -> Iterator[str]:
                 "pass a text file, or train on its bytes with --bytes"
             )
         if "\x1b$" in piece and ESCAPES_OF_JAPANESE.search(piece):
-            raise CharloomError(
+            raise EncodingError(
                 f"{label} looks like ISO-2022-JP: pass --encoding iso2022_jp, or train on its "
                 "bytes with --bytes"
             )

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.text.corpora import CORPORA, is_folder
+from charloom.text.encodings import EncodingError
 from charloom.text.format import Opener, Source, TextFormat, absolute_source, open_texts
 from charloom.text.source import Text, refuse_surrogates
 from charloom.text.vocabulary import END
@@ -93,7 +94,25 @@ def texts_to_score(value: Texts, *, checks_names: bool) -> str | bytes | list[st
     if isinstance(passed, PassedTexts) and all(isinstance(t, list | bytes) for t in passed.texts):
         groups = (t if isinstance(t, list) else [t] for t in passed.texts)
         return cast(list[str | bytes], list(chain.from_iterable(groups)))
-    return passed
+    return _with_advice(passed)
+
+
+def _with_advice(passed: Opener) -> Opener:
+    """Return texts to score whose errors advise a caller in Python without `encoding`."""
+
+    def open_them(format: TextFormat) -> Text:
+        opened = passed(format)
+
+        def pieces() -> Iterator[str]:
+            try:
+                yield from opened.pieces()
+            except EncodingError as error:
+                raise CharloomError(error.for_open_text) from None
+
+        return replace(opened, pieces=pieces)
+
+    has_path = isinstance(passed, PassedTexts) and any(isinstance(t, Path) for t in passed.texts)
+    return open_them if has_path else passed
 
 
 def strings_to_score(value: Iterable[str | bytes], kind: str) -> list[str | bytes]:
