@@ -8,6 +8,7 @@ import pytest
 
 import charloom
 from charloom.cli.main import main
+from charloom.runs.report import write_report
 from helpers.clients import serving
 from helpers.pages import OpenPage
 from helpers.runs import train_tiny
@@ -47,6 +48,15 @@ def test_bytes_are_shown_as_their_characters(
         assert page.locator("#character").text_content() == "t"
         assert page.locator("#whole").count() == 0
         assert "19 bytes" in page.locator("p").first.text_content()
+
+
+def test_a_report_counts_bytes(pages_of_bytes: tuple[Path, Path], open_page: OpenPage) -> None:
+    (run,) = (path for path in pages_of_bytes[0].parent.rglob("metrics.jsonl"))
+    page = open_page(write_report(run.parent))
+    shown = page.locator("main").text_content()
+    for text in ("bits per byte", "bytes per second", "bytes of text"):
+        assert text in shown
+    assert "character" not in shown.split("Configuration")[0]
 
 
 @pytest.fixture

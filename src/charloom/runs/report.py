@@ -58,8 +58,10 @@ def make_report(folders: Sequence[Path], status: RunStatus | None = None) -> str
     share = MOST_SAMPLE_CHARACTERS // len(folders)
     runs = [_run_data(folder, name, share) for folder, name in zip(folders, names, strict=True)]
     now = time.time()
+    units = list({run["unit"] for run in runs})
     data = {
         "runs": runs,
+        "unit": units[0] if len(units) == 1 else "symbol",
         "standing": status and {"state": status.state, "done": status.done},
         "written": round(now),
         "written_at": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),
@@ -136,11 +138,12 @@ def _run_data(folder: Path, name: str, most_of_samples: int) -> dict[str, Any]:
     """Return all data of a run but its configuration, as plain JSON values."""
     history = read_history(folder)
     header = read_header(folder / MODEL_FILE) or read_header(folder / RESUME_FILE) or {}
-    as_bytes = header.get("config", {}).get("bytes") is True
+    unit = _unit(header)
     evaluations, stale = _evaluations(folder, header)
-    samples, total = read_samples(folder, history, most_of_samples, as_bytes)
+    samples, total = read_samples(folder, history, most_of_samples, unit == "byte")
     return {
         "name": name,
+        "unit": unit,
         "last_step": history.last_step,
         "reports": thin(history.reports, MOST_POINTS),
         "validations": thin(history.validations, MOST_VALIDATIONS),
@@ -150,6 +153,11 @@ def _run_data(folder: Path, name: str, most_of_samples: int) -> dict[str, Any]:
         "evaluations": evaluations,
         "stale_evaluations": stale,
     }
+
+
+def _unit(header: Mapping[str, Any]) -> str:
+    """Return the noun for a character of a run, from a checkpoint's header."""
+    return "byte" if header.get("config", {}).get("bytes") is True else "character"
 
 
 def _configuration(folder: Path) -> dict[str, str]:
@@ -163,8 +171,8 @@ def _configuration(folder: Path) -> dict[str, str]:
         found["text"] = str(text["name"])
     characters = text.get("characters")
     if isinstance(characters, int | float) and not isinstance(characters, bool):
-        found["characters of text"] = f"{characters:,}"
-    found["characters in the vocabulary"] = f"{len(header.get('vocabulary', [])):,}"
+        found[f"{_unit(header)}s of text"] = f"{characters:,}"
+    found[f"{_unit(header)}s in the vocabulary"] = f"{len(header.get('vocabulary', [])):,}"
     try:
         model = {k: v for k, v in header.get("config", {}).items() if k != "bytes"}
         found["parameters"] = f"{ModelConfig.from_dict(model).parameter_count:,}"
@@ -211,13 +219,13 @@ def _comparison(configurations: Sequence[Mapping[str, str]]) -> list[dict[str, A
 def _evaluations(folder: Path, header: Mapping[str, Any]) -> tuple[list[dict[str, Any]], int]:
     """Return the evaluations of the current weights, and the number of all others."""
     current = header.get("sha256") if (folder / MODEL_FILE).exists() else None
-    cell = str(header.get("config", {}).get("cell", "network"))
+    cell, unit = str(header.get("config", {}).get("cell", "network")), _unit(header)
     records = read_evaluations(folder)
     stale = sum(record["sha256"] != current for record in records)
-    return [_evaluation(one, cell) for one in evaluations_of(records, current)], stale
+    return [_evaluation(one, cell, unit) for one in evaluations_of(records, current)], stale
 
 
-def _evaluation(found: Evaluation, cell: str) -> dict[str, Any]:
+def _evaluation(found: Evaluation, cell: str, unit: str) -> dict[str, Any]:
     """Return an evaluation and its table as the page's script reads them."""
     return {
         "text": found.text,
@@ -236,6 +244,7 @@ def _evaluation(found: Evaluation, cell: str) -> dict[str, Any]:
         "overlap": found.overlap
         and {
             "characters": found.overlap.length,
+            "unit": unit,
             "text": printable(found.overlap_text[:OVERLAP_SHOWN]),
         },
         "rows": [list(row) for row in found.rows(cell)],

@@ -30,6 +30,7 @@ def make_search_page(
     best, now = best_trial(trials), time.time()
     data = {
         "name": printable(settings.text["name"]),
+        "unit": "byte" if settings.options.get("bytes") else "character",
         "standing": {"state": status.state, "done": status.done},
         "written": round(now),
         "written_at": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),

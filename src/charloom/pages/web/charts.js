@@ -250,7 +250,7 @@ function select(label, options, value, onchange) {
 
 /** The choices above the charts: the horizontal axis, and the unit of the loss. */
 function controls(axes, axis, onaxis, onunit) {
-  const units = { bits: "bits per character", nats: "nats per character" };
+  const units = { bits: `bits per ${DATA.unit}`, nats: `nats per ${DATA.unit}` };
   return make("p", { class: "controls" },
     select("x-axis", axes, axis, (name) => { choose("place", name); onaxis(name); }),
     select("loss in", units, chosen.unit, (unit) => { choose("unit", unit); onunit(); }));

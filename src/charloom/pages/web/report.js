@@ -83,7 +83,7 @@ class Curves {
       { name: "rate", chart: new Chart("Learning rate", 150, events), unit: "at each report's last step" },
       { name: "norm", chart: new Chart("Gradient norm", 150, events), unit: "before clipping",
         logarithmic: true },
-      { name: "speed", chart: new Chart("Speed", 150, events), unit: "characters per second" },
+      { name: "speed", chart: new Chart("Speed", 150, events), unit: `${DATA.unit}s per second` },
     ];
     this.readout = make("div", { class: "readout", "aria-live": "polite" });
     this.here = null;
@@ -178,7 +178,7 @@ class Curves {
     this.stops = [...new Set(all.filter((x) => x !== null))].sort((a, b) => a - b);
     const x = { low: 0, high: this.stops.at(-1) || 1, room: 90,
       ...(seconds ? { steps: SECONDS, text: clock } : {}) };
-    this.draw_loss(x, `${chosen.unit} per character, ${seconds ? "by training time" : `by ${axis}`}`);
+    this.draw_loss(x, `${chosen.unit} per ${DATA.unit}, ${seconds ? "by training time" : `by ${axis}`}`);
     for (const { name, chart, unit, logarithmic = false } of this.others) {
       const curves = RUNS.map((run) => ({
         xs: run.reports[axis], ys: run.reports[name], kind: "plain", color: color(run, "training") }));
@@ -252,7 +252,7 @@ class Curves {
       ["validation", value(validations, validation, "nats", loss)],
       ["learning rate", value(reports, report, "rate", brief)],
       ["gradient norm", value(reports, report, "norm", brief)],
-      ["characters/s", value(reports, report, "speed", (speed) => grouped.format(speed))],
+      [`${DATA.unit}s/s`, value(reports, report, "speed", (speed) => grouped.format(speed))],
     ];
   }
 }
@@ -327,7 +327,7 @@ function evaluation(e) {
     e.interval && "95% confidence interval: " +
       `${ends(1)} nats (${ends(1 / Math.LN2)} bits) per ${e.unit}.`),
     e.overlap && make("p", { class: "soft" }, "Longest verbatim overlap with the training text: " +
-      `${plural(e.overlap.characters, "character")}. `, make("code", {}, shortened(e.overlap.text))),
+      `${plural(e.overlap.characters, e.overlap.unit)}. `, make("code", {}, shortened(e.overlap.text))),
     make("div", { class: "scroll" }, drawn), e.verdict && make("p", {}, e.verdict));
 }
 

@@ -111,7 +111,7 @@ class Trials {
 
   draw() {
     const losses = range_of(TRIALS.map((trial) => in_unit(trial.loss)));
-    const unit = `${chosen.unit} per character`;
+    const unit = `${chosen.unit} per ${DATA.unit}`;
     this.draw_history(losses, unit);
     this.draw_curves(losses, unit);
     for (const [range, chart] of this.scatters) this.draw_scatter(chart, range, losses, unit);
@@ -273,7 +273,7 @@ function best() {
       (first.loss.toFixed(4) === trial.loss.toFixed(4) ? "the same." : `${bits_and_nats(first.loss)}.`);
   return [
     make("p", {}, `Trial ${trial.number}, in the folder best: ${bits_and_nats(trial.loss)} ` +
-      `per character of the validation split.${defaults}`),
+      `per ${DATA.unit} of the validation split.${defaults}`),
     make("p", { class: "soft" }, "To train longer with its options (also in best.toml):"),
     make("pre", { class: "sample", tabindex: 0 }, DATA.command),
   ];
