@@ -16,7 +16,7 @@ from charloom.cli.arguments import (
 )
 from charloom.cli.formatting import counted, in_bits, quoted_excerpt
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import open_for, training_text
+from charloom.cli.texts import open_for, say_notes, training_text
 from charloom.errors import CharloomError, plural
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def run_evaluate(arguments: argparse.Namespace, terminal: Terminal) -> int:
             training_text=training_text(arguments),
             skip_unknown=arguments.skip_unknown,
         )
+        if text is not None:
+            say_notes(text.notes, terminal)
     if arguments.json:
         terminal.print_json(evaluation.as_dict())
     else:
