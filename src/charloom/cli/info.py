@@ -51,7 +51,8 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     for title in ("text", "metrics", "training", "position"):
         for name, value in (facts.get(title) or {}).items():
             if value is not None:
-                terminal.print(f"{title + ' ' + name:<28} {_shown(value)}")
+                shown = str(value) if name == "seed" else _shown(value)
+                terminal.print(f"{title + ' ' + name:<28} {shown}")
     return 0
 
 
@@ -64,14 +65,19 @@ def _shown_alone(character: str, vocabulary: Vocabulary) -> str:
     return printable(as_shown(character, vocabulary))
 
 
-def _shown(value: Any) -> Any:
-    """Return a value as it is printed: text on one line, several origins with commas."""
+def _shown(value: Any) -> str:
+    """Return a value as it is printed: text on one line, several origins with commas.
+
+    Whole numbers have thousands separators, and others six significant digits.
+    """
     if isinstance(value, str):
         return shown_origin(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(str(_shown(one)) for one in value)
+        return ", ".join(map(_shown, value))
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
-    return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
