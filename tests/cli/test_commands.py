@@ -1,5 +1,6 @@
 """The commands, run as a user runs them; errors have files of their own."""
 
+import argparse
 import ast
 import contextlib
 import io
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from charloom import __version__
+from charloom import CharloomError, __version__, load
+from charloom.cli.arguments import refuse_network_only
 from charloom.cli.main import main
+from helpers.cli import refused
 from helpers.texts import EINMALEINS
 
 SMALL = ["--hidden-size", "16", "--window", "32", "--seed", "1"]
@@ -202,6 +205,28 @@ def test_evaluate_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "longest verbatim overlap with the training text: " in out
 
 
+def test_evaluate_prints_what_is_only_noticed_while_reading(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("late.txt").write_bytes(EINMALEINS.encode() * (70_000 // len(EINMALEINS) + 1) + b"1\r\n")
+    assert main(["evaluate", "runs/tables", "late.txt", "--json"]) == 0
+    assert "Windows line ends are read as line breaks" in capsys.readouterr().err
+
+
+def test_network_only_is_refused_without_an_ngram_model() -> None:
+    assert main(["train", "tables.txt", "--steps=2", *SMALL, "--no-mix", "--out=alone"]) == 0
+    for command in (["sample"], ["score"], ["evaluate"], ["serve", "--port=0"]):
+        text = ["tables.txt"] if command == ["score"] else []
+        line = refused(*command, "alone", *text, "--network-only")
+        assert (
+            "--network-only has no effect, because the model has no n-gram model: omit it" in line
+        )
+    models = [load("alone"), load("alone")]
+    with pytest.raises(CharloomError, match="the models have no n-gram model"):
+        refuse_network_only(argparse.Namespace(network_only=True), models)
+    refuse_network_only(argparse.Namespace(network_only=True), [*models, load("runs/tables")])
+
+
 def test_evaluate_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tables", "tables.txt", "--protocol", "cold-64", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -231,6 +256,10 @@ def test_info_describes_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None
     assert "gru, 16 hidden units" in out
     assert "mixed with an n-gram model: " in out
     assert "tables.txt" in out
+    rows = {tuple(line.split()[:2]): line.split(maxsplit=2)[-1] for line in out.splitlines()}
+    assert rows["text", "characters"] == f"{len(EINMALEINS):,}"
+    assert len(rows["text", "unseen"]) <= len("0.000123456")
+    assert re.search(r"nats_per_character \d\.\d{1,5},", rows["metrics", "validation"])
     assert main(["info", "runs/tables/resume.safetensors", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["config"]["cell"] == "gru"

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -219,16 +219,30 @@ def add_engine(parser: Parser) -> None:
 def load_model(
     arguments: argparse.Namespace, run: str, *, network_only: bool | None = None
 ) -> LanguageModel:
-    """Load a run's model with the backend of the options that `add_engine` added."""
+    """Load a run's model with the backend of the options that `add_engine` added.
+
+    With `network_only`, --network-only is left to the caller. Otherwise it is refused if it has no
+    effect.
+    """
     from charloom.language_model import load
 
-    return load(
+    model = load(
         run,
         engine=arguments.engine,
         threads=arguments.threads,
         device=arguments.device,
         network_only=arguments.network_only if network_only is None else network_only,
     )
+    if network_only is None:
+        refuse_network_only(arguments, [model])
+    return model
+
+
+def refuse_network_only(arguments: argparse.Namespace, models: Collection[LanguageModel]) -> None:
+    """Raise CharloomError if --network-only is passed and has no effect on any of the models."""
+    if arguments.network_only and all(model.checkpoint.mixture is None for model in models):
+        has = "the model has" if len(models) == 1 else "the models have"
+        raise CharloomError(f"--network-only has no effect, because {has} no n-gram model: omit it")
 
 
 def add_no_arguments(parser: Parser) -> None:

@@ -12,6 +12,7 @@ from charloom.cli.arguments import (
     add_network_only,
     limit_threads,
     load_model,
+    refuse_network_only,
     whole_number,
 )
 from charloom.cli.terminal import Terminal
@@ -80,9 +81,10 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     opened = open_socket(arguments.host, arguments.port)
     with limit_threads(arguments.threads), contextlib.closing(opened):
         models = {
-            name: load_model(arguments, run)
+            name: load_model(arguments, run, network_only=arguments.network_only)
             for name, run in zip(names, arguments.runs, strict=True)
         }
+        refuse_network_only(arguments, models.values())
         for model in models.values():
             model.sample(length=1)  # so that the first request does not wait for compilation
         host, port = opened.getsockname()[:2]
