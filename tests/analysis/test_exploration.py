@@ -255,6 +255,7 @@ def test_the_table_is_printed(trained_run: Path, capsys: Captured) -> None:
         (b"The", ["--units", "h12", "--json"], "there is no unit h12: they go from h0 to h11"),
         (b"The", ["--units", "h1,c2", "--json"], "only an lstm has a cell state"),
         (b"The", ["--units", "all", "--json"], "'all' is not a unit"),
+        (b"The", ["--units", "h1"], "--units is for the page and the JSON: add --out FILE.html"),
         (b"The", ["--out", "."], "cannot write . (it is a folder)"),
         (b"The", ["--out", "no/page.html"], "cannot write no/page.html"),
     ],

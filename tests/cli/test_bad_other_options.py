@@ -1,5 +1,7 @@
 """Nonsense for the options of the commands that do not train."""
 
+from pathlib import Path
+
 import pytest
 
 from charloom.cli.main import main
@@ -14,6 +16,7 @@ from helpers.nonsense import (
     NUMBERS,
     WHOLE_NUMBERS,
 )
+from helpers.texts import WOODS
 
 NONSENSE_ELSEWHERE: dict[tuple[str, str], list[str]] = {
     ("sample", "--length"): [*WHOLE_NUMBERS[:6], "-1", "-inf", "INF", "infinity", ENDLESS],
@@ -57,6 +60,25 @@ def test_invalid_value_of_any_other_option_is_refused(
         names.add("training text")
     assert any(name in line for name in names)
     assert len(line) < 600
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (["evaluate", "RUN", "--skip-unknown"], "--skip-unknown is for a TEXT"),
+        (["train", "woods.txt", "--steps=1", "--rank-timeout=9"], "that torchrun starts: omit it"),
+        (["train", "woods.txt", "--rank-timeout=0"], "--rank-timeout"),
+    ],
+    ids=short,
+)
+def test_an_option_without_what_it_is_for_is_refused(
+    trained_run: str, monkeypatch: pytest.MonkeyPatch, command: list[str], problem: str
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    Path("woods.txt").write_text(WOODS, encoding="utf-8")
+    assert problem in refused(*(trained_run if word == "RUN" else word for word in command))
+    assert not Path("runs/woods").exists()
 
 
 @pytest.mark.parametrize(

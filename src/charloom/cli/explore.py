@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from charloom.cli.arguments import Parser, add_encoding, add_engine, limit_threads, load_model
 from charloom.cli.formatting import counted
 from charloom.cli.terminal import Terminal
-from charloom.cli.texts import open_for
+from charloom.cli.texts import open_for, say_notes
 from charloom.errors import CharloomError, plural, printable
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def run_explore(arguments: argparse.Namespace, terminal: Terminal) -> int:
                 skip_unknown=arguments.skip_unknown,
                 on_progress=on_progress,
             )
+        say_notes(text.notes, terminal)
         if page is not None:
             write_page(page, found.page())
     if found.skipped:
