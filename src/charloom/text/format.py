@@ -19,7 +19,7 @@ from charloom.text import documents
 from charloom.text.corpora import CORPORA, is_folder, open_source
 from charloom.text.documents import Cut, check_cuts, unescape
 from charloom.text.folders import folder_files, named_suffixes, suffix_inside
-from charloom.text.reading import EncodingErrors, Reading
+from charloom.text.reading import Reading
 from charloom.text.source import (
     BYTE_ORDER_MARK,
     ORIGIN_SEPARATOR,
@@ -39,44 +39,27 @@ Source = str | Path | Text
 
 
 @dataclass(frozen=True)
-class TextFormat:
-    """The options that decide how texts are read.
+class TextFormat(Reading):
+    """The options that decide how texts are read: their bytes (`Reading`), and their documents.
 
     Without `lines`, `separator` and `column`, the sources decide: several texts or a folder are a
     collection of files, a single text is a book.
 
     Attributes:
         raw: keep the header and license of a built-in book.
-        as_bytes: characters are bytes.
         lines: each line is a document.
         separator: the text between two documents, with escapes as in '\\n\\n'.
         column: the column of a table whose fields are the documents.
         joined: all texts are one book, as models without an end of documents read them.
         collection: a single text is a document too, as models of documents read it.
-        keep_newlines: keep CR LF and a lone CR, which are read as LF otherwise.
-        keep_mark: keep a byte order mark at the beginning of a text.
-        encoding: the name of the encoding; None for UTF-8 or a recognized one.
-        encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
-        encoding_is_certain: False if a text can also be UTF-8, or another encoding that is
-            recognized.
-        keep_nulls: accept null characters, as earlier versions did.
-        live: read a pipe once, as its bytes arrive.
     """
 
     raw: bool = False
-    as_bytes: bool = False
     lines: bool = False
     separator: str | None = None
     column: str | None = None
     joined: bool = False
     collection: bool = False
-    keep_newlines: bool = False
-    keep_mark: bool = False
-    encoding: str | None = None
-    encoding_errors: EncodingErrors = "strict"
-    encoding_is_certain: bool = True
-    keep_nulls: bool = False
-    live: bool = False
 
     def __post_init__(self) -> None:
         check_cuts(self.lines, self.separator, self.column)
@@ -131,24 +114,10 @@ class TextFormat:
             keep_mark=self.keep_mark and BYTE_ORDER_MARK in vocabulary.characters,
         )
 
-    @property
-    def reading(self) -> Reading:
-        """The way in which the bytes of a text become characters."""
-        return Reading(
-            self.as_bytes,
-            self.keep_newlines,
-            self.keep_mark,
-            self.encoding,
-            self.encoding_errors,
-            self.encoding_is_certain,
-            self.keep_nulls,
-            live=self.live,
-        )
-
     def text_of(self, string: str) -> Text:
         """Return a string as a text that is read like a file's."""
         text = text_from_string(string, as_bytes=self.as_bytes)
-        return replace(text, pieces=self.reading.read(text.pieces))
+        return replace(text, pieces=self.read(text.pieces))
 
     @property
     def cuts(self) -> bool:
@@ -389,9 +358,7 @@ def _open_all(
         raise CharloomError("no text: pass at least one")
 
     def open_one(source: str | Path) -> Text:
-        return open_source(
-            source, format.reading, raw=format.raw, notes=notes, on_progress=on_progress
-        )
+        return open_source(source, format, raw=format.raw, notes=notes, on_progress=on_progress)
 
     opened: list[_Opened] = []
     notes = Notes()

@@ -55,7 +55,7 @@ class Reading:
         encoding_errors: "strict" to refuse invalid bytes, "replace" to read them as U+FFFD.
         encoding_is_certain: False if a text can also be UTF-8, or another encoding that is
             recognized.
-        keep_nulls: accept null characters.
+        keep_nulls: accept null characters, as earlier versions did.
         block_size: bytes that are read and decoded at a time.
         live: read a pipe once, as its bytes arrive, instead of to its end first.
     """
