@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import TracebackType
 
 # The new process makes the terminal its own, so that the system hangs up on it as it closes.
 TAKE_TERMINAL = """
@@ -56,12 +55,7 @@ class InTerminal:
     def __enter__(self) -> "InTerminal":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         if self.process.poll() is None:
             self.process.kill()

@@ -17,7 +17,6 @@ import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from charloom.errors import CharloomError, error_reason, printable
 from charloom.runs.report import RunStatus, refresh_report
@@ -64,12 +63,7 @@ class SearchFolder(LockedFolder):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def trial_run(self, number: int) -> Path:
