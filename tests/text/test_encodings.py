@@ -145,6 +145,10 @@ def test_bytes_that_are_invalid_in_the_encoding_that_is_passed(tmp_path):
         (GREEK, "iso8859-7", "cp1253"),
         ("café\n", "latin-1", "cp1252"),
         ("He said “no” – and it’s done.\n" * 9, "cp1252", "cp1252"),
+        ("An English text with one résumé in it.\n" * 9, "cp437", "cp437"),
+        ("Åke åkte till Öland på älgjakt\n" * 9, "cp850", "cp437"),
+        ("coöperatie en reünie\n", "cp1252", "cp1252"),
+        ("░▒▓█ READ.NFO █▓▒░\n", "cp437", "cp437"),
     ],
 )
 def test_an_encoding_that_reads_the_text_is_suggested(tmp_path, text, encoding, expected):
@@ -161,6 +165,19 @@ def test_an_encoding_is_only_suggested_if_the_whole_text_is_valid_in_it(tmp_path
     message = refusal(write(tmp_path / "a.txt", data))
     suggested = message.rpartition("--encoding ")[2].split()[0]
     assert suggested == "NAME," or data.decode(suggested)
+
+
+@pytest.mark.parametrize("text", ["hello 😀 world\n", "été 😀 naïve\n", "我 😀 很好\n"])
+def test_surrogate_pairs_in_utf_8_are_no_recipe_for_garbage(tmp_path, text):
+    halves = [chr(0xD83D) + chr(0xDE00) if c == "😀" else c for c in text]
+    data = "".join(halves).encode("utf-8", "surrogatepass") * 30
+    for path in (
+        write(tmp_path / "a.txt", data),
+        write(tmp_path / "cut.txt", data[: data.rfind(b"\xed")]),
+    ):
+        message = refusal(path)
+        assert "looks like CESU-8" in message
+        assert "--encoding " not in message
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ COMMON = (
     *("cp1252", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8-r", "koi8-u"),
     *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "cp874"),
     *("iso8859-2", "iso8859-5", "iso8859-6", "iso8859-7", "iso8859-8", "iso8859-15", "cp866"),
-    "iso2022_jp",
+    *("iso2022_jp", "cp437", "cp850"),
 )
 LARGER = {  # encodings that contain another one
     "gb2312": "gb18030",
@@ -50,6 +50,10 @@ NAMES = {"gb18030": "GB18030", "big5": "Big5", "cp932": "Shift JIS", "euc_jp": "
 MULTIBYTE = {"gb18030", "big5", "big5hkscs", "cp932", "euc_jp", "cp949", "johab", "iso2022_jp"}
 ESCAPES_OF_JAPANESE = re.compile("\x1b\\$[@B]|\x1b\\([BJ]")
 CONTROLS = "\t\n\v\f\r\x1a\x1b"  # control characters that a text can have
+# A character above U+FFFF as two halves of a surrogate pair, which CESU-8 encodes one by one.
+SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+# Signs in a word or before one, where only letters in another encoding are expected.
+TORN_WORD = re.compile(r"(?<=[^\W\d_])[‚„†‡ˆ‰™¢£¤¥§©«»®°±²³¶÷×]+(?=[^\W\d_])|[†‡ˆ‰™]+(?=[^\W\d_])")
 OTHER_THAN_ASCII = re.compile(r"[^\x00-\x7f]+")
 OPTION = re.compile(r"--encoding(-errors)? ([\w-]+)")
 
@@ -234,6 +238,12 @@ def _not_utf_8(label: str, blocks: Blocks, offset: int, place: str) -> str:
         place: that byte and its place, for the message.
     """
     census = _Census.of(blocks, offset)
+    if _is_cesu_8(b"".join(census.sample)):
+        return (
+            f"{label} is not UTF-8 (byte {place}) and looks like CESU-8, with emoji in two halves: "
+            "convert it (for example with `uconv -f CESU-8 -t UTF-8`), or pass --encoding-errors "
+            "replace"
+        )
     runs = census.valid_runs + census.invalid_runs
     if census.ends_cut or (
         census.characters
@@ -285,14 +295,17 @@ def _candidates(sample: bytes, blocks: Blocks) -> list[_Candidate]:
         name = _python_name(result["encoding"])
         if name is not None:
             guesses.setdefault(name, result["confidence"])
-    guesses.setdefault("cp1252", min(guesses.values(), default=1.0) / 2)
+    if not guesses:  # such as pictures of block characters
+        guesses = {"cp437": 0.5, "cp1252": 0.45}
+    guesses.setdefault("cp1252", min(guesses.values()) / 2)
     texts: dict[str, str] = {}  # readings of the sample, and the name of the encoding of each
     scores: dict[str, float] = {}
     for name in sorted(guesses, key=_rank):
         text = _read_as(sample, name)
         if text is None or not _is_plausible(text):
             continue
-        score = guesses[name] * (1.0 if name in COMMON else 0.95) * (1 - _mixed_words(text)) ** 4
+        unlikely = max(_mixed_words(text), _torn_words(text))
+        score = guesses[name] * (1.0 if name in COMMON else 0.95) * (1 - unlikely) ** 4
         first = texts.setdefault(text, name)  # the commonest encoding with this reading
         scores[first] = max(score, scores.get(first, 0.0))
     excerpts = {name: _excerpt(text) for text, name in texts.items()}
@@ -364,6 +377,21 @@ def _mixed_words(text: str) -> float:
     words = [word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii()]
     mixed = sum(len({alphabet(c) for c in word}) > 1 for word in words)
     return mixed / len(words) if words else 0.0
+
+
+def _torn_words(text: str) -> float:
+    """Return the share of other characters than ASCII that are signs in the place of letters."""
+    torn = sum(len(found) for found in TORN_WORD.findall(text))
+    return torn / max(1, sum(not character.isascii() for character in text))
+
+
+def _is_cesu_8(sample: bytes) -> bool:
+    """Return True for a sample that is UTF-8 but for the halves of surrogate pairs."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")("surrogatepass").decode(sample)
+    except UnicodeDecodeError:
+        return False
+    return SURROGATE_PAIR.search(text) is not None
 
 
 def _excerpt(text: str) -> str:
