@@ -1,8 +1,10 @@
 """What a search tries, prunes and proposes; its trials are scripted."""
 
+import contextlib
 import json
 import logging
 import shutil
+import sqlite3
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from charloom.errors import CharloomError
 from charloom.runs.compute import TooLargeError
+from charloom.runs.run import RunControl
 from charloom.text.source import text_from_string
 from charloom.training.options import TrainingConfig
 from charloom.tuning import study as study_module
@@ -111,6 +114,39 @@ def test_seeded_search_is_the_same_after_resume() -> None:
     assert proposed(parts) == proposed(whole)
     assert len({json.dumps(options) for options in proposed(whole)}) == 12
     assert proposed(Scripted(play, 3).search("other", seed=4))[1] != proposed(whole)[1]
+
+
+@pytest.mark.parametrize("earlier", [{}, {"normalize_newlines": False}])
+def test_a_search_that_kept_windows_line_ends_is_resumed_with_them(earlier: dict[str, Any]) -> None:
+    scripted = Scripted(lambda number: falling(3), most=1)
+    windows = TEXT.replace(" ", "\r\n", 40)
+
+    def search(**options: Any) -> list[str]:
+        with open_search(
+            lambda format: format.text_of(windows),
+            Path("out"),
+            {"minutes": 10.0, **options},
+            resume=True,
+            control=RunControl(should_stop=lambda: len(scripted.options) >= scripted.most),
+            speed=1.0,
+            open_run=scripted.open_run,
+        ) as search:
+            list(search)
+        return search.notes
+
+    search(keep_newlines=True)
+    with contextlib.closing(sqlite3.connect("out/study.db")) as database:
+        where = "where key = 'settings'"
+        (found,) = database.execute(f"select value_json from study_user_attributes {where}")
+        settings = json.dumps(json.loads(found[0]) | {"given": earlier})
+        database.execute(f"update study_user_attributes set value_json = ? {where}", [settings])
+        database.commit()
+    for scripted.most in (2, 3):
+        assert search() == []
+    assert [options["keep_newlines"] for options in scripted.options] == [True] * 3
+    windows = windows[:-1]
+    with pytest.raises(CharloomError, match="is not the text of the search"):
+        search()
 
 
 def test_trial_options_reach_the_run() -> None:

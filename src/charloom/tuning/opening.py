@@ -17,10 +17,10 @@ from charloom.runs.compute import compile_kernels
 from charloom.runs.material import PreparedText, prepare_text
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl, TrainingRun
-from charloom.runs.start import fine_tuned, fresh
+from charloom.runs.start import Start, fine_tuned, fresh
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
-from charloom.text.dataset import Dataset
+from charloom.text.dataset import Dataset, scan
 from charloom.text.format import Opener
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import PROBE, measure_speed
@@ -104,9 +104,7 @@ class _Source:
 
     def prepare(self, options: dict[str, Any], trial_minutes: float) -> PreparedText:
         """Read the text once for all trials, and compile the kernels that they use."""
-        start = fresh(options | {"minutes": trial_minutes})
-        if start.config.from_run is not None:
-            start = fine_tuned(load_checkpoint(model_path(start.config.from_run)), start.fixed)
+        start = _start(options, trial_minutes)
         prepared = prepare_text(
             self.open(start.text_format()),
             start.config,
@@ -115,6 +113,19 @@ class _Source:
             on_reading=self.on_reading,
         )
         return replace(prepared, notes=prepared.notes + start.notes())
+
+    def sha256(self, options: dict[str, Any], trial_minutes: float) -> str:
+        """Return the SHA-256 of the text as it is read with these options."""
+        text = self.open(_start(options, trial_minutes).text_format())
+        return scan(text, self.on_reading, with_hashes=False).sha256
+
+
+def _start(options: dict[str, Any], trial_minutes: float) -> Start:
+    """Return the start of a trial."""
+    start = fresh(options | {"minutes": trial_minutes})
+    if start.config.from_run is None:
+        return start
+    return fine_tuned(load_checkpoint(model_path(start.config.from_run)), start.fixed)
 
 
 def _begin(
@@ -143,9 +154,23 @@ def _resume(
     """Check that the options and the text are those of the search."""
     settings = resumed_settings(before, wanted)
     prepared = source.prepare(settings.options, settings.trial_minutes)
+    if _kept_newlines(source, settings, prepared.dataset):
+        settings = replace(settings, options=settings.options | {"keep_newlines": True})
+        prepared = source.prepare(settings.options, settings.trial_minutes)
     _refuse_other_text(prepared.dataset, settings)
     _compile(TrainingConfig.of(settings.options), prepared)
     return settings, prepared
+
+
+def _kept_newlines(source: _Source, settings: Settings, dataset: Dataset) -> bool:
+    """Return whether a search of an earlier version kept the text's line ends without an option."""
+    expected = settings.text["sha256"]
+    if dataset.sha256 == expected or dataset.origin == "-" or "keep_newlines" in settings.options:
+        return False
+    kept = settings.options | {"keep_newlines": True}
+    if kept.get("bytes") or kept.get("raw"):  # which keep them anyway
+        return False
+    return source.sha256(kept, settings.trial_minutes) == expected
 
 
 def _refuse_other_text(dataset: Dataset, settings: Settings) -> None:

@@ -22,6 +22,7 @@ from charloom.training.options import (
     TrainingConfig,
     option_name,
     option_words,
+    rename_earlier,
 )
 from charloom.training.planner import plan
 from charloom.training.setup import make_batches
@@ -180,6 +181,7 @@ class Settings:
             raise ValueError(mismatch.problem)
         try:
             settings = cls(**stored)
+            rename_earlier(settings.options)
             TrainingConfig.of(settings.options | settings.planned)
         except (CharloomError, TypeError) as error:  # TypeError: unknown entries
             raise ValueError(str(error)) from None
