@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -85,6 +86,14 @@ def test_a_folder_of_something_else_is_refused(search: Path, text_file: str) -> 
         assert "is not empty" in line
     assert "already holds a search: add --resume" in refused("tune", text_file, "--out=search")
     assert "is not empty" in refused("train", text_file, "--out=search", "--resume", "--steps=1")
+
+
+def test_the_default_folder_of_another_text_is_refused(search: Path) -> None:
+    shutil.copytree(search, "runs/people-tune")
+    Path("people.csv").write_text(TEXT, encoding="utf-8")
+    line = refused("tune", "people.csv", "--minutes=0.1")
+    assert "runs/people-tune holds a search of another text, " in line
+    assert line.endswith("pass another folder with --out")
 
 
 def test_a_folder_in_use_is_refused(search: Path, text_file: str) -> None:

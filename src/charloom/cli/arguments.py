@@ -255,3 +255,28 @@ def run_folder(out: str | None, default: Path) -> Path:
     if out == "":
         raise CharloomError("--out is empty: pass a folder name or omit it")
     return default if out is None else Path(out)
+
+
+def refuse_folder_of_another_text(
+    sources: Sequence[str], folder: Path, run: Path, kind: Literal["run", "search"]
+) -> None:
+    """Raise CharloomError if a default folder is in use for a text with another file name.
+
+    Args:
+        sources: the texts, as on the command line.
+        folder: the folder.
+        run: the folder of a run in it, which records its text.
+        kind: the content of the folder.
+    """
+    from charloom.storage.checkpoint import read_header
+    from charloom.storage.folders import RESUME_FILE
+    from charloom.text.source import ORIGIN_SEPARATOR, shown_origin
+
+    header = read_header(run / RESUME_FILE)
+    origin = "" if header is None else str(header.get("text", {}).get("origin", ""))
+    given = [Path(source).absolute().name for source in sources]
+    if origin and [Path(one).name for one in origin.split(ORIGIN_SEPARATOR)] != given:
+        raise CharloomError(
+            f"{folder} holds a {kind} of another text, {shown_origin(origin)}: pass another folder "
+            "with --out"
+        )

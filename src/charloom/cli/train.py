@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charloom.cli.arguments import Parser, add_texts, run_folder
+from charloom.cli.arguments import Parser, add_texts, refuse_folder_of_another_text, run_folder
 from charloom.cli.formatting import excerpt, format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
 from charloom.cli.suggestions import resuming, say_next
@@ -61,7 +61,7 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / text_name(arguments.text[0]))
     if arguments.out is None and not arguments.resume:
-        _refuse_run_of_another(arguments.text, folder)
+        refuse_folder_of_another_text(arguments.text, folder, folder, "run")
     request = RunRequest(arguments.text, folder, options, arguments.resume, arguments.tensorboard)
     launcher = ""
     with contextlib.ExitStack() as stack:
@@ -87,23 +87,6 @@ def run_train(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if process_group.size > 1:
         os._exit(status)  # at an ordinary exit, remaining threads of PyTorch can abort it
     return status
-
-
-def _refuse_run_of_another(sources: Sequence[str], folder: Path) -> None:
-    """Raise CharloomError if the default folder holds the run of a text with another file name."""
-    from charloom.errors import CharloomError
-    from charloom.storage.checkpoint import read_header
-    from charloom.storage.folders import RESUME_FILE
-    from charloom.text.source import ORIGIN_SEPARATOR, shown_origin
-
-    header = read_header(folder / RESUME_FILE)
-    origin = "" if header is None else str(header.get("text", {}).get("origin", ""))
-    given = [Path(source).absolute().name for source in sources]
-    if origin and [Path(one).name for one in origin.split(ORIGIN_SEPARATOR)] != given:
-        raise CharloomError(
-            f"{folder} holds a run of another text, {shown_origin(origin)}: pass another folder "
-            "with --out"
-        )
 
 
 def _process_group(options: dict[str, Any]) -> ProcessGroup:

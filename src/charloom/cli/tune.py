@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from charloom.cli.arguments import Parser, add_texts, number, run_folder
+from charloom.cli.arguments import (
+    Parser,
+    add_texts,
+    number,
+    refuse_folder_of_another_text,
+    run_folder,
+)
 from charloom.cli.formatting import format_duration, in_bits
 from charloom.cli.options import add_training_options, read_options
 from charloom.cli.suggestions import in_shell, path_word, resuming, say_next
@@ -48,10 +54,13 @@ def add_tune_arguments(parser: Parser) -> None:
 def run_tune(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.runs.run import RunControl
     from charloom.text.corpora import text_name
+    from charloom.tuning.folder import BEST
     from charloom.tuning.opening import open_search
 
     options = read_options(arguments)
     folder = run_folder(arguments.out, Path("runs") / f"{text_name(arguments.text[0])}-tune")
+    if arguments.out is None and not arguments.resume:
+        refuse_folder_of_another_text(arguments.text, folder, folder / BEST, "search")
     with Interrupts() as interrupts, contextlib.ExitStack() as stack:
         with terminal.task("reading") as on_progress:
             opening = open_search(
