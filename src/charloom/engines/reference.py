@@ -3,12 +3,12 @@
 It is the definition of every result: tests compare the other engines with it.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
-T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
+T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1); E: extra inputs.
 
 Outside the time loop are the products that need no previous state. The first layer's input product
-is a look-up in the columns of its weight, and its gradient is a sum by character. The decoder's
-product and every weight's gradient are one large product over all T·B positions. Only the recurrent
-product is inside the loop.
+is a look-up in the columns of its weight, and its gradient is a sum by character. The products of
+extra inputs, the decoder's product and every weight's gradient are one large product over all T·B
+positions. Only the recurrent product is inside the loop.
 
 `x_backward` follows `x_forward`; `dx` is the gradient of the loss with respect to x and has
 x's shape. σ is the logistic function; ⊙ multiplies element by element.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.network.dropout import dropout_mask, weight_mask
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
 from charloom.network.parameters import Float, Parameters, State
@@ -318,7 +318,8 @@ class NotebookProducts(Products):
 class LayerCache(NamedTuple):
     """The forward results that a layer's backward pass needs."""
 
-    below: Float | None  # (T, B, H): the layer's inputs; None in the first one
+    # The layer's inputs, (T, B, H); in the first one the extra inputs, (T, B, E), or None.
+    below: Float | None
     mask: Float | None  # (T, B, H): of the layer's outputs
     of_weights: Float | None  # (G·H, H): the recurrent weights' mask
     cache: Cache  # the cell's own
@@ -367,11 +368,18 @@ class ReferenceEngine:
     # there, and an overflow is visible in the numbers.
     @np.errstate(all="ignore")
     def loss_and_gradients(
-        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        *,
+        dropout_step: int | None = None,
+        extra: Float | None = None,
     ) -> tuple[float, State]:
+        check_extra(self.config, extra, *inputs.shape)
         steps, rows = inputs.shape
         count = steps * rows
-        y, state, caches = self._layers_forward(inputs, state, dropout_step)
+        y, state, caches = self._layers_forward(inputs, state, dropout_step, extra=extra)
         flat_y = _flat(y)  # (T·B, H)
         loss, loss_cache = softmax_cross_entropy_forward(self._decode(flat_y), targets.ravel())
         dlogits = softmax_cross_entropy_backward(loss_cache, 1.0 if self.classic else 1 / count)
@@ -383,10 +391,16 @@ class ReferenceEngine:
         return loss, state
 
     def train_step(
-        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        optimizer: Optimizer,
+        *,
+        extra: Float | None = None,
     ) -> tuple[float, float, State]:
         loss, state = self.loss_and_gradients(
-            inputs, targets, state, dropout_step=optimizer.step_count
+            inputs, targets, state, dropout_step=optimizer.step_count, extra=extra
         )
         if not np.isfinite(loss):
             raise NonFiniteGradientError
@@ -395,24 +409,37 @@ class ReferenceEngine:
         return loss, norm, state
 
     @np.errstate(all="ignore")
-    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
-        y, state, _ = self._layers_forward(inputs, state, None)
+    def log_probabilities(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, *inputs.shape)
+        y, state, _ = self._layers_forward(inputs, state, None, extra=extra)
         logits = self._decode(_flat(y)).reshape(*inputs.shape, -1)
         return log_softmax(logits), state
 
     @np.errstate(all="ignore")
-    def read(self, inputs: Ids, state: State) -> State:
+    def read(self, inputs: Ids, state: State, *, extra: Float | None = None) -> State:
+        check_extra(self.config, extra, *inputs.shape)
         new_state = state.copy()
         for row in range(inputs.shape[1]):  # a row and a character at a time, as in `step`
             own = new_state[:, :, row : row + 1].copy()
             for t in range(len(inputs)):
-                ids = inputs[t : t + 1, row : row + 1]
-                _, own, _ = self._layers_forward(ids, own, None)
+                here = slice(t, t + 1), slice(row, row + 1)
+                beside = None if extra is None else extra[here]
+                _, own, _ = self._layers_forward(inputs[here], own, None, extra=beside)
             new_state[:, :, row : row + 1] = own
         return new_state
 
     @np.errstate(all="ignore")
-    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
+    def step(
+        self,
+        ids: Ids,
+        state: State,
+        clamps: Sequence[Clamp] = (),
+        *,
+        extra: Float | None = None,
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, len(ids))
         logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
         new_state = np.empty_like(state)
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
@@ -421,7 +448,10 @@ class ReferenceEngine:
             # products are summed character by character, so that they cannot depend on V. A matrix
             # product would group its sums by the matrix's shape.
             own = state[:, :, row : row + 1].copy()
-            y, own, _ = self._layers_forward(ids[row : row + 1].reshape(1, 1), own, None, clamps)
+            beside = None if extra is None else extra[None, row : row + 1]
+            y, own, _ = self._layers_forward(
+                ids[row : row + 1].reshape(1, 1), own, None, clamps, extra=beside
+            )
             logits[row] = (weight * y[0, 0]).sum(axis=1) + bias
             new_state[:, :, row : row + 1] = own
         return logits, new_state
@@ -434,6 +464,7 @@ class ReferenceEngine:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, State]:
+        refuse_extra_inputs(self.config)
         drawn = np.empty(uniforms.shape, dtype=np.intp)
         for position, numbers in enumerate(uniforms):
             logits, state = self.step(ids, state, clamps)
@@ -442,10 +473,14 @@ class ReferenceEngine:
         return drawn, state
 
     @np.errstate(all="ignore")
-    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+    def states(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, *inputs.shape)
         out = np.empty((len(inputs), *state.shape), self.config.dtype)
         for t in range(len(inputs)):
-            _, state, _ = self._layers_forward(inputs[t : t + 1], state, None)
+            beside = None if extra is None else extra[t : t + 1]
+            _, state, _ = self._layers_forward(inputs[t : t + 1], state, None, extra=beside)
             out[t] = state
         return out, state
 
@@ -474,6 +509,11 @@ class ReferenceEngine:
             y[0, :, unit.number] = held
             state[0, layer, :, unit.number] = held
 
+    def _split(self, w: Float) -> tuple[Float, Float]:
+        """Return the columns of the characters, (G·H, V), and of the extra inputs, (G·H, E)."""
+        size = self.config.vocabulary_size
+        return w[:, :size], w[:, size:]
+
     def _decode(self, y: Float) -> Float:
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
         return self._products.times(y, weight) + bias
@@ -484,6 +524,8 @@ class ReferenceEngine:
         state: State,
         dropout_step: int | None,
         clamps: Sequence[Clamp] = (),
+        *,
+        extra: Float | None = None,
     ) -> tuple[Float, State, list[LayerCache]]:
         """Run all layers.
 
@@ -492,6 +534,7 @@ class ReferenceEngine:
             state: the state before them.
             dropout_step: number of the step whose dropout masks are applied; None for no dropout.
             clamps: held units, for T = 1 only.
+            extra: the extra inputs, (T, B, E).
 
         Returns:
             The last layer's outputs (T, B, H), the state after them, and the layers' caches.
@@ -506,13 +549,17 @@ class ReferenceEngine:
         for layer in range(self.config.layers):
             w_ih = p[f"rnn.weight_ih_l{layer}"]
             if y is None:
-                # W_ih times a one-hot vector is a column of W_ih.
-                columns = w_ih.T if inputs.size < len(w_ih.T) else np.ascontiguousarray(w_ih.T)
+                # The first layer's W_ih is (U U'), and its input the one-hot vector above the extra
+                # inputs. U times a one-hot vector is a column of U:  x = U[:, id] + U' extra
+                u, u_extra = self._split(w_ih)
+                columns = u.T if inputs.size < len(u.T) else np.ascontiguousarray(u.T)
                 x = columns[inputs]  # (T, B, G·H)
+                if extra is not None:
+                    x += self._products.times(_flat(extra), u_extra).reshape(x.shape)
             else:
                 x = self._products.times(_flat(y), w_ih)
                 x = x.reshape(*inputs.shape, -1)
-            below = y
+            below = extra if y is None else y
             w_hh, of_weights = p[f"rnn.weight_hh_l{layer}"], None
             if dropout_step is not None and self.config.weight_drop > 0:
                 of_weights = weight_mask(
@@ -563,12 +610,17 @@ class ReferenceEngine:
             )
             gradients[f"rnn.bias_ih_l{layer}"][...] = self._products.total(dx)
             dw_ih = gradients[f"rnn.weight_ih_l{layer}"]
-            if below is None:
+            if layer == 0:
                 # The gradient of a column is the sum over the places where it was looked up.
-                dw_ih[...] = 0
+                du, du_extra = self._split(dw_ih)
+                du[...] = 0
                 characters, sums = self._products.by_character(inputs.ravel(), dx)
-                dw_ih[:, characters] = sums.T
+                du[:, characters] = sums.T
+                if below is not None:
+                    # x = U[:, id] + U' extra:  dU' = Σ dx extraᵀ. Nothing below them is trained.
+                    du_extra[...] = self._products.outer(dx, _flat(below))
             else:
+                assert below is not None
                 dw_ih[...] = self._products.outer(dx, _flat(below))
                 w_ih = self.parameters[f"rnn.weight_ih_l{layer}"]
                 dy = self._products.times(dx, w_ih.T).reshape(below.shape)
