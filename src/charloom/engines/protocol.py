@@ -126,12 +126,7 @@ class Engine(Predictor, Protocol):
     def read(self, inputs: Ids, state: State, *, extra: Float | None = None) -> State: ...
 
     def step(
-        self,
-        ids: Ids,
-        state: State,
-        clamps: Sequence[Clamp] = (),
-        *,
-        extra: Float | None = None,
+        self, ids: Ids, state: State, clamps: Sequence[Clamp] = (), *, extra: Float | None = None
     ) -> tuple[Float, State]: ...
 
     def states(
