@@ -1,7 +1,7 @@
 """Validation during training, and predictions of a long text in rows side by side.
 
-N is the number of characters of the text, V that of the vocabulary, T that of time steps, B that
-of rows, E that of extra inputs.
+N is the number of characters of the text, V that of the vocabulary, T that of time steps. B is the
+number of rows, E that of extra inputs.
 """
 
 from __future__ import annotations

@@ -80,7 +80,6 @@ READ_AT_ONCE = 256  # characters of a prompt, so that their states fit in memory
 KEPT_WINDOWS = 4  # shapes of windows whose workspaces are kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
 NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
-NOTHING = {np.dtype(name): np.zeros(0, name) for name in ("float32", "float64")}
 
 
 class CompiledEngine:
@@ -110,6 +109,8 @@ class CompiledEngine:
     ) -> None:
         self.config = parameters.config
         self._dtype = np.dtype(self.config.dtype)
+        self._nothing = np.zeros(0, self._dtype)
+        self._reads_extra = self.config.extra_inputs > 0
         self.parameters = parameters
         self.seed = seed
         self.classic = classic
@@ -265,7 +266,8 @@ class CompiledEngine:
         extra: Float | None,
     ) -> TrainingWindows:
         shape = inputs.shape
-        check_extra(self.config, extra, *shape)
+        if extra is not None or self._reads_extra:
+            check_extra(self.config, extra, *shape)
         windows = self._training_windows.get(shape)
         if windows is None:
             windows = self._make_training_windows(*shape)
@@ -307,7 +309,8 @@ class CompiledEngine:
         clamps: Sequence[Clamp] = (),
         extra: Float | None = None,
     ) -> tuple[Float, State]:
-        check_extra(self.config, extra, *ids.shape)
+        if extra is not None or self._reads_extra:
+            check_extra(self.config, extra, *ids.shape)
         generating = mode == GENERATE
         batch = ids.shape[1]
         steps = len(ids) - 1 if generating else len(ids)
@@ -318,7 +321,7 @@ class CompiledEngine:
         if state.shape != expected or len(state) != STATES[self.config.cell]:
             raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
         new_state = np.empty(state.shape, self._dtype)
-        out = NOTHING[self._dtype]
+        out = self._nothing
         if mode == FOLLOW:
             out = np.empty((steps, *state.shape), self._dtype)
         elif not generating:
@@ -328,7 +331,7 @@ class CompiledEngine:
             numbers = _numbers(settings or SamplingSettings(), clamps)
         call = Call(
             ids=_plain(ids, INT),
-            extra=NOTHING[self._dtype] if extra is None else _plain(extra, self._dtype).reshape(-1),
+            extra=self._nothing if extra is None else _plain(extra, self._dtype).reshape(-1),
             state=_plain(state, self._dtype),
             new_state=new_state,
             out=out.reshape(-1),
