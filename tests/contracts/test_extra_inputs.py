@@ -66,7 +66,7 @@ def book(engine: Engine, name: str) -> Engine:
 @every_engine
 @every_cell
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_zeros_change_no_byte_and_a_one_reads_its_column(name: str, cell: str, dtype: str) -> None:
+def test_zeros_change_nothing_and_a_one_reads_its_column(name: str, cell: str, dtype: str) -> None:
     """The definition: W[:, id] + W[:, V:] e, without a word about e being probabilities."""
     engine = make(name, cell, dtype=dtype, end_id=END, extra_inputs=5)
     (inputs, _), state, extra = read_window(engine, 6, 3)
@@ -94,6 +94,20 @@ def test_zeros_change_no_byte_and_a_one_reads_its_column(name: str, cell: str, d
     expected, _ = without.log_probabilities(*row)
     found, _ = engine.log_probabilities(*row, extra=extra["extra"][2:3, 1:2])
     np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype == "float32" else 1e-12)
+
+
+@every_engine
+@every_cell
+def test_the_state_after_an_end_depends_on_its_extra_inputs_alone(name: str, cell: str) -> None:
+    engine = make(name, cell, end_id=END, extra_inputs=5)
+    _, _, state = window(engine, 1, 2)
+    ids, extra = np.full(2, END), probabilities(engine, 2)["extra"]
+    logits, after = engine.step(ids, state, extra=extra)
+    expected, other = engine.step(ids, engine.zero_state(2), extra=extra)
+    assert (logits.tobytes(), after.tobytes()) == (expected.tobytes(), other.tobytes())
+    assert np.abs(logits[0] - logits[1]).min() > 1e-6
+    _, end = engine.log_probabilities(ids[None], state, extra=extra[None])
+    np.testing.assert_allclose(end, after, atol=1e-13)
 
 
 @every_engine
