@@ -47,7 +47,8 @@ def test_gradients_equal_central_differences(
         return engine.loss_and_gradients(*ids, state, dropout_step=3, **extra)[0]
 
     loss()
-    errors = check_gradients(loss, engine.parameters, engine.gradients, most=40)
+    most = 12 if engine.name == "pytorch" else 40  # entries of each tensor
+    errors = check_gradients(loss, engine.parameters, engine.gradients, most=most)
     assert len(errors) == 4 * layers + 2
     assert max(errors.values()) <= 1e-7, errors
     assert engine.gradients["rnn.weight_ih_l0"].shape[1] == 7 + count
