@@ -200,7 +200,7 @@ def test_extra_inputs_are_those_of_the_inputs(kind: str) -> None:
             assert beside.shape == (*inputs.shape, 2)
             assert (beside[..., 0] == inputs).all()
             places = beside[..., 1].astype(int)
-            # Reading goes on at the next place, of documents except after an END.
+            # Inputs are consecutive places, of documents except after an END.
             inside = inputs[:-1] != (END_ID if kind == "documents" else -1)
             assert (np.diff(places, axis=0)[inside] == 1).all()
             follows = inputs != (END_ID if kind == "documents" else -1)
