@@ -12,6 +12,7 @@ from charloom.engines.protocol import ENGINES
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import OPTIMIZERS, clip_by_global_norm
 from charloom.network.parameters import ModelConfig, Parameters
+from helpers.engines import probabilities
 
 pytestmark = pytest.mark.torch
 
@@ -23,7 +24,8 @@ def peer(parameters: Parameters) -> tuple[Any, Any]:
     """PyTorch's modules with these parameters: our names are its own."""
     config = parameters.config
     kind = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[config.cell]
-    rnn = kind(config.vocabulary_size, config.hidden_size, config.layers, dtype=torch.float64)
+    inputs = config.vocabulary_size + config.extra_inputs
+    rnn = kind(inputs, config.hidden_size, config.layers, dtype=torch.float64)
     decoder = torch.nn.Linear(config.hidden_size, config.vocabulary_size, dtype=torch.float64)
     for prefix, module in (("rnn.", rnn), ("decoder.", decoder)):
         tensors = {
@@ -37,23 +39,28 @@ def peer(parameters: Parameters) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", engines)
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize(("layers", "steps", "rows"), [(1, 5, 1), (2, 7, 3), (3, 1, 2)])
+@pytest.mark.parametrize(
+    ("layers", "steps", "rows", "count"), [(1, 5, 1, 0), (2, 7, 3, 0), (3, 1, 2, 0), (2, 5, 3, 4)]
+)
 def test_forward_loss_and_gradients(
-    name: str, cell: str, layers: int, steps: int, rows: int
+    name: str, cell: str, layers: int, steps: int, rows: int, count: int
 ) -> None:
-    config = ModelConfig(cell, 6, layers, 9, dtype="float64")
+    config = ModelConfig(cell, 6, layers, 9, dtype="float64", extra_inputs=count)
     parameters = initialize(config, seed=3)
     generator = np.random.default_rng(2)
     parameters.flat[:] += generator.normal(0, 0.3, parameters.flat.shape)
     inputs, targets = generator.integers(0, 9, (2, steps, rows))
     state = generator.normal(0, 0.5, config.zero_state(rows).shape)
     engine = Backend(name).open(parameters)
-    loss, end = engine.loss_and_gradients(inputs, targets, state)
-    log_p, _ = engine.log_probabilities(inputs, state)
+    extra = probabilities(engine, steps, rows) if count else {}
+    loss, end = engine.loss_and_gradients(inputs, targets, state, **extra)
+    log_p, _ = engine.log_probabilities(inputs, state, **extra)
 
     rnn, decoder = peer(parameters)
     start = torch.tensor(state)
     one_hot = torch.nn.functional.one_hot(torch.tensor(inputs), 9).double()
+    if count:  # they follow the one-hot vector
+        one_hot = torch.cat([one_hot, torch.tensor(extra["extra"])], dim=2)
     y, final = rnn(one_hot, (start[0], start[1]) if cell == "lstm" else start[0])
     logits = decoder(y)
     their_loss = torch.nn.functional.cross_entropy(

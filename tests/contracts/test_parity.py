@@ -16,6 +16,7 @@ from charloom.engines.reference import ReferenceEngine
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import SGD, AdaGrad, Adam, AdamW, Optimizer, RMSProp
 from charloom.network.parameters import ModelConfig, Parameters
+from helpers.engines import probabilities
 
 STEPS = 10
 
@@ -63,11 +64,14 @@ def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[f
     state = generator.normal(0, 0.3, engine.config.zero_state(rows).shape)
     state = state.astype(engine.config.dtype)
     losses = []
-    for _ in range(STEPS):
+    for step in range(STEPS):
         inputs, targets = generator.integers(0, size, (2, steps, rows))
         if engine.config.end_id is not None:
             inputs[generator.random(inputs.shape) < 0.3] = engine.config.end_id
-        loss, norm, state = engine.train_step(inputs, targets, state, optimizer)
+        extra = {}
+        if engine.config.extra_inputs:
+            extra = probabilities(engine, steps, rows, seed=step)
+        loss, norm, state = engine.train_step(inputs, targets, state, optimizer, **extra)
         assert np.isfinite(norm)
         losses.append(loss)
     assert optimizer.step_count == STEPS
@@ -139,6 +143,34 @@ def test_float32_parity(name: str, cell: str, layers: int, optimizer: str, docum
                 assert relative(ours.parameters[tensor], values) <= 1e-5, (tensor, steps, rows)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_parity_with_extra_inputs(name: str, cell: str, optimizer: str) -> None:
+    """All cases together have every shape; PyTorch, which is slow on small ones, has one each."""
+    sizes = [(9, 11, 1), (9, 11, 11), (33, 70, 400)]
+    cases = itertools.product(SHAPES, sizes, [1, 2])
+    number = list(OPTIMIZERS).index(optimizer)
+    for index, ((steps, rows), (hidden, vocabulary, extra_inputs), threads) in enumerate(cases):
+        if index % 7 != number or (name == "pytorch" and index != 8 * number % 35):
+            continue
+        dtype = "float32" if optimizer == "sgd" and index % 4 < 2 else "float64"
+        exact = dtype == "float64"
+        config = ModelConfig(
+            cell, hidden, 1 + index % 2, vocabulary, 0.2, dtype, 0.1 if rows > 3 else 0.0,
+            vocabulary - 1 if steps > 5 else None, extra_inputs,
+        )  # fmt: skip
+        theirs, ours = pair(name, config, threads)
+        one, other = OPTIMIZERS[optimizer](), OPTIMIZERS[optimizer]()
+        expected = train(theirs, one, steps, rows)
+        found = train(ours, other, steps, rows)
+        np.testing.assert_allclose(found, expected, rtol=1e-10 if exact else 1e-4)
+        for tensor, values in theirs.parameters.items():
+            assert relative(ours.parameters[tensor], values) <= (1e-9 if exact else 1e-5), tensor
+        for slot, values in one.slots.items():
+            assert not exact or relative(other.slots[slot], values) <= 1e-8
+
+
 # PyTorch hides this one, which it causes itself as it compiles for a row alone.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 @pytest.mark.parametrize("name", ["pytorch"])
@@ -164,9 +196,11 @@ def test_torch_compile_parity(
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("end_id", [None, 4])
-def test_classic_objective_parity(name: str, dtype: str, end_id: int | None) -> None:
-    config = ModelConfig("rnn", 20, 1, 13, dtype=dtype, end_id=end_id)
+@pytest.mark.parametrize(("end_id", "extra_inputs"), [(None, 0), (4, 0), (4, 6)])
+def test_classic_objective_parity(
+    name: str, dtype: str, end_id: int | None, extra_inputs: int
+) -> None:
+    config = ModelConfig("rnn", 20, 1, 13, dtype=dtype, end_id=end_id, extra_inputs=extra_inputs)
     theirs, ours = pair(name, config, 1, classic=True)
     for engine in (theirs, ours):
         engine.parameters["rnn.bias_hh_l0"][...] = 0

@@ -112,7 +112,7 @@ def test_out_of_memory_is_reported(torch: Any, monkeypatch: pytest.MonkeyPatch) 
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
     ):
 
-        def fail(*_: Any, error: Exception = error) -> None:
+        def fail(*_: Any, error: Exception = error, **__: Any) -> None:
             raise error
 
         monkeypatch.setattr(engine, "_forward", fail)

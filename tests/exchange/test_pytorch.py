@@ -111,6 +111,41 @@ def test_a_model_of_documents_is_exported_and_imported() -> None:
     assert load_checkpoint(Path("run/model.safetensors")).config.end_id == 0
 
 
+def test_a_model_with_extra_inputs_is_exported_and_imported() -> None:
+    parameters = some_model("lstm", 2, extra_inputs=3)
+    assert parameters["rnn.weight_ih_l0"].shape == (52, 8 + 3)
+    path = kept(parameters)
+    assert run("export", path, "--to=pytorch", "--out=a.safetensors")[0] == 0
+    assert run("import", "a.safetensors", "--out=second")[0] == 0
+    found = load_checkpoint(Path("second/model.safetensors"))
+    assert found.config == parameters.config
+    assert found.parameters.flat.tobytes() == parameters.flat.tobytes()
+    _, printed, _ = run("info", "second")
+    assert "float32, 3 extra inputs" in printed
+    # Without the header, nothing distinguishes them from characters that the vocabulary lacks.
+    line = refused(*write(load_file("a.safetensors")))
+    assert "rnn.weight_ih_l0 has shape (52, 11), not (52, 8)" in line
+    assert "unless the file is an export of charloom, whose header counts them" in line
+
+
+@pytest.mark.torch
+def test_printed_pytorch_code_reads_extra_inputs() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
+    parameters = some_model("gru", 2, "float64", extra_inputs=3)
+    assert run("export", kept(parameters), "--to=pytorch", "--out=a.safetensors")[0] == 0
+    names = runpy.run_path("a.py")
+    engine = ReferenceEngine(parameters)
+    expected, _ = engine.step(np.array([0]), engine.zero_state(1), extra=np.zeros((1, 3)))
+    np.testing.assert_allclose(names["logits"].detach().numpy()[0], expected, atol=1e-12)
+    ids = np.random.default_rng(1).integers(0, len(CHARACTERS), (9, 2))
+    extra = np.random.default_rng(2).random((9, 2, 3))
+    one_hot = torch.nn.functional.one_hot(torch.tensor(ids)).to(torch.float64)
+    y, _ = names["rnn"](torch.cat([one_hot, torch.tensor(extra)], 2))
+    log_p = torch.log_softmax(names["decoder"](y), 2).detach().numpy()
+    expected, _ = engine.log_probabilities(ids, engine.zero_state(2), extra=extra)
+    np.testing.assert_allclose(log_p, expected, atol=1e-12)
+
+
 def test_the_state_dict_carries_configuration_and_vocabulary() -> None:
     parameters = some_model("gru", 2)
     assert run("export", kept(parameters), "--to=pytorch", "--out=a.safetensors")[0] == 0

@@ -72,3 +72,28 @@ def test_onnxruntime_reads_documents_whose_state_the_caller_empties(cell: str, l
         )
         np.testing.assert_allclose(log_softmax(logits[0]), expected[t], atol=1e-5)
     np.testing.assert_allclose(state, after, atol=1e-5)
+
+
+@pytest.mark.onnx
+@every_cell
+def test_onnxruntime_reads_extra_inputs(cell: str) -> None:
+    pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    parameters = some_model(cell, 2, extra_inputs=5)
+    export_onnx(Checkpoint(parameters, Vocabulary(CHARACTERS)), Path("a.onnx"))
+    session = onnxruntime.InferenceSession("a.onnx", providers=["CPUExecutionProvider"])
+    ids_, extra_, _ = session.get_inputs()
+    assert (ids_.name, extra_.name, extra_.shape) == ("ids", "extra", ["T", "B", 5])
+    found = session.get_modelmeta()
+    assert json.loads(found.custom_metadata_map["config"])["extra_inputs"] == 5
+    assert "`extra`, (T, B, 5)" in found.description
+    engine = ReferenceEngine(parameters)
+    generator = np.random.default_rng(2)
+    ids = generator.integers(0, len(CHARACTERS), (12, 3))
+    extra = generator.dirichlet(np.ones(5), (12, 3)).astype("float32")
+    state = generator.normal(0, 0.5, engine.zero_state(3).shape).astype("float32")
+    inputs = {"ids": ids, "extra": extra, "state": state}
+    logits, after = session.run(["logits", "next_state"], inputs)
+    expected, expected_after = engine.log_probabilities(ids, state, extra=extra)
+    np.testing.assert_allclose(log_softmax(logits), expected, atol=1e-5)
+    np.testing.assert_allclose(after, expected_after, atol=1e-5)

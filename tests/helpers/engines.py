@@ -20,11 +20,12 @@ def make(
     hidden_size: int = 5,
     vocabulary_size: int = 7,
     end_id: int | None = None,
+    extra_inputs: int = 0,
     **settings: Any,
 ) -> Engine:
     """Return an engine with all parameters away from zero, biases too."""
     config = ModelConfig(
-        cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout, end_id
+        cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout, end_id, extra_inputs
     )
     parameters = initialize(config, seed=4)
     parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
@@ -39,3 +40,10 @@ def window(engine: Engine, steps: int, rows: int, seed: int = 7):  # type: ignor
     inputs, targets = generator.integers(0, size, (2, steps, rows))
     state = generator.normal(0, 0.5, engine.config.zero_state(rows).shape)
     return inputs, targets, state.astype(engine.config.dtype)
+
+
+def probabilities(engine: Engine, *shape: int, seed: int = 8) -> dict[str, Any]:
+    """Return extra inputs for ids of this shape as a keyword: probabilities, (*shape, E)."""
+    config = engine.config
+    p = np.random.default_rng(seed).dirichlet(np.full(config.extra_inputs, 0.3), shape)
+    return {"extra": p.astype(config.dtype)}

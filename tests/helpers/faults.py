@@ -122,8 +122,8 @@ def watched_open_path(self, mode="r", *arguments, **named):
     return WatchedFile(file, self.name) if "a" in mode else file
 
 
-def watched_validate(*arguments):
-    scoring = validate(*arguments)
+def watched_validate(*arguments, **named):
+    scoring = validate(*arguments, **named)
     while True:
         point("before a piece of validation")
         try:
@@ -135,7 +135,7 @@ def watched_validate(*arguments):
 
 def watched_open(*arguments, **named):
     engine = open_engine(*arguments, **named)
-    engine.train_step = watched(engine.train_step, lambda *_: "a step")
+    engine.train_step = watched(engine.train_step, lambda *_, **__: "a step")
     return engine
 
 

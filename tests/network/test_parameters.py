@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from charloom.engines.backend import Backend
+from charloom.engines.protocol import ENGINES
 from charloom.errors import CharloomError
 from charloom.network.dropout import dropout_mask, weight_mask
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
@@ -87,9 +88,40 @@ def test_new_characters_are_unlikely_in_every_state(cell: str, new: int) -> None
             assert p[6:].sum() / p.sum() <= 1e-3
 
 
+@pytest.mark.parametrize("name", [name for name in ENGINES if name != "auto"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_new_characters_change_no_byte_beside_extra_inputs(name: str, dtype: str) -> None:
+    config = ModelConfig("gru", 40, 2, 6, dtype=dtype, extra_inputs=21)
+    old = initialize(config, seed=2)
+    grown = grow_vocabulary(old, replace(config, vocabulary_size=9))
+    assert (grown["rnn.weight_ih_l0"][:, 9:] == old["rnn.weight_ih_l0"][:, 6:]).all()
+    generator = np.random.default_rng(0)
+    state = generator.normal(0, 0.5, config.zero_state(6).shape).astype(dtype)
+    extra = generator.dirichlet(np.ones(21), 6).astype(dtype)
+    engines = (Backend(name, threads=1).open(parameters) for parameters in (old, grown))
+    (logits, after), (more, other) = (e.step(np.arange(6), state, extra=extra) for e in engines)
+    assert logits.tobytes() == np.ascontiguousarray(more[:, :6]).tobytes()
+    assert after.tobytes() == other.tobytes()
+
+
+def test_a_configuration_without_extra_inputs_is_written_as_before() -> None:
+    written = ModelConfig("gru", 6, 2, 5).as_dict()
+    assert set(written) == {
+        "cell", "hidden_size", "layers", "vocabulary_size", "dropout", "dtype", "weight_drop"
+    }  # fmt: skip
+    assert ModelConfig.from_dict(written).extra_inputs == 0
+    config = ModelConfig("gru", 6, 2, 5, extra_inputs=4)
+    assert config.as_dict() == written | {"extra_inputs": 4}
+    assert ModelConfig.from_dict(config.as_dict()) == config
+    for wrong in (-1, 1.5, "4", True):
+        with pytest.raises(CharloomError, match="extra_inputs"):
+            ModelConfig.from_dict(written | {"extra_inputs": wrong})
+
+
 def test_only_the_vocabulary_may_grow() -> None:
     config = ModelConfig("rnn", 4, 1, 6)
-    for other in (replace(config, hidden_size=5), replace(config, vocabulary_size=5)):
+    for change in ({"hidden_size": 5}, {"vocabulary_size": 5}, {"extra_inputs": 1}):
+        other = replace(config, **change)
         with pytest.raises(CharloomError, match="only the vocabulary of a model can grow"):
             grow_vocabulary(Parameters(config), other)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from charloom.text import batches as module
-from charloom.text.batches import ShuffledDocuments, SlidingWindows, Streams
+from charloom.text.batches import Batches, ShuffledDocuments, SlidingWindows, Streams
+from charloom.text.extra_inputs import ExtraInputs
 
 END_ID = 9
 
@@ -22,7 +23,7 @@ def test_streams_read_rows_one_after_another(length: int, batch_size: int, windo
     seen: set[int] = set()
     before = np.zeros(0)
     for step in range(2 * batches.steps_per_epoch):
-        inputs, targets, fresh = batches(step)
+        inputs, targets, fresh, _ = batches(step)
         assert inputs.shape == targets.shape == (min(window, length - 1), batches.rows)
         assert (targets == inputs + 1).all()
         assert (np.diff(inputs, axis=0) == 1).all()
@@ -54,7 +55,7 @@ def test_sliding_windows_are_the_notebook_s(length: int, window: int, stride: in
     starts = range(0, length - 1, stride)
     assert batches.steps_per_epoch == len(starts)
     for step, start in enumerate(starts):
-        inputs, targets, fresh = batches(step)
+        inputs, targets, fresh, _ = batches(step)
         assert fresh
         assert inputs[:, 0].tolist() == list(range(start, min(start + window, length - 1)))
         assert (targets == inputs + 1).all()
@@ -76,7 +77,7 @@ def streams_of_an_epoch(batches: ShuffledDocuments, epoch: int) -> NDArray[np.in
     first = epoch * batches.steps_per_epoch
     read = [batches(first).inputs[:1]]
     for step in range(first, first + batches.steps_per_epoch):
-        inputs, targets, fresh = batches(step)
+        inputs, targets, fresh, _ = batches(step)
         assert fresh == (step == first)
         assert inputs.dtype == targets.dtype == np.intp
         assert inputs.shape == targets.shape == (batches.window, batches.rows)
@@ -128,7 +129,7 @@ def test_batches_of_documents_follow_from_the_seed_and_the_step() -> None:
     assert any((a.inputs != other(step).inputs).any() for step, a in enumerate(in_order))
     again = ShuffledDocuments(ids, END_ID, 4, 16, 5)
     for step in np.random.default_rng(0).permutation(len(in_order)):
-        inputs, targets, fresh = again(int(step))
+        inputs, targets, fresh, _ = again(int(step))
         assert (inputs == in_order[step].inputs).all()
         assert (targets == in_order[step].targets).all()
         assert fresh == in_order[step].fresh
@@ -172,3 +173,43 @@ def test_documents_of_a_memory_mapped_text(tmp_path: Path, monkeypatch: pytest.M
 def test_documents_without_a_last_end_are_refused() -> None:
     with pytest.raises(ValueError, match="no end"):
         ShuffledDocuments(np.zeros(9, np.uint8), END_ID, 1, 4)(0)
+
+
+def labeled(ids: NDArray[np.integer]) -> ExtraInputs:
+    """Return extra inputs that name the id and the place that they are read with."""
+    rows = np.stack([ids.astype(np.float16), np.arange(len(ids), dtype=np.float16) / 2], axis=1)
+    return ExtraInputs(rows, lambda found: found.astype(np.float32) * np.float32([1, 2]))
+
+
+@pytest.mark.parametrize("kind", ["streams", "documents", "sliding windows"])
+def test_extra_inputs_are_those_of_the_inputs(kind: str) -> None:
+    generator = np.random.default_rng(2)
+    ids = joined([generator.integers(0, 9, n % 8).tolist() for n in range(120)])
+    extra = labeled(ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GATHERED_AT_ONCE", 100)
+        batches: Batches = {
+            "streams": lambda: Streams(ids, 3, 14, extra),
+            "documents": lambda: ShuffledDocuments(ids, END_ID, 3, 14, 5, extra),
+            "sliding windows": lambda: SlidingWindows(ids, 14, 5, extra=extra),
+        }[kind]()
+        for step in [*range(3 * batches.steps_per_epoch), 1, 40, 3]:
+            inputs, targets, _, beside = batches(step)
+            assert beside is not None
+            assert beside.dtype == np.float32
+            assert beside.shape == (*inputs.shape, 2)
+            assert (beside[..., 0] == inputs).all()
+            places = beside[..., 1].astype(int)
+            # Inputs are consecutive places, of documents except after an END.
+            inside = inputs[:-1] != (END_ID if kind == "documents" else -1)
+            assert (np.diff(places, axis=0)[inside] == 1).all()
+            follows = inputs != (END_ID if kind == "documents" else -1)
+            assert (ids[places[follows] + 1] == targets[follows]).all()
+
+
+def test_extra_inputs_of_some_ids_are_selected_again() -> None:
+    extra = labeled(np.arange(8))
+    some = extra.select(np.array([5, 1, 7]))
+    assert (len(extra), len(some), some.size) == (8, 3, 2)
+    assert some.gather(np.array([[2, 0]])).tolist() == [[[7, 7], [5, 5]]]
+    assert some.select(np.array([1, 2])).gather(np.array([1]))[0].tolist() == [7, 7]

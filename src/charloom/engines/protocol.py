@@ -90,6 +90,12 @@ class Engine(Predictor, Protocol):
 
     A state is (S, L, B, H). After writing to `parameters`, call `parameters_changed` before the
     next step or score.
+
+    A model with extra inputs reads E = `config.extra_inputs` further numbers beside each character.
+    Every method that reads characters requires them as `extra`, (T, B, E) or in `step` (B, E), in
+    the model's dtype. It raises ValueError if they are missing or do not fit, and if a model
+    without extra inputs gets any. `generate` always raises it for a model with extra inputs,
+    because they depend on the sampled characters: call `step` instead.
     """
 
     name: str
@@ -113,12 +119,30 @@ class Engine(Predictor, Protocol):
         """
         ...
 
-    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+    def log_probabilities(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]: ...
+
+    def read(self, inputs: Ids, state: State, *, extra: Float | None = None) -> State: ...
+
+    def step(
+        self, ids: Ids, state: State, clamps: Sequence[Clamp] = (), *, extra: Float | None = None
+    ) -> tuple[Float, State]: ...
+
+    def states(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
         """Return the state after each character of inputs (T, B), (T, S, L, B, H), and the last."""
         ...
 
     def loss_and_gradients(
-        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        *,
+        dropout_step: int | None = None,
+        extra: Float | None = None,
     ) -> tuple[float, State]:
         """Compute the mean loss of windows, and write its gradients to `gradients`.
 
@@ -127,6 +151,7 @@ class Engine(Predictor, Protocol):
             targets: the ids after them, (T, B).
             state: the state before the windows.
             dropout_step: number of the step whose dropout masks are applied; None for no dropout.
+            extra: the extra inputs, (T, B, E).
 
         Returns:
             The loss in nats per character, and the state after the windows.
@@ -134,7 +159,13 @@ class Engine(Predictor, Protocol):
         ...
 
     def train_step(
-        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        optimizer: Optimizer,
+        *,
+        extra: Float | None = None,
     ) -> tuple[float, float, State]:
         """Take one training step.
 
@@ -143,6 +174,7 @@ class Engine(Predictor, Protocol):
             targets: the ids after them, (T, B).
             state: the state before the windows.
             optimizer: the optimizer, whose step count is that of dropout.
+            extra: the extra inputs, (T, B, E).
 
         Returns:
             The loss before the step, the gradient's norm, and the state after the windows.
@@ -152,6 +184,26 @@ class Engine(Predictor, Protocol):
                 unchanged.
         """
         ...
+
+
+def check_extra(config: ModelConfig, extra: Float | None, *shape: int) -> None:
+    """Check the extra inputs for ids of this shape, (T, B) or (B,).
+
+    Raises:
+        ValueError: unless they are (*shape, E) in the model's dtype, or None if E is 0.
+    """
+    expected = (*shape, config.extra_inputs) if config.extra_inputs else None
+    found = None if extra is None else extra.shape
+    if found != expected:
+        raise ValueError(f"the extra inputs are {found}, not {expected}")
+    if extra is not None and extra.dtype != config.dtype:
+        raise ValueError(f"the extra inputs are {extra.dtype}, not {config.dtype}")
+
+
+def refuse_extra_inputs(config: ModelConfig) -> None:
+    """Raise ValueError for a model with extra inputs, which `generate` does not have."""
+    if config.extra_inputs:
+        raise ValueError("a model with extra inputs cannot generate: call step")
 
 
 def available_cores() -> int:

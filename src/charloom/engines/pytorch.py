@@ -5,7 +5,8 @@ by one, because masks apply between the layers and to the recurrent weights. The
 on one flat vector (P,), of which PyTorch has views; the optimizers' fused updates use it whole.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
-T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 for lstm, else 1).
+T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 for lstm, else 1);
+E: extra inputs.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
-from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.engines.pytorch_documents import Documents
+from charloom.engines.pytorch_layers import hold_units, run_layer
 from charloom.engines.pytorch_optimizers import UPDATES
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened
@@ -39,7 +41,6 @@ from charloom.network.parameters import Float, Parameters, State
 from charloom.network.units import Clamp
 
 Tensor: TypeAlias = torch.Tensor
-LAYERS = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
 LOG = logging.getLogger("charloom")
 
 
@@ -138,29 +139,42 @@ class PytorchEngine:
         return self.config.zero_state(rows)
 
     def loss_and_gradients(
-        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        *,
+        dropout_step: int | None = None,
+        extra: Float | None = None,
     ) -> tuple[float, State]:
         if self._notebook is not None:
             return self._notebook.loss_and_gradients(
-                inputs, targets, state, dropout_step=dropout_step
+                inputs, targets, state, dropout_step=dropout_step, extra=extra
             )
         with self._settings():
             self._upload()
-            loss, gradient, after = self._gradient(inputs, targets, state, dropout_step)
+            loss, gradient, after = self._gradient(inputs, targets, state, dropout_step, extra)
             torch.from_numpy(self.gradients.flat).copy_(gradient)
             return loss, _array(after)
 
     def train_step(
-        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        optimizer: Optimizer,
+        *,
+        extra: Float | None = None,
     ) -> tuple[float, float, State]:
         if self._notebook is not None:
             self.parameters_changed()
-            return self._notebook.train_step(inputs, targets, state, optimizer)
+            return self._notebook.train_step(inputs, targets, state, optimizer, extra=extra)
         self._copies = None
         update = UPDATES.get(type(optimizer))
         with self._settings():
             self._upload()
-            loss, gradient, after = self._gradient(inputs, targets, state, optimizer.step_count)
+            step = optimizer.step_count
+            loss, gradient, after = self._gradient(inputs, targets, state, step, extra)
             if not math.isfinite(loss):
                 raise NonFiniteGradientError
             if update is None:  # an optimizer that is not one of ours
@@ -178,25 +192,35 @@ class PytorchEngine:
             self._is_ahead = not self._shares
             return loss, norm, _array(after)
 
-    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
+    def log_probabilities(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, *inputs.shape)
         with self._settings(), torch.no_grad():
             self._refresh()
-            y, after = self._forward(self._tensors, self._ids(inputs), self._numbers(state))
+            y, after = self._forward(
+                self._tensors, self._ids(inputs), self._numbers(state), extra=self._beside(extra)
+            )
             return _array(torch.log_softmax(self._decode(y), 2)), _array(after)
 
-    def read(self, inputs: Ids, state: State) -> State:
+    def read(self, inputs: Ids, state: State, *, extra: Float | None = None) -> State:
+        check_extra(self.config, extra, *inputs.shape)
         new_state = np.empty_like(state)
         with self._settings(), torch.no_grad():
             p = self._aligned()
             for row in range(inputs.shape[1]):  # a row and a character at a time, as in `step`
                 own = self._numbers(state[:, :, row : row + 1])
                 for t in range(len(inputs)):
-                    ids = self._ids(inputs[t : t + 1, row : row + 1])
-                    _, own = self._forward(p, ids, own)
+                    here = slice(t, t + 1), slice(row, row + 1)
+                    beside = None if extra is None else self._numbers(extra[here])
+                    _, own = self._forward(p, self._ids(inputs[here]), own, extra=beside)
                 new_state[:, :, row : row + 1] = _array(own)
         return new_state
 
-    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
+    def step(
+        self, ids: Ids, state: State, clamps: Sequence[Clamp] = (), *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, len(ids))
         logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
         new_state = np.empty_like(state)
         with self._settings(), torch.no_grad():
@@ -206,7 +230,9 @@ class PytorchEngine:
                 # A row at a time, and the decoder's products summed character by character, as in
                 # the reference: libraries group their sums by the shapes of matrices.
                 own = self._numbers(state[:, :, row : row + 1])
-                y, own = self._forward(p, self._ids(ids[row : row + 1, None]), own, clamps=clamps)
+                of_row = self._ids(ids[row : row + 1, None])
+                beside = None if extra is None else self._numbers(extra[None, row : row + 1])
+                y, own = self._forward(p, of_row, own, clamps=clamps, extra=beside)
                 logits[row] = _array((weight * y[0]).sum(dim=1) + bias)
                 new_state[:, :, row : row + 1] = _array(own)
         return logits, new_state
@@ -219,6 +245,7 @@ class PytorchEngine:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, State]:
+        refuse_extra_inputs(self.config)
         drawn = np.empty(uniforms.shape, dtype=np.intp)
         for position, numbers in enumerate(uniforms):
             logits, state = self.step(ids, state, clamps)
@@ -227,13 +254,17 @@ class PytorchEngine:
             drawn[position] = ids
         return drawn, state
 
-    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+    def states(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, *inputs.shape)
         out = np.empty((len(inputs), *state.shape), self.config.dtype)
         with self._settings(), torch.no_grad():
             self._refresh()
-            ids, now = self._ids(inputs), self._numbers(state)
+            ids, now, beside = self._ids(inputs), self._numbers(state), self._beside(extra)
             for t in range(len(ids)):
-                _, now = self._forward(self._tensors, ids[t : t + 1], now)
+                own = None if beside is None else beside[t : t + 1]
+                _, now = self._forward(self._tensors, ids[t : t + 1], now, extra=own)
                 out[t] = _array(now)
             return out, _array(now)
 
@@ -309,6 +340,9 @@ class PytorchEngine:
     def _numbers(self, values: Float) -> Tensor:
         return torch.tensor(values, dtype=self._dtype, device=self.device)
 
+    def _beside(self, extra: Float | None) -> Tensor | None:
+        return None if extra is None else self._numbers(extra)
+
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:
         """Change PyTorch's settings, which belong to the process, for the duration of a block."""
@@ -339,14 +373,21 @@ class PytorchEngine:
     # The model.
 
     def _gradient(
-        self, inputs: Ids, targets: Ids, state: State, dropout_step: int | None
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        dropout_step: int | None,
+        extra: Float | None,
     ) -> tuple[float, Tensor, Tensor]:
         """Return the mean loss, its gradient (P,) (under `classic` the sum's), and the state."""
+        check_extra(self.config, extra, *inputs.shape)
         group = self._process_group
         characters = len(inputs) * group.rows_of_all(inputs.shape[1])
         total, after = self._window(
-            self._ids(inputs), self._ids(targets), self._numbers(state), dropout_step
-        )
+            self._ids(inputs), self._ids(targets), self._numbers(state), dropout_step,
+            self._beside(extra),
+        )  # fmt: skip
         loss = total.detach().to(torch.float64, copy=True)
         try:
             summed = group.begin_sum(loss)
@@ -415,6 +456,7 @@ class PytorchEngine:
         state: Tensor,
         dropout_step: int | None = None,
         clamps: Sequence[Clamp] = (),
+        extra: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run all layers.
 
@@ -424,6 +466,7 @@ class PytorchEngine:
             state: the state before them.
             dropout_step: number of the step whose dropout masks are applied; None for no dropout.
             clamps: held units, for T = 1 only.
+            extra: the extra inputs, (T, B, E).
 
         Returns:
             The last layer's outputs (T, B, H) and the state after them.
@@ -439,6 +482,8 @@ class PytorchEngine:
             y = one_hot(ids, config.vocabulary_size).to(self._dtype)
         else:  # a column instead, so that sums do not depend on V
             y = torch.ones((1, 1, 1), dtype=self._dtype, device=self.device)
+        if extra is not None:
+            y = torch.cat([y, extra], dim=2)
         states = []
         for layer in range(config.layers):
             weights = [
@@ -446,7 +491,8 @@ class PytorchEngine:
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             ]
             if layer == 0 and ids.numel() == 1:
-                weights[0] = weights[0][:, ids[0]]
+                column, rest = weights[0][:, ids[0]], weights[0][:, config.vocabulary_size :]
+                weights[0] = column if extra is None else torch.cat([column, rest], dim=1)
             if dropout_step is not None and config.weight_drop > 0:
                 shape = (config.gates * config.hidden_size, config.hidden_size)
                 mask = weight_mask(
@@ -456,14 +502,15 @@ class PytorchEngine:
             before = state[:, layer : layer + 1]  # (S, 1, B, H)
             below = y
             if documents is None:
-                y, *after = self._layer(weights, before, below)
+                y, *after = run_layer(config.cell, weights, before, below)
             else:
-                packed, *after = self._layer(
-                    weights, documents.states(before), documents.pack(below), documents.running
-                )
+                packed, *after = run_layer(
+                    config.cell, weights, documents.states(before), documents.pack(below),
+                    documents.running,
+                )  # fmt: skip
                 y, after = documents.unpack(packed), [documents.last(part) for part in after]
             if clamps:
-                self._hold(clamps, layer, y, after, (below, before, weights))
+                hold_units(clamps, layer, y, after, (below, before, weights))
             states.append(torch.stack(after))
             if dropout_step is not None and config.dropout > 0:
                 shape_of_outputs = (y.shape[0], y.shape[1], y.shape[2])
@@ -479,61 +526,6 @@ class PytorchEngine:
                 y = y * self._numbers(mask)
         return y, torch.cat(states, dim=1)
 
-    def _layer(
-        self, weights: list[Tensor], before: Tensor, below: Tensor, running: Tensor | None = None
-    ) -> Any:
-        """Run a layer.
-
-        Args:
-            weights: the layer's two weights and two biases.
-            before: its states, (S, 1, B, H).
-            below: its inputs, (T, B, M), or those of packed sequences, (N, M).
-            running: of packed sequences, how many of them have an input at each time step.
-
-        Returns:
-            Its outputs and the states after them, each (1, B, H).
-        """
-        states = tuple(before) if self.config.cell == "lstm" else before[0]
-        # has_biases, num_layers, dropout, train, bidirectional
-        settings = (True, 1, 0.0, torch.is_grad_enabled(), False)
-        layer = LAYERS[self.config.cell]
-        if running is None:
-            return layer(below, states, weights, *settings, False)  # batch_first
-        return layer(below, running, states, weights, *settings)
-
-    def _hold(
-        self,
-        clamps: Sequence[Clamp],
-        layer: int,
-        y: Tensor,
-        after: list[Tensor],
-        of_step: tuple[Tensor, Tensor, list[Tensor]],
-    ) -> None:
-        """Write held units' values into a layer's outputs (1, B, H) and the states after them.
-
-        A held cell state changes the hidden one, h = o ⊙ tanh(c). o is computed again, because the
-        library does not return it.
-
-        Args:
-            clamps: the held units of all layers.
-            layer: index of the layer.
-            y: its outputs.
-            after: its states after them.
-            of_step: the layer's inputs, the states before, and its weights.
-        """
-        below, before, (w_ih, w_hh, b_ih, b_hh) = of_step
-        for unit, value in clamps:
-            if unit.layer != layer:
-                continue
-            held = torch.full_like(y[0, :, unit.number], value)
-            if unit.array == 1:
-                row = 3 * self.config.hidden_size + unit.number
-                a = below[0] @ w_ih[row] + before[0, 0] @ w_hh[row] + b_ih[row] + b_hh[row]
-                after[1][0, :, unit.number] = held
-                held = torch.sigmoid(a) * torch.tanh(held)
-            y[0, :, unit.number] = held
-            after[0][0, :, unit.number] = held
-
 
 class _Window(torch.nn.Module):  # type: ignore[misc]
     """A window's loss as a module of the engine's parameters, for PyTorch's tools."""
@@ -545,12 +537,17 @@ class _Window(torch.nn.Module):  # type: ignore[misc]
             self.register_parameter(name.replace(".", "_"), parameter)
 
     def forward(
-        self, inputs: Tensor, targets: Tensor, state: Tensor, dropout_step: int | None
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        state: Tensor,
+        dropout_step: int | None,
+        extra: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses of windows (T, B) in nats, and the state after them."""
         (engine,) = self._engine
         with engine._autocast():
-            y, after = engine._forward(engine._tensors, inputs, state, dropout_step)
+            y, after = engine._forward(engine._tensors, inputs, state, dropout_step, extra=extra)
             total = engine._loss(y, *engine._decoder(), targets, engine._dtype)
         return total, after.detach()
 

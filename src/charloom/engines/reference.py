@@ -3,12 +3,12 @@
 It is the definition of every result: tests compare the other engines with it.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
-T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
+T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1); E: extra inputs.
 
 Outside the time loop are the products that need no previous state. The first layer's input product
-is a look-up in the columns of its weight, and its gradient is a sum by character. The decoder's
-product and every weight's gradient are one large product over all T·B positions. Only the recurrent
-product is inside the loop.
+is a look-up in the columns of its weight, and its gradient is a sum by character. The products of
+extra inputs, the decoder's product and every weight's gradient are one large product over all T·B
+positions. Only the recurrent product is inside the loop.
 
 `x_backward` follows `x_forward`; `dx` is the gradient of the loss with respect to x and has
 x's shape. σ is the logistic function; ⊙ multiplies element by element.
@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
+from charloom.engines.reference_products import NotebookProducts, Products
 from charloom.network.dropout import dropout_mask, weight_mask
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
 from charloom.network.parameters import Float, Parameters, State
@@ -253,72 +254,11 @@ def log_softmax(logits: Float) -> Float:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
 
 
-class Products:
-    """The products outside the time loop, each over all positions of a window at once.
-
-    N: positions, T·B of them in the order of time; M, K: lengths of a position's vectors.
-    """
-
-    @staticmethod
-    def times(x: Float, w: Float) -> Float:
-        """Return w x at every position: (N, K), (M, K) -> (N, M)."""
-        return np.asarray(x @ w.T)
-
-    @staticmethod
-    def outer(left: Float, right: Float) -> Float:
-        """Return Σ left rightᵀ over positions: (N, M), (N, K) -> (M, K)."""
-        return np.asarray(left.T @ right)
-
-    @staticmethod
-    def total(values: Float) -> Float:
-        """Return Σ over positions: (N, M) -> (M)."""
-        return np.asarray(values.sum(axis=0))
-
-    @staticmethod
-    def by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
-        """Add up values (N, M) of equal ids (N); returns the distinct ids (C) and sums (C, M)."""
-        order = np.argsort(ids, kind="stable")
-        ordered = ids[order]
-        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        return ordered[starts], np.add.reduceat(values[order], starts, axis=0)
-
-
-class NotebookProducts(Products):
-    """The same, position by position backward in time, as the notebook (and scratch.py) add up.
-
-    The preset classic starts in a chaotic regime: steps of 0.1 on weights of 0.01 let the rounding
-    of one sum decide everything within twenty steps. Only the same order of sums gives the
-    notebook's own numbers.
-    """
-
-    @staticmethod
-    def times(x: Float, w: Float) -> Float:
-        return np.stack([w @ position for position in x])
-
-    @staticmethod
-    def outer(left: Float, right: Float) -> Float:
-        total = np.zeros((left.shape[1], right.shape[1]), left.dtype)
-        for a, b in zip(left[::-1], right[::-1], strict=True):
-            total += np.multiply.outer(a, b)
-        return total
-
-    @staticmethod
-    def total(values: Float) -> Float:
-        total = np.zeros(values.shape[1:], values.dtype)
-        for value in values[::-1]:
-            total += value
-        return total
-
-    @staticmethod
-    def by_character(ids: Ids, values: Float) -> tuple[Ids, Float]:
-        distinct = np.unique(ids)
-        return distinct, np.stack([NotebookProducts.total(values[ids == i]) for i in distinct])
-
-
 class LayerCache(NamedTuple):
     """The forward results that a layer's backward pass needs."""
 
-    below: Float | None  # (T, B, H): the layer's inputs; None in the first one
+    # The layer's inputs, (T, B, H); in the first one the extra inputs, (T, B, E), or None.
+    below: Float | None
     mask: Float | None  # (T, B, H): of the layer's outputs
     of_weights: Float | None  # (G·H, H): the recurrent weights' mask
     cache: Cache  # the cell's own
@@ -367,11 +307,18 @@ class ReferenceEngine:
     # there, and an overflow is visible in the numbers.
     @np.errstate(all="ignore")
     def loss_and_gradients(
-        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        *,
+        dropout_step: int | None = None,
+        extra: Float | None = None,
     ) -> tuple[float, State]:
+        check_extra(self.config, extra, *inputs.shape)
         steps, rows = inputs.shape
         count = steps * rows
-        y, state, caches = self._layers_forward(inputs, state, dropout_step)
+        y, state, caches = self._layers_forward(inputs, state, dropout_step, extra=extra)
         flat_y = _flat(y)  # (T·B, H)
         loss, loss_cache = softmax_cross_entropy_forward(self._decode(flat_y), targets.ravel())
         dlogits = softmax_cross_entropy_backward(loss_cache, 1.0 if self.classic else 1 / count)
@@ -383,10 +330,16 @@ class ReferenceEngine:
         return loss, state
 
     def train_step(
-        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        optimizer: Optimizer,
+        *,
+        extra: Float | None = None,
     ) -> tuple[float, float, State]:
         loss, state = self.loss_and_gradients(
-            inputs, targets, state, dropout_step=optimizer.step_count
+            inputs, targets, state, dropout_step=optimizer.step_count, extra=extra
         )
         if not np.isfinite(loss):
             raise NonFiniteGradientError
@@ -395,24 +348,32 @@ class ReferenceEngine:
         return loss, norm, state
 
     @np.errstate(all="ignore")
-    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
-        y, state, _ = self._layers_forward(inputs, state, None)
+    def log_probabilities(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, *inputs.shape)
+        y, state, _ = self._layers_forward(inputs, state, None, extra=extra)
         logits = self._decode(_flat(y)).reshape(*inputs.shape, -1)
         return log_softmax(logits), state
 
     @np.errstate(all="ignore")
-    def read(self, inputs: Ids, state: State) -> State:
+    def read(self, inputs: Ids, state: State, *, extra: Float | None = None) -> State:
+        check_extra(self.config, extra, *inputs.shape)
         new_state = state.copy()
         for row in range(inputs.shape[1]):  # a row and a character at a time, as in `step`
             own = new_state[:, :, row : row + 1].copy()
             for t in range(len(inputs)):
-                ids = inputs[t : t + 1, row : row + 1]
-                _, own, _ = self._layers_forward(ids, own, None)
+                here = slice(t, t + 1), slice(row, row + 1)
+                beside = None if extra is None else extra[here]
+                _, own, _ = self._layers_forward(inputs[here], own, None, extra=beside)
             new_state[:, :, row : row + 1] = own
         return new_state
 
     @np.errstate(all="ignore")
-    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
+    def step(
+        self, ids: Ids, state: State, clamps: Sequence[Clamp] = (), *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, len(ids))
         logits = np.empty((len(ids), self.config.vocabulary_size), self.config.dtype)
         new_state = np.empty_like(state)
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
@@ -421,7 +382,10 @@ class ReferenceEngine:
             # products are summed character by character, so that they cannot depend on V. A matrix
             # product would group its sums by the matrix's shape.
             own = state[:, :, row : row + 1].copy()
-            y, own, _ = self._layers_forward(ids[row : row + 1].reshape(1, 1), own, None, clamps)
+            beside = None if extra is None else extra[None, row : row + 1]
+            y, own, _ = self._layers_forward(
+                ids[row : row + 1].reshape(1, 1), own, None, clamps, extra=beside
+            )
             logits[row] = (weight * y[0, 0]).sum(axis=1) + bias
             new_state[:, :, row : row + 1] = own
         return logits, new_state
@@ -434,6 +398,7 @@ class ReferenceEngine:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, State]:
+        refuse_extra_inputs(self.config)
         drawn = np.empty(uniforms.shape, dtype=np.intp)
         for position, numbers in enumerate(uniforms):
             logits, state = self.step(ids, state, clamps)
@@ -442,10 +407,14 @@ class ReferenceEngine:
         return drawn, state
 
     @np.errstate(all="ignore")
-    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
+    def states(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        check_extra(self.config, extra, *inputs.shape)
         out = np.empty((len(inputs), *state.shape), self.config.dtype)
         for t in range(len(inputs)):
-            _, state, _ = self._layers_forward(inputs[t : t + 1], state, None)
+            beside = None if extra is None else extra[t : t + 1]
+            _, state, _ = self._layers_forward(inputs[t : t + 1], state, None, extra=beside)
             out[t] = state
         return out, state
 
@@ -474,6 +443,11 @@ class ReferenceEngine:
             y[0, :, unit.number] = held
             state[0, layer, :, unit.number] = held
 
+    def _split(self, w: Float) -> tuple[Float, Float]:
+        """Return the columns of the characters, (G·H, V), and of the extra inputs, (G·H, E)."""
+        size = self.config.vocabulary_size
+        return w[:, :size], w[:, size:]
+
     def _decode(self, y: Float) -> Float:
         weight, bias = self.parameters["decoder.weight"], self.parameters["decoder.bias"]
         return self._products.times(y, weight) + bias
@@ -484,6 +458,8 @@ class ReferenceEngine:
         state: State,
         dropout_step: int | None,
         clamps: Sequence[Clamp] = (),
+        *,
+        extra: Float | None = None,
     ) -> tuple[Float, State, list[LayerCache]]:
         """Run all layers.
 
@@ -492,6 +468,7 @@ class ReferenceEngine:
             state: the state before them.
             dropout_step: number of the step whose dropout masks are applied; None for no dropout.
             clamps: held units, for T = 1 only.
+            extra: the extra inputs, (T, B, E).
 
         Returns:
             The last layer's outputs (T, B, H), the state after them, and the layers' caches.
@@ -506,13 +483,17 @@ class ReferenceEngine:
         for layer in range(self.config.layers):
             w_ih = p[f"rnn.weight_ih_l{layer}"]
             if y is None:
-                # W_ih times a one-hot vector is a column of W_ih.
-                columns = w_ih.T if inputs.size < len(w_ih.T) else np.ascontiguousarray(w_ih.T)
+                # The first layer's W_ih is (U U'), and its input the one-hot vector above the extra
+                # inputs. U times a one-hot vector is a column of U:  x = U[:, id] + U' extra
+                u, u_extra = self._split(w_ih)
+                columns = u.T if inputs.size < len(u.T) else np.ascontiguousarray(u.T)
                 x = columns[inputs]  # (T, B, G·H)
+                if extra is not None:
+                    x += self._products.times(_flat(extra), u_extra).reshape(x.shape)
             else:
                 x = self._products.times(_flat(y), w_ih)
                 x = x.reshape(*inputs.shape, -1)
-            below = y
+            below = extra if y is None else y
             w_hh, of_weights = p[f"rnn.weight_hh_l{layer}"], None
             if dropout_step is not None and self.config.weight_drop > 0:
                 of_weights = weight_mask(
@@ -563,12 +544,17 @@ class ReferenceEngine:
             )
             gradients[f"rnn.bias_ih_l{layer}"][...] = self._products.total(dx)
             dw_ih = gradients[f"rnn.weight_ih_l{layer}"]
-            if below is None:
+            if layer == 0:
                 # The gradient of a column is the sum over the places where it was looked up.
-                dw_ih[...] = 0
+                du, du_extra = self._split(dw_ih)
+                du[...] = 0
                 characters, sums = self._products.by_character(inputs.ravel(), dx)
-                dw_ih[:, characters] = sums.T
+                du[:, characters] = sums.T
+                if below is not None:
+                    # x = U[:, id] + U' extra:  dU' = Σ dx extraᵀ. Nothing below them is trained.
+                    du_extra[...] = self._products.outer(dx, _flat(below))
             else:
+                assert below is not None
                 dw_ih[...] = self._products.outer(dx, _flat(below))
                 w_ih = self.parameters[f"rnn.weight_ih_l{layer}"]
                 dy = self._products.times(dx, w_ih.T).reshape(below.shape)

@@ -1,7 +1,7 @@
 """Export a network as an ONNX graph.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
-T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
+T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1); E: extra inputs.
 """
 
 from __future__ import annotations
@@ -54,28 +54,41 @@ def export_onnx(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def _description(config: ModelConfig) -> str:
-    """Return what the model's user must know about the ends of documents; "" for a book."""
-    if config.end_id is None:
-        return ""
-    return (
-        f"Id {config.end_id} is the end of a document, which precedes every document too. Before "
-        "it is passed, set the state of its row to zero; it must be the first id of a window."
-    )
+    """Return what the model's user must know about ends of documents and extra inputs."""
+    found = []
+    if config.end_id is not None:
+        found.append(
+            f"Id {config.end_id} is the end of a document, which precedes every document too. "
+            "Before it is passed, set the state of its row to zero; it must be the first id of a "
+            "window."
+        )
+    if config.extra_inputs:
+        found.append(
+            f"The input `extra`, (T, B, {config.extra_inputs}), contains the numbers that the "
+            "network reads beside each id."
+        )
+    return " ".join(found)
 
 
 def _graph(config: ModelConfig, parameters: Parameters) -> Any:
-    """Return the graph: one-hot characters, the layers, the decoder."""
+    """Return the graph: one-hot characters with the extra inputs, the layers, the decoder."""
     from onnx import TensorProto, helper, numpy_helper
 
     arrays, layers = STATES[config.cell], config.layers
     # The state's arrays in the order of (S, L), each (1, B, H).
     before = [f"before_{index}" for index in range(arrays * layers)]
     after = [f"after_{index}" for index in range(arrays * layers)]
+    one_hot, beside = "outputs_0", []
+    if config.extra_inputs:
+        one_hot, shape = "one_hot", ["T", "B", config.extra_inputs]
+        beside = [helper.make_tensor_value_info("extra", TensorProto.FLOAT, shape)]
     nodes = [
-        helper.make_node("OneHot", ["ids", "characters", "zero_and_one"], ["outputs_0"]),
+        helper.make_node("OneHot", ["ids", "characters", "zero_and_one"], [one_hot]),
         helper.make_node("Reshape", ["state", "layers_in_a_row"], ["states"]),
         helper.make_node("Split", ["states"], before, axis=0),
     ]
+    if beside:
+        nodes.append(helper.make_node("Concat", [one_hot, "extra"], ["outputs_0"], axis=2))
     for layer in range(layers):
         nodes += _layer_nodes(config, layer, before[layer::layers], after[layer::layers])
     nodes += [
@@ -91,6 +104,7 @@ def _graph(config: ModelConfig, parameters: Parameters) -> Any:
         "charloom",
         [
             helper.make_tensor_value_info("ids", TensorProto.INT64, ids_shape),
+            *beside,
             helper.make_tensor_value_info("state", TensorProto.FLOAT, state_shape),
         ],
         [

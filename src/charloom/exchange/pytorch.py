@@ -1,7 +1,7 @@
 """Export a model as a PyTorch state dict, and import a state dict as a model.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
-T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1).
+T: time steps; B: rows of a batch; S: arrays of state (2 for lstm, else 1); E: extra inputs.
 """
 
 from __future__ import annotations
@@ -61,19 +61,27 @@ def _loading(checkpoint: Checkpoint, out: Path) -> str:
     if vocabulary.end_id is not None:
         first, what = '[""]', "the end of a document"
         going_on += ', but before "" from zeros'
-    size, hidden = config.vocabulary_size, config.hidden_size
+    size, hidden, extra = config.vocabulary_size, config.hidden_size, config.extra_inputs
     dtype = f"torch.{config.dtype}"
+    inputs = f"torch.nn.functional.one_hot(ids, {size}).to({dtype})"
+    extra_inputs = ""
+    if extra:
+        inputs = f"torch.cat([{inputs}, extra], 2)"
+        extra_inputs = (
+            f"extra = torch.zeros(*ids.shape, {extra}, dtype={dtype})"
+            "  # (T, B, E): pass the extra inputs here\n"
+        )
     return f"""\
 import json, torch
 from safetensors import safe_open
 with safe_open({str(out)!r}, "pt") as file:
     tensors = {{name: file.get_tensor(name) for name in file.keys()}}
     vocabulary = json.loads(file.metadata()["vocabulary"])
-rnn = torch.nn.{MODULES[config.cell]}({size}, {hidden}, {config.layers}, dtype={dtype})
+rnn = torch.nn.{MODULES[config.cell]}({size + extra}, {hidden}, {config.layers}, dtype={dtype})
 decoder = torch.nn.Linear({hidden}, {size}, dtype={dtype})
 torch.nn.ModuleDict({{"rnn": rnn, "decoder": decoder}}).load_state_dict(tensors)
 ids = torch.tensor([[vocabulary.index(c)] for c in {first}])  # (T, B): here {what}
-y, state = rnn(torch.nn.functional.one_hot(ids, {size}).to({dtype}))
+{extra_inputs}y, state = rnn({inputs})
 logits = decoder(y)  # (T, B, V); {going_on}
 """
 
@@ -99,6 +107,15 @@ def _read_text(header: Mapping[str, str]) -> dict[str, Any]:
         return {name: text[name] for name in UNSEEN if isinstance(text[name], (int, float))}
     except (ValueError, RecursionError, LookupError, TypeError):
         return {}
+
+
+def _read_extra_inputs(header: Mapping[str, str]) -> int:
+    """Read E from the configuration in a header; 0 if it is missing or damaged."""
+    try:
+        found = json.loads(header["config"])["extra_inputs"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return 0
+    return found if type(found) is int and found > 0 else 0
 
 
 def check_suffix(out: Path, suffix: str) -> None:
@@ -165,6 +182,7 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
                 {name: tuple(pieces[name].get_shape()) for name in names},
                 {name: pieces[name].get_dtype() for name in names},
                 known,
+                _read_extra_inputs(header),
             )
             parameters = Parameters(found.config)
             for name, source in found.sources().items():
@@ -226,13 +244,20 @@ class _StateDict:
         shapes: each tensor's shape.
         types: each tensor's number type, as safetensors names it.
         vocabulary: the characters.
+        extra_inputs: E. It cannot be inferred, because a vocabulary that lacks characters would
+            look the same.
 
     Raises:
         CharloomError: if the configuration cannot be inferred from the shapes and types.
     """
 
     def __init__(
-        self, path: Path, shapes: Shapes, types: Mapping[str, str], vocabulary: Vocabulary
+        self,
+        path: Path,
+        shapes: Shapes,
+        types: Mapping[str, str],
+        vocabulary: Vocabulary,
+        extra_inputs: int,
     ) -> None:
         self._path, self._shapes = path, shapes
         found = [match for name in shapes if (match := RECURRENT.fullmatch(name))]
@@ -241,7 +266,13 @@ class _StateDict:
         layers = 1 + max(int(match[3]) for match in found)
         dtype = self._find_type(set(types.values()))
         self.config = ModelConfig(
-            cell, hidden_size, layers, len(vocabulary), dtype=dtype, end_id=vocabulary.end_id
+            cell,
+            hidden_size,
+            layers,
+            len(vocabulary),
+            dtype=dtype,
+            end_id=vocabulary.end_id,
+            extra_inputs=extra_inputs,
         )
 
     def _find_prefix(self, prefixes: set[str]) -> str:
@@ -299,10 +330,16 @@ class _StateDict:
         for name, shape in expected.items():
             found = self._shapes[sources[name]]
             if found != shape:
+                further = ""
+                if name == "rnn.weight_ih_l0" and found[1:] > shape[1:]:
+                    further = (
+                        ": pass all characters of the network. It cannot read other inputs beside "
+                        "them, unless the file is an export of charloom, whose header counts them"
+                    )
                 raise CharloomError(
                     f"{self._path}: {sources[name]} has shape {found}, not {shape}, with "
                     f"{plural(self.config.vocabulary_size, 'character')} in the vocabulary and "
-                    f"{plural(self.config.hidden_size, 'hidden unit')}"
+                    f"{plural(self.config.hidden_size, 'hidden unit')}{further}"
                 )
         return sources
 

@@ -57,7 +57,8 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
 
     The old characters' logits stay the same, bit for bit. Those of the new ones are constant, and
     so low that their total probability is at most 1e-3 in every state. `config` can differ from the
-    old configuration in vocabulary_size, dropout, weight_drop and end_id.
+    old configuration in vocabulary_size, dropout, weight_drop and end_id. The columns of extra
+    inputs stay as they are, behind those of the new characters.
 
     A new logit b must satisfy n·e^b ≤ 1e-3 · Σ_v e^{l_v} whatever the state h, |h_j| ≤ 1. By
     Jensen, for any weights q over the old characters, log Σ_v e^{l_v} ≥ Σ_v q_v l_v + entropy(q),
@@ -78,8 +79,10 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
     grown = Parameters(config)
     for name, values in old.items():
         if name == "rnn.weight_ih_l0":
-            grown[name][:, :before] = values
-            grown[name][:, before:] = values.mean(axis=1, keepdims=True)  # an average character
+            characters, after = values[:, :before], config.vocabulary_size
+            grown[name][:, :before] = characters
+            grown[name][:, before:after] = characters.mean(axis=1, keepdims=True)  # an average one
+            grown[name][:, after:] = values[:, before:]  # of extra inputs
         elif name.startswith("decoder."):
             grown[name][:before] = values
         else:

@@ -1,11 +1,13 @@
 """A model's shape and parameters: names, shapes, and views on one flat vector.
 
 V: characters in the vocabulary; H: hidden units; L: layers; G: gates (1 rnn, 3 gru, 4 lstm);
-T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 lstm, else 1).
+T: time steps; B: rows of a batch; P: parameters in all; S: arrays of state (2 lstm, else 1);
+E: extra inputs beside each character, 0 in most models.
 
 Names, shapes and the order of gates are those of `torch.nn.RNN/LSTM/GRU` and `torch.nn.Linear`:
 
-    rnn.weight_ih_l0  (G·H, V)   U in the notebook; (G·H, H) in deeper layers
+    rnn.weight_ih_l0  (G·H, V)   U in the notebook; (G·H, V + E) with extra inputs, whose columns
+                                 are the last; (G·H, H) in deeper layers
     rnn.weight_hh_l0  (G·H, H)   W
     rnn.bias_ih_l0    (G·H)      b_s
     rnn.bias_hh_l0    (G·H)
@@ -34,6 +36,7 @@ GATES: dict[Cell, int] = {"rnn": 1, "lstm": 4, "gru": 3}
 STATES: dict[Cell, int] = {"rnn": 1, "lstm": 2, "gru": 1}
 VocabularySize = Annotated[int, Meta(ge=1, le=0x110000)]
 EndId = Annotated[int, Meta(ge=0, lt=0x110000)]
+ExtraInputCount = Annotated[int, Meta(ge=0, le=0x110000)]
 
 Float = NDArray[np.floating]
 State = NDArray[np.floating]  # (S, L, B, H)
@@ -52,6 +55,8 @@ class ModelConfig:
     weight_drop: DropProbability = 0.0  # of the recurrent weights, in each training step
     # The id of the end of a document. Before it is read, the state becomes zero.
     end_id: EndId | None = None
+    # E: further numbers that the first layer reads beside each character.
+    extra_inputs: ExtraInputCount = 0
 
     def __post_init__(self) -> None:
         if mismatch := find_wrong_field(self):
@@ -70,14 +75,17 @@ class ModelConfig:
     @property
     def numbers_per_position(self) -> int:
         """Estimate the numbers that an engine holds for each of a window's T·B positions."""
-        return self.layers * (2 * self.gates + 6) * self.hidden_size + 4 * self.vocabulary_size
+        of_characters = 4 * (self.vocabulary_size + self.extra_inputs)
+        return self.layers * (2 * self.gates + 6) * self.hidden_size + of_characters
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return all parameters' names and shapes, in their order on the flat vector."""
         stacked = self.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.layers):
-            below = self.vocabulary_size if layer == 0 else self.hidden_size
+            below = self.hidden_size
+            if layer == 0:
+                below = self.vocabulary_size + self.extra_inputs
             shapes[f"rnn.weight_ih_l{layer}"] = (stacked, below)
             shapes[f"rnn.weight_hh_l{layer}"] = (stacked, self.hidden_size)
             shapes[f"rnn.bias_ih_l{layer}"] = (stacked,)
@@ -92,17 +100,22 @@ class ModelConfig:
         return np.zeros(shape, dtype=self.dtype)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the configuration for a file; only a model of documents has an `end_id`."""
+        """Return the configuration for a file.
+
+        Only a model of documents has an `end_id`, and only one with extra inputs `extra_inputs`.
+        """
         values = asdict(self)
         if self.end_id is None:
             del values["end_id"]
+        if not self.extra_inputs:
+            del values["extra_inputs"]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Return the configuration in a file. Raises CharloomError if it is invalid."""
         expected = {field.name for field in fields(cls)}
-        if set(values) | {"end_id"} != expected:
+        if set(values) | {"end_id", "extra_inputs"} != expected:
             odd = ", ".join(sorted(set(values) ^ expected))
             raise CharloomError(f"the model's configuration has missing or unknown entries: {odd}")
         return cls(**values)

@@ -1,7 +1,7 @@
 """Validation during training, and predictions of a long text in rows side by side.
 
-N is the number of characters of the text, V that of the vocabulary, T that of time steps, B that
-of rows.
+N is the number of characters of the text, V that of the vocabulary, T that of time steps. B is the
+number of rows, E that of extra inputs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from charloom.engines.protocol import Engine
 from charloom.prediction.scoring import NUMBERS_AT_ONCE
 from charloom.text.dataset import TextIds
+from charloom.text.extra_inputs import ExtraInputs
 
 WARM_UP = 64  # characters that a row of validation reads before the first that it scores
 
 Floats = NDArray[np.floating]
-# Inputs (T, B) and a state to an output for each input, (T, B, ·), and the next state.
-Read = Callable[[NDArray[np.intp], Floats], tuple[Floats, Floats]]
+# Inputs (T, B) and a state to an output for each input, (T, B, ·), and the next state. Extra inputs
+# (T, B, E) are passed as `extra`, if there are any.
+Read = Callable[..., tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def validate(
     before: int,
     rows: int,
     *,
+    extra: ExtraInputs | None = None,
     numbers_at_once: int = NUMBERS_AT_ONCE,
 ) -> Generator[int, None, Validation]:
     """Score ids, (N,), in `rows` rows, as a generator, so that a caller can interrupt it.
@@ -52,6 +55,7 @@ def validate(
         ids: the validation split's.
         before: the id of the character before it.
         rows: rows side by side.
+        extra: the extra inputs of `before` and of ids, (N + 1, E).
         numbers_at_once: the memory limit, in numbers that the engine holds.
 
     Yields:
@@ -62,7 +66,9 @@ def validate(
     """
     total = 0.0
     scored = 0
-    for places, block in blocks_in_rows(engine, ids, before, rows, numbers_at_once=numbers_at_once):
+    for places, block in blocks_in_rows(
+        engine, ids, before, rows, extra=extra, numbers_at_once=numbers_at_once
+    ):
         values = block[np.arange(len(places)), ids[places].astype(np.intp)]
         total += float(values.sum(dtype=np.float64))
         scored += len(places)
@@ -78,6 +84,7 @@ def blocks_in_rows(
     rows: int,
     *,
     read: Read | None = None,
+    extra: ExtraInputs | None = None,
     warm_up: int = WARM_UP,
     numbers_at_once: int = NUMBERS_AT_ONCE,
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.floating]]]:
@@ -89,6 +96,7 @@ def blocks_in_rows(
         before: the id of the character before it.
         rows: rows side by side, B.
         read: computes the output for each input; by default the log-probabilities.
+        extra: the extra inputs of `before` and of ids, (N + 1, E).
         warm_up: characters that every row but the first reads before the first that it predicts.
         numbers_at_once: the memory limit, in numbers that the engine holds.
 
@@ -97,9 +105,9 @@ def blocks_in_rows(
     """
     read = read or engine.log_probabilities
     length = len(ids) // rows
-    extra = len(ids) - rows * length  # The first rows are one longer, so that all ids are scored.
+    longer = len(ids) - rows * length  # The first rows are one longer, so that all ids are scored.
     lengths = np.full(rows, length)
-    lengths[:extra] += 1
+    lengths[:longer] += 1
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
     state = engine.zero_state(rows)
     warm = warm_up if rows > 1 else 0
@@ -109,8 +117,12 @@ def blocks_in_rows(
     for begin in range(0, len(places), at_once):
         block_places = places[begin : begin + at_once]
         inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)
+        beside = {}
+        if extra is not None:  # an input lies before its place, and `before` is the first one
+            numbers = extra.gather(np.maximum(block_places, 0))
+            beside["extra"] = numbers.astype(engine.config.dtype, copy=False)
         # No text precedes the first row, so its state stays at zero until its first input.
-        block, state = _read_after_start(read, inputs, state, block_places >= 0)
+        block, state = _read_after_start(read, inputs, state, block_places >= 0, beside)
         inside = (block_places >= starts) & (block_places < starts + lengths)
         yield block_places[inside], block[inside]
 
@@ -120,6 +132,7 @@ def _read_after_start(
     inputs: NDArray[np.integer],
     state: NDArray[np.floating],
     started: NDArray[np.bool_],
+    beside: dict[str, Floats],
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Call `read`, and reset the first row's state where its text has not started.
 
@@ -128,17 +141,19 @@ def _read_after_start(
         inputs: ids, (T, B).
         state: the state before them.
         started: False where an input lies before the beginning of the text, (T, B).
+        beside: the keyword `extra` with the extra inputs, (T, B, E), if there are any.
 
     Returns:
         The outputs, (T, B, ·), and the state after them.
     """
     late = int((~started[:, 0]).sum())
     if late == 0:
-        return read(inputs.astype(np.intp), state)
+        return read(inputs.astype(np.intp), state, **beside)
     blocks = []
     for part in (slice(0, late), slice(late, None)):
         if len(inputs[part]):
-            block, state = read(inputs[part].astype(np.intp), state)
+            numbers = {name: values[part] for name, values in beside.items()}
+            block, state = read(inputs[part].astype(np.intp), state, **numbers)
             blocks.append(block)
         if part.start == 0:
             state[:, :, 0] = 0

@@ -4,7 +4,7 @@ All kinds of windows are functions of the step number alone, so that a resumed r
 in the text from its step count.
 
 T is the number of time steps of a window, B that of a batch's rows. N is the number of the training
-split's characters, D that of its documents.
+split's characters, D that of its documents, E that of the extra inputs beside a character.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
+from charloom.text.extra_inputs import ExtraInputs, Float32
 
 GATHERED_AT_ONCE = 1 << 16  # ids of the windows that are gathered together; at least one window
 Integers = NDArray[np.signedinteger]
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     inputs: NDArray[np.intp]  # (T, B)
     targets: NDArray[np.intp]  # (T, B)
     fresh: bool
+    extra: Float32 | None = None  # (T, B, E): the extra inputs, read together with the inputs
 
 
 class Batches(Protocol):
@@ -56,6 +58,7 @@ class Streams:
     ids: TextIds  # (N,)
     batch_size: int
     window: int
+    extra: ExtraInputs | None = None  # at least N
 
     @property
     def rows(self) -> int:
@@ -73,8 +76,9 @@ class Streams:
         left_over = row_length - self.steps_per_epoch * window
         start = index * window + (left_over if epoch % 2 else 0)
         rows = np.arange(self.rows) * row_length + start  # (B,)
-        block = self.ids[rows + np.arange(window + 1)[:, None]].astype(np.intp)  # (T + 1, B)
-        return Batch(block[:-1], block[1:], fresh=index == 0)
+        places = rows + np.arange(window + 1)[:, None]  # (T + 1, B)
+        block = self.ids[places].astype(np.intp)
+        return Batch(block[:-1], block[1:], index == 0, _beside(self.extra, places[:-1]))
 
 
 class ShuffledDocuments:
@@ -94,12 +98,21 @@ class ShuffledDocuments:
         batch_size: the number of rows of a batch, at most.
         window: the length of a batch, at most.
         seed: the random seed of the orders.
+        extra: the extra inputs, at least N. Those of a document's END are read with the END before
+            the next document of the order.
     """
 
     def __init__(
-        self, ids: TextIds, end_id: int, batch_size: int, window: int, seed: int = 0
+        self,
+        ids: TextIds,
+        end_id: int,
+        batch_size: int,
+        window: int,
+        seed: int = 0,
+        extra: ExtraInputs | None = None,
     ) -> None:
         self.ids = ids
+        self.extra = extra
         self.end_id = end_id
         self.seed = seed
         self.rows = max(1, min(batch_size, len(ids) // window))
@@ -110,7 +123,7 @@ class ShuffledDocuments:
         # The latest values are kept, because steps are nearly always taken in their order.
         self._documents: _Documents | None = None
         self._order: _Order | None = None
-        self._block = _Block(0, 0, np.zeros((0, 0), np.intp))
+        self._block = _Block(0, 0, np.zeros((0, 0), np.intp), np.zeros((0, 0), np.intp))
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
@@ -118,16 +131,21 @@ class ShuffledDocuments:
         if not 0 <= begin < self._block.steps:
             self._block = self._block_of(step)
             begin = step - self._block.first
-        read = self._block.read[begin * window : (begin + 1) * window + 1]  # (T + 1, B)
-        return Batch(read[:-1], read[1:], fresh=step % self.steps_per_epoch == 0)
+        first, last = begin * window, (begin + 1) * window
+        read = self._block.read[first : last + 1]  # (T + 1, B)
+        fresh = step % self.steps_per_epoch == 0
+        return Batch(
+            read[:-1], read[1:], fresh, _beside(self.extra, self._block.places[first:last])
+        )
 
     def _block_of(self, step: int) -> _Block:
         epoch, index = divmod(step, self.steps_per_epoch)
         first = index - index % self._at_once
         count = min(self._at_once, self.steps_per_epoch - first)
         starts = np.arange(self.rows) * self.row_length + first * self.window
-        read = self._order_of(epoch).read(self.ids, starts, count * self.window + 1)
-        return _Block(step - index + first, count, read)
+        places = self._order_of(epoch).read(starts, count * self.window + 1)  # (B, length)
+        read = self.ids[places].T.astype(np.intp, order="C")
+        return _Block(step - index + first, count, read, places.T)
 
     def _order_of(self, epoch: int) -> _Order:
         if self._order is None or self._order.epoch != epoch:
@@ -144,6 +162,7 @@ class _Block(NamedTuple):
     first: int  # the first of the steps
     steps: int  # the number of steps
     read: NDArray[np.intp]  # (count · T + 1, B)
+    places: NDArray[np.intp]  # the index of each in the text, (count · T + 1, B)
 
 
 @dataclass(frozen=True)
@@ -187,8 +206,8 @@ class _Order:
     sources: Integers
     places: Integers
 
-    def read(self, ids: TextIds, starts: NDArray[np.intp], length: int) -> NDArray[np.intp]:
-        """Return `length` ids of the stream from each start on, (length, B)."""
+    def read(self, starts: NDArray[np.intp], length: int) -> NDArray[np.intp]:
+        """Return the indices of `length` ids of the stream from each start on, (B, length)."""
         first = np.searchsorted(self.places, starts, side="right") - 1  # (B,), of documents
         last = np.searchsorted(self.places, starts + length - 1, side="right") - 1
         counts = last - first + 1
@@ -199,8 +218,7 @@ class _Order:
         shift = self.sources[found].astype(np.intp) - self.places[found] + starts[rows]
         indices = np.repeat(shift, end - begin).reshape(len(starts), length)
         indices += np.arange(length)
-        read: NDArray[np.intp] = ids[indices].T.astype(np.intp, order="C")
-        return read
+        return indices
 
 
 @dataclass(frozen=True)
@@ -214,6 +232,7 @@ class SlidingWindows:
     window: int
     stride: int
     rows: int = 1
+    extra: ExtraInputs | None = None  # at least N
 
     @property
     def steps_per_epoch(self) -> int:
@@ -223,4 +242,10 @@ class SlidingWindows:
         """Return the batch of a step."""
         start = step % self.steps_per_epoch * self.stride
         block = self.ids[start : start + self.window + 1, None].astype(np.intp)  # (T + 1, 1)
-        return Batch(block[:-1], block[1:], fresh=True)
+        places = np.arange(start, start + len(block) - 1)[:, None]
+        return Batch(block[:-1], block[1:], True, _beside(self.extra, places))
+
+
+def _beside(extra: ExtraInputs | None, places: NDArray[np.intp]) -> Float32 | None:
+    """Return the extra inputs at the places of inputs, (T, B), if there are any."""
+    return None if extra is None else extra.gather(places)

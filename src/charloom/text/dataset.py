@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from charloom.errors import CharloomError, plural, quoted, shortened
 from charloom.progress import OnProgress
+from charloom.text.extra_inputs import ExtraInputs
 from charloom.text.source import Text
 from charloom.text.splitting import (
     IN_MEMORY_AT_MOST,
@@ -107,6 +108,7 @@ class Dataset:
         lines: True if each line is a document.
         encoding: the name of the text's encoding, if it was recognized.
         notes: decisions that were made as the text was read, each in a line to print.
+        extra: the extra inputs of the ids, at least of the training and the validation split.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Dataset:
     lines: bool = False
     encoding: str | None = None
     notes: tuple[str, ...] = ()
+    extra: ExtraInputs | None = None
 
     @property
     def characters(self) -> int:

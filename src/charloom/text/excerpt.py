@@ -46,8 +46,13 @@ def excerpt(ids: NDArray[Id], limit: int, end_id: int) -> NDArray[Id]:
         limit: the largest number to return, at least 1.
         end_id: the id of END.
     """
+    return ids if len(ids) <= limit else np.asarray(ids[excerpt_places(ids, limit, end_id)])
+
+
+def excerpt_places(ids: Integers, limit: int, end_id: int) -> NDArray[np.int64]:
+    """Return the index in `ids` of each id that `excerpt` returns."""
     if len(ids) <= limit:
-        return ids
+        return np.arange(len(ids))
     ends = document_ends(ids, end_id)
     lengths = np.diff(ends, prepend=0)  # (n,)
     share = lengths * limit // len(ids)  # (n,)
@@ -57,8 +62,7 @@ def excerpt(ids: NDArray[Id], limit: int, end_id: int) -> NDArray[Id]:
     order = np.argsort(np.where(chance < 1, _spread(len(ends)) / chance, 0), kind="stable")
     pieces[order[np.cumsum(pieces[order]) > limit]] = 0
     first = ends - pieces
-    places = np.repeat(first - np.cumsum(pieces) + pieces, pieces) + np.arange(pieces.sum())
-    return np.asarray(ids[places])
+    return np.repeat(first - np.cumsum(pieces) + pieces, pieces) + np.arange(pieces.sum())
 
 
 def hold_out_tenth(ids: NDArray[Id], end_id: int) -> tuple[NDArray[Id], NDArray[Id]] | None:

@@ -19,6 +19,7 @@ from charloom.network.optimizers import NonFiniteGradientError, Optimizer
 from charloom.prediction.validation import Validation, validate
 from charloom.text.batches import Batches
 from charloom.text.dataset import Dataset, TextIds
+from charloom.text.extra_inputs import ExtraInputs
 from charloom.training.options import TrainingConfig
 from charloom.training.samples import validation_sample
 from charloom.training.schedule import Schedule
@@ -26,6 +27,7 @@ from charloom.training.setup import (
     make_batches,
     rows_of_validation,
     total_steps,
+    validated_extra,
     validated_part,
 )
 from charloom.training.state import DivergedError, Progress, TrainingState
@@ -100,6 +102,7 @@ class _Phase:
     batches: Batches
     fit: TextIds  # the text that is trained on
     holdout: TextIds  # the text after it that is validated on
+    extra: ExtraInputs | None  # with which the holdout is scored
     first_step: int
     epochs_before: float
 
@@ -117,9 +120,9 @@ class _Phase:
         return self.epochs_before + (step - self.first_step) / self.batches.steps_per_epoch
 
 
-def _texts(dataset: Dataset, *, refit: bool) -> tuple[TextIds, TextIds]:
+def _texts(dataset: Dataset, *, refit: bool) -> tuple[TextIds, TextIds, ExtraInputs | None]:
     fit, holdout = dataset.fit_and_holdout(refit)
-    return fit, validated_part(dataset, holdout)
+    return fit, validated_part(dataset, holdout), validated_extra(dataset, fit, holdout)
 
 
 class _Steps:
@@ -174,13 +177,16 @@ class _Steps:
         state, optimizer, rows = self.state, self.optimizer, self.process_group.rows
         batch = self.phase.batches(state.step - self.phase.first_step)
         inputs, targets = batch.inputs[:, rows], batch.targets[:, rows]
+        extra = None
+        if batch.extra is not None:
+            extra = batch.extra[:, rows].astype(self.engine.config.dtype, copy=False)
         hidden = state.hidden
         if batch.fresh or hidden is None:
             hidden = self.engine.config.zero_state(inputs.shape[1])
         optimizer.learning_rate = learning_rate
         try:
             loss, state.gradient_norm, state.hidden = self.engine.train_step(
-                inputs, targets, hidden, optimizer
+                inputs, targets, hidden, optimizer, extra=extra
             )
         except NonFiniteGradientError:
             raise DivergedError(state.step + 1, self.config) from None
@@ -234,9 +240,11 @@ class _Training:
         best = self._is_best(validation)
         if best:
             state.best_step, state.best_done = state.step, self.schedule.done()
-        sample = validation_sample(
-            steps.engine, steps.dataset.vocabulary, steps.config.seed, state.step
-        )
+        sample = None
+        if not steps.engine.config.extra_inputs:  # else the engine alone cannot sample
+            sample = validation_sample(
+                steps.engine, steps.dataset.vocabulary, steps.config.seed, state.step
+            )
         state.validated_step = state.step
         self.schedule.note_validation(began)
         yield replace(self._progress("validation"), validation=validation, best=best, sample=sample)
@@ -246,8 +254,9 @@ class _Training:
         holdout = self.steps.phase.holdout
         if not len(holdout):
             return None
-        before = int(self.steps.phase.fit[-1])
-        scoring = validate(self.steps.engine, holdout, before, rows_of_validation(len(holdout)))
+        phase, rows = self.steps.phase, rows_of_validation(len(holdout))
+        before = int(phase.fit[-1])
+        scoring = validate(self.steps.engine, holdout, before, rows, extra=phase.extra)
         while True:
             try:
                 with np.errstate(all="ignore"):

@@ -73,9 +73,12 @@ class Choice:
     reason: str
 
 
-def multiplications(cell: Cell, hidden_size: int, layers: int, vocabulary_size: int) -> float:
+def multiplications(
+    cell: Cell, hidden_size: int, layers: int, vocabulary_size: int, extra_inputs: int = 0
+) -> float:
     """Return the multiplications of the forward pass for one character."""
-    return float(GATES[cell] * hidden_size**2 * (2 * layers - 1) + hidden_size * vocabulary_size)
+    of_gate = hidden_size * (2 * layers - 1) + extra_inputs
+    return float(hidden_size * (GATES[cell] * of_gate + vocabulary_size))
 
 
 def seconds_per_character(work: float) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
 from charloom.engines.process_group import ProcessGroup
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError, plural
@@ -11,7 +14,8 @@ from charloom.network.optimizers import OPTIMIZERS, AdaGrad, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.text.batches import Batches, ShuffledDocuments, SlidingWindows, Streams
 from charloom.text.dataset import Dataset, TextIds
-from charloom.text.excerpt import excerpt
+from charloom.text.excerpt import excerpt, excerpt_places
+from charloom.text.extra_inputs import ExtraInputs
 from charloom.text.vocabulary import Vocabulary
 from charloom.training.options import TrainingConfig
 
@@ -48,7 +52,9 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
                 "the preset classic reads a text as one book, not as documents: use another "
                 "--preset, or omit the option that cuts the text into documents"
             )
-        return ShuffledDocuments(train, end_id, config.batch_size, config.window, config.seed)
+        return ShuffledDocuments(
+            train, end_id, config.batch_size, config.window, config.seed, dataset.extra
+        )
     if 0 < len(validation) < config.window and not refit:
         raise CharloomError(
             f"the validation split has {plural(len(validation), 'character')}, less than one "
@@ -56,8 +62,8 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
             "100/0/0 to train without validation"
         )
     if config.classic:
-        return SlidingWindows(train, config.window, CLASSIC_STRIDE)
-    return Streams(train, config.batch_size, config.window)
+        return SlidingWindows(train, config.window, CLASSIC_STRIDE, extra=dataset.extra)
+    return Streams(train, config.batch_size, config.window, dataset.extra)
 
 
 def validated_part(dataset: Dataset, holdout: TextIds) -> TextIds:
@@ -71,7 +77,23 @@ def validated_part(dataset: Dataset, holdout: TextIds) -> TextIds:
     return excerpt(holdout, VALIDATED_AT_ONCE, end_id)
 
 
-def model_config(config: TrainingConfig, vocabulary: Vocabulary) -> ModelConfig:
+def validated_extra(dataset: Dataset, fit: TextIds, holdout: TextIds) -> ExtraInputs | None:
+    """Return the extra inputs with which `validated_part` is scored, if there are any.
+
+    They are those of the last id of `fit`, which is the first input, and of the part, (N + 1, E).
+    """
+    if dataset.extra is None:
+        return None
+    end_id, places = dataset.vocabulary.end_id, np.arange(min(len(holdout), VALIDATED_AT_ONCE))
+    if end_id is not None:
+        places = excerpt_places(holdout, VALIDATED_AT_ONCE, end_id)
+    inputs: NDArray[np.intp] = len(fit) + np.append(-1, places)
+    return dataset.extra.select(inputs)
+
+
+def model_config(
+    config: TrainingConfig, vocabulary: Vocabulary, extra_inputs: int = 0
+) -> ModelConfig:
     """Return the network that a training configuration describes."""
     return ModelConfig(
         cell=config.cell,
@@ -82,6 +104,7 @@ def model_config(config: TrainingConfig, vocabulary: Vocabulary) -> ModelConfig:
         weight_drop=float(config.weight_drop),
         dtype=config.dtype,
         end_id=vocabulary.end_id,
+        extra_inputs=extra_inputs,
     )
 
 

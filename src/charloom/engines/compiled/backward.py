@@ -162,7 +162,8 @@ def backward_pass(buffers, part, layer):
 def weight_gradients(buffers, part, layer):
     """Compute a layer's weight gradients from its gates', and dy of the layer below.
 
-    dW_hh = Σ da_t h_{t−1}ᵀ;  dW_ih = Σ dx_t y_tᵀ, in the first layer a sum by character
+    dW_hh = Σ da_t h_{t−1}ᵀ;  dW_ih = Σ dx_t y_tᵀ, in the first layer a sum by character, and for
+    extra inputs e its transpose, Σ e_t dx_tᵀ
     """
     plan, w, rows = buffers.plan, buffers.work, part.rows
     lanes, across, hst, gst, size = width(w), plan.across, plan.hst, plan.gst, plan.size
@@ -182,6 +183,11 @@ def weight_gradients(buffers, part, layer):
         outer_product(dw_hh, da, Tile(w, at.hidden, hst), scratch, h, vectors, n, 0)
         if layer > 0:
             outer_product(dw_ih, dx, Tile(w, below, hst), scratch, h, vectors, n, 0)
+        elif plan.extra_inputs:
+            rows_of_extra = plan.dtable + plan.vocabulary * gst + gate * size
+            extra = Tile(w, part.work + plan.work_inputs, plan.est)
+            dw = Tile(w, part.work + rows_of_extra, gst)
+            outer_product(dw, extra, dx, scratch, plan.extra_inputs, vectors, n, 0)
     if layer > 0:
         dy = Tile(w, _dy_of(plan, part, layer - 1) + rows * hst, hst)
         back, panel = plan.ih_back + layer * plan.packed_layer, across * plan.gates * size

@@ -15,7 +15,7 @@ as many threads as make it faster, each on its own rows of the batch. Read these
     infer                 scoring, stepping, generating
 
 V: characters in the vocabulary; T: time steps; B: rows of a batch; P: parameters in all;
-S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units.
+S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units; E: extra inputs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from charloom.engines.compiled.train import (
 from charloom.engines.compiled.update import ADAGRAD, ADAGRAD_INSIDE, ADAM, RMSPROP, SGD_KIND
 from charloom.engines.compiled.windows import InferenceWindows, TrainingWindows
 from charloom.engines.decoding import SamplingSettings
-from charloom.engines.protocol import Ids, available_cores
+from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.engines.reference import ReferenceEngine
 from charloom.kernels.compiling import Kernel
 from charloom.network.dropout import dropout_key
@@ -80,7 +80,6 @@ READ_AT_ONCE = 256  # characters of a prompt, so that their states fit in memory
 KEPT_WINDOWS = 4  # shapes of windows whose workspaces are kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
 NO_NUMBERS, NO_UNIFORMS = np.zeros(HELD + 1), np.zeros((0, 0))
-NOTHING = {np.dtype(name): np.zeros(0, name) for name in ("float32", "float64")}
 
 
 class CompiledEngine:
@@ -110,6 +109,8 @@ class CompiledEngine:
     ) -> None:
         self.config = parameters.config
         self._dtype = np.dtype(self.config.dtype)
+        self._nothing = np.zeros(0, self._dtype)
+        self._reads_extra = self.config.extra_inputs > 0
         self.parameters = parameters
         self.seed = seed
         self.classic = classic
@@ -132,7 +133,8 @@ class CompiledEngine:
         config = self.config
         inputs = config.layers - 1  # layers whose input is the output of another
         self._multiplications = config.hidden_size * (
-            config.gates * config.hidden_size * (config.layers + inputs) + config.vocabulary_size
+            config.gates * (config.hidden_size * (config.layers + inputs) + config.extra_inputs)
+            + config.vocabulary_size
         )
 
     @property
@@ -151,30 +153,44 @@ class CompiledEngine:
         return self.config.zero_state(rows)
 
     def loss_and_gradients(
-        self, inputs: Ids, targets: Ids, state: State, *, dropout_step: int | None = None
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        *,
+        dropout_step: int | None = None,
+        extra: Float | None = None,
     ) -> tuple[float, State]:
         if self._notebook is not None:
             self._packed_is_current = False
             return self._notebook.loss_and_gradients(
-                inputs, targets, state, dropout_step=dropout_step
+                inputs, targets, state, dropout_step=dropout_step, extra=extra
             )
         with self._lock:
-            windows = self._run_train(inputs, targets, state, dropout_step, NO_UPDATE, 0.0, ())
+            windows = self._run_train(
+                inputs, targets, state, dropout_step, NO_UPDATE, 0.0, (), extra
+            )
             return windows.results.item(LOSS), windows.new_state.copy()
 
     def train_step(
-        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+        self,
+        inputs: Ids,
+        targets: Ids,
+        state: State,
+        optimizer: Optimizer,
+        *,
+        extra: Float | None = None,
     ) -> tuple[float, float, State]:
         with self._lock:
-            return self._train_step(inputs, targets, state, optimizer)
+            return self._train_step(inputs, targets, state, optimizer, extra)
 
     def _train_step(
-        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer
+        self, inputs: Ids, targets: Ids, state: State, optimizer: Optimizer, extra: Float | None
     ) -> tuple[float, float, State]:
         described = _describe(optimizer)
         if self._notebook is not None or described is None:
             loss, new_state = self.loss_and_gradients(
-                inputs, targets, state, dropout_step=optimizer.step_count
+                inputs, targets, state, dropout_step=optimizer.step_count, extra=extra
             )
             if not math.isfinite(loss):
                 raise NonFiniteGradientError
@@ -184,8 +200,9 @@ class CompiledEngine:
         optimizer.prepare(self.parameters.flat)
         slots = tuple(optimizer.slots.values())
         windows = self._run_train(
-            inputs, targets, state, optimizer.step_count, described, optimizer.clip or 0.0, slots
-        )
+            inputs, targets, state, optimizer.step_count, described, optimizer.clip or 0.0, slots,
+            extra,
+        )  # fmt: skip
         loss, norm = windows.results.item(LOSS), windows.results.item(NORM)
         if not math.isfinite(loss):
             raise NonFiniteGradientError
@@ -196,17 +213,25 @@ class CompiledEngine:
                 norm = optimizer.update(self.parameters.flat, self.gradients.flat)
         return loss, norm, windows.new_state.copy()
 
-    def log_probabilities(self, inputs: Ids, state: State) -> tuple[Float, State]:
-        return self._run_infer(LOG_PROBABILITIES, inputs, state)
+    def log_probabilities(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        return self._run_infer(LOG_PROBABILITIES, inputs, state, extra=extra)
 
-    def read(self, inputs: Ids, state: State) -> State:
+    def read(self, inputs: Ids, state: State, *, extra: Float | None = None) -> State:
+        check_extra(self.config, extra, *inputs.shape)
         state = state.copy()
         for begin in range(0, len(inputs), READ_AT_ONCE):
-            _, state = self.states(inputs[begin : begin + READ_AT_ONCE], state)
+            here = slice(begin, begin + READ_AT_ONCE)
+            beside = None if extra is None else extra[here]
+            _, state = self.states(inputs[here], state, extra=beside)
         return state
 
-    def step(self, ids: Ids, state: State, clamps: Sequence[Clamp] = ()) -> tuple[Float, State]:
-        logits, state = self._run_infer(LOGITS, ids[None], state, clamps=clamps)
+    def step(
+        self, ids: Ids, state: State, clamps: Sequence[Clamp] = (), *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        beside = None if extra is None else extra[None]
+        logits, state = self._run_infer(LOGITS, ids[None], state, clamps=clamps, extra=beside)
         return logits[0], state
 
     def generate(
@@ -217,14 +242,17 @@ class CompiledEngine:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, State]:
+        refuse_extra_inputs(self.config)
         steps, batch = uniforms.shape
         drawn = np.empty((steps + 1, batch), dtype=np.int64)
         drawn[0] = ids
         _, state = self._run_infer(GENERATE, drawn, state, settings, uniforms, clamps)
         return drawn[1:], state
 
-    def states(self, inputs: Ids, state: State) -> tuple[Float, State]:
-        return self._run_infer(FOLLOW, inputs, state)
+    def states(
+        self, inputs: Ids, state: State, *, extra: Float | None = None
+    ) -> tuple[Float, State]:
+        return self._run_infer(FOLLOW, inputs, state, extra=extra)
 
     def _run_train(
         self,
@@ -235,8 +263,11 @@ class CompiledEngine:
         described: tuple[float, ...],
         clip: float,
         slots: tuple[Float, ...],
+        extra: Float | None,
     ) -> TrainingWindows:
         shape = inputs.shape
+        if extra is not None or self._reads_extra:
+            check_extra(self.config, extra, *shape)
         windows = self._training_windows.get(shape)
         if windows is None:
             windows = self._make_training_windows(*shape)
@@ -245,6 +276,8 @@ class CompiledEngine:
         windows.inputs[...] = inputs
         windows.targets[...] = targets
         windows.state[...] = state
+        if extra is not None:
+            windows.extra[...] = extra
         numbers = windows.numbers
         if windows.described != (described, clip):
             kind, *rest = described
@@ -274,7 +307,10 @@ class CompiledEngine:
         settings: SamplingSettings | None = None,
         uniforms: NDArray[np.float64] | None = None,
         clamps: Sequence[Clamp] = (),
+        extra: Float | None = None,
     ) -> tuple[Float, State]:
+        if extra is not None or self._reads_extra:
+            check_extra(self.config, extra, *ids.shape)
         generating = mode == GENERATE
         batch = ids.shape[1]
         steps = len(ids) - 1 if generating else len(ids)
@@ -285,7 +321,7 @@ class CompiledEngine:
         if state.shape != expected or len(state) != STATES[self.config.cell]:
             raise ValueError(f"the state is {state.shape}, for {batch} rows of ids")
         new_state = np.empty(state.shape, self._dtype)
-        out = NOTHING[self._dtype]
+        out = self._nothing
         if mode == FOLLOW:
             out = np.empty((steps, *state.shape), self._dtype)
         elif not generating:
@@ -295,6 +331,7 @@ class CompiledEngine:
             numbers = _numbers(settings or SamplingSettings(), clamps)
         call = Call(
             ids=_plain(ids, INT),
+            extra=self._nothing if extra is None else _plain(extra, self._dtype).reshape(-1),
             state=_plain(state, self._dtype),
             new_state=new_state,
             out=out.reshape(-1),

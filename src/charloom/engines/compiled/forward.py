@@ -89,8 +89,8 @@ def states_before(buffers, ids, step, begin, end, around):
 def forward_tile(buffers, ids, layer, step, before, unit, vectors):
     """Compute one time step of a layer for some units: `vectors` vectors of them from `unit` on.
 
-    In the first layer the gates come from the table; in others they hold the input's product.
-    `before` is the result of `states_before`.
+    In the first layer the gates come from the table; in others, and with extra inputs, they hold
+    the input's product. `before` is the result of `states_before`.
     """
     plan, w, packed = buffers.plan, buffers.work, buffers.packed
     lanes, across, hst, gst, rows = width(w), plan.across, plan.hst, plan.gst, step.rows
@@ -99,7 +99,7 @@ def forward_tile(buffers, ids, layer, step, before, unit, vectors):
     h, extra = Tile(w, before, hst), Tile(w, step.extra + unit, hst)
     for gate in range(plan.gates):
         at = step.gates + gate * plan.size + unit
-        if layer == 0:
+        if layer == 0 and plan.extra_inputs == 0:
             table = plan.table + gate * plan.size + unit
             for row in range(rows):
                 source = table + ids[step.ids + row] * gst
@@ -160,6 +160,46 @@ def input_products(buffers, layer, gates, y, count, first, last):
         product(Tile(w, at, plan.gst), y_tile, weights, count, n, plan.hidden, 1)
 
 
+class Positions(NamedTuple):
+    """Positions of a window, time step after time step, each with a number of rows."""
+
+    ids: int  # index of the first one's id; the next time step's is a batch further
+    count: int
+    rows: int
+
+
+@subroutine()
+def extra_products(buffers, ids, positions, gates, extra, first, last):
+    """Compute the input's products of the first layer with extra inputs, gates = table[id] + U' e.
+
+    Args:
+        buffers: TrainingBuffers or InferenceBuffers.
+        ids: the window's ids.
+        positions: Positions.
+        gates: where the gates start in the workspace.
+        extra: Tile of the extra inputs, e.
+        first: index of the first panel of units.
+        last: index of the first panel after them.
+    """
+    plan, w, packed, e = buffers.plan, buffers.work, buffers.packed, buffers.plan.extra_inputs
+    lanes, across = width(w), plan.across
+    begin = first * across
+    n = (min(last * across, plan.size) - begin) // lanes
+    for gate in range(plan.gates):
+        at = gates + gate * plan.size + begin
+        table = plan.table + gate * plan.size + begin
+        for position in range(positions.count):
+            t, row = divmod(position, positions.rows)
+            source = table + ids[positions.ids + t * plan.batch + row] * plan.gst
+            for j in range(0, n * lanes, lanes):
+                store(w, at + position * plan.gst + j, load(packed, source + j))
+        weights = Panels(
+            packed, plan.extra_ih + gate * plan.packed_extra_gate + begin * e,
+            across * e, across, plan.tail,
+        )  # fmt: skip
+        product(Tile(w, at, plan.gst), extra, weights, positions.count, n, e, 1)
+
+
 @subroutine()
 def forward_pass(buffers, part, kept):
     """Run all layers over the window; fills what the backward pass needs, and the new state.
@@ -175,6 +215,11 @@ def forward_pass(buffers, part, kept):
         if layer > 0:
             below = layer_of(plan, part.work, layer - 1, rows).outputs
             input_products(buffers, layer, at.gates, below, steps * rows, 0, plan.panels)
+        elif plan.extra_inputs:
+            _read_extra(buffers, part)
+            extra = Tile(w, part.work + plan.work_inputs, plan.est)
+            positions = Positions(part.row, steps * rows, rows)
+            extra_products(buffers, buffers.inputs, positions, at.gates, extra, 0, plan.panels)
         for t in range(steps):
             before, after = t * rows * hst, (t + 1) * rows * hst
             step = Step(
@@ -196,6 +241,18 @@ def forward_pass(buffers, part, kept):
                 if dropping:
                     value = value * load(w, at.mask + j)
                 store(w, at.outputs + j, value)
+
+
+@subroutine()
+def _read_extra(buffers, part):
+    """Copy the extra inputs of a thread's rows together, to its workspace."""
+    plan, w, e = buffers.plan, buffers.work, buffers.plan.extra_inputs
+    for position in range(plan.steps * part.rows):
+        t, row = divmod(position, part.rows)
+        source = (t * plan.batch + part.row + row) * e
+        to = part.work + plan.work_inputs + position * plan.est
+        for j in range(e):
+            w[to + j] = buffers.extra[source + j]
 
 
 @subroutine()

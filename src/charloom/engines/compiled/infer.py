@@ -4,7 +4,7 @@ The threads share every time step. Each computes its own hidden units of all row
 each other after each layer. Then each decodes its own rows. An entry's bytes do not depend on the
 number of rows or threads, see `charloom.kernels.products`.
 
-T: time steps; B: rows of the batch; V: characters in the vocabulary.
+T: time steps; B: rows of the batch; V: characters in the vocabulary; E: extra inputs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from charloom.engines.compiled.drawing import choose_next, log_sum
 from charloom.engines.compiled.forward import (
+    Positions,
     Step,
     decode,
+    extra_products,
     forward_tile,
     in_vocabulary,
     input_products,
@@ -31,6 +33,7 @@ from charloom.kernels.arrays import (
     Doubles,
     Floats,
     Integers,
+    Tile,
     as_buffers,
     as_flat,
     as_flats,
@@ -63,6 +66,7 @@ class Call(NamedTuple):
     """
 
     ids: Integers  # (T, B); in GENERATE (T + 1, B), of which only the first row is read
+    extra: Floats  # (T, B, E), flat: the extra inputs
     state: Floats  # (S, L, B, H): before the first character
     new_state: Floats  # (S, L, B, H): after the last one
     out: Floats  # logits or log-probabilities (T, B, V), or states (T, S, L, B, H), flat
@@ -152,6 +156,10 @@ def _advance(buffers, call, part, sync, t, before, after):
         if layer > 0:
             below = layer_of(plan, 0, layer - 1, batch).hidden + after * between
             input_products(buffers, layer, at.gates, below, batch, part.panel, part.end_panel)
+        elif plan.extra_inputs:
+            e = plan.extra_inputs
+            extra, here = Tile(call.extra, t * batch * e, e), Positions(t * batch, batch, batch)
+            extra_products(buffers, call.ids, here, at.gates, extra, part.panel, part.end_panel)
         step = Step(
             t * batch, at.gates, at.hidden + before * between, at.hidden + after * between,
             at.cells + before * between, at.cells + after * between, at.extra, batch,

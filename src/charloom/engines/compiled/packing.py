@@ -44,6 +44,13 @@ def pack_weights(buffers, thread, threads, backward, dropped):
         if thread == 0:
             _pack_biases(buffers, layer)
     _pack_table(buffers, thread, threads)
+    if plan.extra_inputs:
+        e = plan.extra_inputs
+        for gate in range(plan.gates):
+            weight = Tile(flat, gate * h * (v + e) + v, v + e)  # behind the characters' columns
+            start = plan.extra_ih + gate * plan.packed_extra_gate
+            panels = Panels(packed, start, across * e, across, plan.tail)
+            pack(panels, weight, 0, e, h, e, first, last)
     weight = Tile(flat, plan.flat_decoder, h)
     if backward:
         panels = Panels(packed, plan.decoder_back, across * v, across, plan.tail)
@@ -82,9 +89,12 @@ def _pack_biases(buffers, layer):
 
 @subroutine()
 def _pack_table(buffers, thread, threads):
-    """Transpose the first layer's input weights, (G·H, V), to rows of gates, and add the biases."""
+    """Transpose the characters' columns of the first layer's input weights, (G·H, V + E), to rows
+    of gates, and add the biases.
+    """
     plan, packed, flat = buffers.plan, buffers.packed, buffers.parameters
     lanes, h, v = width(flat), plan.hidden, plan.vocabulary
+    columns = v + plan.extra_inputs
     first, last = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
     for gate in range(plan.gates):
         for unit in range(first * plan.across, min(last * plan.across, h), lanes):
@@ -97,6 +107,6 @@ def _pack_table(buffers, thread, threads):
             for character in range(0, v, lanes):
                 transpose(
                     Tile(packed, to + character * plan.gst, plan.gst),
-                    Tile(flat, source * v + character, v),
+                    Tile(flat, source * columns + character, columns),
                     units, min(lanes, v - character), lanes, bias,
                 )  # fmt: skip

@@ -1,7 +1,8 @@
 """The plan of a kernel: the sizes of a model and its windows, and offsets in the flat arrays.
 
-V: characters in the vocabulary; H: hidden units; L: layers; G: gates; T: time steps; R: rows of a
-thread's part of a batch, the most of any thread. All numbers count array entries.
+V: characters in the vocabulary; E: extra inputs; H: hidden units; L: layers; G: gates; T: time
+steps; R: rows of a thread's part of a batch, the most of any thread. All numbers count array
+entries.
 
 Rows are padded with zeros to whole vectors, and the strides between them to an odd number of cache
 lines. With even strides, the rows of a matrix would compete for few places in the cache.
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     layers: int
     hidden: int  # H
     vocabulary: int  # V
+    extra_inputs: int  # E
     gates: int  # G
     dropout: int  # 1 if there is any
     weight_drop: int
@@ -48,6 +50,7 @@ class Plan(NamedTuple):
     classes: int  # V in whole vectors
     classes64: int  # V in whole vectors of either dtype
     vst: int  # the stride between rows of logits, (·, V)
+    est: int  # of extra inputs, (·, E)
     across: int  # a panel's width
     tail: int  # the distance between rows of a last panel of H columns that is one vector wide
     panels: int  # of H columns
@@ -72,6 +75,8 @@ class Plan(NamedTuple):
     bias: int  # (G·size): the sum of the two biases; for gru's n only the input's
     bias_q: int  # (size): gru's recurrent bias of n
     table: int  # (V, gst): the first layer's gates for each character, biases included
+    extra_ih: int  # a gate's (H, E), the first layer's for extra inputs; the next gate's:
+    packed_extra_gate: int  # this much further on
     decoder: int
     decoder_back: int
     decoder_bias: int
@@ -80,6 +85,7 @@ class Plan(NamedTuple):
     packed_length: int
 
     # In a thread's workspace. (T + 1, ·) starts with the state before the window.
+    work_inputs: int  # (T, R, est): the extra inputs
     work_layer: int
     work_gates: int  # (T, R, gst)
     work_h: int  # (T + 1, R, hst)
@@ -102,7 +108,7 @@ class Plan(NamedTuple):
     dw_ih: int  # (G·H, hst)
     db: int  # (G·size)
     db_q: int  # (size)
-    dtable: int  # (V, gst)
+    dtable: int  # (V + E, gst)
     dw_decoder: int  # (V, hst)
     db_decoder: int  # (V)
     work_length: int
@@ -133,11 +139,11 @@ def make_plan(
     def stride(numbers: int) -> int:
         return (-(-numbers // line) | 1) * line
 
-    h, v, gates, layers = (
-        config.hidden_size, config.vocabulary_size, config.gates, config.layers
+    h, v, e, gates, layers = (
+        config.hidden_size, config.vocabulary_size, config.extra_inputs, config.gates, config.layers
     )  # fmt: skip
     size, classes, across = padded(h), padded(v), 2 * count
-    hst, gst, vst = stride(size), stride(gates * size), stride(classes)
+    hst, gst, vst, est = stride(size), stride(gates * size), stride(classes), stride(e)
     panels, vocabulary_panels = -(-size // across), -(-classes // across)
 
     # If the last vector of H columns holds few of them, its rows are close together, so that the
@@ -156,11 +162,12 @@ def make_plan(
         return offsets, at
 
     stacked = gates * h
-    flat_hh = stacked * v
+    flat_hh = stacked * (v + e)
     flat_layer = stacked * (2 * h + 2)
     flat_decoder = flat_hh + flat_layer * (layers - 1) + stacked * (h + 2)
 
     gate, back = panels * across * h, panels * across * gates * size
+    extra_gate = panels * across * e
     deep = 1 if layers > 1 else 0
     packed, packed_layer = places(
         hh=gates * gate, hh_back=back, ih=deep * gates * gate, ih_back=deep * back,
@@ -170,6 +177,7 @@ def make_plan(
     whole, packed_length = places(
         of_layers=layers * packed_layer, table=v * gst, decoder=vocabulary_panels * across * h,
         decoder_back=panels * across * v, decoder_bias=vst, hh_mask=masked, hh_left=masked,
+        extra_ih=gates * extra_gate,
     )  # fmt: skip
     del whole["of_layers"]
 
@@ -192,8 +200,9 @@ def make_plan(
         dy=backward * (states + before), dy_odd=backward * (states + before), dc=backward * before,
         scratch=backward * 4 * count,
         outer=backward * outer_scratch(panels * across, count),
-        gradients=backward * layers * gradients_layer, dtable=backward * v * gst,
+        gradients=backward * layers * gradients_layer, dtable=backward * (v + e) * gst,
         dw_decoder=backward * v * hst, db_decoder=backward * vst,
+        work_inputs=backward * steps * rows * est if e else 0,
     )  # fmt: skip
     del other["of_layers"]
     other["dy_odd"] -= other["dy"]
@@ -202,17 +211,18 @@ def make_plan(
 
     return Plan(
         steps=steps, batch=batch,
-        cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, gates=gates,
+        cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, extra_inputs=e, gates=gates,
         dropout=int(dropout), weight_drop=int(masked > 0),
         end=NO_END if config.end_id is None else config.end_id,
         size=size, hst=hst, gst=gst, classes=classes,
-        classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst,
+        classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst, est=est,
         across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,
         flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
         flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,
         flat_decoder_bias=flat_decoder + v * h,
         flat_length=config.parameter_count,
-        packed_layer=packed_layer, packed_gate=gate, **packed, **whole,
+        packed_layer=packed_layer, packed_gate=gate, packed_extra_gate=extra_gate,
+        **packed, **whole,
         packed_length=packed_length,
         work_layer=work_layer, **work, **other,
         gradients_layer=gradients_layer, **gradients, work_length=work_length,

@@ -125,12 +125,13 @@ def reduce_gradients(buffers, part, classic, dropped):
 
 @subroutine(types.float64)
 def _reduce_table(buffers, thread, threads):
-    """Add up the first layer's input gradients, which are transposed to (G·H, V).
+    """Add up the first layer's input gradients, which are transposed to (G·H, V + E).
 
     Each thread adds up its own units, in the first thread's workspace; returns the sum of squares.
     """
     plan, work, flat = buffers.plan, buffers.work, buffers.gradients
-    lanes, h, v, gst = width(flat), plan.hidden, plan.vocabulary, plan.gst
+    lanes, h, gst = width(flat), plan.hidden, plan.gst
+    inputs = plan.vocabulary + plan.extra_inputs
     first, last = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
     zeros = load_first(flat, 0, 0)
     low = widened(zeros, False)
@@ -140,8 +141,8 @@ def _reduce_table(buffers, thread, threads):
             units = min(lanes, h - unit)
             source = plan.dtable + gate * plan.size + unit
             squares = zeros
-            for character in range(v):
-                at = source + character * gst
+            for number in range(inputs):
+                at = source + number * gst
                 x = load_first(work, at, units)
                 for other in range(1, threads):
                     x = x + load_first(work, other * plan.work_length + at, units)
@@ -150,11 +151,11 @@ def _reduce_table(buffers, thread, threads):
                 squares = fma(x, x, squares)
             low = low + widened(squares, False)
             high = high + widened(squares, True)
-            for character in range(0, v, lanes):
-                count = min(lanes, v - character)
+            for number in range(0, inputs, lanes):
+                count = min(lanes, inputs - number)
                 transpose(
-                    Tile(flat, (gate * h + unit) * v + character, v),
-                    Tile(work, source + character * gst, gst),
+                    Tile(flat, (gate * h + unit) * inputs + number, inputs),
+                    Tile(work, source + number * gst, gst),
                     count, units, count, zeros,
                 )  # fmt: skip
     return total(low + high)

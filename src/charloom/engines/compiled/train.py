@@ -8,7 +8,7 @@ other.
 The time loops run over tiles, as wide as a block of a product. The recurrent product of a tile is
 followed at once by the cell's arithmetic on it, while it is in the nearest cache.
 
-T: time steps; B: rows of the batch; R: rows of a thread; N: T·R, its positions.
+T: time steps; B: rows of the batch; R: rows of a thread; N: T·R, its positions; E: extra inputs.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class TrainingBuffers(NamedTuple):
     plan: Annotated[NDArray[np.int64], Plan]
     inputs: Integers  # (T, B)
     targets: Integers  # (T, B)
+    extra: Floats  # (T, B, E): the extra inputs
     state: Floats  # (S, L, B, H): before the window
     new_state: Floats  # (S, L, B, H): after it
     parameters: Floats  # (P,)

@@ -72,6 +72,7 @@ class TrainingWindows(Windows):
         super().__init__(make_plan(config, steps, batch, threads), threads, config.dtype)
         self.inputs = np.zeros((steps, batch), dtype=np.int64)
         self.targets = np.zeros_like(self.inputs)
+        self.extra = np.zeros((steps, batch, config.extra_inputs), config.dtype)
         self.state = config.zero_state(batch)
         self.new_state = np.zeros_like(self.state)
         self.keys = np.zeros(6, dtype=np.uint64)
@@ -109,6 +110,7 @@ class TrainingWindows(Windows):
             plan=self.plan,
             inputs=self.inputs,
             targets=self.targets,
+            extra=self.extra,
             state=self.state,
             new_state=self.new_state,
             parameters=parameters,
