@@ -1,0 +1,1 @@
+"""Context mixing: many contexts predict the next character, and learned weights mix them."""

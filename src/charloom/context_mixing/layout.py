@@ -1,0 +1,273 @@
+"""The arrays of a context mixer, and the sizes of everything in them.
+
+V: characters in the vocabulary; C: contexts; D: the largest depth of a character in the tree.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Words = NDArray[np.uint32]
+Longs = NDArray[np.uint64]
+Integers = NDArray[np.int32]
+
+# The contexts that a character is predicted from, in the order of the kernel's hashes.
+CONTEXTS = (
+    "1 character",
+    "2 characters",
+    "3 characters",
+    "4 characters",
+    "5 characters",
+    "6 characters",
+    "8 characters",
+    "the word so far",
+    "the word so far and the word before",
+    "the word so far and two words before",
+    "the word so far and the second word before",
+    "the second and third character back",
+    "the last character and the one above",
+    "the word so far, the last character and the column",
+    "the word so far and the last short line",
+    "the word before and 2 characters",
+    "the last character, the word's length and the kind of the second character back",
+    "the column and the last character",
+    "2 characters, the one above and the next one",
+    "1 character and what followed it before",
+    "2 characters and what followed them before",
+    "2 characters and what followed 3 before",
+)
+CONTEXT_COUNT = len(CONTEXTS)
+ORDERS = 7  # the first contexts, which are the last characters and nothing else
+INDIRECT = 3  # the last ones, which read what the first ones predict
+
+INPUTS = 4  # of each context: see kernel.py
+INPUT_COUNT = -(-(INPUTS * CONTEXT_COUNT + 1) // 16) * 16  # with a constant, whole vectors
+
+# Lists of the characters seen after a context, by capacity.
+SHORT, LONG = 7, 63
+SINGLE_WAYS, LIST_WAYS = 8, 4  # lists in a bucket
+SHORT_WORDS, LONG_WORDS = SHORT + 1, LONG + 1  # with a check
+LARGEST_VOCABULARY = 0xFFFF
+
+COUNT_LEVELS, LOGIT_LEVELS = 16, 33
+RECENT_LEVELS, SIDES = 16, 3
+CLASSES = 256  # of characters and of nodes, by frequency
+WORD_LENGTHS, COLUMNS = 8, 64
+# Weight sets, by what chooses their row.
+SETS = 5
+SET_ROWS = ((ORDERS + 1) * 8, CLASSES, CLASSES, CLASSES * WORD_LENGTHS, COLUMNS * 8)
+SET_BEGINS = tuple(int(n) for n in np.cumsum((0, *SET_ROWS)))
+REFINED_LEVELS, REFINED_ROWS = 33, 1 << 14  # of each of the two last tables (SSE)
+
+LINE = 64  # columns of the line above that are known
+# A row's state: the last characters, words, lengths, two lines.
+RECENT = 8
+(WORD, WORD_BEFORE, WORD_BEFORE_THAT, SHORT_LINE, WORD_LENGTH, COLUMN, ABOVE_LENGTH) = range(
+    RECENT, RECENT + 7
+)
+ABOVE = RECENT + 7
+STATE = ABOVE + 2 * LINE
+
+# The kinds of a character.
+OTHER, LETTER, BREAK, END = range(4)
+
+
+class Tree(NamedTuple):
+    """The vocabulary as a Huffman tree: a character is a path of decisions from the root.
+
+    Nodes are numbered by falling frequency, the root is 0.
+    """
+
+    path: NDArray[np.int32]  # (V, D) the nodes of each character
+    turns: NDArray[np.int32]  # (V, D) 0 or 1, the turn at each of them
+    depth: NDArray[np.int32]  # (V,)
+    children: NDArray[np.int32]  # (V - 1, 2) a node, or -1 - the id of a character
+    prior: Floats  # (V - 1,) probability of turn 1 by the counts of the whole text
+    kind: NDArray[np.int32]  # (V,)
+    folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
+    rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
+
+
+class Tables(NamedTuple):
+    """Lists of characters seen after each context, by how many they hold."""
+
+    singles: Longs  # (8 n,)
+    shorts: Words  # (4 n SHORT_WORDS,)
+    longs: Words  # (4 n LONG_WORDS,)
+
+
+class Weights(NamedTuple):
+    """Everything that is learned about how contexts are to be believed."""
+
+    counts: Floats  # (C COUNT_LEVELS LOGIT_LEVELS,)
+    counts_seen: Integers
+    recent: Floats  # (C RECENT_LEVELS² SIDES²,)
+    recent_seen: Integers
+    sets: Floats  # (SET_BEGINS[-1] INPUT_COUNT,)
+    final: Floats  # (CLASSES SETS,)
+    refined: Floats  # (2 REFINED_ROWS REFINED_LEVELS,)
+    steps: NDArray[np.int64]  # (1,)
+
+
+class Constants(NamedTuple):
+    """Tables of functions, so that every machine computes the same numbers."""
+
+    stretch: Floats  # (4096,) log p / (1 - p)
+    squash: Floats  # (4098,) 1 / (1 + e^-x) for x from -12 to 12
+    logs: Floats  # (65536,) log(n + PRIOR_COUNT)
+    recent_after: NDArray[np.int32]  # (64,) a recent count after another character
+
+
+class Scratch(NamedTuple):
+    """What a call of the kernel works on."""
+
+    contexts: Longs  # (C,)
+    entries: Words  # (C LONG,)
+    used: NDArray[np.int32]  # (C,)
+    evidence: NDArray[np.int32]  # (V C 4,) counts and recent counts of both turns at each node
+    sides: NDArray[np.int32]  # (V C 2,) the turns of the latest and second latest character
+    touched: NDArray[np.int32]  # (V,) whether a node has any evidence
+    nodes: NDArray[np.int32]  # (V,) nodes with evidence
+    inputs: Floats  # (INPUT_COUNT,)
+    cells: NDArray[np.int32]  # (2 C,) the places of both maps, -1 for no evidence
+    sums: Floats  # (16,) parts of a product
+    rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
+    dots: Floats  # (SETS + 2,) what each says, the mixture of them, a position between levels
+    refined: NDArray[np.int64]  # (2,) the places in both refining tables
+    stack: NDArray[np.int32]  # (V,)
+    reach: Floats  # (V,)
+
+
+PRIOR_COUNT = 0.3
+
+
+def make_constants() -> Constants:
+    p = (np.arange(4096) + 0.5) / 4096
+    x = np.linspace(-12, 12, 4097)
+    recent = [n if n <= 2 else n.bit_length() for n in range(64)]
+    return Constants(
+        np.log(p / (1 - p)).astype(np.float32),
+        np.append(1 / (1 + np.exp(-x)), 1).astype(np.float32),
+        np.log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
+        np.array(recent, np.int32),
+    )
+
+
+def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: int | None) -> Tree:
+    """Return the Huffman tree of a vocabulary.
+
+    Args:
+        counts: of each character in the text, (V,).
+        characters: the vocabulary, V of them.
+        end_id: the id of END in a collection, else None.
+    """
+    size = len(characters)
+    weight = np.asarray(counts, np.float64) + 0.1
+    heap = [(float(w), i, i) for i, w in enumerate(weight)]
+    heapq.heapify(heap)
+    children: dict[int, tuple[int, int]] = {}
+    total = dict(enumerate(weight))
+    for node in range(size, 2 * size - 1):
+        a, b = heapq.heappop(heap), heapq.heappop(heap)
+        children[node] = a[2], b[2]
+        total[node] = a[0] + b[0]
+        heapq.heappush(heap, (a[0] + b[0], node, node))
+    order = sorted(children, key=lambda node: (-total[node], -node))
+    number = {node: place for place, node in enumerate(order)}
+    below = np.zeros((max(size - 1, 0), 2), np.int32)
+    prior = np.full(max(size - 1, 0), 0.5, np.float32)
+    for node, place in number.items():
+        a, b = children[node]
+        below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
+        prior[place] = total[b] / (total[a] + total[b])
+    paths: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
+    while waiting:
+        place, path = waiting.pop()
+        for turn in (0, 1):
+            child, longer = int(below[place, turn]), [*path, (place, turn)]
+            if child < 0:
+                paths[-1 - child] = longer
+            else:
+                waiting.append((child, longer))
+    deepest = max(1, max(map(len, paths)))
+    path, turns = np.zeros((size, deepest), np.int32), np.zeros((size, deepest), np.int32)
+    for i, steps in enumerate(paths):
+        for j, (place, turn) in enumerate(steps):
+            path[i, j], turns[i, j] = place, turn
+    known = {character: i for i, character in enumerate(characters)}
+    kind = [
+        END if i == end_id else BREAK if c == "\n" else LETTER if c.isalnum() else OTHER
+        for i, c in enumerate(characters)
+    ]
+    folded = [known.get(c.lower(), i) for i, c in enumerate(characters)]
+    rank = np.empty(size, np.int32)
+    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
+    return Tree(
+        path,
+        turns,
+        np.array([len(steps) for steps in paths], np.int32),
+        below,
+        prior,
+        np.array(kind, np.int32),
+        np.array(folded, np.int32),
+        rank,
+    )
+
+
+def make_tables(singles: int, shorts: int, longs: int) -> Tables:
+    """Return empty tables of so many buckets."""
+    return Tables(
+        np.zeros(singles * SINGLE_WAYS, np.uint64),
+        np.zeros(shorts * LIST_WAYS * SHORT_WORDS, np.uint32),
+        np.zeros(longs * LIST_WAYS * LONG_WORDS, np.uint32),
+    )
+
+
+def make_weights() -> Weights:
+    """Return the weights before any text: each context is believed a little."""
+    logit = (np.arange(LOGIT_LEVELS) - 16) / 2
+    counts = np.tile(1 / (1 + np.exp(-logit)), CONTEXT_COUNT * COUNT_LEVELS)
+    a, b = np.meshgrid(np.arange(RECENT_LEVELS), np.arange(RECENT_LEVELS), indexing="ij")
+    recent = np.repeat(((b + 0.4) / (a + b + 0.8)).ravel(), SIDES * SIDES)
+    recent = np.tile(recent, CONTEXT_COUNT)
+    row = np.zeros(INPUT_COUNT)
+    row[: INPUTS * CONTEXT_COUNT] = np.tile([0.15, 0, 0.15, 0.15], CONTEXT_COUNT)
+    levels = (np.arange(REFINED_LEVELS) - 16) / 2
+    return Weights(
+        counts.astype(np.float32),
+        np.zeros(len(counts), np.int32),
+        recent.astype(np.float32),
+        np.zeros(len(recent), np.int32),
+        np.tile(row, SET_BEGINS[-1]).astype(np.float32),
+        np.full(CLASSES * SETS, 1 / SETS, np.float32),
+        np.tile(1 / (1 + np.exp(-levels)), 2 * REFINED_ROWS).astype(np.float32),
+        np.zeros(1, np.int64),
+    )
+
+
+def make_scratch(size: int) -> Scratch:
+    """Return scratch memory for a vocabulary of that size."""
+    return Scratch(
+        np.zeros(CONTEXT_COUNT, np.uint64),
+        np.zeros(CONTEXT_COUNT * LONG, np.uint32),
+        np.zeros(CONTEXT_COUNT, np.int32),
+        np.zeros(size * CONTEXT_COUNT * 4, np.int32),
+        np.full(size * CONTEXT_COUNT * 2, 2, np.int32),
+        np.zeros(size, np.int32),
+        np.zeros(size, np.int32),
+        np.zeros(INPUT_COUNT, np.float32),
+        np.zeros(2 * CONTEXT_COUNT, np.int32),
+        np.zeros(16, np.float32),
+        np.zeros(SETS, np.int64),
+        np.zeros(SETS + 2, np.float32),
+        np.zeros(2, np.int64),
+        np.zeros(size + 1, np.int32),
+        np.zeros(size + 1, np.float32),
+    )
