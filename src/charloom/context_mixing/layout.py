@@ -74,6 +74,22 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
+BLOCK = 4096  # characters that are predicted before any of them is learned
+
+# Counts are halved above, and recent counts stay below.
+MOST, MOST_RECENT = 1023, 31
+
+# How weights learn, and the limits of probabilities.
+RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and what is added in the beginning
+FINAL_RATE, REFINED_RATE = 0.0007, 0.02
+MOST_SEEN = 1023
+LEAST, SMALLEST = 0.0003, 1e-6
+NEGLIGIBLE = 0.0005  # nodes reached with less are split as the whole text is
+
+# Of the hash of contexts.
+MULTIPLIERS = 0x7FB5D329728EA185, 0x81DADEF4BC2DD44D
+HASH_SPREAD = 0x9E3779B97F4A7C15
+
 # The kinds of a character.
 OTHER, LETTER, BREAK, END = range(4)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.context_mixing.layout import (
+    BLOCK,
     LIST_WAYS,
     LONG_WORDS,
     SHORT_WORDS,
@@ -38,7 +39,6 @@ from charloom.text.vocabulary import Vocabulary
 Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]
 
-BLOCK = 4096  # characters that are predicted before any of them is learned
 MOST_BYTES = 64_000_000
 # Lists that a text needs, for each of its characters, and at least.
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
