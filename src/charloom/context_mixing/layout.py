@@ -79,6 +79,7 @@ ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
 BLOCK = 4096  # characters that are predicted before any of them is learned
+FROZEN_EVERY = 2  # blocks of which one teaches the frozen weights
 
 # Counts are halved above, and recent counts stay below.
 MOST, MOST_RECENT = 1023, 31
