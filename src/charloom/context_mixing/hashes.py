@@ -17,6 +17,6 @@ def mixed(x: int) -> int:
 
 
 def joined(a: int, b: int, salt: int) -> int:
-    """Return the hash of two values and a number that tells hashes apart."""
+    """Return the hash of two values and the number of a kind of context."""
     first = mixed(a * HASH_SPREAD + salt + 1 & BITS_64)
     return mixed(first + b * MULTIPLIERS[0] & BITS_64)

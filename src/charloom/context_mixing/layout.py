@@ -109,7 +109,7 @@ class Tree(NamedTuple):
     turns: NDArray[np.int32]  # (V, D) 0 or 1, the turn at each of them
     depth: NDArray[np.int32]  # (V,)
     children: NDArray[np.int32]  # (V - 1, 2) a node, or -1 - the id of a character
-    prior: Floats  # (V - 1,) probability of turn 1 by the counts of the whole text
+    prior: Floats  # (V - 1,) probability of turn 1 by the counts of the whole text, below 1
     kind: NDArray[np.int32]  # (V,)
     folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
     rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
@@ -155,7 +155,9 @@ class Scratch(NamedTuple):
     contexts: Longs  # (C,)
     entries: Words  # (C LONG,)
     used: NDArray[np.int32]  # (C,)
-    evidence: NDArray[np.int64]  # (V C 2,) of both turns at each node, recent counts in the upper half
+    evidence: NDArray[
+        np.int64
+    ]  # (V C 2,) of both turns at each node, recent counts in the upper half
     parted: NDArray[np.int64]  # (D + 1,) the same by where paths part
     sides: NDArray[np.int32]  # (V C,) the turns of the latest two characters
     touched: NDArray[np.int32]  # (V,) whether a node has any evidence
@@ -212,10 +214,10 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
     children: dict[int, tuple[int, int]] = {}
     total = dict(enumerate(weight))
     for node in range(size, 2 * size - 1):
-        a, b = heapq.heappop(heap), heapq.heappop(heap)
-        children[node] = a[2], b[2]
-        total[node] = a[0] + b[0]
-        heapq.heappush(heap, (a[0] + b[0], node, node))
+        (weight_a, _, a), (weight_b, _, b) = heapq.heappop(heap), heapq.heappop(heap)
+        children[node] = a, b
+        total[node] = weight_a + weight_b
+        heapq.heappush(heap, (total[node], node, node))
     order = sorted(children, key=lambda node: (-total[node], -node))
     number = {node: place for place, node in enumerate(order)}
     below = np.zeros((max(size - 1, 0), 2), np.int32)
@@ -223,13 +225,13 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
     for node, place in number.items():
         a, b = children[node]
         below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
-        prior[place] = total[b] / (total[a] + total[b])
+        prior[place] = min(total[b] / (total[a] + total[b]), 1 - SMALLEST)
     paths: list[list[tuple[int, int]]] = [[] for _ in range(size)]
     waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
     while waiting:
-        place, path = waiting.pop()
+        place, steps = waiting.pop()
         for turn in (0, 1):
-            child, longer = int(below[place, turn]), [*path, (place, turn)]
+            child, longer = int(below[place, turn]), [*steps, (place, turn)]
             if child < 0:
                 paths[-1 - child] = longer
             else:

@@ -17,9 +17,10 @@ rounded differently, and then find the next entry of a table.
 
 Symbols: V characters in the vocabulary, C contexts, N characters of a text, T of a row, B rows.
 
-Sources: Cleary & Witten (1984) for the lists of characters after contexts of many lengths; Mahoney,
-"Adaptive weighing of context models for lossless data compression" (2005), and "Data Compression
-Explained" (2013) for the mixture and its refinement.
+Sources: Cleary & Witten, "Data compression using adaptive coding and partial string matching"
+(1984), for the characters after contexts of many lengths. Mahoney, "Adaptive weighing of context models for
+lossless data compression" (2005), and "Data Compression Explained" (2013), for the mixture and its
+refinement. docs/math.md derives the equations.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ from charloom.text.vocabulary import Vocabulary
 
 Ids = NDArray[np.integer[Any]]
 Word = tuple[int, ...]  # the ids of its letters
-Context = tuple[object, ...]  # its number, and what is known of the text
+Context = tuple[object, ...]  # its number and its values
 
 number = np.float32  # every constant too, so that a product has 32 bits in all versions of NumPy
 ZERO, HALF, ONE, TWO = number(0), number(0.5), number(1), number(2)
@@ -96,7 +97,7 @@ class Follower(NamedTuple):
     """A character that has followed a context."""
 
     character: int
-    count: int
+    times: int
     recent: int  # falls whenever another character follows
 
 
@@ -179,12 +180,12 @@ def with_one_more(followers: list[Follower], character: int) -> list[Follower]:
             seen = follower
         else:
             others.append(follower._replace(recent=faded(follower.recent)))
-    count, recent = seen.count + 1, min(seen.recent + 1, MOST_RECENT)
+    count, recent = seen.times + 1, min(seen.recent + 1, MOST_RECENT)
     if count > MOST and not others:
         count = MOST
     elif count > MOST:
         count = (count + 1) // 2
-        others = [other._replace(count=(other.count + 1) // 2) for other in others]
+        others = [other._replace(times=(other.times + 1) // 2) for other in others]
     return [Follower(character, count, recent), *others]
 
 
@@ -208,7 +209,7 @@ class Decision:
     inputs: Floats  # (INPUT_COUNT,)
     cells: list[tuple[int, int]]  # of each context with evidence, in the maps of counts and recent
     rows: list[int]  # (SETS,) the row of each set of weights
-    logits: list[np.float32]  # (SETS,) what each set says
+    logits: list[np.float32]  # (SETS,) of each set of weights
     mixture: np.float32  # the logit of all sets together
     refined: list[int]  # the places in both refining tables, rounded down
     part: np.float32  # of the way to the next place
@@ -225,22 +226,22 @@ def limited(x: np.float32, least: float, most: float) -> np.float32:
 
 
 class ReferenceMixer:
-    """Lists of the characters after contexts, and the weights that mix what they say.
+    """Lists of the characters after contexts, and the weights that mix their predictions.
 
     Attributes:
-        frozen: the weights while nothing is learned.
-        adaptive: the weights while every character is learned.
-        reading: that after the text which was learned.
-        blocks: how many blocks of text were learned.
+        frozen: the weights for predictions without learning.
+        adaptive: the weights for predictions of a text that is counted at once.
+        reading: the state after the text so far.
+        blocks: the number of blocks so far.
     """
 
     def __init__(self, vocabulary: Vocabulary, counts: Ids, block: int = BLOCK) -> None:
-        """Make a mixer that has learned nothing.
+        """Make an empty mixer.
 
         Args:
             vocabulary: the characters.
             counts: how often each occurs in the text, (V,).
-            block: characters that are predicted before any of them is learned.
+            block: characters that are predicted before any of them is counted.
         """
         self.tree = make_tree(counts, vocabulary.characters, vocabulary.end_id)
         self.block = block
@@ -254,14 +255,14 @@ class ReferenceMixer:
     # What a text teaches.
 
     def learn(self, ids: Ids) -> tuple[Floats, Floats]:
-        """Learn a text that follows what was learned before, in blocks.
+        """Learn a text, the continuation of the text so far, in blocks.
 
-        The lists do not change while the frozen weights learn from a block, because these weights
-        are to predict text that is not counted. One block in FROZEN_EVERY teaches them.
+        The lists do not change while a block changes the frozen weights, because these weights
+        predict text that is not counted. One block in FROZEN_EVERY changes them.
 
         Returns:
-            The probability of each character when it was learned, (N,), by the frozen and by the
-            adaptive weights. That by the frozen weights is NaN in blocks which did not teach them.
+            The probability of each character before it changed any weight, (N,), by the frozen and
+            by the adaptive weights. The former is NaN in blocks without effect on frozen weights.
         """
         frozen = np.full(len(ids), np.nan, np.float32)
         adaptive = np.empty(len(ids), np.float32)
@@ -288,7 +289,7 @@ class ReferenceMixer:
     def predict(self, ids: Ids, readings: list[Reading]) -> tuple[NGramPredictions, list[Reading]]:
         """Return the predictions after each of the ids (T, B), and the rows' readings after them.
 
-        Nothing is learned. The predictions are in rows (T · B, V), in the order (t, b).
+        Nothing is counted, no weight changes. The predictions are (T · B, V) in the order (t, b).
         """
         p = np.empty((*ids.shape, self._vocabulary_size), np.float32)
         length, weight = np.zeros(ids.shape, np.int32), np.ones(ids.shape, np.float32)
@@ -300,13 +301,13 @@ class ReferenceMixer:
             for order, context in enumerate(found[:ORDERS]):
                 if context in self.lists:
                     length[t, b] = order + 1
-                    count = sum(follower.count for follower in self.lists[context])
+                    count = sum(follower.times for follower in self.lists[context])
                     weight[t, b] = ONE / number(count + 1)
         flat = p.reshape(-1, self._vocabulary_size), length.ravel(), weight.ravel()
         return NGramPredictions(*flat), readings
 
     def _learn_character(self, character: int) -> np.float32:
-        """Learn adaptive weights and count a character after its contexts."""
+        """Change adaptive weights by a character, and count it after its contexts."""
         found = self.contexts(self.reading)
         p = self._learn_weights(character, found, self.reading, self.adaptive)
         for context in found:
@@ -317,7 +318,7 @@ class ReferenceMixer:
     # 1. Contexts.
 
     def contexts(self, reading: Reading) -> list[Context]:
-        """Return all contexts of a reading. The last ones know what followed the first ones."""
+        """Return all contexts of a reading. The last ones contain followers of the first ones."""
         found = direct_contexts(reading, self.tree)
         for i in range(INDIRECT):
             before = [follower.character for follower in self.lists.get(found[i], [])[:2]]
@@ -432,9 +433,9 @@ class ReferenceMixer:
         place = (limited(mixture, -7.99, 7.99) + number(8)) * TWO
         low = int(place)
         part = place - number(low)
-        c1, c2 = ((reading.back(n) if reading.back(n) is not None else -1) for n in (1, 2))
-        row = joined(c1 + 1, node, 200) % REFINED_ROWS
-        second = joined(joined(c1 + 1, c2 + 1, 201), node, 201) % REFINED_ROWS + REFINED_ROWS
+        c1, c2 = (*(character + 1 for character in reading.latest[:2]), 0, 0)[:2]
+        row = joined(c1, node, 200) % REFINED_ROWS
+        second = joined(joined(c1, c2, 201), node, 201) % REFINED_ROWS + REFINED_ROWS
         refined = [row * REFINED_LEVELS + low, second * REFINED_LEVELS + low]
         a, b = (
             self.stretched(weights.refined[i] * (ONE - part) + weights.refined[i + 1] * part)
@@ -504,7 +505,7 @@ class ReferenceMixer:
     def _learn_weights(
         self, character: int, found: list[Context], reading: Reading, weights: Weights
     ) -> np.float32:
-        """Return the probability of a character, and learn weights from its decisions."""
+        """Return the probability of a character, and change weights by its decisions."""
         evidence, tree = self.evidence(found), self.tree
         rate = number(RATE + EARLY_RATE / (1 + weights.steps[0] / EARLY))
         weights.steps[0] += 1
