@@ -18,9 +18,9 @@ rounded differently, and then find the next entry of a table.
 Symbols: V characters in the vocabulary, C contexts, N characters of a text, T of a row, B rows.
 
 Sources: Cleary & Witten, "Data compression using adaptive coding and partial string matching"
-(1984), for the characters after contexts of many lengths. Mahoney, "Adaptive weighing of context models for
-lossless data compression" (2005), and "Data Compression Explained" (2013), for the mixture and its
-refinement. docs/math.md derives the equations.
+(1984), for the characters after contexts of many lengths. Mahoney, "Adaptive weighing of context
+models for lossless data compression" (2005), and "Data Compression Explained" (2013), for the
+mixture and its refinement. docs/math.md derives the equations.
 """
 
 from __future__ import annotations
