@@ -79,7 +79,7 @@ ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
 BLOCK = 4096  # characters that are predicted before any of them is learned
-FROZEN_EVERY = 2  # blocks of which one teaches the frozen weights
+FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
 
 # Counts are halved above, and recent counts stay below.
 MOST, MOST_RECENT = 1023, 31
@@ -160,10 +160,11 @@ class Scratch(NamedTuple):
     ]  # (V C 2,) of both turns at each node, recent counts in the upper half
     parted: NDArray[np.int64]  # (D + 1,) the same by where paths part
     sides: NDArray[np.int32]  # (V C,) the turns of the latest two characters
-    touched: NDArray[np.int32]  # (V,) whether a node has any evidence
+    active: NDArray[np.int32]  # (V,) the number of contexts with evidence at a node
+    known: NDArray[np.int32]  # (V C,) these contexts
     nodes: NDArray[np.int32]  # (V + 1,) nodes with evidence, and at the end their number
     inputs: Floats  # (INPUT_COUNT,)
-    cells: NDArray[np.int32]  # (2 C,) the places of both maps, -1 for no evidence
+    cells: NDArray[np.int32]  # (2 C,) the places in both maps for each of `known`
     sums: Floats  # (16,) parts of a product
     rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
     dots: Floats  # (SETS + 2,) what each says, the mixture of them, a position between levels
@@ -311,6 +312,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(size + 1, np.int64),
         np.full(size * CONTEXT_COUNT, BOTH_UNKNOWN, np.int32),
         np.zeros(size, np.int32),
+        np.zeros(size * CONTEXT_COUNT, np.int32),
         np.zeros(size + 1, np.int32),
         np.zeros(INPUT_COUNT, np.float32),
         np.zeros(2 * CONTEXT_COUNT, np.int32),
