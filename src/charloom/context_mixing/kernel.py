@@ -21,7 +21,7 @@ Sources: Mahoney, "Adaptive weighing of context models for lossless data compres
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numba import types
@@ -794,6 +794,9 @@ def code(character, state, m, w, s, learns):
 @subroutine()
 def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
+    if m.sizes.characters == 1:
+        probabilities[0] = np.float32(1)
+        return
     gather(m, s)
     waiting, reach = 1, s.reach
     s.stack[0], reach[0] = 0, np.float32(1)

@@ -272,7 +272,8 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
 
 
 def make_tables(singles: int, shorts: int, longs: int) -> Tables:
-    """Return empty tables of so many buckets."""
+    """Return empty tables of these numbers of buckets, at least one of each."""
+    singles, shorts, longs = max(singles, 1), max(shorts, 1), max(longs, 1)
     return Tables(
         np.zeros(singles * SINGLE_WAYS, np.uint64),
         np.zeros(shorts * LIST_WAYS * SHORT_WORDS, np.uint32),
