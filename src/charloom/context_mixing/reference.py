@@ -1,8 +1,7 @@
 """The definition of a context mixer, in plain Python: readable from top to bottom, and slow.
 
 The kernels must predict the same. They keep contexts in tables of a limited size; here they are
-the keys of a dictionary, and no list is ever full. The two are equal as long as the kernels' tables
-hold every context and no list has more than 63 characters, because a longer one loses its rarest.
+the keys of a dictionary. The two are equal until a kernel's table is full and loses a context.
 
 A prediction takes these steps:
 
@@ -53,6 +52,7 @@ from charloom.context_mixing.layout import (
     LEVEL_BEGINS,
     LINE,
     LOGIT_LEVELS,
+    LONG,
     MOST,
     MOST_RECENT,
     MOST_SEEN,
@@ -172,7 +172,10 @@ def faded(recent: int) -> int:
 
 
 def with_one_more(followers: list[Follower], character: int) -> list[Follower]:
-    """Return a list after one more character followed: it comes first, the others fade."""
+    """Return a list after one more character followed: it comes first, the others fade.
+
+    A full list loses the rarest character, except the latest one.
+    """
     seen = Follower(character, 0, 0)
     others = []
     for follower in followers:
@@ -180,6 +183,8 @@ def with_one_more(followers: list[Follower], character: int) -> list[Follower]:
             seen = follower
         else:
             others.append(follower._replace(recent=faded(follower.recent)))
+    if len(others) == LONG:
+        others.remove(min(others[1:], key=lambda other: other.times))
     count, recent = seen.times + 1, min(seen.recent + 1, MOST_RECENT)
     if count > MOST and not others:
         count = MOST
