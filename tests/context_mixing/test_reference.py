@@ -28,7 +28,7 @@ from charloom.context_mixing.reference import Follower, Reading, ReferenceMixer,
 from charloom.text.vocabulary import END, Vocabulary
 
 USUAL, LARGEST = 2e-5, 0.1  # difference of log p: of 95 in 100 of them, and of all
-MOVED = 0.002  # the largest sum of differences of a distribution
+MOVED = 0.001  # the largest sum of differences of a distribution
 BLOCK = 96
 
 WORDS = [
@@ -135,17 +135,19 @@ def compare(text: str, vocabulary: Vocabulary) -> None:
     states = np.concatenate([compiled.state[None], compiled.zero_state(1)])
     found, after = compiled.predict(rows, states)
     expected, readings = plain.predict(rows, [plain.reading, Reading()])
-    assert_same(found.probabilities, expected.probabilities)
     np.testing.assert_array_equal(found.length, expected.length)
     np.testing.assert_array_equal(found.weight, expected.weight)
     # Adaptive, with counts and weights that change at every character.
     more = ids[20:60]
     adaptive = np.concatenate([part.probabilities for part in compiled.follow(more)])
-    assert_same(adaptive, np.stack(list(plain.follow(more))))
+    expected_adaptive = np.stack(list(plain.follow(more)))
     # And from the states and the counts after both.
-    found, _ = compiled.predict(rows[:3], after)
-    expected, _ = plain.predict(rows[:3], readings)
-    assert_same(found.probabilities, expected.probabilities)
+    last, _ = compiled.predict(rows[:3], after)
+    expected_last, _ = plain.predict(rows[:3], readings)
+    assert_same(
+        np.concatenate([found.probabilities, adaptive, last.probabilities]),
+        np.concatenate([expected.probabilities, expected_adaptive, expected_last.probabilities]),
+    )
 
 
 @pytest.mark.parametrize("write", TEXTS)
