@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from charloom.context_mixing import layout, reference
 from charloom.context_mixing import mixer as mixer_module
-from charloom.context_mixing import reference
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     CONTEXTS,
@@ -26,6 +26,7 @@ from charloom.context_mixing.layout import (
 from charloom.context_mixing.mixer import ContextMixer, encode_probabilities
 from charloom.context_mixing.reference import Follower, Reading, ReferenceMixer, with_one_more
 from charloom.text.vocabulary import END, Vocabulary
+from helpers.paths import ROOT
 
 USUAL, LARGEST = 2e-5, 0.1  # difference of log p: of 95 in 100 of them, and of all
 MOVED = 0.001  # the largest sum of differences of a distribution
@@ -250,3 +251,19 @@ def test_a_full_list_loses_the_rarest() -> None:
     assert_same(found.probabilities, expected.probabilities)
     assert max(map(len, plain.lists.values())) == LONG
     assert found.weight == expected.weight
+
+
+def test_the_numbers_in_the_documentation_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "math.md").read_text(encoding="utf-8")
+    section = text.split("\n## Context mixing\n")[1].split("\n## ")[0]
+    for number in (
+        f"{layout.BLOCK:,}",
+        f"{layout.RATE:.4f} + \\frac{{{layout.EARLY_RATE}}}",
+        f"{layout.EARLY:,.0f}".replace(",", "{,}"),
+        f"{layout.FINAL_RATE:.4f}",
+        f"{layout.REFINED_RATE}\\, (\\beta - g)",
+        f"below {layout.NEGLIGIBLE:.4f}",
+        f"\\delta = {layout.PRIOR_COUNT}",
+        f"{layout.MOST_SEEN:,}",
+    ):
+        assert number in section, number
