@@ -21,6 +21,7 @@ def add_info_arguments(parser: Parser) -> None:
 
 
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.ngrams.table import NGramTable
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.facts import facts_of
     from charloom.storage.folders import model_path
@@ -39,8 +40,8 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         f"{config.cell}, {plural(config.hidden_size, 'hidden unit')}, layers: {config.layers}, "
         f"{plural(config.parameter_count, 'parameter')}, {config.dtype}{extra}"
     )
-    if checkpoint.mixture is not None:
-        table = checkpoint.mixture.table
+    if checkpoint.mixture is not None and isinstance(checkpoint.mixture.counts, NGramTable):
+        table = checkpoint.mixture.counts
         terminal.print(
             f"mixed with an n-gram model: {plural(len(table.characters), 'n-gram')}, "
             f"{plural(table.context, vocabulary.unit)} of context, {table.nbytes:,} bytes"

@@ -110,8 +110,8 @@ def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
         values["end_id"] = str(vocabulary.end_id)
         values["document"] = _document(checkpoint.training)
     if mixture is not None:
-        values["ngrams"] = plural(len(mixture.table.characters), "n-gram")
-        values["context"] = plural(mixture.table.context, vocabulary.unit)
+        values["ngrams"] = plural(len(mixture.counts.characters), "n-gram")
+        values["context"] = plural(mixture.counts.context, vocabulary.unit)
     return values
 
 

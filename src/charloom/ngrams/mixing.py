@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.network.parameters import Float
-from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.ngrams.counts import Counts
+from charloom.ngrams.table import NGramPredictions
 
 ROUNDS, HALVINGS = 50, 12  # at most, of Newton steps and of a step's halvings
 ENOUGH = 1e-6  # nats a character that a step must gain for another one
@@ -63,14 +64,14 @@ def features(network: Float, ngram: NGramPredictions, context: int) -> Features:
 
 @dataclass(frozen=True)
 class Mixture:
-    """An n-gram table, and the parameters θ, (F,), of the network's weight beside it."""
+    """Counts, and the parameters θ, (F,), of the network's weight beside them."""
 
-    table: NGramTable
+    counts: Counts
     theta: NDArray[np.float64]
 
     def features(self, network: Float, ngram: NGramPredictions) -> Features:
         """Return the features of the weight, (N, F), from the network's log p (N, V)."""
-        return features(network, ngram, self.table.context)
+        return features(network, ngram, self.counts.context)
 
     def weight(self, x: Features) -> NDArray[np.float64]:
         """Return the weight of the network, g (N,), from the features (N, F)."""

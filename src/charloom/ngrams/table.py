@@ -130,6 +130,27 @@ class NGramTable:
         arrays = (self.characters, self.probabilities, self.first, self.weights)
         return sum(array.nbytes for array in arrays)
 
+    def zero_state(self, rows: int) -> NDArray[np.int32]:
+        """Return the ids before the beginning of rows of a text: -1, (B, K)."""
+        return np.full((rows, self.context), -1, np.int32)
+
+    def read(self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the last K ids of each row, (B, K), after ids (T, B)."""
+        return self._joined(ids, state)[:, len(ids) :]
+
+    def predict(
+        self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]
+    ) -> tuple[NGramPredictions, NDArray[np.int32]]:
+        """Return the predictions after ids (T, B) as `Counts.predict` does, and the state."""
+        read = self._joined(ids, state)
+        windows = np.lib.stride_tricks.sliding_window_view(read, self.context + 1, axis=1)
+        contexts = windows[:, :, 1:].transpose(1, 0, 2).reshape(ids.size, self.context)
+        return self.look_up(contexts), read[:, len(ids) :]
+
+    def _joined(self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the ids that a state holds and those after it, (B, K + T)."""
+        return np.concatenate([state, ids.T.astype(np.int32)], axis=1)
+
     def look_up(
         self, contexts: NDArray[np.int32], *, at_once: int = LOOKED_UP_AT_ONCE
     ) -> NGramPredictions:

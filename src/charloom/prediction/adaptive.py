@@ -176,9 +176,9 @@ def choose_adaptation(
         known = np.concatenate([known, held_out[: len(held_out) - len(ids)]])
     candidate = chosen
     if mixture is not None:
-        table = mixture.table
+        table = mixture.counts
         ngram = fit_ngram_table(known, table.vocabulary_size, table.context, np.inf, end_id)
-        candidate = replace(chosen, mixture=replace(mixture, table=ngram))
+        candidate = replace(chosen, mixture=replace(mixture, counts=ngram))
     least, best = np.inf, None
     for number, rate in enumerate(RATES):
 
@@ -287,7 +287,7 @@ class _AdaptiveMixture:
         self._fitted_on = adaptation.evidence
         self._refit_interval = adaptation.refit_interval
         self._likeliest, self._end_id = likeliest, end_id
-        context = mixture.table.context
+        context = mixture.counts.context
         self._read = np.full(context, -1, np.int32)  # (K,) the ids before the next one
         self._read[context - 1 :] = before
         self._visible = 1 if end_id is not None else context  # of them, without a limit
@@ -307,8 +307,8 @@ class _AdaptiveMixture:
 
     def score(self, targets: NDArray[np.intp], network: Float) -> Scores:
         """Score the next ids of the text, (n,), with the network's log p there, (n, V)."""
-        contexts, context = self._contexts(targets), self.mixture.table.context
-        ngram = self.mixture.table.look_up(contexts)
+        contexts, context = self._contexts(targets), self.mixture.counts.context
+        ngram = self.mixture.counts.look_up(contexts)
         for row, w in enumerate(targets.tolist()):
             visible = contexts[row, context - min(self._visible, context) :]
             self._recent.refine(ngram.probabilities[row], visible)

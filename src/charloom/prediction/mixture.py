@@ -30,7 +30,7 @@ from charloom.network.units import Clamp
 from charloom.ngrams.choosing import choose_context_on_splits, counted_part
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
-from charloom.ngrams.table import NGramTable
+from charloom.ngrams.table import NGramPredictions, NGramTable
 from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
@@ -203,10 +203,10 @@ def _joined(predictions: Sequence[_Predictions], context: int) -> _Predictions:
 
 
 class MixedState(NamedTuple):
-    """The network's state, and the last K ids that each row has read, (B, K), -1 before them."""
+    """The network's state, and that of the counts, which has its rows on the first axis."""
 
     network: State
-    context: NDArray[np.int32]
+    context: NDArray[Any]
 
 
 def rows_of(state: Any, rows: Sequence[int]) -> Any:
@@ -240,11 +240,21 @@ def state_bytes(state: Any) -> int:
 
 
 class MixedPredictor:
-    """An engine and an n-gram model as one Predictor (see charloom.engines.protocol)."""
+    """An engine and counts as one Predictor (see charloom.engines.protocol).
 
-    def __init__(self, engine: Engine, mixture: Mixture) -> None:
+    A network with extra inputs reads the counts' probabilities of the next character beside each
+    character. It cannot predict without them, so `network_only` omits the last mixing alone.
+
+    Args:
+        engine: the network, without extra inputs or with one for each character.
+        mixture: the counts, and the weights of the mixture.
+        network_only: whether the predictions are the network's, as it reads the counts.
+    """
+
+    def __init__(self, engine: Engine, mixture: Mixture, *, network_only: bool = False) -> None:
         self.engine = engine
         self.mixture = mixture
+        self.network_only = network_only
 
     @property
     def config(self) -> ModelConfig:
@@ -255,34 +265,48 @@ class MixedPredictor:
         return self.engine.window_equals_steps
 
     def zero_state(self, rows: int) -> MixedState:
-        context = np.full((rows, self.mixture.table.context), -1, np.int32)
-        return MixedState(self.engine.zero_state(rows), context)
+        return MixedState(self.engine.zero_state(rows), self.mixture.counts.zero_state(rows))
+
+    def _predict(
+        self, ids: Ids, state: MixedState
+    ) -> tuple[NGramPredictions, NDArray[Any], dict[str, Float]]:
+        """Return the counts' predictions after ids (T, B), their state, and `extra` of a window."""
+        ngram, context = self.mixture.counts.predict(ids, state.context)
+        return ngram, context, extra_inputs(self.config, ngram, *ids.shape)
 
     def log_probabilities(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
-        network, after = self.engine.log_probabilities(inputs, state.network)
-        steps, rows, size = network.shape
-        read = np.concatenate([state.context, inputs.T.astype(np.int32)], axis=1)  # (B, K + T)
-        context = np.lib.stride_tricks.sliding_window_view(read, state.context.shape[1] + 1, axis=1)
-        contexts = context[:, :, 1:].transpose(1, 0, 2).reshape(steps * rows, -1)  # (T·B, K)
-        ngram = self.mixture.table.look_up(contexts)
-        mixed = self.mixture.mix(network.reshape(steps * rows, size), ngram)
-        return mixed.reshape(network.shape), MixedState(after, read[:, steps:])
+        ngram, context, extra = self._predict(inputs, state)
+        network, after = self.engine.log_probabilities(inputs, state.network, **extra)
+        if not self.network_only:
+            rows = network.reshape(-1, network.shape[-1])
+            network = self.mixture.mix(rows, ngram).reshape(network.shape)
+        return network, MixedState(after, context)
 
     def read(self, inputs: Ids, state: MixedState) -> MixedState:
-        read = np.concatenate([state.context, inputs.T.astype(np.int32)], axis=1)  # (B, K + T)
-        return MixedState(self.engine.read(inputs, state.network), read[:, len(inputs) :])
+        if self.config.extra_inputs:
+            _, context, extra = self._predict(inputs, state)
+            return MixedState(self.engine.read(inputs, state.network, **extra), context)
+        context = self.mixture.counts.read(inputs, state.context)
+        return MixedState(self.engine.read(inputs, state.network), context)
+
+    def states(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
+        """Return the network's states after inputs (T, B), (T, S, L, B, H), and the last state."""
+        _, context, extra = self._predict(inputs, state)
+        found, after = self.engine.states(inputs, state.network, **extra)
+        return found, MixedState(after, context)
 
     def step(
         self, ids: Ids, state: MixedState, clamps: Sequence[Clamp] = ()
     ) -> tuple[Float, MixedState]:
-        """Advance each row by one id, as an engine does; the logits are log p."""
-        logits, after = self.engine.step(ids, state.network, clamps)
-        context = np.concatenate([state.context, ids[:, None].astype(np.int32)], axis=1)[:, 1:]
-        with np.errstate(all="ignore"):  # The largest weights can overflow.
-            x = logits - logits.max(axis=1, keepdims=True)
-            network = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-            mixed = self.mixture.mix(network, self.mixture.table.look_up(context))
-        return mixed, MixedState(after, context)
+        """Advance each row by one id, as an engine does; a mixture's logits are log p."""
+        ngram, context, extra = self._predict(ids[None], state)
+        beside = {name: values[0] for name, values in extra.items()}
+        logits, after = self.engine.step(ids, state.network, clamps, **beside)
+        if not self.network_only:
+            with np.errstate(all="ignore"):  # The largest weights can overflow.
+                x = logits - logits.max(axis=1, keepdims=True)
+                logits = self.mixture.mix(x - np.log(np.exp(x).sum(axis=1, keepdims=True)), ngram)
+        return logits, MixedState(after, context)
 
     def generate(
         self,
@@ -297,6 +321,26 @@ class MixedPredictor:
             logits, state = self.step(ids, state, clamps)
             ids = sampled[t] = choose(logits, settings, row)
         return sampled, state
+
+
+def extra_inputs(
+    config: ModelConfig, ngram: NGramPredictions, steps: int, rows: int
+) -> dict[str, Float]:
+    """Return the extra inputs of a network that reads counts, as the argument of an engine.
+
+    Args:
+        config: the network's.
+        ngram: the counts' predictions after ids (T, B).
+        steps: T.
+        rows: B.
+
+    Returns:
+        `extra`, (T, B, E), nothing for a network without extra inputs.
+    """
+    if not config.extra_inputs:
+        return {}
+    p = ngram.probabilities.reshape(steps, rows, -1)
+    return {"extra": p.astype(config.dtype, copy=False)}
 
 
 def contexts_before(ids: Integers, context: int) -> NDArray[np.int32]:

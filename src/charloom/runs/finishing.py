@@ -107,7 +107,7 @@ class Finish:
         if refit:  # every choice has been made, so the n-gram model can count the holdout too
             known = dataset.ids[: dataset.boundaries[1]]
             table = fit_ngram_table(known, size, table.context, math.inf, end_id)
-            mixture = replace(mixture, table=table)
+            mixture = replace(mixture, counts=table)
         return mixture
 
     @property

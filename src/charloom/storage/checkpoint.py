@@ -120,7 +120,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         tensors[STATE] = checkpoint.state
     mixture = checkpoint.mixture
     if mixture is not None:
-        tensors |= {f"counts.{name}": getattr(mixture.table, name) for name in COUNTS}
+        tensors |= {f"counts.{name}": getattr(mixture.counts, name) for name in COUNTS}
         tensors[THETA] = mixture.theta
     for name, values in tensors.items():
         if not np.isfinite(values).all():
@@ -137,7 +137,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.position is not None:
         header["position"] = _json(checkpoint.position)
     if mixture is not None:
-        header["counts"] = _json({"context": mixture.table.context})
+        header["counts"] = _json({"context": mixture.counts.context})
     header["sha256"] = _digest(tensors, header)
     write_atomically(path, in_order(save(tensors, metadata=header)))
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from charloom.ngrams.table import NGramTable
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import model_path
 from charloom.text.vocabulary import END
@@ -40,9 +41,11 @@ def facts_of(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
         "counts": None
         if mixture is None
         else {
-            "context": mixture.table.context,
-            "ngrams": len(mixture.table.characters),
-            "bytes": mixture.table.nbytes,
+            "context": mixture.counts.context,
+            "ngrams": len(mixture.counts.characters)
+            if isinstance(mixture.counts, NGramTable)
+            else None,
+            "bytes": mixture.counts.nbytes,
         },
     }
     if checkpoint.position is not None:
