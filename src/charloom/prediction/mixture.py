@@ -344,7 +344,7 @@ def extra_inputs(
     if not config.extra_inputs:
         return None
     assert ngram is not None
-    p = ngram.probabilities.reshape(steps, rows, -1)
+    p = ngram.probabilities.reshape(steps, rows, config.extra_inputs)
     return p.astype(config.dtype, copy=False)
 
 
