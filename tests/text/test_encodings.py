@@ -148,7 +148,7 @@ def test_bytes_that_are_invalid_in_the_encoding_that_is_passed(tmp_path):
         ("An English text with one résumé in it.\n" * 9, "cp437", "cp437"),
         ("Åke åkte till Öland på älgjakt\n" * 9, "cp850", "cp437"),
         ("coöperatie en reünie\n", "cp1252", "cp1252"),
-        ("░▒▓█ READ.NFO █▓▒░\n", "cp437", "cp437"),
+        ("░▒▓█ ÄRGER.NFO █▓▒░\n" * 9, "cp437", "cp437"),
     ],
 )
 def test_an_encoding_that_reads_the_text_is_suggested(tmp_path, text, encoding, expected):

@@ -1,6 +1,6 @@
 """The kernels of a context mixer: read a text, learn from it, predict after it.
 
-Every character is predicted decision by decision along its path in the tree. The evidence at a
+Every character is predicted decision by decision along its path in the m. The evidence at a
 node, for each context, are the counts n of the characters below either turn that have followed the
 context before, and their recent counts r, which fall when another character appears. The inputs of
 a context are
@@ -21,8 +21,11 @@ Sources: Mahoney, "Adaptive weighing of context models for lossless data compres
 
 from __future__ import annotations
 
+from typing import Annotated, Any, NamedTuple
+
 import numpy as np
 from numba import types
+from numpy.typing import NDArray
 
 from charloom.context_mixing.layout import (
     ABOVE,
@@ -62,16 +65,21 @@ from charloom.context_mixing.layout import (
     WORD_BEFORE_THAT,
     WORD_LENGTH,
     WORD_LENGTHS,
+    Constants,
+    Scratch,
+    Tables,
+    Tree,
+    Weights,
 )
-from charloom.kernels.arrays import as_flat
+from charloom.kernels.arrays import addresses, as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import Kernel, subroutine
-from charloom.kernels.vectors import load, store, width
+from charloom.kernels.vectors import load, store, total, width
 
 MULTIPLIERS = np.uint64(0x7FB5D329728EA185), np.uint64(0x81DADEF4BC2DD44D)
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIER_1, MULTIPLIER_2 = MULTIPLIERS
 SHIFT_31, SHIFT_27, SHIFT_33 = np.uint64(31), np.uint64(27), np.uint64(33)
-SHIFT_48 = np.uint64(48)
+SHIFT_32, SHIFT_48 = np.uint64(32), np.uint64(48)
 LOWER = np.uint64(0xFFFFFFFF)
 ONE = np.uint64(1)
 
@@ -85,6 +93,106 @@ FINAL_RATE, REFINED_RATE = 0.0007, 0.02
 MOST_SEEN = 1023
 LEAST, SMALLEST = 0.0003, 1e-6
 NEGLIGIBLE = 0.0005  # nodes reached with less are split as the whole text is
+
+
+Float32 = Annotated[NDArray[np.float32], types.float32]
+Int32 = Annotated[NDArray[np.int32], types.int32]
+Int64 = Annotated[NDArray[np.int64], types.int64]
+UInt32 = Annotated[NDArray[np.uint32], types.uint32]
+UInt64 = Annotated[NDArray[np.uint64], types.uint64]
+
+
+class Sizes(NamedTuple):
+    """The numbers that a kernel needs besides the arrays."""
+
+    characters: int  # V
+    deepest: int  # D
+    single_buckets: int
+    short_buckets: int
+    long_buckets: int
+
+
+class ModelBuffers(NamedTuple):
+    """The tree, the tables of lists and the tables of functions, for kernels."""
+
+    sizes: Annotated[NDArray[np.int64], Sizes]
+    path: Int32
+    turns: Int32
+    depth: Int32
+    children: Int32
+    prior: Float32
+    kind: Int32
+    folded: Int32
+    rank: Int32
+    singles: UInt64
+    shorts: UInt32
+    longs: UInt32
+    stretch: Float32
+    squash: Float32
+    logs: Float32
+    reciprocals: Float32
+    levels: Int32
+    recent_after: Int32
+
+
+class WeightBuffers(NamedTuple):
+    """Weights, for kernels."""
+
+    counts: Float32
+    counts_seen: Int32
+    recent: Float32
+    recent_seen: Int32
+    sets: Float32
+    final: Float32
+    refined: Float32
+    steps: Int64
+
+
+class ScratchBuffers(NamedTuple):
+    """Scratch memory, for kernels."""
+
+    contexts: UInt64
+    entries: UInt32
+    used: Int32
+    evidence: Int32
+    sides: Int32
+    touched: Int32
+    nodes: Int32
+    inputs: Float32
+    cells: Int32
+    sums: Float32
+    rows: Int64
+    dots: Float32
+    refined: Int64
+    stack: Int32
+    reach: Float32
+
+
+FLOATS = np.dtype(np.float32)
+Places = NDArray[np.int64]
+
+
+def model_places(tree: Tree, tables: Tables, constants: Constants) -> tuple[Places, ModelBuffers]:
+    """Return the addresses of a mixer's arrays, and the arrays, which the caller keeps alive."""
+    sizes = Sizes(
+        len(tree.depth),
+        tree.path.shape[1],
+        len(tables.singles) // SINGLE_WAYS,
+        len(tables.shorts) // (LIST_WAYS * SHORT_WORDS),
+        len(tables.longs) // (LIST_WAYS * LONG_WORDS),
+    )
+    buffers = ModelBuffers(np.array(sizes, np.int64), *tree, *tables, *constants)
+    return addresses(buffers, FLOATS), buffers
+
+
+def weight_places(weights: Weights) -> Places:
+    """Return the addresses of weights."""
+    return addresses(WeightBuffers(*weights), FLOATS)
+
+
+def scratch_places(scratch: Scratch) -> Places:
+    """Return the addresses of scratch memory."""
+    return addresses(ScratchBuffers(*scratch), FLOATS)
 
 
 @subroutine(types.uint64, inline=True)
@@ -104,9 +212,9 @@ def joined(a, b, salt):
 
 
 @subroutine()
-def advance(state, tree, character):
+def advance(state, m, character):
     """Read a character: change a row's state, (STATE,)."""
-    kind = tree.kind[character]
+    kind = m.kind[character]
     if kind == END:
         for i in range(STATE):
             state[i] = np.uint64(0)
@@ -116,7 +224,7 @@ def advance(state, tree, character):
     before = state[1]
     state[0] = np.uint64(character + 1)
     if kind == LETTER:
-        state[WORD] = mixed(state[WORD] * np.uint64(271) + np.uint64(tree.folded[character] + 1))
+        state[WORD] = mixed(state[WORD] * np.uint64(271) + np.uint64(m.folded[character] + 1))
         state[WORD_LENGTH] += ONE
     else:
         state[WORD_LENGTH] = np.uint64(0)
@@ -126,7 +234,7 @@ def advance(state, tree, character):
             state[WORD] = np.uint64(0)
     if kind == BREAK:
         column = int(state[COLUMN])
-        if 0 < column < 25 and before != np.uint64(0) and tree.kind[int(before) - 1] != LETTER:
+        if 0 < column < 25 and before != np.uint64(0) and m.kind[int(before) - 1] != LETTER:
             state[SHORT_LINE] = state[WORD_BEFORE]
         length = min(column, LINE)
         for i in range(length):
@@ -149,9 +257,9 @@ def above(state, column):
 
 
 @subroutine()
-def find_contexts(state, tree, tables, scratch):
+def find_contexts(state, m, s):
     """Hash the contexts of a row's state, and read their lists."""
-    hashes = scratch.contexts
+    hashes = s.contexts
     c1, c2, c3 = state[0], state[1], state[2]
     word, before, before_that = state[WORD], state[WORD_BEFORE], state[WORD_BEFORE_THAT]
     column = int(state[COLUMN])
@@ -166,7 +274,7 @@ def find_contexts(state, tree, tables, scratch):
             n += 1
     kind = np.uint64(0)
     if c2 != np.uint64(0):
-        kind = np.uint64(tree.kind[int(c2) - 1])
+        kind = np.uint64(m.kind[int(c2) - 1])
     both = joined(c1, c2, 100)
     hashes[7] = joined(word, np.uint64(0), 7)
     hashes[8] = joined(word, before, 8)
@@ -181,24 +289,29 @@ def find_contexts(state, tree, tables, scratch):
     hashes[17] = joined(c1, place, 17)
     hashes[18] = joined(both, joined(over, next_over, 101), 18)
     for c in range(CONTEXT_COUNT - INDIRECT):
-        read_list(c, tables, scratch)
+        read_list(c, m, s)
     for i in range(INDIRECT):
         latest, second = np.uint64(0), np.uint64(0)
-        if scratch.used[i] > 0:
-            latest = np.uint64(scratch.entries[i * LONG] >> np.uint32(16)) + ONE
-        if scratch.used[i] > 1:
-            second = np.uint64(scratch.entries[i * LONG + 1] >> np.uint32(16)) + ONE
+        if s.used[i] > 0:
+            latest = np.uint64(s.entries[i * LONG] >> np.uint32(16)) + ONE
+        if s.used[i] > 1:
+            second = np.uint64(s.entries[i * LONG + 1] >> np.uint32(16)) + ONE
         c = CONTEXT_COUNT - INDIRECT + i
         known = joined(c1, c2 if i > 0 else np.uint64(0), 102)
         hashes[c] = joined(known, joined(latest, second, 103), c)
-        read_list(c, tables, scratch)
+        read_list(c, m, s)
+
+
+@subroutine(types.int64, inline=True)
+def bucket_of(value, buckets):
+    """Return the bucket of a hash: its lower 32 bits as a share of all buckets."""
+    return int(((value & LOWER) * np.uint64(buckets)) >> SHIFT_32)
 
 
 @subroutine(types.int64)
-def find_single(singles, value):
+def find_single(singles, buckets, value):
     """Return the place of a context's entry in the first table, -1 where there is none."""
-    buckets = np.uint64(len(singles) // SINGLE_WAYS)
-    begin = int(value % buckets) * SINGLE_WAYS
+    begin = bucket_of(value, buckets) * SINGLE_WAYS
     check = value >> SHIFT_48
     for i in range(begin, begin + SINGLE_WAYS):
         if singles[i] >> SHIFT_48 == check and singles[i] != np.uint64(0):
@@ -207,10 +320,9 @@ def find_single(singles, value):
 
 
 @subroutine(types.int64)
-def find_list(lists, value, words):
+def find_list(lists, buckets, value, words):
     """Return the place of a context's first entry in a table of lists, -1 where there is none."""
-    buckets = np.uint64(len(lists) // (LIST_WAYS * words))
-    begin = int(value % buckets) * LIST_WAYS * words
+    begin = bucket_of(value, buckets) * LIST_WAYS * words
     check = np.uint32((value >> SHIFT_48) | ONE)
     for i in range(LIST_WAYS):
         if lists[begin + i * words] == check:
@@ -219,29 +331,29 @@ def find_list(lists, value, words):
 
 
 @subroutine()
-def read_list(c, tables, scratch):
+def read_list(c, m, s):
     """Copy the list of context c to the scratch memory."""
-    used, entries, begin = 0, scratch.entries, c * LONG
-    value = scratch.contexts[c]
-    place = find_single(tables.singles, value)
+    used, entries, begin = 0, s.entries, c * LONG
+    value = s.contexts[c]
+    place = find_single(m.singles, m.sizes.single_buckets, value)
     if place >= 0:
-        entry = np.uint32(tables.singles[place] & LOWER)
+        entry = np.uint32(m.singles[place] & LOWER)
         if entry >> np.uint32(16) != MOVED:
             entries[begin] = entry
             used = 1
         else:
             value = mixed(value)
-            place = find_list(tables.shorts, value, SHORT_WORDS)
+            place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
             if place >= 0:
-                lists, most = tables.shorts, SHORT
+                lists, most = m.shorts, SHORT
                 if lists[place] >> np.uint32(16) == MOVED:
-                    lists, most = tables.longs, LONG
-                    place = find_list(lists, mixed(value), LONG_WORDS)
+                    lists, most = m.longs, LONG
+                    place = find_list(lists, m.sizes.long_buckets, mixed(value), LONG_WORDS)
                 if place >= 0:
                     while used < most and lists[place + used] != np.uint32(0):
                         entries[begin + used] = lists[place + used]
                         used += 1
-    scratch.used[c] = used
+    s.used[c] = used
 
 
 @subroutine(types.uint32, inline=True)
@@ -272,10 +384,9 @@ def see(lists, begin, at, used, recent_after):
 
 
 @subroutine(types.int64)
-def new_list(lists, value, words):
+def new_list(lists, buckets, value, words):
     """Return the place of the first entry of an empty list for a context."""
-    buckets = np.uint64(len(lists) // (LIST_WAYS * words))
-    bucket = int(value % buckets) * LIST_WAYS * words
+    bucket = bucket_of(value, buckets) * LIST_WAYS * words
     check = np.uint32((value >> SHIFT_48) | ONE)
     best, least = 0, 1 << 40
     for i in range(LIST_WAYS):
@@ -300,13 +411,14 @@ def new_list(lists, value, words):
 
 
 @subroutine()
-def learn_list(value, character, tables, recent_after):
+def learn_list(value, character, m):
     """Count a character after a context."""
-    singles, shorts, longs = tables.singles, tables.shorts, tables.longs
-    place = find_single(singles, value)
+    singles, shorts, longs = m.singles, m.shorts, m.longs
+    recent_after = m.recent_after
+    place = find_single(singles, m.sizes.single_buckets, value)
     fresh = entry_of(character, 1, 1)
     if place < 0:
-        begin = int(value % np.uint64(len(singles) // SINGLE_WAYS)) * SINGLE_WAYS
+        begin = bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS
         place, least = begin, 1 << 40
         for i in range(begin, begin + SINGLE_WAYS):
             entry = np.uint32(singles[i] & LOWER)
@@ -329,16 +441,16 @@ def learn_list(value, character, tables, recent_after):
             entry = entry_of(character, min(count + 1, MOST), min(recent + 1, MOST_RECENT))
             singles[place] = high | np.uint64(entry)
             return
-        begin = new_list(shorts, second, SHORT_WORDS)
+        begin = new_list(shorts, m.sizes.short_buckets, second, SHORT_WORDS)
         shorts[begin] = fresh
         shorts[begin + 1] = entry_of(int(entry >> np.uint32(16)), count, recent_after[recent])
         singles[place] = high | np.uint64(MOVED << np.uint32(16))
         return
-    begin = find_list(shorts, second, SHORT_WORDS)
+    begin = find_list(shorts, m.sizes.short_buckets, second, SHORT_WORDS)
     lists, most = shorts, SHORT
     if begin >= 0 and shorts[begin] >> np.uint32(16) == MOVED:
         lists, most = longs, LONG
-        begin = find_list(longs, mixed(second), LONG_WORDS)
+        begin = find_list(longs, m.sizes.long_buckets, mixed(second), LONG_WORDS)
     if begin < 0:  # The list has been replaced by another one's.
         singles[place] = high | np.uint64(fresh)
         return
@@ -349,7 +461,7 @@ def learn_list(value, character, tables, recent_after):
         used += 1
     if at < 0:
         if used == SHORT and most == SHORT:
-            longer = new_list(longs, mixed(second), LONG_WORDS)
+            longer = new_list(longs, m.sizes.long_buckets, mixed(second), LONG_WORDS)
             for i in range(SHORT):
                 longs[longer + i] = shorts[begin + i]
             shorts[begin] = MOVED << np.uint32(16)
@@ -368,33 +480,32 @@ def learn_list(value, character, tables, recent_after):
 
 
 @subroutine()
-def gather(tree, scratch, character):
+def gather(m, s, character):
     """Add up the evidence at the nodes of a character's path, or of all paths for -1.
 
     Evidence: (V, C, 4) counts of turn 0 and 1, recent counts of turn 0 and 1. Returns nothing; the
     nodes are noted in `nodes`, their number in its last entry.
     """
-    evidence, sides, nodes, touched = (
-        scratch.evidence, scratch.sides, scratch.nodes, scratch.touched,
-    )  # fmt: skip
+    evidence, sides, nodes, touched = s.evidence, s.sides, s.nodes, s.touched
+    deepest = m.sizes.deepest
     count = 0
     if character >= 0:
-        for j in range(tree.depth[character]):
-            node = tree.path[character, j]
+        for j in range(m.depth[character]):
+            node = m.path[character * deepest + j]
             nodes[count] = node
             touched[node] = 1
             count += 1
     for c in range(CONTEXT_COUNT):
-        for i in range(scratch.used[c]):
-            entry = scratch.entries[c * LONG + i]
+        for i in range(s.used[c]):
+            entry = s.entries[c * LONG + i]
             other = int(entry >> np.uint32(16))
             n = np.int32((entry >> np.uint32(6)) & np.uint32(1023))
             recent = np.int32(entry & np.uint32(63))
-            depth = tree.depth[other]
+            depth = m.depth[other]
             if character >= 0:
-                depth = min(depth, tree.depth[character])
+                depth = min(depth, m.depth[character])
             for j in range(depth):
-                node, turn = tree.path[other, j], tree.turns[other, j]
+                node, turn = m.path[other * deepest + j], m.turns[other * deepest + j]
                 if character < 0 and touched[node] == 0:
                     touched[node] = 1
                     nodes[count] = node
@@ -407,36 +518,22 @@ def gather(tree, scratch, character):
                     sides[side] = turn
                 elif sides[side + 1] == 2:
                     sides[side + 1] = turn
-                if character >= 0 and turn != tree.turns[character, j]:
+                if character >= 0 and turn != m.turns[character * deepest + j]:
                     break
-    nodes[len(nodes) - 1] = count
+    nodes[m.sizes.characters] = np.int32(count)
 
 
 @subroutine()
-def clear(scratch):
+def clear(m, s):
     """Remove the evidence at all nodes that have any."""
-    for i in range(scratch.nodes[len(scratch.nodes) - 1]):
-        node = scratch.nodes[i]
-        scratch.touched[node] = 0
+    for i in range(s.nodes[m.sizes.characters]):
+        node = s.nodes[i]
+        s.touched[node] = 0
         begin = node * CONTEXT_COUNT
         for j in range(begin * 4, (begin + CONTEXT_COUNT) * 4):
-            scratch.evidence[j] = 0
+            s.evidence[j] = 0
         for j in range(begin * 2, (begin + CONTEXT_COUNT) * 2):
-            scratch.sides[j] = 2
-
-
-@subroutine(types.int64, inline=True)
-def level(count):
-    """Return the class of a count, below COUNT_LEVELS."""
-    if count < 8:
-        return count
-    if count < 12:
-        return 8
-    result, limit = 9, 20
-    while count >= limit and result < COUNT_LEVELS - 1:
-        result += 1
-        limit = 32 if limit == 20 else limit * 2
-    return result
+            s.sides[j] = 2
 
 
 @subroutine(types.float32, inline=True)
@@ -458,11 +555,11 @@ def stretched(p, stretch):
 
 
 @subroutine(types.boolean)
-def fill_inputs(node, weights, constants, scratch):
+def fill_inputs(node, m, w, s):
     """Compute the inputs at a node. Returns False where no context has any evidence."""
-    x, cells, evidence, sides = scratch.inputs, scratch.cells, scratch.evidence, scratch.sides
+    x, cells, evidence, sides = s.inputs, s.cells, s.evidence, s.sides
     any_evidence = False
-    logs, stretch = constants.logs, constants.stretch
+    logs, stretch = m.logs, m.stretch
     for c in range(CONTEXT_COUNT):
         place = (node * CONTEXT_COUNT + c) * 4
         n0, n1 = evidence[place], evidence[place + 1]
@@ -477,15 +574,13 @@ def fill_inputs(node, weights, constants, scratch):
         x[c * INPUTS] = logit
         certainty = np.float32(0)
         if n > 2:
-            p = (np.float32(n1) + np.float32(PRIOR_COUNT)) / (
-                np.float32(n) + np.float32(2 * PRIOR_COUNT)
-            )
+            p = (np.float32(n1) + np.float32(PRIOR_COUNT)) * m.reciprocals[n]
             certainty = (p - np.float32(0.5)) * np.float32(3)
         x[c * INPUTS + 1] = certainty
         step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
-        cell = (c * COUNT_LEVELS + level(n)) * LOGIT_LEVELS + step
+        cell = (c * COUNT_LEVELS + m.levels[min(n, MOST)]) * LOGIT_LEVELS + step
         cells[c] = cell
-        x[c * INPUTS + 2] = stretched(weights.counts[cell], stretch)
+        x[c * INPUTS + 2] = stretched(w.counts[cell], stretch)
         r0, r1 = evidence[place + 2], evidence[place + 3]
         while r0 >= RECENT_LEVELS or r1 >= RECENT_LEVELS:
             r0, r1 = (r0 + 1) // 2 if r0 > 1 else r0, (r1 + 1) // 2 if r1 > 1 else r1
@@ -493,27 +588,28 @@ def fill_inputs(node, weights, constants, scratch):
         cell = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1
         cell = (cell * SIDES + sides[side]) * SIDES + sides[side + 1]
         cells[CONTEXT_COUNT + c] = cell
-        x[c * INPUTS + 3] = stretched(weights.recent[cell], stretch)
+        x[c * INPUTS + 3] = stretched(w.recent[cell], stretch)
     x[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
     return any_evidence
 
 
 @subroutine()
-def choose_rows(node, state, tree, scratch, rows):
+def choose_rows(node, state, m, s):
     """Choose the row of each set of weights, (SETS,)."""
     orders, certain = 0, 0
     for c in range(ORDERS):
-        if scratch.cells[c] >= 0:
+        if s.cells[c] >= 0:
             orders += 1
             place = (node * CONTEXT_COUNT + c) * 4
-            if scratch.evidence[place] == 0 or scratch.evidence[place + 1] == 0:
+            if s.evidence[place] == 0 or s.evidence[place + 1] == 0:
                 certain += 1
     last = CLASSES - 1
     if state[0] != np.uint64(0):
-        last = tree.rank[int(state[0]) - 1]
+        last = m.rank[int(state[0]) - 1]
     kind = min(node, CLASSES - 1)
     length = min(int(state[WORD_LENGTH]), WORD_LENGTHS - 1)
     column = min(int(state[COLUMN]), COLUMNS - 1)
+    rows = s.rows
     rows[0] = SET_BEGINS[0] + orders * 8 + certain
     rows[1] = SET_BEGINS[1] + kind
     rows[2] = SET_BEGINS[2] + last
@@ -522,32 +618,27 @@ def choose_rows(node, state, tree, scratch, rows):
 
 
 @subroutine(types.float32)
-def dot(sets, row, x, sums):
+def dot(flat, row, inputs, partial):
     """Return the product of a row of weights and the inputs, in the same order on every machine."""
-    flat, inputs, partial = as_flat(sets), as_flat(x), as_flat(sums)
     begin = row * INPUT_COUNT
     lanes = width(flat)
-    if lanes == 16:
-        added = load(flat, begin) * load(inputs, 0)
+    added = load(flat, begin) * load(inputs, 0)
+    for i in range(16, INPUT_COUNT, 16):
+        added = added + load(flat, begin + i) * load(inputs, i)
+    result = total(added)
+    if lanes < 16:
+        added = load(flat, begin + 8) * load(inputs, 8)
         for i in range(16, INPUT_COUNT, 16):
-            added = added + load(flat, begin + i) * load(inputs, i)
+            added = added + load(flat, begin + i + 8) * load(inputs, i + 8)
         store(partial, 0, added)
-    else:
-        for half in range(0, 16, lanes):
-            added = load(flat, begin + half) * load(inputs, half)
-            for i in range(16 + half, INPUT_COUNT, 16):
-                added = added + load(flat, begin + i) * load(inputs, i)
-            store(partial, half, added)
-    for step in (8, 4, 2, 1):
-        for i in range(step):
-            sums[i] += sums[i + step]
-    return min(max(sums[0], np.float32(-18)), np.float32(18))
+        for i in range(8):
+            result += partial[i]
+    return min(max(result, np.float32(-18)), np.float32(18))
 
 
 @subroutine()
-def add_to_row(sets, row, x, factor):
-    """Add a multiple of the inputs to a row of weights."""
-    flat, inputs = as_flat(sets), as_flat(x)
+def add_to_row(flat, row, inputs, factor):
+    """Add a multiple of the inputs to a row of w."""
     begin = row * INPUT_COUNT
     for i in range(0, INPUT_COUNT, width(flat)):
         store(flat, begin + i, load(flat, begin + i) + load(inputs, i) * factor)
@@ -559,22 +650,19 @@ def between(low, high, part):
 
 
 @subroutine(types.float32)
-def decide(node, state, tree, weights, constants, scratch, rows, dots, refined):
-    """Return the probability of turn 1 at a node with evidence, whose inputs are known.
+def decide(node, state, m, w, s):
+    """Return the probability of turn 1 at a node with evidence, whose inputs and rows are known.
 
-    Args:
-        rows: the row of each set of weights, (SETS,).
-        dots: written: what each set says, and the last mixture of them, (SETS + 1,).
-        refined: written: the places in the two refining tables, (2,), and in `part` (dots[SETS + 1])
-            how far between that one and the next.
+    It notes what each set of weights says, and the places in the two refining tables.
     """
-    total = np.float32(0)
+    rows, dots, refined = s.rows, s.dots, s.refined
+    logit = np.float32(0)
     kind = min(node, CLASSES - 1) * SETS
     for k in range(SETS):
-        dots[k] = dot(weights.sets, rows[k], scratch.inputs, scratch.sums)
-        total += weights.final[kind + k] * dots[k]
-    dots[SETS] = total
-    bounded = min(max(total, np.float32(-7.99)), np.float32(7.99))
+        dots[k] = dot(w.sets, rows[k], s.inputs, s.sums)
+        logit += w.final[kind + k] * dots[k]
+    dots[SETS] = logit
+    bounded = min(max(logit, np.float32(-7.99)), np.float32(7.99))
     place = (bounded + np.float32(8)) * np.float32(2)
     low = int(place)
     part = place - np.float32(low)
@@ -583,11 +671,11 @@ def decide(node, state, tree, weights, constants, scratch, rows, dots, refined):
     two = joined(joined(state[0], state[1], 201), np.uint64(node), 201) % np.uint64(REFINED_ROWS)
     refined[0] = int(one) * REFINED_LEVELS + low
     refined[1] = (int(two) + REFINED_ROWS) * REFINED_LEVELS + low
-    table, stretch = weights.refined, constants.stretch
+    table, stretch = w.refined, m.stretch
     a = between(table[refined[0]], table[refined[0] + 1], part)
     b = between(table[refined[1]], table[refined[1] + 1], part)
-    logit = (total * np.float32(2) + stretched(a, stretch) + stretched(b, stretch)) / np.float32(4)
-    p = squashed(logit, constants.squash)
+    logit = (logit * np.float32(2) + stretched(a, stretch) + stretched(b, stretch)) / np.float32(4)
+    p = squashed(logit, m.squash)
     return min(max(p, np.float32(SMALLEST)), np.float32(1 - SMALLEST))
 
 
@@ -601,127 +689,180 @@ def move_towards(values, seen, place, bit):
 
 
 @subroutine()
-def learn_decision(node, turn, weights, constants, scratch, rows, dots, refined, rate):
+def learn_decision(node, turn, m, w, s, rate):
     """Learn from the turn that was taken at a node."""
     bit = np.float32(turn)
+    rows, dots, refined = s.rows, s.dots, s.refined
     kind = min(node, CLASSES - 1) * SETS
-    error = (bit - squashed(dots[SETS], constants.squash)) * np.float32(FINAL_RATE)
+    error = (bit - squashed(dots[SETS], m.squash)) * np.float32(FINAL_RATE)
     for k in range(SETS):
-        wrong = (bit - squashed(dots[k], constants.squash)) * rate
-        add_to_row(weights.sets, rows[k], scratch.inputs, wrong)
-        weights.final[kind + k] += error * dots[k]
+        wrong = (bit - squashed(dots[k], m.squash)) * rate
+        add_to_row(w.sets, rows[k], s.inputs, wrong)
+        w.final[kind + k] += error * dots[k]
     nearer = 0 if dots[SETS + 1] < np.float32(0.5) else 1
     for i in range(2):
         place = refined[i] + nearer
-        p = weights.refined[place]
+        p = w.refined[place]
         p += (bit - p) * np.float32(REFINED_RATE)
-        weights.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
+        w.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
     for c in range(CONTEXT_COUNT):
-        if scratch.cells[c] >= 0:
-            move_towards(weights.counts, weights.counts_seen, scratch.cells[c], bit)
-            place = scratch.cells[CONTEXT_COUNT + c]
-            move_towards(weights.recent, weights.recent_seen, place, bit)
+        if s.cells[c] >= 0:
+            move_towards(w.counts, w.counts_seen, s.cells[c], bit)
+            place = s.cells[CONTEXT_COUNT + c]
+            move_towards(w.recent, w.recent_seen, place, bit)
 
 
 @subroutine(types.float32)
-def code(character, state, tree, weights, constants, scratch, learns):
+def code(character, state, m, w, s, learns):
     """Return the probability of a character, and learn weights from it if `learns`."""
-    gather(tree, scratch, character)
-    rows, dots, refined = scratch.rows, scratch.dots, scratch.refined
-    rate = np.float32(RATE + EARLY_RATE / (1 + weights.steps[0] / EARLY))
+    gather(m, s, character)
+    deepest = m.sizes.deepest
+    rate = np.float32(RATE + EARLY_RATE / (1 + w.steps[0] / EARLY))
     if learns:
-        weights.steps[0] += 1
+        w.steps[0] += 1
     reach = np.float32(1)
-    for j in range(tree.depth[character]):
-        node, turn = tree.path[character, j], tree.turns[character, j]
-        p = tree.prior[node]
-        if reach >= np.float32(NEGLIGIBLE) and fill_inputs(node, weights, constants, scratch):
-            choose_rows(node, state, tree, scratch, rows)
-            p = decide(node, state, tree, weights, constants, scratch, rows, dots, refined)
+    for j in range(m.depth[character]):
+        node, turn = m.path[character * deepest + j], m.turns[character * deepest + j]
+        p = m.prior[node]
+        if reach >= np.float32(NEGLIGIBLE) and fill_inputs(node, m, w, s):
+            choose_rows(node, state, m, s)
+            p = decide(node, state, m, w, s)
             if learns:
-                learn_decision(
-                    node, turn, weights, constants, scratch, rows, dots, refined, rate
-                )
+                learn_decision(node, turn, m, w, s, rate)
         reach *= p if turn == 1 else np.float32(1) - p
-    clear(scratch)
+    clear(m, s)
     return reach
 
 
 @subroutine()
-def distribute(state, tree, weights, constants, scratch, probabilities):
+def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
-    gather(tree, scratch, -1)
-    rows, dots, refined = scratch.rows, scratch.dots, scratch.refined
-    waiting, reach = 1, scratch.reach
-    scratch.stack[0], reach[0] = 0, np.float32(1)
+    gather(m, s, -1)
+    waiting, reach = 1, s.reach
+    s.stack[0], reach[0] = 0, np.float32(1)
     while waiting > 0:
         waiting -= 1
-        node, here = scratch.stack[waiting], reach[waiting]
-        p = tree.prior[node]
+        node, here = s.stack[waiting], reach[waiting]
+        p = m.prior[node]
         if (
             here >= np.float32(NEGLIGIBLE)
-            and scratch.touched[node] == 1
-            and fill_inputs(node, weights, constants, scratch)
+            and s.touched[node] == 1
+            and fill_inputs(node, m, w, s)
         ):
-            choose_rows(node, state, tree, scratch, rows)
-            p = decide(node, state, tree, weights, constants, scratch, rows, dots, refined)
+            choose_rows(node, state, m, s)
+            p = decide(node, state, m, w, s)
         for turn in range(2):
             share = here * (p if turn == 1 else np.float32(1) - p)
-            child = tree.children[node, turn]
+            child = m.children[node * 2 + turn]
             if child < 0:
                 probabilities[-1 - child] = share
             else:
-                scratch.stack[waiting], reach[waiting] = child, share
+                s.stack[waiting], reach[waiting] = child, share
                 waiting += 1
-    clear(scratch)
+    clear(m, s)
 
 
-def read(ids, state, tree):
+def read(ids, state, model, floats):
     """Read a text, (N,): only the state changes."""
+    m = as_buffers(ModelBuffers, model, floats)
+    flat = as_flat(state)
     for i in range(len(ids)):
-        advance(state, tree, ids[i])
+        advance(flat, m, ids[i])
 
 
-def predict(ids, states, tree, tables, weights, constants, scratch, out, longest, certainty):
-    """Read texts (T, B) in rows of states, and write what follows each character, (T, B, V)."""
-    for row in range(ids.shape[1]):
-        state = states[row]
-        for t in range(ids.shape[0]):
-            advance(state, tree, ids[t, row])
-            find_contexts(state, tree, tables, scratch)
-            orders, n = 0, 0
-            for c in range(ORDERS):
-                if scratch.used[c] > 0:
-                    orders = c + 1
-                    n = 0
-                    for i in range(scratch.used[c]):
-                        entry = scratch.entries[c * LONG + i]
-                        n += int((entry >> np.uint32(6)) & np.uint32(1023))
-            longest[t, row] = orders
-            certainty[t, row] = np.float32(1) / np.float32(n + 1)
-            distribute(state, tree, weights, constants, scratch, out[t, row])
-
-
-def learn(
-    ids, first, state, tree, tables, weights, constants, scratch, surprisals, learns, counts
-):
-    """Read a text, (N,), and learn from its characters from `first` on.
+def predict(ids, states, model, weights, scratch, out, longest, certainty):
+    """Read texts (T, B) in rows of states, and write what follows each character, (T, B, V).
 
     Args:
-        surprisals: written: the probability of every character before it was learned, (N,).
-        learns: whether the weights learn.
-        counts: whether characters are counted in the tables.
+        ids: (T, B).
+        states: changed, (B, STATE).
+        model: the addresses of ModelBuffers.
+        weights: those of WeightBuffers.
+        scratch: those of ScratchBuffers.
+        out: written, (T B V,).
+        longest: written: the number of characters of the longest order with evidence, (T B,).
+        certainty: written: 1 over how often it was seen, and 1, (T B,).
     """
+    m, w, s = (
+        as_buffers(ModelBuffers, model, out),
+        as_buffers(WeightBuffers, weights, out),
+        as_buffers(ScratchBuffers, scratch, out),
+    )
+    size, flat = m.sizes.characters, as_flat(out)
+    steps, rows = ids.shape
+    for row in range(rows):
+        state = flat_from(as_flat(states), row * STATE)
+        for t in range(steps):
+            advance(state, m, ids[t, row])
+            find_contexts(state, m, s)
+            orders, n = 0, 0
+            for c in range(ORDERS):
+                if s.used[c] > 0:
+                    orders, n = c + 1, 0
+                    for i in range(s.used[c]):
+                        n += int((s.entries[c * LONG + i] >> np.uint32(6)) & np.uint32(1023))
+            place = t * rows + row
+            longest[place] = orders
+            certainty[place] = np.float32(1) / np.float32(n + 1)
+            distribute(state, m, w, s, flat_from(flat, place * size))
+
+
+def learn(ids, state, model, weights, scratch, probabilities, flags):
+    """Read a text, (N,), and learn from it.
+
+    Args:
+        ids: (N,).
+        state: that before the text, changed, (STATE,).
+        model: the addresses of ModelBuffers.
+        weights: those of WeightBuffers.
+        scratch: those of ScratchBuffers.
+        probabilities: written: the probability of every character before it was learned, (N,).
+        flags: whether the weights learn, and whether characters are counted in the tables, (2,).
+    """
+    m, w, s = (
+        as_buffers(ModelBuffers, model, probabilities),
+        as_buffers(WeightBuffers, weights, probabilities),
+        as_buffers(ScratchBuffers, scratch, probabilities),
+    )
+    flat = as_flat(state)
     for i in range(len(ids)):
-        if i >= first:
-            find_contexts(state, tree, tables, scratch)
-            surprisals[i] = code(ids[i], state, tree, weights, constants, scratch, learns)
-            if counts:
-                for c in range(CONTEXT_COUNT):
-                    learn_list(scratch.contexts[c], ids[i], tables, constants.recent_after)
-        advance(state, tree, ids[i])
+        find_contexts(flat, m, s)
+        probabilities[i] = code(ids[i], flat, m, w, s, flags[0] != 0)
+        if flags[1] != 0:
+            for c in range(CONTEXT_COUNT):
+                learn_list(s.contexts[c], ids[i], m)
+        advance(flat, m, ids[i])
+
+
+def follow(ids, state, model, weights, scratch, out, longest, certainty):
+    """Read a text, (N,): predict each character, (N V,), before it is learned.
+
+    The other arguments are those of `predict`, for one row.
+    """
+    m, w, s = (
+        as_buffers(ModelBuffers, model, out),
+        as_buffers(WeightBuffers, weights, out),
+        as_buffers(ScratchBuffers, scratch, out),
+    )
+    size, flat, place = m.sizes.characters, as_flat(state), as_flat(out)
+    for i in range(len(ids)):
+        find_contexts(flat, m, s)
+        orders, n = 0, 0
+        for c in range(ORDERS):
+            if s.used[c] > 0:
+                orders, n = c + 1, 0
+                for j in range(s.used[c]):
+                    n += int((s.entries[c * LONG + j] >> np.uint32(6)) & np.uint32(1023))
+        longest[i] = orders
+        certainty[i] = np.float32(1) / np.float32(n + 1)
+        distribute(flat, m, w, s, flat_from(place, i * size))
+        code(ids[i], flat, m, w, s, True)
+        for c in range(CONTEXT_COUNT):
+            learn_list(s.contexts[c], ids[i], m)
+        advance(flat, m, ids[i])
 
 
 READ = Kernel(read, "reading contexts")
 PREDICT = Kernel(predict, "context mixing")
 LEARN = Kernel(learn, "learning contexts")
+FOLLOW = Kernel(follow, "adaptive context mixing")

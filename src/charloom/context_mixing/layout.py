@@ -56,6 +56,7 @@ SHORT_WORDS, LONG_WORDS = SHORT + 1, LONG + 1  # with a check
 LARGEST_VOCABULARY = 0xFFFF
 
 COUNT_LEVELS, LOGIT_LEVELS = 16, 33
+LEVEL_BEGINS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 32, 64, 128, 256, 512)  # classes of counts
 RECENT_LEVELS, SIDES = 16, 3
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
@@ -121,6 +122,8 @@ class Constants(NamedTuple):
     stretch: Floats  # (4096,) log p / (1 - p)
     squash: Floats  # (4098,) 1 / (1 + e^-x) for x from -12 to 12
     logs: Floats  # (65536,) log(n + PRIOR_COUNT)
+    reciprocals: Floats  # (65536,) 1 / (n + 2 PRIOR_COUNT)
+    levels: NDArray[np.int32]  # (1024,) the class of a count, below COUNT_LEVELS
     recent_after: NDArray[np.int32]  # (64,) a recent count after another character
 
 
@@ -133,7 +136,7 @@ class Scratch(NamedTuple):
     evidence: NDArray[np.int32]  # (V C 4,) counts and recent counts of both turns at each node
     sides: NDArray[np.int32]  # (V C 2,) the turns of the latest and second latest character
     touched: NDArray[np.int32]  # (V,) whether a node has any evidence
-    nodes: NDArray[np.int32]  # (V,) nodes with evidence
+    nodes: NDArray[np.int32]  # (V + 1,) nodes with evidence, and at the end their number
     inputs: Floats  # (INPUT_COUNT,)
     cells: NDArray[np.int32]  # (2 C,) the places of both maps, -1 for no evidence
     sums: Floats  # (16,) parts of a product
@@ -155,6 +158,8 @@ def make_constants() -> Constants:
         np.log(p / (1 - p)).astype(np.float32),
         np.append(1 / (1 + np.exp(-x)), 1).astype(np.float32),
         np.log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
+        (1 / (np.arange(65536) + 2 * PRIOR_COUNT)).astype(np.float32),
+        np.searchsorted(LEVEL_BEGINS, np.arange(1024), side="right").astype(np.int32),
         np.array(recent, np.int32),
     )
 
@@ -261,7 +266,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(size * CONTEXT_COUNT * 4, np.int32),
         np.full(size * CONTEXT_COUNT * 2, 2, np.int32),
         np.zeros(size, np.int32),
-        np.zeros(size, np.int32),
+        np.zeros(size + 1, np.int32),
         np.zeros(INPUT_COUNT, np.float32),
         np.zeros(2 * CONTEXT_COUNT, np.int32),
         np.zeros(16, np.float32),
