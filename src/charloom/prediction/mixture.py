@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,12 +29,14 @@ from charloom.engines.protocol import Engine, Ids
 from charloom.network.parameters import Float, ModelConfig, State
 from charloom.network.units import Clamp
 from charloom.ngrams.choosing import choose_context_on_splits, counted_part
+from charloom.ngrams.counts import Counts
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramPredictions, NGramTable
 from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
+from charloom.text.extra_inputs import ExtraInputs
 
 # Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
 # contexts seen once, is visible to the weight.
@@ -101,6 +104,47 @@ def fit_mixture(engine: Engine, table: NGramTable, ids: TextIds, before: int, ro
     return Mixture(table, fit_theta(*_predictions(engine, table, ids, before, rows)))
 
 
+@dataclass(frozen=True)
+class PredictedText:
+    """A text that counts have predicted, before they counted any of it.
+
+    Attributes:
+        ids: the text's, (N,).
+        before: the id of the character before it.
+        extra: the extra inputs of a network that reads the counts, of `before` and of ids,
+            (N + 1, E); else None.
+        predict: returns what the counts predict of the characters at places of the text, (n,).
+    """
+
+    ids: TextIds
+    before: int
+    extra: ExtraInputs | None
+    predict: Callable[[NDArray[np.intp]], NGramPredictions]
+
+
+def fit_predicted_mixture(
+    engine: Engine, counts: Counts, text: PredictedText, rows: int, *, trained_on: bool
+) -> Mixture | None:
+    """Fit the weights of a mixture on a text that the counts predicted earlier.
+
+    Args:
+        engine: the network.
+        counts: what the mixture consists of beside the network. They can know the text by now.
+        text: the text.
+        rows: rows side by side in which the network reads it.
+        trained_on: whether the network was trained on it.
+
+    Returns:
+        None if the network has memorized the text, and does not read the counts.
+    """
+    every = _predictions_by(
+        text.predict, counts.context, engine, text.ids, text.before, rows, extra=text.extra
+    )
+    if trained_on and not engine.config.extra_inputs and _has_memorized(every):
+        return None
+    return Mixture(counts, fit_theta(*every))
+
+
 def fit_mixture_on_training_text(
     engine: Engine,
     ids: TextIds,
@@ -137,7 +181,7 @@ def fit_mixture_on_training_text(
         text, rows = counted[first:end], max(1, (end - first) // ROW)
         found.append(_predictions(engine, counts, text, before, rows, begin - first))
     every = _joined(found, table.context)
-    if np.log(every.network).sum() > MEMORIZED * np.log(every.ngram).sum():
+    if _has_memorized(every):
         return None
     return Mixture(table, fit_theta(*every))
 
@@ -176,15 +220,32 @@ def _predictions(
     engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int, first: int = 0
 ) -> _Predictions:
     """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
-    x, of_network, of_ngram = [np.zeros((0, feature_count(table.context)))], [], []
+    contexts = contexts_before(np.concatenate([[before], ids]), table.context)
+    return _predictions_by(
+        lambda places: table.look_up(contexts[places]),
+        table.context, engine, ids, before, rows, first,
+    )  # fmt: skip
+
+
+def _predictions_by(
+    predict: Callable[[NDArray[np.intp]], NGramPredictions],
+    context: int,
+    engine: Engine,
+    ids: TextIds,
+    before: int,
+    rows: int,
+    first: int = 0,
+    extra: ExtraInputs | None = None,
+) -> _Predictions:
+    """Predict a text, (N,), as `_predictions` does, with the predictions of counts at any places."""
+    x, of_network, of_ngram = [np.zeros((0, feature_count(context)))], [], []
     if len(ids):
-        contexts = contexts_before(np.concatenate([[before], ids]), table.context)
         every = -(-len(ids) // FITTED_ON)
-        for places, block in blocks_in_rows(engine, ids, before, rows):
+        for places, block in blocks_in_rows(engine, ids, before, rows, extra=extra):
             chosen = np.flatnonzero(places >= first)[::every]
             places, network = places[chosen], block[chosen]
-            ngram = table.look_up(contexts[places])
-            x.append(features(network, ngram, table.context))
+            ngram = predict(places)
+            x.append(features(network, ngram, context))
             targets = np.arange(len(places)), ids[places].astype(np.intp)
             of_network.append(np.exp(network[targets].astype(np.float64)))
             of_ngram.append(ngram.probabilities[targets].astype(np.float64))
@@ -194,6 +255,12 @@ def _predictions(
         np.concatenate([*of_network, nothing]),
         np.concatenate([*of_ngram, nothing]),
     )
+
+
+def _has_memorized(predictions: _Predictions) -> bool:
+    """Return whether the network predicts a text so well that it must have memorized it."""
+    of_network, of_ngram = np.log(predictions.network).sum(), np.log(predictions.ngram).sum()
+    return bool(of_network > MEMORIZED * of_ngram)
 
 
 def _joined(predictions: Sequence[_Predictions], context: int) -> _Predictions:
