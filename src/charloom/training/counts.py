@@ -6,7 +6,7 @@ from charloom.errors import CharloomError
 from charloom.text.dataset import Dataset
 from charloom.training.options import TrainingConfig
 
-MOST_MIXED = 0xFFFE  # characters of the vocabulary of a context mixer
+MOST_MIXED = 4096  # characters of the vocabulary of a context mixer
 MOST_READ = 512  # of that of a network that reads its predictions
 
 
