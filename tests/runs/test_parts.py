@@ -155,7 +155,7 @@ def test_checkpoints_save_what_a_start_resumes_from(tmp_path: Path) -> None:
     clock = Clock(before=5.0)
     setup = open_setup(Start(config, OPTIONS), text, config, SINGLE_PROCESS)
     files = RunFolder(tmp_path)
-    checkpoints = Checkpoints(files, text.dataset, config, setup, SINGLE_PROCESS, clock)
+    checkpoints = Checkpoints(files, text, config, setup, SINGLE_PROCESS, clock)
     assert not checkpoints.are_due()
     assert not checkpoints.resume_exists()
     state = TrainingState(step=3, smoothed_loss=2.0)

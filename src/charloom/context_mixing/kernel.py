@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from charloom.context_mixing.layout import (
     ABOVE,
     ABOVE_LENGTH,
+    BOTH_UNKNOWN,
     BREAK,
     CLASSES,
     COLUMN,
@@ -60,6 +61,7 @@ from charloom.context_mixing.layout import (
     SIDES,
     SINGLE_WAYS,
     STATE,
+    UNKNOWN,
     WORD,
     WORD_BEFORE,
     WORD_BEFORE_THAT,
@@ -86,18 +88,21 @@ ONE = np.uint64(1)
 # An entry of a list: the character in 16 bits, its count in 10, its recent count in 6.
 MOVED = np.uint32(0xFFFF)  # instead of a character: the list has moved to a longer one
 MOST, MOST_RECENT = 1023, 31
+CHARACTER_SHIFT = np.uint32(16)
+HALF, LOWER_HALF = np.int64(32), np.int64(0xFFFFFFFF)
 MOVED_PRIORITY = 1 << 20  # such an entry is never the one to be replaced
 
 RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and what is added in the beginning
 FINAL_RATE, REFINED_RATE = 0.0007, 0.02
 MOST_SEEN = 1023
 LEAST, SMALLEST = 0.0003, 1e-6
-NEGLIGIBLE = 0.0005  # nodes reached with less are split as the whole text is
+NEGLIGIBLE = 0.0002  # nodes reached with less are split as the whole text is
 
 
 Float32 = Annotated[NDArray[np.float32], types.float32]
 Int32 = Annotated[NDArray[np.int32], types.int32]
 Int64 = Annotated[NDArray[np.int64], types.int64]
+UInt8 = Annotated[NDArray[np.uint8], types.uint8]
 UInt32 = Annotated[NDArray[np.uint32], types.uint32]
 UInt64 = Annotated[NDArray[np.uint64], types.uint64]
 
@@ -124,6 +129,7 @@ class ModelBuffers(NamedTuple):
     kind: Int32
     folded: Int32
     rank: Int32
+    shared: UInt8
     singles: UInt64
     shorts: UInt32
     longs: UInt32
@@ -133,6 +139,7 @@ class ModelBuffers(NamedTuple):
     reciprocals: Float32
     levels: Int32
     recent_after: Int32
+    sides_after: Int32
 
 
 class WeightBuffers(NamedTuple):
@@ -154,7 +161,8 @@ class ScratchBuffers(NamedTuple):
     contexts: UInt64
     entries: UInt32
     used: Int32
-    evidence: Int32
+    evidence: Int64
+    parted: Int64
     sides: Int32
     touched: Int32
     nodes: Int32
@@ -356,6 +364,13 @@ def read_list(c, m, s):
     s.used[c] = used
 
 
+@subroutine(types.int64, inline=True)
+def both_counts(entry):
+    """Return an entry's count, and in the upper half its recent count."""
+    recent = np.int64(entry & np.uint32(63))
+    return (recent << HALF) | np.int64((entry >> np.uint32(6)) & np.uint32(1023))
+
+
 @subroutine(types.uint32, inline=True)
 def entry_of(character, count, recent):
     return np.uint32((character << 16) | (count << 6) | recent)
@@ -480,47 +495,70 @@ def learn_list(value, character, m):
 
 
 @subroutine()
-def gather(m, s, character):
-    """Add up the evidence at the nodes of a character's path, or of all paths for -1.
+def gather(m, s):
+    """Add up the evidence at the nodes of the paths of all characters seen after the contexts.
 
-    Evidence: (V, C, 4) counts of turn 0 and 1, recent counts of turn 0 and 1. Returns nothing; the
-    nodes are noted in `nodes`, their number in its last entry.
+    The nodes are noted in `nodes`, their number in its last entry.
     """
     evidence, sides, nodes, touched = s.evidence, s.sides, s.nodes, s.touched
     deepest = m.sizes.deepest
     count = 0
-    if character >= 0:
-        for j in range(m.depth[character]):
-            node = m.path[character * deepest + j]
-            nodes[count] = node
-            touched[node] = 1
-            count += 1
     for c in range(CONTEXT_COUNT):
         for i in range(s.used[c]):
             entry = s.entries[c * LONG + i]
-            other = int(entry >> np.uint32(16))
-            n = np.int32((entry >> np.uint32(6)) & np.uint32(1023))
-            recent = np.int32(entry & np.uint32(63))
-            depth = m.depth[other]
-            if character >= 0:
-                depth = min(depth, m.depth[character])
-            for j in range(depth):
-                node, turn = m.path[other * deepest + j], m.turns[other * deepest + j]
-                if character < 0 and touched[node] == 0:
+            other = int(entry >> CHARACTER_SHIFT) * deepest
+            seen = both_counts(entry)
+            for j in range(other, other + m.depth[int(entry >> CHARACTER_SHIFT)]):
+                node, turn = m.path[j], m.turns[j]
+                if touched[node] == 0:
                     touched[node] = 1
                     nodes[count] = node
                     count += 1
-                place = (node * CONTEXT_COUNT + c) * 4 + turn
-                evidence[place] += n
-                evidence[place + 2] += recent
-                side = (node * CONTEXT_COUNT + c) * 2
-                if sides[side] == 2:
-                    sides[side] = turn
-                elif sides[side + 1] == 2:
-                    sides[side + 1] = turn
-                if character >= 0 and turn != m.turns[character * deepest + j]:
-                    break
+                place = node * CONTEXT_COUNT + c
+                evidence[place * 2 + turn] += seen
+                sides[place] = m.sides_after[sides[place] * 2 + turn]
     nodes[m.sizes.characters] = np.int32(count)
+
+
+@subroutine()
+def gather_on_path(m, s, character):
+    """Add up the evidence at the nodes of one character's path alone, in the same places.
+
+    A character that leaves the path at depth d counts on the path's side of every node before, and
+    on the other side of that node.
+    """
+    evidence, sides, parted = s.evidence, s.sides, s.parted
+    deepest = m.sizes.deepest
+    begin, depth = character * deepest, m.depth[character]
+    for j in range(depth):
+        s.nodes[j] = m.path[begin + j]
+    s.nodes[m.sizes.characters] = np.int32(depth)
+    for c in range(CONTEXT_COUNT):
+        used = s.used[c]
+        if used == 0:
+            continue
+        for j in range(depth + 1):
+            parted[j] = 0
+        settled = 0  # nodes from the root on whose latest two characters are known
+        for i in range(used):
+            entry = s.entries[c * LONG + i]
+            other = int(entry >> CHARACTER_SHIFT)
+            shared = int(m.shared[character * m.sizes.characters + other])
+            parted[shared] += both_counts(entry)
+            for j in range(settled, min(shared + 1, depth)):
+                place = m.path[begin + j] * CONTEXT_COUNT + c
+                turn = m.turns[begin + j] if j < shared else 1 - m.turns[begin + j]
+                side = m.sides_after[sides[place] * 2 + turn]
+                sides[place] = side
+                if j == settled and side % SIDES != UNKNOWN:
+                    settled += 1
+        within = parted[depth]
+        for j in range(depth - 1, -1, -1):
+            place = (m.path[begin + j] * CONTEXT_COUNT + c) * 2
+            turn = m.turns[begin + j]
+            evidence[place + turn] = within
+            evidence[place + 1 - turn] = parted[j]
+            within += parted[j]
 
 
 @subroutine()
@@ -530,10 +568,10 @@ def clear(m, s):
         node = s.nodes[i]
         s.touched[node] = 0
         begin = node * CONTEXT_COUNT
-        for j in range(begin * 4, (begin + CONTEXT_COUNT) * 4):
-            s.evidence[j] = 0
         for j in range(begin * 2, (begin + CONTEXT_COUNT) * 2):
-            s.sides[j] = 2
+            s.evidence[j] = 0
+        for j in range(begin, begin + CONTEXT_COUNT):
+            s.sides[j] = BOTH_UNKNOWN
 
 
 @subroutine(types.float32, inline=True)
@@ -561,8 +599,9 @@ def fill_inputs(node, m, w, s):
     any_evidence = False
     logs, stretch = m.logs, m.stretch
     for c in range(CONTEXT_COUNT):
-        place = (node * CONTEXT_COUNT + c) * 4
-        n0, n1 = evidence[place], evidence[place + 1]
+        place = node * CONTEXT_COUNT + c
+        seen0, seen1 = evidence[place * 2], evidence[place * 2 + 1]
+        n0, n1 = seen0 & LOWER_HALF, seen1 & LOWER_HALF
         n = n0 + n1
         if n == 0:
             for i in range(INPUTS):
@@ -581,12 +620,11 @@ def fill_inputs(node, m, w, s):
         cell = (c * COUNT_LEVELS + m.levels[min(n, MOST)]) * LOGIT_LEVELS + step
         cells[c] = cell
         x[c * INPUTS + 2] = stretched(w.counts[cell], stretch)
-        r0, r1 = evidence[place + 2], evidence[place + 3]
+        r0, r1 = seen0 >> HALF, seen1 >> HALF
         while r0 >= RECENT_LEVELS or r1 >= RECENT_LEVELS:
             r0, r1 = (r0 + 1) // 2 if r0 > 1 else r0, (r1 + 1) // 2 if r1 > 1 else r1
-        side = (node * CONTEXT_COUNT + c) * 2
         cell = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1
-        cell = (cell * SIDES + sides[side]) * SIDES + sides[side + 1]
+        cell = cell * SIDES * SIDES + sides[place]
         cells[CONTEXT_COUNT + c] = cell
         x[c * INPUTS + 3] = stretched(w.recent[cell], stretch)
     x[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
@@ -600,7 +638,7 @@ def choose_rows(node, state, m, s):
     for c in range(ORDERS):
         if s.cells[c] >= 0:
             orders += 1
-            place = (node * CONTEXT_COUNT + c) * 4
+            place = (node * CONTEXT_COUNT + c) * 2
             if s.evidence[place] == 0 or s.evidence[place + 1] == 0:
                 certain += 1
     last = CLASSES - 1
@@ -618,22 +656,37 @@ def choose_rows(node, state, m, s):
 
 
 @subroutine(types.float32)
-def dot(flat, row, inputs, partial):
-    """Return the product of a row of weights and the inputs, in the same order on every machine."""
-    begin = row * INPUT_COUNT
-    lanes = width(flat)
-    added = load(flat, begin) * load(inputs, 0)
-    for i in range(16, INPUT_COUNT, 16):
-        added = added + load(flat, begin + i) * load(inputs, i)
-    result = total(added)
-    if lanes < 16:
-        added = load(flat, begin + 8) * load(inputs, 8)
+def mix_sets(kind, w, s, learns):
+    """Return the mixture of what the sets of weights say, and note what each says if `learns`.
+
+    Sums have the same order on every machine: 16 numbers side by side, then these in a row.
+    """
+    sets, inputs, partial = w.sets, s.inputs, s.sums
+    lanes = width(sets)
+    lower, upper = load(inputs, 0) * np.float32(0), load(inputs, 0) * np.float32(0)
+    for k in range(SETS):
+        begin, share = s.rows[k] * INPUT_COUNT, w.final[kind + k]
+        added = load(sets, begin) * load(inputs, 0)
         for i in range(16, INPUT_COUNT, 16):
-            added = added + load(flat, begin + i + 8) * load(inputs, i + 8)
-        store(partial, 0, added)
+            added = added + load(sets, begin + i) * load(inputs, i)
+        lower = lower + added * share
+        if learns:
+            s.dots[k] = total(added)
+        if lanes < 16:
+            added = load(sets, begin + 8) * load(inputs, 8)
+            for i in range(16, INPUT_COUNT, 16):
+                added = added + load(sets, begin + i + 8) * load(inputs, i + 8)
+            upper = upper + added * share
+            if learns:
+                store(partial, 0, added)
+                for i in range(8):
+                    s.dots[k] += partial[i]
+    result = total(lower)
+    if lanes < 16:
+        store(partial, 0, upper)
         for i in range(8):
             result += partial[i]
-    return min(max(result, np.float32(-18)), np.float32(18))
+    return result
 
 
 @subroutine()
@@ -650,17 +703,13 @@ def between(low, high, part):
 
 
 @subroutine(types.float32)
-def decide(node, state, m, w, s):
+def decide(node, state, m, w, s, learns):
     """Return the probability of turn 1 at a node with evidence, whose inputs and rows are known.
 
     It notes what each set of weights says, and the places in the two refining tables.
     """
-    rows, dots, refined = s.rows, s.dots, s.refined
-    logit = np.float32(0)
-    kind = min(node, CLASSES - 1) * SETS
-    for k in range(SETS):
-        dots[k] = dot(w.sets, rows[k], s.inputs, s.sums)
-        logit += w.final[kind + k] * dots[k]
+    dots, refined = s.dots, s.refined
+    logit = mix_sets(min(node, CLASSES - 1) * SETS, w, s, learns)
     dots[SETS] = logit
     bounded = min(max(logit, np.float32(-7.99)), np.float32(7.99))
     place = (bounded + np.float32(8)) * np.float32(2)
@@ -715,7 +764,7 @@ def learn_decision(node, turn, m, w, s, rate):
 @subroutine(types.float32)
 def code(character, state, m, w, s, learns):
     """Return the probability of a character, and learn weights from it if `learns`."""
-    gather(m, s, character)
+    gather_on_path(m, s, character)
     deepest = m.sizes.deepest
     rate = np.float32(RATE + EARLY_RATE / (1 + w.steps[0] / EARLY))
     if learns:
@@ -726,7 +775,7 @@ def code(character, state, m, w, s, learns):
         p = m.prior[node]
         if reach >= np.float32(NEGLIGIBLE) and fill_inputs(node, m, w, s):
             choose_rows(node, state, m, s)
-            p = decide(node, state, m, w, s)
+            p = decide(node, state, m, w, s, learns)
             if learns:
                 learn_decision(node, turn, m, w, s, rate)
         reach *= p if turn == 1 else np.float32(1) - p
@@ -737,7 +786,7 @@ def code(character, state, m, w, s, learns):
 @subroutine()
 def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
-    gather(m, s, -1)
+    gather(m, s)
     waiting, reach = 1, s.reach
     s.stack[0], reach[0] = 0, np.float32(1)
     while waiting > 0:
@@ -750,7 +799,7 @@ def distribute(state, m, w, s, probabilities):
             and fill_inputs(node, m, w, s)
         ):
             choose_rows(node, state, m, s)
-            p = decide(node, state, m, w, s)
+            p = decide(node, state, m, w, s, False)
         for turn in range(2):
             share = here * (p if turn == 1 else np.float32(1) - p)
             child = m.children[node * 2 + turn]

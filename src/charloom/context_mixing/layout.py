@@ -6,6 +6,7 @@ V: characters in the vocabulary; C: contexts; D: the largest depth of a characte
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,9 @@ LARGEST_VOCABULARY = 0xFFFF
 COUNT_LEVELS, LOGIT_LEVELS = 16, 33
 LEVEL_BEGINS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 32, 64, 128, 256, 512)  # classes of counts
 RECENT_LEVELS, SIDES = 16, 3
+UNKNOWN = 2  # instead of a turn
+BOTH_UNKNOWN = SIDES * UNKNOWN + UNKNOWN  # of the latest and the second latest character
+DEEPEST = 64  # decisions of a character, at most
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
 # Weight sets, by what chooses their row.
@@ -93,6 +97,7 @@ class Tree(NamedTuple):
     kind: NDArray[np.int32]  # (V,)
     folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
     rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
+    shared: NDArray[np.uint8]  # (V, V) the nodes that two characters' paths share before they part
 
 
 class Tables(NamedTuple):
@@ -125,6 +130,7 @@ class Constants(NamedTuple):
     reciprocals: Floats  # (65536,) 1 / (n + 2 PRIOR_COUNT)
     levels: NDArray[np.int32]  # (1024,) the class of a count, below COUNT_LEVELS
     recent_after: NDArray[np.int32]  # (64,) a recent count after another character
+    sides_after: NDArray[np.int32]  # (9 * 2,) two turns after an earlier one
 
 
 class Scratch(NamedTuple):
@@ -133,8 +139,9 @@ class Scratch(NamedTuple):
     contexts: Longs  # (C,)
     entries: Words  # (C LONG,)
     used: NDArray[np.int32]  # (C,)
-    evidence: NDArray[np.int32]  # (V C 4,) counts and recent counts of both turns at each node
-    sides: NDArray[np.int32]  # (V C 2,) the turns of the latest and second latest character
+    evidence: NDArray[np.int64]  # (V C 2,) of both turns at each node, recent counts in the upper half
+    parted: NDArray[np.int64]  # (D + 1,) the same by where paths part
+    sides: NDArray[np.int32]  # (V C,) the turns of the latest two characters
     touched: NDArray[np.int32]  # (V,) whether a node has any evidence
     nodes: NDArray[np.int32]  # (V + 1,) nodes with evidence, and at the end their number
     inputs: Floats  # (INPUT_COUNT,)
@@ -153,6 +160,15 @@ PRIOR_COUNT = 0.3
 def make_constants() -> Constants:
     p = (np.arange(4096) + 0.5) / 4096
     x = np.linspace(-12, 12, 4097)
+    sides = []
+    for latest, second in itertools.product(range(SIDES), repeat=2):
+        for turn in (0, 1):
+            known = latest, second
+            if latest == UNKNOWN:
+                known = turn, second
+            elif second == UNKNOWN:
+                known = latest, turn
+            sides.append(SIDES * known[0] + known[1])
     recent = [n if n <= 2 else n.bit_length() for n in range(64)]
     return Constants(
         np.log(p / (1 - p)).astype(np.float32),
@@ -161,6 +177,7 @@ def make_constants() -> Constants:
         (1 / (np.arange(65536) + 2 * PRIOR_COUNT)).astype(np.float32),
         np.searchsorted(LEVEL_BEGINS, np.arange(1024), side="right").astype(np.int32),
         np.array(recent, np.int32),
+        np.array(sides, np.int32),
     )
 
 
@@ -191,16 +208,42 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
         a, b = children[node]
         below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
         prior[place] = total[b] / (total[a] + total[b])
+    rank = np.empty(size, np.int32)
+    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
+    return tree_of(below, prior, rank, characters, end_id)
+
+
+def tree_of(
+    children: NDArray[np.int32],
+    prior: Floats,
+    rank: NDArray[np.int32],
+    characters: Sequence[str],
+    end_id: int | None,
+) -> Tree:
+    """Return the tree with these children, (V - 1, 2).
+
+    Raises:
+        ValueError: if they are not a tree in which every node and every character occurs once.
+    """
+    size = len(characters)
     paths: list[list[tuple[int, int]]] = [[] for _ in range(size)]
     waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
+    found = 0
     while waiting:
         place, path = waiting.pop()
+        found += 1
+        if found >= size or len(path) >= DEEPEST:
+            raise ValueError("its tree has too many nodes, or is too deep")
         for turn in (0, 1):
-            child, longer = int(below[place, turn]), [*path, (place, turn)]
+            child, longer = int(children[place, turn]), [*path, (place, turn)]
+            if not -size <= child < size - 1 or (child < 0 and paths[-1 - child]):
+                raise ValueError("its tree has wrong children")
             if child < 0:
                 paths[-1 - child] = longer
             else:
                 waiting.append((child, longer))
+    if found != max(size - 1, 0):
+        raise ValueError("its tree has too few nodes")
     deepest = max(1, max(map(len, paths)))
     path, turns = np.zeros((size, deepest), np.int32), np.zeros((size, deepest), np.int32)
     for i, steps in enumerate(paths):
@@ -212,17 +255,24 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
         for i, c in enumerate(characters)
     ]
     folded = [known.get(c.lower(), i) for i, c in enumerate(characters)]
-    rank = np.empty(size, np.int32)
-    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
+    shared = np.zeros((size, size), np.uint8)
+    same = np.ones((size, size), np.bool_)
+    lengths = np.array([len(steps) for steps in paths], np.int32)
+    for j in range(deepest):
+        on = lengths > j
+        step = path[:, j] * 2 + turns[:, j]
+        same &= on[:, None] & on[None, :] & (step[:, None] == step[None, :])
+        shared += same
     return Tree(
         path,
         turns,
-        np.array([len(steps) for steps in paths], np.int32),
-        below,
+        lengths,
+        children,
         prior,
         np.array(kind, np.int32),
         np.array(folded, np.int32),
         rank,
+        shared,
     )
 
 
@@ -263,8 +313,9 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(CONTEXT_COUNT, np.uint64),
         np.zeros(CONTEXT_COUNT * LONG, np.uint32),
         np.zeros(CONTEXT_COUNT, np.int32),
-        np.zeros(size * CONTEXT_COUNT * 4, np.int32),
-        np.full(size * CONTEXT_COUNT * 2, 2, np.int32),
+        np.zeros(size * CONTEXT_COUNT * 2, np.int64),
+        np.zeros(size + 1, np.int64),
+        np.full(size * CONTEXT_COUNT, BOTH_UNKNOWN, np.int32),
         np.zeros(size, np.int32),
         np.zeros(size + 1, np.int32),
         np.zeros(INPUT_COUNT, np.float32),
