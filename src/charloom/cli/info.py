@@ -21,6 +21,7 @@ def add_info_arguments(parser: Parser) -> None:
 
 
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.ngrams.counts import CONTEXT_MIXER, NGRAM_MODEL
     from charloom.ngrams.table import NGramTable
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.facts import facts_of
@@ -40,12 +41,14 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         f"{config.cell}, {plural(config.hidden_size, 'hidden unit')}, layers: {config.layers}, "
         f"{plural(config.parameter_count, 'parameter')}, {config.dtype}{extra}"
     )
-    if checkpoint.mixture is not None and isinstance(checkpoint.mixture.counts, NGramTable):
-        table = checkpoint.mixture.counts
-        terminal.print(
-            f"mixed with an n-gram model: {plural(len(table.characters), 'n-gram')}, "
-            f"{plural(table.context, vocabulary.unit)} of context, {table.nbytes:,} bytes"
-        )
+    if checkpoint.mixture is not None:
+        counts = checkpoint.mixture.counts
+        kind = f"a {CONTEXT_MIXER}: "
+        if isinstance(counts, NGramTable):
+            kind = f"an {NGRAM_MODEL}: {plural(len(counts.characters), 'n-gram')}, "
+            kind += f"{plural(counts.context, vocabulary.unit)} of context, "
+        reads = ", which the network also reads" if config.extra_inputs else ""
+        terminal.print(f"mixed with {kind}{counts.nbytes:,} bytes{reads}")
     characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
     beginning = cut("".join(characters), WIDEST - 2)
