@@ -9,16 +9,9 @@ from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction import adaptive
-from charloom.prediction.adaptive import (
-    DISCOUNT,
-    PRIOR,
-    RATES,
-    Adaptation,
-    AdaptiveScores,
-    RecentCounts,
-    choose_adaptation,
-)
+from charloom.prediction import adaptive, following
+from charloom.prediction.adaptive import RATES, Adaptation, AdaptiveScores, choose_adaptation
+from charloom.prediction.following import DISCOUNT, PRIOR, RecentCounts
 from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
 from charloom.prediction.scoring import Protocol, Scores, score_ids
 
@@ -267,7 +260,7 @@ def test_the_visible_part_of_a_context_begins_with_the_last_end(
 
 def test_contexts_that_occurred_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the text began later, for every context that has not occurred in between."""
-    monkeypatch.setattr(adaptive, "MOST_CONTEXTS", 100)
+    monkeypatch.setattr(following, "MOST_CONTEXTS", 100)
     generator = np.random.default_rng(7)
     recent, counted = RecentCounts(5), 0
     text = generator.integers(0, 4, 600).astype(np.int32)
@@ -280,7 +273,7 @@ def test_contexts_that_occurred_long_ago_are_forgotten(monkeypatch: pytest.Monke
     recent.refine(newest, text[-6:-1])
     assert not np.allclose(newest, uniform)
     whole = RecentCounts(5)
-    monkeypatch.setattr(adaptive, "MOST_CONTEXTS", 10_000)
+    monkeypatch.setattr(following, "MOST_CONTEXTS", 10_000)
     for i in range(5, len(text)):
         whole.add(text[i - 5 : i], int(text[i]))
     changed = 0

@@ -19,14 +19,8 @@ from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.mixture import (
-    MixedPredictor,
-    fit_mixture,
-    fit_ngram_table,
-    join_states,
-    rows_of,
-    state_bytes,
-)
+from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
+from charloom.prediction.rows import join_states, rows_of, state_bytes
 from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Protocol, score_ids
 from charloom.serving import batcher as batcher_module

@@ -98,7 +98,10 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_theta(
-    x: Features, network: NDArray[np.float64], ngram: NDArray[np.float64]
+    x: Features,
+    network: NDArray[np.float64],
+    ngram: NDArray[np.float64],
+    start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Fit θ, (F,), by Newton's method on the log-likelihood less a ridge penalty.
 
@@ -111,23 +114,25 @@ def fit_theta(
         x: features, (N, F).
         network: the network's probability of each character of the text, a (N,).
         ngram: the n-gram model's, b (N,).
+        start: the θ that the penalty draws towards, (F,); zeros by default.
     """
     ridge = np.full(x.shape[1], RIDGE)
     ridge[0] = 1e-6  # the constant
-    theta = np.zeros(x.shape[1])
+    start = np.zeros(x.shape[1]) if start is None else start
+    theta = start
     if not len(x):
         return theta
 
     def objective(theta: NDArray[np.float64]) -> tuple[float, Features, Features]:
         g = _sigmoid(x @ theta)
         mixed = g * network + (1 - g) * ngram
-        return float(np.log(mixed).sum() - ridge @ theta**2 / 2), g, mixed
+        return float(np.log(mixed).sum() - ridge @ (theta - start) ** 2 / 2), g, mixed
 
     before, g, mixed = objective(theta)
     for _ in range(ROUNDS):
         r = g * network / mixed
         curvature = np.maximum(g * (1 - g) - r * (1 - r), 0.05 * g * (1 - g))
-        slope = x.T @ (r - g) - ridge * theta
+        slope = x.T @ (r - g) - ridge * (theta - start)
         step = np.linalg.solve((x * curvature[:, None]).T @ x + np.diag(ridge), slope)
         for _ in range(HALVINGS):
             now, g, mixed = objective(theta + step)

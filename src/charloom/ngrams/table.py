@@ -46,6 +46,12 @@ class NGramPredictions(NamedTuple):
     length: NDArray[np.int32]  # (N,) characters of the longest context seen, 0 to K
     weight: NDArray[np.float32]  # (N,) λ of that context, smaller the more often it was seen
 
+    def at(self, places: NDArray[np.intp] | slice) -> NGramPredictions:
+        """Return the predictions at some of the places."""
+        return NGramPredictions(
+            self.probabilities[places], self.length[places], self.weight[places]
+        )
+
 
 @dataclass(frozen=True)
 class NGramTable:
@@ -142,6 +148,8 @@ class NGramTable:
         self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]
     ) -> tuple[NGramPredictions, NDArray[np.int32]]:
         """Return the predictions after ids (T, B) as `Counts.predict` does, and the state."""
+        if not len(ids):
+            return self.look_up(np.empty((0, self.context), np.int32)), state
         read = self._joined(ids, state)
         windows = np.lib.stride_tricks.sliding_window_view(read, self.context + 1, axis=1)
         contexts = windows[:, :, 1:].transpose(1, 0, 2).reshape(ids.size, self.context)

@@ -18,21 +18,22 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.protocol import Engine, Ids
-from charloom.network.parameters import Float, ModelConfig, State
+from charloom.engines.protocol import Engine, Ids, Predictor
+from charloom.errors import CharloomError, plural
+from charloom.network.parameters import Float, ModelConfig
 from charloom.network.units import Clamp
 from charloom.ngrams.choosing import choose_context_on_splits, counted_part
 from charloom.ngrams.counts import Counts
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.prediction.rows import MixedState
 from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
@@ -91,56 +92,39 @@ def fit_ngram_table(
     return NGramTable.of(model, most_bytes)
 
 
-def fit_mixture(engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int) -> Mixture:
+def fit_mixture(
+    engine: Engine,
+    counts: Counts,
+    ids: TextIds,
+    before: int,
+    rows: int,
+    *,
+    ngram: NGramPredictions | None = None,
+) -> Mixture:
     """Fit the weights of a mixture on a text, or on a sample of the places of a long one.
 
     Args:
-        engine: the network.
-        table: the n-gram model.
+        engine: the network, which can read the counts' predictions.
+        counts: the counts of the mixture.
         ids: the text's, (N,). Without any, both models weigh the same everywhere.
         before: the id of the character before the text.
         rows: rows side by side in which the network reads the text.
+        ngram: the predictions after `before` and after each of the ids, (N + 1, V). They are
+            required if the counts have learned the text since.
     """
-    return Mixture(table, fit_theta(*_predictions(engine, table, ids, before, rows)))
+    return Mixture(counts, fit_theta(*_predictions(engine, counts, ids, before, rows, ngram=ngram)))
 
 
-@dataclass(frozen=True)
-class PredictedText:
-    """A text that counts have predicted, before they counted any of it.
-
-    Attributes:
-        ids: the text's, (N,).
-        before: the id of the character before it.
-        extra: the extra inputs of a network that reads the counts, of `before` and of ids,
-            (N + 1, E); else None.
-        predict: returns what the counts predict of the characters at places of the text, (n,).
-    """
-
-    ids: TextIds
-    before: int
-    extra: ExtraInputs | None
-    predict: Callable[[NDArray[np.intp]], NGramPredictions]
-
-
-def fit_predicted_mixture(
-    engine: Engine, counts: Counts, text: PredictedText, rows: int, *, trained_on: bool
+def fit_mixture_unless_memorized(
+    engine: Engine, counts: Counts, ids: TextIds, before: int, rows: int, ngram: NGramPredictions
 ) -> Mixture | None:
-    """Fit the weights of a mixture on a text that the counts predicted earlier.
-
-    Args:
-        engine: the network.
-        counts: what the mixture consists of beside the network. They can know the text by now.
-        text: the text.
-        rows: rows side by side in which the network reads it.
-        trained_on: whether the network was trained on it.
+    """Fit the weights of a mixture as `fit_mixture` does, on a text that the network has read.
 
     Returns:
         None if the network has memorized the text, and does not read the counts.
     """
-    every = _predictions_by(
-        text.predict, counts.context, engine, text.ids, text.before, rows, extra=text.extra
-    )
-    if trained_on and not engine.config.extra_inputs and _has_memorized(every):
+    every = _predictions(engine, counts, ids, before, rows, ngram=ngram)
+    if not engine.config.extra_inputs and _has_memorized(every):
         return None
     return Mixture(counts, fit_theta(*every))
 
@@ -217,38 +201,28 @@ class _Predictions(NamedTuple):
 
 
 def _predictions(
-    engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int, first: int = 0
-) -> _Predictions:
-    """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
-    contexts = contexts_before(np.concatenate([[before], ids]), table.context)
-    return _predictions_by(
-        lambda places: table.look_up(contexts[places]),
-        table.context, engine, ids, before, rows, first,
-    )  # fmt: skip
-
-
-def _predictions_by(
-    predict: Callable[[NDArray[np.intp]], NGramPredictions],
-    context: int,
     engine: Engine,
+    counts: Counts,
     ids: TextIds,
     before: int,
     rows: int,
     first: int = 0,
-    extra: ExtraInputs | None = None,
+    *,
+    ngram: NGramPredictions | None = None,
 ) -> _Predictions:
-    """Predict a text, (N,), as `_predictions` does, with the predictions of counts at any places."""
-    x, of_network, of_ngram = [np.zeros((0, feature_count(context)))], [], []
+    """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
+    x, of_network, of_ngram = [np.zeros((0, feature_count(counts.context)))], [], []
     if len(ids):
+        look_up, extra = _by_place(engine, counts, np.concatenate([[before], ids]), ngram)
         every = -(-len(ids) // FITTED_ON)
         for places, block in blocks_in_rows(engine, ids, before, rows, extra=extra):
             chosen = np.flatnonzero(places >= first)[::every]
             places, network = places[chosen], block[chosen]
-            ngram = predict(places)
-            x.append(features(network, ngram, context))
+            found = look_up(places)
+            x.append(features(network, found, counts.context))
             targets = np.arange(len(places)), ids[places].astype(np.intp)
             of_network.append(np.exp(network[targets].astype(np.float64)))
-            of_ngram.append(ngram.probabilities[targets].astype(np.float64))
+            of_ngram.append(found.probabilities[targets].astype(np.float64))
     nothing = np.zeros(0)
     return _Predictions(
         np.concatenate(x),
@@ -263,47 +237,33 @@ def _has_memorized(predictions: _Predictions) -> bool:
     return bool(of_network > MEMORIZED * of_ngram)
 
 
+def _by_place(
+    engine: Engine, counts: Counts, text: Integers, ngram: NGramPredictions | None
+) -> tuple[Callable[[NDArray[np.intp]], NGramPredictions], ExtraInputs | None]:
+    """Return the counts' predictions after some places of a text, and the network's extra inputs.
+
+    Args:
+        engine: the network.
+        counts: the counts.
+        text: ids, (N,).
+        ngram: the predictions after each of them, if they are known, (N, V).
+    """
+    if ngram is None and isinstance(counts, NGramTable) and not engine.config.extra_inputs:
+        contexts = contexts_before(text, counts.context)
+        return lambda places: counts.look_up(contexts[places]), None
+    if ngram is None:
+        ngram, _ = counts.predict(text[:, None], counts.zero_state(1))
+    known = ngram
+    return (
+        lambda places: known.at(places),
+        ExtraInputs(known.probabilities) if engine.config.extra_inputs else None,
+    )
+
+
 def _joined(predictions: Sequence[_Predictions], context: int) -> _Predictions:
     nothing = _Predictions(np.zeros((0, feature_count(context))), np.zeros(0), np.zeros(0))
     parts = zip(nothing, *predictions, strict=True)
     return _Predictions(*(np.concatenate(part) for part in parts))
-
-
-class MixedState(NamedTuple):
-    """The network's state, and that of the counts, which has its rows on the first axis."""
-
-    network: State
-    context: NDArray[Any]
-
-
-def rows_of(state: Any, rows: Sequence[int]) -> Any:
-    """Return a predictor's state for the chosen rows, in order; a row can be repeated."""
-    if isinstance(state, MixedState):
-        return MixedState(rows_of(state.network, rows), state.context[list(rows)])
-    return np.take(state, rows, axis=2)
-
-
-def put_rows(state: Any, rows: Sequence[int], source: Any) -> None:
-    """Write the one row of another state of a predictor into the chosen rows of a state."""
-    if isinstance(state, MixedState):
-        put_rows(state.network, rows, source.network)
-        state.context[list(rows)] = source.context
-    else:
-        state[:, :, list(rows)] = source
-
-
-def join_states(states: Sequence[Any]) -> Any:
-    """Return one state with the rows of several states of a predictor side by side."""
-    if isinstance(states[0], MixedState):
-        networks, contexts = zip(*states, strict=True)
-        return MixedState(join_states(networks), np.concatenate(contexts))
-    return np.concatenate(states, axis=2)
-
-
-def state_bytes(state: Any) -> int:
-    """Return the memory of a predictor's state in bytes."""
-    arrays = state if isinstance(state, MixedState) else [state]
-    return sum(array.nbytes for array in arrays)
 
 
 class MixedPredictor:
@@ -336,14 +296,14 @@ class MixedPredictor:
 
     def _predict(
         self, ids: Ids, state: MixedState
-    ) -> tuple[NGramPredictions, NDArray[Any], dict[str, Float]]:
-        """Return the counts' predictions after ids (T, B), their state, and `extra` of a window."""
+    ) -> tuple[NGramPredictions, NDArray[Any], Float | None]:
+        """Return the counts' predictions after ids (T, B), their state, and the extra inputs."""
         ngram, context = self.mixture.counts.predict(ids, state.context)
         return ngram, context, extra_inputs(self.config, ngram, *ids.shape)
 
     def log_probabilities(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
         ngram, context, extra = self._predict(inputs, state)
-        network, after = self.engine.log_probabilities(inputs, state.network, **extra)
+        network, after = self.engine.log_probabilities(inputs, state.network, extra=extra)
         if not self.network_only:
             rows = network.reshape(-1, network.shape[-1])
             network = self.mixture.mix(rows, ngram).reshape(network.shape)
@@ -352,14 +312,14 @@ class MixedPredictor:
     def read(self, inputs: Ids, state: MixedState) -> MixedState:
         if self.config.extra_inputs:
             _, context, extra = self._predict(inputs, state)
-            return MixedState(self.engine.read(inputs, state.network, **extra), context)
+            return MixedState(self.engine.read(inputs, state.network, extra=extra), context)
         context = self.mixture.counts.read(inputs, state.context)
         return MixedState(self.engine.read(inputs, state.network), context)
 
     def states(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
         """Return the network's states after inputs (T, B), (T, S, L, B, H), and the last state."""
         _, context, extra = self._predict(inputs, state)
-        found, after = self.engine.states(inputs, state.network, **extra)
+        found, after = self.engine.states(inputs, state.network, extra=extra)
         return found, MixedState(after, context)
 
     def step(
@@ -367,8 +327,8 @@ class MixedPredictor:
     ) -> tuple[Float, MixedState]:
         """Advance each row by one id, as an engine does; a mixture's logits are log p."""
         ngram, context, extra = self._predict(ids[None], state)
-        beside = {name: values[0] for name, values in extra.items()}
-        logits, after = self.engine.step(ids, state.network, clamps, **beside)
+        beside = None if extra is None else extra[0]
+        logits, after = self.engine.step(ids, state.network, clamps, extra=beside)
         if not self.network_only:
             with np.errstate(all="ignore"):  # The largest weights can overflow.
                 x = logits - logits.max(axis=1, keepdims=True)
@@ -391,26 +351,41 @@ class MixedPredictor:
 
 
 def extra_inputs(
-    config: ModelConfig, ngram: NGramPredictions, steps: int, rows: int
-) -> dict[str, Float]:
-    """Return the extra inputs of a network that reads counts, as the argument of an engine.
+    config: ModelConfig, ngram: NGramPredictions | None, steps: int, rows: int
+) -> Float | None:
+    """Return the extra inputs of a network that reads counts, (T, B, E), else None.
 
     Args:
         config: the network's.
-        ngram: the counts' predictions after ids (T, B).
+        ngram: the counts' predictions after ids (T, B), which a network that reads them requires.
         steps: T.
         rows: B.
-
-    Returns:
-        `extra`, (T, B, E), nothing for a network without extra inputs.
     """
     if not config.extra_inputs:
-        return {}
+        return None
+    assert ngram is not None
     p = ngram.probabilities.reshape(steps, rows, -1)
-    return {"extra": p.astype(config.dtype, copy=False)}
+    return p.astype(config.dtype, copy=False)
 
 
 def contexts_before(ids: Integers, context: int) -> NDArray[np.int32]:
     """Return the `context` ids before each id but the first, (N - 1, K), -1 before the text."""
     padded = np.concatenate([np.full(context, -1, np.int32), ids.astype(np.int32)])
     return np.lib.stride_tricks.sliding_window_view(padded, context)[1 : len(ids)]
+
+
+def network_of(engine: Engine, mixture: Mixture | None) -> Predictor:
+    """Return the predictor of a network alone, with the counts that it reads, if it reads any.
+
+    Raises:
+        CharloomError: if the network reads counts that do not exist or do not fit it.
+    """
+    extra = engine.config.extra_inputs
+    if not extra:
+        return engine
+    if mixture is None or extra != mixture.counts.vocabulary_size:
+        raise CharloomError(
+            f"the network reads {plural(extra, 'extra input')}, and the model has no counts that "
+            "predict them: use the model's file from before it was exported"
+        )
+    return MixedPredictor(engine, mixture, network_only=True)
