@@ -21,9 +21,8 @@ def add_info_arguments(parser: Parser) -> None:
 
 
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from charloom.ngrams.table import NGramTable
     from charloom.storage.checkpoint import load_checkpoint
-    from charloom.storage.facts import facts_of
+    from charloom.storage.facts import counts_in_words, facts_of
     from charloom.storage.folders import model_path
     from charloom.text.vocabulary import END, END_NAME
 
@@ -40,12 +39,9 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         f"{config.cell}, {plural(config.hidden_size, 'hidden unit')}, layers: {config.layers}, "
         f"{plural(config.parameter_count, 'parameter')}, {config.dtype}{extra}"
     )
-    if checkpoint.mixture is not None and isinstance(checkpoint.mixture.counts, NGramTable):
-        table = checkpoint.mixture.counts
-        terminal.print(
-            f"mixed with an n-gram model: {plural(len(table.characters), 'n-gram')}, "
-            f"{plural(table.context, vocabulary.unit)} of context, {table.nbytes:,} bytes"
-        )
+    if checkpoint.mixture is not None:
+        counts = counts_in_words(checkpoint.mixture.counts, vocabulary.unit)
+        terminal.print(f"mixed with {counts}")
     characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
     beginning = cut("".join(characters), WIDEST - 2)

@@ -27,10 +27,9 @@ from charloom.context_mixing.layout import (
     LINE,
     LIST_WAYS,
     LONG,
-    LONG_WORDS,
+    ORDERS,
     RECENT,
     SHORT,
-    SHORT_WORDS,
     SINGLE_WAYS,
     STATE,
     WORD_LENGTH,
@@ -55,6 +54,8 @@ PROBABILITY = 65_536  # parts of a learned probability
 WEIGHT_SETS = ("frozen", "adaptive")
 ROUNDED = ("counts", "recent", "refined")  # probabilities
 SEEN = ("counts_seen", "recent_seen")
+# The kind of mixer. One of other contexts cannot use what was counted for these.
+LAYOUT = "1"
 LEVEL = 6  # of compression
 BYTES_OF_ENTRY = 3  # packed, about
 
