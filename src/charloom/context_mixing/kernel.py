@@ -164,7 +164,8 @@ class ScratchBuffers(NamedTuple):
     evidence: Int64
     parted: Int64
     sides: Int32
-    touched: Int32
+    active: Int32
+    known: Int32
     nodes: Int32
     inputs: Float32
     cells: Int32
@@ -500,7 +501,7 @@ def gather(m, s):
 
     The nodes are noted in `nodes`, their number in its last entry.
     """
-    evidence, sides, nodes, touched = s.evidence, s.sides, s.nodes, s.touched
+    evidence, sides, nodes, active, known = s.evidence, s.sides, s.nodes, s.active, s.known
     deepest = m.sizes.deepest
     count = 0
     for c in range(CONTEXT_COUNT):
@@ -510,11 +511,13 @@ def gather(m, s):
             seen = both_counts(entry)
             for j in range(other, other + m.depth[int(entry >> CHARACTER_SHIFT)]):
                 node, turn = m.path[j], m.turns[j]
-                if touched[node] == 0:
-                    touched[node] = 1
-                    nodes[count] = node
-                    count += 1
                 place = node * CONTEXT_COUNT + c
+                if sides[place] == BOTH_UNKNOWN:
+                    if active[node] == 0:
+                        nodes[count] = node
+                        count += 1
+                    known[node * CONTEXT_COUNT + active[node]] = c
+                    active[node] += np.int32(1)
                 evidence[place * 2 + turn] += seen
                 sides[place] = m.sides_after[sides[place] * 2 + turn]
     nodes[m.sizes.characters] = np.int32(count)
@@ -554,10 +557,13 @@ def gather_on_path(m, s, character):
                     settled += 1
         within = parted[depth]
         for j in range(depth - 1, -1, -1):
-            place = (m.path[begin + j] * CONTEXT_COUNT + c) * 2
-            turn = m.turns[begin + j]
-            evidence[place + turn] = within
-            evidence[place + 1 - turn] = parted[j]
+            node, turn = m.path[begin + j], m.turns[begin + j]
+            place = node * CONTEXT_COUNT + c
+            if sides[place] != BOTH_UNKNOWN:
+                evidence[place * 2 + turn] = within
+                evidence[place * 2 + 1 - turn] = parted[j]
+                s.known[node * CONTEXT_COUNT + s.active[node]] = c
+                s.active[node] += np.int32(1)
             within += parted[j]
 
 
@@ -566,12 +572,13 @@ def clear(m, s):
     """Remove the evidence at all nodes that have any."""
     for i in range(s.nodes[m.sizes.characters]):
         node = s.nodes[i]
-        s.touched[node] = 0
         begin = node * CONTEXT_COUNT
-        for j in range(begin * 2, (begin + CONTEXT_COUNT) * 2):
-            s.evidence[j] = 0
-        for j in range(begin, begin + CONTEXT_COUNT):
-            s.sides[j] = BOTH_UNKNOWN
+        for j in range(begin, begin + s.active[node]):
+            place = begin + s.known[j]
+            s.evidence[place * 2] = 0
+            s.evidence[place * 2 + 1] = 0
+            s.sides[place] = BOTH_UNKNOWN
+        s.active[node] = np.int32(0)
 
 
 @subroutine(types.float32, inline=True)
@@ -592,23 +599,20 @@ def stretched(p, stretch):
     return stretch[min(int(p * np.float32(4096)), 4095)]
 
 
-@subroutine(types.boolean)
+@subroutine()
 def fill_inputs(node, m, w, s):
-    """Compute the inputs at a node. Returns False where no context has any evidence."""
+    """Compute the inputs at a node, and note the cells of both maps for each context in `known`."""
     x, cells, evidence, sides = s.inputs, s.cells, s.evidence, s.sides
-    any_evidence = False
-    logs, stretch = m.logs, m.stretch
-    for c in range(CONTEXT_COUNT):
-        place = node * CONTEXT_COUNT + c
+    logs, stretch, flat = m.logs, m.stretch, s.inputs
+    for i in range(0, INPUT_COUNT, width(flat)):
+        store(flat, i, np.float32(0))
+    first = node * CONTEXT_COUNT
+    for i in range(s.active[node]):
+        c = s.known[first + i]
+        place = first + c
         seen0, seen1 = evidence[place * 2], evidence[place * 2 + 1]
         n0, n1 = seen0 & LOWER_HALF, seen1 & LOWER_HALF
         n = n0 + n1
-        if n == 0:
-            for i in range(INPUTS):
-                x[c * INPUTS + i] = np.float32(0)
-            cells[c] = -1
-            continue
-        any_evidence = True
         logit = logs[n1] - logs[n0]
         x[c * INPUTS] = logit
         certainty = np.float32(0)
@@ -618,25 +622,25 @@ def fill_inputs(node, m, w, s):
         x[c * INPUTS + 1] = certainty
         step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
         cell = (c * COUNT_LEVELS + m.levels[min(n, MOST)]) * LOGIT_LEVELS + step
-        cells[c] = cell
+        cells[2 * i] = cell
         x[c * INPUTS + 2] = stretched(w.counts[cell], stretch)
         r0, r1 = seen0 >> HALF, seen1 >> HALF
         while r0 >= RECENT_LEVELS or r1 >= RECENT_LEVELS:
             r0, r1 = (r0 + 1) // 2 if r0 > 1 else r0, (r1 + 1) // 2 if r1 > 1 else r1
         cell = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1
         cell = cell * SIDES * SIDES + sides[place]
-        cells[CONTEXT_COUNT + c] = cell
+        cells[2 * i + 1] = cell
         x[c * INPUTS + 3] = stretched(w.recent[cell], stretch)
     x[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
-    return any_evidence
 
 
 @subroutine()
 def choose_rows(node, state, m, s):
     """Choose the row of each set of weights, (SETS,)."""
     orders, certain = 0, 0
-    for c in range(ORDERS):
-        if s.cells[c] >= 0:
+    for i in range(s.active[node]):
+        c = s.known[node * CONTEXT_COUNT + i]
+        if c < ORDERS:
             orders += 1
             place = (node * CONTEXT_COUNT + c) * 2
             if s.evidence[place] == 0 or s.evidence[place + 1] == 0:
@@ -754,11 +758,9 @@ def learn_decision(node, turn, m, w, s, rate):
         p = w.refined[place]
         p += (bit - p) * np.float32(REFINED_RATE)
         w.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
-    for c in range(CONTEXT_COUNT):
-        if s.cells[c] >= 0:
-            move_towards(w.counts, w.counts_seen, s.cells[c], bit)
-            place = s.cells[CONTEXT_COUNT + c]
-            move_towards(w.recent, w.recent_seen, place, bit)
+    for i in range(s.active[node]):
+        move_towards(w.counts, w.counts_seen, s.cells[2 * i], bit)
+        move_towards(w.recent, w.recent_seen, s.cells[2 * i + 1], bit)
 
 
 @subroutine(types.float32)
@@ -773,7 +775,8 @@ def code(character, state, m, w, s, learns):
     for j in range(m.depth[character]):
         node, turn = m.path[character * deepest + j], m.turns[character * deepest + j]
         p = m.prior[node]
-        if reach >= np.float32(NEGLIGIBLE) and fill_inputs(node, m, w, s):
+        if reach >= np.float32(NEGLIGIBLE) and s.active[node] > 0:
+            fill_inputs(node, m, w, s)
             choose_rows(node, state, m, s)
             p = decide(node, state, m, w, s, learns)
             if learns:
@@ -793,11 +796,8 @@ def distribute(state, m, w, s, probabilities):
         waiting -= 1
         node, here = s.stack[waiting], reach[waiting]
         p = m.prior[node]
-        if (
-            here >= np.float32(NEGLIGIBLE)
-            and s.touched[node] == 1
-            and fill_inputs(node, m, w, s)
-        ):
+        if here >= np.float32(NEGLIGIBLE) and s.active[node] > 0:
+            fill_inputs(node, m, w, s)
             choose_rows(node, state, m, s)
             p = decide(node, state, m, w, s, False)
         for turn in range(2):

@@ -142,10 +142,11 @@ class Scratch(NamedTuple):
     evidence: NDArray[np.int64]  # (V C 2,) of both turns at each node, recent counts in the upper half
     parted: NDArray[np.int64]  # (D + 1,) the same by where paths part
     sides: NDArray[np.int32]  # (V C,) the turns of the latest two characters
-    touched: NDArray[np.int32]  # (V,) whether a node has any evidence
+    active: NDArray[np.int32]  # (V,) the number of contexts with evidence at a node
+    known: NDArray[np.int32]  # (V C,) these contexts
     nodes: NDArray[np.int32]  # (V + 1,) nodes with evidence, and at the end their number
     inputs: Floats  # (INPUT_COUNT,)
-    cells: NDArray[np.int32]  # (2 C,) the places of both maps, -1 for no evidence
+    cells: NDArray[np.int32]  # (2 C,) the places in both maps for each of `known`
     sums: Floats  # (16,) parts of a product
     rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
     dots: Floats  # (SETS + 2,) what each says, the mixture of them, a position between levels
@@ -317,6 +318,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(size + 1, np.int64),
         np.full(size * CONTEXT_COUNT, BOTH_UNKNOWN, np.int32),
         np.zeros(size, np.int32),
+        np.zeros(size * CONTEXT_COUNT, np.int32),
         np.zeros(size + 1, np.int32),
         np.zeros(INPUT_COUNT, np.float32),
         np.zeros(2 * CONTEXT_COUNT, np.int32),

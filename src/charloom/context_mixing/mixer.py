@@ -8,20 +8,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.context_mixing.kernel import (
+    FOLLOW,
+    LEARN,
+    PREDICT,
+    READ,
+    Places,
+    model_places,
+    scratch_places,
+    weight_places,
+)
 from charloom.context_mixing.layout import (
     LIST_WAYS,
     LONG_WORDS,
+    ORDERS,
     SHORT_WORDS,
     SINGLE_WAYS,
     STATE,
-    Constants,
     Scratch,
     Tables,
     Tree,
@@ -39,6 +50,7 @@ Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]
 
 BLOCK = 4096  # characters that are predicted before any of them is learned
+FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
 MOST_BYTES = 64_000_000
 # Lists that a text needs, for each of its characters, and at least.
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
@@ -48,8 +60,7 @@ CODES_PER_BIT = 16
 
 def encode_probabilities(p: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return probabilities as bytes: -log₂ p in sixteenths, at most 255."""
-    with np.errstate(divide="ignore"):
-        return np.minimum(np.rint(-CODES_PER_BIT * np.log2(p)), 255).astype(np.uint8)
+    return np.minimum(np.rint(-CODES_PER_BIT * np.log2(p)), 255).astype(np.uint8)
 
 
 DECODED = np.exp2(-np.arange(256) / CODES_PER_BIT).astype(np.float32)
@@ -58,6 +69,14 @@ DECODED = np.exp2(-np.arange(256) / CODES_PER_BIT).astype(np.float32)
 def decode_probabilities(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the probabilities that bytes stand for."""
     return DECODED[codes]
+
+
+class _Workspace:
+    """Scratch memory of one call at a time, and its addresses."""
+
+    def __init__(self, size: int) -> None:
+        self.scratch: Scratch = make_scratch(size)
+        self.places: Places = scratch_places(self.scratch)
 
 
 @dataclass
@@ -69,9 +88,12 @@ class ContextMixer:
 
     Attributes:
         vocabulary_size: V.
+        tree: the vocabulary as a tree of decisions.
+        tables: the lists of characters seen after each context.
         frozen: the weights while nothing is learned.
         adaptive: the weights while every character is learned.
         state: that after the text which was learned, (STATE,).
+        blocks: how many blocks of text were learned.
     """
 
     vocabulary_size: int
@@ -80,6 +102,10 @@ class ContextMixer:
     frozen: Weights
     adaptive: Weights
     state: State
+    blocks: int = 0
+    _workspaces: SimpleQueue[_Workspace] = field(default_factory=SimpleQueue, repr=False)
+
+    context = ORDERS  # the largest `length` of a prediction
 
     @classmethod
     def empty(
@@ -92,24 +118,23 @@ class ContextMixer:
         """Return a mixer that has learned nothing.
 
         Args:
-            vocabulary: the characters.
+            vocabulary: the characters, at least two.
             counts: how often each occurs in the text, (V,).
             length: characters that it will learn, about.
-            most_bytes: of its tables.
+            most_bytes: of its lists.
         """
         each = (
-            SINGLES_PER_CHARACTER * 8,
-            SHORTS_PER_CHARACTER * SHORT_WORDS * 4,
-            LONGS_PER_CHARACTER * LONG_WORDS * 4,
+            SINGLES_PER_CHARACTER * 8
+            + SHORTS_PER_CHARACTER * SHORT_WORDS * 4
+            + LONGS_PER_CHARACTER * LONG_WORDS * 4
         )
-        share = min(1.0, most_bytes / (sum(each) * max(length, FEWEST)))
-        characters = max(length, FEWEST) * share
-        tree = make_tree(counts, vocabulary.characters, vocabulary.end_id)
+        characters = min(max(length, FEWEST), most_bytes / each)
         tables = make_tables(
-            int(characters * SINGLES_PER_CHARACTER) // SINGLE_WAYS,
-            int(characters * SHORTS_PER_CHARACTER) // LIST_WAYS,
-            max(1, int(characters * LONGS_PER_CHARACTER) // LIST_WAYS),
+            int(characters * SINGLES_PER_CHARACTER / SINGLE_WAYS),
+            int(characters * SHORTS_PER_CHARACTER / LIST_WAYS),
+            int(characters * LONGS_PER_CHARACTER / LIST_WAYS),
         )
+        tree = make_tree(counts, vocabulary.characters, vocabulary.end_id)
         state = np.zeros(STATE, np.uint64)
         return cls(len(vocabulary), tree, tables, make_weights(), make_weights(), state)
 
@@ -125,22 +150,58 @@ class ContextMixer:
                 they were before any character of its block was learned.
             threads: that predict.
         """
-        for begin in range(0, len(ids), BLOCK):
-            block = np.ascontiguousarray(ids[begin : begin + BLOCK], np.int64)
+        for block, begin in _blocks(ids):
             if record is not None:
-                record[begin : begin + BLOCK] = self._predict_block(block, threads)
-            state = self.state.copy()
-            self._learn(block, state, self.frozen, weights=True, counts=False)
-            self._learn(block, self.state, self.adaptive, weights=True, counts=True)
+                p = self._predict_block(block, threads)
+                record[begin : begin + len(block)] = encode_probabilities(p)
+            if self.blocks % FROZEN_EVERY == 0:
+                self._learn_block(block, self.state.copy(), self.frozen, count=False)
+            self._learn_block(block, self.state, self.adaptive, count=True)
+            self.blocks += 1
 
-    def follow(self, ids: Ids) -> Iterator[NDArray[np.float32]]:
-        """Yield the probabilities of the next character, (V,), and then learn that character.
+    def _learn_block(self, block: Ids, state: State, weights: Weights, *, count: bool) -> None:
+        p = np.empty(len(block), np.float32)
+        places, flags = weight_places(weights), np.array([1, int(count)])
+        workspace = self._take()
+        arguments = block, state, self._places, places, workspace.places, p, flags
+        LEARN.compiled(arguments)(*arguments)
+        self._workspaces.put(workspace)
+
+    def _predict_block(self, block: Ids, threads: int) -> NDArray[np.float32]:
+        """Return the probabilities after each character of a text, (N, V)."""
+        parts = np.array_split(block, min(threads, max(1, len(block) // 64)))
+        states = [self.state[None]]
+        for part in parts[:-1]:
+            states.append(self.read(part[:, None], states[-1]))
+
+        def predict(part: Ids, state: State) -> NDArray[np.float32]:
+            return self.predict(part[:, None], state)[0].probabilities
+
+        if len(parts) == 1:
+            return predict(block, states[0])
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return np.concatenate(list(pool.map(predict, parts, states)))
+
+    def follow(self, ids: Ids) -> Iterator[NGramPredictions]:
+        """Predict each character of a text before it is learned.
 
         Args:
             ids: the characters, (N,), after what was learned before.
+
+        Yields:
+            The predictions of the characters of a block, (n, V).
         """
-        out = np.empty((1, 1, self.vocabulary_size), np.float32)
-        raise NotImplementedError
+        places = weight_places(self.adaptive)
+        for block, _ in _blocks(ids):
+            found = self._nothing(len(block))
+            workspace = self._take()
+            arguments = (
+                block, self.state, self._places, places, workspace.places,
+                found.probabilities.reshape(-1), found.length, found.weight,
+            )  # fmt: skip
+            FOLLOW.compiled(arguments)(*arguments)
+            self._workspaces.put(workspace)
+            yield found
 
     def zero_state(self, rows: int) -> State:
         """Return the state of rows that have read nothing, (B, STATE)."""
@@ -148,34 +209,68 @@ class ContextMixer:
 
     def read(self, ids: Ids, state: State) -> State:
         """Return the state after rows have read ids (T, B)."""
-        after = state.copy()
+        after = np.array(state, order="C")
         for row in range(ids.shape[1]):
-            self._read(np.ascontiguousarray(ids[:, row], np.int64), after[row], self.tree)
+            text = np.ascontiguousarray(ids[:, row], np.int64)
+            arguments = text, after[row], self._places, DECODED
+            READ.compiled(arguments)(*arguments)
         return after
 
     def predict(self, ids: Ids, state: State) -> tuple[NGramPredictions, State]:
-        """Return the predictions after each of the ids (T, B), in rows (T · B, V), and the state."""
-        steps, rows = ids.shape
-        after = state.copy()
-        p = np.empty((steps, rows, self.vocabulary_size), np.float32)
-        length = np.empty((steps, rows), np.int32)
-        weight = np.empty((steps, rows), np.float32)
-        self._predict(
-            np.ascontiguousarray(ids, np.int64), after, self.tree, self.tables, self.frozen,
-            self._constants, self._scratch, p, length, weight,
+        """Return what follows each of the ids (T, B), (T · B, V), and the state after them."""
+        after, found = np.array(state, order="C"), self._nothing(ids.size)
+        workspace = self._take()
+        arguments = (
+            np.ascontiguousarray(ids, np.int64), after, self._places, self._frozen_places,
+            workspace.places, found.probabilities.reshape(-1), found.length, found.weight,
         )  # fmt: skip
-        flat = p.reshape(-1, self.vocabulary_size), length.ravel(), weight.ravel()
-        return NGramPredictions(*flat), after
+        PREDICT.compiled(arguments)(*arguments)
+        self._workspaces.put(workspace)
+        return found, after
 
     def copy(self) -> ContextMixer:
         """Return a mixer that learns without changing this one."""
+        tables, frozen, adaptive, state = copy.deepcopy(
+            (self.tables, self.frozen, self.adaptive, self.state)
+        )
         return ContextMixer(
-            self.vocabulary_size, self.tree, *copy.deepcopy((self.tables, self.frozen)),
-            *copy.deepcopy((self.adaptive, self.state)),
-        )  # fmt: skip
+            self.vocabulary_size, self.tree, tables, frozen, adaptive, state, self.blocks
+        )
 
     @property
     def nbytes(self) -> int:
         """The memory of all arrays in bytes."""
         arrays = (*self.tree, *self.tables, *self.frozen, *self.adaptive)
         return sum(array.nbytes for array in arrays)
+
+    @cached_property
+    def _model(self) -> tuple[Places, Any]:
+        return model_places(self.tree, self.tables, make_constants())
+
+    @property
+    def _places(self) -> Places:
+        return self._model[0]
+
+    @cached_property
+    def _frozen_places(self) -> Places:
+        return weight_places(self.frozen)
+
+    def _nothing(self, rows: int) -> NGramPredictions:
+        return NGramPredictions(
+            np.empty((rows, self.vocabulary_size), np.float32),
+            np.empty(rows, np.int32),
+            np.empty(rows, np.float32),
+        )
+
+    def _take(self) -> _Workspace:
+        """Return scratch memory that no other thread uses."""
+        try:
+            return self._workspaces.get_nowait()
+        except Empty:
+            return _Workspace(self.vocabulary_size)
+
+
+def _blocks(ids: Ids) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Yield the blocks of a text, and where each begins."""
+    for begin in range(0, len(ids), BLOCK):
+        yield np.ascontiguousarray(ids[begin : begin + BLOCK], np.int64), begin
