@@ -9,7 +9,13 @@ from charloom.engines.backend import Backend
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.ngrams.counts import Counts
-from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
+from charloom.prediction.mixture import (
+    MixedPredictor,
+    PredictedText,
+    fit_ngram_table,
+    fit_predicted_mixture,
+)
+from charloom.text.extra_inputs import ExtraInputs
 from charloom.text.vocabulary import Vocabulary
 
 # The counts, whether the network reads them, and whether its predictions are mixed with theirs.
@@ -51,5 +57,10 @@ def predictor_with_counts(
     )
     parameters.flat[:] *= 2
     network = Backend(engine, threads=1).open(parameters)
-    mixture = fit_mixture(network, counts, ids[cut:], int(ids[cut - 1]), 2)
+    text = np.append(ids[cut - 1], ids[cut:])[:, None]
+    found, _ = counts.predict(text, counts.zero_state(1))
+    extra = ExtraInputs(found.probabilities) if reads else None
+    predicted = PredictedText(ids[cut:], int(ids[cut - 1]), extra, found.at)
+    mixture = fit_predicted_mixture(network, counts, predicted, 2, trained_on=False)
+    assert mixture is not None
     return MixedPredictor(network, mixture, network_only=not mixes)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,39 +93,56 @@ def fit_ngram_table(
     return NGramTable.of(model, most_bytes)
 
 
-def fit_mixture(
-    engine: Engine,
-    counts: Counts,
-    ids: TextIds,
-    before: int,
-    rows: int,
-    *,
-    ngram: NGramPredictions | None = None,
-) -> Mixture:
+def fit_mixture(engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int) -> Mixture:
     """Fit the weights of a mixture on a text, or on a sample of the places of a long one.
 
     Args:
-        engine: the network, which can read the counts' predictions.
-        counts: the counts of the mixture.
+        engine: the network.
+        table: the n-gram model.
         ids: the text's, (N,). Without any, both models weigh the same everywhere.
         before: the id of the character before the text.
         rows: rows side by side in which the network reads the text.
-        ngram: the predictions after `before` and after each of the ids, (N + 1, V). They are
-            required if the counts have learned the text since.
     """
-    return Mixture(counts, fit_theta(*_predictions(engine, counts, ids, before, rows, ngram=ngram)))
+    return Mixture(table, fit_theta(*_predictions(engine, table, ids, before, rows)))
 
 
-def fit_mixture_unless_memorized(
-    engine: Engine, counts: Counts, ids: TextIds, before: int, rows: int, ngram: NGramPredictions
+@dataclass(frozen=True)
+class PredictedText:
+    """A text that counts have predicted, before they counted any of it.
+
+    Attributes:
+        ids: the text's, (N,).
+        before: the id of the character before it.
+        extra: the extra inputs of a network that reads the counts, of `before` and of ids,
+            (N + 1, E); else None.
+        predict: returns what the counts predict of the characters at places of the text, (n,).
+    """
+
+    ids: TextIds
+    before: int
+    extra: ExtraInputs | None
+    predict: Callable[[NDArray[np.intp]], NGramPredictions]
+
+
+def fit_predicted_mixture(
+    engine: Engine, counts: Counts, text: PredictedText, rows: int, *, trained_on: bool
 ) -> Mixture | None:
-    """Fit the weights of a mixture as `fit_mixture` does, on a text that the network has read.
+    """Fit the weights of a mixture on a text that the counts predicted earlier.
+
+    Args:
+        engine: the network.
+        counts: what the mixture consists of beside the network. They can know the text by now.
+        text: the text.
+        rows: rows side by side in which the network reads it.
+        trained_on: whether the network was trained on it.
 
     Returns:
         None if the network has memorized the text, and does not read the counts.
     """
-    every = _predictions(engine, counts, ids, before, rows, ngram=ngram)
-    if not engine.config.extra_inputs and _has_memorized(every):
+    every = _predictions_by(
+        text.predict, counts.context, engine, text.ids, text.before, rows, extra=text.extra
+    )
+    if trained_on and not engine.config.extra_inputs and _has_memorized(every):
         return None
     return Mixture(counts, fit_theta(*every))
 
@@ -201,28 +219,38 @@ class _Predictions(NamedTuple):
 
 
 def _predictions(
+    engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int, first: int = 0
+) -> _Predictions:
+    """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
+    contexts = contexts_before(np.concatenate([[before], ids]), table.context)
+    return _predictions_by(
+        lambda places: table.look_up(contexts[places]),
+        table.context, engine, ids, before, rows, first,
+    )  # fmt: skip
+
+
+def _predictions_by(
+    predict: Callable[[NDArray[np.intp]], NGramPredictions],
+    context: int,
     engine: Engine,
-    counts: Counts,
     ids: TextIds,
     before: int,
     rows: int,
     first: int = 0,
-    *,
-    ngram: NGramPredictions | None = None,
+    extra: ExtraInputs | None = None,
 ) -> _Predictions:
-    """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
-    x, of_network, of_ngram = [np.zeros((0, feature_count(counts.context)))], [], []
+    """Predict a text, (N,), as `_predictions` does, with the predictions of counts at any places."""
+    x, of_network, of_ngram = [np.zeros((0, feature_count(context)))], [], []
     if len(ids):
-        look_up, extra = _by_place(engine, counts, np.concatenate([[before], ids]), ngram)
         every = -(-len(ids) // FITTED_ON)
         for places, block in blocks_in_rows(engine, ids, before, rows, extra=extra):
             chosen = np.flatnonzero(places >= first)[::every]
             places, network = places[chosen], block[chosen]
-            found = look_up(places)
-            x.append(features(network, found, counts.context))
+            ngram = predict(places)
+            x.append(features(network, ngram, context))
             targets = np.arange(len(places)), ids[places].astype(np.intp)
             of_network.append(np.exp(network[targets].astype(np.float64)))
-            of_ngram.append(found.probabilities[targets].astype(np.float64))
+            of_ngram.append(ngram.probabilities[targets].astype(np.float64))
     nothing = np.zeros(0)
     return _Predictions(
         np.concatenate(x),
@@ -235,29 +263,6 @@ def _has_memorized(predictions: _Predictions) -> bool:
     """Return whether the network predicts a text so well that it must have memorized it."""
     of_network, of_ngram = np.log(predictions.network).sum(), np.log(predictions.ngram).sum()
     return bool(of_network > MEMORIZED * of_ngram)
-
-
-def _by_place(
-    engine: Engine, counts: Counts, text: Integers, ngram: NGramPredictions | None
-) -> tuple[Callable[[NDArray[np.intp]], NGramPredictions], ExtraInputs | None]:
-    """Return the counts' predictions after some places of a text, and the network's extra inputs.
-
-    Args:
-        engine: the network.
-        counts: the counts.
-        text: ids, (N,).
-        ngram: the predictions after each of them, if they are known, (N, V).
-    """
-    if ngram is None and isinstance(counts, NGramTable) and not engine.config.extra_inputs:
-        contexts = contexts_before(text, counts.context)
-        return lambda places: counts.look_up(contexts[places]), None
-    if ngram is None:
-        ngram, _ = counts.predict(text[:, None], counts.zero_state(1))
-    known = ngram
-    return (
-        lambda places: known.at(places),
-        ExtraInputs(known.probabilities) if engine.config.extra_inputs else None,
-    )
 
 
 def _joined(predictions: Sequence[_Predictions], context: int) -> _Predictions:
@@ -364,7 +369,7 @@ def extra_inputs(
     if not config.extra_inputs:
         return None
     assert ngram is not None
-    p = ngram.probabilities.reshape(steps, rows, -1)
+    p = ngram.probabilities.reshape(steps, rows, config.extra_inputs)
     return p.astype(config.dtype, copy=False)
 
 

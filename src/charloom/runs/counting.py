@@ -26,7 +26,7 @@ from charloom.errors import CharloomError, error_reason, plural
 from charloom.ngrams.choosing import counted_part
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import NGramPredictions
-from charloom.prediction.mixture import FITTED_ON_ITSELF
+from charloom.prediction.mixture import FITTED_ON_ITSELF, PredictedText
 from charloom.progress import OnProgress
 from charloom.text.dataset import Dataset, TextIds, character_counts
 from charloom.text.extra_inputs import ExtraInputs
@@ -50,29 +50,15 @@ class LearnedCounts:
         mixer: the mixer, equal to the one in the model's file.
         extra: what the network reads beside each id of the training and the validation split; None
             for a network that does not read counts.
-        ids: the part of the text that the weights of the mixture are fitted on, (n,).
-        before: the id before that part.
-        codes: what was predicted after `before` and after each of the ids, before any of the part
-            was learned, as bytes, (n + 1, V).
-        length: characters of the longest context that was seen there, (n + 1,).
-        weight: 1 / (1 + how often it was seen), (n + 1,).
+        part: the part of the text that the weights of the mixture are fitted on, and what was
+            predicted of it before any of it was learned.
         note: a sentence for the user.
     """
 
     mixer: ContextMixer
     extra: ExtraInputs | None
-    ids: TextIds
-    before: int
-    codes: NDArray[np.uint8]
-    length: NDArray[np.int32]
-    weight: NDArray[np.float32]
+    part: PredictedText
     note: str
-
-    def predictions(self) -> NGramPredictions:
-        """Return what was predicted after `before` and after each of the ids, (n + 1, V)."""
-        from charloom.context_mixing.mixer import decode_probabilities
-
-        return NGramPredictions(decode_probabilities(self.codes), self.length, self.weight)
 
     def unfitted(self) -> Mixture:
         """Return the mixture of a run that is not over: the network's predictions alone."""
@@ -142,8 +128,13 @@ def learn_counts(
             f"--mix-megabytes {config.mix_megabytes:g}"
         )
     extra = None if record is None else ExtraInputs(record, decode_probabilities)
-    ids = validated_part(dataset, part)
-    return LearnedCounts(result.mixer, extra, ids, int(fit[-1]), codes, length, weight, note)
+    predicted = PredictedText(
+        validated_part(dataset, part),
+        int(fit[-1]),
+        None if extra is None else extra.select(places),
+        lambda at: NGramPredictions(decode_probabilities(codes[at]), length[at], weight[at]),
+    )
+    return LearnedCounts(result.mixer, extra, predicted, note)
 
 
 def _known_and_fitted_on(dataset: Dataset, config: TrainingConfig) -> tuple[TextIds, TextIds]:

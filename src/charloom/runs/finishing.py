@@ -13,8 +13,8 @@ from charloom.prediction.mixture import (
     FITTED_ON_ITSELF,
     fit_mixture,
     fit_mixture_on_training_text,
-    fit_mixture_unless_memorized,
     fit_ngram_table,
+    fit_predicted_mixture,
 )
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.counting import LearnedCounts, is_unfitted
@@ -72,7 +72,7 @@ class Finish:
                 places = min(len(fit), FITTED_ON_ITSELF)
                 times = 11 if len(fit) <= FITTED_ON_ITSELF else 2  # see _parts_to_fit_on
             if self._prepared.learned is not None:
-                places, times = min(len(self._prepared.learned.ids), FITTED_ON), 0
+                places, times = min(len(self._prepared.learned.part.ids), FITTED_ON), 0
             if not self._validation_decides:
                 validation = places * READING * seconds_per_character(self._multiplications)
             numbers = places * (len(vocabulary) + 1000)
@@ -105,9 +105,10 @@ class Finish:
 
     def _mix_with(self, network: Engine, learned: LearnedCounts) -> Mixture | None:
         """Return the mixture of a network and the counts that were learned before its training."""
-        fit = fit_mixture if self._validation_decides else fit_mixture_unless_memorized
-        rows, ngram = rows_of_validation(len(learned.ids)), learned.predictions()
-        return fit(network, learned.mixer, learned.ids, learned.before, rows, ngram=ngram)
+        rows, held_out = rows_of_validation(len(learned.part.ids)), self._validation_decides
+        return fit_predicted_mixture(
+            network, learned.mixer, learned.part, rows, trained_on=not held_out
+        )
 
     def _fit_mixture(self, network: Engine, context: int, refit: bool) -> Mixture | None:
         dataset, most_bytes = self._prepared.dataset, self._config.mix_megabytes * 1e6
