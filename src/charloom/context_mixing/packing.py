@@ -88,11 +88,16 @@ def array_names() -> tuple[str, ...]:
         "prior",
         "rank",
         "state",
+        "blocks",
     )
 
 
 def pack(mixer: ContextMixer) -> Arrays:
     """Return a mixer's arrays as they are stored, by name: bytes of each plane."""
+    return dict(mixer.packed) if mixer.packed is not None else _packed(mixer)
+
+
+def _packed(mixer: ContextMixer) -> Arrays:
     arrays: Arrays = {}
     for table, shape in SHAPES.items():
         lists = _lists(getattr(mixer.tables, table), shape)
@@ -105,6 +110,7 @@ def pack(mixer: ContextMixer) -> Arrays:
     arrays["prior"] = _compressed(mixer.tree.prior.astype(np.float32))
     arrays["rank"] = _compressed(mixer.tree.rank.astype(np.uint16))
     arrays["state"] = _compressed(mixer.state.astype(np.uint64))
+    arrays["blocks"] = _compressed(np.array([mixer.blocks], np.int64))
     return arrays
 
 
@@ -133,9 +139,9 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
         )
         for chosen in WEIGHT_SETS
     ]
-    return ContextMixer(
-        size, _tree(arrays, vocabulary), Tables(*tables), *weights, _state(arrays, size)
-    )
+    blocks = int(_exactly("blocks", arrays["blocks"], np.int64, 1)[0])
+    tree, state = _tree(arrays, vocabulary), _state(arrays, size)
+    return ContextMixer(size, tree, Tables(*tables), *weights, state, blocks, dict(arrays))
 
 
 def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> Settled:
@@ -143,7 +149,7 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
 
     Entries that were seen most rarely are left out until the mixer fits `most_bytes`.
     """
-    arrays = pack(mixer)
+    arrays = _packed(mixer)
     entries = (mixer.tables.singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     occupied = mixer.tables.singles != 0
     alone = occupied & (entries >> 16 != MOVED)
@@ -156,7 +162,7 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
         mixer.tables.singles[chosen] = 0
         alone[chosen] = False
         left_out += number
-        arrays = pack(mixer)
+        arrays = _packed(mixer)
     return Settled(unpack(arrays, vocabulary), packed_bytes(arrays), left_out)
 
 
