@@ -368,7 +368,7 @@ def _expected_tensors(
         kinds = COUNTS
         if _mixes(counts):
             packing = _packing(path)
-            if (counts.get("layout"), counts["context"]) != (packing.LAYOUT, packing.ORDERS):
+            if (counts.get("layout"), counts["context"]) != (packing.LAYOUT, packing.CONTEXT):
                 raise CharloomError(
                     f"{path} has counts of another version of charloom: use that version, or train "
                     "again"

@@ -26,7 +26,13 @@ from charloom.network.optimizers import AdamW
 from charloom.network.parameters import GATES, ModelConfig
 from charloom.ngrams.choosing import TRAINING_AT_MOST
 from charloom.text.dataset import Dataset
-from charloom.training.counts import MOST_MIXED, MOST_READ, can_mix, compile_mixer, mixer_is_compiled
+from charloom.training.counts import (
+    MOST_MIXED,
+    MOST_READ,
+    can_mix,
+    compile_mixer,
+    mixer_is_compiled,
+)
 from charloom.training.options import TrainingConfig
 from charloom.training.schedule import LEAST_TRAINING
 from charloom.training.short import SHORT_TEXT
@@ -142,7 +148,8 @@ def complete(
     assert config.minutes is not None
     if speed is None:
         speed = measure_speed(config.backend)
-    mixes = not config.no_mix and can_mix() and (config.minutes * 60 >= SHORT or mixer_is_compiled())
+    is_long = config.minutes * 60 >= SHORT
+    mixes = not config.no_mix and can_mix() and (is_long or mixer_is_compiled())
     if mixes:
         compile_mixer()
     seconds = max(config.minutes * 60 - elapsed(), LEAST_TRAINING)
@@ -176,9 +183,8 @@ def choose_counts(
         and len(dataset.vocabulary) <= MOST_READ
         and seconds_to_learn(dataset, reads=True) <= MOST_OF_THE_TIME * seconds
     )
-    if reads or chosen or seconds_to_learn(dataset, reads=False) <= (
-        MOST_OF_THE_TIME_UNREAD * seconds
-    ):
+    fits = seconds_to_learn(dataset, reads=False) <= MOST_OF_THE_TIME_UNREAD * seconds
+    if reads or chosen or fits:
         return {"counts": "context-mixing", "read_counts": reads}
     return neither
 
