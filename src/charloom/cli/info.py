@@ -21,10 +21,8 @@ def add_info_arguments(parser: Parser) -> None:
 
 
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from charloom.ngrams.counts import CONTEXT_MIXER, NGRAM_MODEL
-    from charloom.ngrams.table import NGramTable
     from charloom.storage.checkpoint import load_checkpoint
-    from charloom.storage.facts import facts_of
+    from charloom.storage.facts import counts_in_words, facts_of
     from charloom.storage.folders import model_path
     from charloom.text.vocabulary import END, END_NAME
 
@@ -42,13 +40,9 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         f"{plural(config.parameter_count, 'parameter')}, {config.dtype}{extra}"
     )
     if checkpoint.mixture is not None:
-        counts = checkpoint.mixture.counts
-        kind = f"a {CONTEXT_MIXER}: "
-        if isinstance(counts, NGramTable):
-            kind = f"an {NGRAM_MODEL}: {plural(len(counts.characters), 'n-gram')}, "
-            kind += f"{plural(counts.context, vocabulary.unit)} of context, "
+        counts = counts_in_words(checkpoint.mixture.counts, vocabulary.unit)
         reads = ", which the network also reads" if config.extra_inputs else ""
-        terminal.print(f"mixed with {kind}{counts.nbytes:,} bytes{reads}")
+        terminal.print(f"mixed with {counts}{reads}")
     characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
     beginning = cut("".join(characters), WIDEST - 2)

@@ -27,10 +27,9 @@ from charloom.context_mixing.layout import (
     LINE,
     LIST_WAYS,
     LONG,
-    LONG_WORDS,
+    ORDERS,
     RECENT,
     SHORT,
-    SHORT_WORDS,
     SINGLE_WAYS,
     STATE,
     WORD_LENGTH,
@@ -55,6 +54,8 @@ PROBABILITY = 65_536  # parts of a learned probability
 WEIGHT_SETS = ("frozen", "adaptive")
 ROUNDED = ("counts", "recent", "refined")  # probabilities
 SEEN = ("counts_seen", "recent_seen")
+# The kind of mixer. One of other contexts cannot use what was counted for these.
+LAYOUT, CONTEXT = "1", ORDERS
 LEVEL = 6  # of compression
 BYTES_OF_ENTRY = 3  # packed, about
 
@@ -87,11 +88,16 @@ def array_names() -> tuple[str, ...]:
         "prior",
         "rank",
         "state",
+        "blocks",
     )
 
 
 def pack(mixer: ContextMixer) -> Arrays:
     """Return a mixer's arrays as they are stored, by name: bytes of each plane."""
+    return dict(mixer.packed) if mixer.packed is not None else _packed(mixer)
+
+
+def _packed(mixer: ContextMixer) -> Arrays:
     arrays: Arrays = {}
     for table, shape in SHAPES.items():
         lists = _lists(getattr(mixer.tables, table), shape)
@@ -104,6 +110,7 @@ def pack(mixer: ContextMixer) -> Arrays:
     arrays["prior"] = _compressed(mixer.tree.prior.astype(np.float32))
     arrays["rank"] = _compressed(mixer.tree.rank.astype(np.uint16))
     arrays["state"] = _compressed(mixer.state.astype(np.uint64))
+    arrays["blocks"] = _compressed(np.array([mixer.blocks], np.int64))
     return arrays
 
 
@@ -123,7 +130,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
     for table, shape in SHAPES.items():
         planes = {plane: arrays[f"{table}_{plane}"] for plane in PLANES}
         tables.append(_table(table, shape, planes, size))
-    weights = [
+    frozen, adaptive = [
         Weights(
             *(
                 _weights(f"{chosen}_{name}", name, arrays[f"{chosen}_{name}"], like)
@@ -132,9 +139,9 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
         )
         for chosen in WEIGHT_SETS
     ]
-    return ContextMixer(
-        size, _tree(arrays, vocabulary), Tables(*tables), *weights, _state(arrays, size)
-    )
+    blocks = int(_exactly("blocks", arrays["blocks"], np.int64, 1)[0])
+    tree, state = _tree(arrays, vocabulary), _state(arrays, size)
+    return ContextMixer(size, tree, Tables(*tables), frozen, adaptive, state, blocks, dict(arrays))
 
 
 def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> Settled:
@@ -142,7 +149,7 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
 
     Entries that were seen most rarely are left out until the mixer fits `most_bytes`.
     """
-    arrays = pack(mixer)
+    arrays = _packed(mixer)
     entries = (mixer.tables.singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     occupied = mixer.tables.singles != 0
     alone = occupied & (entries >> 16 != MOVED)
@@ -155,7 +162,7 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
         mixer.tables.singles[chosen] = 0
         alone[chosen] = False
         left_out += number
-        arrays = pack(mixer)
+        arrays = _packed(mixer)
     return Settled(unpack(arrays, vocabulary), packed_bytes(arrays), left_out)
 
 
@@ -245,9 +252,7 @@ def _table(
         raise ValueError(f"a list of its {name} has moved nowhere")
     if (pairs[~moved] < SEEN_ONCE).any():
         raise ValueError(f"its {name} have characters that were never seen")
-    known = _exactly(
-        f"{name}_characters", planes["characters"], np.uint16, int((~moved).sum())
-    )
+    known = _exactly(f"{name}_characters", planes["characters"], np.uint16, int((~moved).sum()))
     if len(known) and known.max() >= vocabulary_size:
         raise ValueError(f"its {name} have characters outside the vocabulary")
     words = pairs.copy()
@@ -280,9 +285,7 @@ def _rounded(name: str, values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float16) if values.dtype == np.float32 else values
 
 
-def _weights(
-    what: str, name: str, stored: NDArray[Any], like: NDArray[Any]
-) -> NDArray[Any]:
+def _weights(what: str, name: str, stored: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     """Return the weights of a name, of the shape and type of `like`. Raises ValueError."""
     kind = _rounded(name, like[:1]).dtype
     values = _exactly(what, stored, kind, len(like))
@@ -302,9 +305,7 @@ def _tree(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Tree:
         raise ValueError("its tree has probabilities outside 0 and 1")
     if len(rank) and rank.max() >= CLASSES:
         raise ValueError("its characters have impossible ranks")
-    return tree_of(
-        children, prior, rank.astype(np.int32), vocabulary.characters, vocabulary.end_id
-    )
+    return tree_of(children, prior, rank.astype(np.int32), vocabulary.characters, vocabulary.end_id)
 
 
 def _state(arrays: Mapping[str, NDArray[Any]], vocabulary_size: int) -> NDArray[np.uint64]:
@@ -339,7 +340,7 @@ def _bytes(what: str, stored: NDArray[Any], kind: Any, most: int) -> NDArray[Any
         raise ValueError(f"its {what} have an impossible length")
     planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1)
     values = np.ascontiguousarray(planes.T).view(dtype.newbyteorder("<"))
-    return values.reshape(-1).astype(dtype)
+    return np.asarray(values.reshape(-1).astype(dtype))
 
 
 def _exactly(what: str, stored: NDArray[Any], kind: Any, count: int) -> NDArray[Any]:

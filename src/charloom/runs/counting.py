@@ -16,7 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,8 @@ class LearnedCounts:
         mixer: the mixer, equal to the one in the model's file.
         extra: what the network reads beside each id of the training and the validation split; None
             for a network that does not read counts.
-        part: the part of the text that the weights of the mixture are fitted on.
+        part: the part of the text that the weights of the mixture are fitted on, and what was
+            predicted of it before any of it was learned.
         note: a sentence for the user.
     """
 
@@ -111,9 +112,8 @@ def learn_counts(
     codes, length, weight = learner.predict(inputs, before)
     if record is not None:
         record[len(fit) :] = codes[1:]
-        codes, length, weight = (
-            values[places - (len(fit) - 1)] for values in (codes, length, weight)
-        )
+        at = places - (len(fit) - 1)
+        codes, length, weight = codes[at], length[at], weight[at]
     if config.refit > 0 or not validation_decides(config, dataset):
         learner.learn(part)
     result = settled(mixer, vocabulary, config.mix_megabytes * 1e6)

@@ -177,7 +177,8 @@ def _open_prepared(
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:
-        compile_kernels(setup.engine, None if prepared.context is None else dataset)
+        counts = prepared.context is not None and prepared.learned is None
+        compile_kernels(setup.engine, dataset if counts else None)
     checkpoints = Checkpoints(
         files, prepared, config, setup, context.process_group, clock, start.earlier_record
     )

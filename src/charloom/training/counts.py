@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from charloom.errors import CharloomError
 from charloom.text.dataset import Dataset
+from charloom.text.vocabulary import Vocabulary
 from charloom.training.options import TrainingConfig
 
 MOST_MIXED = 4096  # characters of the vocabulary of a context mixer
@@ -22,6 +25,22 @@ def can_mix() -> bool:
     except Exception:  # Numba raises all kinds of errors
         return False
     return True
+
+
+def mixer_is_compiled() -> bool:
+    """Return whether the kernels of context mixing are in the cache."""
+    from charloom.kernels.compiling import is_kept
+
+    return is_kept("learning contexts") and is_kept("context mixing")
+
+
+def compile_mixer() -> None:
+    """Compile the kernels of context mixing, so that compilation does not count as learning."""
+    from charloom.context_mixing.mixer import ContextMixer
+
+    ids = np.arange(2)
+    mixer = ContextMixer.empty(Vocabulary(("a", "b")), ids, len(ids))
+    mixer.learn(ids, np.empty((2, 2), np.uint8))
 
 
 def refuse_if_impossible(config: TrainingConfig, vocabulary_size: int) -> None:
