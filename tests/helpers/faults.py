@@ -192,6 +192,8 @@ CONFIGURATIONS = {
     "--window 16 --steps 24",
     "float64": "--dtype float64 --optimizer adagrad --hidden-size 8 --batch-size 8 --window 16 "
     "--epochs 2.2",
+    "counts": "--counts context-mixing --read-counts --hidden-size 8 --batch-size 8 --window 16 "
+    "--steps 24 --refit 0.4",
 }
 
 

@@ -176,10 +176,11 @@ def choose_counts(
     suits = held_out and len(dataset.train) > LEAST_TO_MIX and len(dataset.vocabulary) <= MOST_MIXED
     if not chosen and not (mixes and suits):
         return neither
-    if "read_counts" in fixed:
-        return {"counts": "context-mixing", "read_counts": fixed["read_counts"]}
+    if fixed.get("read_counts"):
+        return {"counts": "context-mixing", "read_counts": True}
     reads = (
         suits
+        and "read_counts" not in fixed
         and len(dataset.vocabulary) <= MOST_READ
         and seconds_to_learn(dataset, reads=True) <= MOST_OF_THE_TIME * seconds
     )
