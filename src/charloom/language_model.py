@@ -48,14 +48,17 @@ LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, 
 class LanguageModel:
     """A trained model, as `charloom.load` and `charloom.train` return it.
 
-    If the checkpoint has an n-gram model, the predictions are the mixture of network and n-gram
-    model.
+    If the checkpoint has counts, an n-gram model or a context mixer, the predictions are a mixture
+    of those of the network and those of the counts. A network can read the counts' predictions too.
 
     Args:
         checkpoint: the model's parameters, vocabulary and metadata.
         backend: the engine that computes; by default the fastest one on the CPU.
         dataset: the training text, if it is already in memory.
-        network_only: whether the n-gram model is excluded.
+        network_only: whether the network's predictions are not mixed with those of the counts.
+
+    Raises:
+        CharloomError: if the network reads counts and the checkpoint has none.
     """
 
     def __init__(
@@ -589,7 +592,7 @@ def load(
         engine: auto, compiled, reference or pytorch.
         threads: the maximum number of threads; by default all cores.
         device: cpu, or cuda for the PyTorch engine.
-        network_only: whether the n-gram model is excluded, if the model has one.
+        network_only: whether the network's predictions are not mixed with those of counts.
 
     Raises:
         CharloomError: if the file is not a model or cannot be read.

@@ -31,6 +31,7 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.evaluation.records import evaluations_of, read_evaluations
     from charloom.evaluation.verdict import cost_without_mixture
     from charloom.exchange.export import export
+    from charloom.ngrams.counts import name_of
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.folders import model_path
 
@@ -56,10 +57,15 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         )
         if checkpoint.config.dtype != "float32":
             terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
-    if checkpoint.mixture is not None:
+    if checkpoint.config.extra_inputs:
+        terminal.say(
+            "only the network is exported. It reads the model's predictions of the next character "
+            "as extra inputs, and predicts badly without them"
+        )
+    elif checkpoint.mixture is not None:
         records = read_evaluations(model.parent)
         terminal.say(
-            "only the network is exported, without the n-gram model"
+            f"only the network is exported, without the {name_of(checkpoint.mixture.counts)}"
             + cost_without_mixture(evaluations_of(records, checkpoint.sha256))
         )
     return 0

@@ -41,7 +41,8 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     )
     if checkpoint.mixture is not None:
         counts = counts_in_words(checkpoint.mixture.counts, vocabulary.unit)
-        terminal.print(f"mixed with {counts}")
+        reads = ", which the network also reads" if config.extra_inputs else ""
+        terminal.print(f"mixed with {counts}{reads}")
     characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
     beginning = cut("".join(characters), WIDEST - 2)

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.ngrams.table import NGramPredictions
+from charloom.ngrams.table import NGramPredictions, NGramTable
+
+NGRAM_MODEL, CONTEXT_MIXER = "n-gram model", "context mixer"  # kinds of counts, in messages
 
 Ids = NDArray[np.integer[Any]]
 
@@ -49,3 +51,8 @@ class Counts(Protocol):
         Row t·B + b of the predictions is for the character after ids[t, b].
         """
         ...
+
+
+def name_of(counts: Counts) -> str:
+    """Return the kind of counts."""
+    return NGRAM_MODEL if isinstance(counts, NGramTable) else CONTEXT_MIXER

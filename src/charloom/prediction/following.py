@@ -146,4 +146,5 @@ class _MixerFollower:
         self._mixer.state[:] = start[0]
 
     def follow(self, ids: NDArray[np.intp]) -> NGramPredictions:
-        return self._mixer.follow(ids)
+        blocks = zip(*self._mixer.follow(ids), strict=True)
+        return NGramPredictions(*(np.concatenate(arrays) for arrays in blocks))

@@ -239,7 +239,7 @@ def _predictions_by(
     first: int = 0,
     extra: ExtraInputs | None = None,
 ) -> _Predictions:
-    """Predict a text, (N,), as `_predictions` does, with the predictions of counts at any places."""
+    """Predict a text, (N,), like `_predictions`, by the predictions of counts at any places."""
     x, of_network, of_ngram = [np.zeros((0, feature_count(context)))], [], []
     if len(ids):
         every = -(-len(ids) // FITTED_ON)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from charloom.errors import plural
-from charloom.ngrams.counts import Counts
+from charloom.ngrams.counts import CONTEXT_MIXER, NGRAM_MODEL, Counts
 from charloom.ngrams.table import NGramTable
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import model_path
@@ -67,5 +67,5 @@ def counts_in_words(counts: Counts, unit: str) -> str:
     facts = _counts_facts(counts)
     if "ngrams" in facts:
         ngrams, context = plural(facts["ngrams"], "n-gram"), plural(facts["context"], unit)
-        return f"an n-gram model: {ngrams}, {context} of context, {facts['bytes']:,} bytes"
-    return f"context mixing: {facts['contexts']} contexts, {facts['bytes']:,} bytes"
+        return f"an {NGRAM_MODEL}: {ngrams}, {context} of context, {facts['bytes']:,} bytes"
+    return f"a {CONTEXT_MIXER}: {facts['contexts']} contexts, {facts['bytes']:,} bytes"
