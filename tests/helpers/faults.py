@@ -249,6 +249,7 @@ class Workshop:
 
     def points(self, options: str) -> list[str]:
         """The points that the driver passes in a run, in turn."""
+        self.through(options)  # first, so that no kernel is compiled at one of them
         folder = self._path / f"driven-{len(list(self._path.iterdir()))}"
         done = self.drive(folder, options)
         assert done.returncode == 0, done.stderr

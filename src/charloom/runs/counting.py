@@ -111,7 +111,7 @@ def learn_counts(
     inputs = np.append(fit[-1], part) if reads else dataset.ids[places]
     codes, length, weight = learner.predict(inputs, before)
     if record is not None:
-        record[len(fit) :] = codes[1:]
+        record[len(fit) - 1 :] = codes
         at = places - (len(fit) - 1)
         codes, length, weight = codes[at], length[at], weight[at]
     if config.refit > 0 or not validation_decides(config, dataset):
@@ -123,17 +123,25 @@ def learn_counts(
     )
     if result.left_out:
         note += (
-            f"; {plural(result.left_out, 'context')} seen most rarely had to be left out of "
-            f"--mix-megabytes {config.mix_megabytes:g}"
+            f"; {plural(result.left_out, 'context')} seen most rarely had to be left out, because "
+            f"--mix-megabytes is {config.mix_megabytes:g}"
         )
     extra = None if record is None else ExtraInputs(record, decode_probabilities)
     predicted = PredictedText(
         validated_part(dataset, part),
         int(fit[-1]),
         None if extra is None else extra.select(places),
-        lambda at: NGramPredictions(decode_probabilities(codes[at]), length[at], weight[at]),
+        lambda at: NGramPredictions(_normalized(codes[at]), length[at], weight[at]),
     )
     return LearnedCounts(result.mixer, extra, predicted, note)
+
+
+def _normalized(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return probabilities, (n, V), that add up to 1: those near 1 are the least exact as bytes."""
+    from charloom.context_mixing.mixer import decode_probabilities
+
+    p = decode_probabilities(codes)
+    return np.asarray(p / p.sum(axis=1, keepdims=True))
 
 
 def _known_and_fitted_on(dataset: Dataset, config: TrainingConfig) -> tuple[TextIds, TextIds]:
