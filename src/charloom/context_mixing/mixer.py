@@ -241,6 +241,11 @@ class ContextMixer:
             self.vocabulary_size, self.tree, tables, frozen, adaptive, state, self.blocks
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arrays, because addresses and scratch memory belong to a process."""
+        arrays = self.tree, self.tables, self.frozen, self.adaptive, self.state
+        return ContextMixer, (self.vocabulary_size, *arrays, self.blocks, self.packed)
+
     @property
     def nbytes(self) -> int:
         """The memory of all arrays in bytes."""
