@@ -94,6 +94,7 @@ class ContextMixer:
         adaptive: the weights while every character is learned.
         state: that after the text which was learned, (STATE,).
         blocks: how many blocks of text were learned.
+        packed: the arrays of its file, if it has learned nothing since (see `packing`).
     """
 
     vocabulary_size: int
@@ -103,6 +104,7 @@ class ContextMixer:
     adaptive: Weights
     state: State
     blocks: int = 0
+    packed: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
     _workspaces: SimpleQueue[_Workspace] = field(default_factory=SimpleQueue, repr=False)
 
     context = ORDERS  # the largest `length` of a prediction
@@ -150,6 +152,7 @@ class ContextMixer:
                 they were before any character of its block was learned.
             threads: that predict.
         """
+        self.packed = None
         for block, begin in _blocks(ids):
             if record is not None:
                 p = self._predict_block(block, threads)
@@ -191,6 +194,7 @@ class ContextMixer:
         Yields:
             The predictions of the characters of a block, (n, V).
         """
+        self.packed = None
         places = weight_places(self.adaptive)
         for block, _ in _blocks(ids):
             found = self._nothing(len(block))
@@ -236,6 +240,11 @@ class ContextMixer:
         return ContextMixer(
             self.vocabulary_size, self.tree, tables, frozen, adaptive, state, self.blocks
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arrays, because addresses and scratch memory belong to a process."""
+        arrays = self.tree, self.tables, self.frozen, self.adaptive, self.state
+        return ContextMixer, (self.vocabulary_size, *arrays, self.blocks, self.packed)
 
     @property
     def nbytes(self) -> int:
