@@ -21,7 +21,7 @@ Sources: Mahoney, "Adaptive weighing of context models for lossless data compres
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numba import types
@@ -37,21 +37,33 @@ from charloom.context_mixing.layout import (
     COLUMNS,
     CONTEXT_COUNT,
     COUNT_LEVELS,
+    EARLY,
+    EARLY_RATE,
     END,
+    FINAL_RATE,
+    HASH_SPREAD,
     INDIRECT,
     INPUT_COUNT,
     INPUTS,
+    LEAST,
     LETTER,
     LINE,
     LIST_WAYS,
     LOGIT_LEVELS,
     LONG,
     LONG_WORDS,
+    MOST,
+    MOST_RECENT,
+    MOST_SEEN,
+    MULTIPLIERS,
+    NEGLIGIBLE,
     ORDERS,
     PRIOR_COUNT,
+    RATE,
     RECENT,
     RECENT_LEVELS,
     REFINED_LEVELS,
+    REFINED_RATE,
     REFINED_ROWS,
     SET_BEGINS,
     SETS,
@@ -60,6 +72,7 @@ from charloom.context_mixing.layout import (
     SHORT_WORDS,
     SIDES,
     SINGLE_WAYS,
+    SMALLEST,
     STATE,
     UNKNOWN,
     WORD,
@@ -77,9 +90,8 @@ from charloom.kernels.arrays import addresses, as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import Kernel, subroutine
 from charloom.kernels.vectors import load, store, total, width
 
-MULTIPLIERS = np.uint64(0x7FB5D329728EA185), np.uint64(0x81DADEF4BC2DD44D)
-SPREAD = np.uint64(0x9E3779B97F4A7C15)
-MULTIPLIER_1, MULTIPLIER_2 = MULTIPLIERS
+MULTIPLIER_1, MULTIPLIER_2 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
+SPREAD = np.uint64(HASH_SPREAD)
 SHIFT_31, SHIFT_27, SHIFT_33 = np.uint64(31), np.uint64(27), np.uint64(33)
 SHIFT_32, SHIFT_48 = np.uint64(32), np.uint64(48)
 LOWER = np.uint64(0xFFFFFFFF)
@@ -87,16 +99,9 @@ ONE = np.uint64(1)
 
 # An entry of a list: the character in 16 bits, its count in 10, its recent count in 6.
 MOVED = np.uint32(0xFFFF)  # instead of a character: the list has moved to a longer one
-MOST, MOST_RECENT = 1023, 31
 CHARACTER_SHIFT = np.uint32(16)
 HALF, LOWER_HALF = np.int64(32), np.int64(0xFFFFFFFF)
 MOVED_PRIORITY = 1 << 20  # such an entry is never the one to be replaced
-
-RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and what is added in the beginning
-FINAL_RATE, REFINED_RATE = 0.0007, 0.02
-MOST_SEEN = 1023
-LEAST, SMALLEST = 0.0003, 1e-6
-NEGLIGIBLE = 0.0002  # nodes reached with less are split as the whole text is
 
 
 Float32 = Annotated[NDArray[np.float32], types.float32]
@@ -789,6 +794,9 @@ def code(character, state, m, w, s, learns):
 @subroutine()
 def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
+    if m.sizes.characters == 1:
+        probabilities[0] = np.float32(1)
+        return
     gather(m, s)
     waiting, reach = 1, s.reach
     s.stack[0], reach[0] = 0, np.float32(1)

@@ -79,6 +79,23 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
+BLOCK = 4096  # characters that are predicted before any of them is learned
+FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
+
+# Counts are halved above, and recent counts stay below.
+MOST, MOST_RECENT = 1023, 31
+
+# How weights learn, and the limits of probabilities.
+RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and what is added in the beginning
+FINAL_RATE, REFINED_RATE = 0.0007, 0.02
+MOST_SEEN = 1023
+LEAST, SMALLEST = 0.0003, 1e-6
+NEGLIGIBLE = 0.0002  # nodes reached with less are split as the whole text is
+
+# Of the hash of contexts.
+MULTIPLIERS = 0x7FB5D329728EA185, 0x81DADEF4BC2DD44D
+HASH_SPREAD = 0x9E3779B97F4A7C15
+
 # The kinds of a character.
 OTHER, LETTER, BREAK, END = range(4)
 
@@ -93,7 +110,7 @@ class Tree(NamedTuple):
     turns: NDArray[np.int32]  # (V, D) 0 or 1, the turn at each of them
     depth: NDArray[np.int32]  # (V,)
     children: NDArray[np.int32]  # (V - 1, 2) a node, or -1 - the id of a character
-    prior: Floats  # (V - 1,) probability of turn 1 by the counts of the whole text
+    prior: Floats  # (V - 1,) probability of turn 1 by the counts of the whole text, below 1
     kind: NDArray[np.int32]  # (V,)
     folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
     rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
@@ -139,7 +156,9 @@ class Scratch(NamedTuple):
     contexts: Longs  # (C,)
     entries: Words  # (C LONG,)
     used: NDArray[np.int32]  # (C,)
-    evidence: NDArray[np.int64]  # (V C 2,) of both turns at each node, recent counts in the upper half
+    evidence: NDArray[
+        np.int64
+    ]  # (V C 2,) of both turns at each node, recent counts in the upper half
     parted: NDArray[np.int64]  # (D + 1,) the same by where paths part
     sides: NDArray[np.int32]  # (V C,) the turns of the latest two characters
     active: NDArray[np.int32]  # (V,) the number of contexts with evidence at a node
@@ -197,10 +216,10 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
     children: dict[int, tuple[int, int]] = {}
     total = dict(enumerate(weight))
     for node in range(size, 2 * size - 1):
-        a, b = heapq.heappop(heap), heapq.heappop(heap)
-        children[node] = a[2], b[2]
-        total[node] = a[0] + b[0]
-        heapq.heappush(heap, (a[0] + b[0], node, node))
+        (weight_a, _, a), (weight_b, _, b) = heapq.heappop(heap), heapq.heappop(heap)
+        children[node] = a, b
+        total[node] = weight_a + weight_b
+        heapq.heappush(heap, (total[node], node, node))
     order = sorted(children, key=lambda node: (-total[node], -node))
     number = {node: place for place, node in enumerate(order)}
     below = np.zeros((max(size - 1, 0), 2), np.int32)
@@ -208,7 +227,7 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
     for node, place in number.items():
         a, b = children[node]
         below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
-        prior[place] = total[b] / (total[a] + total[b])
+        prior[place] = min(total[b] / (total[a] + total[b]), 1 - SMALLEST)
     rank = np.empty(size, np.int32)
     rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
     return tree_of(below, prior, rank, characters, end_id)
@@ -231,12 +250,12 @@ def tree_of(
     waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
     found = 0
     while waiting:
-        place, path = waiting.pop()
+        place, steps = waiting.pop()
         found += 1
-        if found >= size or len(path) >= DEEPEST:
+        if found >= size or len(steps) >= DEEPEST:
             raise ValueError("its tree has too many nodes, or is too deep")
         for turn in (0, 1):
-            child, longer = int(children[place, turn]), [*path, (place, turn)]
+            child, longer = int(children[place, turn]), [*steps, (place, turn)]
             if not -size <= child < size - 1 or (child < 0 and paths[-1 - child]):
                 raise ValueError("its tree has wrong children")
             if child < 0:
@@ -278,7 +297,8 @@ def tree_of(
 
 
 def make_tables(singles: int, shorts: int, longs: int) -> Tables:
-    """Return empty tables of so many buckets."""
+    """Return empty tables of these numbers of buckets, at least one of each."""
+    singles, shorts, longs = max(singles, 1), max(shorts, 1), max(longs, 1)
     return Tables(
         np.zeros(singles * SINGLE_WAYS, np.uint64),
         np.zeros(shorts * LIST_WAYS * SHORT_WORDS, np.uint32),

@@ -27,6 +27,8 @@ from charloom.context_mixing.kernel import (
     weight_places,
 )
 from charloom.context_mixing.layout import (
+    BLOCK,
+    FROZEN_EVERY,
     LIST_WAYS,
     LONG_WORDS,
     ORDERS,
@@ -49,8 +51,6 @@ from charloom.text.vocabulary import Vocabulary
 Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]
 
-BLOCK = 4096  # characters that are predicted before any of them is learned
-FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
 MOST_BYTES = 64_000_000
 # Lists that a text needs, for each of its characters, and at least.
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
