@@ -58,7 +58,7 @@ class LanguageModel:
         network_only: whether the network's predictions are not mixed with those of the counts.
 
     Raises:
-        CharloomError: if the network reads counts and the checkpoint has none.
+        CharloomError: if the network reads counts that the checkpoint lacks.
     """
 
     def __init__(

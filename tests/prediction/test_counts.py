@@ -140,7 +140,7 @@ def test_counts_that_know_the_held_out_text_do_not_choose(
     if isinstance(reading.mixture.counts, NGramTable):  # counted again, without that text
         assert len(chosen.evidence.x) == 60
     else:
-        assert chosen.rate == adaptive.DEFAULT_RATE
+        assert chosen.rate == adaptive.READING_RATE
         assert len(chosen.evidence.x) == 0
         np.testing.assert_array_equal(chosen.mixture.theta, reading.mixture.theta)
 
@@ -190,7 +190,9 @@ def test_states_and_units_are_those_of_the_network_that_reads(reading: MixedPred
 
 def test_a_network_without_its_counts_is_refused(reading: MixedPredictor) -> None:
     checkpoint = Checkpoint(reading.engine.parameters, VOCABULARY)
-    with pytest.raises(CharloomError, match="reads 20 extra inputs, and the model has no counts"):
+    with pytest.raises(
+        CharloomError, match="reads 20 extra inputs, and the model has no context mixer"
+    ):
         LanguageModel(checkpoint)
 
 

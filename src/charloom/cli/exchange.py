@@ -8,7 +8,7 @@ from pathlib import Path
 from charloom.cli.arguments import Parser, run_folder
 from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 
 def add_export_arguments(parser: Parser) -> None:
@@ -83,8 +83,17 @@ def add_import_arguments(parser: Parser) -> None:
 
 def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.pytorch import import_pytorch
+    from charloom.storage.checkpoint import load_checkpoint
 
     folder = run_folder(arguments.out, Path("runs") / Path(arguments.file).stem)
-    terminal.print(str(import_pytorch(arguments.file, arguments.vocabulary, out=folder)))
-    terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
+    path = import_pytorch(arguments.file, arguments.vocabulary, out=folder)
+    terminal.print(str(path))
+    extra = load_checkpoint(path).config.extra_inputs
+    if extra:
+        terminal.say(
+            f"the network reads {plural(extra, 'extra input')}, and the context mixer that "
+            "predicts them was not imported: it cannot sample by itself"
+        )
+    else:
+        terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
     return 0

@@ -114,7 +114,7 @@ def fit_theta(
         x: features, (N, F).
         network: the network's probability of each character of the text, a (N,).
         ngram: the n-gram model's, b (N,).
-        start: the θ that the penalty draws towards, (F,); zeros by default.
+        start: the θ without a penalty, (F,); zeros by default.
     """
     ridge = np.full(x.shape[1], RIDGE)
     ridge[0] = 1e-6  # the constant

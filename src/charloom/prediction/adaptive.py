@@ -43,6 +43,7 @@ WINDOW = 20  # characters between two steps
 EPSILON = 1e-4
 RATES = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
 DEFAULT_RATE = 6e-4
+READING_RATE = 3e-4  # of a network that reads a context mixer, whose predictions adapt too
 MEASURED = 400  # windows of the training text from which m is computed
 REFIT_INTERVAL = 4_000  # characters between two fits of a mixture's weights
 CHOSEN_ON = 30_000  # characters at most, from the end of the held-out text
@@ -58,7 +59,8 @@ class AdaptiveScores(NamedTuple):
 class Evidence(NamedTuple):
     """The data that the weights of a mixture are fitted on.
 
-    Without any, the weights are fitted to new data alone, and drawn to those of the mixture.
+    Without any, the weights are fitted to new data alone, and the penalty of those of the mixture
+    is zero.
     """
 
     x: NDArray[np.float64]  # (N, F) features
@@ -108,8 +110,8 @@ def choose_adaptation(
     and that model is counted on `fitted` alone.
 
     A context mixer can know that text too, and learning the training text again would take long.
-    The weights then begin with those of the mixture, and a network that reads its predictions has
-    the default rate.
+    The weights then begin with those of the mixture, and the rate of a network that reads its
+    predictions is a constant.
 
     Args:
         engine: the network.
@@ -121,19 +123,20 @@ def choose_adaptation(
         prior, network_only: those of the adaptation.
     """
     counts = None if mixture is None else mixture.counts
+    learns = counts is not None and not isinstance(counts, NGramTable)
+    reads_mixer = learns and engine.config.extra_inputs > 0
     chosen = Adaptation(
-        DEFAULT_RATE,
+        READING_RATE if reads_mixer else DEFAULT_RATE,
         _mean_squares(engine, fitted, counts),
         mixture,
         prior=prior,
         network_only=network_only,
     )
-    learns = counts is not None and not isinstance(counts, NGramTable)
     if counts is not None and learns:
         chosen = replace(chosen, evidence=_no_evidence(counts.context))
     end_id = engine.config.end_id
     ids = held_out[-CHOSEN_ON:] if end_id is None else excerpt(held_out, CHOSEN_ON, end_id)
-    if not len(ids) or (learns and engine.config.extra_inputs):
+    if not len(ids) or reads_mixer:
         return chosen
     known = counted_part(fitted, end_id)
     if end_id is None:
@@ -334,7 +337,7 @@ def _mean_squares(
     Args:
         engine: the network.
         text: ids, (N,).
-        counts: those whose predictions the network reads, if it has extra inputs.
+        counts: the counts whose predictions a network with extra inputs reads.
     """
     learner = _copy(engine)
     total = np.zeros(len(learner.parameters.flat))

@@ -390,7 +390,7 @@ def network_of(engine: Engine, mixture: Mixture | None) -> Predictor:
         return engine
     if mixture is None or extra != mixture.counts.vocabulary_size:
         raise CharloomError(
-            f"the network reads {plural(extra, 'extra input')}, and the model has no counts that "
-            "predict them: use the model's file from before it was exported"
+            f"the network reads {plural(extra, 'extra input')}, and the model has no context mixer "
+            "that predicts them: use the model's file from before it was exported"
         )
     return MixedPredictor(engine, mixture, network_only=True)
