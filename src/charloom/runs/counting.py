@@ -188,7 +188,8 @@ class _Learner:
         text: TextIds,
         on_progress: OnProgress | None,
     ) -> None:
-        from charloom.context_mixing.mixer import BLOCK, ContextMixer
+        from charloom.context_mixing.layout import BLOCK
+        from charloom.context_mixing.mixer import ContextMixer
 
         vocabulary = dataset.vocabulary
         counts = character_counts(text, len(vocabulary))
@@ -216,7 +217,8 @@ class _Learner:
 
         Also return the lengths and the weights of these predictions, (N,).
         """
-        from charloom.context_mixing.mixer import BLOCK, encode_probabilities
+        from charloom.context_mixing.layout import BLOCK
+        from charloom.context_mixing.mixer import encode_probabilities
 
         codes = np.empty((len(ids), self.mixer.vocabulary_size), np.uint8)
         length, weight = np.empty(len(ids), np.int32), np.empty(len(ids), np.float32)

@@ -52,10 +52,10 @@ def refuse_if_impossible(config: TrainingConfig, vocabulary_size: int) -> None:
             "--counts context-mixing needs Numba, which cannot be imported: pip install numba, or "
             "use --counts kneser-ney"
         )
-    if not 2 <= vocabulary_size <= MOST_MIXED:
+    if vocabulary_size > MOST_MIXED:
         raise CharloomError(
-            f"--counts context-mixing is for 2 to {MOST_MIXED:,} distinct characters, and the text "
-            f"has {vocabulary_size:,}: use --counts kneser-ney"
+            f"--counts context-mixing is for at most {MOST_MIXED:,} distinct characters, and the "
+            f"text has {vocabulary_size:,}: use --counts kneser-ney"
         )
     if config.read_counts and vocabulary_size > MOST_READ:
         raise CharloomError(
