@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from charloom.context_mixing import mixer as mixer_module
 from charloom.context_mixing.kernel import LEARN, MOVED, weight_places
 from charloom.context_mixing.layout import (
+    LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
     ORDERS,
@@ -16,6 +17,7 @@ from charloom.context_mixing.layout import (
     make_tree,
 )
 from charloom.context_mixing.mixer import ContextMixer, encode_probabilities
+from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 
 BLOCK = 100
@@ -281,6 +283,9 @@ def test_a_tree_leads_to_every_character(size: int) -> None:
             assert tree.path[character, j] == node
             node = tree.children[node, tree.turns[character, j]]
         assert node == (-1 - character if size > 1 else 0)
+        depth = tree.depth[character]
+        turns = [int(tree.code[character]) >> j & 1 for j in range(depth)]
+        assert turns == tree.turns[character, :depth].tolist()
     if size > 1:  # more frequent characters are not deeper
         order = np.argsort(-counts, kind="stable")
         assert (np.diff(tree.depth[order])[np.diff(counts[order]) < 0] >= 0).all()
@@ -290,3 +295,21 @@ def test_a_tree_leads_to_every_character(size: int) -> None:
                 p = tree.prior[tree.path[character, j]]
                 share[character] *= p if tree.turns[character, j] else 1 - p
         np.testing.assert_allclose(share, (counts + 0.1) / (counts + 0.1).sum(), rtol=1e-3)
+
+
+def test_a_tree_takes_little_memory_and_its_codes_have_64_bits() -> None:
+    size = 8000
+    tree = make_tree(np.ones(size), letters(size).characters, None)
+    assert sum(array.nbytes for array in tree) < 2_000_000
+    # Counts that grow as fast as these make the tree a list, here of 10¹² characters together.
+    counts = np.array([int(1.65**i) for i in range(55)])
+    tree = make_tree(counts, letters(len(counts)).characters, None)
+    assert 50 < tree.depth.max() <= 64
+    deepest = np.argsort(tree.depth)[-2:]
+    assert int(np.bitwise_xor(*tree.code[deepest])) == 1 << (int(tree.depth.max()) - 1)
+
+
+def test_a_vocabulary_with_too_many_characters_is_refused() -> None:
+    vocabulary = Vocabulary(tuple(chr(0x10000 + i) for i in range(LARGEST_VOCABULARY + 1)))
+    with pytest.raises(CharloomError, match="at most 65,535"):
+        ContextMixer.empty(vocabulary, np.ones(len(vocabulary)), 1000)

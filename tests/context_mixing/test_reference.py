@@ -267,3 +267,15 @@ def test_the_numbers_in_the_documentation_are_those_of_the_code() -> None:
         f"{layout.MOST_SEEN:,}",
     ):
         assert number in section, number
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_counts_above_the_limit_are_halved_alike() -> None:
+    text = ("a" * 25 + "b") * 43
+    compiled, plain, ids = pair(text, Vocabulary.of(text))
+    found = compiled.predict(ids[:30, None], compiled.zero_state(1))[0]
+    expected = plain.predict(ids[:30, None], [Reading()])[0]
+    assert_same(found.probabilities, expected.probabilities)
+    np.testing.assert_array_equal(found.weight, expected.weight)
+    after_a = next(followers for context, followers in plain.lists.items() if context[:2] == (0, 0))
+    assert MOST // 2 < sum(follower.times for follower in after_a) < MOST

@@ -88,7 +88,7 @@ from charloom.context_mixing.layout import (
 )
 from charloom.kernels.arrays import addresses, as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import Kernel, subroutine
-from charloom.kernels.vectors import load, store, total, width
+from charloom.kernels.vectors import load, store, total, trailing_zeros, width
 
 MULTIPLIER_1, MULTIPLIER_2 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
 SPREAD = np.uint64(HASH_SPREAD)
@@ -134,7 +134,7 @@ class ModelBuffers(NamedTuple):
     kind: Int32
     folded: Int32
     rank: Int32
-    shared: UInt8
+    code: UInt64
     singles: UInt64
     shorts: UInt32
     longs: UInt32
@@ -551,7 +551,9 @@ def gather_on_path(m, s, character):
         for i in range(used):
             entry = s.entries[c * LONG + i]
             other = int(entry >> CHARACTER_SHIFT)
-            shared = int(m.shared[character * m.sizes.characters + other])
+            shared = min(
+                np.int64(trailing_zeros(m.code[character] ^ m.code[other])), np.int64(depth)
+            )
             parted[shared] += both_counts(entry)
             for j in range(settled, min(shared + 1, depth)):
                 place = m.path[begin + j] * CONTEXT_COUNT + c

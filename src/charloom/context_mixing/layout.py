@@ -114,7 +114,7 @@ class Tree(NamedTuple):
     kind: NDArray[np.int32]  # (V,)
     folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
     rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
-    shared: NDArray[np.uint8]  # (V, V) the nodes that two characters' paths share before they part
+    code: Longs  # (V,) the turns as bits, the first one in the lowest
 
 
 class Tables(NamedTuple):
@@ -275,24 +275,18 @@ def tree_of(
         for i, c in enumerate(characters)
     ]
     folded = [known.get(c.lower(), i) for i, c in enumerate(characters)]
-    shared = np.zeros((size, size), np.uint8)
-    same = np.ones((size, size), np.bool_)
-    lengths = np.array([len(steps) for steps in paths], np.int32)
-    for j in range(deepest):
-        on = lengths > j
-        step = path[:, j] * 2 + turns[:, j]
-        same &= on[:, None] & on[None, :] & (step[:, None] == step[None, :])
-        shared += same
     return Tree(
         path,
         turns,
-        lengths,
+        np.array([len(steps) for steps in paths], np.int32),
         children,
         prior,
         np.array(kind, np.int32),
         np.array(folded, np.int32),
         rank,
-        shared,
+        np.array(
+            [sum(turn << j for j, (_, turn) in enumerate(steps)) for steps in paths], np.uint64
+        ),
     )
 
 

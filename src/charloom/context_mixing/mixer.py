@@ -29,6 +29,7 @@ from charloom.context_mixing.kernel import (
 from charloom.context_mixing.layout import (
     BLOCK,
     FROZEN_EVERY,
+    LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
     ORDERS,
@@ -45,6 +46,7 @@ from charloom.context_mixing.layout import (
     make_tree,
     make_weights,
 )
+from charloom.errors import CharloomError
 from charloom.ngrams.table import NGramPredictions
 from charloom.text.vocabulary import Vocabulary
 
@@ -120,11 +122,19 @@ class ContextMixer:
         """Return a mixer that has learned nothing.
 
         Args:
-            vocabulary: the characters, at least two.
+            vocabulary: the characters.
             counts: how often each occurs in the text, (V,).
             length: characters that it will learn, about.
             most_bytes: of its lists.
+
+        Raises:
+            CharloomError: for a vocabulary of more than LARGEST_VOCABULARY characters.
         """
+        if len(vocabulary) > LARGEST_VOCABULARY:
+            raise CharloomError(
+                f"a vocabulary of {len(vocabulary):,} characters is too large for context mixing: "
+                f"use at most {LARGEST_VOCABULARY:,}, or Kneser-Ney counts"
+            )
         each = (
             SINGLES_PER_CHARACTER * 8
             + SHORTS_PER_CHARACTER * SHORT_WORDS * 4

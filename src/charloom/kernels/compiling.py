@@ -37,7 +37,12 @@ from numba.extending import lower_builtin
 
 F = TypeVar("F", bound=Callable[..., Any])
 LOG = logging.getLogger("charloom")
-SOURCES = ("kernels", "engines/compiled", "ngrams", "context_mixing")  # folders with sources of kernels
+SOURCES = (  # folders with sources of kernels
+    "kernels",
+    "engines/compiled",
+    "ngrams",
+    "context_mixing",
+)
 
 
 def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F], F]:

@@ -336,6 +336,16 @@ def total(context, vector):
 
 
 @intrinsic
+def trailing_zeros(context, value):
+    """Return the number of zero bits below the lowest one of a uint64, 64 for zero."""
+
+    def emit(context, builder, sig, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), emit
+
+
+@intrinsic
 def largest(context, vector):
     """Return the largest of a vector's numbers; NaN where the first is NaN."""
 
