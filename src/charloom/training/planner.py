@@ -148,11 +148,12 @@ def complete(
     assert config.minutes is not None
     if speed is None:
         speed = measure_speed(config.backend)
-    is_long = config.minutes * 60 >= SHORT
-    mixes = not config.no_mix and can_mix() and (is_long or mixer_is_compiled())
-    if mixes:
+    seconds = config.minutes * 60
+    mixes = can_mix() and (seconds >= SHORT or mixer_is_compiled())
+    left = speed * (seconds - elapsed())
+    if choose_counts(left, dataset, fixed, mixes=mixes)["counts"] == "context-mixing":
         compile_mixer()
-    seconds = max(config.minutes * 60 - elapsed(), LEAST_TRAINING)
+    seconds = max(seconds - elapsed(), LEAST_TRAINING)
     choice = plan(seconds, speed, dataset, fixed, mixes=mixes)
     return replace(config, **choice.options), choice.reason
 
