@@ -1,5 +1,6 @@
 """Counts beside the network, and read by it, in everything that a predictor is used for."""
 
+import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -110,7 +111,7 @@ def test_a_model_adapts_to_a_text_and_forgets_it(
     monkeypatch.setattr(adaptive, "CHOSEN_ON", 200)
     parameters = predictor.engine.parameters.flat.copy()
     before = score_ids(predictor, OTHER, 0, Protocol())
-    chosen = replace(adaptation_of(predictor), refit_interval=100)
+    chosen = replace(adaptation_of(predictor), refit_interval=100, rate=3e-3)
     mixture, network = score(predictor.engine, OTHER, chosen)
     assert (mixture is None) == predictor.network_only
     adapted = mixture or network
@@ -209,3 +210,14 @@ def test_samples_and_clamps(reading: MixedPredictor) -> None:
         assert document.text == model.sample("The ", index=index, **settings)
     guarded = model.sample("The ", max_overlap=6, **settings)
     assert model.overlap(guarded, drawn_from=4).length <= 6
+
+
+def test_a_pickled_model_predicts_the_same_bytes(reading: MixedPredictor) -> None:
+    model = model_of(reading)
+    again = pickle.loads(pickle.dumps(model))
+    text = VOCABULARY.decode(OTHER[:40])
+    np.testing.assert_array_equal(
+        again.score(text).log_probabilities, model.score(text).log_probabilities
+    )
+    alone = pickle.loads(pickle.dumps(model_of(reading, network_only=True)))
+    assert alone.score(text).nats_per_character != model.score(text).nats_per_character

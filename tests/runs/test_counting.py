@@ -44,9 +44,7 @@ def book(characters: int = 6_000, split: str = "80/10/10") -> Dataset:
 
 
 def collection() -> Dataset:
-    return dataset_of(
-        *([words(9, seed=n) for n in range(a, a + 60)] for a in (0, 60, 120))
-    )
+    return dataset_of(*([words(9, seed=n) for n in range(a, a + 60)] for a in (0, 60, 120)))
 
 
 def config(**options: Any) -> TrainingConfig:
@@ -79,7 +77,9 @@ def test_a_network_reads_what_was_not_learned_yet(make: Any, refit: float) -> No
     assert -np.log(p[later, ids[later + 1]]).mean() < 1.9
 
 
-def test_the_part_that_weights_are_fitted_on_is_predicted_by_a_mixer_that_did_not_learn_it() -> None:
+def test_the_part_that_weights_are_fitted_on_is_predicted_by_a_mixer_that_did_not_learn_it() -> (
+    None
+):
     dataset = book()
     learned = learn_counts(dataset, config(**READS, refit=0.5))
     fit, part = dataset.fit_and_holdout(refit=True)
@@ -143,9 +143,7 @@ def test_a_long_record_is_a_file_that_is_gone_at_once(
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("texts")
     (folder / "book.txt").write_text(words(900), encoding="utf-8")
-    (folder / "other.txt").write_text(
-        words(900, seed=3) + " Ça va?\n" * 9, encoding="utf-8"
-    )
+    (folder / "other.txt").write_text(words(900, seed=3) + " Ça va?\n" * 9, encoding="utf-8")
     return folder
 
 
@@ -207,7 +205,9 @@ def test_an_interrupted_run_can_be_sampled(texts: Path, tmp_path: Path) -> None:
     half = charloom.load(tmp_path / "half.safetensors")
     alone = charloom.load(tmp_path / "half.safetensors", network_only=True)
     text = words(16, seed=4)
-    assert np.allclose(half.score(text).log_probabilities, alone.score(text).log_probabilities, atol=1e-3)
+    assert np.allclose(
+        half.score(text).log_probabilities, alone.score(text).log_probabilities, atol=1e-3
+    )
     assert half.sample(length=20)
 
 

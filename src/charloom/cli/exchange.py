@@ -52,9 +52,10 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print(code.rstrip("\n"))
         terminal.say(f"{out} is the state dict; this code is also in {path.with_suffix('.py')}")
     else:
-        terminal.say(
-            f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state"
-        )
+        inputs = "ids (T, B) and state (S, L, B, H)"
+        if checkpoint.config.extra_inputs:
+            inputs = "ids (T, B), state (S, L, B, H) and extra (T, B, E)"
+        terminal.say(f"{out} maps {inputs} to logits (T, B, V) and next_state")
         if checkpoint.config.dtype != "float32":
             terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
     if checkpoint.config.extra_inputs:
