@@ -212,5 +212,5 @@ def test_damage_is_refused_before_a_kernel_reads_it(what: str, packed: Arrays) -
     change(arrays)
     with pytest.raises(ValueError, match=expected):
         unpack(arrays, VOCABULARY)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="its"):
         unpack(packed, Vocabulary.of("abcdefgh ."))

@@ -1,8 +1,8 @@
 """The parts of a search, each by itself: trial, settings, space, folder, page."""
 
 import itertools
-from dataclasses import replace
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
