@@ -111,18 +111,18 @@ def test_a_settled_mixer_predicts_and_goes_on_learning_like_its_file() -> None:
     assert one.probabilities.tobytes() == other.probabilities.tobytes()
 
 
-def test_what_was_seen_most_rarely_is_left_out_of_a_small_file() -> None:
+def test_what_was_seen_most_rarely_is_omitted_of_a_small_file() -> None:
     whole = settled(learned(4000), VOCABULARY, 1e9)
-    assert whole.left_out == 0
+    assert whole.omitted == 0
     limit = whole.packed - 6_000
     small = settled(learned(4000), VOCABULARY, limit)
-    assert small.left_out > 0
+    assert small.omitted > 0
     assert small.packed == packed_bytes(pack(small.mixer)) <= limit
     counts = [
         (mixer.tables.singles[mixer.tables.singles != 0] >> np.uint64(6)) & np.uint64(1023)
         for mixer in (whole.mixer, small.mixer)
     ]
-    assert len(counts[0]) - len(counts[1]) == small.left_out
+    assert len(counts[0]) - len(counts[1]) == small.omitted
     assert (counts[0] > 1).sum() == (counts[1] > 1).sum()
     nothing = settled(learned(), VOCABULARY, 0)
     moved = nothing.mixer.tables.singles[nothing.mixer.tables.singles != 0]
@@ -212,5 +212,5 @@ def test_damage_is_refused_before_a_kernel_reads_it(what: str, packed: Arrays) -
     change(arrays)
     with pytest.raises(ValueError, match=expected):
         unpack(arrays, VOCABULARY)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="its"):
         unpack(packed, Vocabulary.of("abcdefgh ."))

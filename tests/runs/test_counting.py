@@ -1,5 +1,6 @@
 """Context mixing before the training: what a network reads of a text, and what a file keeps."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def config(**options: Any) -> TrainingConfig:
 @pytest.mark.parametrize("make", [book, collection])
 @pytest.mark.parametrize("refit", [0.0, 0.5])
 def test_a_network_reads_what_was_not_learned_yet(make: Any, refit: float) -> None:
-    """A text without its end is read in the same way, up to there: nothing knows what follows."""
+    """A text without its end is read in the same way, up to there: nothing reveals the end."""
     dataset = make()
     learned = learn_counts(dataset, config(**READS, refit=refit))
     extra = learned.extra
@@ -214,9 +215,10 @@ def test_an_interrupted_run_can_be_sampled(texts: Path, tmp_path: Path) -> None:
 def test_without_validation_text_the_end_of_the_training_text_decides(
     texts: Path, tmp_path: Path
 ) -> None:
-    for options in ({"split": "100/0/0"}, {"keep": "last"}):
-        out = tmp_path / next(iter(options))
-        model = train(texts / "book.txt", out, **MIXES, **options)
+    endings = [{"split": "100/0/0"}, {"keep": "last"}, {"keep": "last", "refit": 0.5}]
+    for n, options in enumerate(itertools.product(endings, (MIXES, READS))):
+        given = options[0] | options[1]
+        model = train(texts / "book.txt", tmp_path / str(n), **given)
         assert model.checkpoint.mixture is not None
         assert model.score(words(80, seed=4)).log_probabilities.mean() > -1.7
 
@@ -275,5 +277,5 @@ def test_a_small_limit_leaves_contexts_out_and_says_so() -> None:
     limit = packed_bytes(pack(whole.mixer)) - 2_000
     small = learn_counts(dataset, config(**MIXES, mix_megabytes=limit / 1e6))
     assert packed_bytes(pack(small.mixer)) <= limit
-    assert "had to be left out, because --mix-megabytes is" in small.note
-    assert "left out" not in whole.note
+    assert "seen most rarely, because --mix-megabytes is" in small.note
+    assert "omits" not in whole.note

@@ -177,7 +177,7 @@ class ContextMixer:
         places, flags = weight_places(weights), np.array([1, int(count)])
         workspace = self._take()
         arguments = block, state, self._places, places, workspace.places, p, flags
-        LEARN.compiled(arguments)(*arguments)
+        LEARN(*arguments)
         self._workspaces.put(workspace)
 
     def _predict_block(self, block: Ids, threads: int) -> NDArray[np.float32]:
@@ -213,7 +213,7 @@ class ContextMixer:
                 block, self.state, self._places, places, workspace.places,
                 found.probabilities.reshape(-1), found.length, found.weight,
             )  # fmt: skip
-            FOLLOW.compiled(arguments)(*arguments)
+            FOLLOW(*arguments)
             self._workspaces.put(workspace)
             yield found
 
@@ -227,7 +227,7 @@ class ContextMixer:
         for row in range(ids.shape[1]):
             text = np.ascontiguousarray(ids[:, row], np.int64)
             arguments = text, after[row], self._places, DECODED
-            READ.compiled(arguments)(*arguments)
+            READ(*arguments)
         return after
 
     def predict(self, ids: Ids, state: State) -> tuple[NGramPredictions, State]:
@@ -238,7 +238,7 @@ class ContextMixer:
             np.ascontiguousarray(ids, np.int64), after, self._places, self._frozen_places,
             workspace.places, found.probabilities.reshape(-1), found.length, found.weight,
         )  # fmt: skip
-        PREDICT.compiled(arguments)(*arguments)
+        PREDICT(*arguments)
         self._workspaces.put(workspace)
         return found, after
 

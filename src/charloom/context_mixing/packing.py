@@ -54,7 +54,7 @@ PROBABILITY = 65_536  # parts of a learned probability
 WEIGHT_SETS = ("frozen", "adaptive")
 ROUNDED = ("counts", "recent", "refined")  # probabilities
 SEEN = ("counts_seen", "recent_seen")
-# The kind of mixer. One of other contexts cannot use what was counted for these.
+# The kind of mixer. Counts of these contexts are of no use to one of other contexts.
 LAYOUT, CONTEXT = "1", ORDERS
 LEVEL = 6  # of compression
 BYTES_OF_ENTRY = 3  # packed, about
@@ -145,15 +145,15 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
 
 
 def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> Settled:
-    """Return a mixer as it will be stored, and how many of its lists had to be left out.
+    """Return a mixer as it will be stored.
 
-    Entries that were seen most rarely are left out until the mixer fits `most_bytes`.
+    Contexts that were seen most rarely are omitted until the mixer fits `most_bytes`.
     """
     arrays = _packed(mixer)
     entries = (mixer.tables.singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     occupied = mixer.tables.singles != 0
     alone = occupied & (entries >> 16 != MOVED)
-    left_out = 0
+    omitted = 0
     while (excess := packed_bytes(arrays) - most_bytes) > 0 and alone.any():
         count = np.where(alone, (entries >> 6) & 1023, 1024)
         rarest = np.flatnonzero(count == count.min())
@@ -161,17 +161,17 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
         chosen = rarest[np.linspace(0, len(rarest) - 1, number).astype(np.intp)]
         mixer.tables.singles[chosen] = 0
         alone[chosen] = False
-        left_out += number
+        omitted += number
         arrays = _packed(mixer)
-    return Settled(unpack(arrays, vocabulary), packed_bytes(arrays), left_out)
+    return Settled(unpack(arrays, vocabulary), packed_bytes(arrays), omitted)
 
 
 class Settled(NamedTuple):
-    """A mixer that equals its file, the bytes that it takes there, the entries left out."""
+    """A mixer that equals its file, the bytes that it takes there, the number of omitted contexts."""
 
     mixer: ContextMixer
     packed: int
-    left_out: int
+    omitted: int
 
 
 class _Lists(NamedTuple):
@@ -309,7 +309,7 @@ def _tree(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Tree:
 
 
 def _state(arrays: Mapping[str, NDArray[Any]], vocabulary_size: int) -> NDArray[np.uint64]:
-    """Return the state after what was learned. Raises ValueError."""
+    """Return the state of a mixer. Raises ValueError."""
     state = _exactly("state", arrays["state"], np.uint64, STATE)
     for i in (*range(RECENT), *range(ABOVE, ABOVE + 2 * LINE)):
         if state[i] > vocabulary_size:
@@ -327,7 +327,7 @@ def _compressed(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _bytes(what: str, stored: NDArray[Any], kind: Any, most: int) -> NDArray[Any]:
-    """Return the values of a compressed array, at most so many. Raises ValueError."""
+    """Return the values of a compressed array, at most `most` of them. Raises ValueError."""
     dtype = np.dtype(kind)
     if stored.dtype != np.uint8 or stored.ndim != 1:
         raise ValueError(f"its {what} have an impossible type")

@@ -1,12 +1,12 @@
-"""Learn a run's text by context mixing, before the network is trained.
+"""Train a context mixer on a run's text, before the network is trained.
 
-A network that reads counts reads, beside each character of its training text, what the mixer
-predicted before it had learned that part. The part of the text that the weights of the mixture are
-fitted on is predicted by a mixer that has not learned any of it, as any other text will be. Then
-the mixer learns that part too. The same text gives the same bytes, so that a resumed run and every
-rank compute the same.
+A network that reads the mixer reads, beside each character, the mixer's prediction from the text
+before that block of characters. One part of the text is predicted by a mixer that has seen none of
+it, as any other text will be. The weights of the mixture are fitted on this part. Then the mixer
+learns it too. The same text gives the same bytes, so that a resumed run and every rank compute the
+same.
 
-N is the number of ids that are learned, n that of the part, V that of characters.
+N is the number of ids of a text, n that of the part, V that of characters in the vocabulary.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ NETWORK_ALONE = 30.0  # the logit of the network's weight before the weights are
 
 @dataclass(frozen=True)
 class LearnedCounts:
-    """A mixer that has learned a run's text.
+    """A mixer that was trained on a run's text.
 
     Attributes:
         mixer: the mixer, equal to the one in the model's file.
-        extra: what the network reads beside each id of the training and the validation split; None
-            for a network that does not read counts.
-        part: the part of the text that the weights of the mixture are fitted on, and what was
-            predicted of it before any of it was learned.
+        extra: the extra inputs of the training and the validation split; None for a network that
+            does not read counts.
+        part: the part of the text that the weights of the mixture are fitted on, with the
+            predictions of a mixer that has seen none of it.
         note: a sentence for the user.
     """
 
@@ -82,54 +82,57 @@ def learn_counts(
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> LearnedCounts:
-    """Learn a text, and record what a network reads of it.
+    """Train a mixer on a text, and record the extra inputs of a network that reads it.
 
     Args:
         dataset: the text.
         config: the run's options.
         folder: where a long record's temporary file is created.
-        on_progress: called with the stage, the characters learned and their number.
+        on_progress: called with the stage, the characters done and their number.
     """
     from charloom.context_mixing.mixer import decode_probabilities
     from charloom.context_mixing.packing import settled
 
     began = time.monotonic()
-    fit, part = _known_and_fitted_on(dataset, config)
-    vocabulary, end_id = dataset.vocabulary, dataset.vocabulary.end_id
-    size, reads = len(vocabulary), config.read_counts
-    learned = fit if reads else counted_part(fit, end_id)
-    learner = _Learner(dataset, config, len(learned) + len(part), learned, on_progress)
-    mixer = learner.mixer
-    record = None
+    known, part = _known_and_fitted_on(dataset, config)
+    vocabulary, end = dataset.vocabulary, dataset.boundaries[1]
+    reads, refits = config.read_counts, config.refit > 0
+    text = known if reads else counted_part(known, vocabulary.end_id)
+    learner = _Learner(dataset, config, text, end - len(known), on_progress)
+    record = _empty_record((end if reads else 0, len(vocabulary)), folder)
+    learner.learn(text, record)
+    ids, places = validated_part(dataset, part), validated_places(dataset, known, part)
+    codes, length, weight = learner.predict(part if reads else ids)
     if reads:
-        record = _empty_record((len(fit) + len(part), size), folder)
-    known = len(learned) - 1
-    learner.learn(learned[:known], None if record is None else record[:known])
-    before = mixer.state.copy()  # that of the last character, which the part follows
-    learner.learn(learned[known:], None if record is None else record[known : len(learned)])
-    places = validated_places(dataset, fit, part)
-    inputs = np.append(fit[-1], part) if reads else dataset.ids[places]
-    codes, length, weight = learner.predict(inputs, before)
-    if record is not None:
-        record[len(fit) - 1 :] = codes
-        at = places - (len(fit) - 1)
-        codes, length, weight = codes[at], length[at], weight[at]
-    if config.refit > 0 or not validation_decides(config, dataset):
+        first = len(known) - 1
+        record[first : first + len(codes)] = codes
+        chosen = places - first
+        codes, length, weight = codes[chosen], length[chosen], weight[chosen]
+    decides = validation_decides(config, dataset)
+    if refits or not decides:
         learner.learn(part)
-    result = settled(mixer, vocabulary, config.mix_megabytes * 1e6)
+    if not decides:
+        fit, holdout = dataset.fit_and_holdout(refits)
+        if refits:
+            learner.learn(fit[dataset.boundaries[0] :], record[dataset.boundaries[0] :])
+        if reads:
+            record[len(fit) - 1 :] = learner.predict(holdout)[0]
+        if refits:
+            learner.learn(holdout)
+    result = settled(learner.mixer, vocabulary, config.mix_megabytes * 1e6)
     note = (
         f"learned {plural(learner.done, 'character')} by context mixing in "
         f"{time.monotonic() - began:.0f} s, {result.packed / 1e6:.1f} MB in the model's file"
     )
-    if result.left_out:
+    if result.omitted:
         note += (
-            f"; {plural(result.left_out, 'context')} seen most rarely had to be left out, because "
+            f"; it omits {plural(result.omitted, 'context')} that were seen most rarely, because "
             f"--mix-megabytes is {config.mix_megabytes:g}"
         )
-    extra = None if record is None else ExtraInputs(record, decode_probabilities)
+    extra = ExtraInputs(record, decode_probabilities) if reads else None
     predicted = PredictedText(
-        validated_part(dataset, part),
-        int(fit[-1]),
+        ids,
+        int(known[-1]),
         None if extra is None else extra.select(places),
         lambda at: NGramPredictions(_normalized(codes[at]), length[at], weight[at]),
     )
@@ -147,45 +150,51 @@ def _normalized(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _known_and_fitted_on(dataset: Dataset, config: TrainingConfig) -> tuple[TextIds, TextIds]:
     """Return the text that the mixer learns first, and the part after it.
 
-    The part is what the run validates on until its end. If that does not decide, it is the end of
-    the training split.
+    The part is the text that the run validates on until its end. If that text does not decide, it
+    is the end of the training split.
     """
     if validation_decides(config, dataset):
         return dataset.fit_and_holdout(config.refit > 0)
-    fit, end_id = dataset.train, dataset.vocabulary.end_id
-    first = len(fit) - max(1, min(len(fit) // 10, FITTED_ON_ITSELF))
+    train, end_id = dataset.train, dataset.vocabulary.end_id
+    first = len(train) - max(1, min(len(train) // 10, FITTED_ON_ITSELF))
     if end_id is not None:
-        ends = np.flatnonzero(fit[:first] == end_id)
+        ends = np.flatnonzero(train[:first] == end_id)
         first = int(ends[-1]) + 1 if len(ends) else first
-    return fit[:first], fit[first:]
+    return train[:first], train[first:]
 
 
 def _empty_record(shape: tuple[int, int], folder: Path | None) -> NDArray[np.uint8]:
     """Return an empty record, (N, V); a long one is a memory-mapped file without a name."""
-    if shape[0] * shape[1] <= IN_MEMORY:
+    size = shape[0] * shape[1]
+    if size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             if hasattr(os, "posix_fallocate"):  # else a full disk would be noticed too late
-                os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1])
+                os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise CharloomError(
-                f"what the network reads of the counts needs {shape[0] * shape[1] / 1e9:.1f} GB of "
-                f"the disk ({error_reason(error)}): omit --read-counts, or free some space"
+                f"--read-counts needs {size / 1e9:.1f} GB of the disk ({error_reason(error)}): "
+                "omit it, or free some space"
             ) from None
         # The mapping keeps the file's bytes alive after the file is closed.
         return np.memmap(cast(BinaryIO, file), dtype=np.uint8, mode="w+", shape=shape)
 
 
 class _Learner:
-    """A mixer that learns a text piece by piece, and reports how far it is."""
+    """A mixer that learns a text piece by piece.
+
+    Attributes:
+        mixer: the mixer.
+        done: the number of characters so far.
+    """
 
     def __init__(
         self,
         dataset: Dataset,
         config: TrainingConfig,
-        characters: int,
         text: TextIds,
+        later: int,
         on_progress: OnProgress | None,
     ) -> None:
         from charloom.context_mixing.layout import BLOCK
@@ -193,39 +202,56 @@ class _Learner:
 
         vocabulary = dataset.vocabulary
         counts = character_counts(text, len(vocabulary))
-        self.mixer = ContextMixer.empty(vocabulary, counts, characters)
+        self._total = len(text) + later
+        self.mixer = ContextMixer.empty(vocabulary, counts, self._total)
         self.done = 0
-        self._total = characters
-        self._at_once = BLOCK * LEARNED_AT_ONCE
+        self._block = BLOCK
         self._threads = config.threads or available_cores()
         self._on_progress = on_progress
+        self._last: TextIds = text[:0]  # the latest id
+        self._before = self.mixer.state  # the state before it
 
     def learn(self, ids: TextIds, record: NDArray[np.uint8] | None = None) -> None:
-        """Learn the ids that follow, (N,), and record what was predicted after each, (N, V)."""
-        for begin in range(0, len(ids), self._at_once):
-            piece = slice(begin, begin + self._at_once)
-            rows = None if record is None else record[piece]
-            self.mixer.learn(ids[piece], rows, self._threads)
-            self.done += len(ids[piece])
+        """Learn the ids that follow, (N,).
+
+        The predictions after each of them are written to the first N rows of `record`, if it has
+        any rows.
+        """
+        if not len(ids):
+            return
+        rows = None if record is None or not len(record) else record
+        last = len(ids) - 1
+        for begin, end in [*_pieces(last, self._block * LEARNED_AT_ONCE), (last, last + 1)]:
+            if begin == last:
+                self._last, self._before = ids[begin:end], self.mixer.state.copy()
+            written = None if rows is None else rows[begin:end]
+            self.mixer.learn(ids[begin:end], written, self._threads)
+            self.done += end - begin
             if self._on_progress is not None:
                 self._on_progress("learning contexts", self.done, self._total)
 
     def predict(
-        self, ids: TextIds, state: NDArray[np.uint64]
+        self, ids: TextIds
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
-        """Return what is predicted after each of the ids, (N, V), as bytes, with nothing learned.
+        """Predict the ids that follow, (N,), without learning them.
 
-        Also return the lengths and the weights of these predictions, (N,).
+        Returns:
+            The probabilities after the latest learned id and after each of these, as bytes,
+            (N + 1, V), their lengths and their weights, (N + 1,).
         """
-        from charloom.context_mixing.layout import BLOCK
         from charloom.context_mixing.mixer import encode_probabilities
 
-        codes = np.empty((len(ids), self.mixer.vocabulary_size), np.uint8)
-        length, weight = np.empty(len(ids), np.int32), np.empty(len(ids), np.float32)
-        states = state[None]
-        for begin in range(0, len(ids), BLOCK):
-            piece = slice(begin, begin + BLOCK)
-            found, states = self.mixer.predict(ids[piece].astype(np.int64)[:, None], states)
-            codes[piece] = encode_probabilities(found.probabilities)
-            length[piece], weight[piece] = found.length, found.weight
+        inputs = np.concatenate([self._last, ids]).astype(np.int64)
+        codes = np.empty((len(inputs), self.mixer.vocabulary_size), np.uint8)
+        length, weight = np.empty(len(inputs), np.int32), np.empty(len(inputs), np.float32)
+        states = self._before[None]
+        for begin, end in _pieces(len(inputs), self._block):
+            found, states = self.mixer.predict(inputs[begin:end, None], states)
+            codes[begin:end] = encode_probabilities(found.probabilities)
+            length[begin:end], weight[begin:end] = found.length, found.weight
         return codes, length, weight
+
+
+def _pieces(count: int, at_once: int) -> list[tuple[int, int]]:
+    """Return the begins and ends of the pieces of N things."""
+    return [(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]

@@ -104,7 +104,7 @@ class Finish:
             self._checkpoints.save_best(best)
 
     def _mix_with(self, network: Engine, learned: LearnedCounts) -> Mixture | None:
-        """Return the mixture of a network and the counts that were learned before its training."""
+        """Return the mixture of a network and the counts that were made before its training."""
         rows, held_out = rows_of_validation(len(learned.part.ids)), self._validation_decides
         return fit_predicted_mixture(
             network, learned.mixer, learned.part, rows, trained_on=not held_out

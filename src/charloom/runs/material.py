@@ -62,7 +62,7 @@ class PreparedText:
         Args:
             config: the run's options.
             folder: where a long record's temporary file is created.
-            on_reading: called as the text is learned.
+            on_reading: called as the mixer learns.
 
         Raises:
             CharloomError: if the text cannot have these counts.

@@ -341,8 +341,7 @@ def _packing(path: Path) -> Any:
         from charloom.context_mixing import packing  # Numba comes with it
     except Exception as error:  # Numba raises all kinds of errors
         raise CharloomError(
-            f"{path} has counts that need Numba, which cannot be imported ({error}): pip install "
-            "numba"
+            f"{path} has a context mixer, and Numba cannot be imported ({error}): pip install numba"
         ) from None
     return packing
 
@@ -370,8 +369,8 @@ def _expected_tensors(
             packing = _packing(path)
             if (counts.get("layout"), counts["context"]) != (packing.LAYOUT, packing.CONTEXT):
                 raise CharloomError(
-                    f"{path} has counts of another version of charloom: use that version, or train "
-                    "again"
+                    f"{path} has a context mixer of another version of charloom: use that version, "
+                    "or train again"
                 )
             kinds = dict.fromkeys(packing.array_names(), ("U8", "U16"))
         expected |= {f"{PREFIX}{name}": (None, found) for name, found in kinds.items()}

@@ -48,7 +48,7 @@ def facts_of(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
 
 
 def _counts_facts(counts: Counts) -> dict[str, Any]:
-    """Return what is known about counts: their kind, their size."""
+    """Return the kind and the size of counts."""
     if isinstance(counts, NGramTable):
         ngrams = len(counts.characters)
         return {"context": counts.context, "ngrams": ngrams, "bytes": counts.nbytes}

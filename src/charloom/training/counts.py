@@ -1,4 +1,4 @@
-"""Which counts a run can have, and what decides the weights of its mixture."""
+"""Limits of context mixing, and the text that decides the weights of a mixture."""
 
 from __future__ import annotations
 

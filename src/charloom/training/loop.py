@@ -74,7 +74,7 @@ def train_steps(
 
 
 def _sampler(engine: Engine, counts: Counts | None) -> Predictor | None:
-    """Return what samples are taken with: the network, with the counts that it reads."""
+    """Return the predictor of samples: the network, with the counts that it reads."""
     if not engine.config.extra_inputs:
         return engine
     if counts is None:

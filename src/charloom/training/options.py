@@ -134,10 +134,12 @@ class TrainingConfig:
     validate_every: Steps | None = option(None, "steps between validations (default: 20 per run)")
     keep: Keep = option("best", "weights to keep: of the best validation, or the last")
     refit: Fraction = option(0.0, "final fraction that also trains on validation text", NOT_TUNED)
-    no_mix: bool = option(False, "train the network alone, without counts of the text")
-    counts: CountsName = option("kneser-ney", "counts that are mixed with the network")
-    read_counts: bool = option(False, "the network also reads what the counts predict")
-    mix_megabytes: Megabytes = option(16.0, "maximum size of the counts in the model's file")
+    no_mix: bool = option(False, "train the network alone, without an n-gram model")
+    counts: CountsName = option("kneser-ney", "n-gram model or context mixer beside the network")
+    read_counts: bool = option(False, "the network also reads the mixer's predictions")
+    mix_megabytes: Megabytes = option(
+        16.0, "maximum size of either in the model's file"
+    )
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
     raw: bool = option(False, "keep line ends, byte order mark, and a built-in book's license")
     keep_newlines: bool = option(False, "keep CRLF and CR, which are read as LF otherwise")

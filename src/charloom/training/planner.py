@@ -71,8 +71,8 @@ UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
 # choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
-# Context mixing reads a text before the training, in seconds for each character: to learn it, and
-# to record what the network reads of it on two threads. Shares are of the whole time.
+# Seconds of context mixing for each character, before the training: to learn, and to record the
+# extra inputs of the network on two threads. Shares are of the whole time.
 SECONDS_TO_LEARN, SECONDS_TO_RECORD = 6e-6, 12e-6
 LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.25
@@ -148,11 +148,12 @@ def complete(
     assert config.minutes is not None
     if speed is None:
         speed = measure_speed(config.backend)
-    is_long = config.minutes * 60 >= SHORT
-    mixes = not config.no_mix and can_mix() and (is_long or mixer_is_compiled())
-    if mixes:
+    seconds = config.minutes * 60
+    mixes = can_mix() and (seconds >= SHORT or mixer_is_compiled())
+    left = speed * (seconds - elapsed())
+    if choose_counts(left, dataset, fixed, mixes=mixes)["counts"] == "context-mixing":
         compile_mixer()
-    seconds = max(config.minutes * 60 - elapsed(), LEAST_TRAINING)
+    seconds = max(seconds - elapsed(), LEAST_TRAINING)
     choice = plan(seconds, speed, dataset, fixed, mixes=mixes)
     return replace(config, **choice.options), choice.reason
 
@@ -160,7 +161,7 @@ def complete(
 def choose_counts(
     seconds: float, dataset: Dataset, fixed: Mapping[str, Any], *, mixes: bool
 ) -> dict[str, Any]:
-    """Return the options `counts` and `read_counts`, and leave out what is fixed to something else.
+    """Return the options `counts` and `read_counts`.
 
     Args:
         seconds: the time for learning and training, on the reference machine.

@@ -196,7 +196,7 @@ class Settings:
         """Return all options of a trial's run."""
         own = self.options.get("from_run") is not None or self.options.get("no_mix")
         return {
-            # The counts are no part of a trial's result, and learning them would take its time.
+            # A trial is judged without a mixer, and learning one would take its time.
             **({} if own or "read_counts" in self.options else {"counts": "kneser-ney"}),
             **self.planned,
             **self.options,
