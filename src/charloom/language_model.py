@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
-from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, error_reason
 from charloom.evaluation.evaluation import Evaluation, evaluate
 from charloom.evaluation.score_text import score_text
@@ -25,7 +24,7 @@ from charloom.evaluation.scored_text import (
 from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
-from charloom.prediction.mixture import MixedPredictor
+from charloom.prediction.mixture import MixedPredictor, network_of
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
 from charloom.prediction.scoring import Protocol, Scores
 from charloom.prediction.side_by_side import SampledDocument, sample_documents
@@ -49,14 +48,17 @@ LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, 
 class LanguageModel:
     """A trained model, as `charloom.load` and `charloom.train` return it.
 
-    If the checkpoint has an n-gram model, the predictions are the mixture of network and n-gram
-    model.
+    If the checkpoint has counts, an n-gram model or a context mixer, the predictions are a mixture
+    of those of the network and those of the counts. A network can read the counts' predictions too.
 
     Args:
         checkpoint: the model's parameters, vocabulary and metadata.
         backend: the engine that computes; by default the fastest one on the CPU.
         dataset: the training text, if it is already in memory.
-        network_only: whether the n-gram model is excluded.
+        network_only: whether the network's predictions are not mixed with those of the counts.
+
+    Raises:
+        CharloomError: if the network reads counts that the checkpoint lacks.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class LanguageModel:
         self.checkpoint = checkpoint
         self.engine = (backend or Backend()).open(checkpoint.parameters)
         self.mixture = None if network_only else checkpoint.mixture
-        self.predictor: Predictor = self.engine
+        # The network alone, with the counts that it reads, and the model's predictions.
+        self.network = network_of(self.engine, checkpoint.mixture)
+        self.predictor = self.network
         if self.mixture is not None:
             self.predictor = MixedPredictor(self.engine, self.mixture)
         self.unseen = UnseenCharacters.of(checkpoint.text, checkpoint.vocabulary)
@@ -478,7 +482,7 @@ class LanguageModel:
         read = self.encode_to_score(
             text, charges_unknown=False, skip_unknown=skip_unknown, checks_names=False
         )
-        return states_of_text(self.engine, read.ids, read.before, on_progress)
+        return states_of_text(self.network, read.ids, read.before, on_progress)
 
     def line_states(
         self,
@@ -501,7 +505,7 @@ class LanguageModel:
         encoded = ScoredPieces.of(read, self.vocabulary, None, skip_unknown=skip_unknown)
         before = self.vocabulary.start_id
         return states_of_pieces(
-            self.engine, encoded.ids, encoded.lengths, before, pooling, on_progress
+            self.network, encoded.ids, encoded.lengths, before, pooling, on_progress
         )
 
     def evaluate(
@@ -588,7 +592,7 @@ def load(
         engine: auto, compiled, reference or pytorch.
         threads: the maximum number of threads; by default all cores.
         device: cpu, or cuda for the PyTorch engine.
-        network_only: whether the n-gram model is excluded, if the model has one.
+        network_only: whether the network's predictions are not mixed with those of counts.
 
     Raises:
         CharloomError: if the file is not a model or cannot be read.

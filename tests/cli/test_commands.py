@@ -218,11 +218,9 @@ def test_network_only_is_refused_without_an_ngram_model() -> None:
     for command in (["sample"], ["score"], ["evaluate"], ["serve", "--port=0"]):
         text = ["tables.txt"] if command == ["score"] else []
         line = refused(*command, "alone", *text, "--network-only")
-        assert (
-            "--network-only has no effect, because the model has no n-gram model: omit it" in line
-        )
+        assert "--network-only has no effect, because the model is not a mixture: omit it" in line
     models = [load("alone"), load("alone")]
-    with pytest.raises(CharloomError, match="the models have no n-gram model"):
+    with pytest.raises(CharloomError, match="no model is a mixture"):
         refuse_network_only(argparse.Namespace(network_only=True), models)
     refuse_network_only(argparse.Namespace(network_only=True), [*models, load("runs/tables")])
 

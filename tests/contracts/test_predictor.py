@@ -10,25 +10,27 @@ from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
+from charloom.prediction.rows import join_states, put_rows, rows_of, state_bytes
+from charloom.text.vocabulary import Vocabulary
+from helpers.counts import KINDS, predictor_with_counts
 
-SIZE = 9
+VOCABULARY = Vocabulary(tuple("\n abcdefg"))
+SIZE = len(VOCABULARY)
 IDS = np.random.default_rng(3).choice(SIZE, 4_000, p=np.arange(9, 0, -1) / 45).astype(np.uint8)
 IDS[2000:3000] = IDS[:1000]
 INPUTS = IDS[100:160].reshape(20, 3).astype(np.intp)
 
 
 @pytest.fixture(
-    params=[(kind, engine) for kind in ("network", "mixture") for engine in ("auto", "reference")],
+    scope="module",
+    params=[(kind, engine) for kind in ("network", *KINDS) for engine in ("auto", "reference")],
     ids="-".join,
 )
 def predictor(request: pytest.FixtureRequest) -> Predictor:
     kind, engine = request.param
-    network = Backend(engine).open(initialize(ModelConfig("gru", 8, 1, SIZE), seed=1))
     if kind == "network":
-        return network
-    table = fit_ngram_table(IDS[:3000], SIZE, 3, 1e6)
-    return MixedPredictor(network, fit_mixture(network, table, IDS[3000:], int(IDS[2999]), 2))
+        return Backend(engine).open(initialize(ModelConfig("gru", 8, 1, SIZE), seed=1))
+    return predictor_with_counts(kind, VOCABULARY, IDS, engine)
 
 
 def log_softmax(logits: Any) -> Any:
@@ -85,12 +87,43 @@ def test_generate_equals_step_and_choose(predictor: Predictor) -> None:
     np.testing.assert_array_equal(parts(end)[1], parts(state)[1])
 
 
+def test_states_are_those_of_steps(predictor: Predictor) -> None:
+    states, end = predictor.states(INPUTS, predictor.zero_state(3))
+    state = predictor.zero_state(3)
+    for ids, found in zip(INPUTS, states, strict=True):
+        _, state = predictor.step(ids, state)
+        np.testing.assert_allclose(found, parts(state)[0], atol=1e-6)
+    np.testing.assert_array_equal(parts(end)[1], parts(state)[1])
+
+
+def test_pieces_of_a_window_continue_each_other(predictor: Predictor) -> None:
+    whole, end = predictor.log_probabilities(INPUTS, predictor.zero_state(3))
+    first, state = predictor.log_probabilities(INPUTS[:7], predictor.zero_state(3))
+    second, state = predictor.log_probabilities(INPUTS[7:], state)
+    np.testing.assert_allclose(np.concatenate([first, second]), whole, atol=2e-5)
+    np.testing.assert_array_equal(parts(state)[1], parts(end)[1])
+    nothing = predictor.read(INPUTS[:0], state)
+    np.testing.assert_array_equal(parts(nothing)[1], parts(state)[1])
+
+
+def test_rows_are_joined_and_put(predictor: Predictor) -> None:
+    _, state = step_by_step(predictor)
+    joined = join_states([rows_of(state, [2]), rows_of(state, [0, 1])])
+    put_rows(joined, [1], predictor.zero_state(1))
+    logits, _ = predictor.step(INPUTS[0][[2, 0, 1]], joined)
+    expected, _ = predictor.step(INPUTS[0], state)
+    fresh, _ = predictor.step(INPUTS[0][:1], predictor.zero_state(1))
+    np.testing.assert_array_equal(logits, [expected[2], fresh[0], expected[1]])
+    assert state_bytes(state) == 3 * state_bytes(predictor.zero_state(1))
+
+
 def test_no_method_changes_the_state_it_is_given(predictor: Predictor) -> None:
     _, state = step_by_step(predictor)
     before = [np.copy(part) for part in parts(state)]
     predictor.step(INPUTS[0], state)
     predictor.read(INPUTS, state)
     predictor.log_probabilities(INPUTS, state)
+    predictor.states(INPUTS, state)
     predictor.generate(INPUTS[0], state, SamplingSettings(), np.full((4, 3), 0.5))
     for found, expected in zip(parts(state), before, strict=True):
         np.testing.assert_array_equal(found, expected)

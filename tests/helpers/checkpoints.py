@@ -201,7 +201,7 @@ def assert_same_checkpoint(found: Checkpoint, expected: Checkpoint) -> None:
     assert (found.mixture is None) == (expected.mixture is None)
     if found.mixture is not None and expected.mixture is not None:
         assert same_bytes(found.mixture.theta, expected.mixture.theta)
-        one, other = found.mixture.table, expected.mixture.table
+        one, other = found.mixture.counts, expected.mixture.counts
         assert (one.context, one.vocabulary_size) == (other.context, other.vocabulary_size)
         for name in COUNTS:
             assert same_bytes(getattr(one, name), getattr(other, name))

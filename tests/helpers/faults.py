@@ -192,6 +192,8 @@ CONFIGURATIONS = {
     "--window 16 --steps 24",
     "float64": "--dtype float64 --optimizer adagrad --hidden-size 8 --batch-size 8 --window 16 "
     "--epochs 2.2",
+    "counts": "--counts context-mixing --read-counts --hidden-size 8 --batch-size 8 --window 16 "
+    "--steps 24 --refit 0.4",
 }
 
 
@@ -247,6 +249,7 @@ class Workshop:
 
     def points(self, options: str) -> list[str]:
         """The points that the driver passes in a run, in turn."""
+        self.through(options)  # first, so that no kernel is compiled at one of them
         folder = self._path / f"driven-{len(list(self._path.iterdir()))}"
         done = self.drive(folder, options)
         assert done.returncode == 0, done.stderr

@@ -9,16 +9,9 @@ from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction import adaptive
-from charloom.prediction.adaptive import (
-    DISCOUNT,
-    PRIOR,
-    RATES,
-    Adaptation,
-    AdaptiveScores,
-    RecentCounts,
-    choose_adaptation,
-)
+from charloom.prediction import adaptive, following
+from charloom.prediction.adaptive import RATES, Adaptation, AdaptiveScores, choose_adaptation
+from charloom.prediction.following import DISCOUNT, PRIOR, RecentCounts
 from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
 from charloom.prediction.scoring import Protocol, Scores, score_ids
 
@@ -90,7 +83,7 @@ def test_the_rate_and_the_weights_are_chosen_on_the_watched_part(engine: Engine)
     assert chosen.mixture is not None
     assert not np.array_equal(chosen.mixture.theta, mixture.theta)
     # The counts that the choice was made with are not those that were given.
-    assert chosen.mixture.table is table
+    assert chosen.mixture.counts is table
     scores = score_adaptively(engine, OTHER, 0, chosen)
     assert scores.mixture is not None
     unfit = Adaptation(chosen.rate, chosen.mean_squares, mixture)
@@ -108,8 +101,8 @@ def test_counts_that_know_the_watched_part_do_not_decide(engine: Engine) -> None
     knowing = fit_mixture(engine, fit_ngram_table(np.tile(OTHER, 3), SIZE, 4, 1e6), IDS, 0, 1)
     chosen = choose_adaptation(engine, knowing, IDS, OTHER, prior={})  # nor do they count on
     assert chosen.mixture is not None
-    assert chosen.mixture.table is knowing.table
-    counts = knowing.table.look_up(np.array([[3, 1, 5, 2]], np.int32))
+    assert chosen.mixture.counts is knowing.counts
+    counts = knowing.counts.look_up(np.array([[3, 1, 5, 2]], np.int32))
     network = np.full((1, SIZE), -np.log(SIZE), np.float32)
     assert counts.probabilities.max() > 0.99  # it knows all of it
     assert chosen.mixture.weight(chosen.mixture.features(network, counts))[0] > 0.3
@@ -207,7 +200,7 @@ def test_a_collection_is_scored_adaptively(engine_of_documents: Engine) -> None:
     )
     chosen = choose_adaptation(engine_of_documents, mixture, fitted, documents_of(WORDS, 50, 3))
     assert chosen.mixture is not None
-    assert chosen.mixture.table is mixture.table
+    assert chosen.mixture.counts is mixture.counts
     adapted = score_adaptively(engine_of_documents, text, END, chosen).mixture
     assert adapted is not None
     predictor = MixedPredictor(engine_of_documents, mixture)
@@ -267,7 +260,7 @@ def test_the_visible_part_of_a_context_begins_with_the_last_end(
 
 def test_contexts_that_occurred_long_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the text began later, for every context that has not occurred in between."""
-    monkeypatch.setattr(adaptive, "MOST_CONTEXTS", 100)
+    monkeypatch.setattr(following, "MOST_CONTEXTS", 100)
     generator = np.random.default_rng(7)
     recent, counted = RecentCounts(5), 0
     text = generator.integers(0, 4, 600).astype(np.int32)
@@ -280,7 +273,7 @@ def test_contexts_that_occurred_long_ago_are_forgotten(monkeypatch: pytest.Monke
     recent.refine(newest, text[-6:-1])
     assert not np.allclose(newest, uniform)
     whole = RecentCounts(5)
-    monkeypatch.setattr(adaptive, "MOST_CONTEXTS", 10_000)
+    monkeypatch.setattr(following, "MOST_CONTEXTS", 10_000)
     for i in range(5, len(text)):
         whole.add(text[i - 5 : i], int(text[i]))
     changed = 0

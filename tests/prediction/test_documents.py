@@ -18,6 +18,7 @@ from charloom.prediction.scoring import (
 )
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.text.vocabulary import END, Vocabulary
+from helpers.counts import predictor_with_counts
 from helpers.document_models import LETTERS, model_of_documents
 
 DOCUMENTS = ["abba", "", "h", "cab\nbed", "gehgehge" * 40, "a", "", "fade"] * 9
@@ -28,8 +29,11 @@ def encoded(documents: list[str]) -> np.ndarray:  # type: ignore[type-arg]
     return LETTERS.encode("".join(document + END for document in documents))
 
 
-@pytest.fixture(params=["compiled", "reference", "mixture"])
+@pytest.fixture(params=["compiled", "reference", "mixture", "reading"])
 def predictor(request: pytest.FixtureRequest) -> Predictor:
+    if request.param == "reading":
+        ids = encoded(["abba", "babe", "head", "a", "bed", "cafe"] * 20)
+        return predictor_with_counts("mixer-read", LETTERS, ids, "compiled")
     name = "compiled" if request.param == "mixture" else request.param
     engine = Backend(name, threads=1).open(model_of_documents())
     if request.param != "mixture":

@@ -51,7 +51,7 @@ def test_it_is_a_distribution_between_its_parts(engine: Engine) -> None:
     np.testing.assert_allclose(np.exp(log_p).sum(axis=2), 1, atol=1e-5)
     for row in range(2):
         contexts = contexts_before(np.append(inputs[:, row], 0), 3)
-        counts = mixed.mixture.table.look_up(contexts).probabilities
+        counts = mixed.mixture.counts.look_up(contexts).probabilities
         low, high = (
             np.minimum(np.exp(network[:, row]), counts),
             np.maximum(np.exp(network[:, row]), counts),
@@ -128,9 +128,9 @@ def test_a_network_that_has_memorized_its_text_stays_alone(end_id: int | None) -
     leaning: Any = Memorizing(text, 0.3, end_id)
     mixture = fit_mixture_on_training_text(leaning, text, 4, 1e6, end_id)
     assert mixture is not None
-    assert mixture.table.context == 4
+    assert mixture.counts.context == 4
     network, _ = leaning.log_probabilities(text[None, :300].T.astype(np.intp), np.full((1, 6), -1))
-    ngram = mixture.table.look_up(contexts_before(text[:301], 4))
+    ngram = mixture.counts.look_up(contexts_before(text[:301], 4))
     assert mixture.weight(mixture.features(network[:, 0], ngram)).mean() > 0.8
 
 
@@ -175,7 +175,7 @@ def test_neither_part_is_ever_left_out(engine: Engine) -> None:
         theta = np.zeros_like(mixed.theta)
         theta[0] = side
         mixture = replace(mixed, theta=theta)
-        log_p = mixture.mix(sure, mixture.table.look_up(contexts))
+        log_p = mixture.mix(sure, mixture.counts.look_up(contexts))
         assert np.isfinite(log_p).all()
 
 

@@ -28,6 +28,7 @@ from charloom.prediction.side_by_side import (
 from charloom.text.document_set import DocumentSet
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import END, Vocabulary
+from helpers.counts import predictor_with_counts
 from helpers.document_models import LETTERS, model_of_documents
 
 BOOK = Vocabulary(tuple("\nabcdefgh"))
@@ -52,6 +53,11 @@ def mixed(engine: str) -> Predictor:
     return MixedPredictor(Backend(engine).open(model_of_documents()), Mixture(table, theta))
 
 
+def reading(engine: str) -> Predictor:
+    ids = LETTERS.encode(NAMES)
+    return predictor_with_counts("mixer-read", LETTERS, ids, engine)
+
+
 def alone(predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest, index: int) -> str:
     return "".join(stream_text(predictor, vocabulary, replace(request, index=index)))
 
@@ -70,6 +76,7 @@ MODELS = {
     "documents": (of_documents, LETTERS),
     "a book": (of_a_book, BOOK),
     "mixture": (mixed, LETTERS),
+    "reading": (reading, LETTERS),
 }
 REQUESTS = {
     "plain": SampleRequest(length=300, seed=7),

@@ -231,11 +231,11 @@ def test_the_mixture_is_fitted_on_what_neither_part_of_it_knows(
     np.testing.assert_array_equal(watched, ids[learned:end])
     mixture = model.checkpoint.mixture
     assert mixture is not None
-    for found, known in ((table, ids[:learned]), (mixture.table, ids[:end])):
+    for found, known in ((table, ids[:learned]), (mixture.counts, ids[:end])):
         expected = fit_ngram_table(known, v, table.context, float("inf"))
         np.testing.assert_array_equal(found.characters, expected.characters)
         np.testing.assert_array_equal(found.probabilities, expected.probabilities)
-    assert not np.array_equal(table.probabilities, mixture.table.probabilities)
+    assert not np.array_equal(table.probabilities, mixture.counts.probabilities)
 
 
 def test_nothing_is_learned_from_what_will_be_evaluated() -> None:
@@ -302,7 +302,7 @@ def test_the_counts_keep_to_their_size(tmp_path: Path) -> None:
     assert main(["train", text, *options, "--mix-megabytes=0.002", "--out", out]) == 0
     mixture = charloom.load(out).checkpoint.mixture
     assert mixture is not None
-    assert mixture.table.nbytes <= 2_000
+    assert mixture.counts.nbytes <= 2_000
 
 
 def test_counts_of_a_long_text_are_of_its_end(
@@ -316,7 +316,7 @@ def test_counts_of_a_long_text_are_of_its_end(
     assert main(["train", text, *options, "--out", out]) == 0
     model = charloom.load(out)
     assert model.checkpoint.mixture is not None
-    answers = model.checkpoint.mixture.table.look_up(
-        np.full((1, model.checkpoint.mixture.table.context), model.encode("x")[0], np.int32)
+    answers = model.checkpoint.mixture.counts.look_up(
+        np.full((1, model.checkpoint.mixture.counts.context), model.encode("x")[0], np.int32)
     )
     assert answers.probabilities[0, model.encode("x")[0]] < 0.1

@@ -18,6 +18,7 @@ from charloom.engines.distributed import started_by_torchrun
 from charloom.errors import CharloomError
 from charloom.network.parameters import Parameters
 from charloom.text.vocabulary import Vocabulary
+from charloom.training.counts import compile_mixer
 from charloom.training.options import TrainingConfig
 from charloom.training.setup import model_config
 from helpers.clients import free_port
@@ -146,8 +147,16 @@ CASES["documents"] = {"refit": 0.5, "split": "60/30/10", "steps": 40, "dtype": "
 CASES["documents"] |= {"lines": True, "layers": 2, "dropout": 0.2}
 
 
+# Every rank learns the text by itself.
+CASES["counts"] = {"counts": "context-mixing", "read_counts": True, **CASES["refit"]}
+
+
+CASES["counts"] |= {"no_mix": False, "window": 16}
+
+
 @pytest.mark.torch
 def test_two_ranks_equal_one_process(torch: Any, text: Path, tmp_path: Path) -> None:
+    compile_mixer()
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     command = [str(script), str(text), json.dumps(CASES), str(tmp_path / "two")]

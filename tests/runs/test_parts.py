@@ -72,7 +72,8 @@ def test_a_fine_tuned_start_has_the_shape_of_its_base(trained: Path) -> None:
     base = load_checkpoint(trained / "model.safetensors")
     start = fine_tuned(base, {"minutes": 1.0})
     assert (start.config.hidden_size, start.config.cell) == (8, "gru")
-    assert start.fixed == {"minutes": 1.0, "cell": "gru", "hidden_size": 8, "layers": 1}
+    shape = {"cell": "gru", "hidden_size": 8, "layers": 1, "read_counts": False}
+    assert start.fixed == {"minutes": 1.0} | shape
     assert start.state == TrainingState()
     with pytest.raises(CharloomError, match="--cell is rnn, but the model of --from has gru"):
         fine_tuned(base, {"cell": "rnn"})
@@ -155,7 +156,7 @@ def test_checkpoints_save_what_a_start_resumes_from(tmp_path: Path) -> None:
     clock = Clock(before=5.0)
     setup = open_setup(Start(config, OPTIONS), text, config, SINGLE_PROCESS)
     files = RunFolder(tmp_path)
-    checkpoints = Checkpoints(files, text.dataset, config, setup, SINGLE_PROCESS, clock)
+    checkpoints = Checkpoints(files, text, config, setup, SINGLE_PROCESS, clock)
     assert not checkpoints.are_due()
     assert not checkpoints.resume_exists()
     state = TrainingState(step=3, smoothed_loss=2.0)

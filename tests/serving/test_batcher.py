@@ -19,14 +19,8 @@ from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.mixture import (
-    MixedPredictor,
-    fit_mixture,
-    fit_ngram_table,
-    join_states,
-    rows_of,
-    state_bytes,
-)
+from charloom.prediction.mixture import MixedPredictor, fit_mixture, fit_ngram_table
+from charloom.prediction.rows import join_states, rows_of, state_bytes
 from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.scoring import Protocol, score_ids
 from charloom.serving import batcher as batcher_module
@@ -35,6 +29,7 @@ from charloom.serving.batcher import Batcher
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.requests import Answer, BusyError, Request
 from charloom.text.vocabulary import Vocabulary
+from helpers.counts import predictor_with_counts
 from helpers.waiting import wait_until
 
 VOCABULARY = Vocabulary(tuple("\n abcdefghij"))
@@ -54,6 +49,10 @@ def make(kind: str, engine: str = "auto") -> Predictor:
     parameters = initialize(ModelConfig(cell, 24, 2, SIZE), seed=3)
     parameters.flat[:] *= 2
     network = Backend(engine, threads=1).open(parameters)
+    if kind == "reading":
+        return predictor_with_counts(
+            "mixer-read", VOCABULARY, IDS, engine, hidden_size=24, layers=2
+        )
     if kind != "mixture":
         return network
     table = fit_ngram_table(IDS[:2000], SIZE, 4, 1e6)
@@ -62,7 +61,13 @@ def make(kind: str, engine: str = "auto") -> Predictor:
 
 @pytest.fixture(
     scope="module",
-    params=[("gru", "auto"), ("lstm", "auto"), ("mixture", "auto"), ("mixture", "reference")],
+    params=[
+        ("gru", "auto"),
+        ("lstm", "auto"),
+        ("mixture", "auto"),
+        ("mixture", "reference"),
+        ("reading", "auto"),
+    ],
     ids="-".join,
 )
 def predictor(request: pytest.FixtureRequest) -> Predictor:

@@ -119,3 +119,43 @@ def test_short_documents_get_short_windows_and_fewer_units() -> None:
     windows = [planned(length)["window"] for length in (2, 8, 14, 24, 200)]
     assert windows == [16, 16, 32, 48, 64]
     assert planned(8)["hidden_size"] < planned(200)["hidden_size"]
+
+
+def counts(seconds: float, characters: int = 100_000, **given: Any) -> tuple[str, bool]:
+    chosen = plan(seconds, 1.0, dataset(characters), given, mixes=True).options
+    return chosen["counts"], chosen["read_counts"]
+
+
+def test_contexts_are_mixed_where_the_time_allows_it() -> None:
+    assert counts(60) == ("context-mixing", True)
+    assert counts(60, 15_000) == ("kneser-ney", False)
+    by_time = [counts(seconds) for seconds in (0.5, 3, 10)]
+    assert by_time == [("kneser-ney", False), ("context-mixing", False), ("context-mixing", True)]
+    for given in ({"no_mix": True}, {"counts": "kneser-ney"}, {"keep": "last"}):
+        assert counts(60, **given) == ("kneser-ney", False)
+    text = dataset(100_000)
+    assert plan(60, 1.0, text, {}, mixes=False).options["counts"] == "kneser-ney"
+    assert "counts" not in plan(60, 1.0, text, {}).options
+    # What is set stays.
+    assert counts(0.5, counts="context-mixing") == ("context-mixing", False)
+    assert counts(0.5, counts="context-mixing", read_counts=True) == ("context-mixing", True)
+    assert counts(60, read_counts=False) == ("context-mixing", False)
+    assert counts(0.5, read_counts=False) == ("kneser-ney", False)
+
+
+def test_context_mixing_takes_its_time_from_the_training() -> None:
+    text = dataset(1_000_000)
+    plain = plan(60, 1.0, text, {}, mixes=False)
+    read = plan(60, 1.0, text, {}, mixes=True)
+    assert read.options["read_counts"]
+    learning = planning.seconds_to_learn(text, reads=True)
+    assert 0 < learning < 0.4 * 60
+    assert read.options["hidden_size"] < plain.options["hidden_size"]
+    assert f"after about {learning:.0f} s of context mixing, which the network reads" in read.reason
+    assert "context mixing" not in plain.reason
+    # A machine of half the speed learns for twice as long.
+    slow = plan(120, 0.5, text, {}, mixes=True)
+    assert slow.options == read.options
+    assert f"after about {2 * learning:.0f} s of context mixing" in slow.reason
+    long_text = dataset(8_000_000)
+    assert planning.seconds_to_learn(long_text, reads=False) == 4e6 * planning.SECONDS_TO_LEARN

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,13 @@ def test_trials_never_refit() -> None:
     options = SETTINGS.trial_options(trial(0, "running", None))
     assert options["refit"] == 0
     assert options["minutes"] == 1.5
+
+
+def test_trials_learn_no_counts_unless_they_are_set() -> None:
+    assert SETTINGS.trial_options(trial(0, "running", None))["counts"] == "kneser-ney"
+    given = {"counts": "context-mixing", "no_mix": False}
+    settings = replace(SETTINGS, options=SETTINGS.options | given)
+    assert settings.trial_options(trial(0, "running", None))["counts"] == "context-mixing"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.analysis.labels import label_text
-from charloom.engines.protocol import Engine
+from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, printable
 from charloom.json_text import to_json
 from charloom.language_model import LanguageModel
@@ -338,7 +338,7 @@ class _StateReader:
         self.config = model.config
         self.ids = ids
         self.rows = max(1, min(ROWS, len(ids) // LENGTH_OF_ROW))
-        self._engine: Engine = model.engine
+        self._network: Predictor = model.network
         self._before = model.vocabulary.start_id
         self._total = passes * len(ids)
         self._done = 0
@@ -357,7 +357,7 @@ class _StateReader:
         # The state at a place is the one before its character, after the character before it.
         shifted = np.append(self.ids, self.ids[:1])
         for places, states in blocks_in_rows(
-            self._engine, shifted, self._before, self.rows, read=self._read, warm_up=WARM_UP
+            self._network, shifted, self._before, self.rows, read=self._read, warm_up=WARM_UP
         ):
             later = places > 0
             if later.any():
@@ -366,10 +366,8 @@ class _StateReader:
                 if self._on_progress is not None:
                     self._on_progress("exploring", self._done, self._total)
 
-    def _read(
-        self, inputs: NDArray[np.intp], state: NDArray[np.floating]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        states, state = self._engine.states(inputs, state)  # (T, S, L, B, H)
+    def _read(self, inputs: NDArray[np.intp], state: Any) -> tuple[NDArray[np.floating], Any]:
+        states, state = self._network.states(inputs, state)  # (T, S, L, B, H)
         return np.moveaxis(states, 3, 1), state
 
 

@@ -201,7 +201,9 @@ def add_encoding(parser: Parser, text: str) -> None:
 def add_network_only(parser: Parser) -> None:
     """Add --network-only."""
     parser.add_argument(
-        "--network-only", action="store_true", help="use the network without the n-gram model"
+        "--network-only",
+        action="store_true",
+        help="use the network's predictions alone, which are not mixed with those of counts",
     )
 
 
@@ -241,8 +243,8 @@ def load_model(
 def refuse_network_only(arguments: argparse.Namespace, models: Collection[LanguageModel]) -> None:
     """Raise CharloomError if --network-only is passed and has no effect on any of the models."""
     if arguments.network_only and all(model.checkpoint.mixture is None for model in models):
-        has = "the model has" if len(models) == 1 else "the models have"
-        raise CharloomError(f"--network-only has no effect, because {has} no n-gram model: omit it")
+        which = "the model is not a mixture" if len(models) == 1 else "no model is a mixture"
+        raise CharloomError(f"--network-only has no effect, because {which}: omit it")
 
 
 def add_no_arguments(parser: Parser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from charloom.cli.arguments import Parser, run_folder
 from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError
+from charloom.errors import CharloomError, plural
 
 
 def add_export_arguments(parser: Parser) -> None:
@@ -31,6 +31,7 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.evaluation.records import evaluations_of, read_evaluations
     from charloom.evaluation.verdict import cost_without_mixture
     from charloom.exchange.export import export
+    from charloom.ngrams.counts import name_of
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.folders import model_path
 
@@ -51,15 +52,21 @@ def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print(code.rstrip("\n"))
         terminal.say(f"{out} is the state dict; this code is also in {path.with_suffix('.py')}")
     else:
-        terminal.say(
-            f"{out} maps ids (T, B) and state (S, L, B, H) to logits (T, B, V) and next_state"
-        )
+        inputs = "ids (T, B) and state (S, L, B, H)"
+        if checkpoint.config.extra_inputs:
+            inputs = "ids (T, B), state (S, L, B, H) and extra (T, B, E)"
+        terminal.say(f"{out} maps {inputs} to logits (T, B, V) and next_state")
         if checkpoint.config.dtype != "float32":
             terminal.say(f"the graph computes in float32, not {checkpoint.config.dtype}")
-    if checkpoint.mixture is not None:
+    if checkpoint.config.extra_inputs:
+        terminal.say(
+            "only the network is exported. It reads the model's predictions of the next character "
+            "as extra inputs, and predicts badly without them"
+        )
+    elif checkpoint.mixture is not None:
         records = read_evaluations(model.parent)
         terminal.say(
-            "only the network is exported, without the n-gram model"
+            f"only the network is exported, without the {name_of(checkpoint.mixture.counts)}"
             + cost_without_mixture(evaluations_of(records, checkpoint.sha256))
         )
     return 0
@@ -77,8 +84,17 @@ def add_import_arguments(parser: Parser) -> None:
 
 def run_import(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.exchange.pytorch import import_pytorch
+    from charloom.storage.checkpoint import load_checkpoint
 
     folder = run_folder(arguments.out, Path("runs") / Path(arguments.file).stem)
-    terminal.print(str(import_pytorch(arguments.file, arguments.vocabulary, out=folder)))
-    terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
+    path = import_pytorch(arguments.file, arguments.vocabulary, out=folder)
+    terminal.print(str(path))
+    extra = load_checkpoint(path).config.extra_inputs
+    if extra:
+        terminal.say(
+            f"the network reads {plural(extra, 'extra input')}, and the context mixer that "
+            "predicts them was not imported: it cannot sample by itself"
+        )
+    else:
+        terminal.say(f"Next: {in_shell('charloom', 'sample', folder)}")
     return 0

@@ -22,7 +22,7 @@ def add_info_arguments(parser: Parser) -> None:
 
 def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.storage.checkpoint import load_checkpoint
-    from charloom.storage.facts import facts_of
+    from charloom.storage.facts import counts_in_words, facts_of
     from charloom.storage.folders import model_path
     from charloom.text.vocabulary import END, END_NAME
 
@@ -40,11 +40,9 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         f"{plural(config.parameter_count, 'parameter')}, {config.dtype}{extra}"
     )
     if checkpoint.mixture is not None:
-        table = checkpoint.mixture.table
-        terminal.print(
-            f"mixed with an n-gram model: {plural(len(table.characters), 'n-gram')}, "
-            f"{plural(table.context, vocabulary.unit)} of context, {table.nbytes:,} bytes"
-        )
+        counts = counts_in_words(checkpoint.mixture.counts, vocabulary.unit)
+        reads = ", which the network also reads" if config.extra_inputs else ""
+        terminal.print(f"mixed with {counts}{reads}")
     characters = [_shown_alone(c, vocabulary) for c in vocabulary.characters if c != END]
     and_end = f", and the end of a document ({END_NAME})" if vocabulary.end_id is not None else ""
     beginning = cut("".join(characters), WIDEST - 2)

@@ -61,6 +61,7 @@ LEVEL_BEGINS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 32, 64, 128, 256, 512)  # classe
 RECENT_LEVELS, SIDES = 16, 3
 UNKNOWN = 2  # instead of a turn
 BOTH_UNKNOWN = SIDES * UNKNOWN + UNKNOWN  # of the latest and the second latest character
+DEEPEST = 64  # decisions of a character, at most
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
 # Weight sets, by what chooses their row.
@@ -227,16 +228,42 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
         a, b = children[node]
         below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
         prior[place] = min(total[b] / (total[a] + total[b]), 1 - SMALLEST)
+    rank = np.empty(size, np.int32)
+    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
+    return tree_of(below, prior, rank, characters, end_id)
+
+
+def tree_of(
+    children: NDArray[np.int32],
+    prior: Floats,
+    rank: NDArray[np.int32],
+    characters: Sequence[str],
+    end_id: int | None,
+) -> Tree:
+    """Return the tree with these children, (V - 1, 2).
+
+    Raises:
+        ValueError: if they are not a tree in which every node and every character occurs once.
+    """
+    size = len(characters)
     paths: list[list[tuple[int, int]]] = [[] for _ in range(size)]
     waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
+    found = 0
     while waiting:
         place, steps = waiting.pop()
+        found += 1
+        if found >= size or len(steps) >= DEEPEST:
+            raise ValueError("its tree has too many nodes, or is too deep")
         for turn in (0, 1):
-            child, longer = int(below[place, turn]), [*steps, (place, turn)]
+            child, longer = int(children[place, turn]), [*steps, (place, turn)]
+            if not -size <= child < size - 1 or (child < 0 and paths[-1 - child]):
+                raise ValueError("its tree has wrong children")
             if child < 0:
                 paths[-1 - child] = longer
             else:
                 waiting.append((child, longer))
+    if found != max(size - 1, 0):
+        raise ValueError("its tree has too few nodes")
     deepest = max(1, max(map(len, paths)))
     path, turns = np.zeros((size, deepest), np.int32), np.zeros((size, deepest), np.int32)
     for i, steps in enumerate(paths):
@@ -248,13 +275,11 @@ def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: in
         for i, c in enumerate(characters)
     ]
     folded = [known.get(c.lower(), i) for i, c in enumerate(characters)]
-    rank = np.empty(size, np.int32)
-    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
     return Tree(
         path,
         turns,
         np.array([len(steps) for steps in paths], np.int32),
-        below,
+        children,
         prior,
         np.array(kind, np.int32),
         np.array(folded, np.int32),

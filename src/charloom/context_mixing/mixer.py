@@ -96,6 +96,7 @@ class ContextMixer:
         adaptive: the weights while every character is learned.
         state: that after the text which was learned, (STATE,).
         blocks: how many blocks of text were learned.
+        packed: the arrays of its file, if it has learned nothing since (see `packing`).
     """
 
     vocabulary_size: int
@@ -105,6 +106,7 @@ class ContextMixer:
     adaptive: Weights
     state: State
     blocks: int = 0
+    packed: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
     _workspaces: SimpleQueue[_Workspace] = field(default_factory=SimpleQueue, repr=False)
 
     context = ORDERS  # the largest `length` of a prediction
@@ -160,6 +162,7 @@ class ContextMixer:
                 they were before any character of its block was learned.
             threads: that predict.
         """
+        self.packed = None
         for block, begin in _blocks(ids):
             if record is not None:
                 p = self._predict_block(block, threads)
@@ -174,7 +177,7 @@ class ContextMixer:
         places, flags = weight_places(weights), np.array([1, int(count)])
         workspace = self._take()
         arguments = block, state, self._places, places, workspace.places, p, flags
-        LEARN.compiled(arguments)(*arguments)
+        LEARN(*arguments)
         self._workspaces.put(workspace)
 
     def _predict_block(self, block: Ids, threads: int) -> NDArray[np.float32]:
@@ -201,6 +204,7 @@ class ContextMixer:
         Yields:
             The predictions of the characters of a block, (n, V).
         """
+        self.packed = None
         places = weight_places(self.adaptive)
         for block, _ in _blocks(ids):
             found = self._nothing(len(block))
@@ -209,7 +213,7 @@ class ContextMixer:
                 block, self.state, self._places, places, workspace.places,
                 found.probabilities.reshape(-1), found.length, found.weight,
             )  # fmt: skip
-            FOLLOW.compiled(arguments)(*arguments)
+            FOLLOW(*arguments)
             self._workspaces.put(workspace)
             yield found
 
@@ -223,7 +227,7 @@ class ContextMixer:
         for row in range(ids.shape[1]):
             text = np.ascontiguousarray(ids[:, row], np.int64)
             arguments = text, after[row], self._places, DECODED
-            READ.compiled(arguments)(*arguments)
+            READ(*arguments)
         return after
 
     def predict(self, ids: Ids, state: State) -> tuple[NGramPredictions, State]:
@@ -234,7 +238,7 @@ class ContextMixer:
             np.ascontiguousarray(ids, np.int64), after, self._places, self._frozen_places,
             workspace.places, found.probabilities.reshape(-1), found.length, found.weight,
         )  # fmt: skip
-        PREDICT.compiled(arguments)(*arguments)
+        PREDICT(*arguments)
         self._workspaces.put(workspace)
         return found, after
 
@@ -246,6 +250,11 @@ class ContextMixer:
         return ContextMixer(
             self.vocabulary_size, self.tree, tables, frozen, adaptive, state, self.blocks
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arrays, because addresses and scratch memory belong to a process."""
+        arrays = self.tree, self.tables, self.frozen, self.adaptive, self.state
+        return ContextMixer, (self.vocabulary_size, *arrays, self.blocks, self.packed)
 
     @property
     def nbytes(self) -> int:

@@ -22,7 +22,7 @@ Ids = NDArray[np.intp]
 
 
 class Predictor(Protocol):
-    """The methods of an engine, or of a mixture with an n-gram model, for scoring and sampling.
+    """The methods of an engine, or of an engine with counts, for scoring and sampling.
 
     No method changes the state that it receives. In a model of documents, every method sets a row's
     state to zero before it reads the end of a document, `config.end_id`.
@@ -46,6 +46,10 @@ class Predictor(Protocol):
 
     def read(self, inputs: Ids, state: Any) -> Any:
         """Return the state after inputs (T, B), the same bytes as `step` one by one."""
+        ...
+
+    def states(self, inputs: Ids, state: Any) -> tuple[Float, Any]:
+        """Return the network's state after each of inputs (T, B), (T, S, L, B, H), and the last."""
         ...
 
     def step(self, ids: Ids, state: Any, clamps: Sequence[Clamp] = ()) -> tuple[Float, Any]:
@@ -132,7 +136,7 @@ class Engine(Predictor, Protocol):
     def states(
         self, inputs: Ids, state: State, *, extra: Float | None = None
     ) -> tuple[Float, State]:
-        """Return the state after each character of inputs (T, B), (T, S, L, B, H), and the last."""
+        """Return the state after each of inputs (T, B), (T, S, L, B, H), and the last."""
         ...
 
     def loss_and_gradients(

@@ -17,6 +17,8 @@ from charloom.evaluation.intervals import IntervalSums
 from charloom.evaluation.score_text import TrainedModel, score_text
 from charloom.evaluation.scored_text import ScoredText
 from charloom.evaluation.training_text import TrainingText
+from charloom.ngrams.counts import NGRAM_MODEL, name_of
+from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.scoring import Protocol, Scores, Total
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
@@ -45,7 +47,9 @@ class Evaluation:
         utf8_bytes: its length in bytes. The end of a document counts as a byte.
         nats_per_character: the mean negative log-likelihood.
         accuracy: the share of characters that were the model's top guess.
-        model: `mixture` of network and n-gram model, or `network`.
+        model: `mixture` of network and counts, or `network`.
+        counts: the kind of counts that are mixed with the network, or that it reads, `n-gram model`
+            or `context mixer`; None without any.
         interval: the 95% confidence interval of nats_per_character, None for a short text.
         overlap: the longest verbatim overlap with the training text, None if it is unknown.
         overlap_text: the characters of that overlap.
@@ -62,6 +66,7 @@ class Evaluation:
     nats_per_character: float
     accuracy: float
     model: str = "network"
+    counts: str | None = None
     interval: tuple[float, float] | None = None
     overlap: Overlap | None = None
     overlap_text: str = field(default="", repr=False)
@@ -104,7 +109,9 @@ class Evaluation:
         `cell` is that of the model's network, which is named after it.
         """
         network = f"this {cell}"
-        note = f"{network} and the n-gram model" if self.model == "mixture" else ""
+        note = "" if self.counts is None else f"reads the {self.counts}"
+        if self.model == "mixture":
+            note = f"{network} and the {self.counts or NGRAM_MODEL}"
         found = [Row(self.bits_per_character, self.predictor(cell), self.protocol, note)]
         missing = []
         for name, baseline in self.baselines.items():
@@ -120,6 +127,7 @@ class Evaluation:
         return {
             "text": self.text,
             "model": self.model,
+            "counts": self.counts,
             "protocol": self.protocol,
             "characters": self.characters,
             "utf8_bytes": self.utf8_bytes,
@@ -160,6 +168,7 @@ class Evaluation:
                 nats_per_character=float(values["nats_per_character"]),
                 accuracy=float(values["accuracy"]),
                 model=str(values["model"]),
+                counts=None if values.get("counts") is None else str(values["counts"]),
                 interval=None if interval is None else (float(interval[0]), float(interval[1])),
                 overlap=None if overlap is None else _overlap_from(overlap),
                 overlap_text="" if overlap is None else str(overlap["text"]),
@@ -233,13 +242,17 @@ def evaluate(
         sums.add(scores)
         if network is not None:
             of_network.add(network.log_probabilities)
+    reads = isinstance(model.network, MixedPredictor)
     evaluation = replace(
         sums.evaluation(protocol), model="network" if model.mixture is None else "mixture"
     )
+    if isinstance(model.predictor, MixedPredictor):
+        evaluation = replace(evaluation, counts=name_of(model.predictor.mixture.counts))
     found = {}
     if model.mixture is not None:
         bits = with_folded(-of_network.value / len(text.ids), text) / math.log(2)
-        found["network"] = Baseline(bits, str(protocol), "without the n-gram model")
+        note = f"{'reads' if reads else 'without'} the {evaluation.counts}"
+        found["network"] = Baseline(bits, str(protocol), note)
     del sums  # large, for a long text
     if not with_baselines:
         return replace(evaluation, baselines=found)

@@ -18,6 +18,7 @@ from charloom.evaluation.scored_text import ScoredText
 from charloom.evaluation.training_text import TrainingText
 from charloom.ngrams.mixing import Mixture
 from charloom.prediction.adaptive import choose_adaptation, score_adaptively
+from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.scoring import Protocol, Scores, stream_scores
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
@@ -45,6 +46,11 @@ class TrainedModel(typing.Protocol):
     @property
     def predictor(self) -> Predictor:
         """The mixture's predictions, or the network's."""
+        ...
+
+    @property
+    def network(self) -> Predictor:
+        """The network's predictions, which can depend on the counts that it reads."""
         ...
 
 
@@ -121,18 +127,26 @@ def score_blocks(
             training.require("the adaptive protocol")
             parts = training.parts_beside(split)
             assert parts is not None
+            mixture = model.mixture
+            if isinstance(model.network, MixedPredictor):
+                mixture = model.network.mixture
             adaptation = choose_adaptation(
-                model.engine, model.mixture, parts.fit, parts.holdout, on_progress
+                model.engine,
+                mixture,
+                parts.fit,
+                parts.holdout,
+                on_progress,
+                network_only=model.mixture is None,
             )
-            for mixture, network in score_adaptively(
+            for mixed, network in score_adaptively(
                 model.engine, known, first, adaptation, on_progress, likeliest, total=total
             ):
-                yield (network, None) if mixture is None else (mixture, network)
+                yield (network, None) if mixed is None else (mixed, network)
             return
         alone: Iterator[Scores] | None = None
         if both and model.mixture is not None:
             known, others = itertools.tee(known)
-            alone = stream_scores(model.engine, others, first, protocol)
+            alone = stream_scores(model.network, others, first, protocol)
         for scores in stream_scores(
             model.predictor, known, first, protocol, on_progress, likeliest, total=total
         ):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from charloom.evaluation.evaluation import Evaluation
+from charloom.ngrams.counts import CONTEXT_MIXER, NGRAM_MODEL
 
 NAMES = {
     "uniform": "the uniform distribution",
@@ -25,7 +26,7 @@ def printed(bits: float) -> str:
 
 
 def verdict(evaluation: Evaluation) -> str:
-    """Return which baselines beat the model, and whether its n-gram model helps.
+    """Return which baselines beat the model, and whether its counts help.
 
     It is empty for an evaluation without baselines.
     """
@@ -51,21 +52,19 @@ def verdict(evaluation: Evaluation) -> str:
         which = "every baseline that has a result" if missing else "every baseline"
         sentences.append(f"This model beats {which} here.")
     if evaluation.model == "mixture" and network is not None:
-        alone = printed(network)
+        alone, counts = printed(network), f"The {NGRAM_MODEL}"
+        if evaluation.counts == CONTEXT_MIXER:  # The network can read it without any mixing.
+            counts = f"Mixing with the {CONTEXT_MIXER}"
         if alone == ours:
-            sentences.append(
-                f"The n-gram model makes no difference here (network and mixture {ours})."
-            )
+            sentences.append(f"{counts} makes no difference here (network and mixture {ours}).")
         elif float(alone) < float(ours):
-            sentences.append(
-                f"The n-gram model does not help here (network {alone}, mixture {ours})."
-            )
+            sentences.append(f"{counts} does not help here (network {alone}, mixture {ours}).")
     # A sentence that begins with the name of a compressor keeps its lower case.
     return " ".join(re.sub("^the ", "The ", sentence) for sentence in sentences)
 
 
 def cost_without_mixture(evaluations: Sequence[Evaluation]) -> str:
-    """Return the end of a sentence about a network without its n-gram model: the results of both.
+    """Return the end of a sentence about a network without its counts: the results of both.
 
     It is empty if a model has no evaluation with both.
     """

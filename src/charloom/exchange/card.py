@@ -16,6 +16,8 @@ from charloom.evaluation.evaluation import Evaluation, Row
 from charloom.evaluation.records import Records, evaluations_of
 from charloom.evaluation.verdict import verdict
 from charloom.exchange.hub_library import EvalResult, ModelCard, ModelCardData
+from charloom.ngrams.counts import CONTEXT_MIXER, NGRAM_MODEL
+from charloom.ngrams.table import NGramTable
 from charloom.storage.checkpoint import Checkpoint
 
 MARK = "<!-- Written by charloom, which keeps it as it is once it was changed. SHA-256 {} -->\n"
@@ -110,8 +112,14 @@ def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
         values["end_id"] = str(vocabulary.end_id)
         values["document"] = _document(checkpoint.training)
     if mixture is not None:
-        values["ngrams"] = plural(len(mixture.table.characters), "n-gram")
-        values["context"] = plural(mixture.table.context, vocabulary.unit)
+        counts = mixture.counts
+        values["counts"] = f"a {CONTEXT_MIXER}"
+        if isinstance(counts, NGramTable):
+            ngrams = plural(len(counts.characters), "n-gram")
+            context = plural(counts.context, vocabulary.unit)
+            values["counts"] = f"an {NGRAM_MODEL} of {ngrams} ({context} of context)"
+        if config.extra_inputs:
+            values["reads"] = "yes"
     return values
 
 

@@ -29,8 +29,9 @@ def export(
 ) -> str:
     """Write a model in the format of another program.
 
-    PyTorch and ONNX get the network alone, without the n-gram model. The folder for Hugging Face
-    Hub has the whole model with its card, which includes the evaluations in a run's folder.
+    PyTorch and ONNX get the network alone, without the n-gram model or context mixer. If it reads
+    their predictions, these are its extra inputs. The folder for Hugging Face Hub has the whole
+    model with its card, which includes the evaluations in a run's folder.
 
     Args:
         model: the model, or a run's folder or a checkpoint file.

@@ -92,7 +92,7 @@ def hub_config(checkpoint: Checkpoint) -> dict[str, Any]:
         "format": FORMAT,
         **checkpoint.config.as_dict(),
         "bytes": checkpoint.vocabulary.as_bytes,
-        "counts": None if mixture is None else {"context": mixture.table.context},
+        "counts": None if mixture is None else {"context": mixture.counts.context},
         # As in the checkpoint, the end of a document is an empty string.
         "vocabulary": ["" if c == END else c for c in checkpoint.vocabulary.characters],
         **ends,

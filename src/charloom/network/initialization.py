@@ -58,7 +58,8 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
     The old characters' logits stay the same, bit for bit. Those of the new ones are constant, and
     so low that their total probability is at most 1e-3 in every state. `config` can differ from the
     old configuration in vocabulary_size, dropout, weight_drop and end_id. The columns of extra
-    inputs stay as they are, behind those of the new characters.
+    inputs stay as they are, behind those of the new characters. More extra inputs than before have
+    columns of zeros, and sums can then be rounded differently.
 
     A new logit b must satisfy n·e^b ≤ 1e-3 · Σ_v e^{l_v} whatever the state h, |h_j| ≤ 1. By
     Jensen, for any weights q over the old characters, log Σ_v e^{l_v} ≥ Σ_v q_v l_v + entropy(q),
@@ -74,6 +75,8 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
         weight_drop=old.config.weight_drop,
         end_id=old.config.end_id,
     )
+    if 0 < old.config.extra_inputs < config.extra_inputs:
+        expected = replace(expected, extra_inputs=old.config.extra_inputs)
     if new < 0 or expected != old.config:
         raise CharloomError("only the vocabulary of a model can grow")
     grown = Parameters(config)
@@ -82,7 +85,8 @@ def grow_vocabulary(old: Parameters, config: ModelConfig) -> Parameters:
             characters, after = values[:, :before], config.vocabulary_size
             grown[name][:, :before] = characters
             grown[name][:, before:after] = characters.mean(axis=1, keepdims=True)  # an average one
-            grown[name][:, after:] = values[:, before:]  # of extra inputs
+            extra = values[:, before:]
+            grown[name][:, after : after + extra.shape[1]] = extra
         elif name.startswith("decoder."):
             grown[name][:before] = values
         else:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.network.parameters import Float
-from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.ngrams.counts import Counts
+from charloom.ngrams.table import NGramPredictions
 
 ROUNDS, HALVINGS = 50, 12  # at most, of Newton steps and of a step's halvings
 ENOUGH = 1e-6  # nats a character that a step must gain for another one
@@ -63,14 +64,14 @@ def features(network: Float, ngram: NGramPredictions, context: int) -> Features:
 
 @dataclass(frozen=True)
 class Mixture:
-    """An n-gram table, and the parameters θ, (F,), of the network's weight beside it."""
+    """Counts, and the parameters θ, (F,), of the network's weight beside them."""
 
-    table: NGramTable
+    counts: Counts
     theta: NDArray[np.float64]
 
     def features(self, network: Float, ngram: NGramPredictions) -> Features:
         """Return the features of the weight, (N, F), from the network's log p (N, V)."""
-        return features(network, ngram, self.table.context)
+        return features(network, ngram, self.counts.context)
 
     def weight(self, x: Features) -> NDArray[np.float64]:
         """Return the weight of the network, g (N,), from the features (N, F)."""
@@ -97,7 +98,10 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_theta(
-    x: Features, network: NDArray[np.float64], ngram: NDArray[np.float64]
+    x: Features,
+    network: NDArray[np.float64],
+    ngram: NDArray[np.float64],
+    start: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Fit θ, (F,), by Newton's method on the log-likelihood less a ridge penalty.
 
@@ -110,23 +114,25 @@ def fit_theta(
         x: features, (N, F).
         network: the network's probability of each character of the text, a (N,).
         ngram: the n-gram model's, b (N,).
+        start: the θ without a penalty, (F,); zeros by default.
     """
     ridge = np.full(x.shape[1], RIDGE)
     ridge[0] = 1e-6  # the constant
-    theta = np.zeros(x.shape[1])
+    start = np.zeros(x.shape[1]) if start is None else start
+    theta = start
     if not len(x):
         return theta
 
     def objective(theta: NDArray[np.float64]) -> tuple[float, Features, Features]:
         g = _sigmoid(x @ theta)
         mixed = g * network + (1 - g) * ngram
-        return float(np.log(mixed).sum() - ridge @ theta**2 / 2), g, mixed
+        return float(np.log(mixed).sum() - ridge @ (theta - start) ** 2 / 2), g, mixed
 
     before, g, mixed = objective(theta)
     for _ in range(ROUNDS):
         r = g * network / mixed
         curvature = np.maximum(g * (1 - g) - r * (1 - r), 0.05 * g * (1 - g))
-        slope = x.T @ (r - g) - ridge * theta
+        slope = x.T @ (r - g) - ridge * (theta - start)
         step = np.linalg.solve((x * curvature[:, None]).T @ x + np.diag(ridge), slope)
         for _ in range(HALVINGS):
             now, g, mixed = objective(theta + step)

@@ -46,6 +46,12 @@ class NGramPredictions(NamedTuple):
     length: NDArray[np.int32]  # (N,) characters of the longest context seen, 0 to K
     weight: NDArray[np.float32]  # (N,) λ of that context, smaller the more often it was seen
 
+    def at(self, places: NDArray[np.intp] | slice) -> NGramPredictions:
+        """Return the predictions at some of the places."""
+        return NGramPredictions(
+            self.probabilities[places], self.length[places], self.weight[places]
+        )
+
 
 @dataclass(frozen=True)
 class NGramTable:
@@ -129,6 +135,29 @@ class NGramTable:
         """The size of the arrays in bytes."""
         arrays = (self.characters, self.probabilities, self.first, self.weights)
         return sum(array.nbytes for array in arrays)
+
+    def zero_state(self, rows: int) -> NDArray[np.int32]:
+        """Return the ids before the beginning of rows of a text: -1, (B, K)."""
+        return np.full((rows, self.context), -1, np.int32)
+
+    def read(self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the last K ids of each row, (B, K), after ids (T, B)."""
+        return self._joined(ids, state)[:, len(ids) :]
+
+    def predict(
+        self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]
+    ) -> tuple[NGramPredictions, NDArray[np.int32]]:
+        """Return the predictions after ids (T, B) as `Counts.predict` does, and the state."""
+        if not len(ids):
+            return self.look_up(np.empty((0, self.context), np.int32)), state
+        read = self._joined(ids, state)
+        windows = np.lib.stride_tricks.sliding_window_view(read, self.context + 1, axis=1)
+        contexts = windows[:, :, 1:].transpose(1, 0, 2).reshape(ids.size, self.context)
+        return self.look_up(contexts), read[:, len(ids) :]
+
+    def _joined(self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the ids that a state holds and those after it, (B, K + T)."""
+        return np.concatenate([state, ids.T.astype(np.int32)], axis=1)
 
     def look_up(
         self, contexts: NDArray[np.int32], *, at_once: int = LOOKED_UP_AT_ONCE

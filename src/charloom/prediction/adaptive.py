@@ -6,8 +6,8 @@ scored before the network takes a step on it,
     θ ← θ - rate · g / (√m + ε)
 
 where g is the gradient of the window's loss and m the mean of its square over the training text. In
-a mixture, the n-gram model keeps counting after every character, and the weights are fitted again
-at intervals. All changes are discarded after the text.
+a mixture, the counts keep counting after every character, and the weights are fitted again at
+intervals. All changes are discarded after the text.
 
 N is the number of characters of the text, V that of the vocabulary, P that of all parameters of
 the network. F is the number of features, K that of the n-gram model's characters of context.
@@ -26,11 +26,15 @@ from numpy.typing import NDArray
 from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
 from charloom.network.optimizers import NonFiniteGradientError, RMSProp
-from charloom.network.parameters import Float, Parameters
+from charloom.network.parameters import Float, Parameters, State
 from charloom.ngrams.choosing import counted_part
+from charloom.ngrams.counts import Counts
 from charloom.ngrams.mixing import Mixture, feature_count, fit_theta
-from charloom.prediction.mixture import FITTED_ON, fit_ngram_table
-from charloom.prediction.scoring import Scores, Total, regrouped
+from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.prediction.following import PRIOR, follower_of
+from charloom.prediction.mixture import FITTED_ON, extra_inputs, fit_ngram_table
+from charloom.prediction.scoring import NUMBERS_AT_ONCE, Scores, Total, regrouped
+from charloom.prediction.validation import WARM_UP
 from charloom.progress import OnProgress
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import excerpt
@@ -39,12 +43,9 @@ WINDOW = 20  # characters between two steps
 EPSILON = 1e-4
 RATES = (1.5e-4, 3e-4, 6e-4, 1.2e-3, 2.4e-3)
 DEFAULT_RATE = 6e-4
+READING_RATE = 3e-4  # of a network that reads a context mixer, whose predictions adapt too
 MEASURED = 400  # windows of the training text from which m is computed
 REFIT_INTERVAL = 4_000  # characters between two fits of a mixture's weights
-# The weight of the probabilities before the recent counts, in characters, by characters of context.
-PRIOR: Mapping[int, float] = {4: 10.0, 5: 5.0, 6: 2.0, 7: 1.0, 8: 1.0}
-DISCOUNT = 0.5  # subtracted from each recent count
-MOST_CONTEXTS = 1_000_000  # of recent counts, of all lengths
 CHOSEN_ON = 30_000  # characters at most, from the end of the held-out text
 
 
@@ -56,7 +57,11 @@ class AdaptiveScores(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The data that the weights of a mixture are fitted on."""
+    """The data that the weights of a mixture are fitted on.
+
+    Without any, the weights are fitted to new data alone, and the penalty of those of the mixture
+    is zero.
+    """
 
     x: NDArray[np.float64]  # (N, F) features
     network: NDArray[np.float64]  # (N,) the network's probability of each character
@@ -76,6 +81,7 @@ class Adaptation:
         prior: the weight of the probabilities before the recent counts, by characters of context.
             The n-gram model does not adapt without any.
         refit_interval: characters between two fits of the weights.
+        network_only: whether only the network predicts, which reads the mixture's counts.
     """
 
     rate: float
@@ -84,62 +90,7 @@ class Adaptation:
     evidence: Evidence | None = None
     prior: Mapping[int, float] = field(default_factory=lambda: PRIOR)
     refit_interval: int = REFIT_INTERVAL
-
-
-class RecentCounts:
-    """Counts of the scored text, on top of a table's probabilities:
-
-        p_k(w|h) = (c(hw) - D [c(hw) > 0] + (τ_k + D n(h)) p_{k-1}(w|h')) / (c(h) + τ_k)
-
-    for every k in `prior`, which holds τ_k, from the shortest to K. n(h) is the number of distinct
-    characters seen after h. This is hierarchical Pitman-Yor smoothing (Teh 2006) with constants.
-
-    A context consists of the visible characters, at most K. In a collection it begins with the last
-    END, and no h is longer.
-
-    Of a long text, the contexts that have not occurred for the longest time are forgotten, because
-    each takes some 400 bytes.
-    """
-
-    def __init__(self, context: int, prior: Mapping[int, float] = PRIOR) -> None:
-        self._prior = prior
-        self._lengths = [k for k in prior if k <= context]
-        # By length, those of the present generation of contexts and of the one before it.
-        self._counts: dict[int, dict[bytes, dict[int, int]]] = {k: {} for k in self._lengths}
-        self._earlier: dict[int, dict[bytes, dict[int, int]]] = {k: {} for k in self._lengths}
-
-    def _seen(self, context: NDArray[np.int32], k: int) -> dict[int, int] | None:
-        """Return the counts after the last k characters, which then belong to the present."""
-        h = context[len(context) - k :].tobytes()
-        found = self._counts[k].get(h)
-        if found is None and (found := self._earlier[k].pop(h, None)) is not None:
-            self._counts[k][h] = found
-        return found
-
-    def refine(self, probabilities: NDArray[np.float32], context: NDArray[np.int32]) -> None:
-        """Update the probabilities after a context, (V,), in place, by the counts after it."""
-        for k in self._lengths:
-            if k > len(context):
-                return
-            seen = self._seen(context, k)
-            if seen is None:
-                return  # Longer contexts were not seen either.
-            whole = sum(seen.values()) + self._prior[k]
-            probabilities *= (self._prior[k] + DISCOUNT * len(seen)) / whole
-            for w, times in seen.items():
-                probabilities[w] += (times - DISCOUNT) / whole
-
-    def add(self, context: NDArray[np.int32], w: int) -> None:
-        """Count a character after its context."""
-        for k in self._lengths:
-            if k > len(context):
-                break
-            seen = self._seen(context, k)
-            if seen is None:
-                seen = self._counts[k][context[len(context) - k :].tobytes()] = {}
-            seen[w] = seen.get(w, 0) + 1
-        if sum(map(len, self._counts.values())) > MOST_CONTEXTS // 2:
-            self._earlier, self._counts = self._counts, {k: {} for k in self._lengths}
+    network_only: bool = False
 
 
 def choose_adaptation(
@@ -150,6 +101,7 @@ def choose_adaptation(
     on_progress: OnProgress | None = None,
     *,
     prior: Mapping[int, float] = PRIOR,
+    network_only: bool = False,
 ) -> Adaptation:
     """Choose the learning rate and a mixture's weights on the end of the held-out text.
 
@@ -157,28 +109,45 @@ def choose_adaptation(
     that is counted on the text before it. Of a collection, an excerpt of the held-out text is read,
     and that model is counted on `fitted` alone.
 
+    A context mixer can know that text too, and learning the training text again would take long.
+    The weights then begin with those of the mixture, and the rate of a network that reads its
+    predictions is a constant.
+
     Args:
         engine: the network.
-        mixture: the n-gram model and its weights, or None.
+        mixture: the counts and their weights, or None.
         fitted: the text that the network was trained on.
         held_out: the text after it, which the network was not trained on. If it is empty, the
             default rate is taken and the weights are kept.
         on_progress: called with the stage "adapting", the characters scored and their total.
-        prior: the `prior` of the adaptation.
+        prior, network_only: those of the adaptation.
     """
-    chosen = Adaptation(DEFAULT_RATE, _mean_squares(engine, fitted), mixture, prior=prior)
+    counts = None if mixture is None else mixture.counts
+    learns = counts is not None and not isinstance(counts, NGramTable)
+    reads_mixer = learns and engine.config.extra_inputs > 0
+    chosen = Adaptation(
+        READING_RATE if reads_mixer else DEFAULT_RATE,
+        _mean_squares(engine, fitted, counts),
+        mixture,
+        prior=prior,
+        network_only=network_only,
+    )
+    if counts is not None and learns:
+        chosen = replace(chosen, evidence=_no_evidence(counts.context))
     end_id = engine.config.end_id
     ids = held_out[-CHOSEN_ON:] if end_id is None else excerpt(held_out, CHOSEN_ON, end_id)
-    if not len(ids):
+    if not len(ids) or reads_mixer:
         return chosen
     known = counted_part(fitted, end_id)
     if end_id is None:
         known = np.concatenate([known, held_out[: len(held_out) - len(ids)]])
     candidate = chosen
-    if mixture is not None:
-        table = mixture.table
-        ngram = fit_ngram_table(known, table.vocabulary_size, table.context, np.inf, end_id)
-        candidate = replace(chosen, mixture=replace(mixture, table=ngram))
+    if learns:
+        candidate = replace(chosen, mixture=None)
+    elif mixture is not None:
+        size, context = mixture.counts.vocabulary_size, mixture.counts.context
+        ngram = fit_ngram_table(known, size, context, np.inf, end_id)
+        candidate = replace(chosen, mixture=replace(mixture, counts=ngram))
     least, best = np.inf, None
     for number, rate in enumerate(RATES):
 
@@ -240,61 +209,74 @@ class _AdaptiveScorer:
         self._optimizer.prepare(self._learner.parameters.flat)
         self._optimizer.slots["mean_square"][:] = adaptation.mean_squares
         self._last, self._likeliest = before, likeliest
-        self.mixing = None
-        if adaptation.mixture is not None:
-            self.mixing = _AdaptiveMixture(
-                adaptation.mixture, adaptation, before, likeliest, engine.config.end_id
-            )
+        self._counts = self.mixing = None
+        mixture, end_id = adaptation.mixture, engine.config.end_id
+        if mixture is not None:
+            self._counts = follower_of(mixture.counts, before, end_id, adaptation.prior)
+            if not adaptation.network_only:
+                self.mixing = _AdaptiveMixture(mixture, adaptation, likeliest)
 
     def score(
         self, blocks: Iterable[TextIds], on_progress: OnProgress | None, total: int | None
     ) -> Iterator[AdaptiveScores]:
         """Score a text as `score_adaptively` does."""
-        learner = self._learner
-        state = learner.zero_state(1)
+        state = self._learner.zero_state(1)
         done = 0
+        # The counts follow all of a piece of bounded memory, before the network reads it.
+        whole = max(1, NUMBERS_AT_ONCE // self._learner.config.vocabulary_size // WINDOW) * WINDOW
         for ids in regrouped(blocks, WINDOW):
-            for begin in range(0, len(ids), WINDOW):
-                targets = ids[begin : begin + WINDOW].astype(np.intp)
-                inputs = np.concatenate([[self._last], targets[:-1]])[:, None]
-                self._last = int(targets[-1])
-                learner.parameters_changed()
-                block, after = learner.log_probabilities(inputs, state)
-                network = block[:, 0]
-                mixed = None if self.mixing is None else self.mixing.score(targets, network)
-                yield AdaptiveScores(mixed, Scores.of(network, targets, self._likeliest))
-                # A window whose gradient is not finite is skipped.
-                with contextlib.suppress(NonFiniteGradientError):
-                    learner.train_step(inputs, targets[:, None], state, self._optimizer)
-                state = after
-                done += len(targets)
-                if on_progress is not None:
-                    on_progress("scoring", done, total)
+            for start in range(0, len(ids), whole):
+                piece = ids[start : start + whole].astype(np.intp)
+                ngram = None if self._counts is None else self._counts.follow(piece)
+                for begin in range(0, len(piece), WINDOW):
+                    window = slice(begin, begin + WINDOW)
+                    found = None if ngram is None else ngram.at(window)
+                    scores, state = self._score_window(piece[window], found, state)
+                    yield scores
+                    done += len(scores.network)
+                    if on_progress is not None:
+                        on_progress("scoring", done, total)
+
+    def _score_window(
+        self, targets: NDArray[np.intp], ngram: NGramPredictions | None, state: State
+    ) -> tuple[AdaptiveScores, State]:
+        """Score the next ids of the text, (n,), and train the network on them.
+
+        Args:
+            targets: the ids.
+            ngram: the counts' predictions of them, if there are any.
+            state: the network's state before the character before them.
+        """
+        learner = self._learner
+        inputs = np.concatenate([[self._last], targets[:-1]])[:, None]
+        self._last = int(targets[-1])
+        extra = extra_inputs(learner.config, ngram, *inputs.shape)
+        learner.parameters_changed()
+        block, after = learner.log_probabilities(inputs, state, extra=extra)
+        network = block[:, 0]
+        mixed = None
+        if self.mixing is not None and ngram is not None:
+            mixed = self.mixing.score(targets, network, ngram)
+        scores = AdaptiveScores(mixed, Scores.of(network, targets, self._likeliest))
+        # A window whose gradient is not finite is skipped.
+        with contextlib.suppress(NonFiniteGradientError):
+            learner.train_step(inputs, targets[:, None], state, self._optimizer, extra=extra)
+        return scores, after
 
 
 class _AdaptiveMixture:
-    """A mixture whose n-gram model and weights adapt to a text."""
+    """A mixture whose weights adapt to a text."""
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        adaptation: Adaptation,
-        before: int,
-        likeliest: int,
-        end_id: int | None,
-    ) -> None:
+    def __init__(self, mixture: Mixture, adaptation: Adaptation, likeliest: int) -> None:
         self.mixture = mixture
-        self._fitted_on = adaptation.evidence
+        self._fitted_on, self._start = adaptation.evidence, None
+        if self._fitted_on is not None and not len(self._fitted_on.x):
+            self._start = mixture.theta
         self._refit_interval = adaptation.refit_interval
-        self._likeliest, self._end_id = likeliest, end_id
-        context = mixture.table.context
-        self._read = np.full(context, -1, np.int32)  # (K,) the ids before the next one
-        self._read[context - 1 :] = before
-        self._visible = 1 if end_id is not None else context  # of them, without a limit
-        self._recent = RecentCounts(context, adaptation.prior)
+        self._likeliest = likeliest
         self._done = 0
         # A ring buffer, so that of a long text the newest places are kept.
-        columns = feature_count(context)
+        columns = feature_count(mixture.counts.context)
         self._evidence = Evidence(
             np.empty((FITTED_ON, columns)), np.empty(FITTED_ON), np.empty(FITTED_ON)
         )
@@ -305,16 +287,14 @@ class _AdaptiveMixture:
         filled = min(self._done, FITTED_ON)
         return Evidence(*(values[:filled] for values in self._evidence))
 
-    def score(self, targets: NDArray[np.intp], network: Float) -> Scores:
-        """Score the next ids of the text, (n,), with the network's log p there, (n, V)."""
-        contexts, context = self._contexts(targets), self.mixture.table.context
-        ngram = self.mixture.table.look_up(contexts)
-        for row, w in enumerate(targets.tolist()):
-            visible = contexts[row, context - min(self._visible, context) :]
-            self._recent.refine(ngram.probabilities[row], visible)
-            self._recent.add(visible, w)
-            if self._end_id is not None:
-                self._visible = 1 if w == self._end_id else self._visible + 1
+    def score(self, targets: NDArray[np.intp], network: Float, ngram: NGramPredictions) -> Scores:
+        """Score the next ids of the text, (n,).
+
+        Args:
+            targets: the ids.
+            network: the network's log p there, (n, V).
+            ngram: the counts' predictions of them.
+        """
         rows = np.arange(len(targets))
         x = self.mixture.features(network, ngram)
         scores = Scores.of(self.mixture.mix(network, ngram, x), targets, self._likeliest)
@@ -328,15 +308,6 @@ class _AdaptiveMixture:
             self._refit(self._fitted_on)
         return scores
 
-    def _contexts(self, targets: NDArray[np.intp]) -> NDArray[np.int32]:
-        """Return the last K ids before each of the next ids, (n, K), and add these."""
-        context = len(self._read)
-        read = np.concatenate([self._read, targets.astype(np.int32)])
-        self._read = read[len(targets) :]
-        if not context:
-            return np.zeros((len(targets), 0), np.int32)
-        return np.lib.stride_tricks.sliding_window_view(read, context)[: len(targets)]
-
     def _refit(self, fitted_on: Evidence) -> None:
         """Fit the weights to the newest data, and to older ones where there are few."""
         seen = self.evidence
@@ -344,7 +315,11 @@ class _AdaptiveMixture:
         known = (
             np.concatenate([old[older], new]) for old, new in zip(fitted_on, seen, strict=True)
         )
-        self.mixture = replace(self.mixture, theta=fit_theta(*known))
+        self.mixture = replace(self.mixture, theta=fit_theta(*Evidence(*known), self._start))
+
+
+def _no_evidence(context: int) -> Evidence:
+    return Evidence(np.empty((0, feature_count(context))), np.empty(0), np.empty(0))
 
 
 def _copy(engine: Engine) -> Engine:
@@ -354,14 +329,27 @@ def _copy(engine: Engine) -> Engine:
     return Backend.of(engine).open(parameters)
 
 
-def _mean_squares(engine: Engine, text: TextIds) -> NDArray[np.floating]:
-    """Return the mean square of each parameter's gradient over windows of a text, (P,)."""
+def _mean_squares(
+    engine: Engine, text: TextIds, counts: Counts | None = None
+) -> NDArray[np.floating]:
+    """Return the mean square of each parameter's gradient over windows of a text, (P,).
+
+    Args:
+        engine: the network.
+        text: ids, (N,).
+        counts: the counts whose predictions a network with extra inputs reads.
+    """
     learner = _copy(engine)
     total = np.zeros(len(learner.parameters.flat))
     length = min(WINDOW, len(text) - 1)
     places = np.unique(np.linspace(0, len(text) - 1 - length, MEASURED).astype(int))
     for place in places:
         window = text[place : place + length + 1, None].astype(np.intp)
-        learner.loss_and_gradients(window[:-1], window[1:], learner.zero_state(1))
+        ngram = None
+        if counts is not None and engine.config.extra_inputs:
+            before = text[max(0, place - WARM_UP) : place, None].astype(np.intp)
+            ngram, _ = counts.predict(window[:-1], counts.read(before, counts.zero_state(1)))
+        extra = extra_inputs(engine.config, ngram, length, 1)
+        learner.loss_and_gradients(window[:-1], window[1:], learner.zero_state(1), extra=extra)
         total += np.square(learner.gradients.flat, dtype=np.float64)
     return np.asarray(total / len(places), dtype=engine.config.dtype)

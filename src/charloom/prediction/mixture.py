@@ -17,23 +17,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.protocol import Engine, Ids
-from charloom.network.parameters import Float, ModelConfig, State
+from charloom.engines.protocol import Engine, Ids, Predictor
+from charloom.errors import CharloomError, plural
+from charloom.network.parameters import Float, ModelConfig
 from charloom.network.units import Clamp
 from charloom.ngrams.choosing import choose_context_on_splits, counted_part
+from charloom.ngrams.counts import Counts
 from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
-from charloom.ngrams.table import NGramTable
+from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.prediction.rows import MixedState
 from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
+from charloom.text.extra_inputs import ExtraInputs
 
 # Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
 # contexts seen once, is visible to the weight.
@@ -101,6 +106,47 @@ def fit_mixture(engine: Engine, table: NGramTable, ids: TextIds, before: int, ro
     return Mixture(table, fit_theta(*_predictions(engine, table, ids, before, rows)))
 
 
+@dataclass(frozen=True)
+class PredictedText:
+    """A text that counts have predicted, before they counted any of it.
+
+    Attributes:
+        ids: the text's, (N,).
+        before: the id of the character before it.
+        extra: the extra inputs of a network that reads the counts, of `before` and of ids,
+            (N + 1, E); else None.
+        predict: returns what the counts predict of the characters at places of the text, (n,).
+    """
+
+    ids: TextIds
+    before: int
+    extra: ExtraInputs | None
+    predict: Callable[[NDArray[np.intp]], NGramPredictions]
+
+
+def fit_predicted_mixture(
+    engine: Engine, counts: Counts, text: PredictedText, rows: int, *, trained_on: bool
+) -> Mixture | None:
+    """Fit the weights of a mixture on a text that the counts predicted earlier.
+
+    Args:
+        engine: the network.
+        counts: what the mixture consists of beside the network. They can know the text by now.
+        text: the text.
+        rows: rows side by side in which the network reads it.
+        trained_on: whether the network was trained on it.
+
+    Returns:
+        None if the network has memorized the text, and does not read the counts.
+    """
+    every = _predictions_by(
+        text.predict, counts.context, engine, text.ids, text.before, rows, extra=text.extra
+    )
+    if trained_on and not engine.config.extra_inputs and _has_memorized(every):
+        return None
+    return Mixture(counts, fit_theta(*every))
+
+
 def fit_mixture_on_training_text(
     engine: Engine,
     ids: TextIds,
@@ -137,7 +183,7 @@ def fit_mixture_on_training_text(
         text, rows = counted[first:end], max(1, (end - first) // ROW)
         found.append(_predictions(engine, counts, text, before, rows, begin - first))
     every = _joined(found, table.context)
-    if np.log(every.network).sum() > MEMORIZED * np.log(every.ngram).sum():
+    if _has_memorized(every):
         return None
     return Mixture(table, fit_theta(*every))
 
@@ -176,15 +222,32 @@ def _predictions(
     engine: Engine, table: NGramTable, ids: TextIds, before: int, rows: int, first: int = 0
 ) -> _Predictions:
     """Predict a text, (N,), from its place `first` on, or a sample of the places of a long one."""
-    x, of_network, of_ngram = [np.zeros((0, feature_count(table.context)))], [], []
+    contexts = contexts_before(np.concatenate([[before], ids]), table.context)
+    return _predictions_by(
+        lambda places: table.look_up(contexts[places]),
+        table.context, engine, ids, before, rows, first,
+    )  # fmt: skip
+
+
+def _predictions_by(
+    predict: Callable[[NDArray[np.intp]], NGramPredictions],
+    context: int,
+    engine: Engine,
+    ids: TextIds,
+    before: int,
+    rows: int,
+    first: int = 0,
+    extra: ExtraInputs | None = None,
+) -> _Predictions:
+    """Predict a text, (N,), like `_predictions`, by the predictions of counts at any places."""
+    x, of_network, of_ngram = [np.zeros((0, feature_count(context)))], [], []
     if len(ids):
-        contexts = contexts_before(np.concatenate([[before], ids]), table.context)
         every = -(-len(ids) // FITTED_ON)
-        for places, block in blocks_in_rows(engine, ids, before, rows):
+        for places, block in blocks_in_rows(engine, ids, before, rows, extra=extra):
             chosen = np.flatnonzero(places >= first)[::every]
             places, network = places[chosen], block[chosen]
-            ngram = table.look_up(contexts[places])
-            x.append(features(network, ngram, table.context))
+            ngram = predict(places)
+            x.append(features(network, ngram, context))
             targets = np.arange(len(places)), ids[places].astype(np.intp)
             of_network.append(np.exp(network[targets].astype(np.float64)))
             of_ngram.append(ngram.probabilities[targets].astype(np.float64))
@@ -196,55 +259,34 @@ def _predictions(
     )
 
 
+def _has_memorized(predictions: _Predictions) -> bool:
+    """Return whether the network predicts a text so well that it must have memorized it."""
+    of_network, of_ngram = np.log(predictions.network).sum(), np.log(predictions.ngram).sum()
+    return bool(of_network > MEMORIZED * of_ngram)
+
+
 def _joined(predictions: Sequence[_Predictions], context: int) -> _Predictions:
     nothing = _Predictions(np.zeros((0, feature_count(context))), np.zeros(0), np.zeros(0))
     parts = zip(nothing, *predictions, strict=True)
     return _Predictions(*(np.concatenate(part) for part in parts))
 
 
-class MixedState(NamedTuple):
-    """The network's state, and the last K ids that each row has read, (B, K), -1 before them."""
-
-    network: State
-    context: NDArray[np.int32]
-
-
-def rows_of(state: Any, rows: Sequence[int]) -> Any:
-    """Return a predictor's state for the chosen rows, in order; a row can be repeated."""
-    if isinstance(state, MixedState):
-        return MixedState(rows_of(state.network, rows), state.context[list(rows)])
-    return np.take(state, rows, axis=2)
-
-
-def put_rows(state: Any, rows: Sequence[int], source: Any) -> None:
-    """Write the one row of another state of a predictor into the chosen rows of a state."""
-    if isinstance(state, MixedState):
-        put_rows(state.network, rows, source.network)
-        state.context[list(rows)] = source.context
-    else:
-        state[:, :, list(rows)] = source
-
-
-def join_states(states: Sequence[Any]) -> Any:
-    """Return one state with the rows of several states of a predictor side by side."""
-    if isinstance(states[0], MixedState):
-        networks, contexts = zip(*states, strict=True)
-        return MixedState(join_states(networks), np.concatenate(contexts))
-    return np.concatenate(states, axis=2)
-
-
-def state_bytes(state: Any) -> int:
-    """Return the memory of a predictor's state in bytes."""
-    arrays = state if isinstance(state, MixedState) else [state]
-    return sum(array.nbytes for array in arrays)
-
-
 class MixedPredictor:
-    """An engine and an n-gram model as one Predictor (see charloom.engines.protocol)."""
+    """An engine and counts as one Predictor (see charloom.engines.protocol).
 
-    def __init__(self, engine: Engine, mixture: Mixture) -> None:
+    A network with extra inputs reads the counts' probabilities of the next character beside each
+    character. It cannot predict without them, so `network_only` omits the last mixing alone.
+
+    Args:
+        engine: the network, without extra inputs or with one for each character.
+        mixture: the counts, and the weights of the mixture.
+        network_only: whether the predictions are the network's, as it reads the counts.
+    """
+
+    def __init__(self, engine: Engine, mixture: Mixture, *, network_only: bool = False) -> None:
         self.engine = engine
         self.mixture = mixture
+        self.network_only = network_only
 
     @property
     def config(self) -> ModelConfig:
@@ -255,34 +297,48 @@ class MixedPredictor:
         return self.engine.window_equals_steps
 
     def zero_state(self, rows: int) -> MixedState:
-        context = np.full((rows, self.mixture.table.context), -1, np.int32)
-        return MixedState(self.engine.zero_state(rows), context)
+        return MixedState(self.engine.zero_state(rows), self.mixture.counts.zero_state(rows))
+
+    def _predict(
+        self, ids: Ids, state: MixedState
+    ) -> tuple[NGramPredictions, NDArray[Any], Float | None]:
+        """Return the counts' predictions after ids (T, B), their state, and the extra inputs."""
+        ngram, context = self.mixture.counts.predict(ids, state.context)
+        return ngram, context, extra_inputs(self.config, ngram, *ids.shape)
 
     def log_probabilities(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
-        network, after = self.engine.log_probabilities(inputs, state.network)
-        steps, rows, size = network.shape
-        read = np.concatenate([state.context, inputs.T.astype(np.int32)], axis=1)  # (B, K + T)
-        context = np.lib.stride_tricks.sliding_window_view(read, state.context.shape[1] + 1, axis=1)
-        contexts = context[:, :, 1:].transpose(1, 0, 2).reshape(steps * rows, -1)  # (T·B, K)
-        ngram = self.mixture.table.look_up(contexts)
-        mixed = self.mixture.mix(network.reshape(steps * rows, size), ngram)
-        return mixed.reshape(network.shape), MixedState(after, read[:, steps:])
+        ngram, context, extra = self._predict(inputs, state)
+        network, after = self.engine.log_probabilities(inputs, state.network, extra=extra)
+        if not self.network_only:
+            rows = network.reshape(-1, network.shape[-1])
+            network = self.mixture.mix(rows, ngram).reshape(network.shape)
+        return network, MixedState(after, context)
 
     def read(self, inputs: Ids, state: MixedState) -> MixedState:
-        read = np.concatenate([state.context, inputs.T.astype(np.int32)], axis=1)  # (B, K + T)
-        return MixedState(self.engine.read(inputs, state.network), read[:, len(inputs) :])
+        if self.config.extra_inputs:
+            _, context, extra = self._predict(inputs, state)
+            return MixedState(self.engine.read(inputs, state.network, extra=extra), context)
+        context = self.mixture.counts.read(inputs, state.context)
+        return MixedState(self.engine.read(inputs, state.network), context)
+
+    def states(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
+        """Return the network's states after inputs (T, B), (T, S, L, B, H), and the last state."""
+        _, context, extra = self._predict(inputs, state)
+        found, after = self.engine.states(inputs, state.network, extra=extra)
+        return found, MixedState(after, context)
 
     def step(
         self, ids: Ids, state: MixedState, clamps: Sequence[Clamp] = ()
     ) -> tuple[Float, MixedState]:
-        """Advance each row by one id, as an engine does; the logits are log p."""
-        logits, after = self.engine.step(ids, state.network, clamps)
-        context = np.concatenate([state.context, ids[:, None].astype(np.int32)], axis=1)[:, 1:]
-        with np.errstate(all="ignore"):  # The largest weights can overflow.
-            x = logits - logits.max(axis=1, keepdims=True)
-            network = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
-            mixed = self.mixture.mix(network, self.mixture.table.look_up(context))
-        return mixed, MixedState(after, context)
+        """Advance each row by one id, as an engine does; a mixture's logits are log p."""
+        ngram, context, extra = self._predict(ids[None], state)
+        beside = None if extra is None else extra[0]
+        logits, after = self.engine.step(ids, state.network, clamps, extra=beside)
+        if not self.network_only:
+            with np.errstate(all="ignore"):  # The largest weights can overflow.
+                x = logits - logits.max(axis=1, keepdims=True)
+                logits = self.mixture.mix(x - np.log(np.exp(x).sum(axis=1, keepdims=True)), ngram)
+        return logits, MixedState(after, context)
 
     def generate(
         self,
@@ -299,7 +355,42 @@ class MixedPredictor:
         return sampled, state
 
 
+def extra_inputs(
+    config: ModelConfig, ngram: NGramPredictions | None, steps: int, rows: int
+) -> Float | None:
+    """Return the extra inputs of a network that reads counts, (T, B, E), else None.
+
+    Args:
+        config: the network's.
+        ngram: the counts' predictions after ids (T, B), which a network that reads them requires.
+        steps: T.
+        rows: B.
+    """
+    if not config.extra_inputs:
+        return None
+    assert ngram is not None
+    p = ngram.probabilities.reshape(steps, rows, config.extra_inputs)
+    return p.astype(config.dtype, copy=False)
+
+
 def contexts_before(ids: Integers, context: int) -> NDArray[np.int32]:
     """Return the `context` ids before each id but the first, (N - 1, K), -1 before the text."""
     padded = np.concatenate([np.full(context, -1, np.int32), ids.astype(np.int32)])
     return np.lib.stride_tricks.sliding_window_view(padded, context)[1 : len(ids)]
+
+
+def network_of(engine: Engine, mixture: Mixture | None) -> Predictor:
+    """Return the predictor of a network alone, with the counts that it reads, if it reads any.
+
+    Raises:
+        CharloomError: if the network reads counts that do not exist or do not fit it.
+    """
+    extra = engine.config.extra_inputs
+    if not extra:
+        return engine
+    if mixture is None or extra != mixture.counts.vocabulary_size:
+        raise CharloomError(
+            f"the network reads {plural(extra, 'extra input')}, and the model has no context mixer "
+            "that predicts them: use the model's file from before it was exported"
+        )
+    return MixedPredictor(engine, mixture, network_only=True)

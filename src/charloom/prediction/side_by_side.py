@@ -21,7 +21,7 @@ from charloom.engines.decoding import choose
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
-from charloom.prediction.mixture import put_rows, rows_of
+from charloom.prediction.rows import put_rows, rows_of
 from charloom.prediction.sampling import (
     FinishReason,
     SampleRequest,

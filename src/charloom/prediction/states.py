@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.protocol import Engine, Ids
+from charloom.engines.protocol import Ids, Predictor
 from charloom.errors import CharloomError, shortened
 from charloom.network.parameters import Float
 from charloom.prediction.scoring import (
@@ -29,7 +29,7 @@ Features = NDArray[np.float32]
 
 
 def states_of_text(
-    engine: Engine,
+    predictor: Predictor,
     ids: TextIds,
     before: int,
     on_progress: OnProgress | None = None,
@@ -39,27 +39,29 @@ def states_of_text(
     """Return the hidden states after each character of a text, (N, F).
 
     Args:
-        engine: the network.
+        predictor: the model, of which the network's states are returned.
         ids: the text. In a model of documents, each document has its end.
         before: the id that is the first input of the text, or of each document.
         on_progress: called with the stage "reading", the number of ids read and their total.
-        numbers_at_once: the memory limit besides the result, in numbers that the engine holds.
+        numbers_at_once: the memory limit besides the result, in numbers that the model holds.
     """
-    end_id = engine.config.end_id
+    end_id = predictor.config.end_id
     if end_id is None:
         lengths = np.array([len(ids)])
     else:
         lengths = document_lengths(ids, end_id) - 1
         ids = ids[ids != end_id]
-    found = np.empty((len(ids), _features(engine)), np.float32)
-    for block, states, mask in _blocks(engine, ids, lengths, before, on_progress, numbers_at_once):
+    found = np.empty((len(ids), _features(predictor)), np.float32)
+    for block, states, mask in _blocks(
+        predictor, ids, lengths, before, on_progress, numbers_at_once
+    ):
         rows = block.places - 1 - block.pieces  # without the additional ids before them
         found[rows[mask]] = states[mask]
     return found
 
 
 def states_of_pieces(
-    engine: Engine,
+    predictor: Predictor,
     ids: TextIds,
     lengths: NDArray[np.intp],
     before: int,
@@ -71,7 +73,7 @@ def states_of_pieces(
     """Return the hidden states of each piece, (D, F), zeros for one without characters.
 
     Args:
-        engine: the network.
+        predictor: the model, of which the network's states are returned.
         ids: those of all pieces, one after the other, (N,).
         lengths: the number of ids of each piece, (D,).
         before: the id that is the first input of every piece.
@@ -83,9 +85,11 @@ def states_of_pieces(
     """
     if pooling not in get_args(Pooling):
         raise CharloomError(f"pooling is {shortened(pooling)}: pass 'mean' or 'last'")
-    found = np.zeros((len(lengths), _features(engine)), np.float64)
+    found = np.zeros((len(lengths), _features(predictor)), np.float64)
     lasts = np.cumsum(lengths + 1) - 1
-    for block, states, mask in _blocks(engine, ids, lengths, before, on_progress, numbers_at_once):
+    for block, states, mask in _blocks(
+        predictor, ids, lengths, before, on_progress, numbers_at_once
+    ):
         if pooling == "last":
             mask &= block.places == lasts[block.pieces]
         # Added one after the other, so that the length of a block does not change the sum.
@@ -96,12 +100,12 @@ def states_of_pieces(
     return found.astype(np.float32)
 
 
-def _features(engine: Engine) -> int:
-    return engine.config.layers * engine.config.hidden_size
+def _features(predictor: Predictor) -> int:
+    return predictor.config.layers * predictor.config.hidden_size
 
 
 def _blocks(
-    engine: Engine,
+    predictor: Predictor,
     ids: TextIds,
     lengths: NDArray[np.intp],
     before: int,
@@ -115,7 +119,7 @@ def _blocks(
     longer = np.insert(ids, np.cumsum(lengths), before)
 
     def read(inputs: Ids, state: Any) -> tuple[Float, Any]:
-        states, state = engine.states(inputs, state)  # (T, S, L, B, H)
+        states, state = predictor.states(inputs, state)  # (T, S, L, B, H)
         hidden = np.moveaxis(states[:, 0], 1, 2)  # (T, B, L, H)
         return hidden.reshape(*hidden.shape[:2], -1), state
 
@@ -125,6 +129,6 @@ def _blocks(
 
     starts = np.cumsum(lengths + 1) - (lengths + 1)
     for block in blocks_of_pieces(
-        engine, longer, lengths + 1, before, report, numbers_at_once, read
+        predictor, longer, lengths + 1, before, report, numbers_at_once, read
     ):
         yield block, block.outputs, block.inside & (block.places > starts[block.pieces])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.protocol import Engine
+from charloom.engines.protocol import Engine, Predictor
+from charloom.prediction.rows import put_rows
 from charloom.prediction.scoring import NUMBERS_AT_ONCE
 from charloom.text.dataset import TextIds
 from charloom.text.extra_inputs import ExtraInputs
@@ -22,7 +24,7 @@ WARM_UP = 64  # characters that a row of validation reads before the first that 
 Floats = NDArray[np.floating]
 # Inputs (T, B) and a state to an output for each input, (T, B, ·), and the next state. Extra inputs
 # (T, B, E) are passed as `extra`, if there are any.
-Read = Callable[..., tuple[Floats, Floats]]
+Read = Callable[..., tuple[Floats, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def validate(
 
 
 def blocks_in_rows(
-    engine: Engine,
+    predictor: Predictor,
     ids: TextIds,
     before: int,
     rows: int,
@@ -91,38 +93,40 @@ def blocks_in_rows(
     """Cut ids, (N,), into rows side by side, and predict each place exactly once.
 
     Args:
-        engine: the network.
+        predictor: the model.
         ids: the text's.
         before: the id of the character before it.
         rows: rows side by side, B.
         read: computes the output for each input; by default the log-probabilities.
         extra: the extra inputs of `before` and of ids, (N + 1, E).
         warm_up: characters that every row but the first reads before the first that it predicts.
-        numbers_at_once: the memory limit, in numbers that the engine holds.
+        numbers_at_once: the memory limit, in numbers that the model holds.
 
     Yields:
         Some of the places, (S,), and the output of `read` there, (S, ·); by default log p, (S, V).
     """
-    read = read or engine.log_probabilities
+    read = read or predictor.log_probabilities
     length = len(ids) // rows
     longer = len(ids) - rows * length  # The first rows are one longer, so that all ids are scored.
     lengths = np.full(rows, length)
     lengths[:longer] += 1
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])  # (B,)
-    state = engine.zero_state(rows)
+    state = predictor.zero_state(rows)
     warm = warm_up if rows > 1 else 0
     # The inputs of a row are its warm-up, then the character before each that it scores.
     places = starts + np.arange(-warm, length + 1)[:, None]  # (T, B), of targets; inputs lie before
-    at_once = max(1, numbers_at_once // (engine.config.numbers_per_position * rows))
+    at_once = max(1, numbers_at_once // (predictor.config.numbers_per_position * rows))
     for begin in range(0, len(places), at_once):
         block_places = places[begin : begin + at_once]
         inputs = np.where(block_places > 0, ids[np.maximum(block_places - 1, 0)], before)
         beside = {}
         if extra is not None:  # an input lies before its place, and `before` is the first one
             numbers = extra.gather(np.maximum(block_places, 0))
-            beside["extra"] = numbers.astype(engine.config.dtype, copy=False)
+            beside["extra"] = numbers.astype(predictor.config.dtype, copy=False)
         # No text precedes the first row, so its state stays at zero until its first input.
-        block, state = _read_after_start(read, inputs, state, block_places >= 0, beside)
+        block, state = _read_after_start(
+            read, inputs, state, predictor.zero_state(1), block_places >= 0, beside
+        )
         inside = (block_places >= starts) & (block_places < starts + lengths)
         yield block_places[inside], block[inside]
 
@@ -130,16 +134,18 @@ def blocks_in_rows(
 def _read_after_start(
     read: Read,
     inputs: NDArray[np.integer],
-    state: NDArray[np.floating],
+    state: Any,
+    zero: Any,
     started: NDArray[np.bool_],
     beside: dict[str, Floats],
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+) -> tuple[Floats, Any]:
     """Call `read`, and reset the first row's state where its text has not started.
 
     Args:
         read: computes an output for each input.
         inputs: ids, (T, B).
         state: the state before them.
+        zero: that of a row that has read nothing.
         started: False where an input lies before the beginning of the text, (T, B).
         beside: the keyword `extra` with the extra inputs, (T, B, E), if there are any.
 
@@ -156,5 +162,5 @@ def _read_after_start(
             block, state = read(inputs[part].astype(np.intp), state, **numbers)
             blocks.append(block)
         if part.start == 0:
-            state[:, :, 0] = 0
+            put_rows(state, [0], zero)
     return np.concatenate(blocks), state

@@ -19,10 +19,10 @@ from charloom.engines.process_group import ProcessGroup
 from charloom.network.parameters import State
 from charloom.runs.clock import Clock
 from charloom.runs.compute import Setup
+from charloom.runs.material import PreparedText
 from charloom.runs.recorder import explained
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import RunFolder
-from charloom.text.dataset import Dataset
 from charloom.training.options import COMPUTE_OPTIONS, RESUME_OPTIONS, STOP_OPTIONS, TrainingConfig
 from charloom.training.state import DivergedError, Progress, TrainingState
 
@@ -34,7 +34,7 @@ class Checkpoints:
 
     Args:
         files: the run's folder.
-        dataset: the text.
+        prepared: the text, and the counts that a model is saved with.
         config: the run's options.
         setup: the engine and optimizer whose state is saved.
         process_group: the processes that train together.
@@ -48,7 +48,7 @@ class Checkpoints:
     def __init__(
         self,
         files: RunFolder,
-        dataset: Dataset,
+        prepared: PreparedText,
         config: TrainingConfig,
         setup: Setup,
         process_group: ProcessGroup,
@@ -56,7 +56,7 @@ class Checkpoints:
         earlier_record: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._files = files
-        self._dataset = dataset
+        self._dataset, self._counts = prepared.dataset, prepared.learned
         self._config = config
         self._setup = setup
         self._process_group = process_group
@@ -94,16 +94,17 @@ class Checkpoints:
         if progress.kind != "validation" or not progress.best:
             return
         validation = progress.validation
-        self.save_best(
-            self._checkpoint(
-                {
-                    "step": progress.step,
-                    "refit": state.refit_step is not None,
-                    "epoch": progress.epoch,
-                    "validation": None if validation is None else asdict(validation),
-                }
-            )
+        best = self._checkpoint(
+            {
+                "step": progress.step,
+                "refit": state.refit_step is not None,
+                "epoch": progress.epoch,
+                "validation": None if validation is None else asdict(validation),
+            }
         )
+        if self._counts is not None and self._config.read_counts:
+            best.mixture = self._counts.unfitted()  # the network cannot do without the counts
+        self.save_best(best)
 
     def refuse_if_diverged(self, state: TrainingState) -> None:
         """Raise DivergedError if the parameters are no longer finite."""

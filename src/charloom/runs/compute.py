@@ -122,8 +122,9 @@ def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
         engine: the engine.
         counted: the text of an n-gram model, whose kernels are compiled too.
     """
-    nothing = np.zeros((1, 1), np.intp)
-    engine.log_probabilities(nothing, engine.zero_state(1))
+    nothing, config = np.zeros((1, 1), np.intp), engine.config
+    extra = np.zeros((1, 1, config.extra_inputs), config.dtype) if config.extra_inputs else None
+    engine.log_probabilities(nothing, engine.zero_state(1), extra=extra)
     if counted is not None:
         size = len(counted.vocabulary)
         table = fit_ngram_table(counted.train[:2], size, 1, math.inf)

@@ -13,6 +13,7 @@ from charloom.engines.process_group import ProcessGroup, TextMessage
 from charloom.errors import CharloomError, error_reason
 from charloom.network.optimizers import Optimizer
 from charloom.network.parameters import Parameters, State
+from charloom.runs.counting import learn_counts
 from charloom.text.dataset import Dataset, OtherTextError
 from charloom.text.format import Opener, TextFormat
 from charloom.text.loading import read_dataset
@@ -89,6 +90,8 @@ def follow(
     assert dataset is not None, "rank 0 starts only after every rank has read the text"
     config = TrainingConfig(**start.config)
     config = replace(config, **process_group.backend_options(options))
+    if config.read_counts:  # computed here too, because that gives the same bytes everywhere
+        dataset = replace(dataset, extra=learn_counts(dataset, config).extra)
     parameters = Parameters(model_config(config, dataset.vocabulary))
     optimizer = make_optimizer(config)
     optimizer.step_count = start.step

@@ -14,9 +14,12 @@ from charloom.prediction.mixture import (
     fit_mixture,
     fit_mixture_on_training_text,
     fit_ngram_table,
+    fit_predicted_mixture,
 )
 from charloom.runs.checkpointing import Checkpoints
+from charloom.runs.counting import LearnedCounts, is_unfitted
 from charloom.runs.material import PreparedText
+from charloom.training.counts import validation_decides
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import multiplications, seconds_per_character
 from charloom.training.setup import VALIDATED_AT_ONCE, rows_of_validation, validated_part
@@ -68,6 +71,9 @@ class Finish:
             if not self._validation_decides:
                 places = min(len(fit), FITTED_ON_ITSELF)
                 times = 11 if len(fit) <= FITTED_ON_ITSELF else 2  # see _parts_to_fit_on
+            if self._prepared.learned is not None:
+                places, times = min(len(self._prepared.learned.part.ids), FITTED_ON), 0
+            if not self._validation_decides:
                 validation = places * READING * seconds_per_character(self._multiplications)
             numbers = places * (len(vocabulary) + 1000)
             needed += validation + numbers * MIXING + COUNTING * self._prepared.counting * times
@@ -84,14 +90,25 @@ class Finish:
         if context is None or not self._checkpoints.best_exists():
             return
         best = self._checkpoints.load_best()
-        if best.mixture is not None:
+        if best.mixture is not None and not is_unfitted(best.mixture):
             return  # no better model has been found since it was added
         network = self._config.backend.for_inference().open(best.parameters)
-        best.mixture = self._fit_mixture(network, context, best.metrics.get("refit", False))
+        if self._prepared.learned is None:
+            refit = best.metrics.get("refit", False)
+            best.mixture = self._fit_mixture(network, context, refit)
+        else:
+            best.mixture = self._mix_with(network, self._prepared.learned)
         if best.mixture is None:
             self._note("the network has memorized the text, so no n-gram model is mixed with it")
         else:
             self._checkpoints.save_best(best)
+
+    def _mix_with(self, network: Engine, learned: LearnedCounts) -> Mixture | None:
+        """Return the mixture of a network and the counts that were made before its training."""
+        rows, held_out = rows_of_validation(len(learned.part.ids)), self._validation_decides
+        return fit_predicted_mixture(
+            network, learned.mixer, learned.part, rows, trained_on=not held_out
+        )
 
     def _fit_mixture(self, network: Engine, context: int, refit: bool) -> Mixture | None:
         dataset, most_bytes = self._prepared.dataset, self._config.mix_megabytes * 1e6
@@ -107,16 +124,17 @@ class Finish:
         if refit:  # every choice has been made, so the n-gram model can count the holdout too
             known = dataset.ids[: dataset.boundaries[1]]
             table = fit_ngram_table(known, size, table.context, math.inf, end_id)
-            mixture = replace(mixture, table=table)
+            mixture = replace(mixture, counts=table)
         return mixture
 
     @property
     def _multiplications(self) -> float:
         config = self._config
         size = len(self._prepared.dataset.vocabulary)
-        return multiplications(config.cell, config.hidden_size, config.layers, size)
+        extra = size if config.read_counts else 0
+        return multiplications(config.cell, config.hidden_size, config.layers, size, extra)
 
     @property
     def _validation_decides(self) -> bool:
         """True if the mixture's weights are fitted on the validation split."""
-        return self._config.keep == "best" and len(self._prepared.dataset.validation) > 0
+        return validation_decides(self._config, self._prepared.dataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from charloom.evaluation.baselines import baselines_of_validation
 from charloom.prediction.mixture import choose_ngram_context
 from charloom.progress import OnProgress
+from charloom.runs.counting import LearnedCounts, learn_counts
 from charloom.runs.resuming import recorded_options
 from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import Dataset, character_counts
 from charloom.text.hints import suggestion
 from charloom.text.loading import read_dataset
 from charloom.text.source import Text
+from charloom.training.counts import mixes_contexts, refuse_if_impossible
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
 from charloom.training.setup import validated_part
@@ -39,6 +41,8 @@ class PreparedText:
         counting: seconds that choosing the context took.
         baselines: results to compare validations with, by name.
         notes: sentences about the text for the user.
+        learned: the counts of context mixing, None without them.
+        kept: those of runs with the same text, by the options that decide them.
     """
 
     dataset: Dataset
@@ -47,6 +51,30 @@ class PreparedText:
     counting: float
     baselines: dict[str, Any]
     notes: tuple[str, ...] = ()
+    learned: LearnedCounts | None = None
+    kept: dict[tuple[Any, ...], LearnedCounts] = field(default_factory=dict)
+
+    def with_counts(
+        self, config: TrainingConfig, folder: Path | None, on_reading: OnProgress | None
+    ) -> PreparedText:
+        """Return the text with everything that context mixing adds, if the run has that.
+
+        Args:
+            config: the run's options.
+            folder: where a long record's temporary file is created.
+            on_reading: called as the mixer learns.
+
+        Raises:
+            CharloomError: if the text cannot have these counts.
+        """
+        if not mixes_contexts(config):
+            return self
+        refuse_if_impossible(config, len(self.dataset.vocabulary))
+        key = config.read_counts, config.refit > 0, config.keep, config.mix_megabytes
+        if key not in self.kept:
+            self.kept[key] = learn_counts(self.dataset, config, folder, on_reading)
+        learned = self.kept[key]
+        return replace(self, dataset=replace(self.dataset, extra=learned.extra), learned=learned)
 
 
 def prepare_text(

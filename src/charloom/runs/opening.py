@@ -170,12 +170,17 @@ def _open_prepared(
             "the model of --from was trained on all of its text: evaluate only on text that was "
             "not part of it"
         )
+    prepared = prepared.with_counts(config, files.path, context.control.on_reading)
+    dataset = prepared.dataset
+    if prepared.learned is not None:
+        notes.append(prepared.learned.note)
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:
-        compile_kernels(setup.engine, None if prepared.context is None else dataset)
+        counts = prepared.context is not None and prepared.learned is None
+        compile_kernels(setup.engine, dataset if counts else None)
     checkpoints = Checkpoints(
-        files, dataset, config, setup, context.process_group, clock, start.earlier_record
+        files, prepared, config, setup, context.process_group, clock, start.earlier_record
     )
     if start.earlier is not None:
         _note_changes(start, checkpoints, notes)

@@ -154,4 +154,15 @@ def with_shape_of(
                 "omit the option"
             )
         config = replace(config, **{name: before})
+    if base.extra_inputs:
+        if config.no_mix or options.get("counts", "context-mixing") != "context-mixing":
+            raise CharloomError(
+                "the network of --from reads the counts of context mixing: omit "
+                + ("--no-mix" if config.no_mix else "--counts")
+            )
+        return replace(config, counts="context-mixing", read_counts=True)
+    if config.read_counts:
+        raise CharloomError(
+            "the network of --from does not read counts, and cannot learn it: omit --read-counts"
+        )
     return config

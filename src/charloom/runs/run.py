@@ -117,6 +117,7 @@ class TrainingRun:
         self.checkpoints = checkpoints
         self._setup = setup
         self._baselines = prepared.baselines
+        self._learned = prepared.learned
         self._recorder = recorder
         self._context = context
         self._finish = Finish(
@@ -150,6 +151,7 @@ class TrainingRun:
             context.clock.elapsed,
             self._reserve,
             context.process_group,
+            None if self._learned is None else self._learned.mixer,
         )
         if not checkpoints.resume_exists():
             self._recorder.start(self.state.step, self._baselines)

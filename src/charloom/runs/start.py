@@ -112,7 +112,10 @@ def fine_tuned(base: Checkpoint, options: dict[str, Any]) -> Start:
         and before.for_model(base.vocabulary).keep_newlines
     ):
         config = replace(config, keep_newlines=True)
-    shape = {name: getattr(config, name) for name in ("cell", "hidden_size", "layers")}
+    kept = ("cell", "hidden_size", "layers", "read_counts")
+    shape = {name: getattr(config, name) for name in kept}
+    if config.read_counts:
+        shape["counts"] = config.counts
     return Start(config, options | shape, base=base)
 
 

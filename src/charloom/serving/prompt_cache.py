@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.prediction.mixture import rows_of, state_bytes
+from charloom.prediction.rows import rows_of, state_bytes
 
 CACHE_BYTES = 64_000_000  # of states
 MOST_CACHED = 4_096  # states, because a prompt is compared with every cached length

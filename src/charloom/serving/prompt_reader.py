@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.protocol import Predictor
-from charloom.prediction.mixture import join_states, rows_of
+from charloom.prediction.rows import join_states, rows_of
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.requests import Answer, BatcherStats, Scored
 

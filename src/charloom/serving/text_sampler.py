@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
-from charloom.prediction.mixture import join_states, rows_of
+from charloom.prediction.rows import join_states, rows_of
 from charloom.prediction.sampling import StopTexts
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.prompt_reader import PendingPrompt, score

@@ -3,7 +3,8 @@
 `model.safetensors` is the file to share. It holds the weights, and JSON strings in its
 header. They are `config`, `vocabulary` (the characters in the order of their ids, with "" for the
 end of a document), `training`, `text`, `metrics`.
-A mixture adds the tensors `counts.*` and `mixture.theta`, and the header's entry `counts`.
+A mixture adds the tensors `counts.*` (of a context mixer: packed, see its package) and
+`mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
 `position`, from which a run resumes. Each file carries a SHA-256 of its contents, because
 safetensors has none of its own. Nothing is ever unpickled.
@@ -18,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -29,6 +30,7 @@ from safetensors.numpy import save
 
 from charloom.errors import CharloomError, error_reason, plural, quoted, shortened
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
+from charloom.ngrams.counts import Counts
 from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import LARGEST_CONTEXT, NGramTable
 from charloom.schema import find_mismatch
@@ -40,6 +42,7 @@ LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 STATE = "state"
 OPTIMIZER = "optimizer."
 THETA = "mixture.theta"
+PREFIX = "counts."  # of the names of arrays of counts
 TYPES = {
     "F32": "float32",
     "F64": "float64",
@@ -58,10 +61,12 @@ class TextEntry(msgspec.Struct):
     sha256: str = ""
 
 
-class NGramEntry(msgspec.Struct):
-    """The header's entry `counts`: the shape of the n-gram model's table."""
+class CountsEntry(msgspec.Struct):
+    """The header's entry `counts`: which counts they are, and their shape."""
 
     context: Annotated[int, Meta(ge=0, le=LARGEST_CONTEXT)]
+    kind: Literal["kneser-ney", "context-mixing"] = "kneser-ney"
+    layout: str = ""  # of a context mixer
 
 
 class VocabularyEntry(msgspec.Struct):
@@ -75,7 +80,7 @@ ENTRIES = {
     "config": VocabularyEntry,
     "vocabulary": list[str],
     "text": TextEntry,
-    "counts": NGramEntry,
+    "counts": CountsEntry,
 }
 # The arrays of an n-gram table, and their possible types in a file.
 COUNTS = {
@@ -120,7 +125,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         tensors[STATE] = checkpoint.state
     mixture = checkpoint.mixture
     if mixture is not None:
-        tensors |= {f"counts.{name}": getattr(mixture.table, name) for name in COUNTS}
+        arrays, counts = _counts_arrays(mixture.counts)
+        tensors |= {f"{PREFIX}{name}": values for name, values in arrays.items()}
         tensors[THETA] = mixture.theta
     for name, values in tensors.items():
         if not np.isfinite(values).all():
@@ -137,7 +143,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     if checkpoint.position is not None:
         header["position"] = _json(checkpoint.position)
     if mixture is not None:
-        header["counts"] = _json({"context": mixture.table.context})
+        header["counts"] = _json(counts)
     header["sha256"] = _digest(tensors, header)
     write_atomically(path, in_order(save(tensors, metadata=header)))
 
@@ -218,7 +224,7 @@ def _load(path: Path) -> Checkpoint:
         entries["training"],
         entries["text"],
         entries["metrics"],
-        mixture=None if counts is None else _mixture(path, config, counts, tensors),
+        mixture=None if counts is None else _mixture(path, vocabulary, counts, tensors),
         optimizer={
             name.removeprefix(OPTIMIZER): values
             for name, values in tensors.items()
@@ -289,15 +295,55 @@ def _model(path: Path, config: dict[str, Any], characters: list[Any]) -> tuple[A
     return found, vocabulary
 
 
+def _counts_arrays(counts: Counts) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
+    """Return the arrays of counts as they are stored, and their entry in the header."""
+    if isinstance(counts, NGramTable):
+        return {name: getattr(counts, name) for name in COUNTS}, {"context": counts.context}
+    from charloom.context_mixing.mixer import ContextMixer  # Numba comes with it
+    from charloom.context_mixing.packing import LAYOUT, pack
+
+    assert isinstance(counts, ContextMixer)
+    return pack(counts), {"context": counts.context, "kind": "context-mixing", "layout": LAYOUT}
+
+
 def _mixture(
-    path: Path, config: ModelConfig, counts: dict[str, Any], tensors: Mapping[str, NDArray[Any]]
+    path: Path,
+    vocabulary: Vocabulary,
+    entry: Mapping[str, Any],
+    tensors: Mapping[str, NDArray[Any]],
 ) -> Mixture:
-    arrays = {name: tensors[f"counts.{name}"] for name in COUNTS}
+    arrays = {
+        name.removeprefix(PREFIX): values
+        for name, values in tensors.items()
+        if name.startswith(PREFIX)
+    }
+    counts: Counts
+    if _mixes(entry):
+        try:
+            counts = _packing(path).unpack(arrays, vocabulary)
+        except ValueError as error:
+            raise _damaged(path, f"in its context mixer, {error}") from None
+        return Mixture(counts, tensors[THETA])
     try:
-        table = NGramTable(config.vocabulary_size, counts["context"], **arrays)
+        counts = NGramTable(len(vocabulary), entry["context"], **arrays)
     except (TypeError, ValueError) as error:
         raise _damaged(path, f"in its n-gram table, {error}") from None
-    return Mixture(table, tensors[THETA])
+    return Mixture(counts, tensors[THETA])
+
+
+def _mixes(entry: Mapping[str, Any]) -> bool:
+    return entry.get("kind") == "context-mixing"
+
+
+def _packing(path: Path) -> Any:
+    """Return the module that packs context mixers, for a file that has one."""
+    try:
+        from charloom.context_mixing import packing  # Numba comes with it
+    except Exception as error:  # Numba raises all kinds of errors
+        raise CharloomError(
+            f"{path} has a context mixer, and Numba cannot be imported ({error}): pip install numba"
+        ) from None
+    return packing
 
 
 Expected = dict[str, tuple[tuple[int, ...] | None, tuple[str, ...]]]  # a tensor's shape and types
@@ -318,7 +364,16 @@ def _expected_tensors(
                 expected[name] = (config.parameter_count,), types
         expected[STATE] = None, types  # the number of rows differs between runs
     if counts is not None:
-        expected |= {f"counts.{name}": (None, kinds) for name, kinds in COUNTS.items()}
+        kinds = COUNTS
+        if _mixes(counts):
+            packing = _packing(path)
+            if (counts.get("layout"), counts["context"]) != (packing.LAYOUT, packing.CONTEXT):
+                raise CharloomError(
+                    f"{path} has a context mixer of another version of charloom: use that version, "
+                    "or train again"
+                )
+            kinds = dict.fromkeys(packing.array_names(), ("U8", "U16"))
+        expected |= {f"{PREFIX}{name}": (None, found) for name, found in kinds.items()}
         expected[THETA] = (feature_count(counts["context"]),), ("F64",)
     missing = sorted(set(expected) - set(names))
     extra = sorted(set(names) - set(expected))

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from charloom.errors import plural
+from charloom.ngrams.counts import CONTEXT_MIXER, NGRAM_MODEL, Counts
+from charloom.ngrams.table import NGramTable
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
 from charloom.storage.folders import model_path
 from charloom.text.vocabulary import END
@@ -37,14 +40,32 @@ def facts_of(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
         "training": checkpoint.training,
         "text": checkpoint.text,
         "metrics": checkpoint.metrics,
-        "counts": None
-        if mixture is None
-        else {
-            "context": mixture.table.context,
-            "ngrams": len(mixture.table.characters),
-            "bytes": mixture.table.nbytes,
-        },
+        "counts": None if mixture is None else _counts_facts(mixture.counts),
     }
     if checkpoint.position is not None:
         facts["position"] = checkpoint.position
     return facts
+
+
+def _counts_facts(counts: Counts) -> dict[str, Any]:
+    """Return the kind and the size of counts."""
+    if isinstance(counts, NGramTable):
+        ngrams = len(counts.characters)
+        return {"context": counts.context, "ngrams": ngrams, "bytes": counts.nbytes}
+    from charloom.context_mixing.layout import CONTEXT_COUNT
+
+    return {"kind": "context mixing", "contexts": CONTEXT_COUNT, "bytes": counts.nbytes}
+
+
+def counts_in_words(counts: Counts, unit: str) -> str:
+    """Return counts in words.
+
+    Args:
+        counts: those of a mixture.
+        unit: that of a context, a character or a byte.
+    """
+    facts = _counts_facts(counts)
+    if "ngrams" in facts:
+        ngrams, context = plural(facts["ngrams"], "n-gram"), plural(facts["context"], unit)
+        return f"an {NGRAM_MODEL}: {ngrams}, {context} of context, {facts['bytes']:,} bytes"
+    return f"a {CONTEXT_MIXER}: {facts['contexts']} contexts, {facts['bytes']:,} bytes"

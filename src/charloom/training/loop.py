@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
-from charloom.engines.protocol import Engine
+from charloom.engines.protocol import Engine, Predictor
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
+from charloom.ngrams.counts import Counts
+from charloom.ngrams.mixing import Mixture, feature_count
+from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.validation import Validation, validate
 from charloom.text.batches import Batches
 from charloom.text.dataset import Dataset, TextIds
@@ -42,6 +45,7 @@ def train_steps(
     elapsed: Callable[[], float] | None = None,
     reserve: Callable[[float], float] = lambda validation: 0.0,
     process_group: ProcessGroup = SINGLE_PROCESS,
+    counts: Counts | None = None,
 ) -> Iterator[Progress]:
     """Train until the end that the configuration sets, and yield Progress after every step.
 
@@ -56,6 +60,7 @@ def train_steps(
         reserve: returns the seconds needed after the last validation, from the duration of a
             validation.
         process_group: the processes that train together; the others call `follow_steps`.
+        counts: the counts that the network reads, for samples. Without them it takes none.
 
     Yields:
         Progress after every step, and during and after every validation.
@@ -65,7 +70,17 @@ def train_steps(
     """
     steps = _Steps(engine, optimizer, dataset, config, state, process_group)
     schedule = Schedule(config, steps.total, steps.steps_per_epoch, state, elapsed, reserve)
-    return _Training(steps, schedule).run()
+    return _Training(steps, schedule, _sampler(engine, counts)).run()
+
+
+def _sampler(engine: Engine, counts: Counts | None) -> Predictor | None:
+    """Return the predictor of samples: the network, with the counts that it reads."""
+    if not engine.config.extra_inputs:
+        return engine
+    if counts is None:
+        return None
+    mixture = Mixture(counts, np.zeros(feature_count(counts.context)))
+    return MixedPredictor(engine, mixture, network_only=True)
 
 
 def follow_steps(
@@ -202,8 +217,9 @@ class _Steps:
 class _Training:
     """Train as the schedule decides: steps, reports and validations."""
 
-    def __init__(self, steps: _Steps, schedule: Schedule) -> None:
+    def __init__(self, steps: _Steps, schedule: Schedule, predictor: Predictor | None) -> None:
         self.steps = steps
+        self.predictor = predictor
         self.schedule = schedule
         self.state = steps.state
 
@@ -241,9 +257,9 @@ class _Training:
         if best:
             state.best_step, state.best_done = state.step, self.schedule.done()
         sample = None
-        if not steps.engine.config.extra_inputs:  # else the engine alone cannot sample
+        if self.predictor is not None:
             sample = validation_sample(
-                steps.engine, steps.dataset.vocabulary, steps.config.seed, state.step
+                self.predictor, steps.dataset.vocabulary, steps.config.seed, state.step
             )
         state.validated_step = state.step
         self.schedule.note_validation(began)

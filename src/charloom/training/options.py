@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 EncodingErrors = Literal["strict", "replace"]
 Keep = Literal["best", "last"]
+CountsName = Literal["kneser-ney", "context-mixing"]
 Preset = Literal["auto", "tiny", "small", "medium", "large", "classic"]
 Size = Annotated[int, Meta(ge=1, le=65_536)]
 Steps = Annotated[int, Meta(ge=1, le=10**15)]
@@ -134,7 +135,11 @@ class TrainingConfig:
     keep: Keep = option("best", "weights to keep: of the best validation, or the last")
     refit: Fraction = option(0.0, "final fraction that also trains on validation text", NOT_TUNED)
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
-    mix_megabytes: Megabytes = option(16.0, "maximum size of the n-gram model in the model's file")
+    counts: CountsName = option("kneser-ney", "n-gram model or context mixer beside the network")
+    read_counts: bool = option(False, "the network also reads the mixer's predictions")
+    mix_megabytes: Megabytes = option(
+        16.0, "maximum size of either in the model's file"
+    )
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
     raw: bool = option(False, "keep line ends, byte order mark, and a built-in book's license")
     keep_newlines: bool = option(False, "keep CRLF and CR, which are read as LF otherwise")
@@ -175,6 +180,11 @@ class TrainingConfig:
                 f"--refit also trains on the validation split, so --split {self.split} leaves no "
                 "text to evaluate on: omit --refit, or set a third percentage"
             )
+        if self.read_counts and self.counts != "context-mixing" and not self.no_mix:
+            raise CharloomError(
+                "--read-counts is for the counts of context mixing: add --counts context-mixing, "
+                "or omit it"
+            )
         if self.preset == "classic" and self.batch_size != 1:
             raise CharloomError("--batch-size: the preset classic reads one row; omit it")
 
@@ -213,6 +223,8 @@ class TrainingConfig:
         no_mix = "the preset classic has" if self.classic else "--no-mix trains"
         for name, is_idle, reason in (
             ("mix_megabytes", self.no_mix, f"{no_mix} no n-gram model"),
+            ("counts", self.no_mix, f"{no_mix} no n-gram model"),
+            ("read_counts", self.no_mix, f"{no_mix} no n-gram model"),
             ("refit", without_validation, f"--split {self.split} has no validation split"),
             ("split", all(own), "--validation and --test are texts of their own"),
             ("encoding", self.bytes, read_as_bytes),

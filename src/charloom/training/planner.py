@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,15 @@ from charloom.network.choices import Cell
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW
 from charloom.network.parameters import GATES, ModelConfig
+from charloom.ngrams.choosing import TRAINING_AT_MOST
 from charloom.text.dataset import Dataset
+from charloom.training.counts import (
+    MOST_MIXED,
+    MOST_READ,
+    can_mix,
+    compile_mixer,
+    mixer_is_compiled,
+)
 from charloom.training.options import TrainingConfig
 from charloom.training.schedule import LEAST_TRAINING
 from charloom.training.short import SHORT_TEXT
@@ -63,6 +71,11 @@ UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
 # choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
+# Seconds of context mixing for each character, before the training: to learn, and to record the
+# extra inputs of the network on two threads. Shares are of the whole time.
+SECONDS_TO_LEARN, SECONDS_TO_RECORD = 6e-6, 12e-6
+LEAST_TO_MIX = 20_000  # characters
+MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.25
 
 
 @dataclass(frozen=True)
@@ -135,12 +148,70 @@ def complete(
     assert config.minutes is not None
     if speed is None:
         speed = measure_speed(config.backend)
-    seconds = max(config.minutes * 60 - elapsed(), LEAST_TRAINING)
-    choice = plan(seconds, speed, dataset, fixed)
+    seconds = config.minutes * 60
+    mixes = can_mix() and (seconds >= SHORT or mixer_is_compiled())
+    left = speed * (seconds - elapsed())
+    if choose_counts(left, dataset, fixed, mixes=mixes)["counts"] == "context-mixing":
+        compile_mixer()
+    seconds = max(seconds - elapsed(), LEAST_TRAINING)
+    choice = plan(seconds, speed, dataset, fixed, mixes=mixes)
     return replace(config, **choice.options), choice.reason
 
 
-def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) -> Choice:
+def choose_counts(
+    seconds: float, dataset: Dataset, fixed: Mapping[str, Any], *, mixes: bool
+) -> dict[str, Any]:
+    """Return the options `counts` and `read_counts`.
+
+    Args:
+        seconds: the time for learning and training, on the reference machine.
+        dataset: the text.
+        fixed: the options that stay as they are, by name.
+        mixes: whether the run can have context mixing.
+    """
+    neither = {"counts": "kneser-ney", "read_counts": False}
+    held_out = fixed.get("keep", "best") == "best" and len(dataset.validation) > 0
+    if fixed.get("no_mix") or fixed.get("counts") == "kneser-ney":
+        return neither
+    chosen = fixed.get("counts") == "context-mixing"
+    suits = held_out and len(dataset.train) > LEAST_TO_MIX and len(dataset.vocabulary) <= MOST_MIXED
+    if not chosen and not (mixes and suits):
+        return neither
+    if fixed.get("read_counts"):
+        return {"counts": "context-mixing", "read_counts": True}
+    reads = (
+        suits
+        and "read_counts" not in fixed
+        and len(dataset.vocabulary) <= MOST_READ
+        and seconds_to_learn(dataset, reads=True) <= MOST_OF_THE_TIME * seconds
+    )
+    fits = seconds_to_learn(dataset, reads=False) <= MOST_OF_THE_TIME_UNREAD * seconds
+    if reads or chosen or fits:
+        return {"counts": "context-mixing", "read_counts": reads}
+    return neither
+
+
+def seconds_to_learn(dataset: Dataset, *, reads: bool) -> float:
+    """Return the seconds of context mixing on the reference machine.
+
+    Args:
+        dataset: the text.
+        reads: whether the network reads the counts. If not, a part of a long text is enough.
+    """
+    characters = len(dataset.train) + len(dataset.validation)
+    if reads:
+        return characters * (SECONDS_TO_LEARN + SECONDS_TO_RECORD)
+    return min(characters, TRAINING_AT_MOST) * SECONDS_TO_LEARN
+
+
+def plan(
+    seconds: float,
+    speed: float,
+    dataset: Dataset,
+    fixed: dict[str, Any],
+    *,
+    mixes: bool | None = None,
+) -> Choice:
     """Choose options for a text and a time budget.
 
     Args:
@@ -148,9 +219,18 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         speed: that of this machine, as `measure_speed` returns it.
         dataset: the text.
         fixed: the options that stay as they are, by name.
+        mixes: whether the run can have context mixing; None to leave the counts open.
     """
     characters, validation = len(dataset.train), len(dataset.validation)
     usable = max(seconds * speed, 1.0)
+    counts: dict[str, Any] = {}
+    if mixes is not None:
+        counts = choose_counts(usable, dataset, fixed, mixes=mixes)
+    learning, read = 0.0, 0
+    if counts.get("counts") == "context-mixing":
+        learning = seconds_to_learn(dataset, reads=counts["read_counts"])
+        read = len(dataset.vocabulary) if counts["read_counts"] else 0
+    usable = max(usable - learning, 1.0)
     memorized = _memorized(dataset)
     by_time = UNITS * usable**UNITS_BY_TIME
     by_text = UNITS_BY_TEXT * characters**TEXT_POWER
@@ -161,12 +241,12 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         by_text = by_time = UNITS_TO_MEMORIZE
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
     cell, layers = fixed.get("cell", "gru"), fixed.get("layers", 1)
-    work = multiplications(cell, units, layers, len(dataset.vocabulary))
+    work = multiplications(cell, units, layers, len(dataset.vocabulary), read)
     passes = usable / seconds_per_character(work) / characters
     most = max(MOST_PASSES, ENOUGH_CHARACTERS / characters)
     if memorized is not None:
         most = memorized.passes
-    options = {
+    options = counts | {
         "cell": cell,
         "hidden_size": units,
         "layers": layers,
@@ -196,6 +276,9 @@ def plan(seconds: float, speed: float, dataset: Dataset, fixed: dict[str, Any]) 
         + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "
         "recurrent weights"
     )
+    if learning:
+        does = ", which the network reads" if read else ""
+        reason += f", after about {_duration(learning / speed)} of context mixing{does}"
     return Choice(options, reason)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from charloom.engines.decoding import SamplingSettings
-from charloom.engines.protocol import Engine
+from charloom.engines.protocol import Predictor
 from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.text.typed import as_shown
 from charloom.text.vocabulary import END, END_NAME, Vocabulary
@@ -13,7 +13,7 @@ from charloom.text.vocabulary import END, END_NAME, Vocabulary
 SAMPLE_LENGTH = 300  # characters, at most
 
 
-def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: int) -> str:
+def validation_sample(predictor: Predictor, vocabulary: Vocabulary, seed: int, step: int) -> str:
     """Return the sample of a validation: a text, or as many whole documents as fit.
 
     Every document but an empty one begins a line. If documents can have several lines, a line with
@@ -21,11 +21,11 @@ def validation_sample(engine: Engine, vocabulary: Vocabulary, seed: int, step: i
     """
     if vocabulary.end_id is None:
         request = SampleRequest(length=SAMPLE_LENGTH, seed=seed, index=step)
-        return "".join(stream_text(engine, vocabulary, request))
+        return "".join(stream_text(predictor, vocabulary, request))
     uniforms = np.random.Generator(np.random.PCG64([seed, step])).random((SAMPLE_LENGTH, 1))
     start = np.array([vocabulary.end_id], np.intp)
     # The state begins from zeros after every END, so one sequence holds several documents.
-    ids, _ = engine.generate(start, engine.zero_state(1), SamplingSettings(), uniforms)
+    ids, _ = predictor.generate(start, predictor.zero_state(1), SamplingSettings(), uniforms)
     whole = _whole_documents(vocabulary.decode(ids[:, 0]), "\n" in vocabulary.characters)
     return as_shown(whole, vocabulary, ends=False)
 

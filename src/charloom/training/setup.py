@@ -84,17 +84,31 @@ def validated_extra(dataset: Dataset, fit: TextIds, holdout: TextIds) -> ExtraIn
     """
     if dataset.extra is None:
         return None
+    return dataset.extra.select(validated_places(dataset, fit, holdout))
+
+
+def validated_places(dataset: Dataset, fit: TextIds, holdout: TextIds) -> NDArray[np.intp]:
+    """Return the indices of the ids from which `validated_part` is predicted.
+
+    They are those of the last id of `fit`, which is the first input, and of the part, (N + 1,).
+    """
     end_id, places = dataset.vocabulary.end_id, np.arange(min(len(holdout), VALIDATED_AT_ONCE))
     if end_id is not None:
         places = excerpt_places(holdout, VALIDATED_AT_ONCE, end_id)
     inputs: NDArray[np.intp] = len(fit) + np.append(-1, places)
-    return dataset.extra.select(inputs)
+    return inputs
 
 
 def model_config(
-    config: TrainingConfig, vocabulary: Vocabulary, extra_inputs: int = 0
+    config: TrainingConfig, vocabulary: Vocabulary, extra_inputs: int | None = None
 ) -> ModelConfig:
-    """Return the network that a training configuration describes."""
+    """Return the network that a training configuration describes.
+
+    By default it has the extra inputs that its configuration describes: a network that reads counts
+    has one for each character.
+    """
+    if extra_inputs is None:
+        extra_inputs = len(vocabulary) if config.read_counts else 0
     return ModelConfig(
         cell=config.cell,
         hidden_size=config.hidden_size,

@@ -194,7 +194,10 @@ class Settings:
 
     def trial_options(self, trial: Trial) -> dict[str, Any]:
         """Return all options of a trial's run."""
+        own = self.options.get("from_run") is not None or self.options.get("no_mix")
         return {
+            # A trial is judged without a mixer, and learning one would take its time.
+            **({} if own or "read_counts" in self.options else {"counts": "kneser-ney"}),
             **self.planned,
             **self.options,
             **trial.options,
