@@ -16,16 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.context_mixing.kernel import (
-    FOLLOW,
-    LEARN,
-    PREDICT,
-    READ,
+from charloom.context_mixing.buffers import (
     Places,
     model_places,
     scratch_places,
     weight_places,
 )
+from charloom.context_mixing.kernel import FOLLOW, LEARN, PREDICT, READ
 from charloom.context_mixing.layout import (
     BLOCK,
     FROZEN_EVERY,
@@ -62,7 +59,8 @@ CODES_PER_BIT = 16
 
 def encode_probabilities(p: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return probabilities as bytes: -log₂ p in sixteenths, at most 255."""
-    return np.minimum(np.rint(-CODES_PER_BIT * np.log2(p)), 255).astype(np.uint8)
+    codes = np.minimum(np.rint(-CODES_PER_BIT * np.log2(p)), 255)
+    return np.asarray(codes, np.uint8)
 
 
 DECODED = np.exp2(-np.arange(256) / CODES_PER_BIT).astype(np.float32)

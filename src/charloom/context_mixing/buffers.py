@@ -1,0 +1,127 @@
+"""The arrays of a context mixer as kernels get them: addresses, read by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from charloom.context_mixing.layout import (
+    LIST_WAYS,
+    LONG_WORDS,
+    SHORT_WORDS,
+    SINGLE_WAYS,
+    Constants,
+    Scratch,
+    Tables,
+    Tree,
+    Weights,
+)
+from charloom.kernels.arrays import addresses
+
+Float32 = Annotated[NDArray[np.float32], types.float32]
+Int32 = Annotated[NDArray[np.int32], types.int32]
+Int64 = Annotated[NDArray[np.int64], types.int64]
+UInt8 = Annotated[NDArray[np.uint8], types.uint8]
+UInt32 = Annotated[NDArray[np.uint32], types.uint32]
+UInt64 = Annotated[NDArray[np.uint64], types.uint64]
+
+
+class Sizes(NamedTuple):
+    """The numbers that a kernel needs besides the arrays."""
+
+    characters: int  # V
+    deepest: int  # D
+    single_buckets: int
+    short_buckets: int
+    long_buckets: int
+
+
+class ModelBuffers(NamedTuple):
+    """The tree, the tables of lists and the tables of functions, for kernels."""
+
+    sizes: Annotated[NDArray[np.int64], Sizes]
+    path: Int32
+    turns: Int32
+    depth: Int32
+    children: Int32
+    prior: Float32
+    kind: Int32
+    folded: Int32
+    rank: Int32
+    code: UInt64
+    singles: UInt64
+    shorts: UInt32
+    longs: UInt32
+    stretch: Float32
+    squash: Float32
+    logs: Float32
+    reciprocals: Float32
+    levels: Int32
+    recent_after: Int32
+    sides_after: Int32
+
+
+class WeightBuffers(NamedTuple):
+    """Weights, for kernels."""
+
+    counts: Float32
+    counts_seen: Int32
+    recent: Float32
+    recent_seen: Int32
+    sets: Float32
+    final: Float32
+    refined: Float32
+    steps: Int64
+
+
+class ScratchBuffers(NamedTuple):
+    """Scratch memory, for kernels."""
+
+    contexts: UInt64
+    entries: UInt32
+    used: Int32
+    evidence: Int64
+    parted: Int64
+    sides: Int32
+    active: Int32
+    known: Int32
+    nodes: Int32
+    inputs: Float32
+    cells: Int32
+    sums: Float32
+    rows: Int64
+    dots: Float32
+    refined: Int64
+    stack: Int32
+    reach: Float32
+
+
+FLOATS = np.dtype(np.float32)
+Places = NDArray[np.int64]
+
+
+def model_places(tree: Tree, tables: Tables, constants: Constants) -> tuple[Places, ModelBuffers]:
+    """Return the addresses of a mixer's arrays, and the arrays, which the caller keeps alive."""
+    sizes = Sizes(
+        len(tree.depth),
+        tree.path.shape[1],
+        len(tables.singles) // SINGLE_WAYS,
+        len(tables.shorts) // (LIST_WAYS * SHORT_WORDS),
+        len(tables.longs) // (LIST_WAYS * LONG_WORDS),
+    )
+    arrays: tuple[Any, ...] = (np.array(sizes, np.int64), *tree, *tables, *constants)
+    buffers = ModelBuffers(*arrays)
+    return addresses(buffers, FLOATS), buffers
+
+
+def weight_places(weights: Weights) -> Places:
+    """Return the addresses of weights."""
+    return addresses(WeightBuffers(*weights), FLOATS)
+
+
+def scratch_places(scratch: Scratch) -> Places:
+    """Return the addresses of scratch memory."""
+    return addresses(ScratchBuffers(*scratch), FLOATS)
