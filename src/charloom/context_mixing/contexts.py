@@ -67,7 +67,7 @@ def advance(state, m, character):
 
 @subroutine(types.uint64, inline=True)
 def above(state, column):
-    """Return the character of the line above in a column, 0 where there is none."""
+    """Return the character of the line above in a column, 0 if that line is too short."""
     if column < int(state[ABOVE_LENGTH]):
         return state[ABOVE + column]
     return np.uint64(0)

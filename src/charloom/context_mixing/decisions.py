@@ -1,4 +1,4 @@
-"""The probability of every decision, from the evidence and the weights, and what weights learn."""
+"""The probability of every decision from evidence and weights, and the steps of the weights."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def choose_rows(node, state, m, s):
 
 @subroutine(types.float32)
 def mix_sets(kind, w, s, learns):
-    """Return the mixture of what the sets of weights say, and note what each says if `learns`.
+    """Return the mixture of all sets of weights, and note the logit of each if `learns`.
 
     Sums have the same order on every machine: 16 numbers side by side, then these in a row.
     """
@@ -172,7 +172,7 @@ def between(low, high, part):
 def decide(node, state, m, w, s, learns):
     """Return the probability of turn 1 at a node with evidence, whose inputs and rows are known.
 
-    It notes what each set of weights says, and the places in the two refining tables.
+    It notes the logit of each set of weights, and the places in the two refining tables.
     """
     dots, refined = s.dots, s.refined
     logit = mix_sets(min(node, CLASSES - 1) * SETS, w, s, learns)
@@ -205,7 +205,7 @@ def move_towards(values, seen, place, bit):
 
 @subroutine()
 def learn_decision(node, turn, m, w, s, rate):
-    """Learn from the turn that was taken at a node."""
+    """Change weights after the turn that was taken at a node."""
     bit = np.float32(turn)
     rows, dots, refined = s.rows, s.dots, s.refined
     kind = min(node, CLASSES - 1) * SETS
@@ -227,7 +227,7 @@ def learn_decision(node, turn, m, w, s, rate):
 
 @subroutine(types.float32)
 def code(character, state, m, w, s, learns):
-    """Return the probability of a character, and learn weights from it if `learns`."""
+    """Return the probability of a character, and change weights after it if `learns`."""
     gather_on_path(m, s, character)
     deepest = m.sizes.deepest
     rate = np.float32(RATE + EARLY_RATE / (1 + w.steps[0] / EARLY))

@@ -1,19 +1,18 @@
-"""The kernels of a context mixer: read a text, learn from it, predict after it.
+"""The kernels of a context mixer: reading a text, learning it, predicting after it.
 
-Every character is predicted decision by decision along its path in the tree. The evidence at a
-node, for each context, are the counts n of the characters below either turn that have followed the
-context before, and their recent counts r, which fall when another character appears. The inputs of
-a context are
+Every character is predicted decision by decision along its path in the tree. At a node, a context's
+evidence are the counts n of the characters below either turn that have followed it before. Their
+recent counts r fall when another character appears. The inputs of a context are
 
-    log (n₁ + δ) / (n₀ + δ)           what its counts say
-    3 (p - ½), n > 2                  the same, where it is certain
-    stretch(a), stretch(b)            what such counts n, and such recent counts r with the turns
-                                      of the two latest characters, have meant so far
+    log (n₁ + δ) / (n₀ + δ)           the logit of its counts
+    3 (p - ½), n > 2                  the same as a probability, where it is certain
+    stretch(a), stretch(b)            the frequency of turn 1 so far, with such counts n, and with
+                                      such r and turns of the two latest characters
 
-and all inputs x are mixed by five sets of weights, each with a row for what is known here (how many
-orders have evidence, the node, the last character and so on), then these five by a last one, and
-the result is refined by two tables of what such a probability has meant after the last character
-and after the last two. Weights learn by gradient descent on -log p of every decision.
+Five sets of weights mix all inputs x. Each has a row for one feature: the number of orders with
+evidence, the node, the last character and so on. A last set mixes these five. Two tables refine the
+result: the frequency of turn 1 with such a probability, after the last character and after the last
+two. Weights learn by gradient descent on -log p of every decision. `reference` is the definition.
 
 Sources: Mahoney, "Adaptive weighing of context models for lossless data compression" (2005) and
 "Data Compression Explained" (2013).
@@ -41,7 +40,7 @@ def read(ids, state, model, floats):
 
 
 def predict(ids, states, model, weights, scratch, out, longest, certainty):
-    """Read texts (T, B) in rows of states, and write what follows each character, (T, B, V).
+    """Read texts (T, B) in rows of states, and write predictions after each character, (T, B, V).
 
     Args:
         ids: (T, B).
@@ -78,7 +77,7 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
 
 
 def learn(ids, state, model, weights, scratch, probabilities, flags):
-    """Read a text, (N,), and learn from it.
+    """Read a text, (N,), and learn it.
 
     Args:
         ids: (N,).
@@ -86,7 +85,7 @@ def learn(ids, state, model, weights, scratch, probabilities, flags):
         model: the addresses of ModelBuffers.
         weights: those of WeightBuffers.
         scratch: those of ScratchBuffers.
-        probabilities: written: the probability of every character before it was learned, (N,).
+        probabilities: written: the probability of every character before it is counted, (N,).
         flags: whether the weights learn, and whether characters are counted in the tables, (2,).
     """
     m, w, s = (
@@ -105,7 +104,7 @@ def learn(ids, state, model, weights, scratch, probabilities, flags):
 
 
 def follow(ids, state, model, weights, scratch, out, longest, certainty):
-    """Read a text, (N,): predict each character, (N V,), before it is learned.
+    """Read a text, (N,): predict each character, (N V,), before it is counted.
 
     The other arguments are those of `predict`, for one row.
     """

@@ -39,9 +39,9 @@ CONTEXTS = (
     "the last character, the word's length and the kind of the second character back",
     "the column and the last character",
     "2 characters, the one above and the next one",
-    "1 character and what followed it before",
-    "2 characters and what followed them before",
-    "2 characters and what followed 3 before",
+    "1 character and its latest followers",
+    "2 characters and their latest followers",
+    "2 characters and the latest followers of 3",
 )
 CONTEXT_COUNT = len(CONTEXTS)
 ORDERS = 7  # the first contexts, which are the last characters and nothing else
@@ -64,7 +64,7 @@ BOTH_UNKNOWN = SIDES * UNKNOWN + UNKNOWN  # of the latest and the second latest 
 DEEPEST = 64  # decisions of a character, at most
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
-# Weight sets, by what chooses their row.
+# Weight sets, by the feature that chooses their row.
 SETS = 5
 SET_ROWS = ((ORDERS + 1) * 8, CLASSES, CLASSES, CLASSES * WORD_LENGTHS, COLUMNS * 8)
 SET_BEGINS = tuple(int(n) for n in np.cumsum((0, *SET_ROWS)))
@@ -79,14 +79,14 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
-BLOCK = 4096  # characters that are predicted before any of them is learned
+BLOCK = 4096  # characters that are predicted before any of them is counted
 FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
 
 # Counts are halved above, and recent counts stay below.
 MOST, MOST_RECENT = 1023, 31
 
 # How weights learn, and the limits of probabilities.
-RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and what is added in the beginning
+RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and its increase in the beginning
 FINAL_RATE, REFINED_RATE = 0.0007, 0.02
 MOST_SEEN = 1023
 LEAST, SMALLEST = 0.0003, 1e-6
@@ -126,7 +126,7 @@ class Tables(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Everything that is learned about how contexts are to be believed."""
+    """The weights, the frequencies of turns and the tables that refine probabilities."""
 
     counts: Floats  # (C COUNT_LEVELS LOGIT_LEVELS,)
     counts_seen: Integers
@@ -151,7 +151,7 @@ class Constants(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What a call of the kernel works on."""
+    """The memory of one call of a kernel."""
 
     contexts: Longs  # (C,)
     entries: Words  # (C LONG,)
@@ -168,7 +168,7 @@ class Scratch(NamedTuple):
     cells: NDArray[np.int32]  # (2 C,) the places in both maps for each of `known`
     sums: Floats  # (16,) parts of a product
     rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
-    dots: Floats  # (SETS + 2,) what each says, the mixture of them, a position between levels
+    dots: Floats  # (SETS + 2,) the logit of each, the mixture of them, a position between levels
     refined: NDArray[np.int64]  # (2,) the places in both refining tables
     stack: NDArray[np.int32]  # (V,)
     reach: Floats  # (V,)

@@ -62,7 +62,7 @@ def bucket_of(value, buckets):
 
 @subroutine(types.int64)
 def find_single(singles, buckets, value):
-    """Return the place of a context's entry in the first table, -1 where there is none."""
+    """Return the place of a context's entry in the first table, -1 if it is missing."""
     begin = bucket_of(value, buckets) * SINGLE_WAYS
     check = value >> SHIFT_48
     for i in range(begin, begin + SINGLE_WAYS):
@@ -73,7 +73,7 @@ def find_single(singles, buckets, value):
 
 @subroutine(types.int64)
 def find_list(lists, buckets, value, words):
-    """Return the place of a context's first entry in a table of lists, -1 where there is none."""
+    """Return the place of a context's first entry in a table of lists, -1 if it is missing."""
     begin = bucket_of(value, buckets) * LIST_WAYS * words
     check = np.uint32((value >> SHIFT_48) | ONE)
     for i in range(LIST_WAYS):

@@ -1,4 +1,4 @@
-"""A context mixer: it learns a text in one pass, and predicts what follows one.
+"""A context mixer: it learns a text in one pass, and predicts the next characters of one.
 
 T: characters in a row, B: rows, V: characters in the vocabulary, N: characters of a text.
 """
@@ -83,17 +83,17 @@ class _Workspace:
 class ContextMixer:
     """Contexts' lists of characters, and the weights that mix their predictions.
 
-    Two sets of weights are learned. Those of a model that goes on learning believe recent counts
-    more than those of a frozen one, whose latest text lies far back.
+    It has two copies of the weights. Those of a model that counts the text it predicts trust recent
+    counts more than those of a frozen one, whose latest text lies far back.
 
     Attributes:
         vocabulary_size: V.
         tree: the vocabulary as a tree of decisions.
         tables: the lists of characters seen after each context.
-        frozen: the weights while nothing is learned.
-        adaptive: the weights while every character is learned.
-        state: that after the text which was learned, (STATE,).
-        blocks: how many blocks of text were learned.
+        frozen: the weights for predictions without counting.
+        adaptive: the weights for predictions of a text that is counted at once.
+        state: that after the text so far, (STATE,).
+        blocks: the number of blocks so far.
         packed: the arrays of its file, if it has learned nothing since (see `packing`).
     """
 
@@ -149,15 +149,15 @@ class ContextMixer:
         return cls(len(vocabulary), tree, tables, make_weights(), make_weights(), state)
 
     def learn(self, ids: Ids, record: NDArray[np.uint8] | None = None, threads: int = 1) -> None:
-        """Learn a text that follows what was learned before.
+        """Learn a text, the continuation of the text so far.
 
-        The text is learned in blocks. Each block is predicted from what was known before it, which
-        teaches the frozen weights, and then learned.
+        It is processed in blocks. Each block is predicted with the counts before it, which changes
+        the frozen weights, and then counted.
 
         Args:
             ids: (N,).
-            record: written: in row i the probabilities of what follows ids[i], as bytes (N, V), as
-                they were before any character of its block was learned.
+            record: written: in row i the predictions after ids[i], as bytes (N, V), before any
+                character of its block is counted.
             threads: that predict.
         """
         self.packed = None
@@ -194,10 +194,10 @@ class ContextMixer:
             return np.concatenate(list(pool.map(predict, parts, states)))
 
     def follow(self, ids: Ids) -> Iterator[NGramPredictions]:
-        """Predict each character of a text before it is learned.
+        """Predict each character of a text before it is counted.
 
         Args:
-            ids: the characters, (N,), after what was learned before.
+            ids: the continuation of the text so far, (N,).
 
         Yields:
             The predictions of the characters of a block, (n, V).
@@ -229,7 +229,7 @@ class ContextMixer:
         return after
 
     def predict(self, ids: Ids, state: State) -> tuple[NGramPredictions, State]:
-        """Return what follows each of the ids (T, B), (T · B, V), and the state after them."""
+        """Return the predictions after each of the ids (T, B), (T · B, V), and the state then."""
         after, found = np.array(state, order="C"), self._nothing(ids.size)
         workspace = self._take()
         arguments = (
