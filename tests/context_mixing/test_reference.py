@@ -6,6 +6,8 @@ a rounded number crosses a limit. Then it finds the next of 4,096 logits, and an
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,15 +188,14 @@ def test_the_record_is_what_the_definition_predicts_before_each_block() -> None:
         assert np.mean(codes != record[begin : begin + BLOCK]) < 0.001
 
 
-def test_the_definition_imports_no_kernel() -> None:
+def test_the_definition_shares_sizes_and_hashes_with_kernels_and_imports_no_numba() -> None:
     tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
-    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    modules += [
-        n.name for node in ast.walk(tree) if isinstance(node, ast.Import) for n in node.names
-    ]
-    for module in modules:
-        assert "numba" not in str(module)
-        assert module not in ("charloom.context_mixing.kernel", "charloom.context_mixing.mixer")
+    modules = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    shared = {name for name in modules if name.startswith("charloom.context_mixing")}
+    assert shared == {"charloom.context_mixing.hashes", "charloom.context_mixing.layout"}
+    command = "import sys, charloom.context_mixing.reference; print('numba' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
 
 
 def test_the_definition_has_the_contexts_that_are_listed() -> None:
