@@ -143,6 +143,13 @@ def test_contexts_are_mixed_where_the_time_allows_it() -> None:
     assert counts(0.5, read_counts=False) == ("kneser-ney", False)
 
 
+def test_no_network_reads_more_than_a_disk_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MOST_RECORDED", 26 * 90_000 - 1)
+    assert counts(60) == ("context-mixing", False)
+    monkeypatch.setattr(planning, "MOST_RECORDED", 26 * 90_000)
+    assert counts(60) == ("context-mixing", True)
+
+
 def test_context_mixing_takes_its_time_from_the_training() -> None:
     text = dataset(1_000_000)
     plain = plan(60, 1.0, text, {}, mixes=False)

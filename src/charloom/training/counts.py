@@ -41,6 +41,7 @@ def compile_mixer() -> None:
     ids = np.arange(2)
     mixer = ContextMixer.empty(Vocabulary(("a", "b")), ids, len(ids))
     mixer.learn(ids, np.empty((2, 2), np.uint8))
+    mixer.read(ids[:, None], mixer.zero_state(1))  # several threads need it
 
 
 def refuse_if_impossible(config: TrainingConfig, vocabulary_size: int) -> None:

@@ -76,6 +76,7 @@ REFIT, LEAST_TO_REFIT = 0.5, 5_000
 SECONDS_TO_LEARN, SECONDS_TO_RECORD = 6e-6, 12e-6
 LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.25
+MOST_RECORDED = 4e9  # bytes, one for each character of the text and of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -179,10 +180,12 @@ def choose_counts(
         return neither
     if fixed.get("read_counts"):
         return {"counts": "context-mixing", "read_counts": True}
+    size = len(dataset.vocabulary)
     reads = (
         suits
         and "read_counts" not in fixed
-        and len(dataset.vocabulary) <= MOST_READ
+        and size <= MOST_READ
+        and size * dataset.boundaries[1] <= MOST_RECORDED
         and seconds_to_learn(dataset, reads=True) <= MOST_OF_THE_TIME * seconds
     )
     fits = seconds_to_learn(dataset, reads=False) <= MOST_OF_THE_TIME_UNREAD * seconds
