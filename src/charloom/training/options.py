@@ -137,7 +137,7 @@ class TrainingConfig:
     no_mix: bool = option(False, "train the network alone, without an n-gram model")
     counts: CountsName = option("kneser-ney", "n-gram model or context mixer beside the network")
     read_counts: bool = option(False, "the network also reads the mixer's predictions")
-    mix_megabytes: Megabytes = option(16.0, "maximum size of either in the model's file")
+    mix_megabytes: Megabytes = option(24.0, "maximum size of either in the model's file")
     bytes: bool = option(False, "characters are bytes, for text that is not UTF-8")
     raw: bool = option(False, "keep line ends, byte order mark, and a built-in book's license")
     keep_newlines: bool = option(False, "keep CRLF and CR, which are read as LF otherwise")
