@@ -75,7 +75,7 @@ class Adaptation:
     Attributes:
         rate: the learning rate of the network.
         mean_squares: m, the mean square of each parameter's gradient, (P,).
-        mixture: the n-gram model and its weights, or None.
+        mixture: the counts and their weights, or None.
         evidence: the data that these weights were fitted on, to which new data are added. Without
             it, the weights stay as they are.
         prior: the weight of the probabilities before the recent counts, by characters of context.
