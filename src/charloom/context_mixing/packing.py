@@ -167,7 +167,7 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
 
 
 class Settled(NamedTuple):
-    """A mixer that equals its file, the bytes that it takes there, the number of omitted contexts."""
+    """A mixer that equals its file, its bytes there, and the number of omitted contexts."""
 
     mixer: ContextMixer
     packed: int
