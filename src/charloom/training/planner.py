@@ -73,9 +73,11 @@ UNITS_OF_SHORT_DOCUMENTS = 0.73
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
 # Seconds of context mixing for each character, before the training: to learn, and to record the
 # extra inputs of the network on two threads. Shares are of the whole time.
-SECONDS_TO_LEARN, SECONDS_TO_RECORD = 6e-6, 12e-6
+SECONDS_TO_LEARN, SECONDS_TO_RECORD = 2.5e-5, 1.5e-5
 LEAST_TO_MIX = 20_000  # characters
-MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.25
+MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
+# The units and the dropout of a network that reads counts, as shares of those of another one.
+READING = 0.65, 0.7
 MOST_RECORDED = 4e9  # bytes, one for each character of the text and of the vocabulary
 
 
@@ -234,12 +236,14 @@ def plan(
         learning = seconds_to_learn(dataset, reads=counts["read_counts"])
         read = len(dataset.vocabulary) if counts["read_counts"] else 0
     usable = max(usable - learning, 1.0)
+    units_share, dropped_share = READING if read else (1.0, 1.0)
     memorized = _memorized(dataset)
     by_time = UNITS * usable**UNITS_BY_TIME
     by_text = UNITS_BY_TEXT * characters**TEXT_POWER
     window = _window(dataset)
     if dataset.vocabulary.end_id is not None and window < WINDOW:
         by_text *= UNITS_OF_SHORT_DOCUMENTS
+    by_time, by_text = by_time * units_share, by_text * units_share
     if memorized is not None:
         by_text = by_time = UNITS_TO_MEMORIZE
     units = fixed.get("hidden_size", _round(min(by_time, by_text)))
@@ -255,8 +259,8 @@ def plan(
         "layers": layers,
         "batch_size": BATCH,
         "window": window,
-        "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most)),
-        "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most)),
+        "dropout": _dropped(*OUTPUTS_DROPPED, min(passes, most), dropped_share),
+        "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most), dropped_share),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
     if memorized is not None:
@@ -324,8 +328,8 @@ def _window(dataset: Dataset) -> int:
     return min(WINDOW, validation) if validation else WINDOW
 
 
-def _dropped(least: float, step: float, most: float, passes: float) -> float:
-    return round(min(step * math.log2(max(passes / least, 1)), most), 2)
+def _dropped(least: float, step: float, most: float, passes: float, share: float) -> float:
+    return round(share * min(step * math.log2(max(passes / least, 1)), most), 2)
 
 
 def _round(units: float) -> int:
