@@ -70,6 +70,8 @@ def train_steps(
     """
     steps = _Steps(engine, optimizer, dataset, config, state, process_group)
     schedule = Schedule(config, steps.total, steps.steps_per_epoch, state, elapsed, reserve)
+    if config.minutes is not None and state.step == 0 and state.validated_step < 0:
+        state.began = schedule.began
     return _Training(steps, schedule, _sampler(engine, counts)).run()
 
 

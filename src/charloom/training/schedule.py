@@ -63,7 +63,9 @@ class Schedule:
             validation = self.validation_seconds
             usable = self.budget - 1.1 * validation - self.reserve(validation)
             usable = max(usable, self.began + min(self.budget / 2, LEAST_TRAINING))
-            shares.append(self.elapsed() / usable)
+            # The schedule is that of the training alone, however long its preparation took.
+            before = self.state.began
+            shares.append((self.elapsed() - before) / (usable - before))
         return min(max(shares), 1.0)
 
     def learning_rate(self) -> float:

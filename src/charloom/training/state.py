@@ -32,6 +32,7 @@ class TrainingState:
     best_loss: Finite | None = None  # their validation loss, nats per character
     best_done: Finite = 0.0  # completed share of the run at that validation
     elapsed: Finite = 0.0  # seconds, in all processes
+    began: Finite = 0.0  # the seconds of them before the first step
 
 
 @dataclass(frozen=True)
