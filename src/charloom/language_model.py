@@ -72,8 +72,7 @@ class LanguageModel:
         self.checkpoint = checkpoint
         self.engine = (backend or Backend()).open(checkpoint.parameters)
         self.mixture = None if network_only else checkpoint.mixture
-        # The network alone, with the counts that it reads, and the model's predictions.
-        self.network = network_of(self.engine, checkpoint.mixture)
+        self.network = network_of(self.engine, checkpoint.mixture)  # with the counts that it reads
         self.predictor = self.network
         if self.mixture is not None:
             self.predictor = MixedPredictor(self.engine, self.mixture)
@@ -597,8 +596,5 @@ def load(
     Raises:
         CharloomError: if the file is not a model or cannot be read.
     """
-    return LanguageModel(
-        load_checkpoint(model_path(run)),
-        backend=Backend(engine, threads, device),
-        network_only=network_only,
-    )
+    checkpoint, backend = load_checkpoint(model_path(run)), Backend(engine, threads, device)
+    return LanguageModel(checkpoint, backend=backend, network_only=network_only)

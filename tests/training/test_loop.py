@@ -116,6 +116,24 @@ def test_minutes_end_a_run_by_the_clock() -> None:
     assert rates[-1] < 0.01 * max(rates)
 
 
+def test_what_comes_before_the_training_does_not_shorten_its_schedule() -> None:
+    now = [20.0]  # seconds of 30 that something else took
+
+    def tick() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    events, state = start(minutes=0.5, elapsed=tick, warmup=0.1)
+    seen: list[Progress] = list(events)
+    assert 28 <= now[0] <= 30.5
+    assert 20 < state.began < 20.1
+    rates = [e.learning_rate for e in seen if e.learning_rate is not None]
+    assert rates[0] < 0.2 * max(rates)
+    assert rates.index(max(rates)) < len(rates) / 5
+    middle = next(e.done for e in seen if e.elapsed >= 25)
+    assert 0.45 < middle < 0.55
+
+
 @pytest.mark.parametrize("preset", ["tiny", "small", "medium", "large"])
 def test_presets_of_a_size_choose_nothing_by_the_clock(preset: str) -> None:
     config = TrainingConfig.of({"preset": preset, "minutes": 1.0})

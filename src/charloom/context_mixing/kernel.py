@@ -28,7 +28,7 @@ from charloom.context_mixing.decisions import code, distribute
 from charloom.context_mixing.layout import CONTEXT_COUNT, LONG, ORDERS, STATE
 from charloom.context_mixing.lists import learn_list
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
-from charloom.kernels.compiling import Kernel
+from charloom.kernels.compiling import Kernel, subroutine
 
 
 def read(ids, state, model, floats):
@@ -37,6 +37,21 @@ def read(ids, state, model, floats):
     flat = as_flat(state)
     for i in range(len(ids)):
         advance(flat, m, ids[i])
+
+
+@subroutine()
+def predict_next(state, m, w, s, place, found, lengths, shares):
+    """Write the predictions after a row's state at a place of the outputs of `predict`."""
+    find_contexts(state, m, s)
+    orders, n = 0, 0
+    for c in range(ORDERS):
+        if s.used[c] > 0:
+            orders, n = c + 1, 0
+            for i in range(s.used[c]):
+                n += int((s.entries[c * LONG + i] >> np.uint32(6)) & np.uint32(1023))
+    lengths[place] = np.int32(orders)
+    shares[place] = np.float32(1) / np.float32(n + 1)
+    distribute(state, m, w, s, flat_from(found, place * m.sizes.characters))
 
 
 def predict(ids, states, model, weights, scratch, out, longest, certainty):
@@ -49,7 +64,7 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
         weights: those of WeightBuffers.
         scratch: those of ScratchBuffers.
         out: written, (T B V,).
-        longest: written: the number of characters of the longest order with evidence, (T B,).
+        longest: written: the longest order with evidence, from 1 to ORDERS, else 0, (T B,).
         certainty: written: 1 over how often it was seen, and 1, (T B,).
     """
     m, w, s = (
@@ -57,23 +72,13 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
         as_buffers(WeightBuffers, weights, out),
         as_buffers(ScratchBuffers, scratch, out),
     )
-    size, flat = m.sizes.characters, as_flat(out)
+    found, lengths, shares = as_flat(out), as_flat(longest), as_flat(certainty)
     steps, rows = ids.shape
     for row in range(rows):
         state = flat_from(as_flat(states), row * STATE)
         for t in range(steps):
             advance(state, m, ids[t, row])
-            find_contexts(state, m, s)
-            orders, n = 0, 0
-            for c in range(ORDERS):
-                if s.used[c] > 0:
-                    orders, n = c + 1, 0
-                    for i in range(s.used[c]):
-                        n += int((s.entries[c * LONG + i] >> np.uint32(6)) & np.uint32(1023))
-            place = t * rows + row
-            longest[place] = orders
-            certainty[place] = np.float32(1) / np.float32(n + 1)
-            distribute(state, m, w, s, flat_from(flat, place * size))
+            predict_next(state, m, w, s, t * rows + row, found, lengths, shares)
 
 
 def learn(ids, state, model, weights, scratch, probabilities, flags):
@@ -113,18 +118,10 @@ def follow(ids, state, model, weights, scratch, out, longest, certainty):
         as_buffers(WeightBuffers, weights, out),
         as_buffers(ScratchBuffers, scratch, out),
     )
-    size, flat, place = m.sizes.characters, as_flat(state), as_flat(out)
+    flat = as_flat(state)
+    found, lengths, shares = as_flat(out), as_flat(longest), as_flat(certainty)
     for i in range(len(ids)):
-        find_contexts(flat, m, s)
-        orders, n = 0, 0
-        for c in range(ORDERS):
-            if s.used[c] > 0:
-                orders, n = c + 1, 0
-                for j in range(s.used[c]):
-                    n += int((s.entries[c * LONG + j] >> np.uint32(6)) & np.uint32(1023))
-        longest[i] = orders
-        certainty[i] = np.float32(1) / np.float32(n + 1)
-        distribute(flat, m, w, s, flat_from(place, i * size))
+        predict_next(flat, m, w, s, i, found, lengths, shares)
         code(ids[i], flat, m, w, s, True)
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], ids[i], m)
