@@ -10,6 +10,10 @@ from hypothesis import HealthCheck, settings
 
 from helpers.extras import EXTENDED, EXTRAS, FIXTURES, FOLDERS, IMPORTING, is_installed
 
+# Two workers and the processes of tests share the cores: PyTorch's threads, which wait for each
+# other at every small operation, must not hold the cores meanwhile. OpenMP reads this as it loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 pytest_plugins = [
     "helpers.fixtures.browser",
     "helpers.fixtures.corpora",
