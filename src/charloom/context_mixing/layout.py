@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.context_mixing.functions import log, logistic
+
 Floats = NDArray[np.float32]
 Words = NDArray[np.uint32]
 Longs = NDArray[np.uint64]
@@ -179,7 +181,7 @@ PRIOR_COUNT = 0.3
 
 def make_constants() -> Constants:
     p = (np.arange(4096) + 0.5) / 4096
-    x = np.linspace(-12, 12, 4097)
+    x = np.arange(4097) * (24 / 4096) - 12
     sides = []
     for latest, second in itertools.product(range(SIDES), repeat=2):
         for turn in (0, 1):
@@ -191,9 +193,9 @@ def make_constants() -> Constants:
             sides.append(SIDES * known[0] + known[1])
     recent = [n if n <= 2 else n.bit_length() for n in range(64)]
     return Constants(
-        np.log(p / (1 - p)).astype(np.float32),
-        np.append(1 / (1 + np.exp(-x)), 1).astype(np.float32),
-        np.log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
+        log(p / (1 - p)).astype(np.float32),
+        np.append(logistic(x), 1).astype(np.float32),
+        log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
         (1 / (np.arange(65536) + 2 * PRIOR_COUNT)).astype(np.float32),
         np.searchsorted(LEVEL_BEGINS, np.arange(1024), side="right").astype(np.int32),
         np.array(recent, np.int32),
@@ -303,7 +305,7 @@ def make_tables(singles: int, shorts: int, longs: int) -> Tables:
 def make_weights() -> Weights:
     """Return the weights before any text: each context is believed a little."""
     logit = (np.arange(LOGIT_LEVELS) - 16) / 2
-    counts = np.tile(1 / (1 + np.exp(-logit)), CONTEXT_COUNT * COUNT_LEVELS)
+    counts = np.tile(logistic(logit), CONTEXT_COUNT * COUNT_LEVELS)
     a, b = np.meshgrid(np.arange(RECENT_LEVELS), np.arange(RECENT_LEVELS), indexing="ij")
     recent = np.repeat(((b + 0.4) / (a + b + 0.8)).ravel(), SIDES * SIDES)
     recent = np.tile(recent, CONTEXT_COUNT)
@@ -317,7 +319,7 @@ def make_weights() -> Weights:
         np.zeros(len(recent), np.int32),
         np.tile(row, SET_BEGINS[-1]).astype(np.float32),
         np.full(CLASSES * SETS, 1 / SETS, np.float32),
-        np.tile(1 / (1 + np.exp(-levels)), 2 * REFINED_ROWS).astype(np.float32),
+        np.tile(logistic(levels), 2 * REFINED_ROWS).astype(np.float32),
         np.zeros(1, np.int64),
     )
 

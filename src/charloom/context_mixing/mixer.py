@@ -22,6 +22,7 @@ from charloom.context_mixing.buffers import (
     scratch_places,
     weight_places,
 )
+from charloom.context_mixing.functions import powers_of_half
 from charloom.context_mixing.kernel import FOLLOW, LEARN, PREDICT, READ
 from charloom.context_mixing.layout import (
     BLOCK,
@@ -55,15 +56,21 @@ MOST_BYTES = 64_000_000
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
 FEWEST = 1024
 CODES_PER_BIT = 16
+_POWERS = powers_of_half(2 * 256, 2 * CODES_PER_BIT)
+DECODED = _POWERS[::2].astype(np.float32)
+# The probabilities between neighboring codes, as bits of float32, which are in the same order.
+_BETWEEN = _POWERS[1:-1:2].astype(np.float32)[::-1].view(np.uint32)
+_FIRST_BITS = np.arange(1 << 15, dtype=np.uint32) << np.uint32(16)
+# For each number's first 16 bits: the code, and from which number on it is the one before.
+_CODES = (len(_BETWEEN) - np.searchsorted(_BETWEEN, _FIRST_BITS, "right")).astype(np.uint8)
+_LIMITS = np.append(_BETWEEN, np.uint32(0xFFFFFFFF))[len(_BETWEEN) - _CODES.astype(np.intp)]
 
 
 def encode_probabilities(p: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return probabilities as bytes: -log₂ p in sixteenths, at most 255."""
-    codes = np.minimum(np.rint(-CODES_PER_BIT * np.log2(p)), 255)
-    return np.asarray(codes, np.uint8)
-
-
-DECODED = np.exp2(-np.arange(256) / CODES_PER_BIT).astype(np.float32)
+    bits = np.ascontiguousarray(p, np.float32).view(np.uint32)
+    first = bits >> np.uint32(16)
+    return np.asarray(_CODES[first] - (bits >= _LIMITS[first]))
 
 
 def decode_probabilities(codes: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,0 +1,51 @@
+"""Every machine computes the same bits: a text encoded on one is decoded on another."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from charloom.context_mixing.functions import exp, log, powers_of_half
+from charloom.context_mixing.layout import make_constants, make_weights
+from charloom.context_mixing.mixer import DECODED, decode_probabilities, encode_probabilities
+
+CONSTANTS = "b9266823994f27c6e383a76ccb00299a12e6d2f116c8d0595d1f99507f772eee"
+WEIGHTS = "a563b522190e18ccef624d08d4c78fe74fd72b03f8f41fbb5d38e4f650946394"
+CODES = "3ce6f223c5c34809cf92ec5e7be90636d088c8b09789ce22a5d68f85b82634a3"
+
+
+def digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+    """Return the SHA-256 of arrays' bytes, in little endian."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return found.hexdigest()
+
+
+def test_tables_are_these_bits() -> None:
+    assert digest(make_constants()) == CONSTANTS
+    assert digest(make_weights()) == WEIGHTS
+    assert digest([DECODED]) == CODES
+
+
+def test_functions_have_rounding_errors_only() -> None:
+    x = np.concatenate([np.arange(1, 70_000) + 0.3, np.logspace(-9, 9, 1001), [1.0]])
+    np.testing.assert_allclose(log(x), np.log(x), rtol=4e-16, atol=1e-16)
+    x = np.linspace(-40, 40, 10_001)
+    np.testing.assert_allclose(exp(x), np.exp(x), rtol=6e-16)
+    i = np.arange(512)
+    np.testing.assert_allclose(powers_of_half(512, 32), np.exp2(-i / 32), rtol=4e-15)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_codes_are_rounded_logarithms(rounded: bool) -> None:
+    exact = np.exp2(-np.linspace(0, 20, 100_001))
+    p = exact.astype(np.float32) if rounded else DECODED
+    codes = encode_probabilities(p)
+    error = np.abs(-16 * np.log2(p.astype(np.float64)) - codes)
+    assert error[codes < 255].max() < 0.5001
+    assert (np.diff(codes.astype(int)) >= 0).all()
+    np.testing.assert_array_equal(encode_probabilities(decode_probabilities(codes)), codes)
+    assert encode_probabilities(np.float32([1, 1e-6, 1e-30])).tolist() == [0, 255, 255]
