@@ -11,7 +11,7 @@ from charloom.context_mixing.functions import exp, log, powers_of_half
 from charloom.context_mixing.layout import make_constants, make_weights
 from charloom.context_mixing.mixer import DECODED, decode_probabilities, encode_probabilities
 
-CONSTANTS = "b9266823994f27c6e383a76ccb00299a12e6d2f116c8d0595d1f99507f772eee"
+CONSTANTS = "5ec18d3725c8614d9bafae2ee9d019ee220b2000a72d82cf550e04f8f0bc7d5b"
 WEIGHTS = "a563b522190e18ccef624d08d4c78fe74fd72b03f8f41fbb5d38e4f650946394"
 CODES = "3ce6f223c5c34809cf92ec5e7be90636d088c8b09789ce22a5d68f85b82634a3"
 

@@ -58,10 +58,7 @@ class ModelBuffers(NamedTuple):
     stretch: Float32
     squash: Float32
     logs: Float32
-    reciprocals: Float32
-    levels: Int32
     recent_after: Int32
-    sides_after: Int32
 
 
 class WeightBuffers(NamedTuple):
@@ -83,17 +80,21 @@ class ScratchBuffers(NamedTuple):
     contexts: UInt64
     entries: UInt32
     used: Int32
-    evidence: Int64
-    parted: Int64
-    sides: Int32
-    active: Int32
-    known: Int32
+    seen: Int32
+    first: UInt8
+    second: UInt8
+    leaves: Int32
+    marks: UInt8
+    touched: UInt64
     nodes: Int32
+    numbers: Int64
+    found: UInt64
     inputs: Float32
     cells: Int32
-    sums: Float32
+    learned: Float32
     rows: Int64
     dots: Float32
+    keys: UInt64
     refined: Int64
     stack: Int32
     reach: Float32

@@ -25,7 +25,7 @@ import numpy as np
 from charloom.context_mixing.buffers import ModelBuffers, ScratchBuffers, WeightBuffers
 from charloom.context_mixing.contexts import advance, find_contexts
 from charloom.context_mixing.decisions import code, distribute
-from charloom.context_mixing.layout import CONTEXT_COUNT, LONG, ORDERS, STATE
+from charloom.context_mixing.layout import CONTEXT_COUNT, ORDERS, STATE
 from charloom.context_mixing.lists import learn_list
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import Kernel, subroutine
@@ -43,12 +43,14 @@ def read(ids, state, model, floats):
 def predict_next(state, m, w, s, place, found, lengths, shares):
     """Write the predictions after a row's state at a place of the outputs of `predict`."""
     find_contexts(state, m, s)
-    orders, n = 0, 0
+    orders, n, begin = 0, 0, 0
     for c in range(ORDERS):
-        if s.used[c] > 0:
+        end = begin + s.used[c]
+        if begin < end:
             orders, n = c + 1, 0
-            for i in range(s.used[c]):
-                n += int((s.entries[c * LONG + i] >> np.uint32(6)) & np.uint32(1023))
+            for i in range(begin, end):
+                n += int((s.entries[i] >> np.uint32(6)) & np.uint32(1023))
+        begin = end
     lengths[place] = np.int32(orders)
     shares[place] = np.float32(1) / np.float32(n + 1)
     distribute(state, m, w, s, flat_from(found, place * m.sizes.characters))
