@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charloom.context_mixing import mixer as mixer_module
-from charloom.context_mixing.buffers import weight_places
-from charloom.context_mixing.kernel import LEARN
+from charloom.context_mixing.buffers import list_places, weight_places
+from charloom.context_mixing.kernel import LEARN, LOOK_UP
 from charloom.context_mixing.layout import (
     LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
     ORDERS,
     SHORT_WORDS,
+    make_noted,
     make_tables,
     make_tree,
 )
@@ -187,12 +188,13 @@ def test_the_path_of_a_character_has_its_probability_in_the_distribution(
     """Learning decides only along one path, and computes the same number to the last bit."""
     text = np.ascontiguousarray(IDS[30:130], np.int64)
     p = np.empty(len(text), np.float32)
-    workspace = trained._take()
-    arguments = (
-        text, trained.state.copy(), trained._places, weight_places(trained.frozen),
-        workspace.places, p, np.array([0, 0]),
-    )  # fmt: skip
-    LEARN.compiled(arguments)(*arguments)
+    noted = make_noted(len(text), len(VOCABULARY))
+    lists = list_places(noted)
+    with trained.workspace() as workspace:
+        places, weights = trained.places, weight_places(trained.frozen)
+        state = trained.state.copy()
+        LOOK_UP(text, state.copy(), places, workspace.places, lists, p, 0)
+        LEARN(text, state, places, weights, workspace.places, lists, p, 0)
     distributions = after(trained, text[:-1])
     np.testing.assert_array_equal(p[1:], distributions[np.arange(len(text) - 1), text[1:]])
     assert 0 < p[0] < 1

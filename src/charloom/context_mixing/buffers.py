@@ -14,6 +14,7 @@ from charloom.context_mixing.layout import (
     SHORT_WORDS,
     SINGLE_WAYS,
     Constants,
+    NotedLists,
     Scratch,
     Tables,
     Tree,
@@ -98,6 +99,16 @@ class ScratchBuffers(NamedTuple):
     refined: Int64
     stack: Int32
     reach: Float32
+    ahead: UInt64
+    hashes: UInt64
+
+
+class ListBuffers(NamedTuple):
+    """The lists of a block, for kernels."""
+
+    entries: UInt32
+    used: Int32
+    begins: Int64
 
 
 FLOATS = np.dtype(np.float32)
@@ -126,3 +137,8 @@ def weight_places(weights: Weights) -> Places:
 def scratch_places(scratch: Scratch) -> Places:
     """Return the addresses of scratch memory."""
     return addresses(ScratchBuffers(*scratch), FLOATS)
+
+
+def list_places(noted: NotedLists) -> Places:
+    """Return the addresses of the lists of a block."""
+    return addresses(ListBuffers(*noted), FLOATS)

@@ -304,11 +304,17 @@ def learn_decision(node, turn, m, w, s, rate):
 @subroutine(types.float32)
 def code(character, state, m, w, s, learns):
     """Return the probability of a character, and change weights after it if `learns`."""
+    gather(m, s, s.entries, 0, s.used, 0)
+    return code_gathered(character, state, m, w, s, learns)
+
+
+@subroutine(types.float32)
+def code_gathered(character, state, m, w, s, learns):
+    """Do the same with evidence that is gathered, which is then removed."""
     begin, depth = character * m.sizes.deepest, m.depth[character]
     hash_latest(state, s)
     for j in range(begin, begin + depth):
         refine_with(m.path[j], w, s)
-    gather(m, s)
     rate = np.float32(RATE + EARLY_RATE / (1 + w.steps[0] / EARLY))
     if learns:
         w.steps[0] += 1
@@ -328,12 +334,19 @@ def code(character, state, m, w, s, learns):
 @subroutine()
 def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
+    gather(m, s, s.entries, 0, s.used, 0)
+    distribute_gathered(state, m, w, s, probabilities)
+
+
+@subroutine()
+def distribute_gathered(state, m, w, s, probabilities):
+    """Do the same with evidence that is gathered, which is then removed."""
     if m.sizes.characters == 1:
         probabilities[0] = np.float32(1)
+        clear(m, s)
         return
     hash_latest(state, s)
     refine_with(0, w, s)
-    gather(m, s)
     waiting, reach = 1, s.reach
     s.stack[0], reach[0] = 0, np.float32(1)
     while waiting > 0:

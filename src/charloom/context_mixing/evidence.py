@@ -44,26 +44,27 @@ def merge(node, m, s):
 
 
 @subroutine()
-def gather(m, s):
+def gather(m, s, entries, begin, used, at):
     """Add up the evidence at the nodes of the paths of all characters seen after the contexts.
 
-    These leaves and nodes are noted, and their numbers.
+    These leaves and nodes are noted, and their numbers. The other arguments are those of
+    `contexts.read_lists`.
     """
     seen, first, leaves, marks = s.seen, s.first, s.leaves, s.marks
     size, deepest = m.sizes.characters, m.sizes.deepest
-    begin, at, count = (size - 1) * ROW, 0, 0
+    base, count = (size - 1) * ROW, 0
     for c in range(CONTEXT_COUNT):
-        for i in range(s.used[c]):
-            entry = s.entries[at + i]
+        for i in range(used[at + c]):
+            entry = entries[begin + i]
             other = int(entry >> CHARACTER_SHIFT)
-            place = begin + other * ROW + c
+            place = base + other * ROW + c
             recent = np.int32(entry & np.uint32(63)) << RECENT_SHIFT
             seen[place] = np.int32((entry >> np.uint32(6)) & np.uint32(1023)) | recent
             first[place] = np.uint8(i)
             leaves[count] = other
             count += 1 - int(marks[other])
             marks[other] = np.uint8(1)
-        at += s.used[c]
+        begin += used[at + c]
     # A node's number is larger than its parent's, and `touched` has a bit for each, the last first.
     touched = s.touched
     for i in range(count):

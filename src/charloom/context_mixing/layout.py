@@ -82,8 +82,8 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
+EARLIER, EARLIER_SLOTS = 3, 4  # characters of which the contexts are hashed earlier
 BLOCK = 4096  # characters that are predicted before any of them is counted
-FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
 
 # Counts are halved above, and recent counts stay below.
 MOST, MOST_RECENT = 1023, 31
@@ -174,6 +174,16 @@ class Scratch(NamedTuple):
     refined: NDArray[np.int64]  # (2 V,) the rows in both refining tables for each node
     stack: NDArray[np.int32]  # (V,)
     reach: Floats  # (V,)
+    ahead: Longs  # (STATE,) a state some characters later
+    hashes: Longs  # (EARLIER_SLOTS C,) of the contexts before the characters until then
+
+
+class NotedLists(NamedTuple):
+    """The lists of the contexts before each character of a block, and after it, N + 1 in all."""
+
+    entries: Words  # one list after another
+    used: NDArray[np.int32]  # (N + 1, C) entries of each
+    begins: NDArray[np.int64]  # (N + 1,) the place of the first list before each character
 
 
 PRIOR_COUNT = 0.3
@@ -337,4 +347,22 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(2 * size, np.int64),
         np.zeros(size + 1, np.int32),
         np.zeros(size + 1, np.float32),
+        np.zeros(STATE, np.uint64),
+        np.zeros(EARLIER_SLOTS * CONTEXT_COUNT, np.uint64),
+    )
+
+
+def make_noted(characters: int, size: int) -> NotedLists:
+    """Return memory for the lists of a block of a text.
+
+    Only what is written takes memory.
+
+    Args:
+        characters: of the block.
+        size: of the vocabulary.
+    """
+    return NotedLists(
+        np.empty((characters + 1) * CONTEXT_COUNT * min(size, LONG) + LONG_WORDS, np.uint32),
+        np.empty((characters + 1) * CONTEXT_COUNT, np.int32),
+        np.empty(characters + 1, np.int64),
     )

@@ -29,6 +29,7 @@ from charloom.kernels.lanes import (
     load16,
     moved_up,
     numbers16,
+    prefetch,
     reaching,
     store16,
     where16,
@@ -79,6 +80,12 @@ def find_single(singles, buckets, value):
     begin = bucket_of(value, buckets) * SINGLE_WAYS
     found = with_upper_bits(singles, begin, value >> SHIFT_48)
     return begin + int(trailing_zeros(found)) if found != np.uint64(0) else -1
+
+
+@subroutine(inline=True)
+def prefetch_list(value, m):
+    """Fetch the bucket of a context's first table, because it will be read soon."""
+    prefetch(m.singles, bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS)
 
 
 @subroutine(types.int64)
