@@ -92,7 +92,7 @@ class ScratchBuffers(NamedTuple):
     found: UInt64
     inputs: Float32
     cells: Int32
-    learned: Float32
+    counts: Int32
     rows: Int64
     dots: Float32
     keys: UInt64

@@ -44,29 +44,24 @@ from charloom.context_mixing.lists import MULTIPLIER_1, SPREAD, joined, mixed
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import (
     COUNT,
-    FLOATS,
     as_floats,
-    as_integers,
     bits_of,
     filled16,
-    gather16,
     load16,
     numbers16,
     ones,
     prefetch,
     reaching,
-    scatter16,
     store16,
     store_fours,
     total16,
-    truths_of,
     where16,
 )
+from charloom.kernels.vectors import trailing_zeros
 
 LOWER_HALF = 0xFFFF
 OF_ORDERS = np.uint64((1 << ORDERS) - 1)
 FIRST_SALT, SECOND_SALT = 200, 201
-PADDING = ROW - COUNT
 
 level_of = reaching(*LEVEL_BEGINS)
 # How often recent counts are halved, so that they are below RECENT_LEVELS, by the larger one.
@@ -91,41 +86,35 @@ def stretched(p, stretch):
     return stretch[min(int(p * np.float32(4096)), 4095)]
 
 
-@subroutine(FLOATS, inline=True)
-def stretched16(p, m):
-    place = as_integers(p * np.float32(4096))
-    return gather16(m.stretch, where16(place < 4096, place, 4095))
-
-
 @subroutine(types.uint64)
 def fill_inputs(node, m, w, s):
-    """Compute the inputs at a node, and note the cells of both maps for all contexts.
+    """Compute the inputs at a node, and note the cells of both maps for contexts with evidence.
+
+    Tables are read number by number, because that is faster than into lanes.
 
     Returns:
         Bits: the contexts with evidence, and from bit 32 on those with evidence for one turn only.
     """
-    seen, first, second, cells, learned = s.seen, s.first, s.second, s.cells, s.learned
+    seen, first, second, cells, counts = s.seen, s.first, s.second, s.cells, s.counts
     a, b = row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
     found = np.uint64(0)
     for i in range(0, ROW, COUNT):
         both0, both1 = load16(seen, a + i), load16(seen, b + i)
         n0, n1 = both0 & LOWER_HALF, both1 & LOWER_HALF
         n = n0 + n1
-        known = n > 0
+        known = where16(n > 0, 1, 0)
+        store16(counts, i, n0)
+        store16(counts, ROW + i, n1)
+        found |= bits_of(n > 0) << np.uint64(i)
+        found |= bits_of(where16(n0 < n1, n0, n1) < known) << np.uint64(32 + i)
         c = numbers16(i)
-        c = where16(c < CONTEXT_COUNT, c, CONTEXT_COUNT - 1)
+        store16(cells, i, (c * COUNT_LEVELS + level_of(n)) * LOGIT_LEVELS)
 
-        logit = gather16(m.logs, n1) - gather16(m.logs, n0)
         p = as_floats(n1) + np.float32(PRIOR_COUNT)
         p = p / (as_floats(n) + np.float32(2 * PRIOR_COUNT))
-        certainty = (p - np.float32(0.5)) * np.float32(3)
-        certainty = where16(n > 2, certainty, np.float32(0))
-        step = as_integers(logit * np.float32(2) + np.float32(16.5))
-        step = where16(step < 0, 0, where16(step < LOGIT_LEVELS, step, LOGIT_LEVELS - 1))
-        cell = (c * COUNT_LEVELS + level_of(n)) * LOGIT_LEVELS + step
-        by_count = gather16(w.counts, cell)
-        store16(cells, i, cell)
-        store16(learned, i, by_count)
+        certainty = where16(n > 2, (p - np.float32(0.5)) * np.float32(3), np.float32(0))
+        nothing = filled16(np.float32(0))
+        store_fours(s.inputs, i * INPUTS, nothing, certainty, nothing, nothing)
 
         r0, r1 = both0 >> RECENT_SHIFT, both1 >> RECENT_SHIFT
         halvings = halvings_of(where16(r0 < r1, r1, r0))
@@ -138,24 +127,21 @@ def fill_inputs(node, m, w, s):
         other = where16(nearer, first1, load16(second, b + i))
         after = where16(one < other, 0, where16(other < NOWHERE, 1, UNKNOWN))
         cell = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1
-        cell = (cell * SIDES + latest) * SIDES + after
-        by_recent = gather16(w.recent, cell)
-        store16(cells, ROW + i, cell)
-        store16(learned, ROW + i, by_recent)
+        store16(cells, ROW + i, (cell * SIDES + latest) * SIDES + after)
 
-        nothing = np.float32(0)
-        store_fours(
-            s.inputs,
-            i * INPUTS,
-            where16(known, logit, nothing),
-            certainty,
-            where16(known, stretched16(by_count, m), nothing),
-            where16(known, stretched16(by_recent, m), nothing),
-        )
-        found |= bits_of(known) << np.uint64(i)
-        alone = where16(n0 < n1, n0, n1) < where16(known, 1, 0)
-        found |= bits_of(alone) << np.uint64(32 + i)
-    s.inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
+    inputs, stretch = s.inputs, m.stretch
+    rest_of_them = found & np.uint64(0xFFFFFFFF)
+    while rest_of_them != np.uint64(0):
+        at = int(trailing_zeros(rest_of_them))
+        rest_of_them &= rest_of_them - np.uint64(1)
+        logit = m.logs[counts[ROW + at]] - m.logs[counts[at]]
+        inputs[at * INPUTS] = logit
+        step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
+        place = cells[at] + step
+        cells[at] = place
+        inputs[at * INPUTS + 2] = stretched(w.counts[place], stretch)
+        inputs[at * INPUTS + 3] = stretched(w.recent[cells[ROW + at]], stretch)
+    inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
     return found
 
 
@@ -256,28 +242,14 @@ def decide(node, state, m, w, s, learns):
     return min(max(p, np.float32(SMALLEST)), np.float32(1 - SMALLEST))
 
 
-@subroutine()
-def move_towards(values, seen, begin, s, bit):
-    """Move learned probabilities towards a decision, less the more they have seen.
-
-    Args:
-        values: those of a map.
-        seen: how often each has moved.
-        begin: the place of the first context's in `cells` and in `learned`.
-        s: the scratch memory.
-        bit: the turn.
-    """
-    cells, found = s.cells, s.found[0]
-    for i in range(0, ROW, COUNT):
-        cell, p = load16(cells, begin + i), load16(s.learned, begin + i)
-        n = gather16(seen, cell)
-        n = where16(n < MOST_SEEN, n + 1, n)
-        p = p + (bit - p) / as_floats(n + 8)
-        p = where16(p < np.float32(LEAST), np.float32(LEAST), p)
-        p = where16(p < np.float32(1 - LEAST), p, np.float32(1 - LEAST))
-        known = truths_of(found >> np.uint64(i))
-        scatter16(values, cell, p, known)
-        scatter16(seen, cell, n, known)
+@subroutine(inline=True)
+def move_towards(values, seen, place, bit):
+    """Move a learned probability towards a decision, less the more it has seen."""
+    n = min(seen[place] + 1, MOST_SEEN)
+    seen[place] = n
+    p = values[place]
+    p += (bit - p) / np.float32(n + 8)
+    values[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
 
 
 @subroutine()
@@ -297,8 +269,12 @@ def learn_decision(node, turn, m, w, s, rate):
         p = w.refined[place]
         p += (bit - p) * np.float32(REFINED_RATE)
         w.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
-    move_towards(w.counts, w.counts_seen, 0, s, bit)
-    move_towards(w.recent, w.recent_seen, ROW, s, bit)
+    rest = s.found[0] & np.uint64(0xFFFFFFFF)
+    while rest != np.uint64(0):
+        c = int(trailing_zeros(rest))
+        rest &= rest - np.uint64(1)
+        move_towards(w.counts, w.counts_seen, s.cells[c], bit)
+        move_towards(w.recent, w.recent_seen, s.cells[ROW + c], bit)
 
 
 @subroutine(types.float32)

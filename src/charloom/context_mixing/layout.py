@@ -167,7 +167,7 @@ class Scratch(NamedTuple):
     found: Longs  # (1,) bits of the contexts with evidence, see `decisions.fill_inputs`
     inputs: Floats  # (4 ROW,) INPUT_COUNT of them are used
     cells: NDArray[np.int32]  # (2 ROW,) the places in both maps for each context
-    learned: Floats  # (2 ROW,) the probabilities there
+    counts: NDArray[np.int32]  # (2 ROW,) of either turn at a node
     rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
     dots: Floats  # (SETS + 2,) the logit of each, the mixture of them, a position between levels
     keys: Longs  # (2,) hashes of the latest characters
@@ -340,7 +340,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(1, np.uint64),
         np.zeros(4 * ROW, np.float32),
         np.zeros(2 * ROW, np.int32),
-        np.zeros(2 * ROW, np.float32),
+        np.zeros(2 * ROW, np.int32),
         np.zeros(SETS, np.int64),
         np.zeros(SETS + 2, np.float32),
         np.zeros(2, np.uint64),
