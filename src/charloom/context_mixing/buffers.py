@@ -52,7 +52,6 @@ class ModelBuffers(NamedTuple):
     kind: Int32
     folded: Int32
     rank: Int32
-    code: UInt64
     singles: UInt64
     shorts: UInt32
     longs: UInt32

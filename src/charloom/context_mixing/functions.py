@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Doubles = NDArray[np.float64]
+Doubles = NDArray[np.floating]
 
 LOG_2 = 0.6931471805599453  # rounded
 LOG_2_HIGH = 0.693147180369123816490  # its first 33 bits, so that small multiples are exact
@@ -59,5 +59,5 @@ def powers_of_half(count: int, steps: int) -> Doubles:
         root = float(np.sqrt(root))
     for i in range(1, steps):
         within[i] = within[i - 1] * root
-    i = np.arange(count)
-    return np.asarray(np.ldexp(within[i % steps], -(i // steps)))  # exact
+    number = np.arange(count)
+    return np.asarray(np.ldexp(within[number % steps], -(number // steps)))  # exact

@@ -155,7 +155,7 @@ def learn(ids, state, model, weights, scratch, lists, probabilities, learns):
         weights: those of WeightBuffers.
         scratch: those of ScratchBuffers.
         lists: those of ListBuffers.
-        probabilities: written: the probability of every character before it is learned, (N,).
+        probabilities: written: that of each character before the weights learn it, (N,).
         learns: whether the weights learn, 0 or 1.
     """
     m, w, s, noted = (
@@ -176,7 +176,7 @@ def record(ids, begin, state, model, weights, scratch, lists, codes):
 
     Args:
         ids: (N,).
-        begin: the number of the text's first id among those whose lists are noted.
+        begin: the number of the text's first id in its block.
         state: that before the text, changed, (STATE,).
         model: the addresses of ModelBuffers.
         weights: those of WeightBuffers.

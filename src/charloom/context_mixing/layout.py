@@ -117,7 +117,6 @@ class Tree(NamedTuple):
     kind: NDArray[np.int32]  # (V,)
     folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
     rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
-    code: Longs  # (V,) the turns as bits, the first one in the lowest
 
 
 class Tables(NamedTuple):
@@ -284,9 +283,6 @@ def tree_of(
         np.array(kind, np.int32),
         np.array(folded, np.int32),
         rank,
-        np.array(
-            [sum(turn << j for j, (_, turn) in enumerate(steps)) for steps in paths], np.uint64
-        ),
     )
 
 
@@ -355,7 +351,7 @@ def make_scratch(size: int) -> Scratch:
 def make_noted(characters: int, size: int) -> NotedLists:
     """Return memory for the lists of a block of a text.
 
-    Only what is written takes memory.
+    Memory is taken by lists that are written, and not before.
 
     Args:
         characters: of the block.

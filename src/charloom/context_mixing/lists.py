@@ -187,7 +187,7 @@ def place_in(lists, begin, character, most):
         words = load16(lists, begin - 1 + i)
         ends = bits_of(words == 0)
         found = bits_of((words >> CHARACTER_SHIFTS) == np.int32(character))
-        found &= ~(ends | (ONE if i == 0 else np.uint64(0)))  # a check is no entry
+        found &= ~(ends | (ONE if i == 0 else np.uint64(0)))  # the check is not an entry
         if found != np.uint64(0):
             return i + int(trailing_zeros(found)) - 1
         if ends != np.uint64(0):

@@ -280,9 +280,9 @@ def _blocks(ids: Ids, size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
 class Learning:
     """The tasks of a mixer that learns a text.
 
-    All lists of contexts are looked up by one task after another, and noted. What is learned from
-    them depends on weights alone, so that both sets of weights can learn at the same time, while
-    the tables are changed already.
+    All lists of contexts are looked up by one task after another, and noted. Weights need
+    the notes alone, not the tables. Both sets can therefore learn at the same time, while the
+    tables are changed already.
     """
 
     def __init__(self, mixer: ContextMixer, threads: int) -> None:

@@ -266,10 +266,9 @@ class ReferenceMixer:
 
         Returns:
             The probability of each character before it changed any weight, (N,), by the frozen and
-            by the adaptive weights. The former is NaN in blocks without effect on frozen weights.
+            by the adaptive weights.
         """
-        frozen = np.full(len(ids), np.nan, np.float32)
-        adaptive = np.empty(len(ids), np.float32)
+        frozen, adaptive = (np.empty(len(ids), np.float32) for _ in range(2))
         for begin in range(0, len(ids), self.block):
             block = [int(i) for i in ids[begin : begin + self.block]]
             reading = self.reading

@@ -1,8 +1,8 @@
 """Sixteen numbers side by side inside Numba kernels, on every machine.
 
 A vector of `vectors` is as wide as the processor's registers. A sum over such vectors is therefore
-rounded differently on another machine. `Lanes` are always 16 numbers, so that the same kernel
-computes the same bits everywhere: LLVM splits what a processor cannot do in one piece, and never
+rounded differently on another machine. `Lanes` are always 16 numbers. The same kernel then
+computes the same bits everywhere, because LLVM splits lanes where registers are shorter, and never
 joins a product with a sum.
 """
 
@@ -65,7 +65,7 @@ def _filled(context: Any, builder: Any, value: Any, given: Any, lanes: Lanes) ->
 
 
 def _lanes_of(args: Any) -> Lanes | None:
-    """Return the type of lanes among the types of operands; None if there are none, or two."""
+    """Return the type of lanes among the types of operands; None unless it is one type."""
     found = [a for a in args if isinstance(a, Lanes)]
     if not found or any(a != found[0] for a in found):
         return None
@@ -156,62 +156,6 @@ def store16(context, array, index, value):
     return types.void(array, types.intp, value), emit
 
 
-class _Places(ir.Instruction):
-    """The addresses of the entries of an array with the indexes in lanes."""
-
-    def __init__(self, builder: Any, array: Any, indexes: Any, entry: Any) -> None:
-        kind = ir.VectorType(ir.PointerType(), COUNT)
-        super().__init__(builder.block, kind, "getelementptr", [array, indexes])
-        self._entry = entry
-        builder._insert(self)
-
-    def descr(self, buf: list[str]) -> None:
-        array, indexes = self.operands
-        buf.append(
-            f"getelementptr {self._entry}, {array.type} {array.get_reference()}, "
-            f"{indexes.type} {indexes.get_reference()}\n"
-        )
-
-
-def _places(builder: Any, array: Any, indexes: Any, dtype: Any) -> Any:
-    opaque = builder.bitcast(array, ir.PointerType())
-    return _Places(builder, opaque, indexes, _TYPES[dtype])
-
-
-@intrinsic
-def gather16(context, array, indexes):
-    """Return the entries of a flat array at the indexes in lanes."""
-    kind = _kind(array.dtype)
-
-    def emit(context, builder, sig, args):
-        places = _places(builder, args[0], args[1], array.dtype)
-        truths = _constant(types.boolean, [1] * COUNT)
-        name = f"llvm.masked.gather.v16{'f' if array.dtype == types.float32 else 'i'}32.v16p0"
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [places.type, INT32, truths.type, kind]), name
-        )
-        return builder.call(function, [places, INT32(4), truths, ir.Constant(kind, ir.Undefined)])
-
-    return _lanes_in(array)(array, indexes), emit
-
-
-@intrinsic
-def scatter16(context, array, indexes, values, truths):
-    """Write lanes that are true to a flat array, at the distinct indexes in lanes."""
-
-    def emit(context, builder, sig, args):
-        places = _places(builder, args[0], args[1], array.dtype)
-        name = f"llvm.masked.scatter.v16{'f' if array.dtype == types.float32 else 'i'}32.v16p0"
-        given = [args[2].type, places.type, INT32, args[3].type]
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), given), name
-        )
-        builder.call(function, [args[2], places, INT32(4), args[3]])
-        return context.get_dummy_value()
-
-    return types.void(array, indexes, values, truths), emit
-
-
 @intrinsic
 def where16(context, truths, a, b):
     """Return a in the lanes that are true, else b; two numbers become float32 or int32."""
@@ -294,16 +238,6 @@ def as_floats(context, integers):
 
 
 @intrinsic
-def as_integers(context, floats):
-    """Return floats without their fractions."""
-
-    def emit(context, builder, sig, args):
-        return builder.fptosi(args[0], _kind(types.int32))
-
-    return INTEGERS(floats), emit
-
-
-@intrinsic
 def bits_of(context, truths):
     """Return truth values as bits, the first lane in the lowest."""
 
@@ -311,17 +245,6 @@ def bits_of(context, truths):
         return builder.zext(builder.bitcast(args[0], ir.IntType(COUNT)), ir.IntType(64))
 
     return types.uint64(truths), emit
-
-
-@intrinsic
-def truths_of(context, bits):
-    """Return the 16 lowest bits as truth values, the lowest in the first lane."""
-
-    def emit(context, builder, sig, args):
-        low = builder.trunc(args[0], ir.IntType(COUNT))
-        return builder.bitcast(low, _kind(types.boolean))
-
-    return TRUTHS(types.uint64), emit
 
 
 @intrinsic
