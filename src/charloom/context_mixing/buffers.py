@@ -14,6 +14,7 @@ from charloom.context_mixing.layout import (
     SHORT_WORDS,
     SINGLE_WAYS,
     Constants,
+    NotedLists,
     Scratch,
     Tables,
     Tree,
@@ -51,17 +52,13 @@ class ModelBuffers(NamedTuple):
     kind: Int32
     folded: Int32
     rank: Int32
-    code: UInt64
     singles: UInt64
     shorts: UInt32
     longs: UInt32
     stretch: Float32
     squash: Float32
     logs: Float32
-    reciprocals: Float32
-    levels: Int32
     recent_after: Int32
-    sides_after: Int32
 
 
 class WeightBuffers(NamedTuple):
@@ -83,20 +80,34 @@ class ScratchBuffers(NamedTuple):
     contexts: UInt64
     entries: UInt32
     used: Int32
-    evidence: Int64
-    parted: Int64
-    sides: Int32
-    active: Int32
-    known: Int32
+    seen: Int32
+    first: UInt8
+    second: UInt8
+    leaves: Int32
+    marks: UInt8
+    touched: UInt64
     nodes: Int32
+    numbers: Int64
+    found: UInt64
     inputs: Float32
     cells: Int32
-    sums: Float32
+    counts: Int32
     rows: Int64
     dots: Float32
+    keys: UInt64
     refined: Int64
     stack: Int32
     reach: Float32
+    ahead: UInt64
+    hashes: UInt64
+
+
+class ListBuffers(NamedTuple):
+    """The lists of a block, for kernels."""
+
+    entries: UInt32
+    used: Int32
+    begins: Int64
 
 
 FLOATS = np.dtype(np.float32)
@@ -125,3 +136,8 @@ def weight_places(weights: Weights) -> Places:
 def scratch_places(scratch: Scratch) -> Places:
     """Return the addresses of scratch memory."""
     return addresses(ScratchBuffers(*scratch), FLOATS)
+
+
+def list_places(noted: NotedLists) -> Places:
+    """Return the addresses of the lists of a block."""
+    return addresses(ListBuffers(*noted), FLOATS)

@@ -15,7 +15,6 @@ from charloom.context_mixing.layout import (
     INDIRECT,
     LETTER,
     LINE,
-    LONG,
     RECENT,
     SHORT_LINE,
     STATE,
@@ -74,9 +73,8 @@ def above(state, column):
 
 
 @subroutine()
-def find_contexts(state, m, s):
-    """Hash the contexts of a row's state, and read their lists."""
-    hashes = s.contexts
+def hash_contexts(state, m, hashes):
+    """Hash the contexts of a row's state, but for the last ones, which depend on the tables."""
     c1, c2, c3 = state[0], state[1], state[2]
     word, before, before_that = state[WORD], state[WORD_BEFORE], state[WORD_BEFORE_THAT]
     column = int(state[COLUMN])
@@ -105,15 +103,50 @@ def find_contexts(state, m, s):
     hashes[16] = joined(c1, state[WORD_LENGTH] * np.uint64(8) + kind, 16)
     hashes[17] = joined(c1, place, 17)
     hashes[18] = joined(both, joined(over, next_over, 101), 18)
+
+
+@subroutine(types.int64)
+def read_lists(state, m, hashes, entries, begin, used, at):
+    """Read the lists of all contexts, and hash the last ones.
+
+    Args:
+        state: that of the row.
+        m: the model.
+        hashes: those of the first contexts; those of the last ones are written, (C,).
+        entries: written from `begin` on, up to LONG_WORDS words after the last list.
+        begin: see `entries`.
+        used: written from `at` on: the entries of each list, (C,).
+        at: see `used`.
+
+    Returns:
+        The end of the lists.
+    """
+    c1, c2 = state[0], state[1]
+    end = begin
     for c in range(CONTEXT_COUNT - INDIRECT):
-        read_list(c, m, s)
+        length = read_list(hashes[c], m, entries, end)
+        used[at + c] = length
+        end += length
+    first = begin
     for i in range(INDIRECT):
         latest, second = np.uint64(0), np.uint64(0)
-        if s.used[i] > 0:
-            latest = np.uint64(s.entries[i * LONG] >> np.uint32(16)) + ONE
-        if s.used[i] > 1:
-            second = np.uint64(s.entries[i * LONG + 1] >> np.uint32(16)) + ONE
+        length = used[at + i]
+        if length > 0:
+            latest = np.uint64(entries[first] >> np.uint32(16)) + ONE
+        if length > 1:
+            second = np.uint64(entries[first + 1] >> np.uint32(16)) + ONE
+        first += length
         c = CONTEXT_COUNT - INDIRECT + i
         known = joined(c1, c2 if i > 0 else np.uint64(0), 102)
         hashes[c] = joined(known, joined(latest, second, 103), c)
-        read_list(c, m, s)
+        length = read_list(hashes[c], m, entries, end)
+        used[at + c] = length
+        end += length
+    return end
+
+
+@subroutine()
+def find_contexts(state, m, s):
+    """Hash the contexts of a row's state, and read their lists."""
+    hash_contexts(state, m, s.contexts)
+    read_lists(state, m, s.contexts, s.entries, 0, s.used, 0)

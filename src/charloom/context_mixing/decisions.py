@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from charloom.context_mixing.evidence import clear, gather, gather_on_path
+from charloom.context_mixing.evidence import clear, gather, row_of
 from charloom.context_mixing.layout import (
     CLASSES,
     COLUMN,
@@ -18,29 +18,54 @@ from charloom.context_mixing.layout import (
     INPUT_COUNT,
     INPUTS,
     LEAST,
+    LEVEL_BEGINS,
     LOGIT_LEVELS,
-    MOST,
     MOST_SEEN,
     NEGLIGIBLE,
+    NOWHERE,
     ORDERS,
     PRIOR_COUNT,
     RATE,
     RECENT_LEVELS,
+    RECENT_SHIFT,
     REFINED_LEVELS,
     REFINED_RATE,
     REFINED_ROWS,
+    ROW,
     SET_BEGINS,
     SETS,
     SIDES,
     SMALLEST,
+    UNKNOWN,
     WORD_LENGTH,
     WORD_LENGTHS,
 )
-from charloom.context_mixing.lists import HALF, joined
+from charloom.context_mixing.lists import MULTIPLIER_1, SPREAD, joined, mixed
 from charloom.kernels.compiling import subroutine
-from charloom.kernels.vectors import load, store, total, width
+from charloom.kernels.lanes import (
+    COUNT,
+    as_floats,
+    bits_of,
+    filled16,
+    load16,
+    numbers16,
+    ones,
+    prefetch,
+    reaching,
+    store16,
+    store_fours,
+    total16,
+    where16,
+)
+from charloom.kernels.vectors import trailing_zeros
 
-LOWER_HALF = np.int64(0xFFFFFFFF)
+LOWER_HALF = 0xFFFF
+OF_ORDERS = np.uint64((1 << ORDERS) - 1)
+FIRST_SALT, SECOND_SALT = 200, 201
+
+level_of = reaching(*LEVEL_BEGINS)
+# How often recent counts are halved, so that they are below RECENT_LEVELS, by the larger one.
+halvings_of = reaching(*(((RECENT_LEVELS - 1) << i) + 1 for i in range(8)))
 
 
 @subroutine(types.float32, inline=True)
@@ -61,52 +86,69 @@ def stretched(p, stretch):
     return stretch[min(int(p * np.float32(4096)), 4095)]
 
 
-@subroutine()
+@subroutine(types.uint64)
 def fill_inputs(node, m, w, s):
-    """Compute the inputs at a node, and note the cells of both maps for each context in `known`."""
-    x, cells, evidence, sides = s.inputs, s.cells, s.evidence, s.sides
-    logs, stretch, flat = m.logs, m.stretch, s.inputs
-    for i in range(0, INPUT_COUNT, width(flat)):
-        store(flat, i, np.float32(0))
-    first = node * CONTEXT_COUNT
-    for i in range(s.active[node]):
-        c = s.known[first + i]
-        place = first + c
-        seen0, seen1 = evidence[place * 2], evidence[place * 2 + 1]
-        n0, n1 = seen0 & LOWER_HALF, seen1 & LOWER_HALF
+    """Compute the inputs at a node, and note the cells of both maps for contexts with evidence.
+
+    Tables are read number by number, because that is faster than into lanes.
+
+    Returns:
+        Bits: the contexts with evidence, and from bit 32 on those with evidence for one turn only.
+    """
+    seen, first, second, cells, counts = s.seen, s.first, s.second, s.cells, s.counts
+    a, b = row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
+    found = np.uint64(0)
+    for i in range(0, ROW, COUNT):
+        both0, both1 = load16(seen, a + i), load16(seen, b + i)
+        n0, n1 = both0 & LOWER_HALF, both1 & LOWER_HALF
         n = n0 + n1
-        logit = logs[n1] - logs[n0]
-        x[c * INPUTS] = logit
-        certainty = np.float32(0)
-        if n > 2:
-            p = (np.float32(n1) + np.float32(PRIOR_COUNT)) * m.reciprocals[n]
-            certainty = (p - np.float32(0.5)) * np.float32(3)
-        x[c * INPUTS + 1] = certainty
-        step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
-        cell = (c * COUNT_LEVELS + m.levels[min(n, MOST)]) * LOGIT_LEVELS + step
-        cells[2 * i] = cell
-        x[c * INPUTS + 2] = stretched(w.counts[cell], stretch)
-        r0, r1 = seen0 >> HALF, seen1 >> HALF
-        while r0 >= RECENT_LEVELS or r1 >= RECENT_LEVELS:
-            r0, r1 = (r0 + 1) // 2 if r0 > 1 else r0, (r1 + 1) // 2 if r1 > 1 else r1
+        known = where16(n > 0, 1, 0)
+        store16(counts, i, n0)
+        store16(counts, ROW + i, n1)
+        found |= bits_of(n > 0) << np.uint64(i)
+        found |= bits_of(where16(n0 < n1, n0, n1) < known) << np.uint64(32 + i)
+        c = numbers16(i)
+        store16(cells, i, (c * COUNT_LEVELS + level_of(n)) * LOGIT_LEVELS)
+
+        p = as_floats(n1) + np.float32(PRIOR_COUNT)
+        p = p / (as_floats(n) + np.float32(2 * PRIOR_COUNT))
+        certainty = where16(n > 2, (p - np.float32(0.5)) * np.float32(3), np.float32(0))
+        nothing = filled16(np.float32(0))
+        store_fours(s.inputs, i * INPUTS, nothing, certainty, nothing, nothing)
+
+        r0, r1 = both0 >> RECENT_SHIFT, both1 >> RECENT_SHIFT
+        halvings = halvings_of(where16(r0 < r1, r1, r0))
+        rest = (filled16(1) << halvings) - 1
+        r0, r1 = (r0 + rest) >> halvings, (r1 + rest) >> halvings
+        first0, first1 = load16(first, a + i), load16(first, b + i)
+        nearer = first0 < first1
+        latest = where16(nearer, 0, where16(first1 < NOWHERE, 1, UNKNOWN))
+        one = where16(nearer, load16(second, a + i), first0)
+        other = where16(nearer, first1, load16(second, b + i))
+        after = where16(one < other, 0, where16(other < NOWHERE, 1, UNKNOWN))
         cell = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1
-        cell = cell * SIDES * SIDES + sides[place]
-        cells[2 * i + 1] = cell
-        x[c * INPUTS + 3] = stretched(w.recent[cell], stretch)
-    x[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
+        store16(cells, ROW + i, (cell * SIDES + latest) * SIDES + after)
+
+    inputs, stretch = s.inputs, m.stretch
+    rest_of_them = found & np.uint64(0xFFFFFFFF)
+    while rest_of_them != np.uint64(0):
+        at = int(trailing_zeros(rest_of_them))
+        rest_of_them &= rest_of_them - np.uint64(1)
+        logit = m.logs[counts[ROW + at]] - m.logs[counts[at]]
+        inputs[at * INPUTS] = logit
+        step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
+        place = cells[at] + step
+        cells[at] = place
+        inputs[at * INPUTS + 2] = stretched(w.counts[place], stretch)
+        inputs[at * INPUTS + 3] = stretched(w.recent[cells[ROW + at]], stretch)
+    inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
+    return found
 
 
 @subroutine()
-def choose_rows(node, state, m, s):
-    """Choose the row of each set of weights, (SETS,)."""
-    orders, certain = 0, 0
-    for i in range(s.active[node]):
-        c = s.known[node * CONTEXT_COUNT + i]
-        if c < ORDERS:
-            orders += 1
-            place = (node * CONTEXT_COUNT + c) * 2
-            if s.evidence[place] == 0 or s.evidence[place + 1] == 0:
-                certain += 1
+def choose_rows(node, found, state, m, s):
+    """Choose the row of each set of weights, (SETS,), by what `fill_inputs` has found."""
+    orders, certain = ones(found & OF_ORDERS), ones((found >> np.uint64(32)) & OF_ORDERS)
     last = CLASSES - 1
     if state[0] != np.uint64(0):
         last = m.rank[int(state[0]) - 1]
@@ -123,44 +165,26 @@ def choose_rows(node, state, m, s):
 
 @subroutine(types.float32)
 def mix_sets(kind, w, s, learns):
-    """Return the mixture of all sets of weights, and note the logit of each if `learns`.
-
-    Sums have the same order on every machine: 16 numbers side by side, then these in a row.
-    """
-    sets, inputs, partial = w.sets, s.inputs, s.sums
-    lanes = width(sets)
-    lower, upper = load(inputs, 0) * np.float32(0), load(inputs, 0) * np.float32(0)
+    """Return the mixture of all sets of weights, and note the logit of each if `learns`."""
+    sets, inputs = w.sets, s.inputs
+    mixture = filled16(np.float32(0))
     for k in range(SETS):
         begin, share = s.rows[k] * INPUT_COUNT, w.final[kind + k]
-        added = load(sets, begin) * load(inputs, 0)
-        for i in range(16, INPUT_COUNT, 16):
-            added = added + load(sets, begin + i) * load(inputs, i)
-        lower = lower + added * share
+        added = load16(sets, begin) * load16(inputs, 0)
+        for i in range(COUNT, INPUT_COUNT, COUNT):
+            added = added + load16(sets, begin + i) * load16(inputs, i)
+        mixture = mixture + added * share
         if learns:
-            s.dots[k] = total(added)
-        if lanes < 16:
-            added = load(sets, begin + 8) * load(inputs, 8)
-            for i in range(16, INPUT_COUNT, 16):
-                added = added + load(sets, begin + i + 8) * load(inputs, i + 8)
-            upper = upper + added * share
-            if learns:
-                store(partial, 0, added)
-                for i in range(8):
-                    s.dots[k] += partial[i]
-    result = total(lower)
-    if lanes < 16:
-        store(partial, 0, upper)
-        for i in range(8):
-            result += partial[i]
-    return result
+            s.dots[k] = total16(added)
+    return total16(mixture)
 
 
 @subroutine()
 def add_to_row(flat, row, inputs, factor):
     """Add a multiple of the inputs to a row of w."""
     begin = row * INPUT_COUNT
-    for i in range(0, INPUT_COUNT, width(flat)):
-        store(flat, begin + i, load(flat, begin + i) + load(inputs, i) * factor)
+    for i in range(0, INPUT_COUNT, COUNT):
+        store16(flat, begin + i, load16(flat, begin + i) + load16(inputs, i) * factor)
 
 
 @subroutine(types.float32, inline=True)
@@ -168,12 +192,38 @@ def between(low, high, part):
     return low * (np.float32(1) - part) + high * part
 
 
+@subroutine()
+def hash_latest(state, s):
+    """Hash the latest characters, for `refine_with`."""
+    s.keys[0] = mixed(state[0] * SPREAD + np.uint64(FIRST_SALT + 1))
+    both = joined(state[0], state[1], SECOND_SALT)
+    s.keys[1] = mixed(both * SPREAD + np.uint64(SECOND_SALT + 1))
+
+
+@subroutine()
+def refine_with(node, w, s):
+    """Choose the rows of both refining tables at a node, and fetch them."""
+    value = np.uint64(node) * MULTIPLIER_1
+    for i in range(2):
+        row = int(mixed(s.keys[i] + value) % np.uint64(REFINED_ROWS))
+        begin = (row + i * REFINED_ROWS) * REFINED_LEVELS
+        s.refined[2 * node + i] = begin
+        prefetch(w.refined, begin + REFINED_LEVELS // 4)
+        prefetch(w.refined, begin + 3 * REFINED_LEVELS // 4)
+
+
 @subroutine(types.float32)
 def decide(node, state, m, w, s, learns):
-    """Return the probability of turn 1 at a node with evidence, whose inputs and rows are known.
+    """Return the probability of turn 1 at a node whose refining rows are chosen.
 
-    It notes the logit of each set of weights, and the places in the two refining tables.
+    It notes the contexts with evidence, the logit of each set of weights, and the places in the two
+    refining tables.
     """
+    found = fill_inputs(node, m, w, s)
+    s.found[0] = found
+    if found == np.uint64(0):
+        return m.prior[node]
+    choose_rows(node, found, state, m, s)
     dots, refined = s.dots, s.refined
     logit = mix_sets(min(node, CLASSES - 1) * SETS, w, s, learns)
     dots[SETS] = logit
@@ -182,13 +232,11 @@ def decide(node, state, m, w, s, learns):
     low = int(place)
     part = place - np.float32(low)
     dots[SETS + 1] = part
-    one = joined(state[0], np.uint64(node), 200) % np.uint64(REFINED_ROWS)
-    two = joined(joined(state[0], state[1], 201), np.uint64(node), 201) % np.uint64(REFINED_ROWS)
-    refined[0] = int(one) * REFINED_LEVELS + low
-    refined[1] = (int(two) + REFINED_ROWS) * REFINED_LEVELS + low
+    one, two = refined[2 * node] + low, refined[2 * node + 1] + low
+    refined[2 * node], refined[2 * node + 1] = one, two
     table, stretch = w.refined, m.stretch
-    a = between(table[refined[0]], table[refined[0] + 1], part)
-    b = between(table[refined[1]], table[refined[1] + 1], part)
+    a = between(table[one], table[one + 1], part)
+    b = between(table[two], table[two + 1], part)
     logit = (logit * np.float32(2) + stretched(a, stretch) + stretched(b, stretch)) / np.float32(4)
     p = squashed(logit, m.squash)
     return min(max(p, np.float32(SMALLEST)), np.float32(1 - SMALLEST))
@@ -197,9 +245,10 @@ def decide(node, state, m, w, s, learns):
 @subroutine(inline=True)
 def move_towards(values, seen, place, bit):
     """Move a learned probability towards a decision, less the more it has seen."""
-    if seen[place] < MOST_SEEN:
-        seen[place] += np.int32(1)
-    p = values[place] + (bit - values[place]) / np.float32(seen[place] + 8)
+    n = min(seen[place] + 1, MOST_SEEN)
+    seen[place] = n
+    p = values[place]
+    p += (bit - p) / np.float32(n + 8)
     values[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
 
 
@@ -207,7 +256,7 @@ def move_towards(values, seen, place, bit):
 def learn_decision(node, turn, m, w, s, rate):
     """Change weights after the turn that was taken at a node."""
     bit = np.float32(turn)
-    rows, dots, refined = s.rows, s.dots, s.refined
+    rows, dots = s.rows, s.dots
     kind = min(node, CLASSES - 1) * SETS
     error = (bit - squashed(dots[SETS], m.squash)) * np.float32(FINAL_RATE)
     for k in range(SETS):
@@ -216,32 +265,42 @@ def learn_decision(node, turn, m, w, s, rate):
         w.final[kind + k] += error * dots[k]
     nearer = 0 if dots[SETS + 1] < np.float32(0.5) else 1
     for i in range(2):
-        place = refined[i] + nearer
+        place = s.refined[2 * node + i] + nearer
         p = w.refined[place]
         p += (bit - p) * np.float32(REFINED_RATE)
         w.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
-    for i in range(s.active[node]):
-        move_towards(w.counts, w.counts_seen, s.cells[2 * i], bit)
-        move_towards(w.recent, w.recent_seen, s.cells[2 * i + 1], bit)
+    rest = s.found[0] & np.uint64(0xFFFFFFFF)
+    while rest != np.uint64(0):
+        c = int(trailing_zeros(rest))
+        rest &= rest - np.uint64(1)
+        move_towards(w.counts, w.counts_seen, s.cells[c], bit)
+        move_towards(w.recent, w.recent_seen, s.cells[ROW + c], bit)
 
 
 @subroutine(types.float32)
 def code(character, state, m, w, s, learns):
     """Return the probability of a character, and change weights after it if `learns`."""
-    gather_on_path(m, s, character)
-    deepest = m.sizes.deepest
+    gather(m, s, s.entries, 0, s.used, 0)
+    return code_gathered(character, state, m, w, s, learns)
+
+
+@subroutine(types.float32)
+def code_gathered(character, state, m, w, s, learns):
+    """Do the same with evidence that is gathered, which is then removed."""
+    begin, depth = character * m.sizes.deepest, m.depth[character]
+    hash_latest(state, s)
+    for j in range(begin, begin + depth):
+        refine_with(m.path[j], w, s)
     rate = np.float32(RATE + EARLY_RATE / (1 + w.steps[0] / EARLY))
     if learns:
         w.steps[0] += 1
     reach = np.float32(1)
-    for j in range(m.depth[character]):
-        node, turn = m.path[character * deepest + j], m.turns[character * deepest + j]
+    for j in range(begin, begin + depth):
+        node, turn = m.path[j], m.turns[j]
         p = m.prior[node]
-        if reach >= np.float32(NEGLIGIBLE) and s.active[node] > 0:
-            fill_inputs(node, m, w, s)
-            choose_rows(node, state, m, s)
+        if reach >= np.float32(NEGLIGIBLE):
             p = decide(node, state, m, w, s, learns)
-            if learns:
+            if learns and s.found[0] != np.uint64(0):
                 learn_decision(node, turn, m, w, s, rate)
         reach *= p if turn == 1 else np.float32(1) - p
     clear(m, s)
@@ -251,19 +310,26 @@ def code(character, state, m, w, s, learns):
 @subroutine()
 def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
+    gather(m, s, s.entries, 0, s.used, 0)
+    distribute_gathered(state, m, w, s, probabilities)
+
+
+@subroutine()
+def distribute_gathered(state, m, w, s, probabilities):
+    """Do the same with evidence that is gathered, which is then removed."""
     if m.sizes.characters == 1:
         probabilities[0] = np.float32(1)
+        clear(m, s)
         return
-    gather(m, s)
+    hash_latest(state, s)
+    refine_with(0, w, s)
     waiting, reach = 1, s.reach
     s.stack[0], reach[0] = 0, np.float32(1)
     while waiting > 0:
         waiting -= 1
         node, here = s.stack[waiting], reach[waiting]
         p = m.prior[node]
-        if here >= np.float32(NEGLIGIBLE) and s.active[node] > 0:
-            fill_inputs(node, m, w, s)
-            choose_rows(node, state, m, s)
+        if here >= np.float32(NEGLIGIBLE):
             p = decide(node, state, m, w, s, False)
         for turn in range(2):
             share = here * (p if turn == 1 else np.float32(1) - p)
@@ -273,4 +339,6 @@ def distribute(state, m, w, s, probabilities):
             else:
                 s.stack[waiting], reach[waiting] = child, share
                 waiting += 1
+                if share >= np.float32(NEGLIGIBLE):
+                    refine_with(child, w, s)
     clear(m, s)

@@ -1,98 +1,107 @@
-"""The evidence at the nodes of the tree: counts of the characters below either turn."""
+"""The evidence at the nodes of the tree: counts of the characters below either turn.
+
+Every leaf and every node has a row with a number for each context. A list's entry is written to its
+character's row, and the row of a node is the sum of those of its children.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
-from charloom.context_mixing.layout import BOTH_UNKNOWN, CONTEXT_COUNT, LONG, SIDES, UNKNOWN
-from charloom.context_mixing.lists import CHARACTER_SHIFT, both_counts
+from charloom.context_mixing.layout import CONTEXT_COUNT, NOWHERE, RECENT_SHIFT, ROW
+from charloom.context_mixing.lists import CHARACTER_SHIFT
 from charloom.kernels.compiling import subroutine
+from charloom.kernels.lanes import COUNT, load16, store16, where16
 from charloom.kernels.vectors import trailing_zeros
 
+SIXTY_THREE, ONE = 63, np.uint64(1)
+
+
+@subroutine(types.int64, inline=True)
+def row_of(child, m):
+    """Return the place of the first number of a child's row: a node's, or after those a leaf's."""
+    return (child if child >= 0 else m.sizes.characters - 2 - child) * ROW
+
 
 @subroutine()
-def gather(m, s):
+def merge(node, m, s):
+    """Add up the rows of a node's children.
+
+    `first` and `second` are the places of the latest two characters in a context's list.
+    """
+    seen, first, second = s.seen, s.first, s.second
+    a, b = row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
+    to = node * ROW
+    for i in range(0, ROW, COUNT):
+        store16(seen, to + i, load16(seen, a + i) + load16(seen, b + i))
+        first_a, first_b = load16(first, a + i), load16(first, b + i)
+        nearer = first_a < first_b
+        store16(first, to + i, where16(nearer, first_a, first_b))
+        later = where16(nearer, first_b, first_a)
+        after = where16(nearer, load16(second, a + i), load16(second, b + i))
+        store16(second, to + i, where16(later < after, later, after))
+
+
+@subroutine()
+def gather(m, s, entries, begin, used, at):
     """Add up the evidence at the nodes of the paths of all characters seen after the contexts.
 
-    The nodes are noted in `nodes`, their number in its last entry.
+    These leaves and nodes are noted, and their numbers. The other arguments are those of
+    `contexts.read_lists`.
     """
-    evidence, sides, nodes, active, known = s.evidence, s.sides, s.nodes, s.active, s.known
-    deepest = m.sizes.deepest
-    count = 0
+    seen, first, leaves, marks = s.seen, s.first, s.leaves, s.marks
+    size, deepest = m.sizes.characters, m.sizes.deepest
+    base, count = (size - 1) * ROW, 0
     for c in range(CONTEXT_COUNT):
-        for i in range(s.used[c]):
-            entry = s.entries[c * LONG + i]
-            other = int(entry >> CHARACTER_SHIFT) * deepest
-            seen = both_counts(entry)
-            for j in range(other, other + m.depth[int(entry >> CHARACTER_SHIFT)]):
-                node, turn = m.path[j], m.turns[j]
-                place = node * CONTEXT_COUNT + c
-                if sides[place] == BOTH_UNKNOWN:
-                    if active[node] == 0:
-                        nodes[count] = node
-                        count += 1
-                    known[node * CONTEXT_COUNT + active[node]] = c
-                    active[node] += np.int32(1)
-                evidence[place * 2 + turn] += seen
-                sides[place] = m.sides_after[sides[place] * 2 + turn]
-    nodes[m.sizes.characters] = np.int32(count)
-
-
-@subroutine()
-def gather_on_path(m, s, character):
-    """Add up the evidence at the nodes of one character's path alone, in the same places.
-
-    A character that leaves the path at depth d counts on the path's side of every node before, and
-    on the other side of that node.
-    """
-    evidence, sides, parted = s.evidence, s.sides, s.parted
-    deepest = m.sizes.deepest
-    begin, depth = character * deepest, m.depth[character]
-    for j in range(depth):
-        s.nodes[j] = m.path[begin + j]
-    s.nodes[m.sizes.characters] = np.int32(depth)
-    for c in range(CONTEXT_COUNT):
-        used = s.used[c]
-        if used == 0:
-            continue
-        for j in range(depth + 1):
-            parted[j] = 0
-        settled = 0  # nodes from the root on whose latest two characters are known
-        for i in range(used):
-            entry = s.entries[c * LONG + i]
+        for i in range(used[at + c]):
+            entry = entries[begin + i]
             other = int(entry >> CHARACTER_SHIFT)
-            shared = min(
-                np.int64(trailing_zeros(m.code[character] ^ m.code[other])), np.int64(depth)
-            )
-            parted[shared] += both_counts(entry)
-            for j in range(settled, min(shared + 1, depth)):
-                place = m.path[begin + j] * CONTEXT_COUNT + c
-                turn = m.turns[begin + j] if j < shared else 1 - m.turns[begin + j]
-                side = m.sides_after[sides[place] * 2 + turn]
-                sides[place] = side
-                if j == settled and side % SIDES != UNKNOWN:
-                    settled += 1
-        within = parted[depth]
-        for j in range(depth - 1, -1, -1):
-            node, turn = m.path[begin + j], m.turns[begin + j]
-            place = node * CONTEXT_COUNT + c
-            if sides[place] != BOTH_UNKNOWN:
-                evidence[place * 2 + turn] = within
-                evidence[place * 2 + 1 - turn] = parted[j]
-                s.known[node * CONTEXT_COUNT + s.active[node]] = c
-                s.active[node] += np.int32(1)
-            within += parted[j]
+            place = base + other * ROW + c
+            recent = np.int32(entry & np.uint32(63)) << RECENT_SHIFT
+            seen[place] = np.int32((entry >> np.uint32(6)) & np.uint32(1023)) | recent
+            first[place] = np.uint8(i)
+            leaves[count] = other
+            count += 1 - int(marks[other])
+            marks[other] = np.uint8(1)
+        begin += used[at + c]
+    # A node's number is larger than its parent's, and `touched` has a bit for each, the last first.
+    touched = s.touched
+    for i in range(count):
+        other = int(leaves[i])
+        marks[other] = np.uint8(0)
+        for j in range(other * deepest + m.depth[other] - 1, other * deepest - 1, -1):
+            bit = size - 2 - m.path[j]
+            word, mask = bit >> 6, ONE << np.uint64(bit & SIXTY_THREE)
+            if touched[word] & mask != np.uint64(0):
+                break
+            touched[word] |= mask
+    nodes, known = s.nodes, 0
+    for word in range((size + SIXTY_THREE) >> 6):
+        rest = touched[word]
+        touched[word] = np.uint64(0)
+        while rest != np.uint64(0):
+            node = size - 2 - (word * 64 + int(trailing_zeros(rest)))
+            rest &= rest - ONE
+            merge(node, m, s)
+            nodes[known] = node
+            known += 1
+    s.numbers[0], s.numbers[1] = count, known
 
 
 @subroutine()
 def clear(m, s):
-    """Remove the evidence at all nodes that have any."""
-    for i in range(s.nodes[m.sizes.characters]):
-        node = s.nodes[i]
-        begin = node * CONTEXT_COUNT
-        for j in range(begin, begin + s.active[node]):
-            place = begin + s.known[j]
-            s.evidence[place * 2] = 0
-            s.evidence[place * 2 + 1] = 0
-            s.sides[place] = BOTH_UNKNOWN
-        s.active[node] = np.int32(0)
+    """Remove the evidence at all nodes and leaves that have any."""
+    seen, first, second = s.seen, s.first, s.second
+    begin = m.sizes.characters - 1
+    for i in range(s.numbers[0]):
+        row = (begin + s.leaves[i]) * ROW
+        for k in range(row, row + ROW, COUNT):
+            store16(seen, k, np.int32(0))
+            store16(first, k, NOWHERE)
+    for i in range(s.numbers[1]):
+        row = s.nodes[i] * ROW
+        for k in range(row, row + ROW, COUNT):
+            store16(seen, k, np.int32(0))
+            store16(first, k, NOWHERE)
+            store16(second, k, NOWHERE)

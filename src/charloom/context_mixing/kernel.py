@@ -22,11 +22,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from charloom.context_mixing.buffers import ModelBuffers, ScratchBuffers, WeightBuffers
-from charloom.context_mixing.contexts import advance, find_contexts
-from charloom.context_mixing.decisions import code, distribute
-from charloom.context_mixing.layout import CONTEXT_COUNT, LONG, ORDERS, STATE
-from charloom.context_mixing.lists import learn_list
+from charloom.context_mixing.buffers import (
+    ListBuffers,
+    ModelBuffers,
+    ScratchBuffers,
+    WeightBuffers,
+)
+from charloom.context_mixing.contexts import advance, find_contexts, hash_contexts, read_lists
+from charloom.context_mixing.decisions import (
+    code,
+    code_gathered,
+    distribute,
+    distribute_gathered,
+)
+from charloom.context_mixing.evidence import gather
+from charloom.context_mixing.layout import (
+    CONTEXT_COUNT,
+    EARLIER,
+    EARLIER_SLOTS,
+    INDIRECT,
+    ORDERS,
+    STATE,
+)
+from charloom.context_mixing.lists import learn_list, prefetch_list
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import Kernel, subroutine
 
@@ -43,12 +61,14 @@ def read(ids, state, model, floats):
 def predict_next(state, m, w, s, place, found, lengths, shares):
     """Write the predictions after a row's state at a place of the outputs of `predict`."""
     find_contexts(state, m, s)
-    orders, n = 0, 0
+    orders, n, begin = 0, 0, 0
     for c in range(ORDERS):
-        if s.used[c] > 0:
+        end = begin + s.used[c]
+        if begin < end:
             orders, n = c + 1, 0
-            for i in range(s.used[c]):
-                n += int((s.entries[c * LONG + i] >> np.uint32(6)) & np.uint32(1023))
+            for i in range(begin, end):
+                n += int((s.entries[i] >> np.uint32(6)) & np.uint32(1023))
+        begin = end
     lengths[place] = np.int32(orders)
     shares[place] = np.float32(1) / np.float32(n + 1)
     distribute(state, m, w, s, flat_from(found, place * m.sizes.characters))
@@ -81,8 +101,52 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
             predict_next(state, m, w, s, t * rows + row, found, lengths, shares)
 
 
-def learn(ids, state, model, weights, scratch, probabilities, flags):
-    """Read a text, (N,), and learn it.
+def look_up(ids, state, model, scratch, lists, floats, counts):
+    """Read a text, (N,), and note the lists of the contexts before each character.
+
+    Args:
+        ids: (N,).
+        state: that before the text, changed, (STATE,).
+        model: the addresses of ModelBuffers.
+        scratch: those of ScratchBuffers.
+        lists: those of ListBuffers, written.
+        floats: any array of float32.
+        counts: whether the characters are counted. If not, the lists after the text are noted too.
+    """
+    m, s, noted = (
+        as_buffers(ModelBuffers, model, floats),
+        as_buffers(ScratchBuffers, scratch, floats),
+        as_buffers(ListBuffers, lists, floats),
+    )
+    now, ahead = as_flat(state), s.ahead
+    # The contexts of the next characters are hashed early, so that their lists are fetched early.
+    for i in range(STATE):
+        ahead[i] = now[i]
+    more = len(ids) if counts else len(ids) + 1
+    end = 0
+    for i in range(-EARLIER, more):
+        early = i + EARLIER
+        if early < more:
+            hashes = flat_from(s.hashes, early % EARLIER_SLOTS * CONTEXT_COUNT)
+            hash_contexts(ahead, m, hashes)
+            for c in range(CONTEXT_COUNT - INDIRECT):
+                prefetch_list(hashes[c], m)
+            if early < len(ids):
+                advance(ahead, m, ids[early])
+        if i < 0:
+            continue
+        hashes = flat_from(s.hashes, i % EARLIER_SLOTS * CONTEXT_COUNT)
+        noted.begins[i] = end
+        end = read_lists(now, m, hashes, noted.entries, end, noted.used, i * CONTEXT_COUNT)
+        if counts:
+            for c in range(CONTEXT_COUNT):
+                learn_list(hashes[c], ids[i], m)
+        if i < len(ids):
+            advance(now, m, ids[i])
+
+
+def learn(ids, state, model, weights, scratch, lists, probabilities, learns):
+    """Teach weights a text, (N,), the lists of whose contexts are known.
 
     Args:
         ids: (N,).
@@ -90,22 +154,48 @@ def learn(ids, state, model, weights, scratch, probabilities, flags):
         model: the addresses of ModelBuffers.
         weights: those of WeightBuffers.
         scratch: those of ScratchBuffers.
-        probabilities: written: the probability of every character before it is counted, (N,).
-        flags: whether the weights learn, and whether characters are counted in the tables, (2,).
+        lists: those of ListBuffers.
+        probabilities: written: that of each character before the weights learn it, (N,).
+        learns: whether the weights learn, 0 or 1.
     """
-    m, w, s = (
+    m, w, s, noted = (
         as_buffers(ModelBuffers, model, probabilities),
         as_buffers(WeightBuffers, weights, probabilities),
         as_buffers(ScratchBuffers, scratch, probabilities),
+        as_buffers(ListBuffers, lists, probabilities),
     )
     flat = as_flat(state)
     for i in range(len(ids)):
-        find_contexts(flat, m, s)
-        probabilities[i] = code(ids[i], flat, m, w, s, flags[0] != 0)
-        if flags[1] != 0:
-            for c in range(CONTEXT_COUNT):
-                learn_list(s.contexts[c], ids[i], m)
+        gather(m, s, noted.entries, noted.begins[i], noted.used, i * CONTEXT_COUNT)
+        probabilities[i] = code_gathered(ids[i], flat, m, w, s, learns != 0)
         advance(flat, m, ids[i])
+
+
+def record(ids, begin, state, model, weights, scratch, lists, codes):
+    """Predict the characters after each id of a text, (N,), the lists of whose contexts are known.
+
+    Args:
+        ids: (N,).
+        begin: the number of the text's first id in its block.
+        state: that before the text, changed, (STATE,).
+        model: the addresses of ModelBuffers.
+        weights: those of WeightBuffers.
+        scratch: those of ScratchBuffers.
+        lists: those of ListBuffers.
+        codes: written: the probabilities, (N, V).
+    """
+    m, w, s, noted = (
+        as_buffers(ModelBuffers, model, codes),
+        as_buffers(WeightBuffers, weights, codes),
+        as_buffers(ScratchBuffers, scratch, codes),
+        as_buffers(ListBuffers, lists, codes),
+    )
+    flat, written = as_flat(state), as_flat(codes)
+    for i in range(len(ids)):
+        advance(flat, m, ids[i])
+        known = begin + i + 1
+        gather(m, s, noted.entries, noted.begins[known], noted.used, known * CONTEXT_COUNT)
+        distribute_gathered(flat, m, w, s, flat_from(written, i * m.sizes.characters))
 
 
 def follow(ids, state, model, weights, scratch, out, longest, certainty):
@@ -130,5 +220,7 @@ def follow(ids, state, model, weights, scratch, out, longest, certainty):
 
 READ = Kernel(read, "reading contexts")
 PREDICT = Kernel(predict, "context mixing")
+LOOK_UP = Kernel(look_up, "counting contexts")
 LEARN = Kernel(learn, "learning contexts")
+RECORD = Kernel(record, "recording contexts")
 FOLLOW = Kernel(follow, "adaptive context mixing")

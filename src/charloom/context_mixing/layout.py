@@ -6,12 +6,13 @@ V: characters in the vocabulary; C: contexts; D: the largest depth of a characte
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from charloom.context_mixing.functions import log, logistic
 
 Floats = NDArray[np.float32]
 Words = NDArray[np.uint32]
@@ -60,7 +61,9 @@ COUNT_LEVELS, LOGIT_LEVELS = 16, 33
 LEVEL_BEGINS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 32, 64, 128, 256, 512)  # classes of counts
 RECENT_LEVELS, SIDES = 16, 3
 UNKNOWN = 2  # instead of a turn
-BOTH_UNKNOWN = SIDES * UNKNOWN + UNKNOWN  # of the latest and the second latest character
+ROW = 32  # numbers in a row of evidence: the contexts, and padding
+NOWHERE = 255  # instead of a place in a list
+RECENT_SHIFT = 16  # of a recent count, in a number of evidence
 DEEPEST = 64  # decisions of a character, at most
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
@@ -79,8 +82,8 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
+EARLIER, EARLIER_SLOTS = 3, 4  # characters of which the contexts are hashed earlier
 BLOCK = 4096  # characters that are predicted before any of them is counted
-FROZEN_EVERY = 1  # blocks of which one teaches the frozen weights
 
 # Counts are halved above, and recent counts stay below.
 MOST, MOST_RECENT = 1023, 31
@@ -114,7 +117,6 @@ class Tree(NamedTuple):
     kind: NDArray[np.int32]  # (V,)
     folded: NDArray[np.int32]  # (V,) the id that counts as the same letter in a word
     rank: NDArray[np.int32]  # (V,) 0 for the most frequent character, below CLASSES
-    code: Longs  # (V,) the turns as bits, the first one in the lowest
 
 
 class Tables(NamedTuple):
@@ -144,34 +146,43 @@ class Constants(NamedTuple):
     stretch: Floats  # (4096,) log p / (1 - p)
     squash: Floats  # (4098,) 1 / (1 + e^-x) for x from -12 to 12
     logs: Floats  # (65536,) log(n + PRIOR_COUNT)
-    reciprocals: Floats  # (65536,) 1 / (n + 2 PRIOR_COUNT)
-    levels: NDArray[np.int32]  # (1024,) the class of a count, below COUNT_LEVELS
     recent_after: NDArray[np.int32]  # (64,) a recent count after another character
-    sides_after: NDArray[np.int32]  # (9 * 2,) two turns after an earlier one
 
 
 class Scratch(NamedTuple):
-    """The memory of one call of a kernel."""
+    """The memory of one call of a kernel. Rows of evidence: see `evidence`."""
 
     contexts: Longs  # (C,)
-    entries: Words  # (C LONG,)
-    used: NDArray[np.int32]  # (C,)
-    evidence: NDArray[
-        np.int64
-    ]  # (V C 2,) of both turns at each node, recent counts in the upper half
-    parted: NDArray[np.int64]  # (D + 1,) the same by where paths part
-    sides: NDArray[np.int32]  # (V C,) the turns of the latest two characters
-    active: NDArray[np.int32]  # (V,) the number of contexts with evidence at a node
-    known: NDArray[np.int32]  # (V C,) these contexts
-    nodes: NDArray[np.int32]  # (V + 1,) nodes with evidence, and at the end their number
-    inputs: Floats  # (INPUT_COUNT,)
-    cells: NDArray[np.int32]  # (2 C,) the places in both maps for each of `known`
-    sums: Floats  # (16,) parts of a product
+    entries: Words  # (C LONG + LONG_WORDS,) one list after another
+    used: NDArray[np.int32]  # (C,) entries of each
+    seen: NDArray[np.int32]  # (2 V ROW,) counts, and in the upper half recent counts
+    first: NDArray[np.uint8]  # (2 V ROW,) the place of the latest character, or NOWHERE
+    second: NDArray[np.uint8]  # (2 V ROW,) of the second latest one
+    leaves: NDArray[np.int32]  # (V + 1,) characters with evidence
+    marks: NDArray[np.uint8]  # (V,) 1 for these
+    touched: Longs  # (V / 64 + 1,) bits of nodes with evidence
+    nodes: NDArray[np.int32]  # (V + 1,) these nodes
+    numbers: NDArray[np.int64]  # (2,) of leaves and nodes
+    found: Longs  # (1,) bits of the contexts with evidence, see `decisions.fill_inputs`
+    inputs: Floats  # (4 ROW,) INPUT_COUNT of them are used
+    cells: NDArray[np.int32]  # (2 ROW,) the places in both maps for each context
+    counts: NDArray[np.int32]  # (2 ROW,) of either turn at a node
     rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
     dots: Floats  # (SETS + 2,) the logit of each, the mixture of them, a position between levels
-    refined: NDArray[np.int64]  # (2,) the places in both refining tables
+    keys: Longs  # (2,) hashes of the latest characters
+    refined: NDArray[np.int64]  # (2 V,) the rows in both refining tables for each node
     stack: NDArray[np.int32]  # (V,)
     reach: Floats  # (V,)
+    ahead: Longs  # (STATE,) a state some characters later
+    hashes: Longs  # (EARLIER_SLOTS C,) of the contexts before the characters until then
+
+
+class NotedLists(NamedTuple):
+    """The lists of the contexts before each character of a block, and after it, N + 1 in all."""
+
+    entries: Words  # one list after another
+    used: NDArray[np.int32]  # (N + 1, C) entries of each
+    begins: NDArray[np.int64]  # (N + 1,) the place of the first list before each character
 
 
 PRIOR_COUNT = 0.3
@@ -179,25 +190,13 @@ PRIOR_COUNT = 0.3
 
 def make_constants() -> Constants:
     p = (np.arange(4096) + 0.5) / 4096
-    x = np.linspace(-12, 12, 4097)
-    sides = []
-    for latest, second in itertools.product(range(SIDES), repeat=2):
-        for turn in (0, 1):
-            known = latest, second
-            if latest == UNKNOWN:
-                known = turn, second
-            elif second == UNKNOWN:
-                known = latest, turn
-            sides.append(SIDES * known[0] + known[1])
+    x = np.arange(4097) * (24 / 4096) - 12
     recent = [n if n <= 2 else n.bit_length() for n in range(64)]
     return Constants(
-        np.log(p / (1 - p)).astype(np.float32),
-        np.append(1 / (1 + np.exp(-x)), 1).astype(np.float32),
-        np.log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
-        (1 / (np.arange(65536) + 2 * PRIOR_COUNT)).astype(np.float32),
-        np.searchsorted(LEVEL_BEGINS, np.arange(1024), side="right").astype(np.int32),
+        log(p / (1 - p)).astype(np.float32),
+        np.append(logistic(x), 1).astype(np.float32),
+        log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
         np.array(recent, np.int32),
-        np.array(sides, np.int32),
     )
 
 
@@ -284,9 +283,6 @@ def tree_of(
         np.array(kind, np.int32),
         np.array(folded, np.int32),
         rank,
-        np.array(
-            [sum(turn << j for j, (_, turn) in enumerate(steps)) for steps in paths], np.uint64
-        ),
     )
 
 
@@ -303,7 +299,7 @@ def make_tables(singles: int, shorts: int, longs: int) -> Tables:
 def make_weights() -> Weights:
     """Return the weights before any text: each context is believed a little."""
     logit = (np.arange(LOGIT_LEVELS) - 16) / 2
-    counts = np.tile(1 / (1 + np.exp(-logit)), CONTEXT_COUNT * COUNT_LEVELS)
+    counts = np.tile(logistic(logit), CONTEXT_COUNT * COUNT_LEVELS)
     a, b = np.meshgrid(np.arange(RECENT_LEVELS), np.arange(RECENT_LEVELS), indexing="ij")
     recent = np.repeat(((b + 0.4) / (a + b + 0.8)).ravel(), SIDES * SIDES)
     recent = np.tile(recent, CONTEXT_COUNT)
@@ -317,29 +313,52 @@ def make_weights() -> Weights:
         np.zeros(len(recent), np.int32),
         np.tile(row, SET_BEGINS[-1]).astype(np.float32),
         np.full(CLASSES * SETS, 1 / SETS, np.float32),
-        np.tile(1 / (1 + np.exp(-levels)), 2 * REFINED_ROWS).astype(np.float32),
+        np.tile(logistic(levels), 2 * REFINED_ROWS).astype(np.float32),
         np.zeros(1, np.int64),
     )
 
 
 def make_scratch(size: int) -> Scratch:
     """Return scratch memory for a vocabulary of that size."""
+    rows = 2 * size * ROW
     return Scratch(
         np.zeros(CONTEXT_COUNT, np.uint64),
-        np.zeros(CONTEXT_COUNT * LONG, np.uint32),
+        np.zeros(CONTEXT_COUNT * LONG + LONG_WORDS, np.uint32),
         np.zeros(CONTEXT_COUNT, np.int32),
-        np.zeros(size * CONTEXT_COUNT * 2, np.int64),
-        np.zeros(size + 1, np.int64),
-        np.full(size * CONTEXT_COUNT, BOTH_UNKNOWN, np.int32),
-        np.zeros(size, np.int32),
-        np.zeros(size * CONTEXT_COUNT, np.int32),
+        np.zeros(rows, np.int32),
+        np.full(rows, NOWHERE, np.uint8),
+        np.full(rows, NOWHERE, np.uint8),
         np.zeros(size + 1, np.int32),
-        np.zeros(INPUT_COUNT, np.float32),
-        np.zeros(2 * CONTEXT_COUNT, np.int32),
-        np.zeros(16, np.float32),
+        np.zeros(size, np.uint8),
+        np.zeros(size // 64 + 1, np.uint64),
+        np.zeros(size + 1, np.int32),
+        np.zeros(2, np.int64),
+        np.zeros(1, np.uint64),
+        np.zeros(4 * ROW, np.float32),
+        np.zeros(2 * ROW, np.int32),
+        np.zeros(2 * ROW, np.int32),
         np.zeros(SETS, np.int64),
         np.zeros(SETS + 2, np.float32),
-        np.zeros(2, np.int64),
+        np.zeros(2, np.uint64),
+        np.zeros(2 * size, np.int64),
         np.zeros(size + 1, np.int32),
         np.zeros(size + 1, np.float32),
+        np.zeros(STATE, np.uint64),
+        np.zeros(EARLIER_SLOTS * CONTEXT_COUNT, np.uint64),
+    )
+
+
+def make_noted(characters: int, size: int) -> NotedLists:
+    """Return memory for the lists of a block of a text.
+
+    Memory is taken by lists that are written, and not before.
+
+    Args:
+        characters: of the block.
+        size: of the vocabulary.
+    """
+    return NotedLists(
+        np.empty((characters + 1) * CONTEXT_COUNT * min(size, LONG) + LONG_WORDS, np.uint32),
+        np.empty((characters + 1) * CONTEXT_COUNT, np.int32),
+        np.empty(characters + 1, np.int64),
     )

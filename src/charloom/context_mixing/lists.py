@@ -23,6 +23,19 @@ from charloom.context_mixing.layout import (
     SINGLE_WAYS,
 )
 from charloom.kernels.compiling import subroutine
+from charloom.kernels.lanes import (
+    COUNT,
+    bits_of,
+    load16,
+    moved_up,
+    numbers16,
+    prefetch,
+    reaching,
+    store16,
+    where16,
+    with_upper_bits,
+)
+from charloom.kernels.vectors import trailing_zeros
 
 SPREAD = np.uint64(HASH_SPREAD)
 MULTIPLIER_1, MULTIPLIER_2 = (np.uint64(multiplier) for multiplier in MULTIPLIERS)
@@ -34,7 +47,8 @@ ONE = np.uint64(1)
 # An entry of a list: the character in 16 bits, its count in 10, its recent count in 6.
 MOVED = np.uint32(0xFFFF)  # instead of a character: the list has moved to a longer one
 CHARACTER_SHIFT = np.uint32(16)
-HALF = np.int64(32)
+CHARACTER_SHIFTS, RECENT_BITS, OTHER_BITS = 16, 63, ~63  # in lanes
+BESIDE = 1 << 10  # added to the length of a list that lacks a character
 MOVED_PRIORITY = 1 << 20  # such an entry is never the one to be replaced
 
 
@@ -60,15 +74,18 @@ def bucket_of(value, buckets):
     return int(((value & LOWER) * np.uint64(buckets)) >> SHIFT_32)
 
 
-@subroutine(types.int64)
+@subroutine(types.int64, inline=True)
 def find_single(singles, buckets, value):
     """Return the place of a context's entry in the first table, -1 if it is missing."""
     begin = bucket_of(value, buckets) * SINGLE_WAYS
-    check = value >> SHIFT_48
-    for i in range(begin, begin + SINGLE_WAYS):
-        if singles[i] >> SHIFT_48 == check and singles[i] != np.uint64(0):
-            return i
-    return -1
+    found = with_upper_bits(singles, begin, value >> SHIFT_48)
+    return begin + int(trailing_zeros(found)) if found != np.uint64(0) else -1
+
+
+@subroutine(inline=True)
+def prefetch_list(value, m):
+    """Fetch the bucket of a context's first table, because it will be read soon."""
+    prefetch(m.singles, bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS)
 
 
 @subroutine(types.int64)
@@ -82,37 +99,48 @@ def find_list(lists, buckets, value, words):
     return -1
 
 
-@subroutine()
-def read_list(c, m, s):
-    """Copy the list of context c to the scratch memory."""
-    used, entries, begin = 0, s.entries, c * LONG
-    value = s.contexts[c]
+@subroutine(types.int64)
+def read_list(value, m, entries, begin):
+    """Copy the list of a context with this hash, and return how long it is.
+
+    Up to LONG_WORDS words are written from `begin` on.
+    """
     place = find_single(m.singles, m.sizes.single_buckets, value)
-    if place >= 0:
-        entry = np.uint32(m.singles[place] & LOWER)
-        if entry >> np.uint32(16) != MOVED:
-            entries[begin] = entry
-            used = 1
+    if place < 0:
+        return 0
+    entry = np.uint32(m.singles[place] & LOWER)
+    if entry >> CHARACTER_SHIFT != MOVED:
+        entries[begin] = entry
+        return 1
+    value = mixed(value)
+    place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
+    if place < 0:
+        return 0
+    used = 0
+    if m.shorts[place] >> CHARACTER_SHIFT != MOVED:
+        for i in range(SHORT):
+            entry = m.shorts[place + i]
+            entries[begin + i] = entry
+            used += 1 if entry != np.uint32(0) else 0
+        return used
+    place = find_list(m.longs, m.sizes.long_buckets, mixed(value), LONG_WORDS)
+    if place < 0:
+        return 0
+    for i in range(0, LONG_WORDS, COUNT):  # from the check on, so that no other list is read
+        words = load16(m.longs, place - 1 + i)
+        if i == 0:
+            for j in range(1, COUNT):
+                entries[begin + j - 1] = m.longs[place - 1 + j]
         else:
-            value = mixed(value)
-            place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
-            if place >= 0:
-                lists, most = m.shorts, SHORT
-                if lists[place] >> np.uint32(16) == MOVED:
-                    lists, most = m.longs, LONG
-                    place = find_list(lists, m.sizes.long_buckets, mixed(value), LONG_WORDS)
-                if place >= 0:
-                    while used < most and lists[place + used] != np.uint32(0):
-                        entries[begin + used] = lists[place + used]
-                        used += 1
-    s.used[c] = used
+            store16(entries, begin - 1 + i, words)
+        found = bits_of(words == 0)
+        if found != np.uint64(0):
+            return i + int(trailing_zeros(found)) - 1
+    return LONG
 
 
-@subroutine(types.int64, inline=True)
-def both_counts(entry):
-    """Return an entry's count, and in the upper half its recent count."""
-    recent = np.int64(entry & np.uint32(63))
-    return (recent << HALF) | np.int64((entry >> np.uint32(6)) & np.uint32(1023))
+# What a recent count above 2 becomes after another character, less 2: see `make_constants`.
+aged_by = reaching(4, 8, 16, 32)
 
 
 @subroutine(types.uint32, inline=True)
@@ -140,6 +168,50 @@ def see(lists, begin, at, used, recent_after):
                 int(other >> np.uint32(16)), half, int(other & np.uint32(63))
             )
     lists[begin] = entry_of(int(seen >> np.uint32(16)), count, min(recent + 1, MOST_RECENT))
+
+
+@subroutine(types.int64)
+def place_in(lists, begin, character, most):
+    """Return the place of a character in a list, or what the list has in use, and BESIDE added."""
+    if most == SHORT:
+        used = 0
+        for i in range(SHORT):
+            entry = lists[begin + i]
+            if entry == np.uint32(0):
+                break
+            if int(entry >> CHARACTER_SHIFT) == character:
+                return i
+            used += 1
+        return BESIDE + used
+    for i in range(0, LONG_WORDS, COUNT):
+        words = load16(lists, begin - 1 + i)
+        ends = bits_of(words == 0)
+        found = bits_of((words >> CHARACTER_SHIFTS) == np.int32(character))
+        found &= ~(ends | (ONE if i == 0 else np.uint64(0)))  # the check is not an entry
+        if found != np.uint64(0):
+            return i + int(trailing_zeros(found)) - 1
+        if ends != np.uint64(0):
+            return BESIDE + i + int(trailing_zeros(ends)) - 1
+    return BESIDE + LONG
+
+
+@subroutine()
+def see_long(longs, begin, at):
+    """Count the entry `at` of a long list as `see` does, where no count is halved."""
+    check, seen = longs[begin - 1], longs[begin + at]
+    i = LONG_WORDS - COUNT
+    while i >= 0:
+        words = load16(longs, begin - 1 + i)
+        if i <= at + 1:
+            before = load16(longs, begin - 2 + i) if i > 0 else moved_up(words)
+            words = where16(numbers16(i) < at + 2, before, words)
+        recent = words & RECENT_BITS
+        aged = where16(recent < 2, recent, 2) + aged_by(recent)
+        store16(longs, begin - 1 + i, (words & OTHER_BITS) | aged)
+        i -= COUNT
+    recent = min(int(seen & np.uint32(RECENT_BITS)) + 1, MOST_RECENT)
+    longs[begin] = np.uint32(((int(seen) >> 6) + 1) << 6 | recent)
+    longs[begin - 1] = check
 
 
 @subroutine(types.int64)
@@ -213,26 +285,27 @@ def learn_list(value, character, m):
     if begin < 0:  # The list has been replaced by another one's.
         singles[place] = high | np.uint64(fresh)
         return
-    used, at = 0, -1
-    while used < most and lists[begin + used] != np.uint32(0):
-        if int(lists[begin + used] >> np.uint32(16)) == character:
-            at = used
-        used += 1
-    if at < 0:
+    at = place_in(lists, begin, character, most)
+    if at >= BESIDE:
+        used = at - BESIDE
         if used == SHORT and most == SHORT:
             longer = new_list(longs, m.sizes.long_buckets, mixed(second), LONG_WORDS)
             for i in range(SHORT):
                 longs[longer + i] = shorts[begin + i]
             shorts[begin] = MOVED << np.uint32(16)
             lists, begin, most = longs, longer, LONG
-        if used < most:
-            at = used
-            used += 1
-        else:
+        at = used
+        if used == most:
             at, least = 1, 1 << 40
             for i in range(1, most):
                 count = int((lists[begin + i] >> np.uint32(6)) & np.uint32(1023))
                 if count < least:
                     at, least = i, count
         lists[begin + at] = entry_of(character, 0, 0)
+    if most == LONG and int((lists[begin + at] >> np.uint32(6)) & np.uint32(1023)) < MOST:
+        see_long(lists, begin, at)
+        return
+    used = at + 1
+    while used < most and lists[begin + used] != np.uint32(0):
+        used += 1
     see(lists, begin, at, used, recent_after)

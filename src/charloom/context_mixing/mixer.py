@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from charloom.context_mixing.buffers import (
     Places,
+    list_places,
     model_places,
     scratch_places,
     weight_places,
 )
-from charloom.context_mixing.kernel import FOLLOW, LEARN, PREDICT, READ
+from charloom.context_mixing.functions import powers_of_half
+from charloom.context_mixing.kernel import FOLLOW, LEARN, LOOK_UP, PREDICT, READ, RECORD
 from charloom.context_mixing.layout import (
     BLOCK,
-    FROZEN_EVERY,
     LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
@@ -33,37 +34,48 @@ from charloom.context_mixing.layout import (
     SHORT_WORDS,
     SINGLE_WAYS,
     STATE,
+    NotedLists,
     Scratch,
     Tables,
     Tree,
     Weights,
     make_constants,
+    make_noted,
     make_scratch,
     make_tables,
     make_tree,
     make_weights,
 )
+from charloom.context_mixing.tasks import Task, run_tasks
 from charloom.errors import CharloomError
 from charloom.ngrams.table import NGramPredictions
 from charloom.text.vocabulary import Vocabulary
 
 Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]
+Codes = NDArray[np.uint8]
 
 MOST_BYTES = 64_000_000
 # Lists that a text needs, for each of its characters, and at least.
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
 FEWEST = 1024
+PIECES, PIECES_NOTED = 4, 3  # of a block; of which the lists are noted
 CODES_PER_BIT = 16
+_POWERS = powers_of_half(2 * 256, 2 * CODES_PER_BIT)
+DECODED = _POWERS[::2].astype(np.float32)
+# The probabilities between neighboring codes, as bits of float32, which are in the same order.
+_BETWEEN = _POWERS[1:-1:2].astype(np.float32)[::-1].view(np.uint32)
+_FIRST_BITS = np.arange(1 << 15, dtype=np.uint32) << np.uint32(16)
+# For each number's first 16 bits: the code, and from which number on it is the one before.
+_CODES = (len(_BETWEEN) - np.searchsorted(_BETWEEN, _FIRST_BITS, "right")).astype(np.uint8)
+_LIMITS = np.append(_BETWEEN, np.uint32(0xFFFFFFFF))[len(_BETWEEN) - _CODES.astype(np.intp)]
 
 
 def encode_probabilities(p: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return probabilities as bytes: -log₂ p in sixteenths, at most 255."""
-    codes = np.minimum(np.rint(-CODES_PER_BIT * np.log2(p)), 255)
-    return np.asarray(codes, np.uint8)
-
-
-DECODED = np.exp2(-np.arange(256) / CODES_PER_BIT).astype(np.float32)
+    bits = np.ascontiguousarray(p, np.float32).view(np.uint32)
+    first = bits >> np.uint32(16)
+    return np.asarray(_CODES[first] - (bits >= _LIMITS[first]))
 
 
 def decode_probabilities(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -152,46 +164,16 @@ class ContextMixer:
         """Learn a text, the continuation of the text so far.
 
         It is processed in blocks. Each block is predicted with the counts before it, which changes
-        the frozen weights, and then counted.
+        the frozen weights, and then counted. The result does not depend on the number of threads.
 
         Args:
             ids: (N,).
             record: written: in row i the predictions after ids[i], as bytes (N, V), before any
                 character of its block is counted.
-            threads: that predict.
+            threads: that learn.
         """
         self.packed = None
-        for block, begin in _blocks(ids):
-            if record is not None:
-                p = self._predict_block(block, threads)
-                record[begin : begin + len(block)] = encode_probabilities(p)
-            if self.blocks % FROZEN_EVERY == 0:
-                self._learn_block(block, self.state.copy(), self.frozen, count=False)
-            self._learn_block(block, self.state, self.adaptive, count=True)
-            self.blocks += 1
-
-    def _learn_block(self, block: Ids, state: State, weights: Weights, *, count: bool) -> None:
-        p = np.empty(len(block), np.float32)
-        places, flags = weight_places(weights), np.array([1, int(count)])
-        workspace = self._take()
-        arguments = block, state, self._places, places, workspace.places, p, flags
-        LEARN(*arguments)
-        self._workspaces.put(workspace)
-
-    def _predict_block(self, block: Ids, threads: int) -> NDArray[np.float32]:
-        """Return the probabilities after each character of a text, (N, V)."""
-        parts = np.array_split(block, min(threads, max(1, len(block) // 64)))
-        states = [self.state[None]]
-        for part in parts[:-1]:
-            states.append(self.read(part[:, None], states[-1]))
-
-        def predict(part: Ids, state: State) -> NDArray[np.float32]:
-            return self.predict(part[:, None], state)[0].probabilities
-
-        if len(parts) == 1:
-            return predict(block, states[0])
-        with ThreadPoolExecutor(len(parts)) as pool:
-            return np.concatenate(list(pool.map(predict, parts, states)))
+        run_tasks(list(Learning(self, threads).tasks(ids, record)), threads)
 
     def follow(self, ids: Ids) -> Iterator[NGramPredictions]:
         """Predict each character of a text before it is counted.
@@ -204,15 +186,14 @@ class ContextMixer:
         """
         self.packed = None
         places = weight_places(self.adaptive)
-        for block, _ in _blocks(ids):
+        for block, _ in _blocks(ids, BLOCK):
             found = self._nothing(len(block))
-            workspace = self._take()
-            arguments = (
-                block, self.state, self._places, places, workspace.places,
-                found.probabilities.reshape(-1), found.length, found.weight,
-            )  # fmt: skip
-            FOLLOW(*arguments)
-            self._workspaces.put(workspace)
+            with self.workspace() as workspace:
+                arguments = (
+                    block, self.state, self.places, places, workspace.places,
+                    found.probabilities.reshape(-1), found.length, found.weight,
+                )  # fmt: skip
+                FOLLOW(*arguments)
             yield found
 
     def zero_state(self, rows: int) -> State:
@@ -224,20 +205,19 @@ class ContextMixer:
         after = np.array(state, order="C")
         for row in range(ids.shape[1]):
             text = np.ascontiguousarray(ids[:, row], np.int64)
-            arguments = text, after[row], self._places, DECODED
+            arguments = text, after[row], self.places, DECODED
             READ(*arguments)
         return after
 
     def predict(self, ids: Ids, state: State) -> tuple[NGramPredictions, State]:
         """Return the predictions after each of the ids (T, B), (T · B, V), and the state then."""
         after, found = np.array(state, order="C"), self._nothing(ids.size)
-        workspace = self._take()
-        arguments = (
-            np.ascontiguousarray(ids, np.int64), after, self._places, self._frozen_places,
-            workspace.places, found.probabilities.reshape(-1), found.length, found.weight,
-        )  # fmt: skip
-        PREDICT(*arguments)
-        self._workspaces.put(workspace)
+        with self.workspace() as workspace:
+            arguments = (
+                np.ascontiguousarray(ids, np.int64), after, self.places, self._frozen_places,
+                workspace.places, found.probabilities.reshape(-1), found.length, found.weight,
+            )  # fmt: skip
+            PREDICT(*arguments)
         return found, after
 
     def copy(self) -> ContextMixer:
@@ -265,7 +245,8 @@ class ContextMixer:
         return model_places(self.tree, self.tables, make_constants())
 
     @property
-    def _places(self) -> Places:
+    def places(self) -> Places:
+        """The addresses of ModelBuffers."""
         return self._model[0]
 
     @cached_property
@@ -279,15 +260,99 @@ class ContextMixer:
             np.empty(rows, np.float32),
         )
 
-    def _take(self) -> _Workspace:
-        """Return scratch memory that no other thread uses."""
+    @contextmanager
+    def workspace(self) -> Iterator[_Workspace]:
+        """Lend scratch memory that no other thread uses."""
         try:
-            return self._workspaces.get_nowait()
+            workspace = self._workspaces.get_nowait()
         except Empty:
-            return _Workspace(self.vocabulary_size)
+            workspace = _Workspace(self.vocabulary_size)
+        yield workspace
+        self._workspaces.put(workspace)
 
 
-def _blocks(ids: Ids) -> Iterator[tuple[NDArray[np.int64], int]]:
+def _blocks(ids: Ids, size: int) -> Iterator[tuple[NDArray[np.int64], int]]:
     """Yield the blocks of a text, and where each begins."""
-    for begin in range(0, len(ids), BLOCK):
-        yield np.ascontiguousarray(ids[begin : begin + BLOCK], np.int64), begin
+    for begin in range(0, len(ids), size):
+        yield np.ascontiguousarray(ids[begin : begin + size], np.int64), begin
+
+
+class Learning:
+    """The tasks of a mixer that learns a text.
+
+    All lists of contexts are looked up by one task after another, and noted. Weights need
+    the notes alone, not the tables. Both sets can therefore learn at the same time, while the
+    tables are changed already.
+    """
+
+    def __init__(self, mixer: ContextMixer, threads: int) -> None:
+        self._mixer = mixer
+        self._threads = threads
+        size = mixer.vocabulary_size
+        self._piece = -(-BLOCK // PIECES)
+        self._of_blocks = [make_noted(BLOCK, size) for _ in range(2)]
+        self._of_pieces = [make_noted(self._piece, size) for _ in range(PIECES_NOTED)]
+        self._frozen = weight_places(mixer.frozen)
+        self._adaptive = weight_places(mixer.adaptive)
+
+    def tasks(self, ids: Ids, record: NDArray[np.uint8] | None) -> Iterator[Task]:
+        """Yield the tasks for a text, (N,), in an order in which one thread can run them."""
+        nothing = Task(lambda: None)
+        yield nothing
+        looked_up = nothing
+        frozen, adaptive = [nothing] * 2, [nothing] * PIECES_NOTED
+        for number, (block, begin) in enumerate(_blocks(ids, BLOCK)):
+            noted, state = self._of_blocks[number % 2], np.zeros(STATE, np.uint64)
+            look_up = partial(self._look_up, block, noted, state, counts=False)
+            looked_up = Task(look_up, (looked_up, frozen[-2]))
+            yield looked_up
+            recorded = []
+            if record is not None:
+                rows = -(-len(block) // self._threads)
+                for part, at in _blocks(block, rows):
+                    codes = record[begin + at : begin + at + len(part)]
+                    task = partial(self._record, block, part, at, state, noted, codes)
+                    recorded.append(Task(task, (looked_up, frozen[-1])))
+                    yield recorded[-1]
+            teach = partial(self._teach, self._frozen, block, state, noted)
+            frozen.append(Task(teach, (looked_up, frozen[-1], *recorded)))
+            yield frozen[-1]
+            for piece, _ in _blocks(block, self._piece):
+                noted = self._of_pieces[len(adaptive) % PIECES_NOTED]
+                state = np.zeros(STATE, np.uint64)
+                look_up = partial(self._look_up, piece, noted, state, counts=True)
+                looked_up = Task(look_up, (looked_up, adaptive[-PIECES_NOTED]))
+                yield looked_up
+                teach = partial(self._teach, self._adaptive, piece, state, noted)
+                adaptive.append(Task(teach, (looked_up, adaptive[-1])))
+                yield adaptive[-1]
+            self._mixer.blocks += 1
+
+    def _look_up(self, ids: Ids, noted: NotedLists, before: State, *, counts: bool) -> None:
+        """Note the lists of a text's contexts, and the state before it; count it if `counts`."""
+        mixer = self._mixer
+        before[:] = mixer.state
+        state = mixer.state if counts else before.copy()
+        with mixer.workspace() as workspace:
+            LOOK_UP(
+                ids, state, mixer.places, workspace.places, list_places(noted), DECODED, int(counts)
+            )
+
+    def _teach(self, weights: Places, ids: Ids, state: State, noted: NotedLists) -> None:
+        mixer, p = self._mixer, np.empty(len(ids), np.float32)
+        with mixer.workspace() as workspace:
+            LEARN(
+                ids, state.copy(), mixer.places, weights, workspace.places, list_places(noted), p, 1
+            )
+
+    def _record(
+        self, block: Ids, part: Ids, at: int, before: State, noted: NotedLists, codes: Codes
+    ) -> None:
+        mixer, state = self._mixer, before.copy()
+        p = np.empty(codes.shape, np.float32)
+        with mixer.workspace() as workspace:
+            READ(block[:at], state, mixer.places, DECODED)
+            RECORD(
+                part, at, state, mixer.places, self._frozen, workspace.places, list_places(noted), p
+            )
+        codes[:] = encode_probabilities(p)

@@ -43,7 +43,6 @@ from charloom.context_mixing.layout import (
     EARLY_RATE,
     END,
     FINAL_RATE,
-    FROZEN_EVERY,
     INDIRECT,
     INPUT_COUNT,
     INPUTS,
@@ -263,22 +262,20 @@ class ReferenceMixer:
         """Learn a text, the continuation of the text so far, in blocks.
 
         The lists do not change while a block changes the frozen weights, because these weights
-        predict text that is not counted. One block in FROZEN_EVERY changes them.
+        predict text that is not counted.
 
         Returns:
             The probability of each character before it changed any weight, (N,), by the frozen and
-            by the adaptive weights. The former is NaN in blocks without effect on frozen weights.
+            by the adaptive weights.
         """
-        frozen = np.full(len(ids), np.nan, np.float32)
-        adaptive = np.empty(len(ids), np.float32)
+        frozen, adaptive = (np.empty(len(ids), np.float32) for _ in range(2))
         for begin in range(0, len(ids), self.block):
             block = [int(i) for i in ids[begin : begin + self.block]]
-            if self.blocks % FROZEN_EVERY == 0:
-                reading = self.reading
-                for i, character in enumerate(block, begin):
-                    found = self.contexts(reading)
-                    frozen[i] = self._learn_weights(character, found, reading, self.frozen)
-                    reading = reading.after(character, self.tree)
+            reading = self.reading
+            for i, character in enumerate(block, begin):
+                found = self.contexts(reading)
+                frozen[i] = self._learn_weights(character, found, reading, self.frozen)
+                reading = reading.after(character, self.tree)
             for i, character in enumerate(block, begin):
                 adaptive[i] = self._learn_character(character)
             self.blocks += 1

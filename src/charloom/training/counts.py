@@ -31,7 +31,8 @@ def mixer_is_compiled() -> bool:
     """Return whether the kernels of context mixing are in the cache."""
     from charloom.kernels.compiling import is_kept
 
-    return is_kept("learning contexts") and is_kept("context mixing")
+    kernels = "counting contexts", "learning contexts", "recording contexts", "context mixing"
+    return all(is_kept(kernel) for kernel in kernels)
 
 
 def compile_mixer() -> None:
@@ -41,7 +42,7 @@ def compile_mixer() -> None:
     ids = np.arange(2)
     mixer = ContextMixer.empty(Vocabulary(("a", "b")), ids, len(ids))
     mixer.learn(ids, np.empty((2, 2), np.uint8))
-    mixer.read(ids[:, None], mixer.zero_state(1))  # several threads need it
+    mixer.predict(ids[:, None], mixer.zero_state(1))
 
 
 def refuse_if_impossible(config: TrainingConfig, vocabulary_size: int) -> None:

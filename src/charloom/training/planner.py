@@ -71,9 +71,9 @@ UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
 # choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
-# Seconds of context mixing for each character, before the training: to learn, and to record the
-# extra inputs of the network on two threads. Shares are of the whole time.
-SECONDS_TO_LEARN, SECONDS_TO_RECORD = 2.5e-5, 1.5e-5
+# Seconds of context mixing for each character, before the training, on two threads: to learn, and
+# to record the extra inputs of the network. Shares are of the whole time.
+SECONDS_TO_LEARN, SECONDS_TO_RECORD = 1.1e-5, 0.7e-5
 LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
