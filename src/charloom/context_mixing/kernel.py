@@ -28,7 +28,7 @@ from charloom.context_mixing.decisions import code, distribute
 from charloom.context_mixing.layout import CONTEXT_COUNT, LONG, ORDERS, STATE
 from charloom.context_mixing.lists import learn_list
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
-from charloom.kernels.compiling import Kernel, subroutine
+from charloom.kernels.compiling import subroutine
 
 
 def read(ids, state, model, floats):
@@ -126,9 +126,3 @@ def follow(ids, state, model, weights, scratch, out, longest, certainty):
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], ids[i], m)
         advance(flat, m, ids[i])
-
-
-READ = Kernel(read, "reading contexts")
-PREDICT = Kernel(predict, "context mixing")
-LEARN = Kernel(learn, "learning contexts")
-FOLLOW = Kernel(follow, "adaptive context mixing")

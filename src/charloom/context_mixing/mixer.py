@@ -22,7 +22,6 @@ from charloom.context_mixing.buffers import (
     scratch_places,
     weight_places,
 )
-from charloom.context_mixing.kernel import FOLLOW, LEARN, PREDICT, READ
 from charloom.context_mixing.layout import (
     BLOCK,
     FROZEN_EVERY,
@@ -44,8 +43,14 @@ from charloom.context_mixing.layout import (
     make_weights,
 )
 from charloom.errors import CharloomError
+from charloom.kernels.kernel import Kernel
 from charloom.ngrams.table import NGramPredictions
 from charloom.text.vocabulary import Vocabulary
+
+READ = Kernel("charloom.context_mixing.kernel:read", "reading contexts")
+PREDICT = Kernel("charloom.context_mixing.kernel:predict", "context mixing")
+LEARN = Kernel("charloom.context_mixing.kernel:learn", "learning contexts")
+FOLLOW = Kernel("charloom.context_mixing.kernel:follow", "adaptive context mixing")
 
 Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]

@@ -21,7 +21,9 @@ def mixes_contexts(config: TrainingConfig) -> bool:
 def can_mix() -> bool:
     """Return whether the kernels of context mixing can be imported."""
     try:
-        from charloom.context_mixing import kernel  # noqa: F401
+        from charloom.context_mixing.mixer import LEARN
+
+        LEARN.require_compiler()
     except Exception:  # Numba raises all kinds of errors
         return False
     return True
@@ -29,9 +31,9 @@ def can_mix() -> bool:
 
 def mixer_is_compiled() -> bool:
     """Return whether the kernels of context mixing are in the cache."""
-    from charloom.kernels.compiling import is_kept
+    from charloom.context_mixing.mixer import LEARN, PREDICT
 
-    return is_kept("learning contexts") and is_kept("context mixing")
+    return LEARN.is_kept() and PREDICT.is_kept()
 
 
 def compile_mixer() -> None:
