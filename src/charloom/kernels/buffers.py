@@ -18,7 +18,7 @@ Doubles = Annotated[NDArray[np.float64], "float64"]
 
 
 @cache
-def field_types(kind: type[NamedTuple]) -> dict[str, Any]:
+def field_types(kind: Any) -> dict[str, Any]:
     """Return the second argument of each field's `Annotated`."""
     hints = get_type_hints(kind, include_extras=True)
     return {name: get_args(hints[name])[1] for name in kind._fields}

@@ -10,6 +10,7 @@ and its shape, a word for a number, and the fields of a named tuple one after th
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import importlib
@@ -187,7 +188,7 @@ def _linker() -> Any:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     linker = binding.create_lljit_compiler(suppress_errors=True)
-    linker.detach()  # because code must not disappear while threads run it at the process's end
+    atexit.register(linker.detach)  # so that no thread's code disappears at the end
     return linker
 
 
