@@ -69,7 +69,8 @@ def test_a_damaged_file_is_compiled_anew(
         cache.write(path.name, b"not an object")
     assert run_kernel(tiny_kernel()) == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
-    assert path.read_bytes() == whole
+    assert run_kernel(tiny_kernel()) == 2  # from the file again
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.slow

@@ -36,8 +36,9 @@ def addresses(buffers: Any, floats: np.dtype[Any]) -> NDArray[np.int64]:
     Raises:
         TypeError: if an array is not contiguous, aligned and writable, or has another dtype.
     """
-    places = []
-    for (name, kind), array in zip(field_types(type(buffers)).items(), buffers, strict=True):
+    kind_of: Any = type(buffers)
+    places, found = [], field_types(kind_of)
+    for (name, kind), array in zip(found.items(), buffers, strict=True):
         if kind == FLOATS:
             expected = floats
         else:
