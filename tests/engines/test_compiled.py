@@ -214,11 +214,11 @@ MEMORY = """
     inputs, targets = np.random.default_rng(0).integers(0, 40, (2, 5, 3))
     state = engine.config.zero_state(3)
     sizes, objects = [], []
-    for step in range(20_000):
+    for step in range(44_000):
         _, _, state = engine.train_step(inputs, targets, state, optimizer)
         if step % 4 == 0:
             engine.generate(inputs[0], state, settings, np.full((5, 3), 0.5))
-        if step in (4_000, 19_999):
+        if step in (24_000, 43_999):
             gc.collect()
             sizes.append(resident())
             objects.append(len(gc.get_objects()))

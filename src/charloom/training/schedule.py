@@ -59,6 +59,8 @@ class Schedule:
 
     def done(self) -> float:
         """Return the completed share of the run; at 1 it ends."""
+        if self.budget is None and self.steps is not None:
+            return min(self.state.step / self.steps, 1.0)
         shares = []
         if self.steps is not None:
             shares.append(self.state.step / self.steps)
