@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from charloom.context_mixing import mixer as mixer_module
 from charloom.context_mixing.buffers import weight_places
-from charloom.context_mixing.kernel import LEARN
 from charloom.context_mixing.layout import (
     LARGEST_VOCABULARY,
     LIST_WAYS,
@@ -18,7 +17,7 @@ from charloom.context_mixing.layout import (
     make_tree,
 )
 from charloom.context_mixing.lists import MOVED
-from charloom.context_mixing.mixer import ContextMixer, encode_probabilities
+from charloom.context_mixing.mixer import LEARN, ContextMixer, encode_probabilities
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 

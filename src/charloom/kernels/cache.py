@@ -110,10 +110,14 @@ def _candidates() -> Iterator[Path]:
 
 
 def _readable() -> Iterator[Path]:
+    """Yield the folder for new files, and before it those that can only be read."""
+    last = cache_folder()
     for place in _candidates():
         with contextlib.suppress(OSError):
             if _is_safe(place):
                 yield place
+        if place == last:
+            return
 
 
 def _is_safe(place: Path) -> bool:
