@@ -1,8 +1,8 @@
 """The cache of compiled kernels: one file each, which appears whole or not at all.
 
 A file's name is a digest of everything that its code depends on. Its content is the SHA-256 of the
-rest, and object code. It is code that will be run, so only folders are used that nobody but the
-user, or the administrator, can change.
+rest, and object code. It is code that will be run, so a folder is used only if just the user
+or the administrator can change it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _readable() -> Iterator[Path]:
-    """Yield the folder for new files, and before it those that can only be read."""
+    """Yield the folder for new files, and before it folders that can only be read."""
     last = cache_folder()
     for place in _candidates():
         with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ def _digest_of_sources(package: Path) -> bytes:
 
 @functools.cache
 def version_of(name: str) -> str | bytes:
-    """Return what distinguishes the versions of a library, without importing it.
+    """Return the version of a library, or the file that has it, without importing it.
 
     Raises:
         ImportError: if it is missing.

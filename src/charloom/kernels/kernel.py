@@ -1,11 +1,12 @@
 """Kernels: functions that are compiled when they are first needed, and called by their address.
 
 A kernel in the cache needs neither Numba nor its own module, whose import would take longer than
-many a command. LLVM's linker loads the object code, and ctypes calls its one function. Nothing that
-a caller of kernels imports may import Numba at the top: a `Kernel` has its function's name.
+many a command. LLVM's linker loads the object code, and ctypes calls its one function. The modules
+that a caller of kernels imports must therefore not import Numba at the top: a `Kernel` has its
+function's name.
 
-The function gets its arguments as an array of words: for an array the address of its first entry
-and its shape, a word for a number, and the fields of a named tuple one after the other.
+The function gets its arguments as an array of words. A number is one word, an array the address of
+its first entry, and a named tuple has the words of its fields. The arrays' shapes follow.
 """
 
 from __future__ import annotations
