@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,6 @@ from numpy.typing import NDArray
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.errors import CharloomError, error_reason
-from charloom.evaluation.evaluation import Evaluation, evaluate
-from charloom.evaluation.score_text import score_text
-from charloom.evaluation.scored_text import (
-    ScoredPieces,
-    ScoredText,
-    open_and_encode,
-    pieces_as_read,
-)
-from charloom.evaluation.training_text import TrainingText
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor, network_of
@@ -37,10 +28,15 @@ from charloom.text.dataset import Dataset
 from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
-from charloom.text.sources import Texts, texts_to_train_on
+from charloom.text.sources import Texts
 from charloom.text.stops import read_stops
 from charloom.text.typed import ShownText, as_read
 from charloom.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # these imports, which samples do not need, are inside methods
+    from charloom.evaluation.evaluation import Evaluation
+    from charloom.evaluation.scored_text import ScoredText
+    from charloom.evaluation.training_text import TrainingText
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 
@@ -373,13 +369,12 @@ class LanguageModel:
         if len(scored.ids) == 0:
             raise CharloomError("the text has no characters to score")
         likeliest = min(likeliest, len(self.vocabulary))
+        from charloom.evaluation.score_text import score_text
+
+        parsed = Protocol.choose(protocol, self.config.end_id)
+        training = self.find_training_text(training_text)
         stretches = score_text(
-            self,
-            scored,
-            Protocol.choose(protocol, self.config.end_id),
-            self.find_training_text(training_text),
-            on_progress=on_progress,
-            likeliest=likeliest,
+            self, scored, parsed, training, on_progress=on_progress, likeliest=likeliest
         )
         return Scores.collected((scores for scores, _ in stretches), len(scored.ids), likeliest)
 
@@ -400,11 +395,8 @@ class LanguageModel:
             lines: the lines, without their line breaks.
             skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
-        return self.score_pieces(
-            pieces_as_read(lines, "line", self.text_format, self.vocabulary),
-            skip_unknown=skip_unknown,
-            on_progress=on_progress,
-        )[0]
+        read = self._pieces_as_read(lines, "line")
+        return self.score_pieces(read, skip_unknown=skip_unknown, on_progress=on_progress)[0]
 
     def score_documents(
         self,
@@ -430,7 +422,7 @@ class LanguageModel:
                 "document: use score_lines"
             )
         found, _ = self.score_pieces(
-            pieces_as_read(documents, "document", self.text_format, self.vocabulary),
+            self._pieces_as_read(documents, "document"),
             prefix=prefix,
             skip_unknown=skip_unknown,
             kind="document",
@@ -453,15 +445,13 @@ class LanguageModel:
         `kind` and `places` name one of them in error messages. Returns the natural log-probability
         of each and the number of its unknown characters, (N,).
         """
+        from charloom.evaluation.scored_text import ScoredPieces
+
+        end_id = None if prefix else self.config.end_id
         encoded = ScoredPieces.of(
-            pieces,
-            self.vocabulary,
-            self.unseen,
-            end_id=None if prefix else self.config.end_id,
-            skip_unknown=skip_unknown,
-            kind=kind,
-            places=places,
-        )
+            pieces, self.vocabulary, self.unseen, end_id=end_id, skip_unknown=skip_unknown,
+            kind=kind, places=places,
+        )  # fmt: skip
         with np.errstate(all="ignore"):
             return encoded.score(self.predictor, self.vocabulary.start_id, on_progress)
 
@@ -500,7 +490,9 @@ class LanguageModel:
             pooling: `mean` for the mean of the states of a line, or `last` for its last one.
             skip_unknown, on_progress: as in `states`, whose errors are raised.
         """
-        read = pieces_as_read(lines, "line", self.text_format, self.vocabulary)
+        from charloom.evaluation.scored_text import ScoredPieces
+
+        read = self._pieces_as_read(lines, "line")
         encoded = ScoredPieces.of(read, self.vocabulary, None, skip_unknown=skip_unknown)
         before = self.vocabulary.start_id
         return states_of_pieces(
@@ -538,13 +530,10 @@ class LanguageModel:
             if text is None
             else self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         )
+        from charloom.evaluation.evaluation import evaluate
+
         return evaluate(
-            self,
-            scored,
-            parsed,
-            training,
-            with_baselines=with_baselines,
-            on_progress=on_progress,
+            self, scored, parsed, training, with_baselines=with_baselines, on_progress=on_progress
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -563,6 +552,9 @@ class LanguageModel:
 
     def find_training_text(self, elsewhere: Texts | None) -> TrainingText:
         """Return the training text, which is read on first use. `elsewhere` is as in `evaluate`."""
+        from charloom.evaluation.training_text import TrainingText
+        from charloom.text.sources import texts_to_train_on
+
         opener = None if elsewhere is None else texts_to_train_on(elsewhere)
         return TrainingText(self.checkpoint, opener, self._dataset)
 
@@ -570,8 +562,15 @@ class LanguageModel:
         self, text: Texts, *, charges_unknown: bool = True, **settings: Any
     ) -> ScoredText:
         """Encode a text as `score` reads it. The settings are those of `open_and_encode`."""
+        from charloom.evaluation.scored_text import open_and_encode
+
         unseen = self.unseen if charges_unknown else None
         return open_and_encode(text, self.text_format, self.vocabulary, unseen, **settings)
+
+    def _pieces_as_read(self, pieces: Iterable[str | bytes], kind: str) -> Any:
+        from charloom.evaluation.scored_text import pieces_as_read
+
+        return pieces_as_read(pieces, kind, self.text_format, self.vocabulary)
 
 
 def load(

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from charloom.context_mixing import mixer as mixer_module
 from charloom.context_mixing.buffers import list_places, weight_places
-from charloom.context_mixing.kernel import LEARN, LOOK_UP
 from charloom.context_mixing.layout import (
     LARGEST_VOCABULARY,
     LIST_WAYS,
@@ -19,7 +18,7 @@ from charloom.context_mixing.layout import (
     make_tree,
 )
 from charloom.context_mixing.lists import MOVED
-from charloom.context_mixing.mixer import ContextMixer, encode_probabilities
+from charloom.context_mixing.mixer import LEARN, LOOK_UP, ContextMixer, encode_probabilities
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 

@@ -16,7 +16,7 @@ import pytest
 from charloom.engines.compiled import engine as compiled
 from charloom.engines.compiled.engine import CompiledEngine
 from charloom.engines.decoding import SamplingSettings
-from charloom.kernels.threads import STOPPED
+from charloom.kernels.crew import STOPPED
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import SGD, AdaGrad, Adam, NonFiniteGradientError
 from charloom.network.parameters import ModelConfig
@@ -214,11 +214,11 @@ MEMORY = """
     inputs, targets = np.random.default_rng(0).integers(0, 40, (2, 5, 3))
     state = engine.config.zero_state(3)
     sizes, objects = [], []
-    for step in range(20_000):
+    for step in range(44_000):
         _, _, state = engine.train_step(inputs, targets, state, optimizer)
         if step % 4 == 0:
             engine.generate(inputs[0], state, settings, np.full((5, 3), 0.5))
-        if step in (4_000, 19_999):
+        if step in (24_000, 43_999):
             gc.collect()
             sizes.append(resident())
             objects.append(len(gc.get_objects()))
@@ -319,21 +319,20 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("several_threads")
-def test_interrupt_while_entering_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_while_entering_a_kernel() -> None:
     one = engine(threads=2)
     inputs, targets = windows(5, 4)
     state = one.config.zero_state(4)
     optimizer = SGD(0.0)
     expected = one.train_step(inputs, targets, state, optimizer)[0]
     crew = one._training_windows[5, 4].crew
-    kept, sync = one._train, crew.sync
+    sync = crew.sync
 
-    def interrupted(*arguments: object) -> None:
+    def interrupted() -> None:
         raise KeyboardInterrupt
 
-    one._train = interrupted
+    crew._calls[0] = interrupted
     with pytest.raises(KeyboardInterrupt):
         one.train_step(inputs, targets, state, optimizer)
     assert sync[STOPPED] == 1
-    one._train = kept
     assert one.train_step(inputs, targets, state, optimizer)[0] == expected

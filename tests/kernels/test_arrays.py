@@ -8,13 +8,20 @@ import pytest
 numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
 from charloom.kernels import arrays  # noqa: E402
+from charloom.kernels.buffers import (  # noqa: E402
+    Doubles,
+    Floats,
+    Integers,
+    Unsigned,
+    addresses,
+)
 
 
 class Sample(NamedTuple):
-    ids: arrays.Integers
-    weights: arrays.Floats
-    keys: arrays.Unsigned
-    numbers: arrays.Doubles
+    ids: Integers
+    weights: Floats
+    keys: Unsigned
+    numbers: Doubles
 
 
 @numba.njit
@@ -36,7 +43,7 @@ def sample(dtype: str) -> Sample:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_kernel_reads_arrays_by_name(dtype: str) -> None:
     buffers = sample(dtype)
-    write(arrays.addresses(buffers, np.dtype(dtype)), buffers.weights)
+    write(addresses(buffers, np.dtype(dtype)), buffers.weights)
     assert buffers.numbers.tolist() == [32.0]
     assert buffers.weights.tolist() == [0.0, 7.5]
     assert buffers.ids.tolist() == [1, 2]
@@ -54,4 +61,4 @@ def test_kernel_reads_arrays_by_name(dtype: str) -> None:
 )
 def test_wrong_array_is_rejected(name: str, array: np.ndarray) -> None:
     with pytest.raises(TypeError, match=name):
-        arrays.addresses(sample("float32")._replace(**{name: array}), np.dtype("float32"))
+        addresses(sample("float32")._replace(**{name: array}), np.dtype("float32"))

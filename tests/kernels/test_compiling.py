@@ -7,10 +7,12 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 
-from charloom.kernels import compiling
-from charloom.kernels.compiling import Kernel, cache_folder
+from charloom.kernels import cache
+from charloom.kernels.cache import cache_folder
+from charloom.kernels.kernel import Kernel
 from helpers.processes import in_a_new_process
 
 STEP = """
@@ -28,21 +30,47 @@ def kernels(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kernel_is_compiled_once_with_a_notice(tmp_path: Path) -> None:
+def test_kernel_is_compiled_once_with_a_notice_and_then_needs_no_numba(tmp_path: Path) -> None:
     first = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("\n") == 1
     assert "compiling the kernel for inference" in first.stderr
     (kernel,) = kernels(tmp_path)
-    again = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
-    assert (again.returncode, again.stderr) == (0, "")
+    code = STEP + "    import sys; print('numba' in sys.modules)"
+    again = in_a_new_process(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (again.returncode, again.stdout, again.stderr) == (0, "False\n", "")
     assert kernels(tmp_path) == [kernel]
-    # A file that was cut off or tampered with is compiled anew.
+
+
+def test_a_folder_that_can_only_be_read_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert run_kernel(tiny_kernel()) == 2
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(cache, "cache_folder", lambda: None)
+    assert run_kernel(tiny_kernel()) == 2
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "another machine's"])
+def test_a_damaged_file_is_compiled_anew(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert run_kernel(tiny_kernel()) == 2
     (path,) = tmp_path.rglob("*.kernel")
-    path.write_bytes(path.read_bytes()[:-100])
-    third = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
-    assert third.returncode == 0
-    assert "compiling" in third.stderr
+    whole = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(whole[:-100])
+    elif damage == "changed":
+        path.write_bytes(whole[:-100] + bytes(100))
+    else:  # not object code of this processor, with the right digest
+        cache.write(path.name, b"not an object")
+    assert run_kernel(tiny_kernel()) == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert run_kernel(tiny_kernel()) == 2  # from the file again
+    assert len(caplog.records) == 2
 
 
 @pytest.mark.slow
@@ -52,9 +80,9 @@ def test_importing_neither_compiles_nor_configures_numba(tmp_path: Path) -> None
         import numba
         names = [n for n in dir(numba.config) if n.isupper()]
         before = {n: getattr(numba.config, n) for n in names}
-        import charloom.engines.compiled
+        import charloom.engines.compiled.train, charloom.engines.compiled.infer
         from charloom.engines.compiled.engine import INFER, TRAIN
-        assert TRAIN._dispatcher is None and INFER._dispatcher is None
+        assert not TRAIN._by_signature and not INFER._by_signature
     """
         + STEP.replace("\n    ", "\n        ")
         + """
@@ -68,7 +96,7 @@ def test_importing_neither_compiles_nor_configures_numba(tmp_path: Path) -> None
 
 
 def one(place, value):  # type: ignore[no-untyped-def]
-    place[0] += value
+    place[1, 0] += value
 
 
 def tiny_kernel() -> Kernel:
@@ -76,9 +104,20 @@ def tiny_kernel() -> Kernel:
 
 
 def run_kernel(kernel: Kernel) -> float:
-    place = np.zeros(1)
-    kernel.compiled((place, 2.0))(place, 2.0)
-    return float(place[0])
+    place = np.zeros((2, 3))
+    kernel.compiled((place, 2))(place, 2)
+    assert place.sum() == place[1, 0]
+    return float(place[1, 0])
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    kernel = tiny_kernel().compiled((np.zeros((2, 3)), 2))
+    for wrong in (np.zeros((2, 3), np.float32), np.zeros(6), np.zeros((3, 2)).T):
+        with pytest.raises(TypeError, match="contiguous"):
+            kernel(wrong, 2)
+    with pytest.raises(TypeError, match="arguments"):
+        kernel(np.zeros((2, 3)))
 
 
 def test_without_a_home_there_is_the_folder_for_temporary_files(
@@ -88,8 +127,8 @@ def test_without_a_home_there_is_the_folder_for_temporary_files(
     home.write_text("no folder can be made here")
     temporary.mkdir()
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    monkeypatch.setattr(compiling.platformdirs, "user_cache_dir", lambda name: str(home / name))
-    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(home / name))
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(temporary))
     folder = cache_folder()
     assert folder is not None
     assert folder.parent == temporary
@@ -97,7 +136,7 @@ def test_without_a_home_there_is_the_folder_for_temporary_files(
     assert run_kernel(tiny_kernel()) == 2
     assert len(kernels(temporary)) == 1
     # Nor there: the kernel is compiled for this process alone.
-    monkeypatch.setattr(compiling.tempfile, "gettempdir", lambda: str(home))
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(home))
     assert cache_folder() is None
     assert run_kernel(tiny_kernel()) == 2
     assert "once on this machine" in caplog.records[0].getMessage()
@@ -119,19 +158,20 @@ def test_a_folder_that_others_may_write_is_not_used(
     assert cache_folder() != folder
 
 
-@pytest.mark.parametrize("folder", compiling.SOURCES)
+@pytest.mark.parametrize("folder", cache.SOURCES)
 def test_any_source_change_recompiles(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    for name in compiling.SOURCES:
+    for name in cache.SOURCES:
         (tmp_path / "package" / name).mkdir(parents=True)
         (tmp_path / "package" / name / "source.py").write_text("x = 1")
-    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "package/kernels/compiling.py"))
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "package/kernels/cache.py"))
     run_kernel(tiny_kernel())
     run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 1
     (tmp_path / "package" / folder / "source.py").write_text("x = 2")
+    cache._digest_of_sources.cache_clear()
     run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 2
 

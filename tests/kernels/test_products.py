@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from charloom.kernels import products, vectors
+from charloom.kernels import products, sizes, vectors
 from charloom.kernels.arrays import Tile, as_flat
 
 numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
@@ -118,7 +118,7 @@ def test_sums_of_outer_products(dtype: str) -> None:
                 a = generator.normal(size=(k, apart)).astype(dtype)
                 b = generator.normal(size=(k, n)).astype(dtype)
                 c = generator.normal(size=(m, n)).astype(dtype)
-                scratch = np.empty(products.outer_scratch(n + lanes, lanes), dtype)
+                scratch = np.empty(sizes.outer_scratch(n + lanes, lanes), dtype)
                 for add in (1, 0):
                     expected = a[:, :m].astype("f8").T @ b.astype("f8") + (c if add else 0)
                     outer(c.ravel(), n, a.ravel(), apart, b.ravel(), n, m, n, k, add, scratch)

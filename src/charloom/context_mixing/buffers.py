@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from numba import types
 from numpy.typing import NDArray
 
 from charloom.context_mixing.layout import (
@@ -20,14 +19,14 @@ from charloom.context_mixing.layout import (
     Tree,
     Weights,
 )
-from charloom.kernels.arrays import addresses
+from charloom.kernels.buffers import addresses
 
-Float32 = Annotated[NDArray[np.float32], types.float32]
-Int32 = Annotated[NDArray[np.int32], types.int32]
-Int64 = Annotated[NDArray[np.int64], types.int64]
-UInt8 = Annotated[NDArray[np.uint8], types.uint8]
-UInt32 = Annotated[NDArray[np.uint32], types.uint32]
-UInt64 = Annotated[NDArray[np.uint64], types.uint64]
+Float32 = Annotated[NDArray[np.float32], "float32"]
+Int32 = Annotated[NDArray[np.int32], "int32"]
+Int64 = Annotated[NDArray[np.int64], "int64"]
+UInt8 = Annotated[NDArray[np.uint8], "uint8"]
+UInt32 = Annotated[NDArray[np.uint32], "uint32"]
+UInt64 = Annotated[NDArray[np.uint64], "uint64"]
 
 
 class Sizes(NamedTuple):

@@ -46,7 +46,7 @@ from charloom.context_mixing.layout import (
 )
 from charloom.context_mixing.lists import learn_list, prefetch_list
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
-from charloom.kernels.compiling import Kernel, subroutine
+from charloom.kernels.compiling import subroutine
 
 
 def read(ids, state, model, floats):
@@ -216,11 +216,3 @@ def follow(ids, state, model, weights, scratch, out, longest, certainty):
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], ids[i], m)
         advance(flat, m, ids[i])
-
-
-READ = Kernel(read, "reading contexts")
-PREDICT = Kernel(predict, "context mixing")
-LOOK_UP = Kernel(look_up, "counting contexts")
-LEARN = Kernel(learn, "learning contexts")
-RECORD = Kernel(record, "recording contexts")
-FOLLOW = Kernel(follow, "adaptive context mixing")

@@ -24,7 +24,6 @@ from charloom.context_mixing.buffers import (
     weight_places,
 )
 from charloom.context_mixing.functions import powers_of_half
-from charloom.context_mixing.kernel import FOLLOW, LEARN, LOOK_UP, PREDICT, READ, RECORD
 from charloom.context_mixing.layout import (
     BLOCK,
     LARGEST_VOCABULARY,
@@ -48,8 +47,16 @@ from charloom.context_mixing.layout import (
 )
 from charloom.context_mixing.tasks import Task, run_tasks
 from charloom.errors import CharloomError
+from charloom.kernels.kernel import Kernel
 from charloom.ngrams.table import NGramPredictions
 from charloom.text.vocabulary import Vocabulary
+
+READ = Kernel("charloom.context_mixing.kernel:read", "reading contexts")
+PREDICT = Kernel("charloom.context_mixing.kernel:predict", "context mixing")
+LOOK_UP = Kernel("charloom.context_mixing.kernel:look_up", "counting contexts")
+LEARN = Kernel("charloom.context_mixing.kernel:learn", "learning contexts")
+RECORD = Kernel("charloom.context_mixing.kernel:record", "recording contexts")
+FOLLOW = Kernel("charloom.context_mixing.kernel:follow", "adaptive context mixing")
 
 Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]

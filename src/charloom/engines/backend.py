@@ -102,7 +102,9 @@ class Backend:
         assert process_group.size == 1, "only the PyTorch engine trains in several processes"
         if self.engine != "reference":
             try:
-                from charloom.engines.compiled.engine import CompiledEngine
+                from charloom.engines.compiled.engine import INFER, CompiledEngine
+
+                INFER.require_compiler()
             except Exception as error:  # Numba raises all kinds of errors
                 if self.engine == "compiled":
                     raise CharloomError(
@@ -141,10 +143,10 @@ class Backend:
 def is_compiled() -> bool:
     """Return True if the compiled engine can be imported and its kernels are in the cache."""
     try:
-        from charloom.kernels.compiling import is_kept
+        from charloom.engines.compiled.engine import INFER, TRAIN
     except Exception:
         return False
-    return is_kept("training") and is_kept("inference")
+    return TRAIN.is_kept() and INFER.is_kept()
 
 
 def _warn_once(error: Exception) -> None:

@@ -11,10 +11,8 @@ once; the caller passes it as `addresses`, and the kernel reads its fields by na
 from __future__ import annotations
 
 import operator
-from functools import cache
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -27,7 +25,8 @@ from numba.core.typing.templates import (
     signature,
 )
 from numba.extending import intrinsic, lower_builtin, models, register_model
-from numpy.typing import NDArray
+
+from charloom.kernels.buffers import FLOATS, field_types
 
 INT64 = ir.IntType(64)
 
@@ -141,21 +140,6 @@ class Numbers(types.Type):
         super().__init__(name=f"numbers({kind.__name__})")
 
 
-# An array's type in the field list of `Buffers`: the second argument of Annotated is its dtype, or
-# the named tuple of its integers. FLOATS is the model's dtype, float32 or float64.
-FLOATS = "floats"
-Floats = Annotated[NDArray[np.floating], FLOATS]
-Integers = Annotated[NDArray[np.int64], types.int64]
-Unsigned = Annotated[NDArray[np.uint64], types.uint64]
-Doubles = Annotated[NDArray[np.float64], types.float64]
-
-
-@cache
-def _field_types(kind: type[NamedTuple]) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {name: get_args(hints[name])[1] for name in kind._fields}
-
-
 class Buffers(types.Type):
     """Numba type of a named tuple of arrays: an int64 array of their addresses."""
 
@@ -166,12 +150,12 @@ class Buffers(types.Type):
 
     def field(self, name: str) -> Any:
         """Return the Numba type of a field's array; None for an unknown field."""
-        found = _field_types(self.kind).get(name)
+        found = field_types(self.kind).get(name)
         if found is None:
             return None
-        if isinstance(found, types.Type):
-            return Flat(found)
-        return Flat(self.floats) if found == FLOATS else Numbers(found)
+        if found == FLOATS:
+            return Flat(self.floats)
+        return Flat(getattr(types, found)) if isinstance(found, str) else Numbers(found)
 
 
 @register_model(Numbers)
@@ -181,30 +165,6 @@ class PlaceModel(models.PrimitiveModel):
 
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, INT64.as_pointer())
-
-
-def addresses(buffers: Any, floats: np.dtype[Any]) -> NDArray[np.int64]:
-    """Return the arrays' addresses in the order of the fields, as `as_buffers` reads them.
-
-    The caller keeps the arrays alive as long as a kernel can read the addresses.
-
-    Args:
-        buffers: a named tuple whose fields are annotated with `Floats`, `Integers` and so on.
-        floats: the dtype of the fields annotated with `Floats`.
-
-    Raises:
-        TypeError: if an array is not contiguous, aligned and writable, or has another dtype.
-    """
-    places = []
-    for (name, kind), array in zip(_field_types(type(buffers)).items(), buffers, strict=True):
-        if kind == FLOATS:
-            expected = floats
-        else:
-            expected = np.dtype(str(kind) if isinstance(kind, types.Type) else "int64")
-        if array.dtype != expected or not array.flags.carray:
-            raise TypeError(f"{name} is not a contiguous array of {expected}")
-        places.append(array.ctypes.data)
-    return np.array(places, dtype=np.int64)
 
 
 @intrinsic

@@ -1,44 +1,31 @@
-"""Compilation of kernels, and the cache of compiled code.
+"""Compilation of kernels by Numba, into object code that needs nothing of Numba or Python.
 
 Numba compiles every function that a kernel calls into a library of its own, down to machine code,
 and each of them again inside its callers. A `subroutine` is compiled into its caller's library
 instead, so that the compiler processes everything once.
 
-A Kernel is compiled when it is first needed, and cached in a file for the next process. Numba's own
-cache fails where neither the package's folder nor a home is writable. It notices changes only in
-the kernel's own file, and two processes that compile at once can corrupt its index. Here each
-compiled kernel has its own file, which appears whole or not at all. Its name is a digest of
-everything the code depends on.
+Only modules in which kernels are written import this one. They are imported when a kernel must be
+compiled, see `charloom.kernels.kernel`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import logging
-import os
-import pickle
-import platform
-import stat
-import tempfile
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-import llvmlite
 import numba
-import platformdirs
+import numpy as np
+from llvmlite import ir
 from numba import types
 from numba.core import compiler
-from numba.core.caching import CompileResultCacheImpl
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin
+from numba.np import arrayobj
 
 F = TypeVar("F", bound=Callable[..., Any])
-LOG = logging.getLogger("charloom")
-# Folders with sources of kernels.
-SOURCES = ("kernels", "engines/compiled", "ngrams", "context_mixing")
+INT64 = ir.IntType(64)
 
 
 def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F], F]:
@@ -59,21 +46,9 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
             compiled = library.__dict__.setdefault("_charloom", {})
             key = function, sig
             if key not in compiled:
-                flags = compiler.Flags()
-                flags.no_compile = True
-                flags.no_cpython_wrapper = True
-                flags.no_cfunc_wrapper = True
-                flags.error_model = "numpy"
-                result = compiler.compile_internal(
-                    context.typing_context, context, library, function, sig.args,
-                    sig.return_type, flags, locals={},
-                )  # fmt: skip
-                compiled[key] = result.fndesc
-                # The linker drops a function that was inlined everywhere.
-                made = library._final_module.get_function(result.fndesc.mangled_name)
-                made.linkage = "linkonce_odr"
-                if inline:
-                    made.add_function_attribute("alwaysinline")
+                compiled[key] = _compile_into(
+                    library, context, function, sig.args, sig.return_type, inline
+                )
             return context.call_internal(builder, compiled[key], sig, args)
 
         return function
@@ -81,131 +56,108 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
     return mark
 
 
-class Kernel:
-    """A function to be compiled by Numba that returns nothing and runs without Python's lock."""
-
-    def __init__(self, function: Callable[..., None], what: str) -> None:
-        self._function = function
-        self._what = what  # for the notice
-        self._dispatcher: Any = None
-        self._lock = threading.Lock()
-        self._ready: Callable[..., None] | None = None
-
-    def compiled(self, arguments: tuple[Any, ...]) -> Callable[..., None]:
-        """Return a callable that runs the kernel on arguments of these types.
-
-        The kernel is compiled, or read from its file, on the first call. Only the arguments'
-        dtypes can differ between calls.
-        """
-        with self._lock:
-            if self._dispatcher is None:
-                self._dispatcher = numba.njit(nogil=True, error_model="numpy", cache=False)(
-                    self._function
-                )
-                self._dispatcher._cache = _Cache(self._what)
-            self._dispatcher.compile(tuple(numba.typeof(argument) for argument in arguments))
-        dispatcher: Callable[..., None] = self._dispatcher
-        return dispatcher
-
-    def __call__(self, *arguments: Any) -> None:
-        """Run the kernel on arguments that have the same types in every call, which is faster."""
-        if self._ready is None:
-            self._ready = self.compiled(arguments)
-        self._ready(*arguments)
+def _compile_into(
+    library: Any, context: Any, function: Any, arguments: Any, returns: Any, inline: bool
+) -> Any:
+    """Compile a function into a library, and return Numba's descriptor of it."""
+    flags = compiler.Flags()
+    flags.no_compile = True
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"
+    made = compiler.compile_internal(
+        context.typing_context, context, library, function, arguments, returns, flags, locals={}
+    ).fndesc
+    # The linker drops a function that was inlined everywhere.
+    there = library._final_module.get_function(made.mangled_name)
+    there.linkage = "linkonce_odr"
+    if inline:
+        there.add_function_attribute("alwaysinline")
+    return made
 
 
-class _Cache:
-    """The interface through which Numba's dispatcher loads and saves compiled code."""
+def compile_kernel(function: Callable[..., None], arguments: tuple[Any, ...], entry: str) -> bytes:
+    """Return the object code of a function.
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self.cache_path = None
-
-    def enable(self) -> None:
-        pass
-
-    def disable(self) -> None:
-        pass
-
-    def flush(self) -> None:
-        pass
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        target_context.refresh()
-        folder = cache_folder()
-        if folder is not None:
-            path = folder / _file_name(self._what, sig, target_context.codegen())
-            # Any error is suppressed, because the kernel can be compiled again.
-            with contextlib.suppress(Exception):
-                data = path.read_bytes()
-                digest, payload = data[:32], data[32:]
-                if hashlib.sha256(payload).digest() == digest:
-                    return CompileResultCacheImpl.rebuild(
-                        None, target_context, pickle.loads(payload)
-                    )
-        often = "once on this machine"
-        if folder is None:
-            often = "in every process, because no cache folder can be written"
-        LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
-        return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        folder = cache_folder()
-        if folder is None:
-            return
-        payload = pickle.dumps(CompileResultCacheImpl.reduce(None, data))
-        path = folder / _file_name(self._what, sig, data.codegen)
-        with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(hashlib.sha256(payload).digest() + payload)
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink()
-                raise
-
-
-def _file_name(what: str, sig: Any, codegen: Any) -> str:
-    """Return a name with two digests: of sources and versions, and of types and processor."""
-    digest = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode())
-    return f"{_name_begins(what)}{digest.hexdigest()[:32]}.kernel"
-
-
-def _name_begins(what: str) -> str:
-    digest = hashlib.sha256()
-    package = Path(__file__).parents[1]
-    for folder in SOURCES:
-        for path in sorted((package / folder).glob("*.py")):
-            digest.update(path.read_bytes())
-    versions = (numba.__version__, llvmlite.__version__, platform.python_version())
-    digest.update(repr(versions).encode())
-    return f"{what.replace(' ', '-')}-{digest.hexdigest()[:32]}-"
-
-
-def is_kept(what: str) -> bool:
-    """Return whether a kernel of these sources was compiled before, for any type."""
-    folder = cache_folder()
-    return folder is not None and any(folder.glob(_name_begins(what) + "*"))
-
-
-def cache_folder() -> Path | None:
-    """Return the folder of compiled kernels; None if no candidate is writable.
-
-    The candidates are NUMBA_CACHE_DIR if it is set, the user's cache folder, and a folder for
-    temporary files. A file is code that will be run, so the folder must be the user's own.
+    Args:
+        function: a function that returns nothing.
+        arguments: arguments of the types that it is compiled for.
+        entry: the name in the object code, of a function of one argument: the address of the words
+            that `charloom.kernels.kernel` describes.
     """
-    places = [Path(platformdirs.user_cache_dir("charloom")) / "kernels"]
-    if chosen := os.environ.get("NUMBA_CACHE_DIR"):
-        places.insert(0, Path(chosen) / "charloom")
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    places.append(Path(tempfile.gettempdir()) / f"charloom-kernels-{user}")
-    for place in places:
-        with contextlib.suppress(OSError):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = place.lstat()
-            own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-            if stat.S_ISDIR(found.st_mode) and own and not found.st_mode & 0o022:
-                with tempfile.TemporaryFile(dir=place):
-                    return place
-    return None
+    kinds = tuple(map(_type_of, arguments))
+    context = cpu_target.target_context
+    with global_compiler_lock:
+        context.refresh()
+        context.typing_context.refresh()
+        library = context.codegen().create_library(entry)
+        made = _compile_into(library, context, function, kinds, types.void, False)
+        module = library.create_ir_module(f"{entry}_words")
+        kind = ir.FunctionType(ir.VoidType(), [INT64.as_pointer()])
+        emitted = ir.Function(module, kind, entry)
+        builder = ir.IRBuilder(emitted.append_basic_block("entry"))
+        words = _Words(context, builder, emitted.args[0], kinds)
+        values = [words.value(kind) for kind in kinds]
+        context.call_internal_no_propagate(builder, made, signature(types.void, *kinds), values)
+        builder.ret_void()
+        library.add_ir_module(module)
+        for other in library._linking_libraries:
+            library._final_module.link_in(other._get_module_for_linking(), preserve=True)
+        library._optimize_final_module()
+        library._final_module.verify()
+        code: bytes = context.codegen()._tm.emit_object(library._final_module)
+    return code
+
+
+def _type_of(argument: Any) -> Any:
+    """Return Numba's type of an argument: arrays are contiguous, and may be read-only."""
+    if isinstance(argument, np.ndarray):
+        dtype = numba.from_dtype(argument.dtype)
+        return types.Array(dtype, argument.ndim, "C", aligned=argument.flags.aligned)
+    if isinstance(argument, tuple):
+        return types.BaseTuple.from_types([_type_of(field) for field in argument], type(argument))
+    return types.intp
+
+
+class _Words:
+    """The words that a compiled kernel gets: first a word for each leaf, then the shapes."""
+
+    def __init__(self, context: Any, builder: Any, words: Any, kinds: tuple[Any, ...]) -> None:
+        self._context, self._builder, self._words = context, builder, words
+        self._next = 0
+        self._next_shape = sum(map(_count_leaves, kinds))
+
+    def _load(self, index: int) -> Any:
+        return self._builder.load(self._builder.gep(self._words, [INT64(index)]))
+
+    def value(self, kind: Any) -> Any:
+        """Return LLVM's value of the next argument."""
+        context, builder = self._context, self._builder
+        if isinstance(kind, types.BaseTuple):
+            return context.make_tuple(builder, kind, [self.value(field) for field in kind.types])
+        word = self._load(self._next)
+        self._next += 1
+        if not isinstance(kind, types.Array):
+            return word
+        shape = [self._load(self._next_shape + axis) for axis in range(kind.ndim)]
+        self._next_shape += kind.ndim
+        array = arrayobj.make_array(kind)(context, builder)
+        size = INT64(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        strides = [size]
+        for length in reversed(shape[1:]):
+            strides.insert(0, builder.mul(strides[0], length))
+        arrayobj.populate_array(
+            array,
+            data=builder.inttoptr(word, array.data.type),
+            shape=shape,
+            strides=strides,
+            itemsize=size,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+
+def _count_leaves(kind: Any) -> int:
+    if isinstance(kind, types.BaseTuple):
+        return sum(map(_count_leaves, kind.types))
+    return 1

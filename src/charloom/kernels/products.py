@@ -23,11 +23,10 @@ from numba.extending import intrinsic
 
 from charloom.kernels.arrays import INT64, Tile
 from charloom.kernels.compiling import subroutine
+from charloom.kernels.sizes import MOST_ROWS, OUTER_PIECE, VECTOR_REGISTERS, lanes
 from charloom.kernels.vectors import (
     INT32,
-    VECTOR_REGISTERS,
     float_type,
-    lanes,
     load,
     load_first,
     store,
@@ -37,8 +36,7 @@ from charloom.kernels.vectors import (
     width,
 )
 
-# The largest blocks: the most rows, and the width in vectors for up to a number of rows.
-MOST_ROWS = 14 if VECTOR_REGISTERS == 32 else 6
+# The width of the largest blocks in vectors, for up to a number of rows.
 _WIDTHS = ((3, 8), (6, 4), (14, 2)) if VECTOR_REGISTERS == 32 else ((1, 8), (3, 4), (6, 2))
 PREFETCHED = 64  # rows of a panel
 _AS_WRITTEN = {1: (8, 7, 6, 5, 4, 3, 2, 1)}  # other row counts take powers of two
@@ -276,7 +274,6 @@ def product(c, a, b, m, n, k, add):
         column += done
 
 
-OUTER_PIECE = 128  # values of k that are summed before the next block
 LEAST_COPIED, FAR_APART = 64, 384  # rows, and the numbers between two of them
 
 
@@ -284,11 +281,6 @@ LEAST_COPIED, FAR_APART = 64, 384  # rows, and the numbers between two of them
 def sliver_width(lanes):
     """Return the width of a block's rows in a copied piece: whole vectors."""
     return (MOST_ROWS + lanes - 1) // lanes * lanes
-
-
-def outer_scratch(columns: int, lanes: int) -> int:
-    """Return the numbers that `outer_product` copies at a time; `columns` are whole panels."""
-    return OUTER_PIECE * (columns + sliver_width(lanes))
 
 
 @subroutine()

@@ -8,7 +8,8 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from charloom.kernels.vectors import ESTIMATES, Vector, filled, vector_type
+from charloom.kernels.sizes import ESTIMATES
+from charloom.kernels.vectors import Vector, filled, vector_type
 
 # eʳ = 1 + r + r²·Q(r) for |r| ≤ log(2)/2, where Q is the polynomial nearest to (eʳ − 1 − r)/r²
 # (Chebyshev). The largest error of eʳ is 8e-9 in float32 and 2e-19 in float64. The coefficients are

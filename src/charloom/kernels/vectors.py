@@ -13,8 +13,6 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import llvmlite.binding
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,20 +20,9 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from charloom.kernels.arrays import INT64
+from charloom.kernels.sizes import lanes
 
-_FEATURES = llvmlite.binding.get_host_cpu_features()
-MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f", False) else 32
-# The number of vector registers of that width, which limits the blocks of a product.
-VECTOR_REGISTERS = 16 if MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
-# Whether the processor has estimates of 1/x and 1/√x for a vector of float32.
-ESTIMATES = VECTOR_BYTES == 64 and MACHINE == "x86_64"
 INT32 = ir.IntType(32)
-
-
-def lanes(dtype: Any) -> int:
-    """Return how many numbers of that type a vector holds."""
-    return VECTOR_BYTES // np.dtype(str(dtype)).itemsize
 
 
 class Vector(types.Type):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from charloom.kernels.compiling import Kernel
-
 
 def look_up(first, characters, probabilities, weights, contexts, found, lengths, lambdas):
     """Compute `NGramTable.look_up`: contexts (N, K) to found (N, V), lengths (N,), lambdas (N,).
@@ -41,6 +39,3 @@ def look_up(first, characters, probabilities, weights, contexts, found, lengths,
             for entry in range(first[node], first[node + 1]):
                 found[row, characters[entry]] = probabilities[entry]
             lengths[row], lambdas[row] = k, weight
-
-
-LOOK_UP = Kernel(look_up, "counting")

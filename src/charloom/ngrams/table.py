@@ -32,7 +32,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.kernels.kernel import Kernel
 from charloom.ngrams.kneser_ney import NO_CODE, NGramModel
+
+LOOK_UP = Kernel("charloom.ngrams.lookup:look_up", "counting")
 
 LARGEST_CONTEXT = 32
 BYTES_OF_P, BYTES_OF_A_NODE = 4, 8  # p in float32; the first child and λ
@@ -218,7 +221,7 @@ class NGramTable:
     @cached_property
     def _kernel(self) -> Any:
         try:
-            from charloom.ngrams.lookup import LOOK_UP
+            LOOK_UP.require_compiler()
         except Exception:  # Numba is missing or broken (see charloom.engines).
             return None
         contexts = np.empty((0, self.context), np.int32)

@@ -116,7 +116,7 @@ class Finish:
         fit, holdout = dataset.fit_and_holdout(refit)
         if not self._validation_decides:
             return fit_mixture_on_training_text(network, fit, context, most_bytes, end_id)
-        holdout = validated_part(dataset, holdout)
+        holdout = validated_part(dataset, holdout, self._config.validate_characters)
         table = fit_ngram_table(fit, size, context, most_bytes, end_id)
         mixture = fit_mixture(
             network, table, holdout, int(fit[-1]), rows_of_validation(len(holdout))

@@ -27,6 +27,7 @@ from charloom.text.source import Text
 from charloom.training import planner
 from charloom.training.options import TrainingConfig
 from charloom.training.short import adapt_to_short_text, memorized_all
+from charloom.training.validating import limit_validations
 
 
 def open_run(
@@ -174,6 +175,8 @@ def _open_prepared(
     dataset = prepared.dataset
     if prepared.learned is not None:
         notes.append(prepared.learned.note)
+    if start.earlier is None:
+        config = limit_validations(config, dataset)
     setup = open_setup(start, prepared, config, context.process_group)
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:

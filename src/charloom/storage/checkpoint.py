@@ -338,7 +338,9 @@ def _mixes(entry: Mapping[str, Any]) -> bool:
 def _packing(path: Path) -> Any:
     """Return the module that packs context mixers, for a file that has one."""
     try:
-        from charloom.context_mixing import packing  # Numba comes with it
+        from charloom.context_mixing import mixer, packing
+
+        mixer.PREDICT.require_compiler()
     except Exception as error:  # Numba raises all kinds of errors
         raise CharloomError(
             f"{path} has a context mixer, and Numba cannot be imported ({error}): pip install numba"

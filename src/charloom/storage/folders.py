@@ -6,8 +6,6 @@ import contextlib
 import os
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from charloom.errors import CharloomError, error_reason, shortened
 
 MODEL_FILE = "model.safetensors"
@@ -60,11 +58,15 @@ class LockedFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        from filelock import FileLock  # not needed to load a model
+
         self._lock = FileLock(path / LOCK_FILE)
         self._created: list[Path] = []
 
     def open(self) -> None:
         """Create the folder and acquire its lock, which the system releases if its owner dies."""
+        from filelock import Timeout
+
         try:
             self._created = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)

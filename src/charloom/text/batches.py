@@ -242,8 +242,10 @@ class SlidingWindows:
         """Return the batch of a step."""
         start = step % self.steps_per_epoch * self.stride
         block = self.ids[start : start + self.window + 1, None].astype(np.intp)  # (T + 1, 1)
-        places = np.arange(start, start + len(block) - 1)[:, None]
-        return Batch(block[:-1], block[1:], True, _beside(self.extra, places))
+        beside = None
+        if self.extra is not None:
+            beside = self.extra.gather(np.arange(start, start + len(block) - 1)[:, None])
+        return Batch(block[:-1], block[1:], True, beside)
 
 
 def _beside(extra: ExtraInputs | None, places: NDArray[np.intp]) -> Float32 | None:

@@ -21,7 +21,9 @@ def mixes_contexts(config: TrainingConfig) -> bool:
 def can_mix() -> bool:
     """Return whether the kernels of context mixing can be imported."""
     try:
-        from charloom.context_mixing import kernel  # noqa: F401
+        from charloom.context_mixing.mixer import LEARN
+
+        LEARN.require_compiler()
     except Exception:  # Numba raises all kinds of errors
         return False
     return True
@@ -29,10 +31,9 @@ def can_mix() -> bool:
 
 def mixer_is_compiled() -> bool:
     """Return whether the kernels of context mixing are in the cache."""
-    from charloom.kernels.compiling import is_kept
+    from charloom.context_mixing.mixer import LEARN, LOOK_UP, PREDICT, RECORD
 
-    kernels = "counting contexts", "learning contexts", "recording contexts", "context mixing"
-    return all(is_kept(kernel) for kernel in kernels)
+    return all(kernel.is_kept() for kernel in (LOOK_UP, LEARN, RECORD, PREDICT))
 
 
 def compile_mixer() -> None:

@@ -125,21 +125,25 @@ class _Phase:
 
     @classmethod
     def first(cls, config: TrainingConfig, dataset: Dataset) -> _Phase:
-        return cls(make_batches(config, dataset), *_texts(dataset, refit=False), 0, 0.0)
+        return cls(make_batches(config, dataset), *_texts(config, dataset, refit=False), 0, 0.0)
 
     def refit(self, config: TrainingConfig, dataset: Dataset, step: int) -> _Phase:
         """Return the phase that begins at this step."""
         batches = make_batches(config, dataset, refit=True)
-        return _Phase(batches, *_texts(dataset, refit=True), step, self.epoch(step))
+        texts = _texts(config, dataset, refit=True)
+        return _Phase(batches, *texts, step, self.epoch(step))
 
     def epoch(self, step: int) -> float:
         """Return the passes over the text, of both phases, before this step."""
         return self.epochs_before + (step - self.first_step) / self.batches.steps_per_epoch
 
 
-def _texts(dataset: Dataset, *, refit: bool) -> tuple[TextIds, TextIds, ExtraInputs | None]:
-    fit, holdout = dataset.fit_and_holdout(refit)
-    return fit, validated_part(dataset, holdout), validated_extra(dataset, fit, holdout)
+def _texts(
+    config: TrainingConfig, dataset: Dataset, *, refit: bool
+) -> tuple[TextIds, TextIds, ExtraInputs | None]:
+    (fit, holdout), most = dataset.fit_and_holdout(refit), config.validate_characters
+    part = validated_part(dataset, holdout, most)
+    return fit, part, validated_extra(dataset, fit, holdout, most)
 
 
 class _Steps:

@@ -131,7 +131,12 @@ class TrainingConfig:
     steps: Steps | None = option(None, "stop after this many updates", STOP | NOT_TUNED)
     epochs: Epochs | None = option(None, "stop after this many epochs", STOP | NOT_TUNED)
     minutes: Minutes | None = option(None, "stop after this many minutes (default: 3)", STOP)
-    validate_every: Steps | None = option(None, "steps between validations (default: 20 per run)")
+    validate_every: Steps | None = option(
+        None, "steps between validations (default: at most 20 per run)"
+    )
+    validate_characters: Steps | None = option(
+        None, "characters that a validation reads at most (default: 200,000)"
+    )
     keep: Keep = option("best", "weights to keep: of the best validation, or the last")
     refit: Fraction = option(0.0, "final fraction that also trains on validation text", NOT_TUNED)
     no_mix: bool = option(False, "train the network alone, without an n-gram model")

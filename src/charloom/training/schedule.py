@@ -18,6 +18,11 @@ LEAST_TRAINING = 2.0  # seconds, even if the start took all the time
 PATIENCE = 0.35  # share of a run that can pass without a better validation
 
 
+def steps_between_validations(steps: int) -> int:
+    """Return the steps between the validations of a run of n steps, if nothing limits them."""
+    return max(1, min(1000, steps // 20))
+
+
 class Schedule:
     """Decide what a run does next.
 
@@ -54,6 +59,8 @@ class Schedule:
 
     def done(self) -> float:
         """Return the completed share of the run; at 1 it ends."""
+        if self.budget is None and self.steps is not None:
+            return min(self.state.step / self.steps, 1.0)
         shares = []
         if self.steps is not None:
             shares.append(self.state.step / self.steps)
@@ -109,7 +116,7 @@ class Schedule:
         if self._ends_doubled_passes():
             return True
         if self.steps is not None:
-            return step % max(1, min(1000, self.steps // 20)) == 0
+            return step % steps_between_validations(self.steps) == 0
         assert self.budget is not None
         now = self.elapsed()
         if self.validated_at == -math.inf:  # the first since the process began

@@ -66,35 +66,42 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
     return Streams(train, config.batch_size, config.window, dataset.extra)
 
 
-def validated_part(dataset: Dataset, holdout: TextIds) -> TextIds:
+def validated_part(dataset: Dataset, holdout: TextIds, characters: int | None = None) -> TextIds:
     """Return the part of a holdout, (N,), that one validation reads.
 
-    Of a long collection these are documents from all of the holdout.
+    Of a long collection these are documents from all of the holdout. The part has about
+    `characters`, by default VALIDATED_AT_ONCE.
     """
+    characters = characters or VALIDATED_AT_ONCE
     end_id = dataset.vocabulary.end_id
     if end_id is None:
-        return holdout[:VALIDATED_AT_ONCE]
-    return excerpt(holdout, VALIDATED_AT_ONCE, end_id)
+        return holdout[:characters]
+    return excerpt(holdout, characters, end_id)
 
 
-def validated_extra(dataset: Dataset, fit: TextIds, holdout: TextIds) -> ExtraInputs | None:
+def validated_extra(
+    dataset: Dataset, fit: TextIds, holdout: TextIds, characters: int | None = None
+) -> ExtraInputs | None:
     """Return the extra inputs with which `validated_part` is scored, if there are any.
 
     They are those of the last id of `fit`, which is the first input, and of the part, (N + 1, E).
     """
     if dataset.extra is None:
         return None
-    return dataset.extra.select(validated_places(dataset, fit, holdout))
+    return dataset.extra.select(validated_places(dataset, fit, holdout, characters))
 
 
-def validated_places(dataset: Dataset, fit: TextIds, holdout: TextIds) -> NDArray[np.intp]:
+def validated_places(
+    dataset: Dataset, fit: TextIds, holdout: TextIds, characters: int | None = None
+) -> NDArray[np.intp]:
     """Return the indices of the ids from which `validated_part` is predicted.
 
     They are those of the last id of `fit`, which is the first input, and of the part, (N + 1,).
     """
-    end_id, places = dataset.vocabulary.end_id, np.arange(min(len(holdout), VALIDATED_AT_ONCE))
+    characters = characters or VALIDATED_AT_ONCE
+    end_id, places = dataset.vocabulary.end_id, np.arange(min(len(holdout), characters))
     if end_id is not None:
-        places = excerpt_places(holdout, VALIDATED_AT_ONCE, end_id)
+        places = excerpt_places(holdout, characters, end_id)
     inputs: NDArray[np.intp] = len(fit) + np.append(-1, places)
     return inputs
 

@@ -35,7 +35,7 @@ class TrainingState:
     began: Finite = 0.0  # the seconds of them before the first step
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, because that would triple the time to create one, at every step
 class Progress:
     """An event of a training.
 

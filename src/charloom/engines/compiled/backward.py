@@ -14,7 +14,8 @@ from charloom.engines.compiled.cells import (
     rnn_backward,
 )
 from charloom.engines.compiled.forward import decode, softmax_row, tile_vectors
-from charloom.engines.compiled.plan import DECODED_AT_ONCE, GRU, LSTM, NO_END, layer_of
+from charloom.engines.compiled.places import layer_of
+from charloom.engines.compiled.plan import DECODED_AT_ONCE, GRU, LSTM, NO_END
 from charloom.kernels.arrays import Tile, flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.products import Panels, outer_product, product

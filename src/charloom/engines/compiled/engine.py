@@ -28,34 +28,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.compiled.infer import (
+from charloom.engines.compiled.buffers import (
+    ADAGRAD,
+    ADAGRAD_INSIDE,
+    ADAM,
+    CLIP,
     FOLLOW,
     GENERATE,
-    HELD,
-    LOG_PROBABILITIES,
-    LOGITS,
-    PACK,
-    Call,
-    infer,
-)
-from charloom.engines.compiled.plan import DECODED_AT_ONCE, make_plan
-from charloom.engines.compiled.train import (
-    CLIP,
     GRADIENTS_ONLY,
+    HELD,
     KEPT,
     KEPT_WEIGHT,
     KIND,
+    LOG_PROBABILITIES,
+    LOGITS,
     LOSS,
     NORM,
     OF_WEIGHTS,
-    train,
+    PACK,
+    RMSPROP,
+    SGD_KIND,
+    Call,
 )
-from charloom.engines.compiled.update import ADAGRAD, ADAGRAD_INSIDE, ADAM, RMSPROP, SGD_KIND
+from charloom.engines.compiled.plan import DECODED_AT_ONCE, make_plan
 from charloom.engines.compiled.windows import InferenceWindows, TrainingWindows
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.engines.reference import ReferenceEngine
-from charloom.kernels.compiling import Kernel
+from charloom.kernels.kernel import Kernel
 from charloom.network.dropout import dropout_key
 from charloom.network.optimizers import (
     SGD,
@@ -69,8 +69,8 @@ from charloom.network.optimizers import (
 from charloom.network.parameters import STATES, Float, Parameters, State, aligned_zeros
 from charloom.network.units import Clamp
 
-TRAIN = Kernel(train, "training")
-INFER = Kernel(infer, "inference")
+TRAIN = Kernel("charloom.engines.compiled.train:train", "training")
+INFER = Kernel("charloom.engines.compiled.infer:infer", "inference")
 
 # With fewer multiplications another thread costs more time than it saves: in a training step, and
 # in one time step of inference.

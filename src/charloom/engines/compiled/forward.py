@@ -8,11 +8,12 @@ from numba import types
 
 from charloom.engines.compiled.cells import Extent, Gates, gru_forward, lstm_forward, rnn_forward
 from charloom.engines.compiled.masks import draw_mask
-from charloom.engines.compiled.plan import GRU, LSTM, NO_END, layer_of
+from charloom.engines.compiled.places import layer_of
+from charloom.engines.compiled.plan import GRU, LSTM, NO_END
 from charloom.kernels.arrays import Tile
 from charloom.kernels.compiling import subroutine
+from charloom.kernels.crew import FAULT
 from charloom.kernels.products import MOST_ROWS, Panels, block_vectors, product
-from charloom.kernels.threads import FAULT
 from charloom.kernels.vector_math import exp, where_less
 from charloom.kernels.vectors import largest, load, load_first, store, total, width
 

@@ -9,12 +9,18 @@ T: time steps; B: rows of the batch; V: characters in the vocabulary; E: extra i
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
+from charloom.engines.compiled.buffers import (
+    GENERATE,
+    HELD,
+    LOG_PROBABILITIES,
+    LOGITS,
+    PACK,
+    InferenceBuffers,
+)
 from charloom.engines.compiled.drawing import choose_next, log_sum
 from charloom.engines.compiled.forward import (
     Positions,
@@ -28,11 +34,9 @@ from charloom.engines.compiled.forward import (
     tile_vectors,
 )
 from charloom.engines.compiled.packing import pack_weights
-from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM, Plan, layer_of, share
+from charloom.engines.compiled.places import layer_of, share
+from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM
 from charloom.kernels.arrays import (
-    Doubles,
-    Floats,
-    Integers,
     Tile,
     as_buffers,
     as_flat,
@@ -42,36 +46,6 @@ from charloom.kernels.arrays import (
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.threads import barrier
 from charloom.kernels.vectors import load, load_first, store, store_first, width
-
-LOGITS, LOG_PROBABILITIES, GENERATE, PACK, FOLLOW = range(5)
-HELD = 4  # index in the settings of the number of held units
-
-
-class InferenceBuffers(NamedTuple):
-    """The arrays that stay the same from call to call."""
-
-    plan: Annotated[NDArray[np.int64], Plan]
-    parameters: Floats  # (P,)
-    packed: Floats  # the packed weights, see Plan
-    work: Floats  # the workspace of all threads, see Plan
-    probabilities: Doubles  # (threads, V in whole vectors)
-    order: Integers  # (threads, V in whole vectors)
-
-
-class Call(NamedTuple):
-    """The arrays of one call.
-
-    settings: temperature, top_k, top_p, min_p, the number of held units, and of each its array,
-    layer, index, value and the value's tanh.
-    """
-
-    ids: Integers  # (T, B); in GENERATE (T + 1, B), of which only the first row is read
-    extra: Floats  # (T, B, E), flat: the extra inputs
-    state: Floats  # (S, L, B, H): before the first character
-    new_state: Floats  # (S, L, B, H): after the last one
-    out: Floats  # logits or log-probabilities (T, B, V), or states (T, S, L, B, H), flat
-    settings: Doubles
-    uniforms: Doubles  # (T, B), in GENERATE
 
 
 class Part(NamedTuple):

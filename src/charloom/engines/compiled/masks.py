@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from charloom.engines.compiled.plan import layer_of, share
+from charloom.engines.compiled.places import layer_of, share
 from charloom.kernels.compiling import subroutine
 
 

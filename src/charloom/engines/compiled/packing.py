@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from charloom.engines.compiled.plan import GRU, share, w_ih_at
+from charloom.engines.compiled.places import share, w_ih_at
+from charloom.engines.compiled.plan import GRU
 from charloom.kernels.arrays import Tile
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.products import Panels, pack

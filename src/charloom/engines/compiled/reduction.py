@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from numba import types
 
-from charloom.engines.compiled.plan import GRU, share, w_ih_at
+from charloom.engines.compiled.places import share, w_ih_at
+from charloom.engines.compiled.plan import GRU
 from charloom.kernels.arrays import Tile, flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.vector_math import fma

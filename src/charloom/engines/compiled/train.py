@@ -14,11 +14,8 @@ T: time steps; B: rows of the batch; R: rows of a thread; N: T·R, its positions
 from __future__ import annotations
 
 import math
-from typing import Annotated, NamedTuple
 
-import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
 from charloom.engines.compiled.backward import (
     backward_pass,
@@ -26,56 +23,32 @@ from charloom.engines.compiled.backward import (
     decoder_pass,
     weight_gradients,
 )
+from charloom.engines.compiled.buffers import (
+    CLASSIC,
+    CLIP,
+    GRADIENTS_ONLY,
+    KEPT,
+    KEPT_WEIGHT,
+    KIND,
+    LOSS,
+    NORM,
+    OF_WEIGHTS,
+    SUMS,
+    TrainingBuffers,
+)
 from charloom.engines.compiled.forward import forward_pass, in_vocabulary
 from charloom.engines.compiled.masks import drop_weights
 from charloom.engines.compiled.packing import pack_weights
-from charloom.engines.compiled.plan import Plan, part_of
+from charloom.engines.compiled.places import part_of
 from charloom.engines.compiled.reduction import reduce_gradients
 from charloom.engines.compiled.update import update_parameters
 from charloom.kernels.arrays import (
-    Doubles,
-    Floats,
-    Integers,
-    Unsigned,
     as_buffers,
     as_flat,
     flat_from,
 )
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.threads import at_work, barrier, call_up, is_called_again, leave
-
-# The entries of `numbers` that follow the optimizer's settings:
-KIND = 8  # of the optimizer
-CLIP = 9  # the largest norm; 0 for no clipping
-KEPT = 10  # factor of the outputs that dropout keeps
-KEPT_WEIGHT = 11  # factor of the weights that weight dropping keeps
-CLASSIC = 12  # whether the gradient is the notebook's, of the sum
-NUMBERS = 13  # the number of entries
-OF_WEIGHTS = 3  # index in `keys` where the keys of weight dropping start
-GRADIENTS_ONLY = -1  # a kind
-# The entries of `results`: the loss and the gradient's norm; from SUMS on, each thread's loss and
-# sum of squares.
-LOSS, NORM, SUMS = 0, 1, 2
-
-
-class TrainingBuffers(NamedTuple):
-    """The arrays of a training step."""
-
-    plan: Annotated[NDArray[np.int64], Plan]
-    inputs: Integers  # (T, B)
-    targets: Integers  # (T, B)
-    extra: Floats  # (T, B, E): the extra inputs
-    state: Floats  # (S, L, B, H): before the window
-    new_state: Floats  # (S, L, B, H): after it
-    parameters: Floats  # (P,)
-    gradients: Floats  # (P,)
-    first_slot: Floats  # (P,): of the optimizer; empty for one without slots
-    second_slot: Floats  # (P,)
-    packed: Floats  # the packed weights, see Plan
-    work: Floats  # the threads' workspaces, see Plan
-    keys: Unsigned  # (6,): keys of dropout and weight dropping, see dropout_key
-    numbers: Doubles  # (NUMBERS,)
-    results: Doubles  # (SUMS + 2 · threads,)
 
 
 @subroutine(types.boolean)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from charloom.engines.compiled.plan import share
+from charloom.engines.compiled.buffers import ADAGRAD, ADAGRAD_INSIDE, ADAM, RMSPROP, SGD_KIND
+from charloom.engines.compiled.places import share
 from charloom.kernels.arrays import flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.vector_math import divide, fma, inverse_root, root
 from charloom.kernels.vectors import load, store, width
-
-SGD_KIND, ADAGRAD, ADAGRAD_INSIDE, RMSPROP, ADAM = range(5)
 
 
 class _Operands(NamedTuple):

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from charloom.engines.compiled.infer import InferenceBuffers
+from charloom.engines.compiled.buffers import (
+    CLASSIC,
+    NUMBERS,
+    SUMS,
+    InferenceBuffers,
+    TrainingBuffers,
+)
 from charloom.engines.compiled.plan import Plan, make_plan
-from charloom.engines.compiled.train import CLASSIC, NUMBERS, SUMS, TrainingBuffers
-from charloom.kernels.arrays import addresses
-from charloom.kernels.threads import Crew
+from charloom.kernels.buffers import addresses
+from charloom.kernels.crew import Crew
 from charloom.network.parameters import Float, ModelConfig, aligned_zeros
 
 

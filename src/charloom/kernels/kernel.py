@@ -1,0 +1,207 @@
+"""Kernels: functions that are compiled when they are first needed, and called by their address.
+
+A kernel in the cache needs neither Numba nor its own module, whose import would take longer than
+many a command. LLVM's linker loads the object code, and ctypes calls its one function. The modules
+that a caller of kernels imports must therefore not import Numba at the top: a `Kernel` has its
+function's name.
+
+The function gets its arguments as an array of words. A number is one word, an array the address of
+its first entry, and a named tuple has the words of its fields. The arrays' shapes follow.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import importlib
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from charloom.kernels import cache
+
+LOG = logging.getLogger("charloom")
+ENTRY = "charloom_kernel"  # the name of the function in object code
+
+
+class Kernel:
+    """A function to be compiled by Numba that returns nothing and runs without Python's lock.
+
+    Args:
+        function: the function, or `module:name`, so that its module is imported only to compile it.
+        what: the kernel's name in messages.
+    """
+
+    def __init__(self, function: Callable[..., None] | str, what: str) -> None:
+        self._function = function
+        self._what = what
+        self._lock = threading.Lock()
+        self._by_signature: dict[str, CompiledKernel] = {}
+        self._ready: CompiledKernel | None = None
+
+    def compiled(self, arguments: tuple[Any, ...]) -> CompiledKernel:
+        """Return a callable that runs the kernel on arguments of these types.
+
+        The kernel is compiled, or read from its file, on the first call.
+        """
+        signature = ", ".join(map(_describe, arguments))
+        with self._lock:
+            found = self._by_signature.get(signature)
+            if found is None:
+                address = self._load(signature, arguments)
+                found = self._by_signature[signature] = CompiledKernel(address, arguments)
+        return found
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the kernel on arguments that have the same types in every call, which is faster."""
+        if self._ready is None:
+            self._ready = self.compiled(arguments)
+        self._ready(*arguments)
+
+    def is_kept(self) -> bool:
+        """Return whether the cache has the kernel, for any arguments."""
+        return cache.is_kept(self._what)
+
+    def require_compiler(self) -> None:
+        """Return if the kernel can be loaded or compiled.
+
+        Numba is imported only if the cache lacks the kernel, because that takes long.
+
+        Raises:
+            Exception: the reason why Numba cannot be imported, which can be of any kind.
+        """
+        cache.version_of("numba")
+        if not self.is_kept():
+            import numba  # noqa: F401
+
+    def _load(self, signature: str, arguments: tuple[Any, ...]) -> int:
+        """Return the address of the compiled function."""
+        name = cache.file_name(self._what, signature)
+        code = cache.read(name)
+        if code is not None:
+            try:
+                return _link(code)
+            except RuntimeError:  # because this process lacks a symbol
+                LOG.debug("%s cannot be linked", name)
+        often = "once on this machine"
+        if cache.cache_folder() is None:
+            often = "in every process, because no cache folder can be written"
+        LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
+        from charloom.kernels.compiling import compile_kernel
+
+        function = self._function
+        if isinstance(function, str):
+            module, _, name_there = function.partition(":")
+            function = getattr(importlib.import_module(module), name_there)
+        code = compile_kernel(function, arguments, ENTRY)
+        cache.write(name, code)
+        return _link(code)
+
+
+class CompiledKernel:
+    """A compiled kernel, to be called with arguments of the same types as its first ones.
+
+    Args:
+        address: that of the function.
+        arguments: arguments of its types.
+    """
+
+    def __init__(self, address: int, arguments: tuple[Any, ...]) -> None:
+        self._run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(address)
+        self._nested = any(isinstance(argument, tuple) for argument in arguments)
+        self._arrays = [
+            (index, leaf.dtype, leaf.ndim, leaf.flags.aligned)
+            for index, leaf in enumerate(_leaves(arguments))
+            if isinstance(leaf, np.ndarray)
+        ]
+        self._size = sum(1 for _ in _leaves(arguments))
+        self._words = ctypes.c_int64 * (self._size + sum(array[2] for array in self._arrays))
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the kernel.
+
+        Raises:
+            TypeError: if an argument has another type, or an array is not contiguous.
+        """
+        self._run(self._pack(arguments))
+
+    def bind(self, *arguments: Any) -> Callable[[], None]:
+        """Return a callable that runs the kernel on these very arguments, again and again.
+
+        The caller keeps the arrays alive.
+        """
+        return functools.partial(self._run, self._pack(arguments))
+
+    def _pack(self, arguments: tuple[Any, ...]) -> Any:
+        words = list(_leaves(arguments) if self._nested else arguments)
+        if len(words) != self._size:
+            raise TypeError(f"{len(words)} arguments instead of {self._size}")
+        shapes: list[int] = []
+        for index, dtype, dimensions, aligned in self._arrays:
+            array = words[index]
+            flags = array.flags
+            if (
+                array.dtype != dtype
+                or array.ndim != dimensions
+                or not flags.c_contiguous
+                or (aligned and not flags.aligned)
+            ):
+                raise TypeError(f"argument {index} is not a contiguous array of {dtype}")
+            words[index] = array.__array_interface__["data"][0]
+            shapes += array.shape
+        return self._words(*words, *shapes)
+
+
+def _leaves(arguments: tuple[Any, ...]) -> Iterator[Any]:
+    """Yield arguments, and the fields of named tuples in their place."""
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            yield from _leaves(argument)
+        else:
+            yield argument
+
+
+def _describe(argument: Any) -> str:
+    """Return an argument's type for the key of the cache."""
+    if isinstance(argument, np.ndarray):
+        kept = "" if argument.flags.aligned else ", unaligned"
+        return f"array({argument.dtype.str}, {argument.ndim}{kept})"
+    if isinstance(argument, tuple):
+        kind = type(argument)
+        return f"{kind.__module__}.{kind.__qualname__}({', '.join(map(_describe, argument))})"
+    if isinstance(argument, int):
+        return "int"
+    raise TypeError(f"a kernel cannot have an argument of {type(argument)}")
+
+
+_linked = itertools.count()
+
+
+@functools.cache
+def _linker() -> Any:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    linker = binding.create_lljit_compiler(suppress_errors=True)
+    atexit.register(linker.detach)  # so that no thread's code disappears at the end
+    return linker
+
+
+def _link(code: bytes) -> int:
+    """Load object code for the rest of the process, and return the address of its function.
+
+    Raises:
+        RuntimeError: if a symbol is missing.
+    """
+    from llvmlite import binding
+
+    builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process()
+    library = builder.export_symbol(ENTRY).link(_linker(), f"charloom-{next(_linked)}")
+    library.detach()
+    return int(library[ENTRY])
