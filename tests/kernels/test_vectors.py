@@ -1,4 +1,4 @@
-"""The compiled engine's exp, log, tanh and logistic function, and its other arithmetic on vectors."""
+"""The compiled engine's exp, log, tanh, logistic function and other arithmetic on vectors."""
 
 from collections.abc import Callable
 from decimal import Decimal, localcontext

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charloom.ngrams.kneser_ney import NGramModel
-from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.ngrams.table import NGramTable
 from charloom.text.corpora import open_text
 from charloom.text.dataset import Split, load_dataset
 

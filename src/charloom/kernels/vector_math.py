@@ -41,7 +41,7 @@ _LN2 = {
     32: (0.693145751953125, 1.42860682030941723212e-6),
     64: (6.93147180369123816490e-1, 1.90821492927058770002e-10),
 }
-# log(1 + f) = f − f²/2 + s (f²/2 + R(s²)) with s = f / (2 + f), where R(z) = 2z/3 + 2z²/5 + … is the
+# log(1 + f) = f − f²/2 + s (f²/2 + R(s²)), s = f / (2 + f), where R(z) = 2z/3 + 2z²/5 + … is the
 # series of log(1 + f) / s − 2. These are the numbers of its terms for |f| below √2 − 1.
 _LOG_TERMS = {32: 6, 64: 11}
 # The limits below and above which eˣ is not a normal number, and the one above which tanh x is 1.

@@ -239,9 +239,7 @@ class NGramTable:
             p[np.repeat(rows, count), self.characters[entry]] = self.probabilities[entry]
             length[rows], weight[rows] = k, self.weights[node]
 
-    def _child(
-        self, node: NDArray[np.int64], w: NDArray[np.integer[Any]]
-    ) -> NDArray[np.int64]:
+    def _child(self, node: NDArray[np.int64], w: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return the children of nodes (N,) for characters w (N,), -1 where one is missing."""
         code = node * self.vocabulary_size + w
         entry = np.searchsorted(self._codes, code)

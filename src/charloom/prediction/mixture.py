@@ -312,7 +312,7 @@ class MixedPredictor:
 
     @cached_property
     def _compiled(self) -> CompiledMixture | None:
-        """One kernel for both, if there is one. Otherwise, what follows is computed in NumPy."""
+        """One kernel for both models. Without it, the methods below compute in NumPy."""
         if self.engine.name != "compiled":
             return None
         from charloom.prediction.mixed.inference import CompiledMixture

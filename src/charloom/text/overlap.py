@@ -149,7 +149,7 @@ class TrainingIndex:
             size: the length of the stretch that the training text must contain.
 
         Returns:
-            The index, from `end` to S, or S + 1 if there is none.
+            The index, from `end` to S, or S + 1 without one.
         """
         text, width = self._encoded(ids), self._width
 

@@ -128,7 +128,7 @@ class CompiledMixture:
         if mode in (LOGITS, LOG_PROBABILITIES):
             out = np.empty((steps, batch, size), self._dtype)
             chunk = min(max(DECODED_AT_ONCE // max(batch, 1), 1), max(steps, 1))
-        expected = config.zero_state(0).shape[:2] + (batch, config.hidden_size)
+        expected = (*config.zero_state(0).shape[:2], batch, config.hidden_size)
         if state.network.shape != expected or len(state.context) != batch:
             raise ValueError(f"the state is {state.network.shape}, for {batch} rows of ids")
         places = batch if generating else steps * batch

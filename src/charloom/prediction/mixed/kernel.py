@@ -1,8 +1,8 @@
 """The kernels that read, score and sample with a network and counts.
 
-In every time step the counts predict the next character of every row, the network reads the last
-one, and these predictions if it reads counts, and both predictions are mixed. All of it are
-subroutines of the compiled engine, of the n-gram table and of the context mixer.
+In every time step the counts predict the next character of every row. The network reads the last
+character, beside these predictions if it reads counts. Then both predictions are mixed. The
+arithmetic is that of the compiled engine, the n-gram table, the context mixer and the mixture.
 
 T: time steps; B: rows of the batch; V: characters in the vocabulary; S: numbers of a row's state of
 the counts.
@@ -183,7 +183,7 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
 
     @subroutine()
     def decode_mixed(buffers, call, beside, part, mixing, positions, first_place):
-        """Decode a thread's share of the positions of the workspace, and mix what was predicted.
+        """Decode a thread's share of the positions of the workspace, and mix the predictions.
 
         Args:
             buffers: InferenceBuffers.
@@ -331,4 +331,4 @@ def infer_with_table(places, call_, beside_, counts_, numbers, sync, threads, th
 
 
 WITH_MIXER = Kernel(infer_with_mixer, "inference with context mixing")
-WITH_TABLE = Kernel(infer_with_table, "inference with counts")
+WITH_TABLE = Kernel(infer_with_table, "inference with an n-gram model")
