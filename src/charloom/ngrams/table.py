@@ -199,14 +199,15 @@ class NGramTable:
         most = max(1, at_once // self.vocabulary_size)
         for begin in range(0, count, most):
             block = slice(begin, begin + most)
-            self._predict_in_numpy(nodes[block], *(values[block] for values in predictions))
+            p, length, weight = predictions
+            self._predict_in_numpy(nodes[block], p[block], length[block], weight[block])
         return predictions, state
 
     def _nodes(self, ids: NDArray[np.integer[Any]], state: Nodes) -> tuple[Nodes, Nodes]:
         """Return the nodes of the last 1 to K characters after each of ids (T, B), and the last.
 
-        These are (T, B, K) and (B, K). The node of k characters is the child of that which k - 1
-        of them had one character before, so that all places are computed at once.
+        These are (T, B, K) and (B, K). The node of k characters is the child of the node that
+        k - 1 of them had one character before, so that all places are computed at once.
         """
         nodes = np.empty((*ids.shape, self.context), np.int32)
         shorter = np.zeros(ids.shape, np.int64)

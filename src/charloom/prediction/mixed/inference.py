@@ -58,7 +58,7 @@ class CompiledMixture:
 
     @classmethod
     def of(cls, engine: Engine, mixture: Mixture, network_only: bool) -> CompiledMixture | None:
-        """Return the kernel of an engine and counts, None if there is none for these."""
+        """Return the kernel of an engine and counts, None for others."""
         known = isinstance(mixture.counts, (NGramTable, ContextMixer))
         if not known or not isinstance(engine, CompiledEngine):
             return None
@@ -108,8 +108,8 @@ class CompiledMixture:
             clamps: units that are held at a value.
 
         Returns:
-            The sampled ids, (T, B), the logits or log-probabilities, (T, B, V), or an empty array,
-            and the state after the ids, in GENERATE before the last ones.
+            The sampled ids, (T, B), or the logits or log-probabilities, (T, B, V), or an empty
+            array. The state after the ids, in GENERATE before the last ones.
 
         Raises:
             IndexError: for an id that is not in the vocabulary.
