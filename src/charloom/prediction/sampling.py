@@ -122,6 +122,11 @@ class StopTexts:
         self._pending = ""  # sampled, but possibly the beginning of a stop text
         self.found = ""  # the stop text that has ended the sample
 
+    @property
+    def searched(self) -> bool:
+        """Whether there is any stop text."""
+        return bool(self._texts)
+
     def add(self, sampled: str) -> tuple[str, bool]:
         """Return the text that can be passed on now, and True if a stop text ends it."""
         if not self._texts:
