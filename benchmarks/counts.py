@@ -70,7 +70,8 @@ def jobs(
         def sample(state=state, first=first, uniforms=uniforms) -> object:  # type: ignore[no-untyped-def]
             return predictor.generate(first, state, SamplingSettings(), uniforms)
 
-        yield f"sampling, {rows} streams", sample, rows * steps
+        name = f"sampling, {rows} stream{'' if rows == 1 else 's'}"
+        yield name, sample, rows * steps
     text = ids[: 2 * characters, None].astype(np.intp)
     zeros = predictor.zero_state(1)
     yield "scoring", lambda: predictor.log_probabilities(text, zeros), len(text)

@@ -124,7 +124,7 @@ class StopTexts:
 
     @property
     def searched(self) -> bool:
-        """Whether there is any stop text."""
+        """Return whether there is any stop text."""
         return bool(self._texts)
 
     def add(self, sampled: str) -> tuple[str, bool]:
