@@ -1,4 +1,4 @@
-"""The compiled engine's exp, tanh and logistic function, and its other arithmetic on vectors."""
+"""The compiled engine's exp, log, tanh, logistic function and other arithmetic on vectors."""
 
 from collections.abc import Callable
 from decimal import Decimal, localcontext
@@ -15,7 +15,7 @@ numba = pytest.importorskip("numba", reason="the compiled engine needs Numba")
 
 # Units in the last place, over the whole range where the result is a normal number; the largest
 # ones found over all numbers of float32: 1.09, 2.48 and 2.52 (docs/log.md).
-LARGEST = {"exp": 1.2, "sigmoid": 2.6, "tanh": 2.7}
+LARGEST = {"exp": 1.2, "log": 1.2, "sigmoid": 2.6, "tanh": 2.7}
 
 
 LOWEST = {"float32": -87.3, "float64": -708.3}
@@ -34,11 +34,13 @@ def apply(kind, x, y):  # type: ignore[no-untyped-def]
             v.store(y_, i, vector_math.tanh(value))
         elif kind == 3:
             v.store(y_, i, vector_math.root(value))
-        else:
+        elif kind == 4:
             v.store(y_, i, vector_math.inverse_root(value))
+        else:
+            v.store(y_, i, vector_math.log(value))
 
 
-KINDS = ("exp", "sigmoid", "tanh", "root", "inverse_root")
+KINDS = ("exp", "sigmoid", "tanh", "root", "inverse_root", "log")
 
 
 def computed(name: str, x: np.ndarray) -> np.ndarray:
@@ -97,9 +99,25 @@ def test_the_largest_error_in_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_error_of_the_logarithm(dtype: str) -> None:
+    generator = np.random.default_rng(6)
+    least, most = np.log10(np.finfo(dtype).smallest_subnormal), np.log10(np.finfo(dtype).max)
+    x = np.concatenate(
+        [10.0 ** generator.uniform(least + 1, most, 100_000), generator.normal(1, 0.3, 100_000)]
+    ).astype(dtype)
+    x = x[x > 0]
+    exact = np.log(x.astype(np.longdouble))
+    unit = np.spacing(np.abs(exact).astype(dtype)).astype(np.longdouble)
+    errors = np.abs(computed("log", x) - exact) / unit
+    assert 0.5 < errors.max() <= LARGEST["log"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_non_finite_values_propagate(dtype: str) -> None:
     x = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e5, -1e5], dtype)
     np.testing.assert_array_equal(computed("exp", x), [np.nan, np.inf, 0, 1, 1, np.inf, 0])
+    log = computed("log", x[:6])
+    np.testing.assert_array_equal(log, [np.nan, np.inf, np.nan, -np.inf, -np.inf, log[5]])
     tanh = computed("tanh", x)
     np.testing.assert_array_equal(tanh, [np.nan, 1, -1, 0, 0, 1, -1])
     assert np.signbit(tanh[4])

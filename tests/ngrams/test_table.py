@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charloom.ngrams.kneser_ney import NGramModel
-from charloom.ngrams.table import NGramPredictions, NGramTable
+from charloom.ngrams.table import NGramTable
 from charloom.text.corpora import open_text
 from charloom.text.dataset import Split, load_dataset
 
@@ -24,14 +24,11 @@ def table(context: int = 4, **settings: Any) -> NGramTable:
     return NGramTable.of(NGramModel.fit(IDS, 5, context), **settings)
 
 
-def plainly(asked: NGramTable, contexts: np.ndarray) -> NGramPredictions:
-    answers = NGramPredictions(
-        np.empty((len(contexts), asked.vocabulary_size), np.float32),
-        np.zeros(len(contexts), np.int32),
-        np.ones(len(contexts), np.float32),
-    )
-    asked._look_up_in_numpy(contexts, answers)
-    return answers
+def in_numpy(asked: NGramTable) -> NGramTable:
+    """Return the table as it is where Numba is missing."""
+    without = replace(asked)
+    object.__setattr__(without, "_kernel", None)
+    return without
 
 
 def some_contexts(context: int, count: int = 300, size: int = 5) -> np.ndarray:
@@ -58,18 +55,34 @@ def test_compiled_and_plain_agree_and_add_up_to_one(context: int, most_bytes: fl
     asked = table(context, most_bytes=most_bytes)
     contexts = some_contexts(asked.context)
     compiled = asked.look_up(contexts)
-    for one, other in zip(compiled, plainly(asked, contexts), strict=True):
+    for one, other in zip(compiled, in_numpy(asked).look_up(contexts), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(compiled.probabilities.sum(axis=1), 1, atol=1e-5)
     assert compiled.probabilities.min() > 0
 
 
+@pytest.mark.parametrize("context", [0, 1, 4])
+def test_a_state_is_as_good_as_its_text(context: int) -> None:
+    asked, ids = table(context), np.random.default_rng(4).integers(0, 5, (12, 3))
+    expected, end = asked.predict(ids, asked.zero_state(3))
+    padded = np.concatenate([np.full((context, 3), -1), ids]).T
+    windows = np.lib.stride_tricks.sliding_window_view(padded, context + 1, axis=1)
+    contexts = windows[:, :, 1:].transpose(1, 0, 2).reshape(36, context).astype(np.int32)
+    for one, other in zip(expected, asked.look_up(contexts), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one in (asked, in_numpy(asked)):
+        state = one.read(ids[:5], one.zero_state(3))
+        found, state = one.predict(ids[5:], state)
+        for values, whole in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(values, whole[15:])
+        np.testing.assert_array_equal(state, end)
+        np.testing.assert_array_equal(one.predict(ids[:0], state)[1], state)
+
+
 def test_without_numba_numpy_answers() -> None:
     asked = table()
     expected = asked.look_up(some_contexts(4))
-    without = table()
-    object.__setattr__(without, "_kernel", None)
-    in_blocks = without.look_up(some_contexts(4), at_once=100)
+    in_blocks = in_numpy(asked).look_up(some_contexts(4), at_once=100)
     for one, other in zip(in_blocks, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -203,6 +203,17 @@ class ContextMixer:
                 FOLLOW(*arguments)
             yield found
 
+    def frozen_places(self, threads: int) -> tuple[Places, Places, Places, Any]:
+        """Return what a kernel needs to predict without counting.
+
+        Returns:
+            The addresses of ModelBuffers, of WeightBuffers, and of ScratchBuffers for each thread,
+            (threads, ·), and the arrays of the last ones, which the caller keeps.
+        """
+        workspaces = [_Workspace(self.vocabulary_size) for _ in range(threads)]
+        scratch = np.stack([workspace.places for workspace in workspaces])
+        return self.places, self._frozen_places, scratch, workspaces
+
     def zero_state(self, rows: int) -> State:
         """Return the state of rows that have read nothing, (B, STATE)."""
         return np.zeros((rows, STATE), np.uint64)

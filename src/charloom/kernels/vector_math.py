@@ -1,4 +1,4 @@
-"""Elementary functions of SIMD vectors: exp, tanh, the logistic function, roots and division."""
+"""Elementary functions of SIMD vectors: exp, log, tanh, the logistic function, roots, division."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ _LN2 = {
     32: (0.693145751953125, 1.42860682030941723212e-6),
     64: (6.93147180369123816490e-1, 1.90821492927058770002e-10),
 }
+# log(1 + f) = f − f²/2 + s (f²/2 + R(s²)), s = f / (2 + f), where R(z) = 2z/3 + 2z²/5 + … is the
+# series of log(1 + f) / s − 2. These are the numbers of its terms for |f| below √2 − 1.
+_LOG_TERMS = {32: 6, 64: 11}
 # The limits below and above which eˣ is not a normal number, and the one above which tanh x is 1.
 _LIMITS = {32: (-87.3, 88.3, 9.5), 64: (-708.3, 709.4, 19.5)}
 
@@ -141,6 +144,42 @@ class _Emitter:
         rest = self.call("fma", self.builder.fneg(self.builder.fmul(x, r)), r, self.number(1.0))
         return self.call("fma", half, rest, r)
 
+    def log(self, x: Any) -> Any:
+        """Return log x = k·log 2 + log(1 + f) for x = 2ᵏ (1 + f), 1 + f from √½ to √2."""
+        builder, bits = self.builder, self.bits
+        mantissa, least = (23, 2.0**-126) if bits == 32 else (52, 2.0**-1022)
+        of_root = 0x3F3504F3 if bits == 32 else 0x3FE6A09E667F3BCD  # the bits of √½
+        integers = ir.VectorType(ir.IntType(bits), self.count)
+
+        def whole(value: int) -> Any:
+            return ir.Constant(integers, [value] * self.count)
+
+        # A subnormal number is multiplied by a power of two, so that its exponent is in its bits.
+        normal = self.where_less(x, self.number(least), self.number(2.0**mantissa), self.number(1))
+        shift = self.where_less(x, self.number(least), self.number(-mantissa), self.number(0))
+        found = builder.bitcast(builder.fmul(x, normal), integers)
+        k = builder.ashr(builder.sub(found, whole(of_root)), whole(mantissa))
+        rest = builder.sub(found, builder.shl(k, whole(mantissa)))
+        f = builder.fsub(builder.bitcast(rest, self.kind), self.number(1.0))
+        k = builder.fadd(builder.sitofp(k, self.kind), shift)
+        s = self.divide(f, builder.fadd(f, self.number(2.0)))
+        z = builder.fmul(s, s)
+        terms = _LOG_TERMS[bits]
+        r = self.number(2 / (2 * terms + 1))
+        for term in range(terms - 1, 0, -1):
+            r = self.call("fma", r, z, self.number(2 / (2 * term + 1)))
+        half = builder.fmul(builder.fmul(f, f), self.number(0.5))
+        inner = self.call("fma", r, z, half)
+        high, low = _LN2[bits]
+        inner = self.call("fma", s, inner, builder.fmul(k, self.number(low)))
+        y = builder.fsub(f, builder.fsub(half, inner))
+        y = self.call("fma", k, self.number(high), y)
+        infinite = self.number(float("inf"))
+        y = builder.select(builder.fcmp_unordered(">=", x, infinite), x, y)
+        y = self.where_less(x, self.number(0.0), self.number(float("nan")), y)
+        nothing = builder.fcmp_ordered("==", x, self.number(0.0))
+        return builder.select(nothing, self.number(float("-inf")), y)
+
     def exp(self, x: Any) -> Any:
         lowest, highest, _ = _LIMITS[self.bits]
         scale, m = self.reduced(x)
@@ -210,6 +249,12 @@ def where_less(context, x, y, a, b):
 def exp(context, x):
     """Return eˣ; 0 below the lower limit, infinite above the upper one."""
     return x(x), _elementwise(_Emitter.exp)
+
+
+@intrinsic
+def log(context, x):
+    """Return log x: infinite for 0, NaN below."""
+    return x(x), _elementwise(_Emitter.log)
 
 
 @intrinsic

@@ -35,11 +35,24 @@ from numpy.typing import NDArray
 from charloom.kernels.kernel import Kernel
 from charloom.ngrams.kneser_ney import NO_CODE, NGramModel
 
+Nodes = NDArray[np.int32]
+
 LOOK_UP = Kernel("charloom.ngrams.lookup:look_up", "counting")
+
 
 LARGEST_CONTEXT = 32
 BYTES_OF_P, BYTES_OF_A_NODE = 4, 8  # p in float32; the first child and λ
 LOOKED_UP_AT_ONCE = 1 << 22  # probabilities, which bounds the memory of a lookup in NumPy
+
+
+class Trie(NamedTuple):
+    """The arrays of an `NGramTable`."""
+
+    first: NDArray[np.int32]
+    characters: NDArray[np.unsignedinteger]
+    probabilities: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    sizes: NDArray[np.int64]  # V, K and the number of nodes
 
 
 class NGramPredictions(NamedTuple):
@@ -139,28 +152,19 @@ class NGramTable:
         arrays = (self.characters, self.probabilities, self.first, self.weights)
         return sum(array.nbytes for array in arrays)
 
-    def zero_state(self, rows: int) -> NDArray[np.int32]:
-        """Return the ids before the beginning of rows of a text: -1, (B, K)."""
+    def zero_state(self, rows: int) -> Nodes:
+        """Return the state before the beginning of rows of a text: no node was reached, (B, K)."""
         return np.full((rows, self.context), -1, np.int32)
 
-    def read(self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the last K ids of each row, (B, K), after ids (T, B)."""
-        return self._joined(ids, state)[:, len(ids) :]
+    def read(self, ids: NDArray[np.integer[Any]], state: Nodes) -> Nodes:
+        """Return the nodes of the last 1 to K characters of each row, (B, K), after ids (T, B)."""
+        return self._follow(ids.T, state, len(ids))[1]
 
     def predict(
-        self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]
-    ) -> tuple[NGramPredictions, NDArray[np.int32]]:
+        self, ids: NDArray[np.integer[Any]], state: Nodes
+    ) -> tuple[NGramPredictions, Nodes]:
         """Return the predictions after ids (T, B) as `Counts.predict` does, and the state."""
-        if not len(ids):
-            return self.look_up(np.empty((0, self.context), np.int32)), state
-        read = self._joined(ids, state)
-        windows = np.lib.stride_tricks.sliding_window_view(read, self.context + 1, axis=1)
-        contexts = windows[:, :, 1:].transpose(1, 0, 2).reshape(ids.size, self.context)
-        return self.look_up(contexts), read[:, len(ids) :]
-
-    def _joined(self, ids: NDArray[np.integer[Any]], state: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Return the ids that a state holds and those after it, (B, K + T)."""
-        return np.concatenate([state, ids.T.astype(np.int32)], axis=1)
+        return self._follow(ids.T, state, 0)
 
     def look_up(
         self, contexts: NDArray[np.int32], *, at_once: int = LOOKED_UP_AT_ONCE
@@ -171,38 +175,76 @@ class NGramTable:
             contexts: ids, with -1 before the beginning of the text.
             at_once: probabilities that are computed at a time where Numba is missing.
         """
+        start = self.zero_state(len(contexts))
+        if not self.context:  # Whatever is read, nothing of it is visible.
+            contexts = np.full((len(contexts), 1), -1, np.int32)
+        return self._follow(contexts, start, contexts.shape[1] - 1, at_once)[0]
+
+    def _follow(
+        self,
+        texts: NDArray[np.integer[Any]],
+        state: Nodes,
+        first: int,
+        at_once: int = LOOKED_UP_AT_ONCE,
+    ) -> tuple[NGramPredictions, Nodes]:
+        """Return the predictions after each character of texts but the first ones, and the state.
+
+        Args:
+            texts: ids, (B, T).
+            state: that before them, (B, K).
+            first: the number of characters that are only read.
+            at_once: as in `look_up`.
+        """
+        rows, steps = texts.shape
+        count = rows * (steps - first)
         predictions = NGramPredictions(
-            np.empty((len(contexts), self.vocabulary_size), np.float32),
-            np.zeros(len(contexts), np.int32),
-            np.ones(len(contexts), np.float32),
+            np.empty((count, self.vocabulary_size), np.float32),
+            np.empty(count, np.int32),
+            np.empty(count, np.float32),
         )
         if self._kernel is not None:
-            self._kernel(
-                self.first, self.characters, self.probabilities, self.weights,
-                np.ascontiguousarray(contexts), *predictions,
-            )  # fmt: skip
-            return predictions
-        rows = max(1, at_once // self.vocabulary_size)
-        for begin in range(0, len(contexts), rows):
-            block = slice(begin, begin + rows)
+            state = np.array(state, np.int32, order="C")
+            texts = np.ascontiguousarray(texts, np.int32)
+            found = predictions.probabilities.reshape(-1)
+            self._kernel(self.trie, texts, state, first, found, *predictions[1:])
+            return predictions, state
+        nodes, state = self._nodes(texts.T, state)
+        nodes = nodes[first:].reshape(count, self.context)
+        most = max(1, at_once // self.vocabulary_size)
+        for begin in range(0, count, most):
+            block = slice(begin, begin + most)
             p, length, weight = predictions
-            self._look_up_in_numpy(
-                contexts[block], NGramPredictions(p[block], length[block], weight[block])
-            )
-        return predictions
+            self._predict_in_numpy(nodes[block], p[block], length[block], weight[block])
+        return predictions, state
 
-    def _look_up_in_numpy(self, contexts: NDArray[np.int32], predictions: NGramPredictions) -> None:
-        """Fill in the predictions as the kernel does, for all contexts at once."""
-        p, length, weight = predictions
-        p[:] = 1 / self.vocabulary_size
-        rows = np.arange(len(contexts))  # contexts whose last k characters were seen
+    def _nodes(self, ids: NDArray[np.integer[Any]], state: Nodes) -> tuple[Nodes, Nodes]:
+        """Return the nodes of the last 1 to K characters after each of ids (T, B), and the last.
+
+        These are (T, B, K) and (B, K). The node of k characters is the child of the node that
+        k - 1 of them had one character before, so that all places are computed at once.
+        """
+        nodes = np.empty((*ids.shape, self.context), np.int32)
+        shorter = np.zeros(ids.shape, np.int64)
+        for k in range(self.context):
+            nodes[..., k] = self._child(shorter.ravel(), ids.ravel()).reshape(ids.shape)
+            shorter[:1], shorter[1:] = state[:, k], nodes[:-1, :, k]
+        return nodes, nodes[-1].copy() if len(ids) else state
+
+    def _predict_in_numpy(
+        self,
+        nodes: Nodes,
+        p: NDArray[np.float32],
+        length: NDArray[np.int32],
+        weight: NDArray[np.float32],
+    ) -> None:
+        """Write the predictions after states (N, K) as the kernel does, for all at once."""
+        p[:], length[:], weight[:] = 1 / self.vocabulary_size, 0, 1
+        rows = np.arange(len(nodes))  # contexts whose last k characters were seen
         for k in range(self.context + 1):
-            node = np.zeros(len(rows), np.int64)
-            for i in range(self.context - k, self.context):
-                node = self._child(node, contexts[rows, i])
-            inside = (node >= 0) & (node < len(self.weights))
-            inside[inside] = self.first[node[inside]] < self.first[node[inside] + 1]
-            rows, node = rows[inside], node[inside]
+            node = np.zeros(len(rows), np.int64) if k == 0 else nodes[rows, k - 1].astype(np.int64)
+            seen = node >= 0
+            seen[seen] = self.first[node[seen]] < self.first[node[seen] + 1]
+            rows, node = rows[seen], node[seen]
             if not len(rows):
                 return
             p[rows] *= self.weights[node][:, None]
@@ -212,11 +254,18 @@ class NGramTable:
             p[np.repeat(rows, count), self.characters[entry]] = self.probabilities[entry]
             length[rows], weight[rows] = k, self.weights[node]
 
-    def _child(self, node: NDArray[np.int64], w: NDArray[np.int32]) -> NDArray[np.int64]:
+    def _child(self, node: NDArray[np.int64], w: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """Return the children of nodes (N,) for characters w (N,), -1 where one is missing."""
         code = node * self.vocabulary_size + w
         entry = np.searchsorted(self._codes, code)
-        return np.where((node >= 0) & (w >= 0) & (self._codes[entry] == code), entry + 1, -1)
+        found = (node >= 0) & (w >= 0) & (self._codes[entry] == code)
+        return np.where(found & (entry + 1 < len(self.weights)), entry + 1, -1)
+
+    @cached_property
+    def trie(self) -> Any:
+        """The arrays as kernels get them, a Trie."""
+        sizes = np.array([self.vocabulary_size, self.context, len(self.weights)])
+        return Trie(self.first, self.characters, self.probabilities, self.weights, sizes)
 
     @cached_property
     def _kernel(self) -> Any:
@@ -224,12 +273,10 @@ class NGramTable:
             LOOK_UP.require_compiler()
         except Exception:  # Numba is missing or broken (see charloom.engines).
             return None
-        contexts = np.empty((0, self.context), np.int32)
-        predictions = NGramPredictions(
-            np.empty((0, 1), np.float32), np.empty(0, np.int32), np.empty(0, np.float32)
-        )
+        nothing = np.empty(0, np.float32)
+        texts, state = np.empty((0, 0), np.int32), np.empty((0, self.context), np.int32)
         return LOOK_UP.compiled(
-            (self.first, self.characters, self.probabilities, self.weights, contexts, *predictions)
+            (self.trie, texts, state, 0, nothing, np.empty(0, np.int32), nothing)
         )
 
 

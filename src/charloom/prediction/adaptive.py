@@ -16,7 +16,9 @@ the network. F is the number of features, K that of the n-gram model's character
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -46,6 +48,7 @@ DEFAULT_RATE = 6e-4
 READING_RATE = 3e-4  # of a network that reads a context mixer, whose predictions adapt too
 MEASURED = 400  # windows of the training text from which m is computed
 REFIT_INTERVAL = 4_000  # characters between two fits of a mixture's weights
+FOLLOWED_AT_ONCE = 4_000  # characters that the counts follow ahead of the network
 CHOSEN_ON = 30_000  # characters at most, from the end of the held-out text
 
 
@@ -222,12 +225,8 @@ class _AdaptiveScorer:
         """Score a text as `score_adaptively` does."""
         state = self._learner.zero_state(1)
         done = 0
-        # The counts follow all of a piece of bounded memory, before the network reads it.
-        whole = max(1, NUMBERS_AT_ONCE // self._learner.config.vocabulary_size // WINDOW) * WINDOW
         for ids in regrouped(blocks, WINDOW):
-            for start in range(0, len(ids), whole):
-                piece = ids[start : start + whole].astype(np.intp)
-                ngram = None if self._counts is None else self._counts.follow(piece)
+            for piece, ngram in self._followed(ids):
                 for begin in range(0, len(piece), WINDOW):
                     window = slice(begin, begin + WINDOW)
                     found = None if ngram is None else ngram.at(window)
@@ -236,6 +235,27 @@ class _AdaptiveScorer:
                     done += len(scores.network)
                     if on_progress is not None:
                         on_progress("scoring", done, total)
+
+    def _followed(self, ids: TextIds) -> Iterator[tuple[NDArray[np.intp], NGramPredictions | None]]:
+        """Yield the pieces of a text, and what the counts predict of each.
+
+        A thread follows the next piece while the network reads one.
+        """
+        whole = NUMBERS_AT_ONCE // self._learner.config.vocabulary_size
+        size = max(1, min(FOLLOWED_AT_ONCE, whole) // WINDOW) * WINDOW
+        pieces = (ids[start : start + size].astype(np.intp) for start in range(0, len(ids), size))
+        if self._counts is None:
+            yield from ((piece, None) for piece in pieces)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            waiting: deque[tuple[NDArray[np.intp], Future[NGramPredictions]]] = deque()
+            for piece in pieces:
+                waiting.append((piece, pool.submit(self._counts.follow, piece)))
+                if len(waiting) > 1:
+                    known, found = waiting.popleft()
+                    yield known, found.result()
+            for known, found in waiting:
+                yield known, found.result()
 
     def _score_window(
         self, targets: NDArray[np.intp], ngram: NGramPredictions | None, state: State
@@ -315,7 +335,8 @@ class _AdaptiveMixture:
         known = (
             np.concatenate([old[older], new]) for old, new in zip(fitted_on, seen, strict=True)
         )
-        self.mixture = replace(self.mixture, theta=fit_theta(*Evidence(*known), self._start))
+        theta = fit_theta(*Evidence(*known), self._start, self.mixture.theta)
+        self.mixture = replace(self.mixture, theta=theta)
 
 
 def _no_evidence(context: int) -> Evidence:

@@ -19,7 +19,8 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,9 @@ from charloom.prediction.validation import WARM_UP, blocks_in_rows
 from charloom.text.dataset import TextIds
 from charloom.text.excerpt import document_ends
 from charloom.text.extra_inputs import ExtraInputs
+
+if TYPE_CHECKING:  # Importing it requires Numba.
+    from charloom.prediction.mixed.inference import CompiledMixture
 
 # Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
 # contexts seen once, is visible to the weight.
@@ -306,7 +310,18 @@ class MixedPredictor:
         ngram, context = self.mixture.counts.predict(ids, state.context)
         return ngram, context, extra_inputs(self.config, ngram, *ids.shape)
 
+    @cached_property
+    def _compiled(self) -> CompiledMixture | None:
+        """One kernel for both models. Without it, the methods below compute in NumPy."""
+        if self.engine.name != "compiled":
+            return None
+        from charloom.prediction.mixed.inference import CompiledMixture
+
+        return CompiledMixture.of(self.engine, self.mixture, self.network_only)
+
     def log_probabilities(self, inputs: Ids, state: MixedState) -> tuple[Float, MixedState]:
+        if self._compiled is not None:
+            return self._compiled.log_probabilities(inputs, state)
         ngram, context, extra = self._predict(inputs, state)
         network, after = self.engine.log_probabilities(inputs, state.network, extra=extra)
         if not self.network_only:
@@ -315,6 +330,8 @@ class MixedPredictor:
         return network, MixedState(after, context)
 
     def read(self, inputs: Ids, state: MixedState) -> MixedState:
+        if self._compiled is not None:
+            return self._compiled.read(inputs, state)
         if self.config.extra_inputs:
             _, context, extra = self._predict(inputs, state)
             return MixedState(self.engine.read(inputs, state.network, extra=extra), context)
@@ -331,6 +348,8 @@ class MixedPredictor:
         self, ids: Ids, state: MixedState, clamps: Sequence[Clamp] = ()
     ) -> tuple[Float, MixedState]:
         """Advance each row by one id, as an engine does; a mixture's logits are log p."""
+        if self._compiled is not None:
+            return self._compiled.step(ids, state, clamps)
         ngram, context, extra = self._predict(ids[None], state)
         beside = None if extra is None else extra[0]
         logits, after = self.engine.step(ids, state.network, clamps, extra=beside)
@@ -348,6 +367,8 @@ class MixedPredictor:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
     ) -> tuple[Ids, MixedState]:
+        if self._compiled is not None:
+            return self._compiled.generate(ids, state, settings, uniforms, clamps)
         sampled = np.empty(uniforms.shape, np.intp)
         for t, row in enumerate(uniforms):
             logits, state = self.step(ids, state, clamps)

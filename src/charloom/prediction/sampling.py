@@ -46,24 +46,54 @@ class OverlapGuard:
         """
         return min(self.most, len(self.index) + 1)
 
+    def excluded(self, recent: NDArray[np.integer], end_id: int | None) -> NDArray[np.bool_]:
+        """Return which characters, (V,), would copy too much.
+
+        These follow the latest ids in the training text. The end of a document copies no
+        character, so it is never excluded.
+
+        Args:
+            recent: the latest ids, (window,).
+            end_id: the id of the end of a document, if any.
+        """
+        copied = self.index.followers(recent)
+        if end_id is not None:
+            copied[end_id] = False
+        return copied
+
     def exclude(
         self, recent: NDArray[np.integer], logits: NDArray[np.floating], end_id: int | None
     ) -> NDArray[np.floating]:
         """Return logits, (..., V), without the characters that would copy too much.
 
-        These follow the latest ids in the training text. They are excluded before the choice, so
-        that temperature and top_k act on the rest. The end of a document copies no character, so it
-        is never excluded.
+        They are excluded before the choice, so that temperature and top_k act on the rest.
 
         Args:
             recent: the latest ids, (window,).
             logits: the next character's.
             end_id: the id of the end of a document, if any.
         """
-        copied = self.index.followers(recent)
-        if end_id is not None:
-            copied[end_id] = False
+        copied = self.excluded(recent, end_id)
         return np.where(copied, -np.inf, logits).astype(logits.dtype)
+
+    def unaffected(
+        self, before: NDArray[np.integer], ids: NDArray[np.integer], end_id: int | None
+    ) -> int:
+        """Return how many of the ids after others, (n,), are sampled as without the guard.
+
+        Args:
+            before: the latest ids before them, at most `window`.
+            ids: sampled ids, (n,).
+            end_id: the id of the end of a document, if any.
+        """
+        text, end = np.concatenate([before, ids]), len(before)
+        while True:
+            end = self.index.next_copy(text[:-1], end, self.window)
+            if end >= len(text):
+                return len(ids)
+            if self.excluded(text[end - self.window : end], end_id).any():
+                return end - len(before)
+            end += 1
 
 
 def read_prompt(
@@ -91,6 +121,11 @@ class StopTexts:
         self._texts = tuple(texts)
         self._pending = ""  # sampled, but possibly the beginning of a stop text
         self.found = ""  # the stop text that has ended the sample
+
+    @property
+    def searched(self) -> bool:
+        """Return whether there is any stop text."""
+        return bool(self._texts)
 
     def add(self, sampled: str) -> tuple[str, bool]:
         """Return the text that can be passed on now, and True if a stop text ends it."""
@@ -271,6 +306,7 @@ class GuardedSampler:
     ) -> None:
         self._predictor, self._guard, self._end_id = predictor, guard, end_id
         self._recent = deque((int(id_) for id_ in prompt), guard.window)
+        self._at_once = FEWEST_AT_ONCE  # characters that are sampled without the guard
 
     def generate(
         self,
@@ -294,19 +330,47 @@ class GuardedSampler:
         Returns:
             The sampled ids, (n, 1) or shorter, and the state before the last of them.
         """
-        sampled = np.empty(uniforms.shape, np.intp)
-        for count, numbers in enumerate(uniforms):
-            logits, after = self._predictor.step(ids, state, clamps)
-            if len(self._recent) == self._recent.maxlen:
-                logits = self._guard.exclude(np.array(self._recent), logits, self._end_id)
-                if not (logits > -np.inf).any():
+        sampled, count = np.empty(uniforms.shape, np.intp), 0
+        while count < len(uniforms):
+            before = np.array(self._recent, np.intp)
+            now = uniforms[count : count + self._at_once]
+            # As the guard seldom excludes a character, several are sampled without it, and those
+            # before the first one that it affects are kept.
+            kept = 0
+            if len(now) > 1 or self._guard.unaffected(before, ids, self._end_id):
+                found, after = self._predictor.generate(ids, state, settings, now, clamps)
+                kept = self._guard.unaffected(before, found[:, 0], self._end_id)
+            if 0 < kept < len(now):
+                found, after = self._predictor.generate(ids, state, settings, now[:kept], clamps)
+            if kept:
+                found, ended = _through_end(found[:kept], self._end_id)
+                sampled[count : count + len(found)] = found
+                count += len(found)
+                ids, state = found[-1], after
+                self._recent.extend(found[:, 0].tolist())
+                if ended:
                     return sampled[:count], state
-            ids = sampled[count] = choose(logits, settings, numbers)
+            if kept == len(now):
+                self._at_once = min(2 * self._at_once, MOST_AT_ONCE)
+                continue
+            self._at_once = max(kept, 1)
+            logits, after = self._predictor.step(ids, state, clamps)
+            logits = self._guard.exclude(np.array(self._recent), logits, self._end_id)
+            if not (logits > -np.inf).any():
+                return sampled[:count], state
+            ids = sampled[count] = choose(logits, settings, uniforms[count])
+            count += 1
             if int(ids[0]) == self._end_id:
-                return sampled[: count + 1], state
+                return sampled[:count], state
             self._recent.append(int(ids[0]))
             state = after
         return sampled, state
+
+
+def _through_end(ids: NDArray[np.intp], end_id: int | None) -> tuple[NDArray[np.intp], bool]:
+    """Return ids (n, 1) up to the end of a document, and True if it is among them."""
+    ends = np.flatnonzero(ids[:, 0] == end_id) if end_id is not None else ids[:0]
+    return (ids[: ends[0] + 1], True) if len(ends) else (ids, False)
 
 
 def _held_back(text: str, stop: str) -> int:

@@ -15,7 +15,8 @@ from charloom.errors import CharloomError
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.optimizers import OPTIMIZERS, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
-from charloom.prediction.mixture import fit_ngram_table
+from charloom.ngrams.mixing import Mixture
+from charloom.prediction.mixture import MixedPredictor, fit_ngram_table
 from charloom.runs.distributed import shared_arrays
 from charloom.runs.material import PreparedText
 from charloom.runs.start import Start
@@ -115,12 +116,13 @@ def with_engine_for_budget(config: TrainingConfig) -> tuple[TrainingConfig, str 
     )
 
 
-def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
+def compile_kernels(engine: Engine, counted: Dataset | None, read: Mixture | None = None) -> None:
     """Compile the kernels of inference up front, so that compilation does not count as training.
 
     Args:
         engine: the engine.
         counted: the text of an n-gram model, whose kernels are compiled too.
+        read: the counts that the network reads, with which it samples during the training.
     """
     nothing, config = np.zeros((1, 1), np.intp), engine.config
     extra = np.zeros((1, 1, config.extra_inputs), config.dtype) if config.extra_inputs else None
@@ -129,6 +131,9 @@ def compile_kernels(engine: Engine, counted: Dataset | None) -> None:
         size = len(counted.vocabulary)
         table = fit_ngram_table(counted.train[:2], size, 1, math.inf)
         table.look_up(np.zeros((1, 1), np.int32))
+    if read is not None and engine.config.extra_inputs:
+        both = MixedPredictor(engine, read, network_only=True)
+        both.read(nothing, both.zero_state(1))
 
 
 def refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) -> None:

@@ -181,7 +181,8 @@ def _open_prepared(
     recorder = Recorder(files, start.position, clock)
     if config.minutes is not None:
         counts = prepared.context is not None and prepared.learned is None
-        compile_kernels(setup.engine, dataset if counts else None)
+        learned = None if prepared.learned is None else prepared.learned.unfitted()
+        compile_kernels(setup.engine, dataset if counts else None, learned)
     checkpoints = Checkpoints(
         files, prepared, config, setup, context.process_group, clock, start.earlier_record
     )

@@ -5,7 +5,7 @@ B: rows, one a text; K: alternatives at a position; V: characters in the vocabul
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from charloom.text.vocabulary import END, Vocabulary
 
 # Characters sampled in one turn, of all texts together and of each. A turn of several costs little
 # more than a turn of one, but a new request has to wait for its end.
-SAMPLED_IN_A_TURN, SAMPLED_OF_EACH = 512, 16
+SAMPLED_IN_A_TURN, SAMPLED_OF_EACH = 2048, 16
 
 
 class RunningText:
@@ -68,6 +68,25 @@ class RunningText:
         if text or self.end:
             ready, self.held = self.held[: len(text)], self.held[len(text) :]
             self.answer.add(Piece(self.number, text, ready, self.end))
+
+    def add_all(self, ids: list[int], characters: Sequence[str]) -> None:
+        """Add sampled symbols up to the text's end, in one piece if no stop text can end it."""
+        if self.stops.searched:
+            for id_ in ids:
+                self.add(id_, characters[id_])
+                if self.end is not None:
+                    return
+            return
+        text = "".join([characters[id_] for id_ in ids])
+        if END in text:
+            text = text[: text.index(END)]
+            ids = ids[: len(text) + 1]
+            self.end = "stop"
+        self.sampled += ids
+        self.answer.sampled += len(ids)
+        if self.end is None and not self.left:
+            self.end = "length"
+        self.answer.add(Piece(self.number, text, [], self.end))
 
 
 class TextSampler:
@@ -158,11 +177,9 @@ class TextSampler:
         uniforms = np.stack([text.generator.random(count) for text in self.texts], axis=1)
         sampled, state = self._predictor.generate(self._last, self._state, settings, uniforms)
         for text, ids in zip(self.texts, sampled.T.tolist(), strict=True):
-            for id_ in ids:
-                text.add(id_, self._vocabulary.characters[id_])
-                self._stats.sampled += 1
-                if text.end is not None:
-                    break
+            before = len(text.sampled)
+            text.add_all(ids, self._vocabulary.characters)
+            self._stats.sampled += len(text.sampled) - before
         self._stats.steps += count
         self._finish_turn(sampled[-1], state, count)
         return True

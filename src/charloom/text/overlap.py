@@ -140,6 +140,30 @@ class TrainingIndex:
             low = bisect_right(self._starts, longer, low, high, key=self._prefix(size))
         return found
 
+    def next_copy(self, ids: Integers, end: int, size: int) -> int:
+        """Return the first index, from `end` on, before which `size` ids of a text are copied.
+
+        Args:
+            ids: the text's, (S,).
+            end: the first index in question.
+            size: the length of the stretch that the training text must contain.
+
+        Returns:
+            The index, from `end` to S, or S + 1 without one.
+        """
+        text, width = self._encoded(ids), self._width
+
+        def occurs(start: int, end: int) -> bool:
+            return self._contains(text[start * width : end * width])
+
+        end = max(end, size)
+        while end <= len(ids):
+            copied = end - _earliest(occurs, end - size, end)
+            if copied == size:
+                return end
+            end += size - copied  # because a stretch grows by at most one character at a time
+        return len(ids) + 1
+
     def _encoded(self, ids: Integers) -> bytes:
         if ids.dtype.kind != "u":
             ids = np.where(ids < 0, np.int64(self.vocabulary_size), ids)

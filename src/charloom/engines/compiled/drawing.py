@@ -22,6 +22,15 @@ def log_sum(w, at, size):
     return most, math.log(float(total(sums)))
 
 
+@subroutine()
+def normalize(w, at, size):
+    """Replace a row's logits by log-probabilities."""
+    lanes = width(w)
+    most, total_ = log_sum(w, at, size)
+    for j in range(0, size, lanes):
+        store(w, at + j, (load(w, at + j) - most) - total_)
+
+
 @subroutine(types.boolean)
 def _comes_before(logits, a, b):
     """Return whether character a comes before b: by falling logits, equal ones by their ids."""

@@ -20,9 +20,10 @@ S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units; E: extra in
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class CompiledEngine:
         self.packed = aligned_zeros(plan.packed_length, self.config.dtype)
         self._packed_is_current = False
         self._training_windows: dict[tuple[int, int], TrainingWindows] = {}
-        self._inference_windows: dict[tuple[int, int], InferenceWindows] = {}
+        self._inference_windows: dict[tuple[int, int, int], InferenceWindows] = {}
         self._train: Any = None
         self._infer: Any = None
         self._lock = threading.RLock()  # because several threads can call the engine
@@ -328,28 +329,53 @@ class CompiledEngine:
             out = np.empty((steps, batch, self.config.vocabulary_size), self._dtype)
         numbers = NO_NUMBERS
         if settings is not None or clamps:
-            numbers = _numbers(settings or SamplingSettings(), clamps)
+            numbers = settings_numbers(settings or SamplingSettings(), clamps)
         call = Call(
-            ids=_plain(ids, INT),
-            extra=self._nothing if extra is None else _plain(extra, self._dtype).reshape(-1),
-            state=_plain(state, self._dtype),
+            ids=plain(ids, INT),
+            extra=self._nothing if extra is None else plain(extra, self._dtype).reshape(-1),
+            state=plain(state, self._dtype),
             new_state=new_state,
             out=out.reshape(-1),
             settings=numbers,
-            uniforms=NO_UNIFORMS if uniforms is None else _plain(uniforms, DOUBLE),
+            uniforms=NO_UNIFORMS if uniforms is None else plain(uniforms, DOUBLE),
         )
-        with self._lock:
-            windows = self._inference_windows.get((chunk, batch))
-            if windows is None:
-                windows = self._make_inference_windows(chunk, batch)
+        with self.inference(chunk, batch) as (windows, packed):
             crew, places = windows.crew, windows.places
             if self._infer is None:
                 self._infer = INFER.compiled((places, call, mode, steps, crew.sync, 1, 0))
-            if not self._packed_is_current:
+            if not packed:
                 crew.run(self._infer, (places, call, PACK, 0))
-                self._packed_is_current = True
             crew.run(self._infer, (places, call, mode, steps))
         return out, new_state
+
+    @contextlib.contextmanager
+    def inference(
+        self, steps: int, batch: int, beside: float = 0
+    ) -> Iterator[tuple[InferenceWindows, bool]]:
+        """Yield the arrays of inference to a kernel that runs the network, and keep others out.
+
+        Args:
+            steps: time steps whose outputs are decoded at once.
+            batch: rows of the batch.
+            beside: multiplications that the kernel needs besides, for a character of each row.
+
+        Yields:
+            The arrays, and whether the weights in them are packed already. Otherwise, the kernel
+            packs them.
+        """
+        work = (self._multiplications + beside) * batch
+        threads = self.threads if work >= LEAST_FOR_UNITS else 1
+        shape = steps, batch, threads
+        with self._lock:
+            windows = self._inference_windows.get(shape)
+            if windows is None:
+                _forget_all_but(KEPT_WINDOWS - 1, self._inference_windows)
+                windows = InferenceWindows(
+                    self.config, steps, batch, threads, self.parameters.flat, self.packed
+                )
+                self._inference_windows[shape] = windows
+            yield windows, self._packed_is_current
+            self._packed_is_current = True
 
     def _make_training_windows(self, steps: int, batch: int) -> TrainingWindows:
         work = 3 * self._multiplications * steps * batch
@@ -359,30 +385,21 @@ class CompiledEngine:
         self._training_windows[steps, batch] = windows
         return windows
 
-    def _make_inference_windows(self, steps: int, batch: int) -> InferenceWindows:
-        threads = self.threads if self._multiplications * batch >= LEAST_FOR_UNITS else 1
-        _forget_all_but(KEPT_WINDOWS - 1, self._inference_windows)
-        windows = InferenceWindows(
-            self.config, steps, batch, threads, self.parameters.flat, self.packed
-        )
-        self._inference_windows[steps, batch] = windows
-        return windows
 
-
-def _forget_all_but(count: int, windows: dict[tuple[int, int], Any]) -> None:
+def _forget_all_but(count: int, windows: dict[Any, Any]) -> None:
     """Drop the oldest windows until `count` are left."""
     while len(windows) > count:
         windows.pop(next(iter(windows)))
 
 
-def _plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def plain(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return an array as kernels need it: contiguous, aligned and writable; a copy if necessary."""
     if values.dtype == dtype and values.flags.carray:
         return values
     return np.array(values, dtype, order="C")
 
 
-def _numbers(settings: SamplingSettings, clamps: Sequence[Clamp]) -> NDArray[np.float64]:
+def settings_numbers(settings: SamplingSettings, clamps: Sequence[Clamp]) -> NDArray[np.float64]:
     """Return the sampling settings and the held units in the kernel's format, see `Call`."""
     numbers = [
         settings.temperature,

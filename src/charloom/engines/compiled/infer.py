@@ -21,7 +21,7 @@ from charloom.engines.compiled.buffers import (
     PACK,
     InferenceBuffers,
 )
-from charloom.engines.compiled.drawing import choose_next, log_sum
+from charloom.engines.compiled.drawing import choose_next, normalize
 from charloom.engines.compiled.forward import (
     Positions,
     Step,
@@ -67,7 +67,7 @@ class Part(NamedTuple):
 
 
 @subroutine(types.NamedUniTuple(types.intp, len(Part._fields), Part))
-def _part_of(plan, thread, threads, lanes):
+def part_of_rows(plan, thread, threads, lanes):
     """Return the part of a thread; `lanes` are the numbers of a vector."""
     panel, end_panel = share(plan.panels, thread, threads), share(plan.panels, thread + 1, threads)
     return Part(
@@ -108,7 +108,7 @@ def _hold(buffers, settings, layer, at, begin, end):
 
 
 @subroutine(types.boolean, inline=True)
-def _advance(buffers, call, part, sync, t, before, after):
+def advance(buffers, call, part, sync, t, before, after):
     """Read the characters of one time step, in all layers.
 
     Args:
@@ -150,19 +150,19 @@ def _advance(buffers, call, part, sync, t, before, after):
 
 
 @subroutine(types.intp, inline=True)
-def _outputs(plan, index):
+def outputs_at(plan, index):
     """Return where the last layer's states of an index start in the workspace."""
     return layer_of(plan, 0, plan.layers - 1, plan.batch).hidden + index * plan.batch * plan.hst
 
 
 @subroutine(types.intp, inline=True)
-def _logits(plan, thread):
+def logits_at(plan, thread):
     """Return where a thread's logits start in the workspace."""
     return plan.logits + thread * (DECODED_AT_ONCE * plan.vst)
 
 
 @subroutine()
-def _read_state(buffers, part, state):
+def read_state(buffers, part, state):
     """Copy the states before the first character to the workspace, for a thread's rows."""
     plan, w, h = buffers.plan, buffers.work, buffers.plan.hidden
     lanes = width(w)
@@ -179,7 +179,7 @@ def _read_state(buffers, part, state):
 
 
 @subroutine(inline=True)
-def _write_state(buffers, part, index, states, t):
+def write_state(buffers, part, index, states, t):
     """Copy the states of an index from the workspace, for a thread's rows.
 
     Args:
@@ -214,7 +214,7 @@ def _sample(buffers, call, part, t, index):
         index: index of the states after it in the workspace.
     """
     plan, batch = buffers.plan, buffers.plan.batch
-    y, logits = _outputs(plan, index), _logits(plan, part.thread)
+    y, logits = outputs_at(plan, index), logits_at(plan, part.thread)
     probabilities = flat_from(buffers.probabilities, part.thread * plan.classes64)
     order = flat_from(buffers.order, part.thread * plan.classes64)
     for first in range(part.row, part.end_row, DECODED_AT_ONCE):
@@ -241,7 +241,7 @@ def _decode_outputs(buffers, call, part, steps, t0, normalized):
     """
     plan, w, out = buffers.plan, buffers.work, call.out
     lanes, v, positions = width(w), plan.vocabulary, steps * plan.batch
-    y, logits = _outputs(plan, 1), _logits(plan, part.thread)
+    y, logits = outputs_at(plan, 1), logits_at(plan, part.thread)
     last = share(positions, part.thread + 1, part.threads)
     for first in range(share(positions, part.thread, part.threads), last, DECODED_AT_ONCE):
         count = min(DECODED_AT_ONCE, last - first)
@@ -249,17 +249,14 @@ def _decode_outputs(buffers, call, part, steps, t0, normalized):
         for position in range(count):
             at = logits + position * plan.vst
             if normalized:
-                most, total = log_sum(w, at, plan.classes)
+                normalize(w, at, plan.classes)
             to = (t0 * plan.batch + first + position) * v
             for j in range(0, v, lanes):
-                x = load(w, at + j)
-                if normalized:
-                    x = (x - most) - total
-                store_first(out, to + j, x, min(lanes, v - j))
+                store_first(out, to + j, load(w, at + j), min(lanes, v - j))
 
 
 @subroutine()
-def _restart(buffers, part, index):
+def restart(buffers, part, index):
     """Copy the states of an index to the start of the workspace, for a thread's rows."""
     plan, w = buffers.plan, buffers.work
     lanes, distance = width(w), index * plan.batch * plan.hst
@@ -294,15 +291,15 @@ def infer(places, call_, mode, steps, sync_, threads, thread):
     count = plan.batch if mode == GENERATE else steps * plan.batch
     if not in_vocabulary(plan, call.ids, count, sync):
         return  # in all threads
-    part = _part_of(plan, thread, threads, width(buffers.work))
-    _read_state(buffers, part, call.state)
+    part = part_of_rows(plan, thread, threads, width(buffers.work))
+    read_state(buffers, part, call.state)
     if not barrier(sync, threads):
         return
     scoring = mode in (LOGITS, LOG_PROBABILITIES)
     here = 0  # index in the workspace of the states before the time step
     for t in range(steps):
         after = here + 1 if scoring else 1 - here
-        if not _advance(buffers, call, part, sync, t, here, after):
+        if not advance(buffers, call, part, sync, t, here, after):
             return
         here = after
         if scoring:
@@ -314,13 +311,13 @@ def infer(places, call_, mode, steps, sync_, threads, thread):
                 break
             if not barrier(sync, threads):
                 return
-            _restart(buffers, part, here)
+            restart(buffers, part, here)
             here = 0
         elif mode == GENERATE:
             _sample(buffers, call, part, t, here)
         else:
-            _write_state(buffers, part, here, call.out, t)
+            write_state(buffers, part, here, call.out, t)
         if not barrier(sync, threads):
             return
-    _write_state(buffers, part, here, call.new_state, 0)
+    write_state(buffers, part, here, call.new_state, 0)
     barrier(sync, threads)
