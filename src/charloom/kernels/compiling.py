@@ -38,7 +38,7 @@ from numba.extending import lower_builtin
 F = TypeVar("F", bound=Callable[..., Any])
 LOG = logging.getLogger("charloom")
 # Folders with sources of kernels.
-SOURCES = ("kernels", "engines/compiled", "ngrams", "context_mixing")
+SOURCES = ("kernels", "engines/compiled", "ngrams", "context_mixing", "compression")
 
 
 def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F], F]:
