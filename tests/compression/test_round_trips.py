@@ -13,7 +13,7 @@ WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "\
 
 
 def some_text(generator: random.Random) -> bytes:
-    """Return one of many kinds of bytes: text, repetition, noise, other scripts, half characters."""
+    """Return one of many kinds of bytes: text, repetition, noise, other scripts."""
     length = generator.randrange(0, 300)
     kind = generator.randrange(7)
     if kind == 0:

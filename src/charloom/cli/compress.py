@@ -8,23 +8,39 @@ import time
 from pathlib import Path
 from typing import IO, cast
 
-from charloom.cli.arguments import Parser
+from charloom.cli.arguments import Parser, number
+from charloom.cli.formatting import format_duration
 from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError, error_reason, quoted_path
+from charloom.progress import OnProgress
 
 SUFFIX = ".loom"
 PIPE = "-"
+MEASURED_SECONDS, LONG_SECONDS = 1.0, 10.0
 
 
 def add_compress_arguments(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="any file, or - for standard input")
     add_output(parser, f"the compressed file (default: FILE{SUFFIX}, or - for -)")
+    add_model(parser)
+    parser.add_argument(
+        "--minutes",
+        type=number,
+        help="the time it may take, in which a network learns the text too (default: no network)",
+    )
 
 
 def add_output(parser: Parser, help_text: str) -> None:
     """Add the options of the file that is written."""
     parser.add_argument("--out", "-o", metavar="FILE", help=f"{help_text}; - is standard output")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
+
+
+def add_model(parser: Parser) -> None:
+    """Add the option of a model that both sides have."""
+    parser.add_argument(
+        "--model", metavar="RUN", help="a run's folder or a checkpoint, needed to decompress too"
+    )
 
 
 def run_compress(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -37,7 +53,12 @@ def run_compress(arguments: argparse.Namespace, terminal: Terminal) -> int:
     text = read_whole(arguments.file)
     began = time.monotonic()
     with terminal.task("compressing") as on_progress:
-        found = compress(text, on_progress=on_progress)
+        found = compress(
+            text,
+            arguments.model,
+            minutes=arguments.minutes,
+            on_progress=announced(on_progress, terminal),
+        )
     write_whole(out, found, terminal)
     if out != PIPE:
         seconds = time.monotonic() - began
@@ -67,6 +88,40 @@ def check_output(source: str, out: str, force: bool, terminal: Terminal) -> None
     if source != PIPE and path.exists() and path.samefile(source):
         raise CharloomError(f"{quoted_path(path)} is the file to read: pass another --out")
     check_writable(path, page=False)
+
+
+def announced(on_progress: OnProgress, terminal: Terminal) -> OnProgress:
+    """Return a callback that also says once how long a long job takes, from its first seconds."""
+    began: list[tuple[float, int]] = []
+    said: list[str] = []
+
+    def update(stage: str, done: int, total: int | None) -> None:
+        on_progress(stage, done, total)
+        if not began:
+            began.append((time.monotonic(), done))
+            return
+        seconds = time.monotonic() - began[0][0]
+        if total is None or said or seconds < MEASURED_SECONDS or done <= began[0][1]:
+            return
+        speed = (done - began[0][1]) / seconds
+        said.append(stage)
+        if total / speed > LONG_SECONDS:
+            terminal.say(
+                f"{stage} {total:,} characters takes about {format_duration(total / speed)} "
+                f"({speed:,.0f} a second, {peak_memory():,} MB so far)"
+            )
+
+    return update
+
+
+def peak_memory() -> int:
+    """Return the most memory that the process has had, in megabytes, 0 where it is unknown."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
 
 
 def read_whole(source: str) -> bytes:

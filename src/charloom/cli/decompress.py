@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 
 from charloom.cli.arguments import Parser, whole_number
-from charloom.cli.compress import PIPE, SUFFIX, add_output, check_output, read_whole, write_whole
+from charloom.cli.compress import (
+    PIPE,
+    SUFFIX,
+    add_model,
+    add_output,
+    announced,
+    check_output,
+    read_whole,
+    write_whole,
+)
 from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError
 
@@ -13,6 +22,7 @@ from charloom.errors import CharloomError
 def add_decompress_arguments(parser: Parser) -> None:
     parser.add_argument("file", metavar="FILE", help="a compressed file, or - for standard input")
     add_output(parser, f"the restored file (default: FILE without {SUFFIX}, or - for -)")
+    add_model(parser)
     parser.add_argument(
         "--max-bytes",
         type=whole_number,
@@ -32,7 +42,12 @@ def run_decompress(arguments: argparse.Namespace, terminal: Terminal) -> int:
     check_output(arguments.file, out, arguments.force, terminal)
     data = read_whole(arguments.file)
     with terminal.task("decompressing") as on_progress:
-        text = decompress(data, most_bytes=arguments.max_bytes, on_progress=on_progress)
+        text = decompress(
+            data,
+            arguments.model,
+            most_bytes=arguments.max_bytes,
+            on_progress=announced(on_progress, terminal),
+        )
     write_whole(out, text, terminal)
     if out != PIPE:
         terminal.say(f"{out}: {len(text):,} bytes")

@@ -7,6 +7,7 @@ A file consists of
     form                  1 byte: stored, characters or bytes
     size                  bytes of the text
     length, list, tables  characters to code, characters of the list, megabytes (not if stored)
+    units, rows           of the network, in multiples of 32, and rows of its batch (not if stored)
     check                 2 bytes, the lower half of the CRC-32 of all before
     content               the coder's bytes, or the text itself
     digest                8 bytes, the beginning of the text's SHA-256
@@ -38,13 +39,15 @@ class Header(NamedTuple):
     length: int = 0  # characters to code
     alphabet: int = 0  # characters of the list
     megabytes: int = 0  # of the mixer's lists, at most
+    units: int = 0  # of the network, in multiples
+    rows: int = 0  # of its batch
 
 
 def write_file(header: Header, content: bytes, text: bytes) -> bytes:
     """Return a compressed file."""
     begin = MARK + bytes([ARITHMETIC, header.form]) + number_bytes(header.size)
     if header.form != STORED:
-        begin += b"".join(map(number_bytes, (header.length, header.alphabet, header.megabytes)))
+        begin += b"".join(map(number_bytes, header[2:]))
     return begin + check_of(begin) + content + digest_of(text)
 
 
@@ -76,7 +79,7 @@ def read_file(data: bytes) -> Parts:
     if form > BYTES:
         raise Damage
     numbers = []
-    for _ in range(1 if form == STORED else 4):
+    for _ in range(1 if form == STORED else 6):
         value, place = read_number(data, place)
         numbers.append(value)
     if check_of(data[:place]) != data[place : place + CHECK]:
