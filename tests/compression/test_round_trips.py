@@ -69,3 +69,12 @@ def test_a_large_text_is_refused_before_it_is_restored() -> None:
     with pytest.raises(charloom.CharloomError, match="5,000 bytes, above the limit of 4,999"):
         charloom.decompress(packed, most_bytes=4999)
     assert len(charloom.decompress(packed, most_bytes=5000)) == 5000
+
+
+def test_a_network_that_learns_the_text_restores_it() -> None:
+    text = (WOODS * 2).encode()
+    packed = charloom.compress(text, minutes=5)
+    assert packed != charloom.compress(text)
+    assert charloom.decompress(packed) == text
+    with pytest.raises(charloom.CharloomError, match="minutes is 0"):
+        charloom.compress(text, minutes=0)

@@ -40,9 +40,12 @@ class Alphabet:
     @classmethod
     def of(cls, codes: Codes, as_bytes: bool) -> tuple[Alphabet, Codes]:
         """Return the alphabet of a text's codes, (N,), and the place of each in it, (N,)."""
-        found, ids, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        classes = np.array([_class_of(int(count)) for count in counts], np.int64)
-        return cls(found, classes, as_bytes), ids.astype(np.int64)
+        counts = np.bincount(codes)
+        found = np.flatnonzero(counts)
+        place = np.zeros(len(counts), np.int64)
+        place[found] = np.arange(len(found))
+        classes = np.array([_class_of(count) for count in counts[found].tolist()], np.int64)
+        return cls(found.astype(np.int64), classes, as_bytes), place[codes]
 
     def rows(self) -> NDArray[np.int64]:
         """Return the list as numbers from 1 on, (V, COLUMNS)."""
