@@ -7,6 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charloom
+from charloom.compression.container import (
+    BYTES,
+    CHARACTERS,
+    MARK,
+    STORED,
+    Header,
+    write_file,
+)
 from helpers.texts import WOODS
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "\n"]
@@ -37,6 +45,44 @@ def test_any_bytes_are_restored_and_hardly_grow(seed: int) -> None:
     packed = charloom.compress(text)
     assert charloom.decompress(packed) == text
     assert len(packed) <= len(text) + 64
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("part", range(40))
+def test_two_thousand_texts_and_hostile_files(part: int) -> None:
+    """Restore fifty texts, and read as many damaged, foreign and made-up files."""
+    for seed in range(1000 + 50 * part, 1050 + 50 * part):
+        generator = random.Random(seed)
+        text = some_text(generator)
+        packed = charloom.compress(text)
+        assert charloom.decompress(packed) == text
+        assert len(packed) <= len(text) + 64
+        hostile = bytearray(packed)
+        for _ in range(generator.randrange(1, 4)):
+            hostile[generator.randrange(len(hostile))] = generator.randrange(256)
+        if generator.random() < 0.3:
+            hostile = bytearray(generator.randbytes(40))
+        if generator.random() < 0.3:
+            hostile[: len(MARK)] = MARK
+        if bytes(hostile) != packed:
+            with pytest.raises(charloom.CharloomError):
+                charloom.decompress(bytes(hostile), most_bytes=10_000)
+
+
+@pytest.mark.parametrize("length", [4_001, 2**40, 2**62])
+def test_a_file_cannot_claim_much(length: int) -> None:
+    """A right check does not make a header right: no table is made for sizes that it claims."""
+    for header in (
+        Header(CHARACTERS, length, length, 60, 64),
+        Header(BYTES, 4_000, 4_000, 60, length),
+        Header(BYTES, 4_000, 4_000, length, 64),
+        Header(CHARACTERS, 4_000, length, 60, 64),
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, length, 8),
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, 2, length),
+        Header(STORED, length),
+    ):
+        with pytest.raises(charloom.CharloomError):
+            charloom.decompress(write_file(header, b"content", b""), most_bytes=4_000)
 
 
 @settings(max_examples=40, deadline=None)

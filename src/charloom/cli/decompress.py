@@ -26,8 +26,8 @@ def add_decompress_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--max-bytes",
         type=whole_number,
-        default=1_000_000_000,
-        help="refuse a file that would become larger (default: 1,000,000,000)",
+        default=100_000_000,
+        help="refuse a file that would become larger (default: 100,000,000)",
     )
 
 

@@ -27,7 +27,8 @@ from charloom.progress import OnProgress
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
 
-LARGEST = 1_000_000_000  # bytes of a text
+LARGEST = 1_000_000_000  # bytes of a text that is compressed
+EXPECTED = 100_000_000  # bytes of a text that is restored without a larger limit
 LARGEST_TABLES = 1_000  # megabytes
 MOST_UNITS, MOST_ROWS = 1024, 64
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
@@ -89,7 +90,7 @@ def decompress(
     data: bytes,
     model: LanguageModel | str | os.PathLike[str] | None = None,
     *,
-    most_bytes: int = LARGEST,
+    most_bytes: int = EXPECTED,
     on_progress: OnProgress | None = None,
 ) -> bytes:
     """Return the text of compressed bytes.
@@ -167,7 +168,8 @@ def _from_message(
 def _check_size(size: int, most_bytes: int) -> None:
     if size > most_bytes:
         raise CharloomError(
-            f"the text has {size:,} bytes, above the limit of {most_bytes:,}: allow more"
+            f"the text has {size:,} bytes, above the limit of {most_bytes:,}: allow more with "
+            "--max-bytes (in Python, most_bytes)"
         )
 
 

@@ -53,6 +53,7 @@ FORMS = range(FORM, FORM + 8)
 LONG = 256  # characters from which the model is named, and the check is long
 LEARNED_FROM = 4096  # characters from which a mixer learns the text
 NAME, SHORT_CHECK, LONG_CHECK = 4, 2, 8
+MOST_EXCEPTIONS = 100_000
 MOST_DECISIONS = 16  # of a character of the whole model
 
 
@@ -147,7 +148,7 @@ def arithmetic(backend: Backend) -> str:
 def write_message(
     text: bytes, model: SharedModel, on_progress: OnProgress | None = None
 ) -> bytes | None:
-    """Return a message, or None for bytes that are not a text of the model's kind."""
+    """Return a message, or None for bytes that are mostly not of the model's kind."""
     as_bytes = model.vocabulary.as_bytes
     codes = codes_of_bytes(text) if as_bytes else codes_of_characters(text)
     if codes is None:
@@ -156,6 +157,8 @@ def write_message(
     ids = model.vocabulary.ids_or_minus_one(shown).astype(np.int64)
     unknown = np.flatnonzero(ids < 0)
     known = ids[ids >= 0]
+    if len(unknown) > min(len(known), MOST_EXCEPTIONS):
+        return None
     learns = len(known) >= LEARNED_FROM
     form = model.form | (EXCEPTIONS if len(unknown) else 0) | (LEARNS if learns else 0)
     head = bytes([form]) + number_bytes(len(known))
@@ -190,6 +193,8 @@ def read_message(
     count = 0
     if form & EXCEPTIONS:
         count, place = read_number(data, place)
+    if count > MOST_EXCEPTIONS:
+        raise Damage
     if length + count > most_bytes:
         raise TooLargeError(length + count)
     check = LONG_CHECK if length >= LONG else SHORT_CHECK
