@@ -1,6 +1,6 @@
 """Compare compressed sizes, times and memory with those of general compressors.
 
-    python -m benchmarks.compression FILE… [--minutes M] [--model RUN]
+    python -m benchmarks.compression FILE… [--minutes M] [--model RUN] [--only NAME]
 
 Prints a Markdown table for docs/compress.md. Each direction runs in a process of its own. zstandard
 and pyppmd are packages of these names; without them their rows are missing. Kernels are compiled
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("files", metavar="FILE", nargs="*", type=Path)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--model")
+    parser.add_argument("--only", help="beginning of the names of compressors")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -114,6 +115,8 @@ def main() -> None:
             data = file.read_bytes()
             characters = len(data.decode("utf-8", "replace"))
             for name in compressors(*options):
+                if not name.startswith(arguments.only or ""):
+                    continue
                 there = measured(name, file, packed, False, options)
                 back = measured(name, packed, restored, True, options)
                 if restored.read_bytes() != data:

@@ -32,7 +32,7 @@ def test_logits_are_exact_enough() -> None:
 
 
 def test_files_are_those_of_the_version() -> None:
-    """Where this digest changes, files of earlier versions are unreadable: raise ARITHMETIC."""
+    """Compare a digest. If it changes, earlier files are unreadable, so raise ARITHMETIC."""
     assert ARITHMETIC == 1
     packed = charloom.compress(QUOTING_WOODS) + charloom.compress(QUOTING_WOODS, minutes=1)
     assert hashlib.sha256(packed).hexdigest()[:16] == "143ba5efac83a562"

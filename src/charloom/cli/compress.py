@@ -26,7 +26,7 @@ def add_compress_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--minutes",
         type=number,
-        help="the time it may take, in which a network learns the text too (default: no network)",
+        help="time limit; a network learns the text too if there is time (default: no network)",
     )
 
 
@@ -91,7 +91,7 @@ def check_output(source: str, out: str, force: bool, terminal: Terminal) -> None
 
 
 def announced(on_progress: OnProgress, terminal: Terminal) -> OnProgress:
-    """Return a callback that also says once how long a long job takes, from its first seconds."""
+    """Return a callback that also reports the duration of a long job, after its first second."""
     began: list[tuple[float, int]] = []
     said: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Compression without a model: a mixer learns the text from nothing, and so does its reader."""
+"""Compression without a model: writer and reader begin with the same empty mixer."""
 
 from __future__ import annotations
 

@@ -54,8 +54,8 @@ def compress(
         data: the text. A str is compressed as UTF-8.
         model: a model, or the path of a run, which `decompress` then requires too. Without one,
             the result contains everything, and a model learns the text while it is compressed.
-        minutes: the time that compression may take, and decompression after it. A network learns
-            the text beside the counts if there is time for it. By default there is none.
+        minutes: the time limit of compression, and of decompression after it. A network learns the
+            text beside the counts if there is time for it. By default no network is used.
         on_progress: called with the stage, the number of characters coded, and their total.
 
     Returns:

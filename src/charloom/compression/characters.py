@@ -1,4 +1,4 @@
-"""What is coded: the characters of a text, or the bytes of anything else.
+"""The symbols of a text: its characters, or bytes where it is not UTF-8.
 
 A list of all characters that occur precedes the text, with about how often each occurs. N is the
 number of characters of a text, V that of the list.
@@ -106,7 +106,7 @@ def _with_lasting_kinds(tree: Tree, characters: tuple[str, ...]) -> Tree:
 
 
 def codes_of_characters(data: bytes) -> Codes | None:
-    """Return the codes of a text's characters, (N,), or None for bytes that are no UTF-8."""
+    """Return the codes of a text's characters, (N,), or None for bytes that are not UTF-8."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

@@ -72,7 +72,7 @@ def code_turn(p, turn, coder, data):
 
 @subroutine(types.int64)
 def code_guessed(turn, guesses, place, coder, data):
-    """Write or read a decision with a probability that is learned, in 65,536ths."""
+    """Write or read a decision with a probability that adapts, in 65,536ths."""
     taken = code_turn(np.float32(guesses[place]) / np.float32(65536), turn, coder, data)
     if taken == 1:
         guesses[place] += (65535 - guesses[place]) >> 4

@@ -1,4 +1,4 @@
-"""The bytes of a compressed file: what is known of it before anything is decompressed.
+"""The format of a compressed file. Its header limits time and memory before anything is read.
 
 A file consists of
 
@@ -12,7 +12,7 @@ A file consists of
     content               the coder's bytes, or the text itself
     digest                8 bytes, the beginning of the text's SHA-256
 
-Numbers have seven bits in each byte, the lowest first, and a byte above 127 goes on.
+Numbers have seven bits in each byte, the lowest first. A byte above 127 is followed by another one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import NamedTuple
 from charloom.compression.layout import Damage
 
 MARK = b"\x8cloom"
-# Whoever changes a number that context mixing or this package computes raises this version, because
-# a file can be read only with the numbers that it was written with.
+# A file can be read only with the numbers that it was written with. Every change of a number that
+# context mixing or this package computes therefore raises this version.
 ARITHMETIC = 1
 STORED, CHARACTERS, BYTES = range(3)
 CHECK, DIGEST = 2, 8  # bytes

@@ -4,8 +4,8 @@ Writing and reading are the same code, in which a decision is either known or re
 predict alike, and learn alike.
 
 The network's probability of turn 1 at a node is the share of its characters below that turn. A
-last mixture joins it to that of the mixer: two sets of weights multiply both logits, one chosen by
-the node, one by the contexts with evidence, and the mean of the two sums is the logit.
+last mixture joins it to that of the mixer. Two sets of weights multiply both logits, and the mean
+of their sums is the result. The node chooses the row of one set, the contexts that of the other.
 
 N: characters of a text; B: rows of the network's batch; T: steps of its windows.
 """

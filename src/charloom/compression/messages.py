@@ -133,7 +133,7 @@ _KNOWN: weakref.WeakKeyDictionary[LanguageModel, SharedModel] = weakref.WeakKeyD
 
 
 def shared_model(model: LanguageModel) -> SharedModel:
-    """Return what messages need of a model, which is computed on the first call."""
+    """Return the shared form of a model, which is computed on the first call."""
     if model not in _KNOWN:
         _KNOWN[model] = SharedModel(model)
     return _KNOWN[model]

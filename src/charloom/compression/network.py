@@ -68,7 +68,7 @@ class NetworkBuffers(NamedTuple):
 
 
 class NetworkPlan(NamedTuple):
-    """The size of a network, and how it learns. Without units there is none."""
+    """The size of a network, and how it learns. With 0 units no network is used."""
 
     hidden: int = 0
     rows: int = ROWS

@@ -77,7 +77,7 @@ def code_rows(rows: NDArray[np.int64], stream: Writer | Reader) -> None:
 
 
 class TextCoder:
-    """A mixer that predicts a text, and learns it if it may.
+    """A mixer that predicts a text, and learns it with `learns`.
 
     Args:
         mixer: its tables and the state before the text.
