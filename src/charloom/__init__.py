@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from charloom.analysis.exploration import Exploration, LabelFound, UnitFound, explore
     from charloom.analysis.lines import LineSurprisal, surprisal_of_lines
     from charloom.analysis.surprisal import Surprisal, surprisal_of
+    from charloom.compression.api import compress, decompress
     from charloom.errors import CharloomError, CharloomWarning
     from charloom.evaluation.baselines import Baseline
     from charloom.evaluation.evaluation import Evaluation
@@ -76,6 +77,8 @@ _MODULES = {
     "UnknownCharacterError": "text.vocabulary",
     "Vocabulary": "text.vocabulary",
     "check_gradients": "network.gradient_check",
+    "compress": "compression.api",
+    "decompress": "compression.api",
     "explore": "analysis.exploration",
     "export": "exchange.export",
     "import_pytorch": "exchange.pytorch",
@@ -125,6 +128,8 @@ __all__ = [
     "Vocabulary",
     "__version__",
     "check_gradients",
+    "compress",
+    "decompress",
     "explore",
     "export",
     "import_pytorch",

@@ -96,6 +96,8 @@ OPTIONS: dict[str, list[str]] = {
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
         *("--threads", "--device", "--allow-host", "--allow-origin", "--strict"),
     ],
+    "compress": ["--out", "--force", "--model", "--minutes"],
+    "decompress": ["--out", "--force", "--model", "--max-bytes"],
     "info": ["--json"],
     "export": ["--to", "--out"],
     "import": ["--vocabulary", "--out"],
@@ -106,7 +108,7 @@ OPTIONS: dict[str, list[str]] = {
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
-    *("--report-overlap", "--tensorboard", "--strict"),
+    *("--report-overlap", "--tensorboard", "--strict", "--force"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
 
@@ -123,6 +125,7 @@ NUMBERS = {
         "--trial-minutes",
         "--port",
         "--max-streams",
+        "--max-bytes",
     ),
 } | {n for n, t in TRAINING_OPTIONS.items() if t in (int, float)}
 

@@ -18,7 +18,7 @@ from charloom.context_mixing.mixer import (
     decode_probabilities,
     encode_probabilities,
 )
-from charloom.kernels.vectors import MACHINE
+from charloom.kernels.sizes import MACHINE
 from charloom.text.vocabulary import Vocabulary
 from helpers.paths import ROOT
 

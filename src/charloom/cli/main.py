@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from charloom.cli.arguments import Command, HelpFormatter, Parser, add_no_arguments
+from charloom.cli.compress import add_compress_arguments, run_compress
 from charloom.cli.corpora import run_corpora
+from charloom.cli.decompress import add_decompress_arguments, run_decompress
 from charloom.cli.demo import add_demo_arguments, run_demo
 from charloom.cli.evaluate import add_evaluate_arguments, run_evaluate
 from charloom.cli.exchange import add_export_arguments, add_import_arguments, run_export, run_import
@@ -149,6 +151,12 @@ COMMANDS = {
         add_report_arguments,
         run_report,
     ),
+    "compress": Command(
+        "compress a text without loss, alone or with a model",
+        add_compress_arguments,
+        run_compress,
+    ),
+    "decompress": Command("restore a compressed text", add_decompress_arguments, run_decompress),
     "serve": Command(
         "serve models over an OpenAI-compatible HTTP API",
         add_serve_arguments,

@@ -24,7 +24,14 @@ import numpy as np
 from charloom.version import __version__
 
 # Folders with sources of kernels.
-SOURCES = ("kernels", "engines/compiled", "ngrams", "context_mixing", "prediction/mixed")
+SOURCES = (
+    "kernels",
+    "engines/compiled",
+    "ngrams",
+    "context_mixing",
+    "prediction/mixed",
+    "compression",
+)
 # Settings of Numba that change the code.
 _SETTINGS = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_OPT")
 _DIGEST = 32  # bytes

@@ -1,0 +1,241 @@
+"""`charloom.compress` and `charloom.decompress`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from charloom.compression.adaptive import read_text, write_text
+from charloom.compression.characters import Alphabet, as_bytes, codes_of_bytes, codes_of_characters
+from charloom.compression.container import (
+    BYTES,
+    CHARACTERS,
+    MARK,
+    STORED,
+    Header,
+    OtherVersionError,
+    digest_of,
+    read_file,
+    write_file,
+)
+from charloom.compression.layout import Damage
+from charloom.compression.network import MULTIPLE, NetworkPlan
+from charloom.context_mixing.layout import LARGEST_VOCABULARY
+from charloom.errors import CharloomError
+from charloom.progress import OnProgress
+
+if TYPE_CHECKING:
+    from charloom.language_model import LanguageModel
+
+LARGEST = 1_000_000_000  # bytes of a text that is compressed
+EXPECTED = 100_000_000  # bytes of a text that is restored without a larger limit
+LARGEST_TABLES = 1_000  # megabytes
+MOST_UNITS, MOST_ROWS = 1024, 64
+TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
+TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
+DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
+WRONG_MODEL = (
+    "these bytes do not fit the model: they were compressed with another one, are damaged, or come "
+    "from a machine whose arithmetic differs"
+)
+Model = "LanguageModel | str | os.PathLike[str]"
+
+
+def compress(
+    data: str | bytes,
+    model: LanguageModel | str | os.PathLike[str] | None = None,
+    *,
+    minutes: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> bytes:
+    """Compress a text, or any bytes, without loss.
+
+    Args:
+        data: the text. A str is compressed as UTF-8.
+        model: a model, or the path of a run, which `decompress` then requires too. Without one,
+            the result contains everything, and a model learns the text while it is compressed.
+        minutes: the time limit of compression, and of decompression after it. A network learns the
+            text beside the counts if there is time for it. By default no network is used.
+        on_progress: called with the stage, the number of characters coded, and their total.
+
+    Returns:
+        The compressed bytes, at most 64 more than `data` has.
+
+    Raises:
+        CharloomError: if the text is too long, or the model cannot be loaded.
+    """
+    text = _as_bytes(data)
+    if len(text) > LARGEST:
+        raise CharloomError(
+            f"the text has {len(text):,} bytes, above the limit of {LARGEST:,}: compress it in "
+            "parts"
+        )
+    if minutes is not None and not 0 < minutes < 1e6:
+        raise CharloomError(f"minutes is {minutes}: pass a number above 0")
+    best = write_file(Header(STORED, len(text)), text, text)
+    if model is not None:
+        from charloom.compression.messages import shared_model, write_message
+
+        found = write_message(text, shared_model(_loaded(model)), on_progress)
+        if found is not None and len(found) < len(best):
+            return found
+    for as_single_bytes in _forms(text):
+        found = _coded(text, as_single_bytes, minutes, on_progress)
+        if len(found) < len(best):
+            best = found
+    return best
+
+
+def decompress(
+    data: bytes,
+    model: LanguageModel | str | os.PathLike[str] | None = None,
+    *,
+    most_bytes: int = EXPECTED,
+    on_progress: OnProgress | None = None,
+) -> bytes:
+    """Return the text of compressed bytes.
+
+    Args:
+        data: the result of `compress`.
+        model: the model that `compress` had.
+        most_bytes: the largest size of a text that is accepted.
+        on_progress: as in `compress`.
+
+    Raises:
+        CharloomError: if the bytes are damaged, not charloom's, those of a larger text, or were
+            compressed with another model.
+    """
+    try:
+        if data.startswith(MARK):
+            return _from_file(data, most_bytes, on_progress)
+        return _from_message(data, model, most_bytes, on_progress)
+    except OtherVersionError:
+        raise CharloomError(
+            "another version of charloom compressed this, with numbers that this one does not "
+            "compute: use that version"
+        ) from None
+    except Damage:
+        raise CharloomError(DAMAGED) from None
+
+
+def _from_file(data: bytes, most_bytes: int, on_progress: OnProgress | None) -> bytes:
+    header, content, digest = read_file(data)
+    _check_size(header.size, most_bytes)
+    if header.form == STORED:
+        text = content
+    else:
+        if header.megabytes > LARGEST_TABLES or not 1 <= header.alphabet <= LARGEST_VOCABULARY:
+            raise Damage
+        plan = NetworkPlan(header.units * MULTIPLE, max(1, header.rows))
+        if plan.hidden > MOST_UNITS or plan.rows > MOST_ROWS:
+            raise Damage
+        alphabet, ids = read_text(
+            content, header.alphabet, header.length, header.megabytes, plan, header.form == BYTES,
+            on_progress,
+        )  # fmt: skip
+        text = as_bytes(alphabet.codes[ids], alphabet)
+    if len(text) != header.size or digest_of(text) != digest:
+        raise Damage
+    return text
+
+
+def _from_message(
+    data: bytes,
+    model: LanguageModel | str | os.PathLike[str] | None,
+    most_bytes: int,
+    on_progress: OnProgress | None,
+) -> bytes:
+    from charloom.compression import messages
+
+    if not data or data[0] not in messages.FORMS:
+        raise CharloomError(
+            "these bytes were not compressed by charloom: pass those of `charloom compress`"
+        )
+    if model is None:
+        raise CharloomError(
+            "these bytes were compressed with a model, or are not charloom's: pass the model"
+        )
+    shared = messages.shared_model(_loaded(model))
+    try:
+        return messages.read_message(data, shared, most_bytes, on_progress)
+    except messages.WrongModelError:
+        raise CharloomError(f"{WRONG_MODEL}: use the same model") from None
+    except messages.TooLargeError as error:
+        _check_size(error.args[0], most_bytes)
+        raise
+
+
+def _check_size(size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        raise CharloomError(
+            f"the text has {size:,} bytes, above the limit of {most_bytes:,}: allow more with "
+            "--max-bytes (in Python, most_bytes)"
+        )
+
+
+def _loaded(model: LanguageModel | str | os.PathLike[str]) -> LanguageModel:
+    if isinstance(model, str | os.PathLike):
+        from charloom.language_model import load
+
+        return load(model)
+    return model
+
+
+def _as_bytes(data: str | bytes) -> bytes:
+    if isinstance(data, str):
+        try:
+            return data.encode("utf-8")
+        except UnicodeEncodeError:
+            raise CharloomError(
+                "the text contains half of a surrogate pair: pass bytes instead"
+            ) from None
+    return bytes(data)
+
+
+def _forms(text: bytes) -> list[bool]:
+    """Return whether a text is coded as bytes: one way or both."""
+    if not text:
+        return []
+    codes = codes_of_characters(text)
+    if codes is None or len(set(codes.tolist())) > LARGEST_VOCABULARY:
+        return [True]
+    if len(codes) == len(text) or len(text) > TRIED:
+        return [False]
+    return [False, True]
+
+
+def _coded(
+    text: bytes, as_single_bytes: bool, minutes: float | None, on_progress: OnProgress | None
+) -> bytes:
+    codes = codes_of_bytes(text) if as_single_bytes else codes_of_characters(text)
+    assert codes is not None
+    alphabet, ids = Alphabet.of(codes, as_single_bytes)
+    megabytes = max(TABLES, min(MOST_TABLES, TABLES * len(codes) // 2_000_000))
+    plan = plan_for(len(codes), minutes)
+    content = write_text(alphabet, ids, megabytes, plan, on_progress)
+    form = BYTES if as_single_bytes else CHARACTERS
+    header = Header(
+        form, len(text), len(codes), len(alphabet.codes), megabytes, plan.hidden // MULTIPLE,
+        plan.rows if plan.hidden else 0,
+    )  # fmt: skip
+    return write_file(header, content, text)
+
+
+# Seconds for a character: of the mixer, and of a network by its units and rows.
+MIXER_SECONDS = 12e-6
+SIZES = ((256, 16), (256, 8), (192, 8), (128, 8), (96, 8), (64, 8))
+SECONDS_OF_PRODUCT = 3.3e-11  # of one product, for each row and weight
+
+
+def plan_for(length: int, minutes: float | None) -> NetworkPlan:
+    """Return the largest network for which there is time."""
+    if minutes is not None:
+        for hidden, rows in SIZES:
+            if length * seconds_of_character(hidden, rows) < 60 * minutes:
+                return NetworkPlan(hidden, rows)
+    return NetworkPlan()
+
+
+def seconds_of_character(hidden: int, rows: int) -> float:
+    """Return about how long a character takes."""
+    return MIXER_SECONDS + SECONDS_OF_PRODUCT * 9 * hidden * (hidden + 64) * (rows + 1)

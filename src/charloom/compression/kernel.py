@@ -1,0 +1,268 @@
+"""The kernels of compression: texts by a context mixer and a network, and lists of numbers.
+
+Writing and reading are the same code, in which a decision is either known or read. Both therefore
+predict alike, and learn alike.
+
+The network's probability of turn 1 at a node is the share of its characters below that turn. A
+last mixture joins it to that of the mixer. Two sets of weights multiply both logits, and the mean
+of their sums is the result. The node chooses the row of one set, the contexts that of the other.
+
+N: characters of a text; B: rows of the network's batch; T: steps of its windows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from charloom.compression.coder import code_number, code_turn
+from charloom.compression.layout import GUESSES_OF_NUMBER, WRITES
+from charloom.compression.logits import logit_of, probability_of
+from charloom.compression.network import (
+    BY_CONTEXTS,
+    BY_NODE,
+    NetworkBuffers,
+)
+from charloom.compression.network_kernel import predict_by_network, train_on_windows
+from charloom.context_mixing.buffers import ModelBuffers, ScratchBuffers, WeightBuffers
+from charloom.context_mixing.contexts import advance, find_contexts
+from charloom.context_mixing.decisions import decide, hash_latest, learn_decision, refine_with
+from charloom.context_mixing.evidence import clear, gather
+from charloom.context_mixing.layout import CONTEXT_COUNT, EARLY, EARLY_RATE, NEGLIGIBLE, RATE
+from charloom.context_mixing.lists import learn_list
+from charloom.kernels.arrays import as_buffers, as_flat
+from charloom.kernels.compiling import subroutine
+
+LEAST = np.float32(1e-6)  # probability of the network
+MIXING_RATE, EARLY_MIXING_RATE, EARLY_DECISIONS = 0.002, 0.02, 20_000.0
+MULTIPLIER, INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
+SHIFT = np.uint64(33)
+
+
+@subroutine()
+def add_up_network(m, n):
+    """Add up the network's probabilities of the characters below each node."""
+    for node in range(m.sizes.characters - 2, -1, -1):
+        whole = np.float32(0)
+        for turn in range(2):
+            child = int(m.children[node * 2 + turn])
+            whole += n.probabilities[-1 - child] if child < 0 else n.reach[child]
+        n.reach[node] = whole
+
+
+@subroutine(types.float32)
+def mix_with_network(node, contexts, p, m, n):
+    """Return the mixed probability of turn 1 at a node, and note what `learn_mixing` needs."""
+    child = int(m.children[node * 2 + 1])
+    part = n.probabilities[-1 - child] if child < 0 else n.reach[child]
+    share = part / max(n.reach[node], LEAST * LEAST)
+    x, weights = n.mixed, n.mixing
+    x[0] = logit_of(p)
+    x[1] = logit_of(min(max(share, LEAST), np.float32(1) - LEAST))
+    x[2] = np.float32(min(node, BY_NODE - 1) * 2)
+    x[3] = np.float32((BY_NODE + contexts) * 2)
+    for k in range(2):
+        row = int(x[2 + k])
+        x[4 + k] = weights[row] * x[0] + weights[row + 1] * x[1]
+    mixed = probability_of((x[4] + x[5]) * np.float32(0.5))
+    return min(max(mixed, LEAST), np.float32(1) - LEAST)
+
+
+@subroutine()
+def learn_mixing(turn, n, rate):
+    """Change the weights of the last mixture after a decision."""
+    x, weights, bit = n.mixed, n.mixing, np.float32(turn)
+    for k in range(2):
+        row = int(x[2 + k])
+        wrong = (bit - probability_of(x[4 + k])) * rate
+        weights[row] += wrong * x[0]
+        weights[row + 1] += wrong * x[1]
+
+
+@subroutine(types.int64)
+def code_character(character, state, m, w, s, n, coder, data, learns):
+    """Write or read a character, decision by decision, and return it.
+
+    With `learns`, weights change after each decision.
+    """
+    writes = coder[WRITES] != np.uint64(0)
+    gather(m, s, s.entries, 0, s.used, 0)
+    hash_latest(state, s)
+    refine_with(0, w, s)
+    rate = np.float32(RATE + EARLY_RATE / (1 + w.steps[0] / EARLY))
+    mixing_rate = np.float32(MIXING_RATE + EARLY_MIXING_RATE / (1 + w.steps[0] / EARLY_DECISIONS))
+    if learns:
+        w.steps[0] += 1
+    reach = np.float32(1)
+    node, j, found = 0, 0, 0
+    while True:
+        p = m.prior[node]
+        known = False
+        contexts = BY_CONTEXTS - 1
+        if reach >= np.float32(NEGLIGIBLE):
+            p = decide(node, state, m, w, s, learns)
+            known = s.found[0] != np.uint64(0)
+            if known:
+                contexts = min(int(s.rows[0]), BY_CONTEXTS - 2)
+        turn = 0
+        if writes:
+            turn = int(m.turns[character * m.sizes.deepest + j])
+        if n.sizes.hidden > 0:
+            mixed = mix_with_network(
+                node, contexts, min(max(p, LEAST), np.float32(1) - LEAST), m, n
+            )
+            turn = code_turn(mixed, turn, coder, data)
+            learn_mixing(turn, n, mixing_rate)
+        else:
+            turn = code_turn(p, turn, coder, data)
+        if known and learns:
+            learn_decision(node, turn, m, w, s, rate)
+        reach *= p if turn == 1 else np.float32(1) - p
+        child = int(m.children[node * 2 + turn])
+        if child < 0:
+            found = -1 - child
+            break
+        node = child
+        refine_with(node, w, s)
+        j += 1
+    clear(m, s)
+    return found
+
+
+def code_text(ids, begin, end, state, model, weights, scratch, network, coder, data, floats, flags):
+    """Write or read a part of a text, (N,).
+
+    Args:
+        ids: (N,), written where the coder reads.
+        begin, end: the part.
+        state: that before the part, changed, (STATE,).
+        model: the addresses of ModelBuffers.
+        weights: those of WeightBuffers.
+        scratch: those of ScratchBuffers.
+        network: those of NetworkBuffers, of which only sizes are used.
+        coder: see `layout`, changed.
+        data: the bytes, from the coder's place on.
+        floats: any array of float32.
+        flags: whether the weights learn, and whether characters are counted in the tables, (2,).
+    """
+    m, w, s, n = (
+        as_buffers(ModelBuffers, model, floats),
+        as_buffers(WeightBuffers, weights, floats),
+        as_buffers(ScratchBuffers, scratch, floats),
+        as_buffers(NetworkBuffers, network, floats),
+    )
+    flat, coding, stored = as_flat(state), as_flat(coder), as_flat(data)
+    for i in range(begin, end):
+        find_contexts(flat, m, s)
+        found = code_character(ids[i], flat, m, w, s, n, coding, stored, flags[0] != 0)
+        ids[i] = found
+        if flags[1] != 0:
+            for c in range(CONTEXT_COUNT):
+                learn_list(s.contexts[c], found, m)
+        advance(flat, m, found)
+
+
+@subroutine()
+def fill_windows(ids, end, n):
+    """Fill the windows: row 0 with the last T characters, the others with earlier ones.
+
+    Every other row reads on behind its last window. Near the end it begins again elsewhere, with
+    an empty state.
+    """
+    h, rows, steps = n.sizes.hidden, n.sizes.rows, n.sizes.steps
+    states, places = n.states, n.places
+    last = steps * rows * h
+    begin = end - steps
+    for b in range(rows):
+        to = b * (steps + 1)
+        start = np.int64(begin - 1)
+        if b > 0:
+            start = np.int64(places[b]) + steps
+            anew = start + steps + 1 > begin
+            if anew:
+                places[0] = places[0] * MULTIPLIER + INCREMENT
+                start = np.int64(begin - 1)
+                if begin > steps:
+                    start = np.int64((places[0] >> SHIFT) % np.uint64(begin - steps))
+            places[b] = np.uint64(start)
+            for j in range(h):
+                states[b * h + j] = np.float32(0) if anew else states[last + b * h + j]
+        for t in range(steps + 1):
+            n.ids[to + t] = np.int32(ids[start + t]) if start + t >= 0 else np.int32(0)
+    for j in range(h):
+        states[j] = n.before[j]
+        n.before[j] = states[n.sizes.live + j]
+
+
+def code_text_with_network(
+    ids, begin, end, state, model, weights, scratch, network, coder, data, floats, flags
+):
+    """Do the same as `code_text`, with a network that is trained after every T characters."""
+    m, w, s, n = (
+        as_buffers(ModelBuffers, model, floats),
+        as_buffers(WeightBuffers, weights, floats),
+        as_buffers(ScratchBuffers, scratch, floats),
+        as_buffers(NetworkBuffers, network, floats),
+    )
+    flat, coding, stored = as_flat(state), as_flat(coder), as_flat(data)
+    for i in range(begin, end):
+        find_contexts(flat, m, s)
+        predict_by_network(n, int(ids[i - 1]) if i > 0 else 0)
+        add_up_network(m, n)
+        found = code_character(ids[i], flat, m, w, s, n, coding, stored, True)
+        ids[i] = found
+        for c in range(CONTEXT_COUNT):
+            learn_list(s.contexts[c], found, m)
+        advance(flat, m, found)
+        if (i + 1) % n.sizes.steps == 0:
+            fill_windows(ids, i + 1, n)
+            windows = (i + 1) // n.sizes.steps
+            warm = min(np.float32(windows) / np.float32(50), np.float32(1))
+            slower = np.float32(1) + np.float32(windows) / np.float32(n.sizes.slowing)
+            train_on_windows(n, n.settings[0] * warm / slower)
+
+
+@subroutine(types.int64)
+def code_among(p, begin, size, character, coder, data):
+    """Write or read one of V characters with probabilities (V,) that need not add up to 1."""
+    low, high = begin, begin + size
+    while high - low > 1:
+        middle = (low + high) // 2
+        first, second = 1e-12, 1e-12
+        for i in range(low, middle):
+            first += p[i]
+        for i in range(middle, high):
+            second += p[i]
+        turn = 1 if begin + character >= middle else 0
+        share = np.float32(second / (first + second))
+        share = min(max(share, LEAST), np.float32(1) - LEAST)
+        if code_turn(share, turn, coder, data) == 1:
+            low = middle
+        else:
+            high = middle
+    return low - begin
+
+
+def code_predicted(ids, probabilities, coder, data):
+    """Write or read characters, (N,), by the probabilities of each, float64 (N, V)."""
+    p, coding, stored = as_flat(probabilities), as_flat(coder), as_flat(data)
+    size = probabilities.shape[1]
+    for i in range(len(ids)):
+        ids[i] = code_among(p, i * size, size, ids[i], coding, stored)
+
+
+def code_numbers(numbers, guesses, coder, data):
+    """Write or read numbers from 1 on, (N, K), whose columns have guesses of their own.
+
+    Args:
+        numbers: (N, K), written where the coder reads.
+        guesses: learned probabilities, (K GUESSES_OF_NUMBER,), changed.
+        coder: see `layout`, changed.
+        data: the bytes.
+    """
+    known, coding, stored = as_flat(guesses), as_flat(coder), as_flat(data)
+    rows, columns = numbers.shape
+    for i in range(rows):
+        for k in range(columns):
+            begin = k * GUESSES_OF_NUMBER
+            numbers[i, k] = code_number(numbers[i, k], known, begin, coding, stored)

@@ -1,0 +1,151 @@
+"""Texts as a mixer predicts them, block by block, written or read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.compression.layout import (
+    EVEN,
+    GUESSES_OF_NUMBER,
+    PLACE,
+    Coder,
+    last_bytes,
+    new_reader,
+    new_writer,
+)
+from charloom.compression.network import NetworkPlan, make_network, network_places
+from charloom.context_mixing.buffers import FLOATS, model_places, scratch_places, weight_places
+from charloom.context_mixing.layout import Weights, make_constants, make_scratch
+from charloom.context_mixing.mixer import ContextMixer
+from charloom.kernels.kernel import Kernel
+from charloom.progress import OnProgress
+
+CODE_TEXT = Kernel("charloom.compression.kernel:code_text", "compression")
+CODE_TEXT_WITH_NETWORK = Kernel(
+    "charloom.compression.kernel:code_text_with_network", "compression with a network"
+)
+CODE_NUMBERS = Kernel("charloom.compression.kernel:code_numbers", "compressed numbers")
+
+BLOCK = 4096  # characters that are coded in one call
+BYTES_OF_DECISION = 3  # at most: 22 bits
+BYTES_OF_NUMBER = 12
+Ids = NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+
+
+class Writer:
+    """The bytes that a coder writes."""
+
+    def __init__(self) -> None:
+        self.coder: Coder = new_writer()
+        self._written = bytearray()
+
+    def buffer(self, most: int) -> Bytes:
+        """Return room for the next bytes, at most `most`."""
+        return np.empty(most + 1, np.uint8)
+
+    def take_over(self, buffer: Bytes) -> None:
+        """Keep the bytes in a buffer. The coder begins there again."""
+        self._written += buffer[: int(self.coder[PLACE])].tobytes()
+        self.coder[PLACE] = 0
+
+    def all_bytes(self) -> bytes:
+        """Return the bytes, at the end."""
+        return bytes(self._written) + last_bytes(self.coder)
+
+
+class Reader:
+    """The bytes that a coder reads."""
+
+    def __init__(self, content: bytes) -> None:
+        data = np.frombuffer(content, np.uint8)
+        self.coder: Coder = new_reader(data)
+        self._data = np.append(data, np.uint8(0))  # because a kernel needs an array with entries
+
+    def buffer(self, most: int) -> Bytes:
+        """Return the bytes."""
+        del most
+        return self._data
+
+    def take_over(self, buffer: Bytes) -> None:
+        """Do nothing, because the coder's place is in all the bytes."""
+
+
+def code_rows(rows: NDArray[np.int64], stream: Writer | Reader) -> None:
+    """Write or read numbers from 1 on, (N, K), whose columns have guesses of their own."""
+    guesses = np.full(rows.shape[1] * GUESSES_OF_NUMBER, EVEN, np.int64)
+    buffer = stream.buffer(BYTES_OF_NUMBER * rows.size)
+    CODE_NUMBERS(rows, guesses, stream.coder, buffer)
+    stream.take_over(buffer)
+
+
+class TextCoder:
+    """A mixer that predicts a text, and learns it with `learns`.
+
+    Args:
+        mixer: its tables and the state before the text.
+        weights: those of the mixer that are used.
+        plan: a network that is trained at the same time, if it has units.
+        learns: whether the weights change, and the characters are counted.
+    """
+
+    def __init__(
+        self,
+        mixer: ContextMixer,
+        weights: Weights,
+        plan: NetworkPlan | None = None,
+        *,
+        learns: bool = True,
+    ) -> None:
+        plan = plan or NetworkPlan()
+        self.state = mixer.state.copy()
+        self._alone = mixer.vocabulary_size == 1
+        self._deepest = mixer.tree.path.shape[1]
+        scratch, network = (
+            make_scratch(mixer.vocabulary_size),
+            make_network(mixer.vocabulary_size, plan),
+        )
+        model, buffers = model_places(mixer.tree, mixer.tables, make_constants())
+        self._kept = scratch, network, buffers, weights
+        self._kernel = CODE_TEXT_WITH_NETWORK if plan.hidden else CODE_TEXT
+        self._places = (
+            model, weight_places(weights), scratch_places(scratch), network_places(network),
+        )  # fmt: skip
+        self._floats, self._flags = np.zeros(1, FLOATS), np.array([learns, learns], np.int64)
+
+    def code(
+        self,
+        ids: Ids,
+        stream: Writer | Reader,
+        stage: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        """Write a text's ids, (N,), or read them into the array.
+
+        Args:
+            ids: the ids.
+            stream: the bytes.
+            stage: the stage for `on_progress`.
+            on_progress: called with the stage, the number of characters coded, and their total.
+        """
+        for begin, end in _blocks(len(ids), stage, on_progress):
+            if self._alone:
+                ids[begin:end] = 0
+                continue
+            buffer = stream.buffer((end - begin) * BYTES_OF_DECISION * self._deepest)
+            self._kernel(
+                ids, begin, end, self.state, *self._places, stream.coder, buffer, self._floats,
+                self._flags,
+            )  # fmt: skip
+            stream.take_over(buffer)
+
+
+def _blocks(length: int, stage: str, on_progress: OnProgress | None) -> Iterator[tuple[int, int]]:
+    for begin in range(0, length, BLOCK):
+        end = min(begin + BLOCK, length)
+        yield begin, end
+        if on_progress is not None:
+            on_progress(stage, end, length)

@@ -1,0 +1,51 @@
+"""`charloom compress` and `charloom decompress`, on files and pipes."""
+
+from pathlib import Path
+
+import pytest
+
+from helpers.cli import contents, process, refused, run
+from helpers.texts import WOODS
+
+pytest.importorskip("numba", reason="compression needs Numba")
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "woods.txt"
+    path.write_bytes(WOODS.encode())
+    return path
+
+
+def test_a_file_is_restored(text: Path) -> None:
+    status, output, errors = run("compress", "woods.txt")
+    assert (status, output) == (0, "")
+    packed = Path("woods.txt.loom")
+    assert f"{len(WOODS.encode()):,} bytes to {packed.stat().st_size:,}" in errors
+    assert run("decompress", "woods.txt.loom", "-o", "copy.txt")[0] == 0
+    assert Path("copy.txt").read_bytes() == text.read_bytes()
+
+
+def test_nothing_is_lost(text: Path) -> None:
+    assert run("compress", "woods.txt")[0] == 0
+    before = contents(Path())
+    assert "--force" in refused("compress", "woods.txt")
+    assert "--force" in refused("decompress", "woods.txt.loom")
+    assert "file to read" in refused("compress", "woods.txt", "--out", "woods.txt", "--force")
+    assert "--out" in refused("decompress", "woods.txt")
+    assert "not compressed by charloom" in refused("decompress", "woods.txt", "--out", "new")
+    assert "cannot read 'nowhere'" in refused("compress", "nowhere")
+    Path("half.loom").write_bytes(Path("woods.txt.loom").read_bytes()[:60])
+    assert "damaged or incomplete" in refused("decompress", "half.loom")
+    Path("half.loom").unlink()
+    assert contents(Path()) == before
+    assert run("compress", "woods.txt", "--force")[0] == 0
+
+
+def test_pipes(text: Path) -> None:
+    packed = process("compress", "-", stdin=text.read_bytes())
+    assert packed.returncode == 0
+    assert len(packed.stdout) < len(text.read_bytes())
+    restored = process("decompress", "-", stdin=packed.stdout)
+    assert (restored.returncode, restored.stdout) == (0, text.read_bytes())

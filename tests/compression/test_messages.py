@@ -1,0 +1,66 @@
+"""Messages: short texts in a few bytes, for two sides that have one model."""
+
+from pathlib import Path
+
+import pytest
+
+import charloom
+from charloom.compression.container import MARK
+from helpers.cli import refused, run
+from helpers.texts import PROMISES
+
+OPTIONS = {"steps": 20, "hidden_size": 8, "window": 16, "batch_size": 4, "seed": 1, "threads": 1}
+LINE = "The woods are lovely, dark and deep,\n"
+TEXTS = ("", "T", LINE, LINE[:7] + "ß字" + LINE, "\U0001f600", LINE * 9, PROMISES * 4, LINE[::-1])
+
+
+@pytest.fixture(scope="module", params=["context-mixing", "kneser-ney"])
+def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "text.txt").write_text(PROMISES * 4, "utf-8")
+    out = folder / "run"
+    charloom.train(folder / "text.txt", out=out, counts=request.param, **OPTIONS)
+    return out
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=len)
+def test_a_message_is_restored(path: Path, text: str) -> None:
+    packed = charloom.compress(text, charloom.load(path, threads=1))
+    assert charloom.decompress(packed, charloom.load(path, threads=1)) == text.encode()
+    assert len(packed) <= len(text.encode()) + 64
+
+
+def test_a_message_is_short(path: Path) -> None:
+    model = charloom.load(path, threads=1)
+    packed = charloom.compress(LINE, model)
+    assert len(packed) < 20
+    assert charloom.compress(LINE, model) == packed
+    noise = bytes(range(128, 256))
+    assert charloom.compress(noise, model).startswith(MARK)
+    assert charloom.decompress(charloom.compress(noise, model), model) == noise
+
+
+def test_another_model_is_recognized(path: Path, tmp_path: Path) -> None:
+    model = charloom.load(path, threads=1)
+    other = charloom.train(PROMISES[::-1], **{**OPTIONS, "seed": 2})
+    for text in (LINE, LINE * 9):
+        packed = charloom.compress(text, model)
+        for wrong in (other, None):
+            with pytest.raises(charloom.CharloomError, match="model"):
+                charloom.decompress(packed, wrong)
+        with pytest.raises(charloom.CharloomError):
+            charloom.decompress(packed[:-1], model)
+        with pytest.raises(charloom.CharloomError, match="above the limit of 30"):
+            charloom.decompress(packed, model, most_bytes=30)
+
+
+def test_the_commands_use_a_model(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("line.txt").write_bytes(LINE.encode())
+    assert run("compress", "line.txt", "--model", str(path))[0] == 0
+    assert Path("line.txt.loom").stat().st_size < 20
+    assert "with a model" in refused("decompress", "line.txt.loom", "--out", "copy.txt")
+    assert run("decompress", "line.txt.loom", "-o", "copy.txt", "--model", str(path))[0] == 0
+    assert Path("copy.txt").read_bytes() == LINE.encode()

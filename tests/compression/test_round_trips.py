@@ -1,0 +1,126 @@
+"""Round trips of any bytes, and damaged ones."""
+
+import contextlib
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import charloom
+from charloom.compression.container import (
+    BYTES,
+    CHARACTERS,
+    MARK,
+    STORED,
+    Header,
+    write_file,
+)
+from helpers.texts import WOODS
+
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "\n"]
+
+
+def some_text(generator: random.Random) -> bytes:
+    """Return one of many kinds of bytes: text, repetition, noise, other scripts."""
+    length = generator.randrange(0, 300)
+    kind = generator.randrange(7)
+    if kind == 0:
+        return generator.randbytes(length)
+    if kind == 1:
+        return " ".join(generator.choices(WORDS, k=length)).encode()
+    if kind == 2:
+        return bytes([generator.randrange(256)]) * length
+    if kind == 3:
+        return "".join(chr(generator.randrange(0x400, 0x460)) for _ in range(length)).encode()
+    if kind == 4:
+        return "".join(chr(generator.randrange(0x4E00, 0x9FFF)) for _ in range(length)).encode()
+    if kind == 5:
+        return "\r\n\0\ufeff\U0001f600é".join(generator.choices(WORDS, k=length)).encode()
+    return "привет, мир\n".encode()[: generator.randrange(20)] * (length // 8)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_bytes_are_restored_and_hardly_grow(seed: int) -> None:
+    text = some_text(random.Random(seed))
+    packed = charloom.compress(text)
+    assert charloom.decompress(packed) == text
+    assert len(packed) <= len(text) + 64
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("part", range(40))
+def test_two_thousand_texts_and_hostile_files(part: int) -> None:
+    """Restore fifty texts, and read as many damaged, foreign and made-up files."""
+    for seed in range(1000 + 50 * part, 1050 + 50 * part):
+        generator = random.Random(seed)
+        text = some_text(generator)
+        packed = charloom.compress(text)
+        assert charloom.decompress(packed) == text
+        assert len(packed) <= len(text) + 64
+        hostile = bytearray(packed)
+        for _ in range(generator.randrange(1, 4)):
+            hostile[generator.randrange(len(hostile))] = generator.randrange(256)
+        if generator.random() < 0.3:
+            hostile = bytearray(generator.randbytes(40))
+        if generator.random() < 0.3:
+            hostile[: len(MARK)] = MARK
+        with contextlib.suppress(charloom.CharloomError):  # A last bit can make no difference.
+            assert charloom.decompress(bytes(hostile), most_bytes=10_000) == text
+
+
+@pytest.mark.parametrize("length", [4_001, 2**40, 2**62])
+def test_a_file_cannot_claim_much(length: int) -> None:
+    """A right check does not make a header right: no table is made for sizes that it claims."""
+    for header in (
+        Header(CHARACTERS, length, length, 60, 64),
+        Header(BYTES, 4_000, 4_000, 60, length),
+        Header(BYTES, 4_000, 4_000, length, 64),
+        Header(CHARACTERS, 4_000, length, 60, 64),
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, length, 8),
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, 2, length),
+        Header(STORED, length),
+    ):
+        with pytest.raises(charloom.CharloomError):
+            charloom.decompress(write_file(header, b"content", b""), most_bytes=4_000)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_is_restored(text: str) -> None:
+    assert charloom.decompress(charloom.compress(text)) == text.encode()
+
+
+def test_a_text_becomes_shorter() -> None:
+    packed = charloom.compress(WOODS * 20)
+    assert len(packed) < 0.25 * len(WOODS * 20)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damage_is_recognized(seed: int) -> None:
+    generator = random.Random(seed)
+    text = (WOODS * 3).encode()
+    packed = bytearray(charloom.compress(text))
+    if seed % 2:
+        packed[generator.randrange(len(packed))] ^= 1 << generator.randrange(8)
+    else:
+        del packed[generator.randrange(len(packed)) :]
+    with pytest.raises(charloom.CharloomError) as caught:
+        charloom.decompress(bytes(packed))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_large_text_is_refused_before_it_is_restored() -> None:
+    packed = charloom.compress(b"a" * 5000)
+    with pytest.raises(charloom.CharloomError, match="5,000 bytes, above the limit of 4,999"):
+        charloom.decompress(packed, most_bytes=4999)
+    assert len(charloom.decompress(packed, most_bytes=5000)) == 5000
+
+
+def test_a_network_that_learns_the_text_restores_it() -> None:
+    text = (WOODS * 2).encode()
+    packed = charloom.compress(text, minutes=5)
+    assert packed != charloom.compress(text)
+    assert charloom.decompress(packed) == text
+    with pytest.raises(charloom.CharloomError, match="minutes is 0"):
+        charloom.compress(text, minutes=0)
