@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.constraints.options import Bias, ConstraintOptions
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.errors import CharloomError, error_reason
@@ -151,6 +152,11 @@ class LanguageModel:
         clamp: Mapping[str, float] | Sequence[str] | str = (),
         max_overlap: int | None = None,
         training_text: Texts | None = None,
+        match: str | None = None,
+        forbid: str | Sequence[str] = (),
+        require: str | Sequence[str] = (),
+        alphabet: str | None = None,
+        bias: Bias = (),
     ) -> TextStream:
         """Return a sample in pieces while it is generated, without its prompt.
 
@@ -174,10 +180,20 @@ class LanguageModel:
             max_overlap: the maximum number of consecutive characters copied from the training
                 text, its validation and test splits included. A copy can begin in the prompt.
             training_text: the training text as in `evaluate`, which only `max_overlap` requires.
+            match: a regular expression of Python's `re` that the whole sample matches, without the
+                prompt. It ends only where the pattern can end: where nothing can follow, at the end
+                of a document, or, in a model of a single text, where the model chooses a line break
+                that the pattern does not allow there.
+            forbid: texts that the sample does not contain, or classes of characters such as [0-9].
+            require: texts that it contains.
+            alphabet: the class of the characters that it consists of, such as [a-z ].
+            bias: additions to the logits of characters, like {"e": -5} or "e=-5". -inf excludes a
+                character, and <end> is the end of a document.
 
         Raises:
-            CharloomError: if an option is invalid, a stop text cannot occur, or `max_overlap`
-                excludes every next character or requires the training text, which is missing.
+            CharloomError: if an option is invalid, a stop text cannot occur, no sample of this
+                length meets the constraints, or `max_overlap` excludes every next character or
+                requires the training text, which is missing.
             UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
                 not set.
         """
@@ -189,17 +205,20 @@ class LanguageModel:
         if length == "auto":
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
+        stops = read_stops(stop, self.text_format, self.vocabulary)
+        constraints = ConstraintOptions(match, forbid, require, alphabet, bias)
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
             settings=settings,
-            stop=read_stops(stop, self.text_format, self.vocabulary),
+            stop=stops,
             seed=seed,
             index=index,
             clamps=tuple(parse_clamps(clamp, self.config)),
             guard=None
             if max_overlap is None
             else OverlapGuard(self.training_index(training_text), max_overlap),
+            constraints=constraints.read(self.vocabulary, self.as_read, stops),
         )
         return stream_text(self.predictor, self.vocabulary, request)
 

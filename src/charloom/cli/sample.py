@@ -107,6 +107,7 @@ def add_sample_arguments(parser: Parser) -> None:
         default=[],
         help="hold a unit at a value, like h17=0.9 (see charloom explore); may be repeated",
     )
+    add_constraints(parser)
     parser.add_argument(
         "--report-overlap",
         action="store_true",
@@ -127,6 +128,38 @@ def add_sample_arguments(parser: Parser) -> None:
     add_network_only(parser)
     add_encoding(parser, "the file of --prompt-file")
     add_engine(parser)
+
+
+def add_constraints(parser: Parser) -> None:
+    """Add the options that restrict what a sample can consist of."""
+    parser.add_argument(
+        "--match", metavar="REGEX", help="regular expression that the whole sample matches"
+    )
+    parser.add_argument(
+        "--forbid",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="text that does not occur, or a class of characters like [0-9]; may be repeated",
+    )
+    parser.add_argument(
+        "--require",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="text that occurs in the sample; may be repeated",
+    )
+    parser.add_argument(
+        "--alphabet", metavar="CLASS", help="class of the characters to sample, like '[a-z ]'"
+    )
+    parser.add_argument(
+        "--bias",
+        metavar="CHARACTER=NUMBER",
+        action="append",
+        default=[],
+        help="addition to the logit of a character, like e=-5; -inf excludes it, and the end of a "
+        "document is <end>; may be repeated",
+    )
 
 
 def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -170,12 +203,21 @@ class _Sampling:
             "skip_unknown": arguments.skip_unknown,
             "clamp": arguments.clamp,
             "max_overlap": arguments.max_overlap,
+            "match": arguments.match,
+            "forbid": arguments.forbid,
+            "require": arguments.require,
+            "alphabet": arguments.alphabet,
+            "bias": arguments.bias,
         }
 
     def run(self) -> None:
         arguments = self._arguments
         selects = arguments.unique or arguments.new or arguments.min_length is not None
-        endless = arguments.length is None and self._model.vocabulary.end_id is None
+        endless = (
+            arguments.length is None
+            and self._model.vocabulary.end_id is None
+            and arguments.match is None
+        )
         if arguments.json or selects or (arguments.count > 1 and not endless):
             self._write_documents()
         else:
@@ -296,6 +338,9 @@ class _Sampling:
         ends = document.finish_reason != "length"
         text = as_shown(text, self._model.vocabulary, ends=ends)
         log_p = document.log_probability
+        conditioned = {}
+        if document.conditioned_log_probability is not None:
+            conditioned["conditioned_log_probability"] = document.conditioned_log_probability
         self._terminal.print_json(
             {
                 "text": text,
@@ -303,7 +348,8 @@ class _Sampling:
                 "finish_reason": document.finish_reason,
                 "seed": document.seed,
                 "index": document.index,
-            },
+            }
+            | conditioned,
             indent=None,
         )
 

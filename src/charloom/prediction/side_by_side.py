@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.decoding import choose
+from charloom.constraints.texts import ConstrainedText, choose_next, restrict
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
@@ -51,6 +51,9 @@ class SampledDocument:
         log_probability: the model's natural log-probability of the text with its prompt, as
             `LanguageModel.score` returns it. That of a document which has ended includes its end.
             Settings such as the temperature do not change it.
+        conditioned_log_probability: the natural log-probability of the sample without its prompt,
+            renormalized over the characters that the constraints allow at each step, with their
+            bias; None without constraints.
         finish_reason: `stop` at the end of the document or at a stop text, `length` at the largest
             length.
         seed: the random seed.
@@ -65,6 +68,7 @@ class SampledDocument:
     seed: int
     index: int
     characters: str = field(repr=False)
+    conditioned_log_probability: float | None = None
 
 
 def rows_for(config: ModelConfig, count: int) -> int:
@@ -263,6 +267,8 @@ class _Batch:
         self._ends_a_stop[[int(stop[-1]) for stop in self._stops]] = True
         self._index = np.full(rows, -1)  # (B,), -1 for a row without a text
         self._generators: list[np.random.Generator | None] = [None] * rows
+        self._texts: list[ConstrainedText | None] = [None] * rows
+        self._conditioned = np.zeros(rows)  # (B,) log-probability of each sample as conditioned
         self._uniforms = np.zeros((rows, RANDOM_NUMBERS))
         self._ids = np.zeros((rows, 2 * RANDOM_NUMBERS), np.intp)  # (B, C)
         self._log_p = np.zeros(self._ids.shape)  # (B, C) of each sampled id
@@ -283,7 +289,12 @@ class _Batch:
             generator = self._request.generator(index)
             self._generators[row], self._index[row] = generator, index
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
+            if self._request.constraints is not None:
+                self._texts[row] = ConstrainedText(
+                    self._request.constraints, self._request.length, self._end_id
+                )
         self._sampled[rows] = 0
+        self._conditioned[rows] = 0
         self._last[rows] = self._first
         put_rows(self._state, rows, self._start)
 
@@ -293,7 +304,8 @@ class _Batch:
         if not len(keep) or not idle:
             return idle
         self._generators = [self._generators[row] for row in keep]
-        for name in ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last"):
+        self._texts = [self._texts[row] for row in keep]
+        for name in ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last", "_conditioned"):
             setattr(self, name, getattr(self, name)[keep])
         self._state = rows_of(self._state, keep.tolist())
         return []
@@ -306,17 +318,20 @@ class _Batch:
         request, rows = self._request, np.arange(self.rows)
         if request.length == 0:
             return self._collect(rows[self._index >= 0])
+        empty = [row for row, text in enumerate(self._texts) if text is not None and text.over]
+        if empty:  # because the constraints allow the empty text alone
+            return self._collect(np.array(empty))
         uniforms = self._uniforms[rows, self._sampled % RANDOM_NUMBERS]
         logits, self._state = self._predictor.step(self._last, self._state, request.clamps)
-        allowed = logits
+        allowed = logits if request.constraints is None else restrict(self._texts, logits)
         failed: list[int] = []
         if request.guard is not None:
-            allowed, failed = self._guarded(logits)
+            allowed, failed = self._guarded(allowed)
         with np.errstate(all="ignore"):  # The largest weights can overflow.
-            ids = choose(allowed, request.settings, uniforms)
-            x = logits.astype(np.float64)
-            x -= x.max(axis=1, keepdims=True)
-            log_p = x[rows, ids] - np.log(np.exp(x).sum(axis=1))
+            ids = choose_next(self._texts, allowed, request.settings, uniforms)
+            log_p = _log_p_of(logits, ids)
+            if request.constraints is not None:
+                self._conditioned += _log_p_of(allowed, ids)
         self._ids[rows, self._sampled] = ids
         self._log_p[rows, self._sampled] = log_p
         self._sampled += 1
@@ -327,6 +342,7 @@ class _Batch:
         if request.length is not None:
             over |= self._sampled >= request.length
         over[failed] = True
+        over |= [text is not None and text.over for text in self._texts]
         ended = self._collect(rows[over & (self._index >= 0)], failed)
         self._sampled[self._index < 0] = 0
         self._prepare()
@@ -362,6 +378,7 @@ class _Batch:
             if result is not None:
                 ended.append((row, int(self._index[row]), result))
                 self._index[row] = -1
+                self._texts[row] = None
         return ended
 
     def _result(self, row: int) -> SampledDocument | None:
@@ -369,7 +386,13 @@ class _Batch:
         count = int(self._sampled[row])
         text = scored = count  # ids of the text, and of its log-probability
         reason: FinishReason = "stop"
-        if count and self._ids[row, count - 1] == self._end_id:
+        constrained = self._texts[row]
+        if constrained is not None and constrained.ends_before_last:
+            text -= 1
+            scored -= int(self._ids[row, text] != self._end_id)
+        elif constrained is not None and constrained.over:
+            pass
+        elif count and self._ids[row, count - 1] == self._end_id:
             text -= 1
         elif stopped := self._length_of_stop(row):
             text = scored = count - stopped
@@ -387,6 +410,7 @@ class _Batch:
             self._request.seed,
             int(self._index[row]),
             characters,
+            None if constrained is None else float(self._conditioned[row]),
         )
 
     def _shown(self, characters: str, reason: FinishReason) -> str:
@@ -415,6 +439,14 @@ class _Batch:
             generator = self._generators[row]
             assert generator is not None
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
+
+
+def _log_p_of(logits: NDArray[np.floating], ids: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the natural log-probability, (B,), of an id in each row of logits, (B, V)."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    found = x[np.arange(len(ids)), ids] - np.log(np.exp(x).sum(axis=1))
+    return np.asarray(found)
 
 
 def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:

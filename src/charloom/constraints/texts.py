@@ -1,0 +1,117 @@
+"""Texts while they are sampled under constraints.
+
+V is the number of characters in the vocabulary, B that of the texts that are sampled side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.constraints.protocol import UNLIMITED, Constraints
+from charloom.engines.decoding import SamplingSettings, choose, probabilities
+
+# An allowed character keeps at least this logit, so that one that the model finds impossible can
+# still be chosen where nothing else can come.
+LOWEST = -1e30
+
+
+class ConstrainedText:
+    """One sample under constraints.
+
+    Attributes:
+        over: whether the text has ended.
+        ends_before_last: whether the last symbol ended the text and is not part of it.
+    """
+
+    def __init__(self, constraints: Constraints, length: int | None, end_id: int | None) -> None:
+        self.over = False
+        self.ends_before_last = False
+        self._constraints, self._end_id = constraints, end_id
+        self._left = UNLIMITED if length is None else length
+        constraint = constraints.constraint
+        self._state = None if constraint is None else constraint.start()
+        self._end_with_pattern()
+
+    def restrict(self, logits: NDArray[np.float64]) -> None:
+        """Add the bias to a row of logits, (V,), and exclude the characters that cannot come."""
+        rules = self._constraints
+        if rules.bias is not None:
+            logits += rules.bias
+        constraint = rules.constraint
+        if constraint is None:
+            return
+        mask = constraint.allowed(self._state, self._left)
+        ends = [id_ for id_ in rules.end_ids if not mask[id_]]
+        if ends and constraint.may_end(self._state):
+            mask = mask.copy()
+            mask[ends] = True
+        np.maximum(logits, LOWEST, out=logits)
+        logits[~mask] = -np.inf
+
+    def take(self, id_: int) -> bool:
+        """Continue the text by a symbol. Return False if it could not end in time with it."""
+        rules = self._constraints
+        constraint = rules.constraint
+        if constraint is None:
+            self._left -= 1
+            return True
+        if id_ in rules.end_ids and not constraint.allowed(self._state, self._left)[id_]:
+            self.over = self.ends_before_last = True
+            return True
+        state = constraint.advance(self._state, id_, self._left - 1)
+        if state is None:
+            return False
+        self._state = state
+        self._left -= 1
+        self._end_with_pattern()
+        return True
+
+    def _end_with_pattern(self) -> None:
+        """End the text if nothing can follow. A document then samples its end, if it has room."""
+        rules, constraint = self._constraints, self._constraints.constraint
+        if rules.whole and constraint is not None and (self._end_id is None or not self._left):
+            self.over = constraint.must_end(self._state)
+
+
+def restrict(
+    texts: Sequence[ConstrainedText | None], logits: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return logits, (B, V), with the bias and without the characters that cannot come."""
+    restricted = logits.astype(np.float64)
+    for text, row in zip(texts, restricted, strict=True):
+        if text is not None:
+            text.restrict(row)
+    return restricted
+
+
+def choose_next(
+    texts: Sequence[ConstrainedText | None],
+    restricted: NDArray[np.floating],
+    settings: SamplingSettings,
+    uniforms: NDArray[np.float64],
+) -> NDArray[np.intp]:
+    """Return the next symbol of each text, (B,), and continue the texts by them.
+
+    Args:
+        texts: the texts, None for rows without constraints.
+        restricted: their logits, (B, V), as `restrict` returns them. A character with which a text
+            could not end in time is excluded there.
+        settings: the settings of sampling.
+        uniforms: a random number for each, (B,).
+    """
+    ids = choose(restricted, settings, uniforms)
+    for row, text in enumerate(texts):
+        if text is None:
+            continue
+        uniform = float(uniforms[row])
+        while not text.take(int(ids[row])):
+            # The number, which fell in the interval of this character, is uniform inside it.
+            p = probabilities(restricted[row], settings)
+            before = float(p[: ids[row]].sum())
+            uniform = min(max((uniform - before) / float(p[ids[row]]), 0.0), 1 - 2**-53)
+            restricted[row, ids[row]] = -np.inf
+            ids[row] = choose(restricted[row][None], settings, np.array([uniform]))[0]
+    return ids
