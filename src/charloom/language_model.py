@@ -157,6 +157,8 @@ class LanguageModel:
         require: str | Sequence[str] = (),
         alphabet: str | None = None,
         bias: Bias = (),
+        json_schema: Any = None,
+        grammar: str | None = None,
     ) -> TextStream:
         """Return a sample in pieces while it is generated, without its prompt.
 
@@ -189,6 +191,9 @@ class LanguageModel:
             alphabet: the class of the characters that it consists of, such as [a-z ].
             bias: additions to the logits of characters, like {"e": -5} or "e=-5". -inf excludes a
                 character, and <end> is the end of a document.
+            json_schema: a JSON schema that the whole sample meets, as a dict or a JSON text.
+            grammar: a grammar of Lark or GBNF, of which the whole sample is a text. Both require
+                the extra `constrain`.
 
         Raises:
             CharloomError: if an option is invalid, a stop text cannot occur, no sample of this
@@ -206,7 +211,9 @@ class LanguageModel:
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
         stops = read_stops(stop, self.text_format, self.vocabulary)
-        constraints = ConstraintOptions(match, forbid, require, alphabet, bias)
+        constraints = ConstraintOptions(
+            match, forbid, require, alphabet, bias, json_schema, grammar
+        )
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,

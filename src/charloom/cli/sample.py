@@ -7,6 +7,7 @@ import io
 import math
 import sys
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import (
@@ -24,7 +25,7 @@ from charloom.cli.formatting import excerpt
 from charloom.cli.prompts import PassedTexts, refuse_ineffective
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import training_text
-from charloom.errors import CharloomError, plural
+from charloom.errors import CharloomError, plural, quoted_path
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
@@ -136,6 +137,12 @@ def add_constraints(parser: Parser) -> None:
         "--match", metavar="REGEX", help="regular expression that the whole sample matches"
     )
     parser.add_argument(
+        "--json-schema", metavar="FILE", help="JSON schema that the whole sample meets"
+    )
+    parser.add_argument(
+        "--grammar", metavar="FILE", help="grammar of Lark or GBNF that the whole sample follows"
+    )
+    parser.add_argument(
         "--forbid",
         metavar="TEXT",
         action="append",
@@ -160,6 +167,25 @@ def add_constraints(parser: Parser) -> None:
         help="addition to the logit of a character, like e=-5; -inf excludes it, and the end of a "
         "document is <end>; may be repeated",
     )
+
+
+def read_definition(path: str | None, option: str) -> str | None:
+    """Return the content of the file of an option, None without it.
+
+    Raises:
+        CharloomError: if it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise CharloomError(f"{option} {quoted_path(path)} is not UTF-8: convert it") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CharloomError(
+            f"{option} {quoted_path(path)} cannot be read ({reason}): pass the path of a text file"
+        ) from None
 
 
 def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -208,6 +234,8 @@ class _Sampling:
             "require": arguments.require,
             "alphabet": arguments.alphabet,
             "bias": arguments.bias,
+            "json_schema": read_definition(arguments.json_schema, "--json-schema"),
+            "grammar": read_definition(arguments.grammar, "--grammar"),
         }
 
     def run(self) -> None:
@@ -216,7 +244,7 @@ class _Sampling:
         endless = (
             arguments.length is None
             and self._model.vocabulary.end_id is None
-            and arguments.match is None
+            and arguments.match is arguments.json_schema is arguments.grammar is None
         )
         if arguments.json or selects or (arguments.count > 1 and not endless):
             self._write_documents()

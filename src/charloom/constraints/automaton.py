@@ -31,13 +31,17 @@ class Deadline:
     def __init__(self, seconds: float = SECONDS) -> None:
         self._end = time.monotonic() + seconds
 
+    @property
+    def over(self) -> bool:
+        return time.monotonic() > self._end
+
     def check(self, states: int = 0) -> None:
         """Raise TooLargeError if the time is over or the states are too many."""
         if states > MOST_STATES:
             raise TooLargeError(
                 f"the pattern needs more than {MOST_STATES:,} states: use smaller repetitions"
             )
-        if time.monotonic() > self._end:
+        if self.over:
             raise TooLargeError(
                 "the pattern takes too long to compile: use smaller repetitions or fewer choices"
             )
@@ -67,16 +71,19 @@ class Automaton:
         distance = _distances(table, accepting, deadline or Deadline())
         alive = np.asarray(distance < NEVER)
         table = np.where((table >= 0) & alive[table], table, -1).astype(np.int32)
-        self.classes, self.table, self.accepting = classes, table, accepting
+        self.classes, self.table = classes, table
+        self.accepting: NDArray[np.bool_] = accepting
         self.distance = np.asarray(distance)
         self.least = int(distance[0])
         # A column more, for characters that no text contains, whose class is -1.
         padded = np.concatenate([table, np.full((len(table), 1), -1, np.int32)], axis=1)
-        self._after = np.asarray(np.where(padded >= 0, distance[padded], NEVER))  # (Q, C + 1)
+        self._after: NDArray[np.int32] = np.where(
+            padded >= 0, distance[padded], NEVER
+        )  # (Q, C + 1)
         self._padded = padded
         self._farthest = int(distance[alive].max(initial=0))
         self._masks: dict[int, NDArray[np.bool_]] = {}
-        self._stuck = (padded < 0).all(axis=1)
+        self._stuck = np.asarray((padded < 0).all(axis=1))
 
     @property
     def is_empty(self) -> bool:
@@ -97,9 +104,8 @@ class Automaton:
         return self._mask(state, left)
 
     def _mask(self, state: int, left: int) -> NDArray[np.bool_]:
-        after = self._after[state]
-        inside: NDArray[np.bool_] = np.less(after, left)
-        return inside[self.classes]
+        inside = np.asarray(np.less(self._after[state], left))
+        return np.asarray(inside[self.classes])
 
     def advance(self, state: int, id_: int, left: int = 0) -> int:
         return int(self._padded[state, self.classes[id_]])

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.constraints.automaton import Automaton, containing, everything, intersection
 from charloom.constraints.patterns import characters_of_class, compile_pattern
-from charloom.constraints.protocol import Constraints
+from charloom.constraints.protocol import Constraint, Constraints
 from charloom.errors import CharloomError, shortened
 from charloom.text.vocabulary import Vocabulary
 
+WHOLE = ("match", "json_schema", "grammar")  # options that describe a whole sample
+NO_NAMES: Mapping[str, str] = {}
 Bias = Mapping[str, float] | Sequence[str] | str
 
 
@@ -28,6 +31,8 @@ class ConstraintOptions:
         require: texts that it contains.
         alphabet: the class of the characters that it consists of.
         bias: additions to the logits of characters, as a mapping or as texts like e=-5.
+        json_schema: a JSON schema that the whole sample meets, as a dict or a JSON text.
+        grammar: a grammar of Lark or GBNF, of which the whole sample is a text.
     """
 
     match: str | None = None
@@ -35,9 +40,15 @@ class ConstraintOptions:
     require: str | Sequence[str] = ()
     alphabet: str | None = None
     bias: Bias = ()
+    json_schema: Any = None
+    grammar: str | None = None
 
     def read(
-        self, vocabulary: Vocabulary, as_read: Callable[[str], str], stops: Sequence[str] = ()
+        self,
+        vocabulary: Vocabulary,
+        as_read: Callable[[str], str],
+        stops: Sequence[str] = (),
+        names: Mapping[str, str] = NO_NAMES,
     ) -> Constraints | None:
         """Return the constraints, None without any.
 
@@ -45,17 +56,21 @@ class ConstraintOptions:
             vocabulary: the model's characters.
             as_read: returns what a user typed as characters of the model.
             stops: the stop texts of the sample, in characters of the model.
+            names: other names of options in messages.
 
         Raises:
             CharloomError: if an option is invalid, or no text meets all of them.
         """
+        given = [name for name in WHOLE if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise CharloomError(f"{given[0]} and {given[1]} exclude each other: pass one of them")
         bias = read_bias(self.bias, vocabulary)
         forbidden = _texts(self.forbid, "forbid")
         required = _texts(self.require, "require")
         end_id = vocabulary.end_id
         parts: list[Automaton] = []
         if self.match is not None:
-            parts.append(compile_pattern(self.match, vocabulary))
+            parts.append(compile_pattern(self.match, vocabulary, names.get("match", "match")))
         without: set[int] = set() if end_id is None else {end_id}
         for text in forbidden:
             if is_class(text):
@@ -77,7 +92,7 @@ class ConstraintOptions:
         for text in required:
             parts.append(containing(vocabulary.encode(as_read(text)).tolist(), len(vocabulary)))
         ends: tuple[int, ...] = () if end_id is None else (end_id,)
-        if self.match is not None or required:
+        if given or required:
             # A stop text could cut a sample off before it is complete. It therefore ends the sample
             # as a single character, where the sample is complete, and cannot occur otherwise.
             for stop in stops:
@@ -87,19 +102,37 @@ class ConstraintOptions:
                     ends += tuple(ids.tolist())
                 elif ids.min() >= 0:
                     parts.append(containing(ids.tolist(), len(vocabulary), contains=False))
-        if self.match is not None and not ends:
+        if given and not ends:
             newline = int(vocabulary.ids_or_minus_one("\n")[0])
             ends = (newline,) * (newline >= 0)
-        if parts or forbidden or self.alphabet is not None:
+        if given or parts or forbidden or self.alphabet is not None:
             parts.append(everything(len(vocabulary), sorted(without)))
         elif bias is None:
             return None
-        found = intersection(parts) if parts else None
-        if found is not None and found.is_empty:
+        if not parts:
+            return Constraints(None, bias, ends)
+        automaton = intersection(parts)
+        if automaton.is_empty:
             raise CharloomError(
                 "no text of the model's characters meets all constraints: omit one of them"
             )
-        return Constraints(found, bias, ends, whole=self.match is not None)
+        found: Constraint = automaton
+        if self.json_schema is not None or self.grammar is not None:
+            found = self._grammar(vocabulary, automaton, names)
+        return Constraints(found, bias, ends, whole=bool(given))
+
+    def _grammar(
+        self, vocabulary: Vocabulary, automaton: Automaton, names: Mapping[str, str]
+    ) -> Constraint:
+        from charloom.constraints import grammars
+
+        if self.grammar is not None:
+            option = names.get("grammar", "grammar")
+            source = grammars.grammar_of_text(self.grammar, option)
+        else:
+            option = names.get("json_schema", "json_schema")
+            source = grammars.grammar_of_schema(self.json_schema, option)
+        return grammars.GrammarConstraint(source, vocabulary, automaton, option)
 
 
 def is_class(text: str) -> bool:

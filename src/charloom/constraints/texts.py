@@ -5,6 +5,7 @@ V is the number of characters in the vocabulary, B that of the texts that are sa
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,10 @@ class ConstrainedText:
         constraint = constraints.constraint
         self._state = None if constraint is None else constraint.start()
         self._end_with_pattern()
+
+    def copy(self) -> ConstrainedText:
+        """Return a copy, which continues by itself."""
+        return copy.copy(self)  # states are never changed
 
     def restrict(self, logits: NDArray[np.float64]) -> None:
         """Add the bias to a row of logits, (V,), and exclude the characters that cannot come."""
