@@ -17,7 +17,7 @@ from charloom.errors import CharloomError
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
-from charloom.prediction.side_by_side import sample_side_by_side
+from charloom.prediction.side_by_side import sample_documents, sample_side_by_side
 from charloom.text.overlap import TrainingIndex
 from charloom.text.vocabulary import Vocabulary
 from helpers.document_models import LETTERS, model_of_documents
@@ -79,6 +79,29 @@ def test_frequencies_are_the_renormalized_model(book: Predictor) -> None:
         assert conditioned == pytest.approx(math.log(expected[document.characters]), abs=1e-6)
     for text, p in expected.items():
         assert abs(found[text] - count * p) < 5 * math.sqrt(count * p * (1 - p)) + 1
+
+
+def test_exact_samples_have_the_models_own_frequencies(book: Predictor) -> None:
+    """The greedy choice of a prefix differs from them: few texts can follow some prefixes."""
+    texts = ["ab", "ac", "bdh", "bdg"]
+    request = request_for(BOOK, match="a[bc]|bd[gh]")
+    own = {}
+    for text in texts:
+        ids = BOOK.encode(f"\n{text}").astype(np.intp)
+        found, _ = book.log_probabilities(ids[:-1, None], book.zero_state(1))
+        own[text] = math.exp(float(found[np.arange(len(text)), 0, ids[1:]].sum()))
+    count = 400
+    accepted = sample_documents(book, BOOK, request, count, exact=True)
+    frequencies = Counter(document.characters for document in accepted)
+    assert sum(frequencies.values()) == count
+    for text, p in own.items():
+        share = p / sum(own.values())
+        assert abs(frequencies[text] - count * share) < 5 * math.sqrt(count * share) + 1
+    greedy = {text: _conditioned(book, text, texts) for text in texts}
+    assert any(abs(greedy[text] - own[text] / sum(own.values())) > 0.05 for text in texts)
+    other = replace(request, settings=SamplingSettings(0.5))
+    with pytest.raises(CharloomError, match="omit temperature"):
+        next(sample_documents(book, BOOK, other, 1, exact=True))
 
 
 def _conditioned(predictor: Predictor, text: str, texts: list[str]) -> float:

@@ -25,12 +25,14 @@ from charloom.cli.formatting import excerpt
 from charloom.cli.prompts import PassedTexts, refuse_ineffective
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import training_text
-from charloom.errors import CharloomError, plural, quoted_path
+from charloom.errors import CharloomError, plural, printable, quoted_path
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
+    from charloom.prediction.likeliest import LikelyText
     from charloom.prediction.side_by_side import SampledDocument
 
+RESTRICTING = ("match", "json_schema", "grammar", "forbid", "require", "alphabet", "bias")
 BETWEEN_DOCUMENTS = "\n---\n"  # of several lines each
 
 
@@ -75,6 +77,12 @@ def add_sample_arguments(parser: Parser) -> None:
         default=1,
         help="number of samples, one a line; documents of several lines are separated by the "
         "text of --separator in training, else by a line ---",
+    )
+    parser.add_argument(
+        "--beam",
+        type=whole_number,
+        metavar="N",
+        help="print the N likeliest completions instead, with their log-probabilities",
     )
     parser.add_argument(
         "--unique", action="store_true", help="only samples that differ from each other"
@@ -160,6 +168,11 @@ def add_constraints(parser: Parser) -> None:
         "--alphabet", metavar="CLASS", help="class of the characters to sample, like '[a-z ]'"
     )
     parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="sample whole texts by the model's own probabilities, by rejection",
+    )
+    parser.add_argument(
         "--bias",
         metavar="CHARACTER=NUMBER",
         action="append",
@@ -197,7 +210,11 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
         model = load_model(arguments, arguments.run)
         if looks_up:  # now, so that a missing training text is reported before sampling starts
             model.training_index(training_text(arguments))
-        _Sampling(arguments, model, terminal).run()
+        sampling = _Sampling(arguments, model, terminal)
+        if arguments.beam is not None:
+            sampling.print_likeliest()
+        else:
+            sampling.run()
     return 0
 
 
@@ -246,10 +263,42 @@ class _Sampling:
             and self._model.vocabulary.end_id is None
             and arguments.match is arguments.json_schema is arguments.grammar is None
         )
-        if arguments.json or selects or (arguments.count > 1 and not endless):
+        if arguments.json or selects or arguments.exact or (arguments.count > 1 and not endless):
             self._write_documents()
         else:
             self._stream()
+
+    def print_likeliest(self) -> None:
+        """Print the likeliest completions, which a beam search finds."""
+        settings = {
+            name: self._settings[name] for name in (*RESTRICTING, "length", "skip_unknown", "clamp")
+        }
+        beam = self._arguments.beam
+        found = self._model.likeliest(beam, prompt=self._texts.prompt, **settings)
+        for one in found:
+            text = self._shown + one.text
+            if self._arguments.json:
+                self._print_likely(text, one)
+            else:
+                shown = as_one_line(text, self._model)
+                self._terminal.print(f"{one.log_probability:10.3f}  {shown}")
+        exact = sum(one.exact for one in found)
+        if exact < len(found):
+            self._terminal.say(
+                f"the first {exact:,} are exact: texts likelier than the others may exist"
+            )
+
+    def _print_likely(self, text: str, one: LikelyText) -> None:
+        from charloom.text.typed import as_shown
+
+        self._terminal.print_json(
+            {
+                "text": as_shown(text, self._model.vocabulary),
+                "log_probability": one.log_probability,
+                "exact": one.exact,
+            },
+            indent=None,
+        )
 
     def _say_first(self) -> None:
         """Write the messages before the first sample, whose options have been checked."""
@@ -301,6 +350,7 @@ class _Sampling:
             unique=arguments.unique,
             new=arguments.new,
             min_length=arguments.min_length,
+            exact=arguments.exact,
             training_text=training_text(arguments),
             **self._settings,
         )
@@ -388,6 +438,13 @@ class _Sampling:
 
     def _report_overlap(self, index: int, drawn: str) -> None:
         _report_overlap(self._terminal, self._model, index, self._prompt, drawn)
+
+
+def as_one_line(text: str, model: LanguageModel) -> str:
+    """Return characters of the model as one line for output."""
+    from charloom.text.typed import as_shown
+
+    return printable(as_shown(text, model.vocabulary))
 
 
 def _report_overlap(

@@ -5,6 +5,7 @@ V is the number of characters in the vocabulary, B that of the texts that are co
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ def find_likeliest(
     beams = [_Beam((), 0.0, 0, text)]
     finished: list[tuple[float, tuple[int, ...]]] = []
     dropped = -math.inf
+    ends = set(() if rules is None else rules.end_ids) | set(() if end_id is None else (end_id,))
     if request.length == 0 or (text is not None and text.over):
         finished, beams = [(0.0, ())], []
     while beams:
@@ -91,6 +93,14 @@ def find_likeliest(
         log_p = _normalized(logits) + np.array([beam.log_p for beam in beams])[:, None]
         allowed = restrict([beam.constrained for beam in beams], logits) > -np.inf
         log_p[~allowed] = -np.inf
+        # First the ends of texts, however unlikely they are beside other characters.
+        for (row, beam), id_ in itertools.product(enumerate(beams), ends):
+            text = None if beam.constrained is None else beam.constrained.copy()
+            if log_p[row, id_] == -np.inf or (text is not None and not text.take(id_)):
+                continue
+            if id_ == end_id or (text is not None and text.ends_before_last):
+                finished.append((float(log_p[row, id_]), beam.ids))
+                log_p[row, id_] = -np.inf
         following: list[_Beam] = []
         for place in np.argsort(-log_p, axis=None, kind="stable").tolist():
             row, id_ = divmod(place, log_p.shape[1])
@@ -105,11 +115,7 @@ def find_likeliest(
             if constrained is not None and not constrained.take(id_):
                 continue
             longer = (*beam.ids, id_)
-            if constrained is not None and constrained.ends_before_last:
-                finished.append((value, beam.ids))
-            elif id_ == end_id:
-                finished.append((value, beam.ids))
-            elif len(longer) == request.length or (constrained and constrained.over):
+            if len(longer) == request.length or (constrained and constrained.over):
                 finished.append((value, longer))
             else:
                 following.append(_Beam(longer, value, row, constrained))
