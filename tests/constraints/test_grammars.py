@@ -41,6 +41,9 @@ TREE = {
 }
 
 
+OPEN = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+
+
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     parameters = initialize(ModelConfig("gru", 8, 1, len(JSON)), seed=3)
@@ -56,7 +59,8 @@ PERSON["properties"] |= {"o": {"type": "boolean"}}  # which is optional
 
 
 @pytest.mark.parametrize(
-    ("schema", "length"), [(PERSON, 29), (PERSON, 45), (PERSON, 200), (TREE, 40), (True, 30)]
+    ("schema", "length"),
+    [(PERSON, 29), (PERSON, 45), (PERSON, 200), (OPEN, 70), (TREE, 40), (True, 30)],
 )
 def test_samples_meet_a_schema_in_any_length(
     predictor: Predictor, schema: Any, length: int

@@ -127,12 +127,12 @@ class ConstraintOptions:
         from charloom.constraints import grammars
 
         if self.grammar is not None:
-            option = names.get("grammar", "grammar")
+            option, simpler = names.get("grammar", "grammar"), None
             source = grammars.grammar_of_text(self.grammar, option)
         else:
             option = names.get("json_schema", "json_schema")
-            source = grammars.grammar_of_schema(self.json_schema, option)
-        return grammars.GrammarConstraint(source, vocabulary, automaton, option)
+            source, simpler = grammars.grammars_of_schema(self.json_schema, option)
+        return grammars.GrammarConstraint(source, vocabulary, automaton, option, simpler)
 
 
 def is_class(text: str) -> bool:
