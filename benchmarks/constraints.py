@@ -15,11 +15,11 @@ from typing import Any
 
 import charloom
 
-VOWELS = r"([^aeiou\n]*[aeiou][^aeiou\n]*)"  # one, with what surrounds it
+VOWELS = r"([^aeiou\n]*[aeiou][^aeiou\n]*)"  # one vowel
 HAIKU = rf"{VOWELS}{{5}}\n{VOWELS}{{7}}\n{VOWELS}{{5}}"
 PATTERNS = {
     "date": r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])",
-    "date in words": r"(March|April|May|June|July) [12]?[0-9], (19|20)[0-9]{2}",
+    "date in words": r"(March|April|June|July) [12]?[0-9], (19|20)[0-9]{2}",
     "time": r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?",
     "hex color": r"#[0-9a-f]{6}",
     "e-mail shape": r"[a-z]+(\.[a-z]+)?@[a-z]{2,12}\.(com|org|net)",

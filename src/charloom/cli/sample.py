@@ -177,8 +177,8 @@ def add_constraints(parser: Parser) -> None:
         metavar="CHARACTER=NUMBER",
         action="append",
         default=[],
-        help="addition to the logit of a character, like e=-5; -inf excludes it, and the end of a "
-        "document is <end>; may be repeated",
+        help="addition to the logit of a character, like e=-5, or <end>=2 for the end of a "
+        "document (-inf excludes it); may be repeated",
     )
 
 
@@ -285,7 +285,7 @@ class _Sampling:
         exact = sum(one.exact for one in found)
         if exact < len(found):
             self._terminal.say(
-                f"the first {exact:,} are exact: texts likelier than the others may exist"
+                f"the first {exact:,} are exact: texts likelier than the others can exist"
             )
 
     def _print_likely(self, text: str, one: LikelyText) -> None:

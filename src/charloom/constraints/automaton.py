@@ -87,7 +87,7 @@ class Automaton:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no text is in the set."""
+        """Return whether the set is empty."""
         return self.least == NEVER
 
     def start(self) -> int:
@@ -158,7 +158,7 @@ def everything(size: int, forbidden: Sequence[int] = ()) -> Automaton:
 
 
 def containing(text: Sequence[int], size: int, *, contains: bool = True) -> Automaton:
-    """Return the automaton of the texts that contain a text, or of those that do not.
+    """Return the automaton of the texts that contain a text, or of all other texts.
 
     Its states are the number of characters of the text that have just been read (Knuth, Morris,
     Pratt, "Fast pattern matching in strings", 1977).

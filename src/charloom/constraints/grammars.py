@@ -130,9 +130,9 @@ class GrammarState:
         matcher: it is never changed, but copied.
         automaton: the state of the automaton.
         rest: ids after which the text can end.
-        tried: completions that searches have found for this text, as the mask of the next
-            character, the number of ids that were dropped from `rest`, and the ids before the
-            others. They are of this text alone, so that no text depends on another.
+        tried: completions found by searches for this text alone, so that no text depends on
+            another. Each is the mask of the next character, the number of ids that were dropped
+            from `rest`, and the ids before the others.
     """
 
     matcher: Any
@@ -259,7 +259,7 @@ class GrammarConstraint:
         for begin in range(max(0, len(rest) - left), len(rest) + 1):
             if self._completes(state, rest[begin:]):
                 return replace(state, rest=rest[begin:])
-        # What completed the text with the same choice of characters probably does it again.
+        # A completion after the same choice of characters probably fits again.
         mask = self._mask(state.matcher).tobytes()
         for known, dropped, first in state.tried:
             found = first + rest[dropped:]
@@ -300,7 +300,7 @@ class GrammarConstraint:
             state: the text so far.
             most: the number of states to visit.
             deadline: the time for it.
-            known: ids whose ends may complete a text too.
+            known: ids whose ends can complete a text too.
         """
         # Beside a state, its ids and the signatures before it, whose number grows with progress.
         level: list[tuple[GrammarState, tuple[int, ...], frozenset[object]]]

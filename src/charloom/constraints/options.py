@@ -189,6 +189,6 @@ def read_bias(bias: Bias, vocabulary: Vocabulary) -> NDArray[np.float64] | None:
 
 
 def _cut(text: str) -> tuple[str, str]:
-    """Cut CHARACTER=NUMBER at the last sign, and return what follows its first character."""
+    """Cut CHARACTER=NUMBER at the last sign; the name is without its first character."""
     name, _, number = text[1:].rpartition("=")
     return name, number

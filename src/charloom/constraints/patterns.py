@@ -76,7 +76,7 @@ def compile_pattern(pattern: str, vocabulary: Vocabulary, option: str = "match")
         raise TooLargeError(f"{option} {shortened(pattern)}: {error}") from None
     except RecursionError:
         raise TooLargeError(
-            f"{option} {shortened(pattern)}: its groups are nested too deeply: use fewer"
+            f"{option} {shortened(pattern)}: groups nested too deeply, use fewer"
         ) from None
     if found.is_empty:
         raise CharloomError(_why_empty(pattern, tree, vocabulary, option))
@@ -155,9 +155,9 @@ def _literals(tree: Any) -> Iterator[str]:
 class _Compiler:
     """The construction of one automaton.
 
-    A state of the nondeterministic automaton has either edges without a character (`_free`), some
-    of which are passed at the beginning or the end of the text only, or one edge with a set of
-    characters (`_edge`).
+    A state of the nondeterministic automaton has one edge with a set of characters (`_edge`), or
+    edges without a character (`_free`). Some of these are passed at the beginning or the end of the
+    text only.
     """
 
     def __init__(self, vocabulary: Vocabulary, option: str) -> None:

@@ -15,7 +15,7 @@ UNLIMITED = 2**31 - 1  # characters left of a sample without a largest length
 
 
 class Constraint(Protocol):
-    """A set of texts. A state is what is known of a text after some of its characters.
+    """A set of texts. A state stands for the beginning of a text.
 
     Attributes:
         least: the smallest number of characters of a text.
@@ -35,7 +35,7 @@ class Constraint(Protocol):
         """Return the state after an allowed character, which leaves `left` more.
 
         A constraint that cannot answer `allowed` exactly returns None where the text cannot end in
-        time. The state stays what it was, and another character must be chosen.
+        time. The state does not change, and another character must be chosen.
         """
         ...
 
@@ -50,13 +50,13 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Constraints:
-    """All that restricts the samples of a request. Samples share it.
+    """All restrictions of a request. Its samples share them.
 
     Attributes:
         constraint: the texts that a sample can be, if they are restricted.
         bias: additions to the logits, (V,), if any.
-        end_ids: the symbols that end a sample where it can end and that are not part of it, unless
-            the constraint itself allows them there: the end of a document, or a line break.
+        end_ids: the symbols that end a sample where it can end, unless the constraint itself allows
+            them there. They are not part of it: the end of a document, or a line break.
         whole: whether a sample is a whole text of a pattern or a grammar, so that it ends where
             nothing can follow. Otherwise only its length or the end of a document ends it.
     """

@@ -32,8 +32,8 @@ class LikelyText:
 
     Attributes:
         text: the completion, or the whole text with its blanks filled.
-        log_probability: the model's natural log-probability of a completion after its prompt, with
-            its end where the model ends it; of a text with blanks, from its first blank on.
+        log_probability: the model's natural log-probability, of a completion with its end if the
+            model ends it, of a text with blanks from the first blank on.
         exact: whether every likelier text has been found.
         parts: the texts of the blanks, if there are any.
     """
@@ -163,7 +163,7 @@ def fill_blanks(
     Every row samples a text for a blank, and reads the text after it. Its weight is the model's
     probability of both, divided by the probability with which the text was sampled. Rows are then
     resampled by weight (Gordon et al., "Novel approach to nonlinear/non-Gaussian Bayesian state
-    estimation", 1993), so that what follows a blank decides too.
+    estimation", 1993), so that the text after a blank decides too.
 
     Args:
         predictor: the model.

@@ -130,9 +130,9 @@ class SamplingModel(ABC):
                 text, its validation and test splits included. A copy can begin in the prompt.
             training_text: the training text as in `evaluate`, which only `max_overlap` requires.
             match: a regular expression of Python's `re` that the whole sample matches, without the
-                prompt. It ends only where the pattern can end: where nothing can follow, at the end
-                of a document, or, in a model of a single text, where the model chooses a line break
-                that the pattern does not allow there.
+                prompt. The sample ends only where the pattern can end: where nothing can follow, or
+                at the end of a document. A model of a single text ends it by a line break that the
+                pattern does not allow there.
             forbid: texts that the sample does not contain, or classes of characters such as [0-9].
             require: texts that it contains.
             alphabet: the class of the characters that it consists of, such as [a-z ].
@@ -143,8 +143,8 @@ class SamplingModel(ABC):
                 the extra `constrain`.
 
         Raises:
-            CharloomError: if an option is invalid, a stop text cannot occur, no sample of this
-                length meets the constraints, or `max_overlap` excludes every next character or
+            CharloomError: if an option is invalid, a stop text cannot occur, or no sample of this
+                length meets the constraints. Also if `max_overlap` excludes every next character or
                 requires the training text, which is missing.
             UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
                 not set.
@@ -223,8 +223,8 @@ class SamplingModel(ABC):
         """Return texts for the blanks of a text, the likeliest first.
 
         A blank is a run of at least three underscores. Texts are sampled for it, and weighed by the
-        probability of what follows. It ends where nothing can follow, or where the model chooses
-        the character that follows the blank and the pattern does not allow that one there.
+        probability of the text after it. It ends where nothing can follow, or where the model
+        chooses the character after the blank and the pattern does not allow that one there.
 
         Args:
             text: the text with blanks.
@@ -326,8 +326,8 @@ class SamplingModel(ABC):
                 one is never new.
             min_length: the smallest number of characters, or of bytes, after the prompt.
             exact: whether the samples under constraints have the probabilities that the model gives
-                to whole texts, by rejection. Otherwise each character is sampled among those that
-                can come next, whatever the probability that the rest can follow.
+                to whole texts, by rejection. Otherwise each character is sampled from the allowed
+                ones, however improbable the rest is then.
             training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
                 require.
             settings: the other options of `stream`. `index` is the number of the first sample.
