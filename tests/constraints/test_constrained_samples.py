@@ -157,6 +157,13 @@ def test_a_bias_is_added_to_the_logits(book: Predictor) -> None:
     assert text.count("b") > plain.count("b")
 
 
+def test_a_bias_that_excludes_a_character_counts_as_forbidden(book: Predictor) -> None:
+    request = request_for(BOOK, match="[ab]{4}|c{8}", bias=["a=-inf"], forbid="bb")
+    assert "".join(stream_text(book, BOOK, request)) == "cccccccc"
+    with pytest.raises(CharloomError, match="no text of the model's characters meets all"):
+        request_for(BOOK, match="a+", bias=["a=-inf"])
+
+
 def test_a_stop_text_ends_a_complete_sample_only(book: Predictor) -> None:
     request = request_for(BOOK, 30, stop=("h", "gg"), match="[a-h]{2,}(ab)")
     for document in sample_side_by_side(book, BOOK, request, range(30), 8):

@@ -72,6 +72,8 @@ class ConstraintOptions:
         if self.match is not None:
             parts.append(compile_pattern(self.match, vocabulary, names.get("match", "match")))
         without: set[int] = set() if end_id is None else {end_id}
+        if bias is not None:
+            without |= set(np.flatnonzero(np.isneginf(bias)).tolist())
         for text in forbidden:
             if is_class(text):
                 without |= characters_of_class(text, vocabulary, "forbid")

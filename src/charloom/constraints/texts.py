@@ -40,21 +40,19 @@ class ConstrainedText:
         """Return a copy, which continues by itself."""
         return copy.copy(self)  # states are never changed
 
-    def restrict(self, logits: NDArray[np.float64]) -> None:
-        """Add the bias to a row of logits, (V,), and exclude the characters that cannot come."""
-        rules = self._constraints
-        if rules.bias is not None:
-            logits += rules.bias
-        constraint = rules.constraint
+    @property
+    def bias(self) -> NDArray[np.float64] | None:
+        """Additions to the logits, (V,), if any."""
+        return self._constraints.bias
+
+    def write_mask(self, mask: NDArray[np.bool_]) -> None:
+        """Write the symbols that can come next into a mask of all, (V,)."""
+        rules, constraint = self._constraints, self._constraints.constraint
         if constraint is None:
             return
-        mask = constraint.allowed(self._state, self._left)
-        ends = [id_ for id_ in rules.end_ids if not mask[id_]]
-        if ends and constraint.may_end(self._state):
-            mask = mask.copy()
-            mask[ends] = True
-        np.maximum(logits, LOWEST, out=logits)
-        logits[~mask] = -np.inf
+        mask[:] = constraint.allowed(self._state, self._left)
+        if rules.end_ids and constraint.may_end(self._state):
+            mask[list(rules.end_ids)] = True
 
     def take(self, id_: int) -> bool:
         """Continue the text by a symbol. Return False if it could not end in time with it."""
@@ -86,9 +84,17 @@ def restrict(
 ) -> NDArray[np.float64]:
     """Return logits, (B, V), with the bias and without the characters that cannot come."""
     restricted = logits.astype(np.float64)
-    for text, row in zip(texts, restricted, strict=True):
-        if text is not None:
-            text.restrict(row)
+    masks = np.ones(restricted.shape, bool)
+    rows = [row for row, text in enumerate(texts) if text is not None]
+    for row in rows:
+        text = texts[row]
+        assert text is not None
+        text.write_mask(masks[row])
+        if text.bias is not None:
+            restricted[row] += text.bias
+    floored = np.maximum(restricted[rows], LOWEST) if rows else restricted[:0]
+    floored[~masks[rows]] = -np.inf
+    restricted[rows] = floored
     return restricted
 
 
