@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from charloom.language_model import LanguageModel, load
     from charloom.network.gradient_check import check_gradients
     from charloom.network.parameters import GATES, ModelConfig
+    from charloom.prediction.likeliest import LikelyText
     from charloom.prediction.sampling import TextStream
     from charloom.prediction.scoring import Scores
     from charloom.prediction.side_by_side import SampledDocument
@@ -57,6 +58,7 @@ _MODULES = {
     "HubModel": "exchange.hub",
     "LabelFound": "analysis.exploration",
     "LanguageModel": "language_model",
+    "LikelyText": "prediction.likeliest",
     "LineSurprisal": "analysis.lines",
     "ModelConfig": "network.parameters",
     "Overlap": "text.overlap",
@@ -108,6 +110,7 @@ __all__ = [
     "Exploration",
     "LabelFound",
     "LanguageModel",
+    "LikelyText",
     "LineSurprisal",
     "ModelConfig",
     "Overlap",

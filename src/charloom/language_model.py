@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.backend import Backend
-from charloom.engines.decoding import SamplingSettings
 from charloom.errors import CharloomError, error_reason
 from charloom.network.parameters import ModelConfig
-from charloom.network.units import parse_clamps
 from charloom.prediction.mixture import MixedPredictor, network_of
-from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
+from charloom.prediction.sampling_model import SamplingModel
 from charloom.prediction.scoring import Protocol, Scores
-from charloom.prediction.side_by_side import SampledDocument, sample_documents
 from charloom.prediction.states import Pooling, states_of_pieces, states_of_text
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
@@ -29,8 +26,6 @@ from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat
 from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
 from charloom.text.sources import Texts
-from charloom.text.stops import read_stops
-from charloom.text.typed import ShownText, as_read
 from charloom.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # these imports, which samples do not need, are inside methods
@@ -38,10 +33,8 @@ if TYPE_CHECKING:  # these imports, which samples do not need, are inside method
     from charloom.evaluation.scored_text import ScoredText
     from charloom.evaluation.training_text import TrainingText
 
-LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 
-
-class LanguageModel:
+class LanguageModel(SamplingModel):
     """A trained model, as `charloom.load` and `charloom.train` return it.
 
     If the checkpoint has counts, an n-gram model or a context mixer, the predictions are a mixture
@@ -104,171 +97,6 @@ class LanguageModel:
             as_bytes=self.vocabulary.as_bytes,
             collection=self.vocabulary.end_id is not None,
         ).for_model(self.vocabulary)
-
-    def as_read(self, text: str | bytes, *, skip_unknown: bool = False) -> str:
-        """Return a text that a user typed as characters of the model, which are bytes for some.
-
-        It is read like the training text: its line ends, and its UTF-8 in a model of bytes. Its
-        Unicode form becomes the one that the vocabulary knows.
-
-        With `skip_unknown`, halves of surrogate pairs are removed, which are otherwise an error.
-
-        Raises:
-            CharloomError: if it is not text.
-        """
-        return as_read(text, self.text_format, self.vocabulary, skip_unknown=skip_unknown)
-
-    def encode(
-        self, text: str | bytes, *, skip_unknown: bool = False
-    ) -> NDArray[np.unsignedinteger]:
-        """Encode a text as ids, (N,). In a model of bytes, these are the bytes of its UTF-8.
-
-        Raises:
-            UnknownCharacterError: if a character is unknown and `skip_unknown` is not set.
-        """
-        read, vocabulary = self.as_read(text, skip_unknown=skip_unknown), self.vocabulary
-        return vocabulary.encode_known(read)[0] if skip_unknown else vocabulary.encode(read)
-
-    # Each sampling option is a keyword here, because this is the signature for users, who need no
-    # other type. Internally, the options are one SampleRequest.
-    def stream(
-        self,
-        prompt: str | bytes = "",
-        *,
-        length: int | Literal["auto"] | None = "auto",
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        stop: str | bytes | Sequence[str | bytes] = (),
-        seed: int = 0,
-        index: int = 0,
-        skip_unknown: bool = False,
-        clamp: Mapping[str, float] | Sequence[str] | str = (),
-        max_overlap: int | None = None,
-        training_text: Texts | None = None,
-    ) -> TextStream:
-        """Return a sample in pieces while it is generated, without its prompt.
-
-        A model of a collection samples one document, up to its end. Prompt and stop texts are read
-        like the training text, in the Unicode form that the model knows. A model of bytes reads the
-        bytes of their UTF-8. Bytes objects are used as they are.
-
-        Args:
-            prompt: the text that precedes the sample.
-            length: the largest number of characters, or of bytes, to sample; None is unlimited. By
-                default 500, and 10,000 for a document of a collection, which ends before.
-            temperature: the divisor of the logits; 0 is greedy.
-            top_k: sample only from the k likeliest characters.
-            top_p: sample only from the likeliest characters whose probabilities add up to p.
-            min_p: sample only from characters at least p times as likely as the likeliest one.
-            stop: texts that end the sample and are not part of it, with any line break as \\n.
-            seed: the random seed.
-            index: the number of the sample under that seed.
-            skip_unknown: whether unknown characters of the prompt are skipped.
-            clamp: units that are held at a value, such as {"h17": 0.9}; `explore` finds them.
-            max_overlap: the maximum number of consecutive characters copied from the training
-                text, its validation and test splits included. A copy can begin in the prompt.
-            training_text: the training text as in `evaluate`, which only `max_overlap` requires.
-
-        Raises:
-            CharloomError: if an option is invalid, a stop text cannot occur, or `max_overlap`
-                excludes every next character or requires the training text, which is missing.
-            UnknownCharacterError: if the prompt has an unknown character and `skip_unknown` is
-                not set.
-        """
-        settings = SamplingSettings(temperature, top_k, top_p, min_p)
-        if max_overlap is not None and not (isinstance(max_overlap, int) and max_overlap > 0):
-            raise CharloomError(
-                f"max_overlap is {max_overlap!r}: pass a whole number of at least 1, or omit it"
-            )
-        if length == "auto":
-            is_book = self.vocabulary.end_id is None
-            length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
-        request = SampleRequest(
-            prompt=self.encode(prompt, skip_unknown=skip_unknown),
-            length=length,
-            settings=settings,
-            stop=read_stops(stop, self.text_format, self.vocabulary),
-            seed=seed,
-            index=index,
-            clamps=tuple(parse_clamps(clamp, self.config)),
-            guard=None
-            if max_overlap is None
-            else OverlapGuard(self.training_index(training_text), max_overlap),
-        )
-        return stream_text(self.predictor, self.vocabulary, request)
-
-    def sample(
-        self, prompt: str | bytes = "", *, length: int | Literal["auto"] = "auto", **settings: Any
-    ) -> str:
-        """Return the prompt and a sample of at most `length` characters after it.
-
-        A model of a collection returns one document. The other options are those of `stream`.
-        """
-        stream = self.stream(prompt, length=length, **settings)
-        return self._shown_prompt(prompt) + "".join(stream)
-
-    def _shown_prompt(self, prompt: str | bytes) -> str:
-        """Return a prompt as the text before a sample."""
-        if isinstance(prompt, str):
-            return prompt
-        # The sample completes a character that the bytes cut.
-        return ShownText(self.vocabulary).add(self.as_read(prompt))
-
-    def sample_documents(self, count: int, **settings: Any) -> list[SampledDocument]:
-        """Return the samples of `stream_documents` in a list. The settings are the same."""
-        return list(self.stream_documents(count, **settings))
-
-    def stream_documents(
-        self,
-        count: int,
-        *,
-        prompt: str | bytes = "",
-        seed: int = 0,
-        unique: bool = False,
-        new: bool = False,
-        min_length: int | None = None,
-        training_text: Texts | None = None,
-        **settings: Any,
-    ) -> Iterator[SampledDocument]:
-        """Yield n samples, which are taken side by side in one batch, and so fast.
-
-        Document i is the text that `sample` returns for the index i. The options are checked at
-        once. `unique`, `new` and `min_length` exclude documents. The search ends after 20 samples a
-        document, but not before 1,000, so that there can be fewer than `count`.
-
-        Args:
-            count: the number of documents.
-            prompt: the text with which each document begins.
-            seed: the random seed.
-            unique: whether the documents must differ from each other.
-            new: whether the documents must differ from every document of the training text, its
-                validation and test splits included. Whole documents are compared, and an empty
-                one is never new.
-            min_length: the smallest number of characters, or of bytes, after the prompt.
-            training_text: the training text as in `evaluate`, which only `new` and `max_overlap`
-                require.
-            settings: the other options of `stream`. `index` is the number of the first sample.
-
-        Raises:
-            CharloomError: as in `stream`, or if no document is found.
-        """
-        if not isinstance(count, int) or count < 1:
-            raise CharloomError(f"count is {count!r}: pass 1 or more")
-        known = self.training_documents(training_text) if new else None
-        request = self.stream(prompt, seed=seed, training_text=training_text, **settings).request
-        return sample_documents(
-            self.predictor,
-            self.vocabulary,
-            request,
-            count,
-            unique=unique,
-            known=known,
-            min_length=min_length,
-            prompt_text=self._shown_prompt(prompt),
-            unseen=self.unseen,
-        )
 
     def training_documents(self, training_text: Texts | None = None) -> DocumentSet:
         """Return the documents of the training text, with which `new` compares.

@@ -69,7 +69,12 @@ OPTIONS: dict[str, list[str]] = {
         *("--seed", "--count", "--skip-unknown", "--network-only", "--engine", "--threads"),
         *("--device", "--clamp", "--report-overlap", "--max-overlap", "--training-text"),
         *("--unique", "--new", "--json", "--no-prompt", "--prompt-file", "--escapes"),
-        *("--min-length", *READING),
+        *("--match", "--json-schema", "--grammar", "--forbid", "--require", "--alphabet"),
+        *("--bias", "--exact", "--beam", "--min-length", *READING),
+    ],
+    "fill": [
+        *("--count", "--match", "--length", "--samples", "--seed", "--json", "--network-only"),
+        *("--engine", "--threads", "--device"),
     ],
     "evaluate": [
         *("--protocol", "--json", "--training-text", "--skip-unknown", "--network-only"),
@@ -108,7 +113,7 @@ OPTIONS: dict[str, list[str]] = {
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
-    *("--report-overlap", "--tensorboard", "--strict", "--force"),
+    *("--report-overlap", "--tensorboard", "--strict", "--force", "--exact"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
 
@@ -120,6 +125,8 @@ NUMBERS = {
     *(
         "--threads",
         "--max-overlap",
+        "--beam",
+        "--samples",
         "--min-length",
         "--minutes",
         "--trial-minutes",
@@ -134,7 +141,7 @@ EVERY_OPTION = [(command, option) for command in OPTIONS for option in OPTIONS[c
 
 
 def needed(command: str) -> list[str]:
-    some = {"demo": 0, "corpora": 0, "score": 2, "explore": 2}
+    some = {"demo": 0, "corpora": 0, "score": 2, "explore": 2, "fill": 2}
     return ["something"] * some.get(command, 1)
 
 

@@ -12,6 +12,7 @@ import pytest
 # Marker: what must be importable for its tests.
 EXTRAS = {
     "browser": ("playwright",),
+    "constrain": ("llguidance", "jsonschema"),
     "hub": ("huggingface_hub",),
     "notebook": ("ipykernel", "matplotlib", "nbclient", "nbformat"),
     "onnx": ("onnx", "onnxruntime"),

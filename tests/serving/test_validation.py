@@ -64,9 +64,13 @@ def refused(kind: type = CompletionRequest, **fields: Any) -> ApiError:
         ({"suffix": "the"}, "suffix 'the' is not supported: omit it, or use an empty string"),
         ({"typical_p": 0.9}, "typical_p 0.9 is not supported: omit it, or use 1"),
         (
-            {"response_format": {"type": "json_object"}},
-            "response_format {'type': 'json_object'} is not supported: omit it, or use "
-            '{"type": "text"}',
+            {"response_format": {"type": "xml"}},
+            "invalid response_format {'type': 'xml'}: use an object with only type, json_schema",
+        ),
+        ({"guided_json": 5}, "invalid guided_json 5: use an object, or a string of at most 10,000"),
+        (
+            {"guided_regex": "a" * 10_001},
+            ": use a string of at most 10,000 characters",
         ),
     ],
 )

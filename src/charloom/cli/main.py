@@ -21,6 +21,7 @@ from charloom.cli.demo import add_demo_arguments, run_demo
 from charloom.cli.evaluate import add_evaluate_arguments, run_evaluate
 from charloom.cli.exchange import add_export_arguments, add_import_arguments, run_export, run_import
 from charloom.cli.explore import add_explore_arguments, run_explore
+from charloom.cli.fill import add_fill_arguments, run_fill
 from charloom.cli.info import add_info_arguments, run_info
 from charloom.cli.report import add_report_arguments, run_report
 from charloom.cli.sample import add_sample_arguments, run_sample
@@ -138,6 +139,7 @@ COMMANDS = {
         add_evaluate_arguments,
         run_evaluate,
     ),
+    "fill": Command("fill the blanks of a text", add_fill_arguments, run_fill),
     "score": Command(
         "measure how surprising each character or line of a text is", add_score_arguments, run_score
     ),

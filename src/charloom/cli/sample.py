@@ -7,6 +7,7 @@ import io
 import math
 import sys
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from charloom.cli.arguments import (
@@ -24,12 +25,14 @@ from charloom.cli.formatting import excerpt
 from charloom.cli.prompts import PassedTexts, refuse_ineffective
 from charloom.cli.terminal import Terminal
 from charloom.cli.texts import training_text
-from charloom.errors import CharloomError, plural
+from charloom.errors import CharloomError, plural, printable, quoted_path
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
+    from charloom.prediction.likeliest import LikelyText
     from charloom.prediction.side_by_side import SampledDocument
 
+RESTRICTING = ("match", "json_schema", "grammar", "forbid", "require", "alphabet", "bias")
 BETWEEN_DOCUMENTS = "\n---\n"  # of several lines each
 
 
@@ -76,6 +79,12 @@ def add_sample_arguments(parser: Parser) -> None:
         "text of --separator in training, else by a line ---",
     )
     parser.add_argument(
+        "--beam",
+        type=whole_number,
+        metavar="N",
+        help="print the N likeliest completions instead, with their log-probabilities",
+    )
+    parser.add_argument(
         "--unique", action="store_true", help="only samples that differ from each other"
     )
     parser.add_argument(
@@ -107,6 +116,7 @@ def add_sample_arguments(parser: Parser) -> None:
         default=[],
         help="hold a unit at a value, like h17=0.9 (see charloom explore); may be repeated",
     )
+    add_constraints(parser)
     parser.add_argument(
         "--report-overlap",
         action="store_true",
@@ -129,6 +139,68 @@ def add_sample_arguments(parser: Parser) -> None:
     add_engine(parser)
 
 
+def add_constraints(parser: Parser) -> None:
+    """Add the options that restrict what a sample can consist of."""
+    parser.add_argument(
+        "--match", metavar="REGEX", help="regular expression that the whole sample matches"
+    )
+    parser.add_argument(
+        "--json-schema", metavar="FILE", help="JSON schema that the whole sample meets"
+    )
+    parser.add_argument(
+        "--grammar", metavar="FILE", help="grammar of Lark or GBNF that the whole sample follows"
+    )
+    parser.add_argument(
+        "--forbid",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="text that does not occur, or a class of characters like [0-9]; may be repeated",
+    )
+    parser.add_argument(
+        "--require",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="text that occurs in the sample; may be repeated",
+    )
+    parser.add_argument(
+        "--alphabet", metavar="CLASS", help="class of the characters to sample, like '[a-z ]'"
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="sample whole texts by the model's own probabilities, by rejection",
+    )
+    parser.add_argument(
+        "--bias",
+        metavar="CHARACTER=NUMBER",
+        action="append",
+        default=[],
+        help="addition to the logit of a character, like e=-5, or <end>=2 for the end of a "
+        "document (-inf excludes it); may be repeated",
+    )
+
+
+def read_definition(path: str | None, option: str) -> str | None:
+    """Return the content of the file of an option, None without it.
+
+    Raises:
+        CharloomError: if it cannot be read.
+    """
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise CharloomError(f"{option} {quoted_path(path)} is not UTF-8: convert it") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CharloomError(
+            f"{option} {quoted_path(path)} cannot be read ({reason}): pass the path of a text file"
+        ) from None
+
+
 def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.count < 1:
         raise CharloomError(f"--count is {arguments.count}: pass 1 or more")
@@ -138,7 +210,11 @@ def run_sample(arguments: argparse.Namespace, terminal: Terminal) -> int:
         model = load_model(arguments, arguments.run)
         if looks_up:  # now, so that a missing training text is reported before sampling starts
             model.training_index(training_text(arguments))
-        _Sampling(arguments, model, terminal).run()
+        sampling = _Sampling(arguments, model, terminal)
+        if arguments.beam is not None:
+            sampling.print_likeliest()
+        else:
+            sampling.run()
     return 0
 
 
@@ -170,16 +246,59 @@ class _Sampling:
             "skip_unknown": arguments.skip_unknown,
             "clamp": arguments.clamp,
             "max_overlap": arguments.max_overlap,
+            "match": arguments.match,
+            "forbid": arguments.forbid,
+            "require": arguments.require,
+            "alphabet": arguments.alphabet,
+            "bias": arguments.bias,
+            "json_schema": read_definition(arguments.json_schema, "--json-schema"),
+            "grammar": read_definition(arguments.grammar, "--grammar"),
         }
 
     def run(self) -> None:
         arguments = self._arguments
         selects = arguments.unique or arguments.new or arguments.min_length is not None
-        endless = arguments.length is None and self._model.vocabulary.end_id is None
-        if arguments.json or selects or (arguments.count > 1 and not endless):
+        endless = (
+            arguments.length is None
+            and self._model.vocabulary.end_id is None
+            and arguments.match is arguments.json_schema is arguments.grammar is None
+        )
+        if arguments.json or selects or arguments.exact or (arguments.count > 1 and not endless):
             self._write_documents()
         else:
             self._stream()
+
+    def print_likeliest(self) -> None:
+        """Print the likeliest completions, which a beam search finds."""
+        settings = {
+            name: self._settings[name] for name in (*RESTRICTING, "length", "skip_unknown", "clamp")
+        }
+        beam = self._arguments.beam
+        found = self._model.likeliest(beam, prompt=self._texts.prompt, **settings)
+        for one in found:
+            text = self._shown + one.text
+            if self._arguments.json:
+                self._print_likely(text, one)
+            else:
+                shown = as_one_line(text, self._model)
+                self._terminal.print(f"{one.log_probability:10.3f}  {shown}")
+        exact = sum(one.exact for one in found)
+        if exact < len(found):
+            self._terminal.say(
+                f"the first {exact:,} are exact: texts likelier than the others can exist"
+            )
+
+    def _print_likely(self, text: str, one: LikelyText) -> None:
+        from charloom.text.typed import as_shown
+
+        self._terminal.print_json(
+            {
+                "text": as_shown(text, self._model.vocabulary),
+                "log_probability": one.log_probability,
+                "exact": one.exact,
+            },
+            indent=None,
+        )
 
     def _say_first(self) -> None:
         """Write the messages before the first sample, whose options have been checked."""
@@ -231,6 +350,7 @@ class _Sampling:
             unique=arguments.unique,
             new=arguments.new,
             min_length=arguments.min_length,
+            exact=arguments.exact,
             training_text=training_text(arguments),
             **self._settings,
         )
@@ -296,6 +416,9 @@ class _Sampling:
         ends = document.finish_reason != "length"
         text = as_shown(text, self._model.vocabulary, ends=ends)
         log_p = document.log_probability
+        conditioned = {}
+        if document.conditioned_log_probability is not None:
+            conditioned["conditioned_log_probability"] = document.conditioned_log_probability
         self._terminal.print_json(
             {
                 "text": text,
@@ -303,7 +426,8 @@ class _Sampling:
                 "finish_reason": document.finish_reason,
                 "seed": document.seed,
                 "index": document.index,
-            },
+            }
+            | conditioned,
             indent=None,
         )
 
@@ -314,6 +438,13 @@ class _Sampling:
 
     def _report_overlap(self, index: int, drawn: str) -> None:
         _report_overlap(self._terminal, self._model, index, self._prompt, drawn)
+
+
+def as_one_line(text: str, model: LanguageModel) -> str:
+    """Return characters of the model as one line for output."""
+    from charloom.text.typed import as_shown
+
+    return printable(as_shown(text, model.vocabulary))
 
 
 def _report_overlap(

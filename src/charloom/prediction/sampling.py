@@ -14,6 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.constraints.protocol import Constraints
+from charloom.constraints.texts import ConstrainedText, choose_next, restrict
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
@@ -164,9 +166,11 @@ class SampleRequest:
         clamps: units that are held at a value from the prompt's last character on.
         guard: excludes characters that would copy too much. The copied stretch can begin in the
             prompt.
+        constraints: what the sample can consist of, without the prompt.
 
     Raises:
-        CharloomError: for a negative length, seed or index, and for an empty stop text.
+        CharloomError: for a negative length, seed or index, for an empty stop text, and for
+            constraints that no sample of this length can meet.
     """
 
     prompt: NDArray[np.unsignedinteger] | None = None
@@ -177,6 +181,7 @@ class SampleRequest:
     index: int = 0
     clamps: tuple[Clamp, ...] = ()
     guard: OverlapGuard | None = None
+    constraints: Constraints | None = None
 
     def __post_init__(self) -> None:
         for name in ("length", "seed", "index"):
@@ -185,6 +190,12 @@ class SampleRequest:
                 raise CharloomError(f"{name} is {number}: pass 0 or more")
         if any(not text for text in self.stop):
             raise CharloomError("a stop text is empty: pass at least one character")
+        least = 0 if self.constraints is None else self.constraints.least
+        if self.length is not None and self.length < least:
+            raise CharloomError(
+                f"a sample under these constraints has at least {plural(least, 'character')}, and "
+                f"length is {self.length}: pass a larger one"
+            )
 
     def prompt_ids(self, vocabulary: Vocabulary) -> NDArray[np.unsignedinteger]:
         """Return the prompt's ids, (N,)."""
@@ -238,12 +249,14 @@ class TextStream(Iterator[str]):
         generator = request.generator(request.index)
         prompt = request.prompt_ids(vocabulary)
         last, state = read_prompt(self._predictor, vocabulary, prompt)
-        source: Predictor | GuardedSampler = self._predictor
-        if guard is not None:
-            source = GuardedSampler(self._predictor, guard, prompt, end_id)
+        source: Predictor | RestrictedSampler = self._predictor
+        restricted = None
+        if guard is not None or request.constraints is not None:
+            source = restricted = RestrictedSampler(self._predictor, vocabulary, request)
         stops = StopTexts(request.stop)
         sampled = 0
-        while length is None or sampled < length:
+        complete = restricted is not None and restricted.over
+        while not complete and (length is None or sampled < length):
             count = min(max(FEWEST_AT_ONCE, sampled), MOST_AT_ONCE)
             if length is not None:
                 count = min(count, length - sampled)
@@ -261,14 +274,18 @@ class TextStream(Iterator[str]):
                 return
             if ended:
                 break
-            if guard is not None and len(ids) < count:
+            if restricted is not None and restricted.over:
+                complete = True
+            elif guard is not None and len(ids) < count:
                 if stops.rest():
                     yield stops.rest()
                 raise overlap_error(sampled, guard)
-            last = int(ids[-1])
+            else:
+                last = int(ids[-1])
         if stops.rest():
             yield stops.rest()
-        self.finish_reason = "length" if length is not None and sampled == length else "stop"
+        full = length is not None and sampled == length and not complete
+        self.finish_reason = "length" if full else "stop"
 
 
 def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest) -> TextStream:
@@ -294,19 +311,27 @@ def _up_to_end(ids: NDArray[np.intp], end_id: int | None) -> tuple[NDArray[np.in
     return (ids[: ends[0]], True) if len(ends) else (ids, False)
 
 
-class GuardedSampler:
-    """A predictor that samples under an overlap guard, and keeps the latest ids for it."""
+class RestrictedSampler:
+    """A predictor that samples under an overlap guard and constraints, in one row.
+
+    Attributes:
+        over: whether the constraints have ended the text.
+    """
 
     def __init__(
-        self,
-        predictor: Predictor,
-        guard: OverlapGuard,
-        prompt: NDArray[np.unsignedinteger],
-        end_id: int | None = None,
+        self, predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
     ) -> None:
-        self._predictor, self._guard, self._end_id = predictor, guard, end_id
-        self._recent = deque((int(id_) for id_ in prompt), guard.window)
+        self._predictor, self._guard, self._end_id = predictor, request.guard, vocabulary.end_id
+        window = 0 if self._guard is None else self._guard.window
+        self._recent = deque((int(id_) for id_ in request.prompt_ids(vocabulary)), window)
         self._at_once = FEWEST_AT_ONCE  # characters that are sampled without the guard
+        self._text = None
+        if request.constraints is not None:
+            self._text = ConstrainedText(request.constraints, request.length, self._end_id)
+
+    @property
+    def over(self) -> bool:
+        return self._text is not None and self._text.over
 
     def generate(
         self,
@@ -318,7 +343,8 @@ class GuardedSampler:
     ) -> tuple[NDArray[np.intp], Any]:
         """Sample one row as a predictor does.
 
-        End where the guard excludes every character, or at the end of a document.
+        End where the guard excludes every character, where the constraints end the text, or at the
+        end of a document.
 
         Args:
             ids: the last id, (1,), which is not read yet.
@@ -330,6 +356,9 @@ class GuardedSampler:
         Returns:
             The sampled ids, (n, 1) or shorter, and the state before the last of them.
         """
+        if self._text is not None:
+            return self._step_by_step(ids, state, settings, uniforms, clamps)
+        assert self._guard is not None
         sampled, count = np.empty(uniforms.shape, np.intp), 0
         while count < len(uniforms):
             before = np.array(self._recent, np.intp)
@@ -362,6 +391,33 @@ class GuardedSampler:
             count += 1
             if int(ids[0]) == self._end_id:
                 return sampled[:count], state
+            self._recent.append(int(ids[0]))
+            state = after
+        return sampled, state
+
+    def _step_by_step(
+        self,
+        ids: NDArray[np.intp],
+        state: Any,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp],
+    ) -> tuple[NDArray[np.intp], Any]:
+        """Sample as `generate` does, each character from the logits that constraints restrict."""
+        assert self._text is not None
+        sampled = np.empty(uniforms.shape, np.intp)
+        for count, numbers in enumerate(uniforms):
+            logits, after = self._predictor.step(ids, state, clamps)
+            logits = restrict([self._text], logits)
+            if self._guard is not None and len(self._recent) == self._recent.maxlen:
+                logits = self._guard.exclude(np.array(self._recent), logits, self._end_id)
+                if not (logits > -np.inf).any():
+                    return sampled[:count], state
+            ids = sampled[count] = choose_next([self._text], logits, settings, numbers)
+            if self._text.ends_before_last:
+                return sampled[:count], state
+            if self.over or int(ids[0]) == self._end_id:
+                return sampled[: count + 1], state
             self._recent.append(int(ids[0]))
             state = after
         return sampled, state

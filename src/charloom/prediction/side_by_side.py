@@ -10,6 +10,7 @@ characters that a row has memory for.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.decoding import choose
+from charloom.constraints.texts import ConstrainedText, choose_next, restrict
+from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
@@ -39,6 +41,8 @@ NUMBERS = 1 << 22  # that a step of all rows holds, which bounds its memory
 RANDOM_NUMBERS = 32  # of a row, which are taken at once
 # Samples among which distinct or new documents are searched.
 FEWEST_SEARCHED, SEARCHED_FOR_EACH = 1_000, 20
+ROW_ARRAYS = ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last")
+SAMPLED_FOR_EXACT = 10_000  # samples for each that is accepted, at most
 MOST_WAITING = 100_000  # texts that have ended while an earlier one has not
 
 
@@ -51,6 +55,11 @@ class SampledDocument:
         log_probability: the model's natural log-probability of the text with its prompt, as
             `LanguageModel.score` returns it. That of a document which has ended includes its end.
             Settings such as the temperature do not change it.
+        conditioned_log_probability: the natural log-probability of the sample without its prompt,
+            renormalized over the characters that the constraints allow at each step, with their
+            bias; None without constraints.
+        log_allowed: the natural logarithm of the probability that the model gives to the allowed
+            characters, multiplied over all steps; None without constraints.
         finish_reason: `stop` at the end of the document or at a stop text, `length` at the largest
             length.
         seed: the random seed.
@@ -65,6 +74,8 @@ class SampledDocument:
     seed: int
     index: int
     characters: str = field(repr=False)
+    conditioned_log_probability: float | None = None
+    log_allowed: float | None = None
 
 
 def rows_for(config: ModelConfig, count: int) -> int:
@@ -146,12 +157,14 @@ def sample_documents(
     unique: bool = False,
     known: DocumentSet | None = None,
     min_length: int | None = None,
+    exact: bool = False,
     prompt_text: str = "",
     unseen: UnseenCharacters | None = None,
 ) -> Iterator[SampledDocument]:
     """Return an iterator over n samples, from the request's index on.
 
-    They are chosen as in `choose_documents` if they must be distinct, new or long enough. The other
+    With `exact`, they are accepted by rejection, see `_accepted`. They are chosen as in
+    `choose_documents` if they must be distinct, new or long enough. The other
     arguments are those of `sample_side_by_side`.
 
     Raises:
@@ -169,21 +182,65 @@ def sample_documents(
                 f"min_length is {min_length}: pass at least 1, and at most the length of a sample"
             )
     searches = unique or known is not None or min_length is not None
+    if exact:
+        _check_exact(request)
     first = request.index
+    most = searched_for(count) if searches else count
     documents = sample_side_by_side(
         predictor,
         vocabulary,
         request,
-        range(first, first + (searched_for(count) if searches else count)),
-        rows_for(predictor.config, 2 * count if searches else count),
+        range(first, first + most * (SAMPLED_FOR_EXACT if exact else 1)),
+        rows_for(predictor.config, MOST_ROWS if exact else 2 * count if searches else count),
         prompt_text=prompt_text,
         unseen=unseen,
     )
+    if exact:
+        documents = _accepted(documents, most)
     if not searches:
         return documents
     prompt = vocabulary.decode(request.prompt_ids(vocabulary))
     return choose_documents(
         documents, count, unique=unique, known=known, prompt=prompt, min_length=min_length or 0
+    )
+
+
+def _check_exact(request: SampleRequest) -> None:
+    rules = request.constraints
+    if rules is None or rules.constraint is None or rules.bias is not None:
+        raise CharloomError(
+            "exact requires a constraint and excludes bias: add --match, or omit it"
+        )
+    if request.settings != SamplingSettings() or request.stop or request.guard is not None:
+        raise CharloomError(
+            "exact weighs texts by the model's own probabilities: omit temperature, top_k, top_p, "
+            "min_p, stop and max_overlap"
+        )
+
+
+def _accepted(documents: Iterator[SampledDocument], count: int) -> Iterator[SampledDocument]:
+    """Yield the first n documents that are accepted by rejection sampling.
+
+    A document is sampled with its probability divided by that of the allowed characters at all
+    steps, which is at most 1. Accepted with the latter probability, every document that meets the
+    constraints has the model's own probability, up to one factor for all.
+
+    Raises:
+        CharloomError: at the end, if fewer were accepted.
+    """
+    found = sampled = 0
+    for document in documents:
+        sampled += 1
+        generator = np.random.Generator(np.random.PCG64([document.seed, document.index, 1]))
+        if generator.random() >= math.exp(min(0.0, document.log_allowed or 0.0)):
+            continue
+        yield document
+        found += 1
+        if found == count:
+            return
+    raise CharloomError(
+        f"only {found:,} of {sampled:,} samples were accepted, because the model seldom meets the "
+        "constraints by itself: omit --exact, or constrain less"
     )
 
 
@@ -263,6 +320,9 @@ class _Batch:
         self._ends_a_stop[[int(stop[-1]) for stop in self._stops]] = True
         self._index = np.full(rows, -1)  # (B,), -1 for a row without a text
         self._generators: list[np.random.Generator | None] = [None] * rows
+        self._texts: list[ConstrainedText | None] = [None] * rows
+        self._conditioned = np.zeros(rows)  # (B,) log-probability of each sample as conditioned
+        self._allowed = np.zeros(rows)  # (B,) of the characters that were allowed
         self._uniforms = np.zeros((rows, RANDOM_NUMBERS))
         self._ids = np.zeros((rows, 2 * RANDOM_NUMBERS), np.intp)  # (B, C)
         self._log_p = np.zeros(self._ids.shape)  # (B, C) of each sampled id
@@ -283,7 +343,12 @@ class _Batch:
             generator = self._request.generator(index)
             self._generators[row], self._index[row] = generator, index
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
+            if self._request.constraints is not None:
+                self._texts[row] = ConstrainedText(
+                    self._request.constraints, self._request.length, self._end_id
+                )
         self._sampled[rows] = 0
+        self._conditioned[rows] = self._allowed[rows] = 0
         self._last[rows] = self._first
         put_rows(self._state, rows, self._start)
 
@@ -293,7 +358,8 @@ class _Batch:
         if not len(keep) or not idle:
             return idle
         self._generators = [self._generators[row] for row in keep]
-        for name in ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last"):
+        self._texts = [self._texts[row] for row in keep]
+        for name in (*ROW_ARRAYS, "_conditioned", "_allowed"):
             setattr(self, name, getattr(self, name)[keep])
         self._state = rows_of(self._state, keep.tolist())
         return []
@@ -306,17 +372,22 @@ class _Batch:
         request, rows = self._request, np.arange(self.rows)
         if request.length == 0:
             return self._collect(rows[self._index >= 0])
+        empty = [row for row, text in enumerate(self._texts) if text is not None and text.over]
+        if empty:  # because the constraints allow the empty text alone
+            return self._collect(np.array(empty))
         uniforms = self._uniforms[rows, self._sampled % RANDOM_NUMBERS]
         logits, self._state = self._predictor.step(self._last, self._state, request.clamps)
-        allowed = logits
+        allowed = logits if request.constraints is None else restrict(self._texts, logits)
         failed: list[int] = []
         if request.guard is not None:
-            allowed, failed = self._guarded(logits)
+            allowed, failed = self._guarded(allowed)
         with np.errstate(all="ignore"):  # The largest weights can overflow.
-            ids = choose(allowed, request.settings, uniforms)
-            x = logits.astype(np.float64)
-            x -= x.max(axis=1, keepdims=True)
-            log_p = x[rows, ids] - np.log(np.exp(x).sum(axis=1))
+            ids = choose_next(self._texts, allowed, request.settings, uniforms)
+            log_p = _log_p_of(logits, ids)
+            if request.constraints is not None:
+                conditioned = _log_p_of(allowed, ids)
+                self._conditioned += conditioned
+                self._allowed += log_p - conditioned
         self._ids[rows, self._sampled] = ids
         self._log_p[rows, self._sampled] = log_p
         self._sampled += 1
@@ -327,6 +398,7 @@ class _Batch:
         if request.length is not None:
             over |= self._sampled >= request.length
         over[failed] = True
+        over |= [text is not None and text.over for text in self._texts]
         ended = self._collect(rows[over & (self._index >= 0)], failed)
         self._sampled[self._index < 0] = 0
         self._prepare()
@@ -362,6 +434,7 @@ class _Batch:
             if result is not None:
                 ended.append((row, int(self._index[row]), result))
                 self._index[row] = -1
+                self._texts[row] = None
         return ended
 
     def _result(self, row: int) -> SampledDocument | None:
@@ -369,7 +442,13 @@ class _Batch:
         count = int(self._sampled[row])
         text = scored = count  # ids of the text, and of its log-probability
         reason: FinishReason = "stop"
-        if count and self._ids[row, count - 1] == self._end_id:
+        constrained = self._texts[row]
+        if constrained is not None and constrained.ends_before_last:
+            text -= 1
+            scored -= int(self._ids[row, text] != self._end_id)
+        elif constrained is not None and constrained.over:
+            pass
+        elif count and self._ids[row, count - 1] == self._end_id:
             text -= 1
         elif stopped := self._length_of_stop(row):
             text = scored = count - stopped
@@ -387,6 +466,8 @@ class _Batch:
             self._request.seed,
             int(self._index[row]),
             characters,
+            None if constrained is None else float(self._conditioned[row]),
+            None if constrained is None else float(self._allowed[row]),
         )
 
     def _shown(self, characters: str, reason: FinishReason) -> str:
@@ -415,6 +496,14 @@ class _Batch:
             generator = self._generators[row]
             assert generator is not None
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
+
+
+def _log_p_of(logits: NDArray[np.floating], ids: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the natural log-probability, (B,), of an id in each row of logits, (B, V)."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    found = x[np.arange(len(ids)), ids] - np.log(np.exp(x).sum(axis=1))
+    return np.asarray(found)
 
 
 def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:

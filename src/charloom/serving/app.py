@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from charloom.errors import shortened
 from charloom.serving.batcher import Batcher
-from charloom.serving.completions import Reply, parse_completion
+from charloom.serving.completions import Reply, is_guided, parse_completion
 from charloom.serving.connection import RETRY_SECONDS
 from charloom.serving.errors import ApiError, read_json, write_json
 from charloom.serving.foreign_paths import NO_CHAT, remedy_for
@@ -195,6 +195,8 @@ class Service:
         model = self._model(body.model)
         most = model.batcher.most_texts
         size = int(request.headers.get("content-length", LARGEST_BODY))
+        if is_guided(body):
+            size = LARGEST_BODY  # because a pattern can take seconds to compile
         completion = await run_aside(size, lambda: parse_completion(body, model.tokens, most))
         try:
             answers = model.batcher.submit(*completion.requests)

@@ -12,15 +12,19 @@ import math
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from charloom.constraints.options import ConstraintOptions
+from charloom.constraints.protocol import Constraints
 from charloom.engines.decoding import SamplingSettings
-from charloom.errors import shortened
-from charloom.serving.errors import ApiError
+from charloom.errors import CharloomError, shortened
+from charloom.serving.errors import ApiError, write_json
 from charloom.serving.requests import Answer, End, Piece, Request, Scored
 from charloom.serving.schema import (
     DEFAULT_MAX_TOKENS,
+    LONGEST_GUIDE,
     MOST_BIAS,
     MOST_SAMPLED,
     Choice,
@@ -94,6 +98,7 @@ def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -
     settings = _sampling_settings(body, len(tokens.vocabulary))
     bias = _bias(body, tokens)
     stop, unusable = _stops(body, tokens)
+    constraints = _constraints(body, tokens, stop, length)
     seed = secrets.randbelow(2**31) if body.seed in (None, -1) else body.seed
     requests = [
         Request(
@@ -101,6 +106,7 @@ def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -
             length,
             settings,
             bias=bias,
+            constraints=constraints,
             stop=stop,
             includes_stop=bool(body.include_stop_str_in_output),
             seed=seed,
@@ -227,6 +233,70 @@ def _stops(body: CompletionRequest, tokens: Tokens) -> tuple[tuple[str, ...], tu
     read = {field: tokens.stop_forms(text) for field, text in given.items()}
     unusable = tuple(field for field, forms in read.items() if not forms)
     return tuple(form for forms in read.values() for form in forms if form), unusable
+
+
+def is_guided(body: CompletionRequest) -> bool:
+    """Return whether a request has a pattern, a schema or a grammar, which must be compiled."""
+    return bool(_guides(body))
+
+
+def _guides(body: CompletionRequest) -> dict[str, tuple[str, Any]]:
+    """Return the fields that describe a whole completion: the option of each, and its value."""
+    found: dict[str, tuple[str, Any]] = {}
+    if body.guided_regex is not None:
+        found["guided_regex"] = "match", body.guided_regex
+    if body.guided_json is not None:
+        found["guided_json"] = "json_schema", body.guided_json
+    if body.guided_grammar is not None:
+        found["guided_grammar"] = "grammar", body.guided_grammar
+    if body.response_format is not None and body.response_format.type != "text":
+        schema: dict[str, Any] = {"type": "object"}
+        if body.response_format.type == "json_schema":
+            if body.response_format.json_schema is None:
+                raise ApiError(
+                    400,
+                    "response_format has no json_schema: pass one with the schema",
+                    param="response_format",
+                )
+            schema = body.response_format.json_schema.schema
+        found["response_format"] = "json_schema", schema
+    return found
+
+
+def _constraints(
+    body: CompletionRequest, tokens: Tokens, stop: tuple[str, ...], length: int
+) -> Constraints | None:
+    """Compile the pattern, schema or grammar of a request.
+
+    Raises:
+        ApiError: It is invalid, not supported, or no completion of this length meets it.
+    """
+    guides = _guides(body)
+    if not guides:
+        return None
+    field = next(iter(guides))
+    if len(guides) > 1:
+        raise ApiError(
+            400, f"{' and '.join(guides)} exclude each other: set one of them", param=field
+        )
+    option, value = guides[field]
+    if isinstance(value, dict) and len(write_json(value)) > LONGEST_GUIDE:
+        raise ApiError(
+            400, f"{field} is too large: send at most {LONGEST_GUIDE:,} characters", param=field
+        )
+    options = ConstraintOptions(**{option: value})
+    try:
+        found = options.read(tokens.vocabulary, tokens.as_read, stop, names={option: field})
+    except CharloomError as error:
+        raise ApiError(400, str(error), param=field) from None
+    if found is not None and found.least > length:
+        raise ApiError(
+            400,
+            f"a completion that meets {field} has at least {found.least:,} characters, and "
+            f"max_tokens is {length:,}: set a larger one",
+            param=field,
+        )
+    return found
 
 
 # From answers to JSON

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.constraints.protocol import Constraints
 from charloom.engines.decoding import SamplingSettings
 
 # Why a text ends: at the end of a document or a stop text, or at its length.
@@ -31,6 +32,7 @@ class Request:
         length: The largest number of characters to sample.
         settings: The sampling settings.
         bias: Additions to the logits of ids, before the settings apply. Scores do not include them.
+        constraints: What the texts can consist of, if that is restricted.
         stop: Texts that end a sampled text.
         includes_stop: Keep the stop text at the end, instead of cutting it off.
         seed: The random seed.
@@ -45,6 +47,7 @@ class Request:
     length: int
     settings: SamplingSettings = field(default_factory=SamplingSettings)
     bias: Mapping[int, float] = field(default_factory=dict)
+    constraints: Constraints | None = None
     stop: tuple[str, ...] = ()
     includes_stop: bool = False
     seed: int = 0

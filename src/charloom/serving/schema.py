@@ -19,6 +19,7 @@ MOST_TEXTS_EACH = 16  # texts after one prompt
 MOST_ALTERNATIVES = 5
 MOST_STOPS, LONGEST_STOP = 64, 1_000
 MOST_BIAS = 100
+LONGEST_GUIDE = 10_000  # characters of a pattern, a JSON schema or a grammar
 LARGEST_SEED = 2**63 - 1
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default
 NUMBER_TEXT = r"^-?[0-9]{1,20}(\.[0-9]{1,20})?$"  # accepted where a number is expected
@@ -74,10 +75,19 @@ class StreamOptions(Struct):
     include_usage: bool | None = None
 
 
-class ResponseFormat(Struct):
-    """The form of a completion, which is always text."""
+class JsonSchemaFormat(Struct):
+    """A JSON schema that a completion meets."""
 
-    type: Literal["text"]
+    schema: dict[str, Any]
+    name: Annotated[str | None, Meta(description="Has no effect.")] = None
+    strict: Annotated[bool | None, Meta(description="Has no effect: it is always met.")] = None
+
+
+class ResponseFormat(Struct):
+    """The form of a completion: any text, a JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
 
 
 class CompletionRequest(Struct, kw_only=True):
@@ -120,6 +130,19 @@ class CompletionRequest(Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     user: Annotated[str | None, Meta(description="Has no effect.")] = None
     cache_prompt: Annotated[bool | None, Meta(description="Has no effect.")] = None
+    response_format: ResponseFormat | None = None
+    guided_regex: Annotated[
+        Annotated[str, Meta(max_length=LONGEST_GUIDE)] | None,
+        Meta(description="A regular expression of Python that the whole completion matches."),
+    ] = None
+    guided_json: Annotated[
+        dict[str, Any] | Annotated[str, Meta(max_length=LONGEST_GUIDE)] | None,
+        Meta(description="A JSON schema that the whole completion meets."),
+    ] = None
+    guided_grammar: Annotated[
+        Annotated[str, Meta(max_length=LONGEST_GUIDE)] | None,
+        Meta(description="A grammar of Lark or GBNF that the whole completion follows."),
+    ] = None
     # The server does not support these fields. It accepts them only if they have no effect.
     suffix: Annotated[str, Meta(max_length=0)] | None = None
     best_of: Annotated[
@@ -130,7 +153,6 @@ class CompletionRequest(Struct, kw_only=True):
     repetition_penalty: One | None = None
     repeat_penalty: One | None = None
     typical_p: One | None = None
-    response_format: ResponseFormat | None = None
 
 
 # The fields that the server does not support, with the values that have no effect.
@@ -142,7 +164,6 @@ UNSUPPORTED = {
     "repetition_penalty": "1",
     "repeat_penalty": "1",
     "typical_p": "1",
-    "response_format": '{"type": "text"}',
 }
 
 

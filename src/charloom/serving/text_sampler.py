@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.engines.decoding import SamplingSettings, choose
+from charloom.constraints.texts import ConstrainedText, choose_next, restrict
+from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.prediction.rows import join_states, rows_of
 from charloom.prediction.sampling import StopTexts
@@ -28,7 +29,7 @@ SAMPLED_IN_A_TURN, SAMPLED_OF_EACH = 2048, 16
 class RunningText:
     """A text that is being sampled."""
 
-    def __init__(self, answer: Answer, number: int) -> None:
+    def __init__(self, answer: Answer, number: int, end_id: int | None = None) -> None:
         request = answer.request
         self.answer, self.number = answer, number
         # The same random numbers as in sampling.stream_text.
@@ -38,6 +39,9 @@ class RunningText:
         self.sampled: list[int] = []
         self.held: list[Scored] = []  # of characters that might begin a stop text
         self.end: End | None = None
+        self.constrained: ConstrainedText | None = None
+        if request.constraints is not None:
+            self.constrained = ConstrainedText(request.constraints, request.length, end_id)
 
     @property
     def left(self) -> int:
@@ -53,7 +57,9 @@ class RunningText:
         self.answer.sampled += 1
         if scored is not None:
             self.held.append(scored)
-        if character == END:
+        if character == END or (self.constrained and self.constrained.ends_before_last):
+            if character != END and scored is not None:
+                self.held.pop()
             self.end = "stop"
             self.answer.add(Piece(self.number, self.stops.rest(), self.held, self.end))
             return
@@ -62,6 +68,9 @@ class RunningText:
             self.end = "stop"
             if self.answer.request.includes_stop:
                 text += self.stops.found
+        elif self.constrained is not None and self.constrained.over:
+            self.end = "stop"
+            text += self.stops.rest()
         elif not self.left:
             self.end = "length"
             text += self.stops.rest()
@@ -123,7 +132,12 @@ class TextSampler:
                 for number in range(count):
                     answer.add(Piece(number, "", end="length"))
                 continue
-            self.texts += [RunningText(answer, number) for number in range(count)]
+            begun = [RunningText(answer, n, self._vocabulary.end_id) for n in range(count)]
+            if begun[0].constrained is not None and begun[0].constrained.over:
+                for number in range(count):  # because only the empty text meets the constraints
+                    answer.add(Piece(number, "", end="stop"))
+                continue
+            self.texts += begun
             states.append(rows_of(prompt.state, [0] * count))
             last.append(np.full(count, prompt.ids[-1]))
         if self.texts:
@@ -166,11 +180,14 @@ class TextSampler:
         """Sample several more characters of every text in one call of `generate`.
 
         Returns:
-            False, without sampling, if the texts have different settings, a bias, or need scores.
+            False, without sampling, if the texts have different settings, a bias or constraints, or
+            need scores.
         """
         requests = [text.answer.request for text in self.texts]
         settings = requests[0].settings
         if any(r.settings != settings or r.alternatives is not None or r.bias for r in requests):
+            return False
+        if any(r.constraints is not None for r in requests):
             return False
         each = max(1, SAMPLED_IN_A_TURN // len(self.texts))
         count = min(SAMPLED_OF_EACH, each, *(text.left for text in self.texts))
@@ -213,9 +230,13 @@ class TextSampler:
             if request.bias:
                 biased[row, list(request.bias)] += list(request.bias.values())
             alike.setdefault(request.settings, []).append(row)
+        constrained = [text.constrained for text in self.texts]
+        biased = restrict(constrained, biased)
         for settings, rows in alike.items():
             uniforms = np.array([self.texts[row].generator.random() for row in rows])
-            ids[rows] = choose(biased[rows], settings, uniforms)
+            ids[rows] = choose_next(
+                [constrained[row] for row in rows], biased[rows], settings, uniforms
+            )
         return ids
 
     def _score(self, logits: NDArray[np.floating], ids: NDArray[np.intp]) -> dict[int, Scored]:

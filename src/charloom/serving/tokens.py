@@ -93,7 +93,7 @@ class Tokens:
             unk_token_id=self.unknown_token,
         )
 
-    def _as_read(self, text: str, *, skip_unknown: bool = False) -> str:
+    def as_read(self, text: str, *, skip_unknown: bool = False) -> str:
         """Return a prompt that a client sent as characters of the model.
 
         Raises:
@@ -123,7 +123,7 @@ class Tokens:
             ApiError: The prompt does not fit the vocabulary.
         """
         if isinstance(content, str):
-            characters = self._as_read(content, skip_unknown=skip_unknown)
+            characters = self.as_read(content, skip_unknown=skip_unknown)
             if not skip_unknown:
                 ids = self._ids_of(characters, allow_unknown=scored)
                 return Prompt(ids, characters, is_text=True)
@@ -180,7 +180,7 @@ class Tokens:
         end_id = self.vocabulary.end_id
         ended = end_id is not None and text.endswith(END_NAME)
         content = text.removesuffix(END_NAME) if ended else text
-        content = self._as_read(content)
+        content = self.as_read(content)
         ids = self._ids_of(content, allow_unknown=True, remedy=KNOWN).tolist()
         before = [self.vocabulary.start_id] if with_start else []
         unknown = len(self.vocabulary)

@@ -159,6 +159,8 @@ def _words(schema: Schema, components: Schema) -> str:
         return f"a list of {_size(schema, 'Items')} items, each {items}"
     if kind == "object":
         if "properties" not in schema:
+            if not schema.get("additionalProperties"):
+                return "an object"
             value = _words(schema["additionalProperties"], components)
             return f"an object of token ids, each with {value}"
         return f"an object with only {', '.join(schema['properties'])}"

@@ -1,0 +1,386 @@
+"""JSON schemas and grammars, by the engine llguidance.
+
+llguidance knows which characters can come next, but not whether the text can still be completed: in
+time, and with the characters of the model. A state therefore keeps a completion of its text. After
+every character, the completion or an end of it usually still fits. Otherwise another one is
+searched for, and a character after which none is found cannot be chosen.
+
+V is the number of characters in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.constraints.automaton import Automaton, Deadline
+from charloom.constraints.protocol import UNLIMITED
+from charloom.errors import CharloomError, shortened
+from charloom.text.vocabulary import Vocabulary
+
+LONGEST_GRAMMAR = 100_000  # characters
+# Between the symbols of JSON: nothing, a space, or a line break with an indentation.
+WHITESPACE = r" |\n {0,16}"
+SEARCHED = 100_000  # states, for the first completion
+SEARCHED_AGAIN = 3_000  # states, for another one
+ALIKE = 2  # states of a search, at most, with the same length, signature and progress
+MOST_TRIED = 64  # earlier completions that are tried before a search
+EXPLORED = 40  # of them that are searched for at once
+FOREVER = 3600.0  # seconds
+FEW = 4  # characters whose continuations are compared too
+
+
+def grammars_of_schema(schema: Any, option: str = "json_schema") -> tuple[str, str]:
+    """Return llguidance's grammar of a JSON schema, which is a dict or a JSON text.
+
+    The second grammar has some of its texts only, among which one is found sooner: without white
+    space and without properties that the schema does not name.
+
+    Raises:
+        CharloomError: if it is not JSON.
+    """
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError) as error:
+            raise CharloomError(
+                f"{option} is not JSON ({str(error).splitlines()[0]}): correct it"
+            ) from None
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise CharloomError(f"{option} is {shortened(schema)}: pass a JSON schema, an object")
+    _check_size(json.dumps(schema), option)
+    compiled = _engine(option).LLMatcher.grammar_from_json_schema
+    return (
+        compiled(json.dumps(schema), defaults={"whitespace_pattern": WHITESPACE}),
+        compiled(json.dumps(_closed(schema)), overrides={"whitespace_flexible": False}),
+    )
+
+
+def _closed(schema: Any) -> Any:
+    """Return a JSON schema in which no object has properties that it does not name."""
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(part) for name, part in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+def grammar_of_text(text: str, option: str = "grammar") -> str:
+    """Return llguidance's grammar of one in the notation of Lark or of GBNF.
+
+    Raises:
+        CharloomError: if it is not a grammar.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise CharloomError(f"{option} is {shortened(text)}: pass a grammar of Lark or GBNF")
+    _check_size(text, option)
+    engine = _engine(option)
+    if "::=" in text:
+        from llguidance.gbnf_to_lark import gbnf_to_lark
+
+        try:
+            text = gbnf_to_lark(text)
+        except Exception as error:  # of its own class, and others for some texts
+            raise _invalid(option, str(error)) from None
+    return str(engine.LLMatcher.grammar_from_lark(text))
+
+
+def _check_size(text: str, option: str) -> None:
+    if len(text) > LONGEST_GRAMMAR:
+        raise CharloomError(
+            f"{option} has {len(text):,} characters: pass at most {LONGEST_GRAMMAR:,}"
+        )
+
+
+def _engine(option: str) -> Any:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise CharloomError(
+            f"{option} requires llguidance, which cannot be imported ({error}): pip install "
+            "'charloom[constrain]'"
+        ) from None
+    return llguidance
+
+
+def _invalid(option: str, message: str) -> CharloomError:
+    reason = next((line.strip() for line in message.splitlines() if line.strip()), "unknown reason")
+    return CharloomError(f"{option} cannot be used ({reason.rstrip('.:')}): correct or omit that")
+
+
+Tried = tuple[bytes, int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class GrammarState:
+    """A text so far: llguidance's matcher, the automaton's state, and ids that complete the text.
+
+    Attributes:
+        matcher: it is never changed, but copied.
+        automaton: the state of the automaton.
+        rest: ids after which the text can end.
+        tried: completions found by searches for this text alone, so that no text depends on
+            another. Each is the mask of the next character, the number of ids that were dropped
+            from `rest`, and the ids before the others.
+    """
+
+    matcher: Any
+    automaton: int
+    rest: tuple[int, ...]
+    tried: tuple[Tried, ...] = ()
+
+
+class GrammarConstraint:
+    """The texts of a grammar that an automaton contains too: a Constraint.
+
+    Args:
+        grammar: the grammar, as llguidance reads it.
+        vocabulary: the characters of the texts.
+        automaton: restricts the texts.
+        option: the option's name, for messages.
+        simpler: a grammar with some of its texts, in which a first one is searched for.
+
+    Raises:
+        CharloomError: if the grammar is invalid or not supported, or no short text is found.
+    """
+
+    def __init__(
+        self,
+        grammar: str,
+        vocabulary: Vocabulary,
+        automaton: Automaton,
+        option: str,
+        simpler: str | None = None,
+    ) -> None:
+        self._automaton, self._size = automaton, len(vocabulary)
+        engine, tokenizer = _engine(option), _tokenizer(vocabulary)
+        matcher = engine.LLMatcher(tokenizer, grammar, log_level=0)
+        if matcher.is_error():
+            raise _invalid(option, matcher.get_error())
+        self._stuck: Any = None
+        self._nothing = np.zeros(self._size, bool)
+        begin = GrammarState(matcher, automaton.start(), ())
+        rest = None
+        if simpler is not None:
+            simple = engine.LLMatcher(tokenizer, simpler, log_level=0)
+            if not simple.is_error():
+                first = GrammarState(simple, begin.automaton, ())
+                rest = self._search(first, SEARCHED, Deadline())
+        if rest is None or not self._completes(begin, rest):
+            rest = self._search(begin, SEARCHED, Deadline())
+        if rest is None:
+            raise CharloomError(
+                f"no text of the model's characters that meets {option} and the other constraints "
+                f"was found: {self._required(vocabulary)}"
+            )
+        self._start = self._explored(GrammarState(matcher, begin.automaton, rest))
+        self.least = len(rest)
+
+    def start(self) -> GrammarState:
+        return self._start
+
+    def allowed(self, state: GrammarState, left: int) -> NDArray[np.bool_]:
+        if left <= 0:
+            return self._nothing
+        return self._mask(state.matcher) & self._automaton.allowed(state.automaton, left)
+
+    def advance(self, state: GrammarState, id_: int, left: int) -> GrammarState | None:
+        after = self._step(state, id_)
+        if after is None:
+            return None
+        if state.rest[:1] == (id_,):
+            return replace(after, rest=state.rest[1:], tried=state.tried)
+        return self._completed(replace(after, rest=state.rest, tried=state.tried), left)
+
+    def may_end(self, state: GrammarState) -> bool:
+        return bool(state.matcher.is_accepting()) and self._automaton.may_end(state.automaton)
+
+    def must_end(self, state: GrammarState) -> bool:
+        return not self.allowed(state, UNLIMITED).any()
+
+    def _mask(self, matcher: Any) -> NDArray[np.bool_]:
+        if matcher.is_stopped():
+            return self._nothing
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+
+    def _step(self, state: GrammarState, id_: int) -> GrammarState | None:
+        matcher = state.matcher.deep_copy()
+        automaton = self._automaton.advance(state.automaton, id_)
+        if automaton < 0 or not matcher.consume_token(id_):
+            return None
+        return GrammarState(matcher, automaton, ())
+
+    def _explored(self, start: GrammarState) -> GrammarState:
+        """Return a first state that knows how texts which depart from its own are completed.
+
+        The searches for it are limited in number, not in time, so that samples do not depend on
+        the speed of the machine.
+        """
+        waiting = deque([start])
+        tried: tuple[Tried, ...] = ()
+        seen: set[object] = set()
+        searches = 0
+        while waiting:
+            state = waiting.popleft()
+            for id_ in state.rest:
+                for other, after in self._following(state):
+                    signature = self._signature(after)
+                    if other == id_ or signature in seen:
+                        continue
+                    seen.add(signature)
+                    left = replace(after, rest=state.rest, tried=tried)
+                    found = self._completed(left, UNLIMITED)
+                    if found is not None and found.tried is not tried:
+                        tried = found.tried
+                        searches += 1
+                        waiting.append(found)
+                    if searches == EXPLORED:
+                        return replace(start, tried=tried)
+                following = self._step(state, id_)
+                assert following is not None  # because the ids complete the text
+                state = replace(following, rest=state.rest[1:])
+        return replace(start, tried=tried)
+
+    def _completed(self, state: GrammarState, left: int) -> GrammarState | None:
+        """Return a state with ids that complete its text; its `rest` completed the text before."""
+        rest = state.rest
+        for begin in range(max(0, len(rest) - left), len(rest) + 1):
+            if self._completes(state, rest[begin:]):
+                return replace(state, rest=rest[begin:])
+        # A completion after the same choice of characters probably fits again.
+        mask = self._mask(state.matcher).tobytes()
+        for known, dropped, first in state.tried:
+            found = first + rest[dropped:]
+            if known == mask and len(found) <= left and self._completes(state, found):
+                return replace(state, rest=found)
+        searched = self._search(state, SEARCHED_AGAIN, Deadline(FOREVER), rest)
+        if searched is None or len(searched) > left:
+            return None
+        same = 0  # ids at the end of both
+        while same < min(len(rest), len(searched)) and searched[-same - 1] == rest[-same - 1]:
+            same += 1
+        entry = mask, len(rest) - same, searched[: len(searched) - same]
+        return replace(state, rest=searched, tried=(entry, *state.tried)[:MOST_TRIED])
+
+    def _completes(self, state: GrammarState, rest: tuple[int, ...]) -> bool:
+        matcher, automaton = state.matcher, state.automaton
+        if rest:
+            if matcher.validate_tokens(list(rest)) < len(rest):
+                return False
+            matcher = matcher.deep_copy()
+            matcher.consume_tokens(list(rest))
+            for id_ in rest:
+                automaton = self._automaton.advance(automaton, id_)
+                if automaton < 0:
+                    return False
+        return bool(matcher.is_accepting()) and self._automaton.may_end(automaton)
+
+    def _search(
+        self,
+        state: GrammarState,
+        most: int,
+        deadline: Deadline,
+        known: tuple[int, ...] = (),
+    ) -> tuple[int, ...] | None:
+        """Return ids that complete a text, None if none are found. Short ones are found first.
+
+        Args:
+            state: the text so far.
+            most: the number of states to visit.
+            deadline: the time for it.
+            known: ids whose ends can complete a text too.
+        """
+        # Beside a state, its ids and the signatures before it, whose number grows with progress.
+        level: list[tuple[GrammarState, tuple[int, ...], frozenset[object]]]
+        level = [(state, (), frozenset())]
+        visited = 0
+        while level:
+            for found, ids, _ in level:
+                if self.may_end(found):
+                    return ids
+                for begin in range(len(known)):
+                    if self._completes(found, known[begin:]):
+                        return ids + known[begin:]
+            following: list[tuple[GrammarState, tuple[int, ...], frozenset[object]]] = []
+            alike: dict[object, int] = {}
+            for found, ids, seen in level:
+                for id_, after in self._following(found):
+                    visited += 1
+                    if visited > most or deadline.over:
+                        return None
+                    signature = self._signature(after)
+                    signatures = seen | {signature}
+                    key = signature, len(signatures)
+                    alike[key] = alike.get(key, 0) + 1
+                    if alike[key] <= ALIKE:
+                        following.append((after, (*ids, id_), signatures))
+            if not following:
+                self._stuck = level[0][0].matcher
+            level = following
+        return None
+
+    def _required(self, vocabulary: Vocabulary) -> str:
+        """Return a sentence about a character that the text requires where a search got stuck."""
+        text = b"" if self._stuck is None else self._stuck.compute_ff_bytes()
+        unknown = [c for c in text.decode("utf-8", "ignore") if c not in vocabulary.known]
+        if vocabulary.as_bytes or not unknown:
+            return "simplify it, or use a model that knows its characters"
+        name = vocabulary.describe_unknown(unknown[0], 0).name
+        return f"it requires the {name}, which the model does not know"
+
+    def _signature(self, state: GrammarState, depth: int = 2) -> object:
+        """Return what two states share that probably have the same continuations."""
+        mask = self.allowed(state, UNLIMITED)
+        ids = np.flatnonzero(mask)
+        deeper: list[object] = []
+        if depth and len(ids) <= FEW:
+            deeper = [self._signature(after, depth - 1) for _, after in self._following(state)]
+        return mask.tobytes(), self.may_end(state), state.automaton, tuple(deeper)
+
+    def _following(self, state: GrammarState) -> Iterator[tuple[int, GrammarState]]:
+        for id_ in np.flatnonzero(self.allowed(state, UNLIMITED)).tolist():
+            after = self._step(state, id_)
+            if after is not None:
+                yield id_, after
+
+
+def _tokenizer(vocabulary: Vocabulary) -> Any:
+    """Return llguidance's tokenizer whose tokens are the characters, and the end of a text."""
+    from llguidance import LLTokenizer
+
+    encoding = "latin-1" if vocabulary.as_bytes else "utf-8"
+    tokens = [
+        b"" if id_ == vocabulary.end_id else character.encode(encoding)
+        for id_, character in enumerate(vocabulary.characters)
+    ]
+    return LLTokenizer(_Tokens(tokens), slices=[])
+
+
+class _Tokens:
+    """A tokenizer as llguidance expects it. The end of a text has the id V."""
+
+    is_tokenizer_wrapper = True
+
+    def __init__(self, tokens: list[bytes]) -> None:
+        self.tokens = [*tokens, b"<end of text>"]
+        self.eos_token_id = len(tokens)
+        self.bos_token_id = None
+        self.special_token_ids = [len(tokens)]
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        encoded = text if isinstance(text, bytes) else text.encode()
+        return [
+            self.tokens.index(bytes([byte])) for byte in encoded if bytes([byte]) in self.tokens
+        ]

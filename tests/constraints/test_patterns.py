@@ -1,0 +1,115 @@
+"""A pattern's automaton contains the texts that Python's `re` matches, and no others."""
+
+import itertools
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from charloom.constraints.automaton import containing, everything, intersection
+from charloom.constraints.patterns import compile_pattern
+from charloom.errors import CharloomError
+from charloom.text.vocabulary import END, Vocabulary
+
+LETTERS = Vocabulary(("a", "b", "A", "-", "\n", END))
+BYTES = Vocabulary(tuple(map(chr, range(256))), as_bytes=True)
+
+atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\w", r"\W", "", "(?s:.)"])
+patterns = st.recursive(
+    atoms,
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map("({0[0]}|{0[1]})".format),
+        st.tuples(inner, st.sampled_from(["*", "+", "?", "*?", "{2}", "{1,3}", "{0,2}?"])).map(
+            "(?:{0[0]}){0[1]}".format
+        ),
+        inner.map("(?i:{})".format),
+        inner.map("^{}".format),
+        inner.map("(?:{})$".format),
+    ),
+    max_leaves=8,
+)
+
+
+@given(patterns, st.lists(st.text("abA-\n", max_size=6), min_size=5, max_size=20))
+def test_a_pattern_means_what_re_matches(pattern: str, texts: list[str]) -> None:
+    matcher = re.compile(pattern.replace("$", r"\Z"))  # which ignores a last line break
+    try:
+        automaton = compile_pattern(pattern, LETTERS)
+    except CharloomError:
+        assert not any(map(matcher.fullmatch, texts))
+        return
+    for text in texts:
+        matches = matcher.fullmatch(text) is not None
+        assert automaton.contains(LETTERS.encode(text).tolist()) == matches
+        assert len(text) >= automaton.least or not matches
+
+
+def test_characters_of_a_model_of_bytes_are_their_utf_8() -> None:
+    pattern = r"é+.[^x€]\w"
+    automaton = compile_pattern(pattern, BYTES)
+    assert automaton.least == 5
+    for text in ["éé4äß", "é漢x_", "é漢y_", "é😀zé", "é😀€é", "é\ud7ff!Ж"]:
+        ids = list(text.encode())
+        assert automaton.contains(ids) == (re.fullmatch(pattern, text) is not None)
+        assert not automaton.contains([*ids[:-1], 0xFF])
+
+
+def test_the_distance_is_that_of_the_shortest_rest() -> None:
+    automaton = compile_pattern("a{3}(b|a{5})", LETTERS)
+    a, b = LETTERS.encode("ab").tolist()
+    state = automaton.start()
+    assert automaton.least == 4
+    for _ in range(3):
+        state = automaton.advance(state, a)
+    assert automaton.allowed(state, 5)[[a, b]].tolist() == [True, True]
+    assert automaton.allowed(state, 4)[[a, b]].tolist() == [False, True]
+    assert not automaton.allowed(state, 5)[LETTERS.end_id]
+
+
+@pytest.mark.parametrize("contains", [True, False])
+@pytest.mark.parametrize("text", ["a", "aa", "aba", "abaab"])
+def test_texts_with_and_without_a_text(text: str, contains: bool) -> None:
+    found = containing(LETTERS.encode(text).tolist(), len(LETTERS), contains=contains)
+    product = intersection([found, everything(len(LETTERS), [3])])
+    for length in range(7):
+        for letters in map("".join, itertools.product("ab-", repeat=length)):
+            ids = LETTERS.encode(letters).tolist()
+            assert found.contains(ids) == ((text in letters) == contains)
+            assert product.contains(ids) == (((text in letters) == contains) and "-" not in letters)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(a", "match '(a' is not a regular expression (missing )"),
+        (r"(a)\1", "match has a reference to a group, which is not supported: omit it"),
+        ("(?=a)b", "match has a lookahead or lookbehind, which is not supported"),
+        ("(?!a)b", "match has a negative lookahead"),
+        (r"a\bb", r"match has \b, which"),
+        ("a++", "match has a possessive repetition"),
+        ("(?>a)b", "match has an atomic group"),
+        ("(?m:^a)", "flag m"),
+        ("aЖ", "does not know the character 'Ж'"),
+        ("[xyz]", "no text of the model's characters matches match '[xyz]'"),
+        ("a{1,100000}", "too large: use smaller repetitions"),
+        ("(a{1,300}){1,300}", "too large"),
+        ("(a|b)*a(a|b){16}", "more than 20,000 states"),
+        ("(" * 5000 + ")" * 5000, "nested too deeply, use fewer"),
+        ("a" * 10_001, "match has 10,001 characters: pass at most 10,000"),
+    ],
+)
+def test_patterns_that_cannot_be_compiled(pattern: str, message: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(CharloomError, match=re.escape(message)) as caught:
+        compile_pattern(pattern, LETTERS)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - begin < 60
+
+
+@pytest.mark.parametrize("pattern", ["(a|a)*b", "((a*)*)*b", "(a|b|ab)*b", "(a?){40}a{40}b"])
+def test_patterns_on_which_a_matcher_backtracks_compile(pattern: str) -> None:
+    automaton = compile_pattern(pattern, LETTERS)
+    assert automaton.contains(LETTERS.encode("a" * 60 + "b").tolist())

@@ -1,0 +1,109 @@
+"""The likeliest completions, and texts for blanks, beside those found by enumeration."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from charloom.constraints.options import ConstraintOptions
+from charloom.engines.backend import Backend
+from charloom.engines.protocol import Predictor
+from charloom.errors import CharloomError
+from charloom.network.initialization import initialize
+from charloom.network.parameters import ModelConfig
+from charloom.prediction.likeliest import Blank, fill_blanks, find_likeliest
+from charloom.prediction.sampling import SampleRequest
+from charloom.text.vocabulary import Vocabulary
+from helpers.document_models import LETTERS, model_of_documents
+
+BOOK = Vocabulary(tuple("\nabcd"))
+
+
+@pytest.fixture(scope="module")
+def book() -> Predictor:
+    parameters = initialize(ModelConfig("gru", 8, 1, len(BOOK)), seed=3)
+    parameters.flat[:] *= 3
+    return Backend("reference").open(parameters)
+
+
+def log_p(predictor: Predictor, text: str) -> float:
+    ids = BOOK.encode(f"\n{text}").astype(np.intp)
+    found, _ = predictor.log_probabilities(ids[:-1, None], predictor.zero_state(1))
+    return float(found[np.arange(len(text)), 0, ids[1:]].sum())
+
+
+def test_an_exhausted_search_is_exact(book: Predictor) -> None:
+    texts = ["".join(letters) for letters in itertools.product("abcd\n", repeat=4)]
+    expected = sorted(((log_p(book, text), text) for text in texts), reverse=True)
+    found = find_likeliest(book, BOOK, SampleRequest(length=4), 700)
+    assert len(found) == len(texts)
+    assert all(one.exact for one in found)
+    assert [one.text for one in found[:50]] == [text for _, text in expected[:50]]
+    assert found[7].log_probability == pytest.approx(expected[7][0], abs=1e-5)
+    assert sum(math.exp(one.log_probability) for one in found) == pytest.approx(1, abs=1e-5)
+    some = find_likeliest(book, BOOK, SampleRequest(length=4), 8)
+    exact = [one.text for one in some if one.exact]
+    assert exact == [text for _, text in expected[: len(exact)]]
+
+
+def test_a_pattern_restricts_the_search(book: Predictor) -> None:
+    rules = ConstraintOptions(match="a(b|c)d?").read(BOOK, str)
+    found = find_likeliest(book, BOOK, SampleRequest(length=5, constraints=rules), 10)
+    assert {one.text for one in found} == {"ab", "ac", "abd", "acd"}
+    values = {one.text: one.log_probability for one in found}
+    assert values["abd"] == pytest.approx(log_p(book, "abd"), abs=1e-5)
+    assert values["ab"] == pytest.approx(log_p(book, "ab\n"), abs=1e-5)
+
+
+def test_documents_end_in_the_search() -> None:
+    predictor = Backend("reference").open(model_of_documents())
+    found = find_likeliest(predictor, LETTERS, SampleRequest(length=3), 4000)
+    assert "" in {one.text for one in found}
+    assert sum(math.exp(one.log_probability) for one in found) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("request_", "count", "message"),
+    [
+        (SampleRequest(length=4), 0, "beam is 0: pass 1 to 4,096"),
+        (SampleRequest(length=None), 2, "length is unlimited"),
+        (SampleRequest(length=4, stop=("a",)), 2, "omit them"),
+    ],
+)
+def test_searches_that_cannot_be_made(
+    book: Predictor, request_: SampleRequest, count: int, message: str
+) -> None:
+    with pytest.raises(CharloomError, match=message):
+        find_likeliest(book, BOOK, request_, count)
+
+
+def test_what_follows_a_blank_decides(book: Predictor) -> None:
+    """The shares of the rows approach the probabilities given both sides."""
+    rules = ConstraintOptions(match="[a-d]").read(BOOK, str)
+    assert rules is not None
+    following = BOOK.encode("cab")
+    blank = Blank(rules, 1, following)
+    exact = {letter: math.exp(log_p(book, f"d{letter}cab")) for letter in "abcd"}
+    found = fill_blanks(book, BOOK, BOOK.encode("d"), [blank], rows=400, seed=1)
+    best = max(exact, key=lambda letter: exact[letter])
+    assert found[0][1] == (best,)
+    assert found[0][0] == pytest.approx(math.log(exact[best]) - log_p(book, "d"), abs=1e-4)
+    again = fill_blanks(book, BOOK, BOOK.encode("d"), [blank], rows=400, seed=1)
+    assert again == found
+
+
+def test_several_blanks_end_before_what_follows(book: Predictor) -> None:
+    rules = ConstraintOptions(match="[a-c]+").read(BOOK, str)
+    assert rules is not None
+    d = int(BOOK.encode("d")[0])
+    ends_with_d = type(rules)(rules.constraint, None, (d,), True)
+    blanks = [Blank(ends_with_d, 6, BOOK.encode("db")), Blank(rules, 3, BOOK.encode(""))]
+    found = fill_blanks(book, BOOK, BOOK.encode("a"), blanks, rows=50, seed=1)
+    assert all(set("".join(parts)) <= set("abc") and all(parts) for _, parts in found)
+    first, second = found[0][1]
+    assert len(first) <= 6
+    assert len(second) <= 3
+    assert found[0][0] == pytest.approx(
+        log_p(book, f"a{first}db{second}") - log_p(book, "a"), abs=1e-4
+    )
