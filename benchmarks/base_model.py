@@ -19,8 +19,12 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from charloom.base_model.carried import CARRIED
+from charloom.storage.checkpoint import load_checkpoint, save_checkpoint
+from charloom.storage.folders import model_path
 from charloom.text.corpora import open_text
 from charloom.text.embedded import library_files
 
@@ -124,11 +128,25 @@ def split_text() -> tuple[str, str]:
     return "".join(piece for _, piece in placed), "".join(held_out)
 
 
+def pack(run: Path) -> None:
+    """Write the package's file: the network of a run in half precision, and no path of a file."""
+    model = load_checkpoint(model_path(run))
+    text = {"name": "english", "origin": ""}
+    text |= {name: model.text[name] for name in ("sha256", "characters")}
+    training = {k: v for k, v in model.training.items() if k not in ("validation", "test")}
+    packed = replace(model, text=text, training=training, mixture=None)
+    save_checkpoint(CARRIED, packed, half=True)
+    print(f"{CARRIED}: {CARRIED.stat().st_size:,} bytes, metrics {model.metrics}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.base_model", description=__doc__)
     parser.add_argument("action", choices=("text", "pack"))
     parser.add_argument("place", type=Path)
     arguments = parser.parse_args()
+    if arguments.action == "pack":
+        pack(arguments.place)
+        return
     arguments.place.mkdir(parents=True, exist_ok=True)
     for name, text in zip(("train", "validation"), split_text(), strict=True):
         data = text.encode()

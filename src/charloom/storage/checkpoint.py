@@ -6,7 +6,8 @@ end of a document), `training`, `text`, `metrics`.
 A mixture adds the tensors `counts.*` (of a context mixer: packed, see its package) and
 `mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
-`position`, from which a run resumes. Each file carries a SHA-256 of its contents, because
+`position`, from which a run resumes. The weights of a float32 model can be stored in half precision
+(float16), which halves the file. Each file carries a SHA-256 of its contents, because
 safetensors has none of its own. Nothing is ever unpickled.
 """
 
@@ -44,6 +45,7 @@ OPTIMIZER = "optimizer."
 THETA = "mixture.theta"
 PREFIX = "counts."  # of the names of arrays of counts
 TYPES = {
+    "F16": "float16",
     "F32": "float32",
     "F64": "float64",
     "I32": "int32",
@@ -111,14 +113,21 @@ class Checkpoint:
         return self.parameters.config
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
     """Write a checkpoint atomically: at every moment, the old file or the new one is complete.
+
+    Args:
+        path: the file.
+        checkpoint: its contents.
+        half: round the weights to half precision.
 
     Raises:
         OSError: It cannot be written. The old file is intact, and nothing else is left.
         CharloomError: A weight is not finite.
     """
     tensors: dict[str, NDArray[Any]] = dict(checkpoint.parameters)
+    if half:
+        tensors = {name: values.astype(np.float16) for name, values in tensors.items()}
     for name, values in checkpoint.optimizer.items():
         tensors[OPTIMIZER + name] = values
     if checkpoint.state is not None:
@@ -357,7 +366,8 @@ def _expected_tensors(
     counts: dict[str, Any] | None,
 ) -> Expected:
     types = ({"float32": "F32", "float64": "F64"}[config.dtype],)
-    expected: Expected = {name: (shape, types) for name, shape in config.shapes().items()}
+    stored = (*types, "F16") if config.dtype == "float32" and position is None else types
+    expected: Expected = {name: (shape, stored) for name, shape in config.shapes().items()}
     if position is not None:
         for name in names:
             if name.startswith(OPTIMIZER):

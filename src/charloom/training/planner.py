@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from charloom.base_model.choices import ENGLISH
 from charloom.engines.backend import Backend
 from charloom.errors import plural
 from charloom.network.choices import Cell
@@ -78,6 +79,9 @@ LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
 READING = 0.65, 0.7
+# A run from the base model: a lower rate, dropout of outputs and of recurrent weights, and passes.
+RATE_FROM_BASE, DROPPED_FROM_BASE = 1e-3, (0.4, 0.2)
+PASSES_FROM_BASE, ENOUGH_FROM_BASE = 30.0, 1e6
 MOST_RECORDED = 4e9  # bytes, one for each character of the text and of the vocabulary
 
 
@@ -268,9 +272,14 @@ def plan(
         options["batch_size"] = memorized.rows
         options["dropout"] = round(OUTPUTS_DROPPED_THEN * share, 2)
         options["weight_drop"] = round(WEIGHTS_DROPPED_THEN * share, 2)
+    base = fixed.get("from_run") == ENGLISH
+    if base:
+        most = max(PASSES_FROM_BASE, ENOUGH_FROM_BASE / characters)
+        options["dropout"], options["weight_drop"] = DROPPED_FROM_BASE
     # The experiments fitted no rule for other optimizers.
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
-        options["learning_rate"] = float(f"{RATE * units**RATE_BY_UNITS:.2g}")
+        rate = RATE_FROM_BASE if base else RATE * units**RATE_BY_UNITS
+        options["learning_rate"] = float(f"{rate:.2g}")
     if passes > most:
         options["epochs"] = round(most, 1)
     options |= {name: value for name, value in fixed.items() if name in options}
