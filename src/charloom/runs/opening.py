@@ -184,7 +184,14 @@ def _open_prepared(
         counts = prepared.context is not None and prepared.learned is None
         compile_kernels(setup.engine, dataset if counts else None)
     checkpoints = Checkpoints(
-        files, prepared, config, setup, context.process_group, clock, start.earlier_record
+        files,
+        prepared,
+        config,
+        setup,
+        context.process_group,
+        clock,
+        start.earlier_record,
+        start.descends_from,
     )
     if start.earlier is not None:
         _note_changes(start, checkpoints, notes)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from charloom.base_model.carried import load_base
-from charloom.base_model.choices import NOTHING
+from charloom.base_model.choices import ENGLISH, NOTHING, base_of
 from charloom.errors import CharloomError, shortened
 from charloom.runs.resuming import (
     continued_config,
@@ -70,6 +70,14 @@ class Start:
     def earlier_record(self) -> dict[str, Any]:
         """The options of a resumed run that only earlier versions have."""
         return {name: value for name, value in self.training.items() if name not in OPTIONS}
+
+    @property
+    def descends_from(self) -> str | None:
+        """The name of the carried model that the run descends from; None without one."""
+        if self.config.from_run == ENGLISH:
+            return ENGLISH
+        before = self.earlier or self.base
+        return None if before is None else base_of(before.text)
 
     def notes(self) -> tuple[str, ...]:
         """Return sentences for the user on how a run that is fine-tuned reads its text."""
