@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.base_model.choices import base_of
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.errors import CharloomError, error_reason
@@ -540,7 +538,7 @@ class LanguageModel:
             if text is None
             else self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         )
-        evaluation = evaluate(
+        return evaluate(
             self,
             scored,
             parsed,
@@ -548,7 +546,6 @@ class LanguageModel:
             with_baselines=with_baselines,
             on_progress=on_progress,
         )
-        return replace(evaluation, base=base_of(self.checkpoint.text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, or as model.safetensors into an existing folder.

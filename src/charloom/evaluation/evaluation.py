@@ -252,7 +252,9 @@ def evaluate(
             of_network.add(network.log_probabilities)
     reads = isinstance(model.network, MixedPredictor)
     evaluation = replace(
-        sums.evaluation(protocol), model="network" if model.mixture is None else "mixture"
+        sums.evaluation(protocol),
+        model="network" if model.mixture is None else "mixture",
+        base=base_of(model.checkpoint.text),
     )
     if isinstance(model.predictor, MixedPredictor):
         evaluation = replace(evaluation, counts=name_of(model.predictor.mixture.counts))
