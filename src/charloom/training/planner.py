@@ -79,9 +79,10 @@ LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
 READING = 0.65, 0.7
-# A run from the base model: a lower rate, dropout of outputs and of recurrent weights, and passes.
-RATE_FROM_BASE, DROPPED_FROM_BASE = 1e-3, (0.4, 0.2)
-PASSES_FROM_BASE, ENOUGH_FROM_BASE = 30.0, 1e6
+# A run from the base model: a lower rate, dropout of outputs and of recurrent weights. It reads the
+# text at most that many times.
+RATE_FROM_BASE, DROPPED_FROM_BASE = 1.5e-3, (0.45, 0.25)
+PASSES_FROM_BASE = 12.0
 MOST_RECORDED = 4e9  # bytes, one for each character of the text and of the vocabulary
 
 
@@ -274,7 +275,7 @@ def plan(
         options["weight_drop"] = round(WEIGHTS_DROPPED_THEN * share, 2)
     base = fixed.get("from_run") == ENGLISH
     if base:
-        most = max(PASSES_FROM_BASE, ENOUGH_FROM_BASE / characters)
+        most = PASSES_FROM_BASE
         options["dropout"], options["weight_drop"] = DROPPED_FROM_BASE
     # The experiments fitted no rule for other optimizers.
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
@@ -284,9 +285,11 @@ def plan(
         options["epochs"] = round(most, 1)
     options |= {name: value for name, value in fixed.items() if name in options}
     limit = "limited by the text" if by_text <= by_time else "limited by the time"
+    if "hidden_size" in fixed:
+        limit = "those of the base model" if base else "as set"
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
-        f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), "
+        f"{units} units ({limit}), "
         f"{plural(round(min(passes, most)), 'pass')} through {plural(characters, 'character')}"
         + (" (more gain nothing)" if passes > most else "")
         + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "
