@@ -6,8 +6,8 @@ end of a document), `training`, `text`, `metrics`.
 A mixture adds the tensors `counts.*` (of a context mixer: packed, see its package) and
 `mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
-`position`, from which a run resumes. The weights of a float32 model can be stored in half precision
-(float16), which halves the file. Each file carries a SHA-256 of its contents, because
+`position`, from which a run resumes. A float32 model can have weights in half precision, which
+halves the file: its header then has the entry `weights`, float16. Each file carries a SHA-256 of its contents, because
 safetensors has none of its own. Nothing is ever unpickled.
 """
 
@@ -40,6 +40,7 @@ from charloom.text.vocabulary import END, Vocabulary
 
 FORMAT = "charloom 1"
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+HALF = "float16"
 STATE = "state"
 OPTIMIZER = "optimizer."
 THETA = "mixture.theta"
@@ -149,6 +150,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -
         "text": _json(checkpoint.text),
         "metrics": _json(checkpoint.metrics),
     }
+    if half:
+        header["weights"] = HALF
     if checkpoint.position is not None:
         header["position"] = _json(checkpoint.position)
     if mixture is not None:
@@ -209,7 +212,8 @@ def _load(path: Path) -> Checkpoint:
             if value is not None and (mismatch := find_mismatch(value, kind)):
                 raise _damaged(path, f"in its header's {name}, {mismatch.problem}")
         config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
-        expected = _expected_tensors(path, config, file.keys(), position, counts)
+        half = header.get("weights") == HALF and config.dtype == "float32" and position is None
+        expected = _expected_tensors(path, config, file.keys(), position, counts, half=half)
         for name, (shape, types) in expected.items():
             piece = file.get_slice(name)
             found = tuple(piece.get_shape())
@@ -364,9 +368,11 @@ def _expected_tensors(
     names: list[str],
     position: dict[str, Any] | None,
     counts: dict[str, Any] | None,
+    *,
+    half: bool,
 ) -> Expected:
     types = ({"float32": "F32", "float64": "F64"}[config.dtype],)
-    stored = (*types, "F16") if config.dtype == "float32" and position is None else types
+    stored = ("F16",) if half else types
     expected: Expected = {name: (shape, stored) for name, shape in config.shapes().items()}
     if position is not None:
         for name in names:
