@@ -1,10 +1,13 @@
-"""Train the base model that charloom carries, and pack it.
+r"""Train the base model that charloom carries, and pack it.
 
-    python -m benchmarks.base_model text FOLDER       write train.txt and validation.txt
-    python -m benchmarks.base_model pack RUN          write the package's file from a run
+    python -m benchmarks.base_model text texts        write texts/train.txt and validation.txt
+    charloom train texts/train.txt --validation texts/validation.txt --test texts/validation.txt \
+        --no-mix --hidden-size 512 --batch-size 32 --window 100 --dropout 0.3 --weight-drop 0.2 \
+        --learning-rate 0.004 --steps 8000 --validate-every 500 --out runs/english
+    python -m benchmarks.base_model pack runs/english    write the package's file
 
-Between the two, `charloom train` trains on the text; docs/base_model.md has the commands. Three
-sources are used. The novel appears three times: as Project Gutenberg wraps it, with straight
+The training repeats to the byte on the same machine, however often it is resumed. Three sources
+are used. The novel appears three times: as Project Gutenberg wraps it, with straight
 quotes and shorter lines, and with straight quotes and a line for each paragraph. Pieces of the
 sources alternate, so that every part of the text has the same shares of them.
 """

@@ -7,8 +7,8 @@ A mixture adds the tensors `counts.*` (of a context mixer: packed, see its packa
 `mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
 `position`, from which a run resumes. A float32 model can have weights in half precision, which
-halves the file: its header then has the entry `weights`, float16. Each file carries a SHA-256 of its contents, because
-safetensors has none of its own. Nothing is ever unpickled.
+halves the file: its header then has the entry `weights`, float16. Each file carries a SHA-256 of
+its contents, because safetensors has none of its own. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
