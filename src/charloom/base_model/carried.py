@@ -1,7 +1,7 @@
 """Load the model that a run starts from: the carried base model, or the model of another run.
 
 `english.safetensors` is an ordinary model file with weights in half precision. docs/base_model.md
-describes what it was trained on. It is read only where a run may start from it.
+is its card. It is read only where a run can start from it.
 
 H is the number of hidden units, V that of characters in the vocabulary.
 """

@@ -1,7 +1,7 @@
 """Decide whether a run starts from the carried base model.
 
-A run with a time budget starts from it by default, if its options fit, if the text has a length at
-which this helps, and if the network predicts the beginning of the text well already.
+A run with a time budget starts from it by default. Its options must fit, and the text must have a
+length at which this helps. The network must predict the beginning of the text well already.
 
 N is the number of ids of a text, V that of characters in the vocabulary.
 """
