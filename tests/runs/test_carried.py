@@ -24,9 +24,9 @@ from charloom.text.source import text_from_string
 from charloom.training import planner
 
 ENGLISH_TEXT = (
-    "The old house stood at the end of the lane, and nobody had lived in it for many years. "
+    "The old house was at the end of the lane, and it had been empty for many years. "
     "When the children came home from school they would stop at the gate, and one of them would "
-    'say, "Shall we go in?" They never did. There was a garden behind it, with a wall of stone.\n'
+    'ask, "Shall we go in?" They never did. There was a garden behind it, with a wall of stone.\n'
 ) * 8
 RUSSIAN = "Старый дом стоял в конце улицы, и в нём уже много лет никто не жил.\n" * 40
 GERMAN = (

@@ -79,8 +79,8 @@ LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
 READING = 0.65, 0.7
-# A run from the base model: a lower rate, dropout of outputs and of recurrent weights. It reads the
-# text at most that many times.
+# A run from the base model: a lower rate, dropout of outputs and of recurrent weights. The
+# limit of passes is for it too.
 RATE_FROM_BASE, DROPPED_FROM_BASE = 1.5e-3, (0.45, 0.25)
 PASSES_FROM_BASE = 12.0
 MOST_RECORDED = 4e9  # bytes, one for each character of the text and of the vocabulary
