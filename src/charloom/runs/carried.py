@@ -25,7 +25,7 @@ from charloom.training.options import SHAPE_OPTIONS, TrainingConfig
 from charloom.training.planner import SHORT
 
 TESTED, ROWS = 4_000, 8  # characters of the quick test, and the rows that read them
-FEWEST, MOST = 1_500, 300_000  # characters of a text that the base model helps with
+FEWEST, MOST = 1_500, 200_000  # characters of a text that the base model helps with
 WELL_ENOUGH = 0.8  # its bits per character at most, as a share of the characters' entropy
 
 
