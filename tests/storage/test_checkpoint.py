@@ -10,6 +10,7 @@ import pytest
 
 import charloom
 from charloom.errors import CharloomError
+from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.storage import atomic
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -38,6 +39,22 @@ def test_every_exotic_character_survives(tmp_path: Path) -> None:
     loaded = load_checkpoint(tmp_path / "exotic")
     assert loaded.vocabulary.characters == tuple(EXOTIC)
     assert loaded.text == {"name": EXOTIC}
+
+
+def test_weights_in_half_precision_are_declared(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(initialize(ModelConfig("gru", 4, 1, 2), 0), Vocabulary(("a", "b")))
+    full, half = tmp_path / "full", tmp_path / "half"
+    save_checkpoint(full, checkpoint)
+    save_checkpoint(half, checkpoint, half=True)
+    loaded = load_checkpoint(half)
+    flat = checkpoint.parameters.flat
+    assert np.array_equal(loaded.parameters.flat, flat.astype(np.float16).astype(np.float32))
+    assert loaded.config == checkpoint.config
+    assert len(half.read_bytes()) < len(full.read_bytes())
+    assert b'"float16"' in half.read_bytes()
+    half.write_bytes(half.read_bytes().replace(b'"float16"', b'"float32"', 1))
+    with pytest.raises(CharloomError, match="damaged"):
+        load_checkpoint(half)
 
 
 def test_a_model_saved_by_hand_is_the_same_file(trained_run: Path, tmp_path: Path) -> None:

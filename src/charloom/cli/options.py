@@ -56,6 +56,7 @@ def add_training_options(parser: Parser, help_texts: Mapping[str, str] | None = 
 
 def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options on the command line and, with less priority, in the --config file."""
+    from charloom.base_model.choices import absolute_base
     from charloom.training.options import OPTIONS, check_option, rename_earlier
 
     options = {} if arguments.config is None else _read_config_file(arguments.config)
@@ -68,7 +69,7 @@ def read_options(arguments: argparse.Namespace) -> dict[str, Any]:
     rename_earlier(options)
     if options.get("from_run") is not None:
         check_option("from_run", options["from_run"])
-        options["from_run"] = str(Path(options["from_run"]).absolute())
+        options["from_run"] = absolute_base(options["from_run"])
     for name in ("validation", "test"):
         if options.get(name):
             from charloom.text.format import absolute_source

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.base_model.choices import base_of
 from charloom.errors import CharloomError
 from charloom.evaluation.baselines import COMPRESSORS, Baseline, baselines
 from charloom.evaluation.intervals import IntervalSums
@@ -57,6 +58,8 @@ class Evaluation:
         skipped_characters: the number of unknown characters that were skipped.
         unknown_characters: the number of unknown characters that were scored.
         documents: the number of documents, None for a single text.
+        base: the carried model that this one descends from, `english`; None without one. Its
+            results do not compare with those of models of this text alone.
     """
 
     text: str
@@ -74,6 +77,7 @@ class Evaluation:
     skipped_characters: int = 0
     unknown_characters: int = 0
     documents: int | None = None
+    base: str | None = None
 
     @property
     def unit(self) -> str:
@@ -112,6 +116,8 @@ class Evaluation:
         note = "" if self.counts is None else f"reads the {self.counts}"
         if self.model == "mixture":
             note = f"{network} and the {self.counts or NGRAM_MODEL}"
+        if self.base is not None:
+            note += f"{', ' if note else ''}started from {self.base}"
         found = [Row(self.bits_per_character, self.predictor(cell), self.protocol, note)]
         missing = []
         for name, baseline in self.baselines.items():
@@ -128,6 +134,7 @@ class Evaluation:
             "text": self.text,
             "model": self.model,
             "counts": self.counts,
+            "base": self.base,
             "protocol": self.protocol,
             "characters": self.characters,
             "utf8_bytes": self.utf8_bytes,
@@ -180,6 +187,7 @@ class Evaluation:
                 # Evaluations by earlier versions lack these.
                 unknown_characters=int(values.get("unknown_characters", 0)),
                 documents=_number_of_documents(values.get("documents")),
+                base=base_of(values),
             )
             json.dumps(found.as_dict(), allow_nan=False)
         except (
@@ -244,7 +252,9 @@ def evaluate(
             of_network.add(network.log_probabilities)
     reads = isinstance(model.network, MixedPredictor)
     evaluation = replace(
-        sums.evaluation(protocol), model="network" if model.mixture is None else "mixture"
+        sums.evaluation(protocol),
+        model="network" if model.mixture is None else "mixture",
+        base=base_of(model.checkpoint.text),
     )
     if isinstance(model.predictor, MixedPredictor):
         evaluation = replace(evaluation, counts=name_of(model.predictor.mixture.counts))

@@ -22,6 +22,7 @@ from charloom.prediction.mixture import MixedPredictor
 from charloom.prediction.scoring import Protocol, Scores, stream_scores
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.progress import OnProgress
+from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import TextIds
 from charloom.text.vocabulary import Vocabulary
 
@@ -33,6 +34,9 @@ Stretch = tuple[Scores, Scores | None]
 
 class TrainedModel(typing.Protocol):
     """A model that can be scored: a network, and an n-gram model where it has one."""
+
+    @property
+    def checkpoint(self) -> Checkpoint: ...
 
     @property
     def vocabulary(self) -> Vocabulary: ...

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from charloom.base_model.choices import base_of
 from charloom.errors import plural, printable
 from charloom.evaluation.evaluation import Evaluation, Row
 from charloom.evaluation.records import Records, evaluations_of
@@ -108,6 +109,8 @@ def _network_values(checkpoint: Checkpoint) -> dict[str, Any]:
         "dtype": config.dtype,
         "vocabulary_size": f"{len(vocabulary) - (vocabulary.end_id is not None):,}",
     }
+    if (base := base_of(checkpoint.text)) is not None:
+        values["base"] = base
     if vocabulary.end_id is not None:
         values["end_id"] = str(vocabulary.end_id)
         values["document"] = _document(checkpoint.training)
@@ -212,6 +215,8 @@ def _eval_results(checkpoint: Checkpoint, found: Sequence[Evaluation]) -> list[E
     cell, results = checkpoint.config.cell, []
     for one in found:
         protocol, ours = printable(one.protocol), one.predictor(cell)
+        if one.base is not None:
+            protocol += f", started from {one.base}"
         metrics = [
             ("bits_per_character", "bits per character", one.bits_per_character, ours),
             ("perplexity", "perplexity per character", one.perplexity, ours),

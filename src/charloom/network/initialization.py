@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,6 +48,22 @@ def initialize_classic(config: ModelConfig, seed: int) -> Parameters:
         if "weight" in name:
             values[...] = generator.standard_normal(values.shape) * 0.01
     return parameters
+
+
+def reduce_vocabulary(old: Parameters, kept: Sequence[int]) -> Parameters:
+    """Return the same model with fewer characters, those of the ids `kept`, in this order.
+
+    Logits of the kept characters stay the same. The model has no end of a document and no extra
+    inputs.
+    """
+    reduced = Parameters(replace(old.config, vocabulary_size=len(kept)))
+    ids = np.asarray(kept)
+    for name, values in old.items():
+        if name == "rnn.weight_ih_l0":
+            reduced[name][...] = values[:, ids]
+        else:
+            reduced[name][...] = values[ids] if name.startswith("decoder.") else values
+    return reduced
 
 
 NEW_CHARACTERS_PROBABILITY = 1e-3

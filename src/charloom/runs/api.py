@@ -67,7 +67,7 @@ def train(
         progress: called after every step.
         tensorboard: write event files for TensorBoard into the folder too.
         **options: those of `charloom train`, with underscores: cell, hidden_size, steps, minutes,
-            seed, … (see TrainingConfig).
+            seed, … (see TrainingConfig). from_run is a run, "english" or "none".
 
     Raises:
         CharloomError: if the text, the options or the folder are unsuitable.

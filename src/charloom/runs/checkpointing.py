@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from charloom.base_model.choices import BASE
 from charloom.engines.process_group import ProcessGroup
 from charloom.network.parameters import State
 from charloom.runs.clock import Clock
@@ -40,6 +41,7 @@ class Checkpoints:
         process_group: the processes that train together.
         clock: the run's clock.
         earlier_record: options that only earlier versions record, which are recorded again.
+        base: the name of the carried model that the run descends from, None without one.
 
     Attributes:
         saving_seconds: seconds that the last save took.
@@ -54,6 +56,7 @@ class Checkpoints:
         process_group: ProcessGroup,
         clock: Clock,
         earlier_record: Mapping[str, Any] = MappingProxyType({}),
+        base: str | None = None,
     ) -> None:
         self._files = files
         self._dataset, self._counts = prepared.dataset, prepared.learned
@@ -62,6 +65,7 @@ class Checkpoints:
         self._process_group = process_group
         self._clock = clock
         self._earlier_record = earlier_record
+        self._base = {} if base is None else {BASE: base}
         self._saved_at = clock.now()
         self.saving_seconds = 0.0
 
@@ -158,7 +162,7 @@ class Checkpoints:
             training={k: v for k, v in asdict(self._config).items() if k not in RESUME_OPTIONS}
             | dict(self._earlier_record)
             | ({"lines": True} if dataset.lines else {}),
-            text=dataset.record(),
+            text=dataset.record() | self._base,
             metrics=metrics,
         )
 

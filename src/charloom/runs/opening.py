@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from charloom.base_model.choices import ENGLISH
 from charloom.engines.backend import Backend
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.errors import CharloomError
+from charloom.runs.carried import start_from_english
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.clock import Clock
 from charloom.runs.compute import compile_kernels, open_setup, with_engine_for_budget
@@ -108,26 +110,28 @@ def _prepare(
 
 
 def _read(text: Text, start: Start, context: RunContext) -> tuple[Start, PreparedText]:
-    def prepare(config: TrainingConfig) -> PreparedText:
+    def prepare(start: Start) -> PreparedText:
         return prepare_text(
             text,
-            config,
+            start.config,
             base=start.base,
             earlier=start.earlier,
             folder=context.files.path,
             on_reading=context.control.on_reading,
         )
 
-    prepared = prepare(start.config)
     if start.earlier is not None:
-        return start, prepared
+        return start, prepare(start)
+    carried = start.config.from_run == ENGLISH
+    prepared = prepare(replace(start, base=None) if carried else start)
+    start, notes = start_from_english(start, prepared.dataset)
     adapted = adapt_to_short_text(start.config, prepared.dataset, start.fixed)
-    if adapted is None:
-        return start, prepared
-    config, note = adapted
-    if config.split != start.config.split:
-        prepared = prepare(config)
-    return replace(start, config=config), replace(prepared, notes=(*prepared.notes, note))
+    split = start.config.split
+    if adapted is not None:
+        start, notes = replace(start, config=adapted[0]), [*notes, adapted[1]]
+    if start.config.from_run == ENGLISH or start.config.split != split:
+        prepared = prepare(start)
+    return start, replace(prepared, notes=(*prepared.notes, *notes))
 
 
 def _remedy(error: OtherTextError, text: Text, start: Start, files: RunFolder) -> str:
@@ -184,7 +188,14 @@ def _open_prepared(
         learned = None if prepared.learned is None else prepared.learned.unfitted()
         compile_kernels(setup.engine, dataset if counts else None, learned)
     checkpoints = Checkpoints(
-        files, prepared, config, setup, context.process_group, clock, start.earlier_record
+        files,
+        prepared,
+        config,
+        setup,
+        context.process_group,
+        clock,
+        start.earlier_record,
+        start.descends_from,
     )
     if start.earlier is not None:
         _note_changes(start, checkpoints, notes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from charloom.base_model.choices import base_of
 from charloom.errors import CharloomError, printable
 from charloom.evaluation.evaluation import Evaluation
 from charloom.evaluation.records import evaluations_of, read_evaluations
@@ -169,6 +170,8 @@ def _configuration(folder: Path) -> dict[str, str]:
     text = header.get("text", {})
     if "name" in text:
         found["text"] = str(text["name"])
+    if (base := base_of(text)) is not None:
+        found["descends from"] = base
     characters = text.get("characters")
     if isinstance(characters, int | float) and not isinstance(characters, bool):
         found[f"{_unit(header)}s of text"] = f"{characters:,}"

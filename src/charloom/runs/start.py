@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from charloom.base_model.carried import load_base
+from charloom.base_model.choices import ENGLISH, NOTHING, base_of
 from charloom.errors import CharloomError, shortened
 from charloom.runs.resuming import (
     continued_config,
@@ -14,7 +16,7 @@ from charloom.runs.resuming import (
     with_shape_of,
 )
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint
-from charloom.storage.folders import RESUME_FILE, RunFolder, model_path
+from charloom.storage.folders import RESUME_FILE, RunFolder
 from charloom.text.format import TextFormat
 from charloom.training.options import OPTIONS, TrainingConfig
 from charloom.training.state import TrainingState
@@ -68,6 +70,14 @@ class Start:
     def earlier_record(self) -> dict[str, Any]:
         """The options of a resumed run that only earlier versions have."""
         return {name: value for name, value in self.training.items() if name not in OPTIONS}
+
+    @property
+    def descends_from(self) -> str | None:
+        """The name of the carried model that the run descends from; None without one."""
+        if self.config.from_run == ENGLISH:
+            return ENGLISH
+        before = self.earlier or self.base
+        return None if before is None else base_of(before.text)
 
     def notes(self) -> tuple[str, ...]:
         """Return sentences for the user on how a run that is fine-tuned reads its text."""
@@ -147,6 +157,6 @@ def start_of(folder: RunFolder, options: dict[str, Any], *, resume: bool) -> Sta
             f"{folder.path} with a different --out to train it further"
         )
     config = TrainingConfig.of(options)
-    if config.from_run is not None:
-        return fine_tuned(load_checkpoint(model_path(config.from_run)), options)
+    if config.from_run not in (None, NOTHING):
+        return fine_tuned(load_base(config.from_run), options)
     return fresh(options)

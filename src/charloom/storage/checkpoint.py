@@ -6,8 +6,9 @@ end of a document), `training`, `text`, `metrics`.
 A mixture adds the tensors `counts.*` (of a context mixer: packed, see its package) and
 `mixture.theta`, and the header's entry `counts`.
 `resume.safetensors` holds the current weights in the same way. It adds `optimizer.*`, `state` and
-`position`, from which a run resumes. Each file carries a SHA-256 of its contents, because
-safetensors has none of its own. Nothing is ever unpickled.
+`position`, from which a run resumes. A float32 model can have weights in half precision, which
+halves the file: its header then has the entry `weights`, float16. Each file carries a SHA-256 of
+its contents, because safetensors has none of its own. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ from charloom.text.vocabulary import END, Vocabulary
 
 FORMAT = "charloom 1"
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+HALF = "float16"
 STATE = "state"
 OPTIMIZER = "optimizer."
 THETA = "mixture.theta"
 PREFIX = "counts."  # of the names of arrays of counts
 TYPES = {
+    "F16": "float16",
     "F32": "float32",
     "F64": "float64",
     "I32": "int32",
@@ -111,14 +114,21 @@ class Checkpoint:
         return self.parameters.config
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(path: Path, checkpoint: Checkpoint, *, half: bool = False) -> None:
     """Write a checkpoint atomically: at every moment, the old file or the new one is complete.
+
+    Args:
+        path: the file.
+        checkpoint: its contents.
+        half: round the weights to half precision.
 
     Raises:
         OSError: It cannot be written. The old file is intact, and nothing else is left.
         CharloomError: A weight is not finite.
     """
     tensors: dict[str, NDArray[Any]] = dict(checkpoint.parameters)
+    if half:
+        tensors = {name: values.astype(np.float16) for name, values in tensors.items()}
     for name, values in checkpoint.optimizer.items():
         tensors[OPTIMIZER + name] = values
     if checkpoint.state is not None:
@@ -140,6 +150,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "text": _json(checkpoint.text),
         "metrics": _json(checkpoint.metrics),
     }
+    if half:
+        header["weights"] = HALF
     if checkpoint.position is not None:
         header["position"] = _json(checkpoint.position)
     if mixture is not None:
@@ -200,7 +212,8 @@ def _load(path: Path) -> Checkpoint:
             if value is not None and (mismatch := find_mismatch(value, kind)):
                 raise _damaged(path, f"in its header's {name}, {mismatch.problem}")
         config, vocabulary = _model(path, entries["config"], entries["vocabulary"])
-        expected = _expected_tensors(path, config, file.keys(), position, counts)
+        half = header.get("weights") == HALF and config.dtype == "float32" and position is None
+        expected = _expected_tensors(path, config, file.keys(), position, counts, half=half)
         for name, (shape, types) in expected.items():
             piece = file.get_slice(name)
             found = tuple(piece.get_shape())
@@ -357,9 +370,12 @@ def _expected_tensors(
     names: list[str],
     position: dict[str, Any] | None,
     counts: dict[str, Any] | None,
+    *,
+    half: bool,
 ) -> Expected:
     types = ({"float32": "F32", "float64": "F64"}[config.dtype],)
-    expected: Expected = {name: (shape, types) for name, shape in config.shapes().items()}
+    stored = ("F16",) if half else types
+    expected: Expected = {name: (shape, stored) for name, shape in config.shapes().items()}
     if position is not None:
         for name in names:
             if name.startswith(OPTIMIZER):

@@ -156,7 +156,7 @@ class TrainingConfig:
     separator: str | None = option(None, "text between two documents, such as '\\n\\n'")
     column: str | None = option(None, "column of a .csv, .tsv or .jsonl that has the documents")
     min_count: Count = option(0, "occurrences that a character needs to be in the vocabulary")
-    from_run: str | None = option(None, "run to start from (fine-tuning)", PER_RANK)
+    from_run: str | None = option(None, "run to start from (fine-tuning), or english", PER_RANK)
     engine: EngineName = option("auto", "compute backend", COMPUTE)
     threads: Threads | None = option(None, "threads (default: all cores)", COMPUTE | PER_RANK)
     device: Device = option("cpu", "device of the pytorch engine", COMPUTE)

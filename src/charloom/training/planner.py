@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from charloom.base_model.choices import ENGLISH
 from charloom.engines.backend import Backend
 from charloom.errors import plural
 from charloom.network.choices import Cell
@@ -78,6 +79,10 @@ LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
 READING = 0.65, 0.7
+# A run from the base model: a lower rate, dropout of outputs and of recurrent weights. The
+# limit of passes is for it too.
+RATE_FROM_BASE, DROPPED_FROM_BASE = 1.5e-3, (0.45, 0.25)
+PASSES_FROM_BASE = 12.0
 MOST_RECORDED = 4e9  # bytes, one for each character of the text and of the vocabulary
 
 
@@ -268,16 +273,23 @@ def plan(
         options["batch_size"] = memorized.rows
         options["dropout"] = round(OUTPUTS_DROPPED_THEN * share, 2)
         options["weight_drop"] = round(WEIGHTS_DROPPED_THEN * share, 2)
+    base = fixed.get("from_run") == ENGLISH
+    if base:
+        most = PASSES_FROM_BASE
+        options["dropout"], options["weight_drop"] = DROPPED_FROM_BASE
     # The experiments fitted no rule for other optimizers.
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
-        options["learning_rate"] = float(f"{RATE * units**RATE_BY_UNITS:.2g}")
+        rate = RATE_FROM_BASE if base else RATE * units**RATE_BY_UNITS
+        options["learning_rate"] = float(f"{rate:.2g}")
     if passes > most:
         options["epochs"] = round(most, 1)
     options |= {name: value for name, value in fixed.items() if name in options}
     limit = "limited by the text" if by_text <= by_time else "limited by the time"
+    if "hidden_size" in fixed:
+        limit = "those of the base model" if base else "as set"
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
-        f"{units} units ({'as set' if 'hidden_size' in fixed else limit}), "
+        f"{units} units ({limit}), "
         f"{plural(round(min(passes, most)), 'pass')} through {plural(characters, 'character')}"
         + (" (more gain nothing)" if passes > most else "")
         + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "

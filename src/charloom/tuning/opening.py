@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from charloom.base_model.carried import load_base
 from charloom.errors import CharloomError, shortened
 from charloom.network.initialization import initialize
 from charloom.progress import OnProgress
@@ -18,8 +19,6 @@ from charloom.runs.material import PreparedText, prepare_text
 from charloom.runs.opening import open_run
 from charloom.runs.run import RunControl, TrainingRun
 from charloom.runs.start import Start, fine_tuned, fresh
-from charloom.storage.checkpoint import load_checkpoint
-from charloom.storage.folders import model_path
 from charloom.text.dataset import Dataset, scan
 from charloom.text.format import Opener
 from charloom.training.options import TrainingConfig
@@ -125,7 +124,7 @@ def _start(options: dict[str, Any], trial_minutes: float) -> Start:
     start = fresh(options | {"minutes": trial_minutes})
     if start.config.from_run is None:
         return start
-    return fine_tuned(load_checkpoint(model_path(start.config.from_run)), start.fixed)
+    return fine_tuned(load_base(start.config.from_run), start.fixed)
 
 
 def _begin(

@@ -6,15 +6,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
+from charloom.base_model.carried import load_base
+from charloom.base_model.choices import NOTHING, absolute_base
 from charloom.errors import CharloomError, plural, shortened
 from charloom.schema import find_mismatch
-from charloom.storage.checkpoint import load_checkpoint
-from charloom.storage.folders import model_path
 from charloom.text.dataset import Dataset
 from charloom.training.options import (
     SHAPE_OPTIONS,
@@ -108,8 +107,10 @@ class SearchOptions:
         _check_minutes("--minutes", minutes)
         _check_minutes("--trial-minutes", trial_minutes)
         _refuse_unsuitable(options)
+        if options.get("from_run") == NOTHING:
+            del options["from_run"]  # a search starts from nothing by default
         if options.get("from_run") is not None:
-            options["from_run"] = str(Path(options["from_run"]).absolute())
+            options["from_run"] = absolute_base(options["from_run"])
         return cls(options, minutes, trial_minutes)
 
     def times(self) -> tuple[float, float]:
@@ -137,7 +138,7 @@ class SearchOptions:
         """
         fixed = dict(self.options)
         if fixed.get("from_run") is not None:
-            base = load_checkpoint(model_path(fixed["from_run"])).config
+            base = load_base(fixed["from_run"]).config
             fixed |= {name: getattr(base, name) for name in SHAPE_OPTIONS}
         if all(name in fixed for name in TUNED_OPTIONS):
             raise _nothing_to_search()
