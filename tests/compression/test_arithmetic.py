@@ -9,7 +9,7 @@ import charloom
 from charloom.compression.container import ARITHMETIC, MARK
 from charloom.compression.logits import logit_of, probability_of
 from charloom.kernels.arrays import as_flat
-from charloom.kernels.compiling import Kernel
+from charloom.kernels.kernel import Kernel
 from helpers.texts import QUOTING_WOODS
 
 

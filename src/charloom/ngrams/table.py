@@ -25,7 +25,7 @@ depend on them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -139,6 +139,10 @@ class NGramTable:
         for name, values in (("probabilities", self.probabilities), ("weights", self.weights)):
             if not (np.isfinite(values).all() and (values > 0).all()):
                 raise ValueError(f"its {name} are not above 0")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the fields, because a kernel belongs to its process."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _codes(self) -> NDArray[np.int64]:
