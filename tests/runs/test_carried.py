@@ -26,7 +26,7 @@ from charloom.training import planner
 ENGLISH_TEXT = (
     "The old house was at the end of the lane, and it had been empty for many years. "
     "When the children came home from school they would stop at the gate, and one of them would "
-    'whisper, "Shall we go in?" They never did. There was a garden behind it, with a wall of stone.\n'
+    'whisper, "Shall we go in?" They never did. There was a garden behind it, with a stone wall.\n'
 ) * 8
 RUSSIAN = "Старый дом стоял в конце улицы, и в нём уже много лет никто не жил.\n" * 40
 GERMAN = (
