@@ -284,9 +284,8 @@ class _Sampling:
                 self._terminal.print(f"{one.log_probability:10.3f}  {shown}")
         exact = sum(one.exact for one in found)
         if exact < len(found):
-            self._terminal.say(
-                f"the first {exact:,} are exact: texts likelier than the others can exist"
-            )
+            which = f"those after the first {exact:,}" if exact else "these"
+            self._terminal.say(f"texts likelier than {which} can exist, for the search is not full")
 
     def _print_likely(self, text: str, one: LikelyText) -> None:
         from charloom.text.typed import as_shown
