@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from benchmarks.measuring import default_text
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
@@ -94,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     hidden_size = 8 if arguments.smoke else arguments.hidden_size
     characters, length = (200, 2_000) if arguments.smoke else (4_000, 300_000)
-    text = "".join(open_text("tiny-shakespeare").pieces())[:length]
+    text = "".join(open_text(default_text()).pieces())[:length]
     vocabulary = Vocabulary.of(text)
     ids = vocabulary.encode(text).astype(np.intp)
     speeds: dict[str, dict[str, list[float]]] = {}
