@@ -76,7 +76,7 @@ REFIT, LEAST_TO_REFIT = 0.5, 5_000
 # to record the extra inputs of the network. Shares are of the whole time.
 SECONDS_TO_LEARN, SECONDS_TO_RECORD = 1.1e-5, 0.7e-5
 LEAST_TO_MIX = 20_000  # characters
-MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.4, 0.65
+MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.6, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
 READING = 0.65, 0.7
 # A run from the base model: a lower rate, dropout of outputs and of recurrent weights. The
