@@ -1,5 +1,7 @@
 """A recurrent layer of PyTorch, as one call of the function behind `torch.nn.RNN/LSTM/GRU`.
 
+PyTorch has no layer with normalized products, so such a layer runs time step by time step.
+
 T: time steps; B: rows of a batch; M: length of an input; H: hidden units; S: arrays of state (2 for
 lstm, else 1).
 """
@@ -11,7 +13,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from charloom.engines.reference_normalization import EPSILON
 from charloom.network.choices import Cell
+from charloom.network.parameters import GATES
 from charloom.network.units import Clamp
 
 Tensor: TypeAlias = torch.Tensor
@@ -46,6 +50,55 @@ def run_layer(
     return layer(below, running, states, weights, *settings)
 
 
+def normalized_product(x: Tensor, weight: Tensor, gain: Tensor, gates: int) -> Tensor:
+    """Return g ⊙ y of W x, (..., G·H), see `charloom.engines.reference_normalization`."""
+    product = torch.nn.functional.linear(x, weight).unflatten(-1, (gates, -1))
+    root = torch.rsqrt(product.square().mean(dim=-1, keepdim=True) + EPSILON)
+    return gain * (product * root).flatten(-2)
+
+
+def run_normalized_layer(
+    cell: Cell,
+    weights: list[Tensor],
+    before: Tensor,
+    below: Tensor,
+    ends: Tensor | None,
+) -> list[Tensor]:
+    """Run a layer with normalized products.
+
+    Args:
+        cell: its cell.
+        weights: the layer's two weights, two biases and two gains.
+        before: its states, (S, 1, B, H).
+        below: its inputs, (T, B, M).
+        ends: whether the inputs are the end of a document, (T, B); None for a book.
+
+    Returns:
+        Its outputs (T, B, H) and the states after them, each (1, B, H).
+    """
+    w_ih, w_hh, b_ih, b_hh, gain_ih, gain_hh = weights
+    gates = GATES[cell]
+    x = normalized_product(below, w_ih, gain_ih, gates) + b_ih
+    states, outputs = list(before[:, 0]), []
+    for t in range(len(below)):
+        if ends is not None:
+            states = [state.masked_fill(ends[t, :, None], 0) for state in states]
+        h = states[0]
+        a = normalized_product(h, w_hh, gain_hh, gates) + b_hh
+        if cell == "rnn":
+            states = [torch.tanh(x[t] + a)]
+        elif cell == "lstm":
+            i, f, g, o = (x[t] + a).chunk(4, dim=-1)
+            c = torch.sigmoid(f) * states[1] + torch.sigmoid(i) * torch.tanh(g)
+            states = [torch.sigmoid(o) * torch.tanh(c), c]
+        else:
+            (x_r, x_z, x_n), (a_r, a_z, q) = x[t].chunk(3, dim=-1), a.chunk(3, dim=-1)
+            z, n = torch.sigmoid(x_z + a_z), torch.tanh(x_n + torch.sigmoid(x_r + a_r) * q)
+            states = [(1 - z) * n + z * h]
+        outputs.append(states[0])
+    return [torch.stack(outputs), *(state[None] for state in states)]
+
+
 def hold_units(
     clamps: Sequence[Clamp],
     layer: int,
@@ -65,14 +118,24 @@ def hold_units(
         after: its states after them.
         of_step: the layer's inputs, the states before, and its weights.
     """
-    below, before, (w_ih, w_hh, b_ih, b_hh) = of_step
+    below, before, (w_ih, w_hh, b_ih, b_hh, *gains) = of_step
     for unit, value in clamps:
         if unit.layer != layer:
             continue
         held = torch.full_like(y[0, :, unit.number], value)
         if unit.array == 1:
             row = 3 * y.shape[2] + unit.number
-            a = below[0] @ w_ih[row] + before[0, 0] @ w_hh[row] + b_ih[row] + b_hh[row]
+            if gains:
+                x, h = (
+                    normalized_product(inputs, weight, gain, GATES["lstm"])[:, row]
+                    for inputs, weight, gain in (
+                        (below[0], w_ih, gains[0]),
+                        (before[0, 0], w_hh, gains[1]),
+                    )
+                )
+            else:
+                x, h = below[0] @ w_ih[row], before[0, 0] @ w_hh[row]
+            a = x + h + b_ih[row] + b_hh[row]
             after[1][0, :, unit.number] = held
             held = torch.sigmoid(a) * torch.tanh(held)
         y[0, :, unit.number] = held

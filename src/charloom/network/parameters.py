@@ -29,7 +29,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
-from charloom.network.choices import Cell, DropProbability, HiddenSize, Layers, Norm, NumberType
+from charloom.network.choices import Cell, DropProbability, HiddenSize, Layers, Normalization, NumberType
 from charloom.schema import find_wrong_field
 
 # Gates, in the order i, f, g, o for lstm and r, z, n for gru.
@@ -60,7 +60,7 @@ class ModelConfig:
     # E: further numbers that the first layer reads beside each character.
     extra_inputs: ExtraInputCount = 0
     # "rms": the products of inputs and states are divided by their root mean square.
-    norm: Norm = "none"
+    norm: Normalization = "none"
 
     def __post_init__(self) -> None:
         if mismatch := find_wrong_field(self):
