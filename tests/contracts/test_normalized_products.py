@@ -24,9 +24,7 @@ every_cell = pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_gradients_equal_central_differences(
     name: str, cell: str, dropout: float, end_id: int | None, extra_inputs: int
 ) -> None:
-    engine = make(
-        name, cell, dropout=dropout, end_id=end_id, extra_inputs=extra_inputs, norm="rms"
-    )
+    engine = make(name, cell, dropout=dropout, end_id=end_id, extra_inputs=extra_inputs, norm="rms")
     inputs, targets, state = window(engine, 6, 3)
     beside = probabilities(engine, 6, 3) if extra_inputs else {}
 

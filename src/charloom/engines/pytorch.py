@@ -28,7 +28,8 @@ from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.engines.pytorch_documents import Documents
-from charloom.engines.pytorch_layers import hold_units, run_layer, run_normalized_layer
+from charloom.engines.pytorch_layers import hold_units, run_layer
+from charloom.engines.pytorch_normalized import run_normalized_layer
 from charloom.engines.pytorch_optimizers import UPDATES
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened

@@ -1,7 +1,5 @@
 """A recurrent layer of PyTorch, as one call of the function behind `torch.nn.RNN/LSTM/GRU`.
 
-PyTorch has no layer with normalized products, so such a layer runs time step by time step.
-
 T: time steps; B: rows of a batch; M: length of an input; H: hidden units; S: arrays of state (2 for
 lstm, else 1).
 """
@@ -13,9 +11,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from charloom.engines.reference_normalization import EPSILON
+from charloom.engines.pytorch_normalized import GATES, normalized_product
 from charloom.network.choices import Cell
-from charloom.network.parameters import GATES
 from charloom.network.units import Clamp
 
 Tensor: TypeAlias = torch.Tensor
@@ -48,55 +45,6 @@ def run_layer(
     if running is None:
         return layer(below, states, weights, *settings, False)  # batch_first
     return layer(below, running, states, weights, *settings)
-
-
-def normalized_product(x: Tensor, weight: Tensor, gain: Tensor, gates: int) -> Tensor:
-    """Return g ⊙ y of W x, (..., G·H), see `charloom.engines.reference_normalization`."""
-    product = torch.nn.functional.linear(x, weight).unflatten(-1, (gates, -1))
-    root = torch.rsqrt(product.square().mean(dim=-1, keepdim=True) + EPSILON)
-    return gain * (product * root).flatten(-2)
-
-
-def run_normalized_layer(
-    cell: Cell,
-    weights: list[Tensor],
-    before: Tensor,
-    below: Tensor,
-    ends: Tensor | None,
-) -> list[Tensor]:
-    """Run a layer with normalized products.
-
-    Args:
-        cell: its cell.
-        weights: the layer's two weights, two biases and two gains.
-        before: its states, (S, 1, B, H).
-        below: its inputs, (T, B, M).
-        ends: whether the inputs are the end of a document, (T, B); None for a book.
-
-    Returns:
-        Its outputs (T, B, H) and the states after them, each (1, B, H).
-    """
-    w_ih, w_hh, b_ih, b_hh, gain_ih, gain_hh = weights
-    gates = GATES[cell]
-    x = normalized_product(below, w_ih, gain_ih, gates) + b_ih
-    states, outputs = list(before[:, 0]), []
-    for t in range(len(below)):
-        if ends is not None:
-            states = [state.masked_fill(ends[t, :, None], 0) for state in states]
-        h = states[0]
-        a = normalized_product(h, w_hh, gain_hh, gates) + b_hh
-        if cell == "rnn":
-            states = [torch.tanh(x[t] + a)]
-        elif cell == "lstm":
-            i, f, g, o = (x[t] + a).chunk(4, dim=-1)
-            c = torch.sigmoid(f) * states[1] + torch.sigmoid(i) * torch.tanh(g)
-            states = [torch.sigmoid(o) * torch.tanh(c), c]
-        else:
-            (x_r, x_z, x_n), (a_r, a_z, q) = x[t].chunk(3, dim=-1), a.chunk(3, dim=-1)
-            z, n = torch.sigmoid(x_z + a_z), torch.tanh(x_n + torch.sigmoid(x_r + a_r) * q)
-            states = [(1 - z) * n + z * h]
-        outputs.append(states[0])
-    return [torch.stack(outputs), *(state[None] for state in states)]
 
 
 def hold_units(

@@ -29,7 +29,14 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
-from charloom.network.choices import Cell, DropProbability, HiddenSize, Layers, Normalization, NumberType
+from charloom.network.choices import (
+    Cell,
+    DropProbability,
+    HiddenSize,
+    Layers,
+    Normalization,
+    NumberType,
+)
 from charloom.schema import find_wrong_field
 
 # Gates, in the order i, f, g, o for lstm and r, z, n for gru.

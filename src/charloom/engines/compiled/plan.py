@@ -205,8 +205,12 @@ def make_plan(
         work_y=states if dropout else 0,
     )
     gradients, gradients_layer = places(
-        dw_hh=stacked * hst, dw_ih=deep * stacked * hst, db=gst, db_q=hst,
-        dg_ih=norm * gst, dg_hh=norm * gst,
+        dw_hh=stacked * hst,
+        dw_ih=deep * stacked * hst,
+        db=gst,
+        db_q=hst,
+        dg_ih=norm * gst,
+        dg_hh=norm * gst,
     )
     other, work_length = places(
         of_layers=layers * work_layer, around=around * before, logits=DECODED_AT_ONCE * vst,

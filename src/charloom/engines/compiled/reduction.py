@@ -119,7 +119,9 @@ def reduce_gradients(buffers, part, classic, dropped):
                     for of_states in range(2):
                         source = plan.dg_hh if of_states else plan.dg_ih
                         dg = Tile(work, source + place + gate * plan.size, h)
-                        sums = Tile(flat, (plan.flat_gain_hh if of_states else plan.flat_gain_ih) + to, h)
+                        sums = Tile(
+                            flat, (plan.flat_gain_hh if of_states else plan.flat_gain_ih) + to, h
+                        )
                         squares += _collect(buffers, threads, dg, sums, 0, 1, NO_MASK)
     first, last = share(v, thread, threads), share(v, thread + 1, threads)
     dw, sums = Tile(work, plan.dw_decoder, plan.hst), Tile(flat, plan.flat_decoder, h)
