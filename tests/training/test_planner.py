@@ -144,7 +144,7 @@ def test_contexts_are_mixed_where_the_time_allows_it() -> None:
 
 
 def test_long_texts_are_learned_with_normalized_products() -> None:
-    for length, norm in ((20_000, None), (49_000, None), (56_000, "rms"), (1_000_000, "rms")):
+    for length, norm in ((20_000, None), (55_000, None), (60_000, "rms"), (1_000_000, "rms")):
         choice = plan(60, 1.0, dataset(length), {})
         assert choice.options.get("norm") == norm
         assert (" units with normalized products (" in choice.reason) == (norm == "rms")
