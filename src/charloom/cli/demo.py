@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from charloom.training.state import Progress
 
 
-DEMO_TEXT = "python-docs"
+DEMO_TEXT = "python-help"
 
 
 def add_demo_arguments(parser: Parser) -> None:

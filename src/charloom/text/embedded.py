@@ -51,6 +51,24 @@ def python_docs() -> Iterator[str]:
         between = "\n"
 
 
+def python_help() -> Iterator[str]:
+    """Return the topics of `help()` as `python_docs` does, but each paragraph only once.
+
+    The topics quote one another, so that a split of their text would share whole pages with the
+    others. A paragraph is what empty lines enclose. It is left out if an earlier one has the same
+    words, whatever their spaces and line breaks.
+    """
+    seen: set[str] = set()
+    between = ""
+    for _, topic in sorted(documentation_topics().items()):
+        for paragraph in topic.strip("\n").split("\n\n"):
+            words = " ".join(paragraph.split())
+            if words and words not in seen:
+                seen.add(words)
+                yield between + paragraph.strip("\n") + "\n"
+                between = "\n"
+
+
 # Installed packages, tests, and files generated when this Python was built.
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 _GENERATED = re.compile(r"config-\d.*|_sysconfigdata.*|_sysconfig_vars.*")
