@@ -94,7 +94,7 @@ def library_files() -> list[Path]:
         ]
     if not files:
         raise CharloomError(
-            "this Python has no source code of its standard library: use python-docs or "
+            "this Python has no source code of its standard library: use python-help or "
             "unicode-names, or pass the path of a text"
         )
     return sorted(files, key=lambda path: path.relative_to(root).parts)
