@@ -319,7 +319,13 @@ def test_fine_tuning_grows_the_vocabulary() -> None:
 def test_corpora_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["corpora"]) == 0
     out = capsys.readouterr().out
-    for name in ("python-help", "python-docs", "python-stdlib", "unicode-names", "pride-and-prejudice"):
+    for name in (
+        "python-help",
+        "python-docs",
+        "python-stdlib",
+        "unicode-names",
+        "pride-and-prejudice",
+    ):
         assert name in out
 
 
@@ -338,7 +344,9 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert commands[0] == ["serve", "runs/demo-2", "--open"]
     assert all(main(command) == 0 for command in commands[1:3])
     # The last sample is that of the command above it.
-    shown = re.search(r"^--- charloom (sample runs/demo-2 .*)\n([^\0]*?)\n\ntest split: ", out, re.M)
+    shown = re.search(
+        r"^--- charloom (sample runs/demo-2 .*)\n([^\0]*?)\n\ntest split: ", out, re.M
+    )
     assert shown
     capsys.readouterr()
     assert main(shlex.split(shown[1])) == 0

@@ -24,7 +24,7 @@ def python(*words: object, **settings: object) -> str:
         capture_output=True,
         text=True,
         check=False,
-        **settings,  # type: ignore[call-overload]
+        **settings,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -61,9 +61,9 @@ def run_completion(arguments: argparse.Namespace, terminal: Terminal, parser: Pa
         if (command, action.dest) in PHRASES:
             continue
         if action.metavar in FOLDERS:
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            action.complete = shtab.DIRECTORY
         elif action.metavar in FILES or action.dest in FILES_BY_NAME:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+            action.complete = shtab.FILE
         elif isinstance(action.metavar, str) and "|" in action.metavar and not action.choices:
             action.choices = action.metavar.split("|")
     terminal.print(shtab.complete(parser, arguments.shell))

@@ -72,7 +72,7 @@ def run_demo(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 class Times:
-    """The seconds of the demo, told apart: imports, compilation, preparation, training, results."""
+    """The seconds of the demo: imports, compilation, preparation, training, results."""
 
     def __init__(self, terminal: Terminal) -> None:
         import charloom.runs.opening  # noqa: F401 - so that it is not counted as training

@@ -55,7 +55,7 @@ def python_help() -> Iterator[str]:
     """Return the topics of `help()` as `python_docs` does, but each paragraph only once.
 
     The topics quote one another, so that a split of their text would share whole pages with the
-    others. A paragraph is what empty lines enclose. It is left out if an earlier one has the same
+    others. A paragraph is what empty lines enclose. It is omitted if an earlier one has the same
     words, whatever their spaces and line breaks.
     """
     seen: set[str] = set()
