@@ -364,7 +364,7 @@ def test_the_demo_tells_compilation_apart(monkeypatch: pytest.MonkeyPatch) -> No
     assert times.held_up() == pytest.approx(11.0, abs=0.2)
     times.trained(TrainingState(began=3.0, elapsed=60.0))
     summary = times.summary()
-    assert "Seconds: 2.0 importing, 9.0 compiling (once on this machine), 3.0 reading" in summary
+    assert "Seconds: 2.0 importing, 9.0 compiling (once on this machine), 3.0 preparing" in summary
     assert ", 57.0 training, " in summary
 
 

@@ -99,7 +99,7 @@ class Times:
         once = "once on this machine" if compiling else "kept from an earlier run"
         return (
             f"Seconds: {self._importing:.1f} importing, {compiling:.1f} compiling ({once}), "
-            f"{self._preparing:.1f} reading and context mixing, {self._training:.1f} training, "
+            f"{self._preparing:.1f} preparing, {self._training:.1f} training, "
             f"{results:.1f} saving, sampling and evaluating"
         )
 

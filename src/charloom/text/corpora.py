@@ -67,7 +67,7 @@ CORPORA: dict[str, EmbeddedCorpus | DownloadedCorpus] = {
     for corpus in (
         EmbeddedCorpus(
             "python-help",
-            "the topics of Python's help(), each paragraph once: prose about the language, 0.4 MB",
+            "the topics of Python's help(), each paragraph once, without tables, 0.3 MB",
             "Python documentation, PSF License Version 2",
             python_help,
             documentation_topics,
