@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from threading import Thread
 
 from charloom.cli.arguments import (
     Parser,
@@ -94,7 +95,7 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
         def ready() -> None:
             terminal.print(f"serving {', '.join(names)} at {url}")
             if arguments.open:
-                _open_playground(url, terminal)
+                open_playground(url, terminal)
 
         server = Server(
             models,
@@ -111,13 +112,14 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return 0
 
 
-def _open_playground(url: str, terminal: Terminal) -> None:
-    """Open the playground in a browser, from a thread, because a browser of a terminal blocks."""
-    import threading
+def open_playground(url: str, terminal: Terminal) -> Thread:
+    """Open the playground in a browser, in a thread, because a browser in a terminal blocks."""
     import webbrowser
 
     def open_page() -> None:
         if not webbrowser.open(url):
-            terminal.say(f"no browser could be opened: open {url} yourself")
+            terminal.say(f"no browser: open {url}")
 
-    threading.Thread(target=open_page, daemon=True).start()
+    thread = Thread(target=open_page, daemon=True)
+    thread.start()
+    return thread

@@ -59,7 +59,7 @@ def python_help() -> Iterator[str]:
 
     The topics quote one another, so that a split of their text would share whole pages with the
     others. A paragraph is what empty lines enclose. It is omitted if an earlier one has the same
-    words, whatever their spaces and line breaks. Drawn tables are omitted too, because they are
+    words, whatever their spaces and line breaks. Tables are omitted too, because they are
     mostly lines and spaces.
     """
     seen: set[str] = set()
