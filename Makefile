@@ -3,7 +3,7 @@
 PYTHON ?= .venv/bin/python
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check docs notebook bench bench-smoke
+.PHONY: check docs dist notebook bench bench-smoke
 check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -26,6 +26,11 @@ bench-smoke:
 # The site, into the folder site/.
 docs:
 	$(PYTHON) -m mkdocs build --strict --quiet
+
+# The wheel and the source distribution, into the folder dist/, with their metadata checked.
+dist:
+	$(PYTHON) -m build --no-isolation --outdir dist
+	$(PYTHON) -m twine check --strict dist/*
 
 # Runs the notebook from a clean kernel and stores it with its outputs.
 notebook:

@@ -1,7 +1,8 @@
-"""MkDocs hooks: render formulas as MathML, and generate the command reference.
+"""MkDocs hooks: render formulas as MathML, and generate the references of commands and options.
 
 Formulas become MathML while the site is built, so that a page needs neither a script nor another
-server to show them. The command reference is the output of each command's --help.
+server to show them. The command reference is the output of each command's --help, and the table
+of training options is made from their declarations.
 """
 
 import contextlib
@@ -22,6 +23,8 @@ def on_page_markdown(markdown, page, **_):
     formulas.clear()
     if page.file.src_uri == "commands.md":
         markdown = markdown.replace("<!-- the commands' own help -->", command_reference())
+    if page.file.src_uri == "api.md":
+        markdown = markdown.replace("<!-- the training options -->", training_options())
     if page.file.src_uri != "math.md":
         return markdown
     parts = FENCE.split(markdown)
@@ -54,3 +57,16 @@ def command_reference():
         summary = command.summary[0].upper() + command.summary[1:]
         pages.append(f"## {name}\n\n{summary}.\n\n```text\n{printed.getvalue().rstrip()}\n```\n")
     return "\n".join(pages)
+
+
+def training_options():
+    from charloom.training.options import OPTIONS
+
+    rows = ["| option | values | default | meaning |", "| --- | --- | --- | --- |"]
+    for option in OPTIONS.values():
+        values = ", ".join(f"`{choice}`" for choice in option.choices)
+        default = "" if option.default is None else f"`{option.default}`"
+        meaning = option.help.replace("|", "\\|").replace("\n", "\\n")
+        cells = [f"`{option.name}`", values or f"`{option.value_type.__name__}`", default, meaning]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)

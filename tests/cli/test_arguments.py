@@ -99,7 +99,7 @@ OPTIONS: dict[str, list[str]] = {
     "report": ["--out"],
     "serve": [
         *("--host", "--port", "--api-key", "--max-streams", "--network-only", "--engine"),
-        *("--threads", "--device", "--allow-host", "--allow-origin", "--strict"),
+        *("--threads", "--device", "--allow-host", "--allow-origin", "--strict", "--open"),
     ],
     "compress": ["--out", "--force", "--model", "--minutes"],
     "decompress": ["--out", "--force", "--model", "--max-bytes"],
@@ -107,13 +107,14 @@ OPTIONS: dict[str, list[str]] = {
     "export": ["--to", "--out"],
     "import": ["--vocabulary", "--out"],
     "corpora": [],
+    "completion": [],
 }
 
 
 FLAGS = {
     *("--resume", "--json", "--csv", "--lines", "--skip-unknown", "--network-only"),
     *("--characters", "--prefix", "--unique", "--new", "--no-prompt", "--escapes"),
-    *("--report-overlap", "--tensorboard", "--strict", "--force", "--exact"),
+    *("--report-overlap", "--tensorboard", "--strict", "--force", "--exact", "--open"),
 } | {n for n, t in TRAINING_OPTIONS.items() if t is bool}
 
 

@@ -18,7 +18,11 @@ import pytest
 
 from charloom import CharloomError, __version__, load
 from charloom.cli.arguments import refuse_network_only
+from charloom.cli.demo import Times
 from charloom.cli.main import main
+from charloom.cli.suggestions import in_shell
+from charloom.cli.terminal import Terminal
+from charloom.training.state import TrainingState
 from helpers.cli import refused
 from helpers.texts import EINMALEINS
 
@@ -315,7 +319,13 @@ def test_fine_tuning_grows_the_vocabulary() -> None:
 def test_corpora_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["corpora"]) == 0
     out = capsys.readouterr().out
-    for name in ("python-docs", "python-stdlib", "unicode-names", "pride-and-prejudice"):
+    for name in (
+        "python-help",
+        "python-docs",
+        "python-stdlib",
+        "unicode-names",
+        "pride-and-prejudice",
+    ):
         assert name in out
 
 
@@ -325,12 +335,51 @@ def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "--- a sample before training" in out
     assert "predictor" in out
-    assert "charloom sample runs/demo-2" in out
+    assert "Report: runs/demo-2/report.html" in out
+    assert Path("runs/demo-2/report.html").exists()
+    assert Path("runs/demo/model.safetensors").exists()
     lines = [line for line in out.split("Next:")[-1].splitlines() if "YOUR-" not in line]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line]
-    assert [command[0] for command in commands] == ["sample", "corpora", "train"]
-    assert all(main(command) == 0 for command in commands[:2])
-    assert Path("runs/demo/model.safetensors").exists()
+    assert [command[0] for command in commands] == ["serve", "sample", "corpora", "train"]
+    assert commands[0] == ["serve", "runs/demo-2", "--open"]
+    assert all(main(command) == 0 for command in commands[1:3])
+    # The last sample is that of the command above it.
+    shown = re.search(
+        r"^--- charloom (sample runs/demo-2 .*)\n([^\0]*?)\n\ntest split: ", out, re.M
+    )
+    assert shown
+    capsys.readouterr()
+    assert main(shlex.split(shown[1])) == 0
+    assert capsys.readouterr().out == shown[2]
+
+
+def test_the_demo_tells_compilation_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilation and imports are no part of the minute, but of the seconds printed at the end."""
+    compiling = [7.0]
+    monkeypatch.setattr("charloom.kernels.kernel.seconds_compiling", lambda: compiling[0])
+    terminal = Terminal()
+    terminal.started -= 2.0  # of imports
+    times = Times(terminal)
+    compiling[0] = 9.0
+    assert times.held_up() == pytest.approx(11.0, abs=0.2)
+    times.trained(TrainingState(began=3.0, elapsed=60.0))
+    summary = times.summary()
+    assert "Seconds: 2.0 importing, 9.0 compiling (once on this machine), 3.0 preparing" in summary
+    assert ", 57.0 training, " in summary
+
+
+def test_a_suggested_command_has_the_path_of_a_script_that_is_not_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bin dir" / "charloom"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert in_shell("charloom", "sample", "charloom") == "charloom sample charloom"
+    monkeypatch.setattr("sys.argv", [str(script), "demo"])
+    assert in_shell("charloom", "sample", "charloom") == f"'{script}' sample charloom"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert in_shell("charloom", "sample", "charloom") == "charloom sample charloom"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

@@ -94,7 +94,7 @@ def test_every_command_has_its_names_in_python() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*) \| (`.*) \|$", page, re.MULTILINE)
     commands = {word for command, _ in rows for word in re.findall(r"[a-z]+", command)}
-    assert set(COMMANDS) <= commands
+    assert set(COMMANDS) - {"completion"} <= commands  # which concerns shells alone
     names = [name for _, python in rows for name in re.findall(r"`([\w.]+)", python)]
     assert len(names) > 25
     for name in names:

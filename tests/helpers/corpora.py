@@ -7,7 +7,7 @@ import pytest
 from charloom.errors import CharloomError
 from charloom.text.corpora import open_text
 
-EMBEDDED = ("python-docs", "python-stdlib", "unicode-names")
+EMBEDDED = ("python-help", "python-docs", "python-stdlib", "unicode-names")
 
 
 BOOK = (

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from charloom.cli.main import main
+from charloom.cli.serve import open_playground
+from charloom.cli.terminal import Terminal
 from charloom.language_model import LanguageModel
 from charloom.serving.schema import MOST_SAMPLED
 from charloom.serving.server import name_runs
@@ -133,3 +135,16 @@ def test_a_second_signal_ends_at_once(served_run: Path) -> None:
         assert started.poll() is None
         started.send_signal(signal.SIGTERM)
         started.wait(60)
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_the_playground_is_opened_in_a_browser(
+    opens: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or opens)
+    thread = open_playground("http://127.0.0.1:8000", Terminal())
+    thread.join(10)
+    assert opened == ["http://127.0.0.1:8000"]
+    said = capsys.readouterr().err
+    assert said == ("" if opens else "charloom: no browser: open http://127.0.0.1:8000\n")

@@ -10,7 +10,8 @@ import pytest
 from charloom.errors import CharloomError
 from charloom.text import corpora, downloading
 from charloom.text.corpora import list_corpora, open_text
-from charloom.text.dataset import scan
+from charloom.text.dataset import Split, load_dataset, scan
+from charloom.text.overlap import longest_overlap
 from helpers.corpora import BOOK, EMBEDDED, INNER, refusal, write
 
 # --- Embedded corpora ----------------------------------------------------------------------------
@@ -37,10 +38,28 @@ def test_python_docs_holds_every_topic_in_order():
     assert text == "\n\n".join(topics[name].strip("\n") for name in sorted(topics)) + "\n"
 
 
-def test_python_docs_in_a_python_without_them(monkeypatch):
+def test_python_help_is_python_docs_with_each_paragraph_once_and_without_tables():
+    def paragraphs(name):
+        return [" ".join(part.split()) for part in open_text(name).read().split("\n\n")]
+
+    every = dict.fromkeys(filter(None, paragraphs("python-docs")))
+    prose = [part for part in every if not part.startswith(("+--", "+=="))]
+    assert paragraphs("python-help") == prose
+    assert 5 < len(every) - len(prose) < 50
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_held_out_splits_of_python_help_share_no_long_stretch_with_the_training_split(split):
+    dataset = load_dataset(open_text("python-help"), Split())
+    overlap = longest_overlap(dataset.train, getattr(dataset, split))
+    assert 10 < overlap.length < 250  # of python-docs 3,275
+
+
+@pytest.mark.parametrize("name", ["python-docs", "python-help"])
+def test_the_documentation_in_a_python_without_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(CharloomError, match="python-stdlib or unicode-names"):
-        open_text("python-docs")
+        open_text(name)
 
 
 def library(folder: Path, files: dict[str, bytes]) -> Path:
@@ -73,7 +92,7 @@ def test_python_stdlib_takes_the_library_and_nothing_else(tmp_path, monkeypatch)
 
 def test_python_stdlib_in_a_python_without_source(tmp_path, monkeypatch):
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "python.zip"))
-    with pytest.raises(CharloomError, match="python-docs or unicode-names"):
+    with pytest.raises(CharloomError, match="python-help or unicode-names"):
         open_text("python-stdlib")
 
 

@@ -175,7 +175,7 @@ def test_downloads_that_fail(site, novel, cache, body, status, headers, reason):
         site.pages["/novel"][2][name.replace("_", "-")] = value
     message = refusal("pride-and-prejudice")
     assert reason in message
-    assert "python-docs, python-stdlib or unicode-names" in message
+    assert "python-help, python-docs, python-stdlib or unicode-names" in message
     assert list(cache.iterdir()) == []
 
 
@@ -227,7 +227,7 @@ def test_without_a_network_one_line_names_the_embedded_corpora(cache, monkeypatc
     monkeypatch.setattr(socket, "create_connection", nobody)
     message = refusal(name)
     assert message.startswith(f"{name} is not on this machine yet, and there is no network")
-    assert "python-docs, python-stdlib or unicode-names" in message
+    assert "python-help, python-docs, python-stdlib or unicode-names" in message
     assert "CHARLOOM_CORPORA" in message
     assert list(cache.iterdir()) == []
 

@@ -197,7 +197,7 @@ def test_a_missing_file_and_a_name_that_is_nearly_one(tmp_path):
     assert "corpus pride-and-prejudice?" in refusal("pride")
     assert "corpus pride-and-prejudice?" in refusal("Pride_and_Prejudice")
     assert "corpus tiny-shakespeare?" in refusal("shakespaere")
-    assert "corpus python-docs or python-stdlib?" in refusal("python")
+    assert "corpus python-help or python-docs or python-stdlib?" in refusal("python")
     write(tmp_path / "file", b"")
     assert "there is no file" in refusal(tmp_path / "file" / "below.txt")
 

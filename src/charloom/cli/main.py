@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from charloom.cli.arguments import Command, HelpFormatter, Parser, add_no_arguments
+from charloom.cli.completion import add_completion_arguments, make_parser, run_completion
 from charloom.cli.compress import add_compress_arguments, run_compress
 from charloom.cli.corpora import run_corpora
 from charloom.cli.decompress import add_decompress_arguments, run_decompress
@@ -108,6 +109,12 @@ def _dispatch(arguments: list[str], terminal: Terminal) -> int:
     return command.run(parser.parse_args(rest), terminal)
 
 
+def whole_parser() -> Parser:
+    """Return one parser of all commands, for shell completion and the manual page."""
+    commands = {name: (c.summary, c.add_arguments) for name, c in COMMANDS.items()}
+    return make_parser(commands, __version__)
+
+
 def _overview() -> str:
     lines = [
         "usage: charloom COMMAND ... (details: charloom COMMAND --help)",
@@ -176,4 +183,9 @@ COMMANDS = {
         run_import,
     ),
     "corpora": Command("list the built-in corpora", add_no_arguments, run_corpora),
+    "completion": Command(
+        "print the script that completes commands, options and files in a shell",
+        add_completion_arguments,
+        lambda arguments, terminal: run_completion(arguments, terminal, whole_parser()),
+    ),
 }

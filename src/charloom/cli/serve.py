@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from threading import Thread
 
 from charloom.cli.arguments import (
     Parser,
@@ -48,6 +49,7 @@ def add_serve_arguments(parser: Parser) -> None:
         help="accept requests from web pages of this origin, such as https://app.example.org; "
         "repeatable",
     )
+    parser.add_argument("--open", action="store_true", help="open the playground in a browser")
     parser.add_argument("--strict", action="store_true", help="reject requests with unknown fields")
     parser.add_argument(
         "--api-key",
@@ -89,6 +91,12 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
             model.sample(length=1)  # so that the first request does not wait for compilation
         host, port = opened.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+        def ready() -> None:
+            terminal.print(f"serving {', '.join(names)} at {url}")
+            if arguments.open:
+                open_playground(url, terminal)
+
         server = Server(
             models,
             opened,
@@ -98,7 +106,20 @@ def run_serve(arguments: argparse.Namespace, terminal: Terminal) -> int:
             api_key=key,
             strict=arguments.strict,
             most_texts=arguments.max_streams,
-            ready=lambda: terminal.print(f"serving {', '.join(names)} at {url}"),
+            ready=ready,
         )
         server.serve_until_ended()
     return 0
+
+
+def open_playground(url: str, terminal: Terminal) -> Thread:
+    """Open the playground in a browser, in a thread, because a browser in a terminal blocks."""
+    import webbrowser
+
+    def open_page() -> None:
+        if not webbrowser.open(url):
+            terminal.say(f"no browser: open {url}")
+
+    thread = Thread(target=open_page, daemon=True)
+    thread.start()
+    return thread

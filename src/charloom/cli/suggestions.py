@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +21,22 @@ def path_word(path: str | Path) -> str:
 
 
 def in_shell(*words: str | Path) -> str:
-    """Return the words of a command as a shell reads them."""
+    """Return the words of a command as a shell reads them.
+
+    The word `charloom` becomes the path of the script that runs, such as `.venv/bin/charloom`,
+    where a shell does not find it by its name.
+    """
+    first, *others = words
+    words = (program() if first == "charloom" else first, *others)
     return shlex.join([path_word(word) if isinstance(word, Path) else word for word in words])
+
+
+def program() -> str:
+    """Return how a shell starts the running charloom: by its name, or by the script's path."""
+    script = Path(sys.argv[0])
+    if script.name != "charloom" or shutil.which("charloom") or not script.is_file():
+        return "charloom"
+    return str(script)
 
 
 def resuming(

@@ -41,13 +41,17 @@ def add_train_arguments(parser: Parser) -> None:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A command's texts, folder and options."""
+    """A command's texts, folder and options.
+
+    `held_up` returns the seconds that do not count against --minutes.
+    """
 
     sources: Sequence[str]
     folder: Path
     options: dict[str, Any]
     resume: bool = False
     tensorboard: bool = False
+    held_up: Callable[[], float] | None = None
 
     def resuming(self, launcher: str = "") -> str:
         """Return how to resume the run."""
@@ -134,7 +138,10 @@ def start_run(
             resume=request.resume,
             tensorboard=request.tensorboard,
             control=RunControl(
-                should_stop=interrupts, on_reading=on_progress, started=terminal.started
+                should_stop=interrupts,
+                on_reading=on_progress,
+                started=terminal.started,
+                held_up=request.held_up,
             ),
             process_group=process_group or SINGLE_PROCESS,
         )

@@ -18,6 +18,7 @@ import importlib
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,14 @@ from charloom.kernels import cache
 
 LOG = logging.getLogger("charloom")
 ENTRY = "charloom_kernel"  # the name of the function in object code
+
+_compiling = threading.Lock()  # so that the seconds of two threads are not counted twice
+_seconds_compiling = 0.0
+
+
+def seconds_compiling() -> float:
+    """Return the seconds that this process has compiled kernels, with the import of Numba."""
+    return _seconds_compiling
 
 
 class Kernel:
@@ -92,15 +101,25 @@ class Kernel:
         if cache.cache_folder() is None:
             often = "in every process, because no cache folder can be written"
         LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
-        from charloom.kernels.compiling import compile_kernel
-
-        function = self._function
-        if isinstance(function, str):
-            module, _, name_there = function.partition(":")
-            function = getattr(importlib.import_module(module), name_there)
-        code = compile_kernel(function, arguments, ENTRY)
+        code = self._compile(arguments)
         cache.write(name, code)
         return _link(code)
+
+    def _compile(self, arguments: tuple[Any, ...]) -> bytes:
+        """Return the object code of the function."""
+        global _seconds_compiling
+        with _compiling:
+            began = time.monotonic()
+            try:
+                from charloom.kernels.compiling import compile_kernel
+
+                function = self._function
+                if isinstance(function, str):
+                    module, _, name = function.partition(":")
+                    function = getattr(importlib.import_module(module), name)
+                return compile_kernel(function, arguments, ENTRY)
+            finally:
+                _seconds_compiling += time.monotonic() - began
 
 
 class CompiledKernel:

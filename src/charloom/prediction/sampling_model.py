@@ -181,7 +181,16 @@ class SamplingModel(ABC):
     ) -> str:
         """Return the prompt and a sample of at most `length` characters after it.
 
-        A model of a collection returns one document. The other options are those of `stream`.
+        A model of a collection returns one document.
+
+        Args:
+            prompt: the text that precedes the sample.
+            length: the largest number of characters to sample, as in `stream`.
+            **settings: the other options of `stream`, such as `temperature`, `top_k`, `stop`,
+                `seed` and `match`.
+
+        Raises:
+            CharloomError: as in `stream`.
         """
         stream = self.stream(prompt, length=length, **settings)
         return self._shown_prompt(prompt) + "".join(stream)

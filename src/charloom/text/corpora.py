@@ -8,7 +8,7 @@
 - `-`, standard input. It is kept in a temporary file, because a text is read more than once;
 - a named pipe or a shell's `/dev/fd/63`, kept in the same way.
 
-Three corpora are embedded: they are made from every Python installation, and need no network. The
+Four corpora are embedded: they are made from every Python installation, and need no network. The
 others are looked up in the folder that the environment variable CHARLOOM_CORPORA names, then in
 the user's cache folder. Only then they are downloaded, once.
 
@@ -39,6 +39,7 @@ from charloom.text.embedded import (
     documentation_topics,
     library_files,
     python_docs,
+    python_help,
     python_stdlib,
     unicode_names,
 )
@@ -65,8 +66,15 @@ CORPORA: dict[str, EmbeddedCorpus | DownloadedCorpus] = {
     corpus.name: corpus
     for corpus in (
         EmbeddedCorpus(
+            "python-help",
+            "the topics of Python's help(), each paragraph once, without tables, 0.3 MB",
+            "Python documentation, PSF License Version 2",
+            python_help,
+            documentation_topics,
+        ),
+        EmbeddedCorpus(
             "python-docs",
-            "the topics of Python's help(): prose about the language, 0.5 MB",
+            "the same topics with their repetitions, 0.5 MB",
             "Python documentation, PSF License Version 2",
             python_docs,
             documentation_topics,

@@ -51,6 +51,28 @@ def python_docs() -> Iterator[str]:
         between = "\n"
 
 
+_TABLE = re.compile(r"\+[-=]{3}")  # its upper edge
+
+
+def python_help() -> Iterator[str]:
+    """Return the topics of `help()` as `python_docs` does, but each paragraph only once.
+
+    The topics quote one another, so that a split of their text would share whole pages with the
+    others. A paragraph is what empty lines enclose. It is omitted if an earlier one has the same
+    words, whatever their spaces and line breaks. Tables are omitted too, because they are
+    mostly lines and spaces.
+    """
+    seen: set[str] = set()
+    between = ""
+    for _, topic in sorted(documentation_topics().items()):
+        for paragraph in topic.strip("\n").split("\n\n"):
+            words = " ".join(paragraph.split())
+            if words and words not in seen and not _TABLE.match(words):
+                seen.add(words)
+                yield between + paragraph.strip("\n") + "\n"
+                between = "\n"
+
+
 # Installed packages, tests, and files generated when this Python was built.
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 _GENERATED = re.compile(r"config-\d.*|_sysconfigdata.*|_sysconfig_vars.*")
@@ -76,7 +98,7 @@ def library_files() -> list[Path]:
         ]
     if not files:
         raise CharloomError(
-            "this Python has no source code of its standard library: use python-docs or "
+            "this Python has no source code of its standard library: use python-help or "
             "unicode-names, or pass the path of a text"
         )
     return sorted(files, key=lambda path: path.relative_to(root).parts)
