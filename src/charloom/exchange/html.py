@@ -1,8 +1,8 @@
 """A model as a web page in one file, which continues texts without a server and a network.
 
 The page is made as good as its size allows. Weights have 16 bits where that fits, else 8. If it is
-still too large, the counts lose contexts. What all this costs, in bits per character, is measured,
-and stands on the page.
+still too large, the counts lose contexts. What all this costs, in bits per character, is measured
+and shown on the page.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def page_of(model: LanguageModel, fitted: PageModel, cost: Cost, units: Units = 
 
 
 class _HeldOut(NamedTuple):
-    """A text that tells what a page costs, and what its units follow."""
+    """A text on which the cost of a page and the labels of its units are measured."""
 
     ids: TextIds
     before: int  # the id before it
@@ -120,7 +120,7 @@ class _HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, model: LanguageModel) -> _HeldOut:
-        """Return the beginning of the model's test split, or what there is instead of it."""
+        """Return the beginning of the model's test split, or of a text instead of it."""
         try:
             text = model.find_training_text(None).held_out()
         except CharloomError:
@@ -259,7 +259,7 @@ def _own_text(model: LanguageModel) -> TextIds:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a page's size costs.
+    """The cost of a page's size.
 
     Attributes:
         weights: the bits of a weight.
