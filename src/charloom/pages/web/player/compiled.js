@@ -1,130 +1,123 @@
-// The engine of a page in WebAssembly, with the interface of PlayerModel in model.js.
+// The engine of a page in WebAssembly, with the interface of PlayerModel (model.js).
 //
-// The module is compiled from the C files beside this one by tools/build_player.py. It knows one
-// model and one text: a step copies the text's state in, and out again. Arrays come from the same
-// functions as those of plain JavaScript (model.js and counts.js).
+// `make player` compiles it from the C files beside this one. Its memory holds one model and one
+// text: a step copies the text's state in, and out again. The arrays are those of the plain
+// engine, from the functions of model.js, counts.js and mixer.js.
 
-const CELL_NAMES = ["rnn", "gru", "lstm"];
-const GATE_COUNTS = { rnn: 1, gru: 3, lstm: 4 };
-const COUNT_KINDS = { "kneser-ney": 1, "context-mixing": 2 };
-const [RECURRENT, INPUT, DECODER] = [0, 1, 2];
-const [BYTES, FLOATS] = [1, 4]; // kinds of numbers
-const ROWS_OF_BLOCK = 16; // to whole numbers of which hidden units are padded
-const WORDS_OF_MIXER_STATE = 143; // of 64 bits: STATE in context_mixing/layout.py
+const COMPILED = {
+  cells: ["rnn", "gru", "lstm"],
+  counts: ["none", "kneser-ney", "context-mixing"],
+  weights: { weight_hh: 0, weight_ih: 1, decoder: 2 },
+  rows: 16, // of a block: hidden units are padded to whole blocks
+  mixerState: 8 * 143, // bytes: STATE of context_mixing/layout.py
+};
 
+/** A model in the memory of a module. A state is {network, counts}: numbers, and bytes. */
 class CompiledModel {
   constructor(header, arrays, exports) {
+    const { hidden, layers, cell, counts, theta, extra, end, vocabulary } = header;
     this.header = header;
-    this.vocabulary = header.vocabulary;
+    this.vocabulary = vocabulary;
     this.exports = exports;
-    const size = this.vocabulary.length;
-    exports.set_network(
-      CELL_NAMES.indexOf(header.cell), header.hidden, header.layers, size, header.extra,
-      header.end ?? -1,
+    const kind = COMPILED.cells.indexOf(cell);
+    exports.set_network(kind, hidden, layers, vocabulary.length, extra, end ?? -1);
+    this.takeNetwork(arrays);
+    const [countsAt, countsLength] = this.takeCounts(arrays);
+    exports.set_counts(
+      COMPILED.counts.indexOf(counts?.kind ?? "none"), theta ? 1 : 0, counts?.context ?? 0,
+      theta ? this.copied(Float64Array.from(theta)) : 0,
     );
-    this.takeNetwork(header, arrays);
-    const kind = header.counts ? COUNT_KINDS[header.counts.kind] : 0;
-    this.countsLength = 0;
-    if (header.counts) {
-      if (kind === 1) this.takeTable(ngramTable(header, arrays));
-      else this.takeMixer(contextMixer(header, arrays));
-    }
-    const theta = header.theta ? this.copied(Float64Array.from(header.theta)) : 0;
-    exports.set_counts(kind, header.theta ? 1 : 0, header.counts?.context ?? 0, theta);
 
-    // Memory is complete now, so that views on it stay valid.
-    const buffer = exports.memory.buffer;
-    const padded = Math.ceil(header.hidden / ROWS_OF_BLOCK) * ROWS_OF_BLOCK;
-    const numbers = (header.cell === "lstm" ? 2 : 1) * header.layers * padded;
+    // Nothing is reserved from here on, so that views on the memory stay valid.
+    const { buffer } = exports.memory;
+    const padded = Math.ceil(hidden / COMPILED.rows) * COMPILED.rows;
+    const numbers = (cell === "lstm" ? 2 : 1) * layers * padded;
     this.network = new Float32Array(buffer, exports.network_state(), numbers);
-    this.counts = new Uint8Array(buffer, this.countsAt, this.countsLength);
-    this.result = new Float32Array(size);
-    this.found = new Float32Array(buffer, exports.results(), size);
-    this.lastLayer = (header.layers - 1) * padded;
+    this.counts = new Uint8Array(buffer, countsAt, countsLength);
+    this.found = new Float32Array(buffer, exports.results(), vocabulary.length);
+    this.logs = new Float32Array(vocabulary.length);
+    this.lastLayer = (layers - 1) * padded;
   }
 
-  // Copy an array into the module's memory, and return its address.
+  /** Copies an array into memory, and returns its address. */
   copied(values) {
     const { memory, reserve } = this.exports;
-    const place = reserve(values.byteLength);
+    const place = reserve(values.byteLength) >>> 0;
     const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
     new Uint8Array(memory.buffer).set(bytes, place);
     return place;
   }
 
-  takeNetwork(header, arrays) {
-    const { exports } = this;
-    // Give the module a weight, which it packs for itself: at first its packed form is reserved.
-    const take = (name, give) => {
-      const isBytes = header.arrays[name].type === "int8";
-      const values = isBytes ? arrays[name] : floats(header, arrays, name);
-      const rows = header.arrays[name].shape[0];
-      give(isBytes ? BYTES : FLOATS, values, isBytes ? arrays[`${name}.scale`] : null, rows);
-    };
-    const packed = (which, layer) => (kind, values, scales) => {
-      exports.prepare_weight(which, layer, kind);
-      this.lent([values, scales], (at, scalesAt) => exports.set_weight(at, scalesAt));
-    };
-    const biases = (layer) => {
-      const both = ["ih", "hh"].map((end) => floats(header, arrays, `rnn.bias_${end}_l${layer}`));
-      this.lent(both, (ih, hh) => exports.set_biases(layer, ih, hh));
-    };
-    for (let layer = 0; layer < header.layers; layer++) {
-      take(`rnn.weight_ih_l${layer}`, packed(INPUT, layer));
-      take(`rnn.weight_hh_l${layer}`, packed(RECURRENT, layer));
-      biases(layer);
-    }
-    take("decoder.weight", packed(DECODER, 0));
-    this.lent([floats(header, arrays, "decoder.bias")], (at) => exports.set_decoder_bias(at));
-  }
-
-  // Call a function with the addresses of arrays, 0 for null, which are in memory only until then.
+  /** Calls a function with the addresses of arrays that are in memory only until then. */
   lent(values, use) {
     const mark = this.exports.reserve(0);
-    use(...values.map((array) => (array ? this.copied(array) : 0)));
+    use(...values.map((array) => this.copied(array)));
     this.exports.release(mark);
   }
 
-  takeTable(table) {
-    const { exports } = this;
-    exports.set_table(
-      table.context, table.weights.length, this.copied(table.first),
-      this.copied(Uint32Array.from(table.characters)), this.copied(table.probabilities),
-      this.copied(table.weights),
-    );
-    this.countsAt = exports.table_state();
-    this.countsLength = 4 * table.context;
+  takeNetwork(arrays) {
+    const { exports, header } = this;
+    const read = (name) => floats(header, arrays, name);
+    const take = (which, layer, name) => {
+      exports.prepare_weight(COMPILED.weights[which], layer);
+      this.lent([read(name)], exports.set_weight);
+    };
+    for (let layer = 0; layer < header.layers; layer++) {
+      for (const which of ["weight_ih", "weight_hh"]) take(which, layer, `rnn.${which}_l${layer}`);
+      const biases = ["bias_ih", "bias_hh"].map((name) => read(`rnn.${name}_l${layer}`));
+      this.lent(biases, (...places) => exports.set_biases(layer, ...places));
+    }
+    take("decoder", 0, "decoder.weight");
+    this.lent([read("decoder.bias")], exports.set_decoder_bias);
+  }
+
+  /** Takes the counts. Returns the address and the length in bytes of a text's state of them. */
+  takeCounts(arrays) {
+    const { exports, header } = this;
+    switch (header.counts?.kind) {
+      case "kneser-ney":
+        this.takeTable(ngramTable(header, arrays));
+        return [exports.table_state(), 4 * header.counts.context];
+      case "context-mixing":
+        this.takeMixer(contextMixer(header, arrays));
+        return [exports.mixer_state(), COMPILED.mixerState];
+      default:
+        return [0, 0];
+    }
+  }
+
+  takeTable({ context, first, characters, probabilities, weights }) {
+    const arrays = [first, Uint32Array.from(characters), probabilities, weights];
+    const places = arrays.map((values) => this.copied(values));
+    this.exports.set_table(context, weights.length, ...places);
   }
 
   takeMixer(mixer) {
-    const { exports } = this;
-    const { tree, weights, constants } = mixer;
+    const { tree, weights, constants, singles, shorts, longs } = mixer;
     const arrays = [
       tree.children, tree.prior, tree.kind, tree.folded, tree.rank,
       weights.counts, weights.recent, weights.sets, weights.final, weights.refined,
       constants.stretch, constants.squash, constants.logs,
     ];
     const fields = arrays.map((values) => this.copied(values));
-    for (const table of [mixer.singles, mixer.shorts, mixer.longs]) {
-      const { buckets, begins, checks, offsets, entries } = table;
-      const places = [begins, checks, offsets, entries].map((values) => this.copied(values));
-      fields.push(buckets, ...places);
+    for (const { buckets, begins, checks, offsets, entries } of [singles, shorts, longs]) {
+      fields.push(buckets, ...[begins, checks, offsets, entries].map((values) => this.copied(values)));
     }
-    new Uint32Array(exports.memory.buffer, exports.mixer_fields(), fields.length).set(fields);
-    exports.set_mixer();
-    this.countsAt = exports.mixer_state();
-    this.countsLength = 8 * WORDS_OF_MIXER_STATE;
+    const { memory, mixer_fields: place, set_mixer: prepare } = this.exports;
+    new Uint32Array(memory.buffer, place(), fields.length).set(fields);
+    prepare();
   }
 
   newState() {
+    const nowhere = this.header.counts?.kind === "kneser-ney" ? 255 : 0; // bytes of -1, the node
     return {
       network: new Float32Array(this.network.length),
-      counts: new Uint8Array(this.countsLength).fill(this.header.counts?.kind === "kneser-ney" ? 255 : 0),
+      counts: new Uint8Array(this.counts.length).fill(nowhere),
     };
   }
 
-  cloneState(state) {
-    return { network: state.network.slice(), counts: state.counts.slice() };
+  cloneState({ network, counts }) {
+    return { network: network.slice(), counts: counts.slice() };
   }
 
   step(state, id) {
@@ -133,16 +126,17 @@ class CompiledModel {
     this.exports.step(id);
     state.network.set(this.network);
     state.counts.set(this.counts);
-    this.result.set(this.found);
-    return this.result;
+    // A copy, because a view that is sent to the page would take the whole memory with it.
+    this.logs.set(this.found);
+    return this.logs;
   }
 
-  activations(state) {
-    return state.network.slice(this.lastLayer, this.lastLayer + this.header.hidden);
+  activations({ network }) {
+    return network.slice(this.lastLayer, this.lastLayer + this.header.hidden);
   }
 }
 
-// Return a model, or null where WebAssembly or its vectors are missing.
+/** The compiled model, or null where WebAssembly or its vectors are missing. */
 async function createCompiledModel(header, arrays) {
   const code = arrays["player.wasm"];
   if (!code || typeof WebAssembly === "undefined" || !WebAssembly.validate(code)) return null;

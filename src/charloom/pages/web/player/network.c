@@ -1,22 +1,20 @@
 /* A recurrent network that reads one character: charloom.engines.reference defines it.
 
-A step reads all weights once. Those that the page has in 8 bits are widened to 16 bits, and become
-floating-point numbers in the product: row i of such a matrix is scale[i] times whole numbers. */
+A step reads every weight once. The numbers of hidden units and of characters are padded to whole
+blocks, with weights of 0. */
 
 #include "engine.h"
 #include "vectors.h"
 
 enum { RNN, GRU, LSTM };
-enum { BYTES = 1, FLOATS = 4 };     /* kinds of numbers in the page */
-enum { RECURRENT, INPUT, DECODER }; /* a layer's matrices, and the last one */
+enum { RECURRENT, INPUT, DECODER }; /* a layer's weights, and the last one */
 
-/* A matrix in blocks of BLOCK rows: a block has the first column of its rows, then the second one,
+/* A weight in blocks of BLOCK rows: a block has the first column of its rows, then the second one,
 and so on. The first layer's products of a character are a column of its W_ih, so that this one lies
 `by_columns`: those of the V characters, then those of the E extra inputs. */
 typedef struct {
-    int rows, columns, kind, by_columns;
-    void *values;
-    float *scales; /* (rows,) */
+    int rows, columns, by_columns;
+    float *values;
 } Matrix;
 
 typedef struct {
@@ -28,10 +26,9 @@ Shape shape;
 static Layer *layers;
 static Matrix decoder;
 static float *decoder_bias;
-static float *state;   /* (2, L, PADDED(H)): the hidden states, and for lstm the cell states */
-static float *inputs;  /* (G, PADDED(H)): the products of the input, of the state ... */
-static float *products;
-static int *likely; /* (E,) extra inputs that are not negligible */
+static float *state;             /* (2, L, PADDED(H)): hidden states, and for lstm cell states */
+static float *inputs, *products; /* (G, PADDED(H)): of a layer's input, and of its state */
+static int *likely;              /* (E,) extra inputs that are not negligible */
 
 static int gates(void) { return shape.cell == RNN ? 1 : shape.cell == GRU ? 3 : 4; }
 static int padded(void) { return PADDED(shape.hidden); }
@@ -48,56 +45,43 @@ void EXPORT(set_network)(int cell, int hidden, int count, int vocabulary, int ex
     state = reserve(2 * count * padded() * sizeof(float));
     inputs = reserve(stacked * sizeof(float));
     products = reserve(stacked * sizeof(float));
-    likely = reserve((extra + 1) * sizeof(int));
+    likely = reserve(extra * sizeof(int));
 }
 
 float *EXPORT(network_state)(void) { return state; }
 
-/* Weights come in two steps, so that no copy of them is left in memory: a place for the packed ones
-is reserved, then they are packed into it from where the caller has put them, for as long as that. */
+/* A weight comes in two steps, so that no copy of it is left in memory: a place for the packed one
+is reserved, and then it is packed from where the caller has put it, for as long as that. */
 static Matrix *coming;
-static int size_of_part; /* rows of a part of `coming`, which is padded; rows of the whole: */
-static int rows_coming;
-static int columns_coming;
+static int part, parts; /* rows of each part, which is padded, and how many there are */
 
 /* Reserve a weight's place.
 
 Args:
     which: RECURRENT, INPUT or DECODER.
-    layer: of the first two. The first layer's INPUT has columns of characters.
-    kind: of its numbers, BYTES or FLOATS. */
-void EXPORT(prepare_weight)(int which, int layer, int kind) {
-    int parts = which == DECODER ? 1 : gates();
+    layer: of the first two. */
+void EXPORT(prepare_weight)(int which, int layer) {
     int by_columns = which == INPUT && layer == 0;
-    size_of_part = which == DECODER ? shape.vocabulary : shape.hidden;
-    rows_coming = parts * size_of_part;
-    columns_coming = by_columns ? shape.vocabulary + shape.extra : shape.hidden;
+    part = which == DECODER ? shape.vocabulary : shape.hidden;
+    parts = which == DECODER ? 1 : gates();
     coming = which == DECODER ? &decoder
              : which == INPUT ? &layers[layer].input
                               : &layers[layer].recurrent;
-    int rows = parts * PADDED(size_of_part);
-    *coming = (Matrix){rows, columns_coming, kind, by_columns, 0, 0};
-    coming->values = reserve((uint32_t)rows * columns_coming * (kind == BYTES ? 2 : 4));
-    coming->scales = reserve(rows * sizeof(float));
+    coming->rows = parts * PADDED(part);
+    coming->columns = by_columns ? shape.vocabulary + shape.extra : shape.hidden;
+    coming->by_columns = by_columns;
+    coming->values = reserve((uint32_t)coming->rows * coming->columns * sizeof(float));
 }
 
-/* Pack the weight whose place is reserved.
-
-Args:
-    values: row by row, with the gates in PyTorch's order.
-    scales: a row's scale, 0 for 1. */
-void EXPORT(set_weight)(const void *values, const float *scales) {
-    for (int i = 0; i < rows_coming; i++) {
-        int row = i / size_of_part * PADDED(size_of_part) + i % size_of_part;
-        coming->scales[row] = scales ? scales[i] : 1;
-        for (int k = 0; k < columns_coming; k++) {
-            int from = i * columns_coming + k;
-            int to = coming->by_columns ? k * coming->rows + row
-                                        : (row / BLOCK * columns_coming + k) * BLOCK + row % BLOCK;
-            if (coming->kind == BYTES)
-                ((int16_t *)coming->values)[to] = ((const int8_t *)values)[from];
-            else
-                ((float *)coming->values)[to] = ((const float *)values)[from];
+/* Pack the weight whose place is reserved, from rows in PyTorch's order. */
+void EXPORT(set_weight)(const float *values) {
+    int columns = coming->columns;
+    for (int i = 0; i < parts * part; i++) {
+        int row = i / part * PADDED(part) + i % part;
+        for (int k = 0; k < columns; k++) {
+            int place = coming->by_columns ? k * coming->rows + row
+                                           : (row / BLOCK * columns + k) * BLOCK + row % BLOCK;
+            coming->values[place] = values[i * columns + k];
         }
     }
 }
@@ -111,79 +95,56 @@ void EXPORT(set_biases)(int layer, const float *ih, const float *hh) {
     }
 }
 
+/* Take the decoder's bias, (V,). */
 void EXPORT(set_decoder_bias)(const float *bias) {
-    for (int i = 0; i < PADDED(shape.vocabulary); i++)
-        decoder_bias[i] = i < shape.vocabulary ? bias[i] : 0;
-}
-
-static inline Vector whole4(const int16_t *place) {
-    return wasm_f32x4_convert_i32x4(wasm_i32x4_load16x4(place));
+    for (int i = 0; i < shape.vocabulary; i++)
+        decoder_bias[i] = bias[i];
 }
 
 /* Write W x + b, (rows,). */
 static void multiply(const Matrix *matrix, const float *x, const float *bias, float *out) {
-    int count = matrix->columns;
+    const float *w = matrix->values;
     for (int row = 0; row < matrix->rows; row += BLOCK) {
-        Vector a = filled(0), b = a, c = a, d = a;
-        if (matrix->kind == FLOATS) {
-            const float *w = (const float *)matrix->values + row * count;
-            for (int k = 0; k < count; k++, w += BLOCK) {
-                Vector here = wasm_v128_load32_splat(x + k);
-                a = times_add(load(w), here, a);
-                b = times_add(load(w + LANES), here, b);
-                c = times_add(load(w + 2 * LANES), here, c);
-                d = times_add(load(w + 3 * LANES), here, d);
-            }
-        } else {
-            const int16_t *w = (const int16_t *)matrix->values + row * count;
-            for (int k = 0; k < count; k++, w += BLOCK) {
-                Vector here = wasm_v128_load32_splat(x + k);
-                a = times_add(whole4(w), here, a);
-                b = times_add(whole4(w + LANES), here, b);
-                c = times_add(whole4(w + 2 * LANES), here, c);
-                d = times_add(whole4(w + 3 * LANES), here, d);
-            }
+        Vector a = load(bias + row), b = load(bias + row + LANES);
+        Vector c = load(bias + row + 2 * LANES), d = load(bias + row + 3 * LANES);
+        for (int k = 0; k < matrix->columns; k++, w += BLOCK) {
+            Vector here = wasm_v128_load32_splat(x + k);
+            a = times_add(load(w), here, a);
+            b = times_add(load(w + LANES), here, b);
+            c = times_add(load(w + 2 * LANES), here, c);
+            d = times_add(load(w + 3 * LANES), here, d);
         }
-        const float *scale = matrix->scales + row;
-        store(out + row, times_add(a, load(scale), load(bias + row)));
-        store(out + row + LANES, times_add(b, load(scale + LANES), load(bias + row + LANES)));
-        store(out + row + 2 * LANES,
-              times_add(c, load(scale + 2 * LANES), load(bias + row + 2 * LANES)));
-        store(out + row + 3 * LANES,
-              times_add(d, load(scale + 3 * LANES), load(bias + row + 3 * LANES)));
+        store(out + row, a);
+        store(out + row + LANES, b);
+        store(out + row + 2 * LANES, c);
+        store(out + row + 3 * LANES, d);
     }
 }
 
-/* Extra inputs below this one are left out: all of them together change a product by less than
-the rounding of the weights. */
-#define NEGLIGIBLE_INPUT 1e-8f
-
-static inline Vector column4(const Matrix *matrix, int place) {
-    return matrix->kind == FLOATS ? load((const float *)matrix->values + place)
-                                  : whole4((const int16_t *)matrix->values + place);
-}
+/* Extra inputs whose sum is below this are left out: they change a product by less than its
+rounding does. They are most of a large vocabulary's probabilities. */
+#define NEGLIGIBLE_INPUTS 1e-7f
 
 /* Write the products of the first layer's inputs: U[:, id] + U' extra + b. */
 static void look_up(const Matrix *matrix, int id, const float *extra, const float *bias,
                     float *out) {
-    int stacked = matrix->rows, count = 0;
+    int rows = matrix->rows, count = 0;
     for (int e = 0; e < shape.extra; e++)
-        if (extra[e] > NEGLIGIBLE_INPUT)
+        if (extra[e] > NEGLIGIBLE_INPUTS / shape.extra)
             likely[count++] = e;
-    for (int row = 0; row < stacked; row += BLOCK) {
+    for (int row = 0; row < rows; row += BLOCK) {
         Vector sums[BLOCK / LANES];
+        const float *column = matrix->values + id * rows + row;
         for (int j = 0; j < BLOCK / LANES; j++)
-            sums[j] = column4(matrix, id * stacked + row + j * LANES);
+            sums[j] = add(load(bias + row + j * LANES), load(column + j * LANES));
         for (int i = 0; i < count; i++) {
-            int begin = (shape.vocabulary + likely[i]) * stacked + row;
+            column = matrix->values + (shape.vocabulary + likely[i]) * rows + row;
             Vector p = filled(extra[likely[i]]);
             for (int j = 0; j < BLOCK / LANES; j++)
-                sums[j] = times_add(column4(matrix, begin + j * LANES), p, sums[j]);
+                sums[j] = times_add(load(column + j * LANES), p, sums[j]);
         }
-        for (int j = 0; j < BLOCK / LANES; j++) {
-            int at = row + j * LANES;
-            store(out + at, times_add(sums[j], load(matrix->scales + at), load(bias + at)));
-        }
+        for (int j = 0; j < BLOCK / LANES; j++)
+            store(out + row + j * LANES, sums[j]);
     }
 }
 
