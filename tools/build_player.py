@@ -1,8 +1,9 @@
 """Compile the engine of exported pages to WebAssembly: `make player`.
 
 The sources are the C files in src/charloom/pages/web/player, and constants of the context mixer,
-which are read from its module. The compiler is clang, from the package `ziglang` of the version
-below. A section of the result holds the digest of everything that it was made from.
+which are read from its module. The compiler is clang, from the package `ziglang` (extra `player`).
+A section of the result holds the digest of all this. By it, a test recognizes a result that is
+older than its sources.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from charloom.context_mixing import layout
+from charloom.ngrams import mixing
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-
-from charloom.context_mixing import layout  # noqa: E402
-from charloom.ngrams import mixing  # noqa: E402
-
 PLAYER = ROOT / "src" / "charloom" / "pages" / "web" / "player"
 RESULT = PLAYER / "player.wasm"
-COMPILER = "0.17.1"  # of the package ziglang
+COMPILER = "0.17.1"  # the version of ziglang; another one compiles other bytes
 FLAGS = (
     "-target", "wasm32-freestanding", "-std=c17", "-O3", "-msimd128", "-mbulk-memory",
     "-mnontrapping-fptoint", "-ffp-contract=off", "-nostdlib", "-Wall", "-Wextra", "-Werror",
@@ -30,26 +29,22 @@ FLAGS = (
 )  # fmt: skip
 SECTION = "charloom.sources"
 
-NUMBERS = """
-    CONTEXT_COUNT ORDERS INDIRECT INPUTS INPUT_COUNT SHORT LONG SHORT_WORDS LONG_WORDS SINGLE_WAYS
-    LIST_WAYS COUNT_LEVELS LOGIT_LEVELS RECENT_LEVELS SIDES UNKNOWN NOWHERE RECENT_SHIFT CLASSES
-    WORD_LENGTHS COLUMNS SETS REFINED_LEVELS REFINED_ROWS LINE RECENT WORD WORD_BEFORE
-    WORD_BEFORE_THAT SHORT_LINE WORD_LENGTH COLUMN ABOVE_LENGTH ABOVE STATE PRIOR_COUNT NEGLIGIBLE
-    SMALLEST LETTER BREAK END
-""".split()
-
 
 def constants() -> str:
-    """Return the header `constants.h`."""
-    lines = [f"#define {name} {getattr(layout, name)!r}" for name in NUMBERS]
-    for name in ("LEVEL_BEGINS", "SET_BEGINS"):
-        values = ", ".join(str(value) for value in getattr(layout, name))
-        lines.append(f"#define {name} {{{values}}}")
-    for i, multiplier in enumerate(layout.MULTIPLIERS, 1):
-        lines.append(f"#define MULTIPLIER_{i} {multiplier:#x}ull")
-    lines.append(f"#define HASH_SPREAD {layout.HASH_SPREAD:#x}ull")
-    lines.append(f"#define LEAST_WEIGHT {mixing.LEAST_WEIGHT!r}")
+    """Return the header `constants.h`: numbers of the context mixer's module, by their names."""
+    found = {name: value for name, value in vars(layout).items() if name.isupper()}
+    found["LEAST_WEIGHT"] = mixing.LEAST_WEIGHT
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, int | float):
+            lines.append(f"#define {name} {_literal(value)}")
+        elif all(isinstance(one, int) for one in value):
+            lines.append(f"#define {name} {{{', '.join(_literal(one) for one in value)}}}")
     return "\n".join(lines) + "\n"
+
+
+def _literal(value: float) -> str:
+    return f"{value:#x}ull" if value >= 1 << 31 else repr(value)
 
 
 def sources() -> list[Path]:
@@ -65,19 +60,10 @@ def digest() -> str:
     return found.hexdigest()
 
 
-def section(name: str, content: bytes) -> bytes:
-    """Return a custom section of a module."""
-    payload = bytes([len(name)]) + name.encode() + content
-    return b"\0" + _number(len(payload)) + payload
-
-
-def _number(value: int) -> bytes:
-    """Return a number in LEB128."""
-    encoded = b""
-    while value > 127:
-        encoded += bytes([value & 127 | 128])
-        value >>= 7
-    return encoded + bytes([value])
+def section() -> bytes:
+    """Return the custom section at the end of the result, with the digest."""
+    payload = bytes([len(SECTION)]) + SECTION.encode() + digest().encode()
+    return bytes([0, len(payload)]) + payload  # a length below 128 is one byte
 
 
 def missing_compiler() -> str:
@@ -85,8 +71,10 @@ def missing_compiler() -> str:
     try:
         found = version("ziglang")
     except PackageNotFoundError:
-        return f"the compiler is missing: pip install ziglang=={COMPILER}"
-    return "" if found == COMPILER else f"ziglang {found} is installed, not {COMPILER}"
+        return f"ziglang is not installed: pip install ziglang=={COMPILER}"
+    if found == COMPILER:
+        return ""
+    return f"ziglang {found} is installed: pip install ziglang=={COMPILER}"
 
 
 def build() -> bytes:
@@ -98,7 +86,7 @@ def build() -> bytes:
         files = [str(source.relative_to(PLAYER)) for source in sources() if source.suffix == ".c"]
         command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, f"-I{folder}", *files]
         subprocess.run([*command, "-o", str(result)], cwd=PLAYER, check=True)
-        return result.read_bytes() + section(SECTION, digest().encode())
+        return result.read_bytes() + section()
 
 
 def main() -> None:

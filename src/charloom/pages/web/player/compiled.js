@@ -93,7 +93,7 @@ class CompiledModel {
   }
 
   takeMixer(mixer) {
-    const { tree, weights, constants, singles, shorts, longs } = mixer;
+    const { tree, weights, constants, singles, shorts, longs, probing } = mixer;
     const arrays = [
       tree.children, tree.prior, tree.kind, tree.folded, tree.rank,
       weights.counts, weights.recent, weights.sets, weights.final, weights.refined,
@@ -101,11 +101,12 @@ class CompiledModel {
     ];
     const fields = arrays.map((values) => this.copied(values));
     for (const { buckets, begins, checks, offsets, entries } of [singles, shorts, longs]) {
-      fields.push(buckets, ...[begins, checks, offsets, entries].map((values) => this.copied(values)));
+      const places = [begins, checks, offsets, entries].map((values) => this.copied(values));
+      fields.push(buckets, ...places);
     }
     const { memory, mixer_fields: place, set_mixer: prepare } = this.exports;
     new Uint32Array(memory.buffer, place(), fields.length).set(fields);
-    prepare();
+    prepare(probing ? 1 : 0);
   }
 
   newState() {

@@ -22,8 +22,8 @@ E: extra inputs; K: characters of context of an n-gram table. */
 #define EXPORT(name) __attribute__((export_name(#name))) name
 
 #define LANES 4   /* numbers of a vector */
-#define BLOCK 16  /* rows of a product that are added up side by side */
-#define PADDED(n) (((n) + BLOCK - 1) / BLOCK * BLOCK)
+#define BLOCK_ROWS 16  /* rows of a product that are added up side by side */
+#define PADDED(n) (((n) + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS)
 
 enum { NO_COUNTS, TABLE, MIXER }; /* kinds of counts */
 

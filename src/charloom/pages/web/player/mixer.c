@@ -15,10 +15,13 @@ probabilities have the same bits. */
 #define LARGEST_COUNT 65536 /* no sum of the counts of a list reaches it */
 #define LARGEST_RECENT 2048 /* nor this one a sum of recent counts */
 
-typedef uint64_t Hash;
+#define TABLES 3
 
-/* A table of lists, of the occupied ones alone. A bucket's are begins[bucket] and those after it up to
-the next bucket's; a list's entries are found by `offsets` in the same way. */
+typedef uint64_t Hash;
+static const Hash multipliers[] = MULTIPLIERS;
+
+/* A table of lists, of the occupied ones alone. A bucket's are those from begins[bucket] up to
+begins[bucket + 1], and a list's entries are found by `offsets` in the same way. */
 typedef struct {
     uint32_t buckets;
     const uint32_t *begins; /* (buckets + 1,) */
@@ -33,10 +36,10 @@ static struct {
     const int32_t *kind, *folded, *rank; /* (V,) */
     const float *counts, *recent, *sets, *final, *refined; /* see Weights in layout.py */
     const float *stretch, *squash, *logs;                  /* see Constants there */
-    Lists singles, shorts, longs;
+    Lists tables[TABLES]; /* singles, shorts, longs */
 } m;
 
-static int size;        /* V */
+static int size, probing;          /* V; see `read_list` */
 static uint8_t *levels, *halvings; /* classes of counts, and how often recent counts are halved */
 static int32_t *parent; /* (2 V,) of node i, and of character i at V + i; the root has -1 */
 
@@ -47,7 +50,7 @@ static Hash *state;
 static Hash hashes[CONTEXT_COUNT], keys[2];
 static uint32_t entries[CONTEXT_COUNT * LONG + LONG_WORDS];
 static int used[CONTEXT_COUNT];
-static int32_t *seen;           /* (2 V, WORDS_OF_ROW) counts, and in the upper half recent counts */
+static int32_t *seen;           /* (2 V, WORDS_OF_ROW) counts, in the upper half recent counts */
 static uint8_t *first, *second; /* (2 V, BYTES_OF_ROW) places of the latest two characters */
 static int32_t *leaves, *nodes, leaf_count, node_count;
 static uint8_t *marks;
@@ -61,10 +64,11 @@ Hash *EXPORT(mixer_state)(void) { return state; }
 /* Return the place for the fields of a mixer, each of 32 bits. */
 void *EXPORT(mixer_fields)(void) { return &m; }
 
-/* Prepare predictions by the mixer whose fields are set. */
-void EXPORT(set_mixer)(void) {
+/* Prepare predictions by the mixer whose fields are set; `probes`: see `read_list`. */
+void EXPORT(set_mixer)(int probes) {
     static const int level_begins[] = LEVEL_BEGINS;
     size = shape.vocabulary;
+    probing = probes;
     int rows = 2 * size;
     levels = reserve(LARGEST_COUNT);
     for (int i = 0; i < LARGEST_COUNT; i++)
@@ -100,14 +104,14 @@ void EXPORT(set_mixer)(void) {
 
 static inline Hash mixed(Hash x) {
     x ^= x >> 31;
-    x *= MULTIPLIER_1;
+    x *= multipliers[0];
     x ^= x >> 27;
-    x *= MULTIPLIER_2;
+    x *= multipliers[1];
     return x ^ (x >> 33);
 }
 
 static inline Hash joined(Hash a, Hash b, int salt) {
-    return mixed(mixed(a * HASH_SPREAD + (Hash)(salt + 1)) + b * MULTIPLIER_1);
+    return mixed(mixed(a * HASH_SPREAD + (Hash)(salt + 1)) + b * multipliers[0]);
 }
 
 void mixer_read(int id) {
@@ -193,21 +197,24 @@ static const uint32_t *find_list(const Lists *lists, Hash value, uint32_t check,
     return 0;
 }
 
-/* Copy the list of a context, and return how long it is. */
+/* Copy the list of a context, and return how long it is. A list that was full is in the next table,
+by another hash. Its entry there leads on, or where a page has left these out, a missing one. */
 static int read_list(Hash value, uint32_t *to) {
-    const uint32_t *end, *list = find_list(&m.singles, value, (uint32_t)(value >> 48), &end);
-    if (list && *list >> 16 == MOVED) {
-        value = mixed(value);
-        list = find_list(&m.shorts, value, (uint32_t)(value >> 48) | 1, &end);
+    for (int t = 0; t < TABLES; t++) {
+        if (t > 0)
+            value = mixed(value);
+        uint32_t check = (uint32_t)(value >> 48) | (t > 0);
+        const uint32_t *end, *list = find_list(m.tables + t, value, check, &end);
+        if (!list && !probing)
+            return 0;
+        if (list && *list >> 16 != MOVED) {
+            int length = 0;
+            while (list < end)
+                to[length++] = *list++;
+            return length;
+        }
     }
-    if (list && *list >> 16 == MOVED) {
-        value = mixed(value);
-        list = find_list(&m.longs, value, (uint32_t)(value >> 48) | 1, &end);
-    }
-    int length = 0;
-    while (list && list < end)
-        to[length++] = *list++;
-    return length;
+    return 0;
 }
 
 static void find_contexts(void) {
@@ -397,7 +404,7 @@ static float mix_sets(const int *rows, const float *shares) {
 
 /* Return the probability after one of the latest characters at a node, between two levels. */
 static float refined(int which, int node, int low, float part) {
-    uint32_t row = (uint32_t)mixed(keys[which] + (Hash)node * MULTIPLIER_1) % REFINED_ROWS;
+    uint32_t row = (uint32_t)mixed(keys[which] + (Hash)node * multipliers[0]) % REFINED_ROWS;
     const float *p = m.refined + (row + which * REFINED_ROWS) * REFINED_LEVELS + low;
     return p[0] * (1.0f - part) + p[1] * part;
 }

@@ -9,8 +9,8 @@ blocks, with weights of 0. */
 enum { RNN, GRU, LSTM };
 enum { RECURRENT, INPUT, DECODER }; /* a layer's weights, and the last one */
 
-/* A weight in blocks of BLOCK rows: a block has the first column of its rows, then the second one,
-and so on. The first layer's products of a character are a column of its W_ih, so that this one lies
+/* A weight in blocks of rows: a block has the first column of its rows, then the second one, and so
+on. The first layer's products of a character are a column of its W_ih, so that this one lies
 `by_columns`: those of the V characters, then those of the E extra inputs. */
 typedef struct {
     int rows, columns, by_columns;
@@ -79,8 +79,9 @@ void EXPORT(set_weight)(const float *values) {
     for (int i = 0; i < parts * part; i++) {
         int row = i / part * PADDED(part) + i % part;
         for (int k = 0; k < columns; k++) {
+            int block = row / BLOCK_ROWS, in_block = row % BLOCK_ROWS;
             int place = coming->by_columns ? k * coming->rows + row
-                                           : (row / BLOCK * columns + k) * BLOCK + row % BLOCK;
+                                           : (block * columns + k) * BLOCK_ROWS + in_block;
             coming->values[place] = values[i * columns + k];
         }
     }
@@ -104,10 +105,10 @@ void EXPORT(set_decoder_bias)(const float *bias) {
 /* Write W x + b, (rows,). */
 static void multiply(const Matrix *matrix, const float *x, const float *bias, float *out) {
     const float *w = matrix->values;
-    for (int row = 0; row < matrix->rows; row += BLOCK) {
+    for (int row = 0; row < matrix->rows; row += BLOCK_ROWS) {
         Vector a = load(bias + row), b = load(bias + row + LANES);
         Vector c = load(bias + row + 2 * LANES), d = load(bias + row + 3 * LANES);
-        for (int k = 0; k < matrix->columns; k++, w += BLOCK) {
+        for (int k = 0; k < matrix->columns; k++, w += BLOCK_ROWS) {
             Vector here = wasm_v128_load32_splat(x + k);
             a = times_add(load(w), here, a);
             b = times_add(load(w + LANES), here, b);
@@ -132,24 +133,24 @@ static void look_up(const Matrix *matrix, int id, const float *extra, const floa
     for (int e = 0; e < shape.extra; e++)
         if (extra[e] > NEGLIGIBLE_INPUTS / shape.extra)
             likely[count++] = e;
-    for (int row = 0; row < rows; row += BLOCK) {
-        Vector sums[BLOCK / LANES];
+    for (int row = 0; row < rows; row += BLOCK_ROWS) {
+        Vector sums[BLOCK_ROWS / LANES];
         const float *column = matrix->values + id * rows + row;
-        for (int j = 0; j < BLOCK / LANES; j++)
+        for (int j = 0; j < BLOCK_ROWS / LANES; j++)
             sums[j] = add(load(bias + row + j * LANES), load(column + j * LANES));
         for (int i = 0; i < count; i++) {
             column = matrix->values + (shape.vocabulary + likely[i]) * rows + row;
             Vector p = filled(extra[likely[i]]);
-            for (int j = 0; j < BLOCK / LANES; j++)
+            for (int j = 0; j < BLOCK_ROWS / LANES; j++)
                 sums[j] = times_add(load(column + j * LANES), p, sums[j]);
         }
-        for (int j = 0; j < BLOCK / LANES; j++)
+        for (int j = 0; j < BLOCK_ROWS / LANES; j++)
             store(out + row + j * LANES, sums[j]);
     }
 }
 
-/* The cells change h, and lstm's also c, (PADDED(H),) each, by the products x of the inputs and a of
-the state, (G, PADDED(H)), with their biases. */
+/* The cells change h, and lstm's also c, (PADDED(H),) each, by the products x of the inputs and a
+of the state, (G, PADDED(H)), with their biases. */
 
 static void advance_rnn(const float *x, const float *a, float *h) {
     for (int i = 0; i < padded(); i += LANES)

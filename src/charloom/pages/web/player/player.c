@@ -4,6 +4,7 @@
 
 extern unsigned char __heap_base;
 #define PAGE 65536u
+#define NONE (~(uintptr_t)0)
 
 static uintptr_t used, zeroed; /* the end of reserved memory, and of what was ever reserved */
 
@@ -14,7 +15,7 @@ void *EXPORT(reserve)(uint32_t bytes) {
     uint64_t end = ((uint64_t)used + bytes + 63) & ~(uint64_t)63;
     uint64_t has = (uint64_t)__builtin_wasm_memory_size(0) * PAGE;
     if (end > 0xFFFF0000u ||
-        (end > has && __builtin_wasm_memory_grow(0, (end - has + PAGE - 1) / PAGE) == ~(uintptr_t)0))
+        (end > has && __builtin_wasm_memory_grow(0, (end - has + PAGE - 1) / PAGE) == NONE))
         __builtin_trap();
     for (uintptr_t i = used; i < zeroed && i < end; i++)
         *(unsigned char *)i = 0;

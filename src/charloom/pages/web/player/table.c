@@ -1,7 +1,7 @@
 /* The look-up of contexts in an n-gram table: charloom.ngrams.lookup defines it.
 
-Entry e of the trie is node e + 1, and node 0 the root. A text's state are the nodes of its last 1 to
-K characters, -1 where they were never seen. */
+Entry e of the trie is node e + 1, and node 0 the root. A text's state are the nodes of its last 1
+to K characters, -1 where they were never seen. */
 
 #include "engine.h"
 

@@ -34,7 +34,7 @@ static inline float largest_of(Vector x) {
 
 /* Return 2^n, and write e^r - 1, for x = n log 2 + r between the limits. */
 static inline Vector reduced(Vector x, Vector *rest) {
-    const Vector magic = filled(12582912.0f); /* 1.5 * 2^23 leaves a whole number in the last bits */
+    const Vector magic = filled(0x1.8p23f); /* leaves a whole number in the last bits */
     Vector biased = times_add(x, filled(1.4426950408889634f), magic);
     Vector n = subtract(biased, magic);
     Vector r = subtract(x, times(n, filled(0.693145751953125f)));
