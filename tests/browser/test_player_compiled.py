@@ -28,7 +28,7 @@ KINDS = {
     "lstm, n-grams of lines": Kind(("--cell=lstm", "--layers=2", "--lines")),
     "gru that reads a mixer": Kind(("--cell=gru", "--hidden-size=33", *MIXER)),
     "gru beside a mixer of lines": Kind(("--cell=gru", "--lines", "--counts=context-mixing")),
-    "lstm of bytes, pruned": Kind(("--cell=lstm", "--bytes", *MIXER), 0.2),
+    "lstm of bytes, pruned": Kind(("--cell=lstm", "--bytes", *MIXER), 0.3),
 }
 
 # Both models read a text of their own samples, from copies of a state, and the state they are
@@ -77,10 +77,10 @@ def open_engine(
     def open_(kind: Kind, without: str = "") -> Any:
         folder = tmp_path_factory.mktemp("player")
         run = train_tiny(folder, EINMALEINS, *TINY, "--steps=20", "--threads=1", *kind.options)
-        page = str(charloom.export_html(run, size=kind.megabytes))
-        page = re.sub("<script>.*?</script>", "", page, flags=re.DOTALL)
+        html = str(charloom.export_html(run, size=kind.megabytes))
+        html = re.sub("<script>.*?</script>", "", html, flags=re.DOTALL)
         path = folder / "page.html"
-        path.write_text(page.replace(without, ""), encoding="utf-8")
+        path.write_text(html.replace(without, ""), encoding="utf-8")
         page = window.new_page()
         page.goto(path.as_uri())
         return page
