@@ -1,9 +1,10 @@
-"""Measure the engines of exported pages in headless Chromium: characters per second that they write.
+"""Measure how fast exported pages write in headless Chromium, in characters per second.
 
-    python -m benchmarks.player RUN [RUN …] [--size 4] [--length 5000] [--rounds 3]
+    charloom export RUN --to html --out PAGE.html
+    python -m benchmarks.player PAGE.html [PAGE.html …] [--length 5000] [--rounds 3]
 
-A page is exported of every run. In a worker, as on the page, the compiled engine and the one in
-plain JavaScript take turns and write a sample at temperature 1. Each speed is a median.
+In a worker, as on the page, the compiled engine and the one in plain JavaScript take turns. Both
+write a sample at temperature 1. Each speed is a median.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import charloom
-
-PLAIN_SHARE = 10  # a sample in plain JavaScript is so many times shorter
+PLAIN_SHARE = 10  # a sample in plain JavaScript is shorter by this factor
 
 WORKER = """async ([isCompiled, length]) => {
   const stored = {};
@@ -26,10 +25,9 @@ WORKER = """async ([isCompiled, length]) => {
     stored[element.id.slice(6)] = [element.textContent, element.dataset.type];
   }
   const code = document.getElementById("engine").textContent + `
-    const types = {
-      int8: Int8Array, uint8: Uint8Array, int32: Int32Array, uint32: Uint32Array,
-      float32: Float32Array,
-    };
+    const kinds = [Int8Array, Uint8Array, Int32Array, Uint32Array, Float32Array];
+    const types = Object.fromEntries(
+      kinds.map((kind) => [kind.name.replace("Array", "").toLowerCase(), kind]));
     const settings = { temperature: 1, top_k: null, top_p: null, min_p: null };
     function write(model, seed, length) {
       const sample = new Sample(model, { settings, seed, length });
@@ -76,8 +74,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN")
-    parser.add_argument("--size", type=float, default=4.0, help="megabytes of a page")
+    parser.add_argument("pages", nargs="+", type=Path, metavar="PAGE.html")
     parser.add_argument("--length", type=int, default=5000, help="characters of a sample")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -85,22 +82,26 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory() as name, sync_playwright() as started:
-        pages = []
-        for number, run in enumerate(options.runs):
-            html = charloom.export_html(run, size=options.size)
-            pages.append((run, len(html.encode()), Path(name) / f"{number}.html"))
-            # The page's own script would take the arrays away.
-            shown = re.sub("<script>.*?</script>", "", html, flags=re.DOTALL)
-            pages[-1][2].write_text(shown, encoding="utf-8")
         browser = started.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        print("| run | page in MB | WebAssembly | plain JavaScript |\n| --- | ---: | ---: | ---: |")
-        for run, size, path in pages:
+        print(
+            "| page | MB | WebAssembly | plain JavaScript |",
+            "| --- | ---: | ---: | ---: |",
+            sep="\n",
+        )
+        for path in options.pages:
+            html = path.read_text(encoding="utf-8")
+            # The page's own script would take the arrays away.
+            silent = Path(name) / "page.html"
+            silent.write_text(
+                re.sub("<script>.*?</script>", "", html, flags=re.DOTALL), encoding="utf-8"
+            )
             page = browser.new_page()
-            page.goto(path.as_uri())
+            page.goto(silent.as_uri())
             compiled, plain = speeds(page, options.length, options.rounds)
-            print(f"| {run} | {size / 1e6:.2f} | {compiled:,.0f} | {plain:,.0f} |", flush=True)
+            size = path.stat().st_size / 1e6
+            print(f"| {path.stem} | {size:.2f} | {compiled:,.0f} | {plain:,.0f} |", flush=True)
             page.close()
         browser.close()
 
