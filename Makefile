@@ -3,7 +3,7 @@
 PYTHON ?= .venv/bin/python
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check docs dist notebook bench bench-smoke
+.PHONY: check docs dist notebook player bench bench-smoke
 check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -35,3 +35,7 @@ dist:
 # Runs the notebook from a clean kernel and stores it with its outputs.
 notebook:
 	cd examples && $(abspath $(PYTHON)) -m jupyter execute --inplace from_scratch.ipynb
+
+# The compiled engine of exported pages, from C; PYTHON needs the extra player.
+player:
+	PYTHONPATH=src $(PYTHON) tools/build_player.py
