@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from charloom.evaluation.evaluation import Evaluation
     from charloom.evaluation.records import keep_evaluation
     from charloom.exchange.export import export
+    from charloom.exchange.html import export_html
     from charloom.exchange.hub import HubModel as HubModel
     from charloom.exchange.pytorch import import_pytorch
     from charloom.language_model import LanguageModel, load
@@ -83,6 +84,7 @@ _MODULES = {
     "decompress": "compression.api",
     "explore": "analysis.exploration",
     "export": "exchange.export",
+    "export_html": "exchange.html",
     "import_pytorch": "exchange.pytorch",
     "info": "storage.facts",
     "keep_evaluation": "evaluation.records",
@@ -135,6 +137,7 @@ __all__ = [
     "decompress",
     "explore",
     "export",
+    "export_html",
     "import_pytorch",
     "info",
     "keep_evaluation",

@@ -1,11 +1,11 @@
-"""`charloom export` and `charloom import`: PyTorch, ONNX and Hugging Face Hub files."""
+"""`charloom export` and `charloom import`: pages, and PyTorch, ONNX and Hugging Face Hub files."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from charloom.cli.arguments import Parser, run_folder
+from charloom.cli.arguments import Parser, number, run_folder
 from charloom.cli.suggestions import in_shell
 from charloom.cli.terminal import Terminal
 from charloom.errors import CharloomError, plural
@@ -15,7 +15,7 @@ def add_export_arguments(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run's folder or a checkpoint file")
     parser.add_argument(
         "--to",
-        metavar="pytorch|onnx|huggingface",
+        metavar="html|pytorch|onnx|huggingface",
         default=argparse.SUPPRESS,
         help="the format",
     )
@@ -25,21 +25,35 @@ def add_export_arguments(parser: Parser) -> None:
         default=argparse.SUPPRESS,
         help="the output file, or the folder for huggingface",
     )
+    parser.add_argument(
+        "--size",
+        type=number,
+        metavar="MB",
+        default=argparse.SUPPRESS,
+        help="of the page for html, at most (default: 4)",
+    )
 
 
 def run_export(arguments: argparse.Namespace, terminal: Terminal) -> int:
     from charloom.evaluation.records import evaluations_of, read_evaluations
     from charloom.evaluation.verdict import cost_without_mixture
-    from charloom.exchange.export import export
+    from charloom.exchange.export import FORMATS, export
+    from charloom.exchange.html import DEFAULT_SIZE, MEGABYTE
     from charloom.ngrams.counts import name_of
     from charloom.storage.checkpoint import load_checkpoint
     from charloom.storage.folders import model_path
 
     to, out = getattr(arguments, "to", ""), getattr(arguments, "out", "")
-    if out == "" and to in ("pytorch", "onnx", "huggingface"):
+    if out == "" and to in FORMATS:
         raise CharloomError("--out is missing: pass the output file or folder")
-    code = export(arguments.run, to, out)
+    if hasattr(arguments, "size") and to != "html":
+        raise CharloomError("--size is for --to html: omit it")
+    code = export(arguments.run, to, out, size=getattr(arguments, "size", DEFAULT_SIZE))
     path = Path(out)
+    if to == "html":
+        megabytes = path.stat().st_size / MEGABYTE
+        terminal.say(f"{code} {out}, {megabytes:.2f} MB, opens in a browser without a network")
+        return 0
     if to == "huggingface":
         from charloom.exchange.hub_folder import CARD_FILE
 

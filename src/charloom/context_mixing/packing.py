@@ -77,6 +77,7 @@ SHAPES = {
     "longs": Shape(LIST_WAYS, LONG),
 }
 PLANES = ("used", "checks", "lengths", "codes", "pairs", "others", "characters")
+UNCOMPRESSED = ("checks", "pairs")
 
 
 def array_names() -> tuple[str, ...]:
@@ -100,8 +101,9 @@ def pack(mixer: ContextMixer) -> Arrays:
 def _packed(mixer: ContextMixer) -> Arrays:
     arrays: Arrays = {}
     for table, shape in SHAPES.items():
-        lists = _lists(getattr(mixer.tables, table), shape)
-        arrays |= {f"{table}_{plane}": found for plane, found in lists.planes().items()}
+        lists = lists_of(getattr(mixer.tables, table), shape)
+        for plane, found in lists.planes().items():
+            arrays[f"{table}_{plane}"] = found if plane in UNCOMPRESSED else _compressed(found)
     for chosen in WEIGHT_SETS:
         weights: Weights = getattr(mixer, chosen)
         for name, values in weights._asdict().items():
@@ -174,7 +176,7 @@ class Settled(NamedTuple):
     omitted: int
 
 
-class _Lists(NamedTuple):
+class Lists(NamedTuple):
     """The occupied lists of a table."""
 
     used: NDArray[np.uint8]  # lists of each bucket
@@ -183,6 +185,7 @@ class _Lists(NamedTuple):
     entries: Words  # (E,)
 
     def planes(self) -> Arrays:
+        """Return the lists as numbers of few bits, by the names in PLANES."""
         characters, pairs = self.entries >> 16, (self.entries & 0xFFFF).astype(np.uint16)
         counts = np.bincount(pairs, minlength=1 << 16)
         frequent = np.argsort(-counts, kind="stable")[:PAIRS]
@@ -192,17 +195,17 @@ class _Lists(NamedTuple):
         codes = code_of[pairs]
         known = characters[characters != MOVED]
         return {
-            "used": _compressed(self.used),
+            "used": self.used,
             "checks": self.checks,
-            "lengths": _compressed(self.lengths),
-            "codes": _compressed(codes),
+            "lengths": self.lengths,
+            "codes": codes,
             "pairs": frequent.astype(np.uint16),
-            "others": _compressed(pairs[codes == OTHER]),
-            "characters": _compressed(known.astype(np.uint16)),
+            "others": pairs[codes == OTHER],
+            "characters": known.astype(np.uint16),
         }
 
 
-def _lists(table: NDArray[Any], shape: Shape) -> _Lists:
+def lists_of(table: NDArray[Any], shape: Shape) -> Lists:
     """Return the occupied lists of a table. Nothing follows an entry that a list has moved."""
     if shape.entries == 1:
         occupied = table != 0
@@ -216,7 +219,7 @@ def _lists(table: NDArray[Any], shape: Shape) -> _Lists:
     words = words[occupied].copy()
     words[words[:, 0] >> 16 == MOVED, 1:] = 0
     lengths = np.count_nonzero(words, axis=1).astype(np.uint8)
-    return _Lists(used, checks[occupied], lengths, words[words != 0])
+    return Lists(used, checks[occupied], lengths, words[words != 0])
 
 
 def _table(

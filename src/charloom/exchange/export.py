@@ -1,4 +1,4 @@
-"""Export a model in the format of another program: PyTorch, ONNX or Hugging Face Hub."""
+"""Export a model: as a web page, or in the format of PyTorch, ONNX or Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -14,40 +14,52 @@ from charloom.errors import (
     shortened,
 )
 from charloom.evaluation.records import read_evaluations
+from charloom.exchange.html import DEFAULT_SIZE, export_html
 from charloom.exchange.onnx import export_onnx
 from charloom.exchange.pytorch import export_pytorch
 from charloom.language_model import LanguageModel
-from charloom.pages.page import check_writable
+from charloom.pages.page import check_writable, write_page
 from charloom.storage.checkpoint import load_checkpoint
 from charloom.storage.folders import model_path
 
-FORMATS = ("pytorch", "onnx", "huggingface")
+FORMATS = ("html", "pytorch", "onnx", "huggingface")
 
 
 def export(
-    model: LanguageModel | str | os.PathLike[str], to: str, out: str | os.PathLike[str]
+    model: LanguageModel | str | os.PathLike[str],
+    to: str,
+    out: str | os.PathLike[str],
+    *,
+    size: float = DEFAULT_SIZE,
 ) -> str:
-    """Write a model in the format of another program.
+    """Write a model as a web page, or in the format of another program.
 
-    PyTorch and ONNX get the network alone, without the n-gram model or context mixer. If it reads
+    The page is that of `export_html`. PyTorch and ONNX get the network alone, without the n-gram model or context mixer. If it reads
     their predictions, these are its extra inputs. The folder for Hugging Face Hub has the whole
     model with its card, which includes the evaluations in a run's folder.
 
     Args:
         model: the model, or a run's folder or a checkpoint file.
-        to: `pytorch` for a state dict in safetensors with the Python code that loads it, `onnx` for
+        to: `html` for a page that continues texts in a browser, `pytorch` for a state dict in safetensors with the Python code that loads it, `onnx` for
             a graph in float32, or `huggingface` for a folder.
-        out: the output file (.safetensors or .onnx), or the folder.
+        out: the output file (.html, .safetensors or .onnx), or the folder.
+        size: megabytes of the page, at most.
 
     Returns:
-        For `pytorch` the Python code, else an empty string.
+        For `pytorch` the Python code, for `html` what the page's size costs, in a sentence; else an
+        empty string.
 
     Raises:
         CharloomError: if the output cannot be written, or an extra is not installed.
     """
     if to not in FORMATS:
-        raise CharloomError(f"--to is {shortened(to)}: pass pytorch, onnx or huggingface")
+        raise CharloomError(f"--to is {shortened(to)}: pass html, pytorch, onnx or huggingface")
     target = Path(out)
+    if to == "html":
+        check_writable(target)
+        page = export_html(model, size=size)
+        write_page(target, page)
+        return page.cost
     path, evaluations = None, []
     if isinstance(model, LanguageModel):
         checkpoint = model.checkpoint

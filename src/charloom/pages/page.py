@@ -44,7 +44,8 @@ class PageContent(NamedTuple):
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file in `web`."""
     return files("charloom.pages").joinpath("web", name).read_text("utf-8")
 
 
@@ -57,26 +58,35 @@ def make_page(title: str, scripts: Sequence[str], data: Mapping[str, Any], array
         data: plain JSON values; the scripts read them as `DATA`.
         arrays: integers or float32, by name; the scripts read them with `array(name)`.
     """
-    script = "\n".join(_asset(name) for name in ("page.js", *scripts))
-    style = _asset("page.css")
+    script = "\n".join(asset(name) for name in ("page.js", *scripts))
+    style = asset("page.css")
     policy = (
-        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        f"default-src 'none'; script-src '{digest(script)}'; style-src '{digest(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"  # the only image is an empty icon
     )
-    elements = [f'<script type="application/json" id="data">{_json(data)}</script>']
-    for name, values in arrays.items():
-        little_endian = values.dtype.newbyteorder("<")
-        packed = zlib.compress(np.ascontiguousarray(values, little_endian).tobytes(), 6)
-        elements.append(
-            f'<script type="application/octet-stream" id="array-{html.escape(name)}" '
-            f'data-type="{values.dtype.name}">{base64.b64encode(packed).decode()}</script>'
-        )
-    return Template(_asset("page.html")).substitute(
+    return Template(asset("page.html")).substitute(
         title=html.escape(printable(title)),
         policy=policy,
         style=style,
-        data="\n".join(elements),
+        data=data_elements(data, arrays),
         script=script,
+    )
+
+
+def data_elements(data: Mapping[str, Any], arrays: Arrays) -> str:
+    """Return the elements of a page with its data and arrays, for which see `make_page`."""
+    elements = [f'<script type="application/json" id="data">{_json(data)}</script>']
+    elements += [array_element(name, values) for name, values in arrays.items()]
+    return "\n".join(elements)
+
+
+def array_element(name: str, values: NDArray[Any]) -> str:
+    """Return the element of a page that holds an array, deflated and in base64."""
+    little_endian = values.dtype.newbyteorder("<")
+    packed = zlib.compress(np.ascontiguousarray(values, little_endian).tobytes(), 6)
+    return (
+        f'<script type="application/octet-stream" id="array-{html.escape(name)}" '
+        f'data-type="{values.dtype.name}">{base64.b64encode(packed).decode()}</script>'
     )
 
 
@@ -101,7 +111,8 @@ def _json(data: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _digest(content: str) -> str:
+def digest(content: str) -> str:
+    """Return the digest of a script or a style for a policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 

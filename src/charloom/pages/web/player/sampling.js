@@ -1,0 +1,273 @@
+// From log-probabilities to text: random numbers, the choice of a character, samples, and the text
+// of ids. Everything is as in charloom, so that a seed gives the text of `charloom sample`, except
+// where rounding decides.
+
+const BITS_64 = (1n << 64n) - 1n, BITS_128 = (1n << 128n) - 1n;
+const MULTIPLIER_128 = 0x2360ed051fc65da44385df649fccf645n;
+
+/** The random numbers of numpy.random.Generator(PCG64([seed, index])).random(). */
+class RandomNumbers {
+  constructor(seed, index = 0) {
+    const words = seedSequence([...wordsOf(seed), ...wordsOf(index)]);
+    const [stateHigh, stateLow, streamHigh, streamLow] = [0, 2, 4, 6].map((i) =>
+      (BigInt(words[i + 1]) << 32n) | BigInt(words[i]));
+    this.increment = ((((streamHigh << 64n) | streamLow) << 1n) | 1n) & BITS_128;
+    this.state = this.increment;
+    this.state = (this.state + ((stateHigh << 64n) | stateLow)) & BITS_128;
+    this.advance();
+  }
+
+  advance() {
+    this.state = (this.state * MULTIPLIER_128 + this.increment) & BITS_128;
+  }
+
+  /** The next number, at least 0 and below 1. */
+  next() {
+    this.advance();
+    const value = (this.state >> 64n) ^ (this.state & BITS_64);
+    const turn = this.state >> 122n;
+    const rotated = ((value >> turn) | (value << (64n - turn))) & BITS_64;
+    return Number(rotated >> 11n) / 2 ** 53;
+  }
+}
+
+/** A number of 0 or more in words of 32 bits, the lowest first. */
+function wordsOf(number) {
+  let rest = BigInt(number);
+  const words = [];
+  do {
+    words.push(Number(rest & 0xffffffffn));
+    rest >>= 32n;
+  } while (rest);
+  return words;
+}
+
+/** The first 8 words of numpy.random.SeedSequence. */
+function seedSequence(entropy) {
+  let constant = 0x43b0d7e5;
+  const hashed = (word) => {
+    let value = word ^ constant;
+    constant = Math.imul(constant, 0x931e8875);
+    value = Math.imul(value, constant);
+    return value ^ (value >>> 16);
+  };
+  const mixed = (a, b) => {
+    const value = (Math.imul(a, 0xca01f9dd) - Math.imul(b, 0x4973f715)) | 0;
+    return value ^ (value >>> 16);
+  };
+  const pool = [0, 1, 2, 3].map((i) => hashed(entropy[i] ?? 0));
+  for (let from = 0; from < 4; from++) {
+    for (let to = 0; to < 4; to++) if (from !== to) pool[to] = mixed(pool[to], hashed(pool[from]));
+  }
+  for (const word of entropy.slice(4)) {
+    for (let to = 0; to < 4; to++) pool[to] = mixed(pool[to], hashed(word));
+  }
+  constant = 0x8b51f9dd;
+  return Array.from({ length: 8 }, (_, i) => {
+    let value = pool[i % 4] ^ constant;
+    constant = Math.imul(constant, 0x58f38ded);
+    value = Math.imul(value, constant);
+    return (value ^ (value >>> 16)) >>> 0;
+  });
+}
+
+/** The ids by falling logits; equal ones in their order. */
+function ranked(logits) {
+  return Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a] || a - b);
+}
+
+/**
+ * What the next character is drawn from: weights, (V,), of which the likeliest character's is 1.
+ *
+ * settings: temperature (0 is greedy), top_k, top_p and min_p, applied in this order; the last
+ * three can be null. excluded: 1 for each character that must not follow, (V,), or null.
+ */
+function weightsOf(logits, { temperature, top_k, top_p, min_p }, excluded = null) {
+  const allowed = Float32Array.from(logits, (logit, id) => (excluded?.[id] ? -Infinity : logit));
+  const best = largest(allowed);
+  const weights = new Float64Array(allowed.length);
+  if (temperature === 0) {
+    weights[best] = 1;
+    return weights;
+  }
+  const colder = 1 / Math.max(temperature, 1e-300);
+  for (let id = 0; id < weights.length; id++) {
+    weights[id] = Math.exp(Math.fround(allowed[id] - allowed[best]) * colder);
+  }
+  let cut = top_k ? Math.min(top_k, weights.length) : weights.length;
+  if (cut < weights.length || top_p) {
+    const order = ranked(allowed);
+    if (top_p) {
+      const kept = order.slice(0, cut);
+      const whole = kept.reduce((sum, id) => sum + weights[id], 0);
+      let running = 0;
+      // The character that crosses top_p still belongs to the choice.
+      const crossing = kept.findIndex((id) => (running += weights[id]) / whole >= top_p);
+      if (crossing >= 0) cut = crossing + 1;
+    }
+    for (const id of order.slice(cut)) weights[id] = 0;
+  }
+  if (min_p) weights.forEach((weight, id) => { if (weight < min_p) weights[id] = 0; });
+  return weights;
+}
+
+/** The distribution that the next character is drawn from, (V,). */
+function distribution(logits, settings, excluded = null) {
+  const weights = weightsOf(logits, settings, excluded);
+  const whole = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight) => weight / whole);
+}
+
+/** Chooses the next character, by a random number from 0 to 1. */
+function chooseNext(logits, settings, uniform, excluded = null) {
+  const weights = weightsOf(logits, settings, excluded);
+  const whole = weights.reduce((sum, weight) => sum + weight, 0);
+  let [running, last] = [0, 0];
+  for (let id = 0; id < weights.length; id++) {
+    if (weights[id] === 0) continue;
+    running += weights[id];
+    last = id;
+    if (running > uniform * whole) break;
+  }
+  return last;
+}
+
+/** A sample in progress. */
+class Sample {
+  /**
+   * model: the engine; ids: the prompt, which is read from the beginning of a text. Instead, a
+   * sample can go on from a state and its last id, which the state has not read.
+   * length: the largest number of characters, null for no limit. stop: texts that end the sample.
+   * excluded: as in `weightsOf`. random: goes on with these random numbers instead of the seed's.
+   */
+  constructor(model, {
+    ids = [], settings = { temperature: 1 }, seed = 0, index = 0, length = 500, stop = [],
+    excluded = null, state = null, last = null, random = null,
+  }) {
+    const { header } = model;
+    Object.assign(this, { model, settings, length, excluded });
+    this.random = random ?? new RandomNumbers(seed, index);
+    this.state = state ?? model.newState();
+    this.last = last ?? header.start;
+    for (const id of ids) {
+      model.step(this.state, this.last);
+      this.last = id;
+    }
+    this.stops = stop.map((text) => encodeText(header, text))
+      .filter(({ ids: found, unknown }) => found.length && !unknown.length).map(({ ids: found }) => found);
+    this.sampled = []; // ids
+    this.dropped = 0; // of these, the last ones that are a stop text, and not part of the sample
+    this.reason = null; // why it has ended: "stop" or "length"
+  }
+
+  /** Draws a character. Returns null when the sample has ended. */
+  next() {
+    if (this.reason === null && this.length !== null && this.sampled.length >= this.length) {
+      this.reason = "length";
+    }
+    if (this.reason !== null) return null;
+    const logProbabilities = this.model.step(this.state, this.last).slice();
+    const activation = this.model.activations(this.state);
+    const id = chooseNext(logProbabilities, this.settings, this.random.next(), this.excluded);
+    this.last = id;
+    if (id === this.model.header.end) {
+      this.reason = "stop";
+      return null;
+    }
+    this.sampled.push(id);
+    const ending = this.stops.filter((stop) => stop.every((character, i) =>
+      character === this.sampled[this.sampled.length - stop.length + i]));
+    if (ending.length) {
+      this.reason = "stop";
+      this.dropped = Math.max(...ending.map((stop) => stop.length));
+    }
+    return { id, logProbabilities, chance: logProbabilities[id], activation };
+  }
+}
+
+/** The characters of a text as the model reads it, in the forms that the vocabulary knows. */
+function readText(header, text) {
+  const known = new Set(header.vocabulary);
+  let read = text;
+  if (!known.has("\r")) read = read.replace(/\r\n?/g, "\n");
+  if (!known.has("\ufeff")) read = read.replace(/^\ufeff/, "");
+  const bytesOf = (string) => Array.from(new TextEncoder().encode(string), (byte) =>
+    String.fromCharCode(byte));
+  const charactersOf = (string) => (header.kind === "bytes" ? bytesOf(string) : Array.from(string));
+  const knows = (string) => charactersOf(string).every((character) => known.has(character));
+  if (knows(read)) return charactersOf(read);
+  // A character with its combining marks stays as it is, or is composed, or decomposed.
+  return read.split(/(?=\P{M})/u).flatMap((cluster) => {
+    const decomposed = Array.from(cluster.normalize("NFD"));
+    const partly = decomposed.slice(1).map((mark, i) =>
+      (decomposed[0] + mark).normalize("NFC") + decomposed.filter((_, j) => j > 0 && j !== i + 1).join(""));
+    const forms = [cluster, cluster.normalize("NFC"), decomposed.join(""), ...partly];
+    return charactersOf(forms.find(knows) ?? cluster);
+  });
+}
+
+/** The ids of a text, and its characters that the model does not know. */
+function encodeText(header, text) {
+  const idOf = new Map(header.vocabulary.map((character, id) => [character, id]));
+  idOf.delete(""); // the end of a document
+  const [ids, unknown] = [[], []];
+  for (const character of readText(header, text)) {
+    if (idOf.has(character)) ids.push(idOf.get(character));
+    else unknown.push(character);
+  }
+  return { ids, unknown };
+}
+
+/** A decoder of ids to text. In a model of bytes, a character appears with its last byte. */
+class ShownText {
+  constructor(header) {
+    this.header = header;
+    this.bytes = []; // of a character that is not complete
+  }
+
+  add(id) {
+    const { kind, vocabulary, names, end } = this.header;
+    if (kind !== "bytes") return id === end ? names[id] : vocabulary[id];
+    if (id === end) return this.rest() + names[id];
+    this.bytes.push(vocabulary[id].charCodeAt(0));
+    return this.decoded(false);
+  }
+
+  /** The text that is held back at the end. */
+  rest() {
+    return this.decoded(true);
+  }
+
+  decoded(ends) {
+    let text = "";
+    while (this.bytes.length) {
+      const { length, kind } = beginningOf(this.bytes);
+      if (kind === "open" && !ends) break;
+      const part = this.bytes.splice(0, length);
+      text += kind === "complete"
+        ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(part))
+        : part.map((byte) => "\\x" + byte.toString(16).padStart(2, "0")).join("");
+    }
+    return text;
+  }
+}
+
+/**
+ * The first bytes of a text: a character of UTF-8 that is complete, or open because bytes can
+ * follow, or invalid bytes.
+ */
+function beginningOf(bytes) {
+  const [first] = bytes;
+  if (first < 0x80) return { length: 1, kind: "complete" };
+  const count = [[0xc2, 0xdf], [0xe0, 0xef], [0xf0, 0xf4]]
+    .findIndex(([least, most]) => first >= least && first <= most) + 2;
+  if (count === 1) return { length: 1, kind: "invalid" };
+  const least = { 0xe0: 0xa0, 0xf0: 0x90 }[first] ?? 0x80; // of the second byte
+  const most = { 0xed: 0x9f, 0xf4: 0x8f }[first] ?? 0xbf;
+  for (let i = 1; i < Math.min(count, bytes.length); i++) {
+    const fits = i === 1 ? bytes[i] >= least && bytes[i] <= most : bytes[i] >> 6 === 2;
+    if (!fits) return { length: i, kind: "invalid" };
+  }
+  return bytes.length < count ? { length: bytes.length, kind: "open" }
+    : { length: count, kind: "complete" };
+}
