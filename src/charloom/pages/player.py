@@ -19,7 +19,13 @@ from charloom.errors import printable
 from charloom.pages.page import Arrays, array_element, asset, data_elements, digest
 
 ENGINE_SCRIPTS = ("model.js", "counts.js", "mixer.js", "sampling.js", "compiled.js", "worker.js")
-PAGE_SCRIPTS = ("page.js", "player/player.js")
+PAGE_SCRIPTS = (
+    "page.js",
+    "text.js",
+    "player/sheet.js",
+    "player/settings.js",
+    "player/player.js",
+)
 STYLES = ("page.css", "player/player.css")
 COMPILED = "player.wasm"  # the engine in WebAssembly, an array of the page
 
