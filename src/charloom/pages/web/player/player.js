@@ -77,7 +77,7 @@ class Player {
     this.counter = make("span", { id: "counter", class: "soft" });
     const tools = make("div", { class: "tools" },
       make("label", { class: "inline" }, "Colors: ", this.colors), surprisal_legend(2),
-      this.counter, make("span", { class: "push" }),
+      make("span", { class: "push" }),
       this.undo = button("undo", "Undo", () => this.take_back(), { disabled: true }),
       button("copy", "Copy", () => this.copy()), button("download", "Download", () => this.download()));
     this.legend = tools.querySelector(".legend");
@@ -93,7 +93,8 @@ class Player {
         "no server, no network."), make("p", { class: "soft" }, DATA.description)),
       tabs,
       make("div", { class: "bench" },
-        make("div", { class: "stage" }, this.rooms.map(({ controls }) => controls), this.status, this.live,
+        make("div", { class: "stage" }, this.rooms.map(({ controls }) => controls),
+          make("div", { class: "news" }, this.status, this.counter), this.live,
           this.rooms.map(({ view }) => view.element), tools, unit),
         make("div", { class: "beside" }, this.place, this.settings.element, this.about())),
     );
@@ -153,7 +154,7 @@ class Player {
       DATA.cost?.sentence ? ["Cost of size", DATA.cost.sentence] : null,
     ].filter(Boolean);
     const element = make("details", { class: "card about" }, make("summary", {}, "About this model"),
-      make("dl", {}, facts.map(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
+      make("dl", {}, facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
         make("dt", {}, "Computed by"), this.engine));
     element.open = this.settings.element.open;
     return element;
@@ -431,6 +432,7 @@ class Player {
       one.tab.tabIndex = here ? 0 : -1;
     }
     this.settings.element.hidden = room === this.score;
+    this.status.textContent = "";
     this.refresh_undo();
     this.schedule();
     if (room === this.play && matchMedia("(pointer: fine)").matches) this.typing.focus({ preventScroll: true });
@@ -545,7 +547,7 @@ class Player {
   refresh_place() {
     const { room } = this;
     if (!room) return;
-    const { sheet, view, place } = room, inside = place >= 0 && place < sheet.length;
+    const { sheet, view, place } = room, inside = place >= 0 && place < view.ids.length;
     const guesses = place < 0 ? [] : sheet.likeliest(place);
     if (this.strip.row.isConnected) this.strip.show(view, this.units.unit, view.here);
     const whole = inside ? view.whole(place) : null;

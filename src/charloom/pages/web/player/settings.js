@@ -1,6 +1,6 @@
 // The fields of the page: how to sample, and which unit to show.
 
-const PACES = [["at once", 0], ["fast", 400], ["to watch", 120], ["slowly", 20]]; // characters per second
+const PACES = [["at once", 0], ["fast", 400], ["steady", 120], ["slow", 20]]; // characters per second
 const SEED = /^[0-9]{1,30}$/;
 
 function number_field(id, label, value, properties = {}) {
@@ -43,8 +43,8 @@ class Settings {
       make("div", { class: "fields" }, rest.map(({ label }) => label), this.documents?.label,
         make("label", { class: "field" }, make("span", {}, "stop text"), this.stop),
         make("label", { class: "field" }, make("span", {}, "seed"), this.seed),
-        make("label", { class: "field" }, make("span", {}, "pace"), this.pace)),
-      make("label", { class: "check" }, this.fresh, "new seed each time"));
+        make("label", { class: "field" }, make("span", {}, "pace"), this.pace),
+        make("label", { class: "check" }, this.fresh, "new seed each time")));
     this.element.open = matchMedia("(min-width: 60rem)").matches;
   }
 

@@ -219,16 +219,16 @@ class Strip {
     const width = Math.max(1, Math.floor(this.row.clientWidth / STRIP_CELL));
     while (this.cells.length < width) this.cells.push(this.row.appendChild(make("span", {})));
     while (this.cells.length > width) this.cells.pop().remove();
-    const { sheet } = view, middle = here < 0 ? sheet.length : here + (width >> 1);
-    const begin = Math.max(0, Math.min(middle, sheet.length) - width);
+    const { sheet } = view, { length } = view.ids, middle = here < 0 ? length : here + (width >> 1);
+    const begin = Math.max(0, Math.min(middle, length) - width);
     this.cells.forEach((cell, k) => {
-      const i = begin + k, inside = i < sheet.length;
+      const i = begin + k, inside = i < length;
       const text = inside ? view.shown(i) : "", name = inside ? activation_level(sheet.values[i]) : "";
       const shown = i === here ? name + " here" : name;
       if (cell.textContent !== text) cell.textContent = text;
       if (cell.className !== shown) cell.className = shown;
     });
-    const place = here < 0 ? sheet.length - 1 : here;
+    const place = here < 0 ? length - 1 : here;
     const value = place < 0 ? "–" : (sheet.values[place] / 127).toFixed(2);
     this.value.textContent = value;
     this.element.setAttribute("aria-label", place < 0 ? "no text yet"

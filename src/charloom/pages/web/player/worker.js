@@ -381,12 +381,13 @@ onmessage = ({ data }) => {
     if (desk) desk.halted = Math.max(desk.halted, data.job);
     return;
   }
-  if (data.kind === "unit" && desk) {
+  if (data.kind === "unit" && desk) { // at once, while a text is written
     desk.choose_unit(data);
     return;
   }
   queue = queue.then(async () => {
     if (data.kind === "open") desk = await open(data);
+    else if (data.kind === "unit") desk.choose_unit(data);
     else await desk.run(data);
   }).catch(fail);
 };
