@@ -10,14 +10,10 @@ const REMEMBERED = 50; // earlier texts
 const LINES = DATA.end !== null && !DATA.vocabulary.includes("\n");
 const HINTS = {
   write: "Point at a character to see what the model expected there. Choose another one, and it goes on from there.",
-  play: "The model's guesses for the next character. Choose one, or type.",
+  play: "Choose one, or type.",
   score: "Point at a character to see what the model expected there.",
 };
-const shown_id = (id) => named(DATA.names[id]);
-const percent = (chance) => (chance >= 0.0995 ? (100 * chance).toFixed(0) : (100 * chance).toFixed(1)) + "%";
 const rate = (count, milliseconds) => grouped.format(Math.round(1000 * count / Math.max(1, milliseconds)));
-const button = (id, text, onclick, properties = {}) =>
-  make("button", { type: "button", id, onclick, ...properties }, text);
 
 /** A text and its view in one of the page's three rooms: write, play and score. */
 class Room {
@@ -74,7 +70,7 @@ class Player {
     this.build_rooms();
     this.colors = make("select", { id: "colors", onchange: () => this.repaint() },
       make("option", { value: "bits" }, "surprisal"), make("option", { value: "unit" }, "the unit below"));
-    this.counter = make("span", { id: "counter", class: "soft" });
+    this.counter = make("span", { id: "counter", class: "soft", hidden: true });
     const tools = make("div", { class: "tools" },
       make("label", { class: "inline" }, "Colors: ", this.colors), surprisal_legend(2),
       make("span", { class: "push" }),
@@ -84,19 +80,18 @@ class Player {
     const unit = make("section", { class: "card unit", "aria-label": "A unit of the network" },
       make("div", { class: "unit-head" }, make("h2", {}, "One unit"), this.units.element,
         make("div", { class: "reading" }, "now ", this.strip.value)), this.strip.element);
-    this.build_place();
+    this.guesses = new Guesses((k) => this.choose_guess(this.room, k), (value) => this.choose_other(value));
     const tabs = make("div", { class: "tabs", role: "tablist", "aria-label": "What to do with the model",
       onkeydown: (event) => this.switch_tab(event) }, this.rooms.map(({ tab }) => tab));
     show(
       make("header", {}, make("h1", {}, DATA.title), make("p", { class: "lead" },
-        "A language model that has learned to guess the next " + DATA.unit + ". It runs in this page: " +
-        "no server, no network."), make("p", { class: "soft" }, DATA.description)),
+        `A language model: it guesses the next ${DATA.unit}, and so it writes. Everything runs in this page.`)),
       tabs,
       make("div", { class: "bench" },
         make("div", { class: "stage" }, this.rooms.map(({ controls }) => controls),
           make("div", { class: "news" }, this.status, this.counter), this.live,
           this.rooms.map(({ view }) => view.element), tools, unit),
-        make("div", { class: "beside" }, this.place, this.settings.element, this.about())),
+        make("div", { class: "beside" }, this.guesses.element, this.settings.element, this.about())),
     );
     document.addEventListener("keydown", (event) => this.shortcut(event));
     new ResizeObserver(() => this.schedule()).observe(this.strip.row);
@@ -143,15 +138,13 @@ class Player {
     const weights = Object.entries(DATA.arrays).filter(([name]) => /^(rnn|decoder)\./.test(name))
       .reduce((sum, [, { shape }]) => sum + shape.reduce((product, size) => product * size, 1), 0);
     this.engine = make("dd", { id: "engine-kind" }, "…");
-    const { bits } = DATA.cost ?? {};
     const facts = [
       ["Trained on", DATA.trained_on ?? DATA.title],
       ["Model", DATA.description],
       ["Size", `${plural(weights, "weight")}, page of ${(bytes / 1e6).toFixed(1)} MB`],
       ["Knows", plural(DATA.vocabulary.length - (DATA.end === null ? 0 : 1), `different ${DATA.unit}`) +
         (DATA.end === null ? "" : " and the end of a document")],
-      bits ? ["Quality", `${bits.toFixed(3)} bits per ${DATA.unit}`] : null,
-      DATA.cost?.sentence ? ["Cost of size", DATA.cost.sentence] : null,
+      DATA.cost?.sentence ? ["Quality", DATA.cost.sentence] : null,
     ].filter(Boolean);
     const element = make("details", { class: "card about" }, make("summary", {}, "About this model"),
       make("dl", {}, facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]),
@@ -172,7 +165,7 @@ class Player {
   begin(kind, room, options) {
     this.stop(null);
     this.running = { room, job: this.post(kind, room, options) };
-    this.halt.disabled = false;
+    this.halt.disabled = this.counter.hidden = false;
     document.body.classList.add("busy");
   }
 
@@ -186,7 +179,8 @@ class Player {
 
   end_running() {
     this.running = null;
-    this.halt.disabled = true;
+    if (document.activeElement === this.halt) this.write.view.element.focus({ preventScroll: true });
+    this.halt.disabled = this.counter.hidden = true;
     document.body.classList.remove("busy");
   }
 
@@ -270,7 +264,8 @@ class Player {
     const ends = { end: "The document ended. ", stop: "The stop text came. ",
       full: `The text has ${counted(LONGEST)}, which is the most. ` };
     if (reason === "restored") return "Taken back.";
-    return (ends[reason] ?? "") + `${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
+    const documents = room.sheet.restarts.size;
+    return (documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "") + `${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
       `${rate(appended, computed)} a second; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`;
   }
 
@@ -352,9 +347,9 @@ class Player {
     this.stop(null);
     this.play.view.leave();
     if (this.digits.checked && /^[1-5]$/.test(typed)) {
-      this.choose_guess(this.play, Number(typed) - 1);
+      this.post("take", this.play, { guess: Number(typed) - 1 });
     } else if (LINES && typed === "\n") {
-      this.choose(this.play, DATA.end);
+      this.post("choose", this.play, { place: null, id: DATA.end });
     } else {
       this.post("type", this.play, { typed });
     }
@@ -550,58 +545,25 @@ class Player {
     const { sheet, view, place } = room, inside = place >= 0 && place < view.ids.length;
     const guesses = place < 0 ? [] : sheet.likeliest(place);
     if (this.strip.row.isConnected) this.strip.show(view, this.units.unit, view.here);
+    const state = [room.name, place, inside && sheet.ids[place], view.pinned, ...guesses.flat()].join();
+    if (state === this.last_place) return;
+    this.last_place = state;
     const whole = inside ? view.whole(place) : null;
     const title = inside ? [make("b", { class: "mono", id: "character" }, shown_id(sheet.ids[place])),
       ...(whole ? [" of ", make("b", { class: "mono" }, whole)] : []), ": surprisal ",
       make("b", { id: "bits" }, sheet.bits[place].toFixed(2)), " bits"]
       : [place < 0 ? "The model's guesses" : "Next " + DATA.unit];
-    this.headline.replaceChildren(...title);
-    this.hint.textContent = place < 0 || (room === this.play && !inside) ? HINTS[room.name] : "";
-    this.hint.hidden = !this.hint.textContent;
-    this.guesses.forEach((one, k) => this.show_guess(one, guesses[k], inside ? sheet.ids[place] : null, k));
-    this.another.hidden = !inside || room === this.score;
+    this.guesses.show({ title, guesses, hint: inside ? "" : HINTS[room.name],
+      own: inside ? sheet.ids[place] : null, open: room !== this.score });
     if (inside && view.pinned) {
       this.say(`${shown_id(sheet.ids[place])}, ${sheet.bits[place].toFixed(1)} bits. ` +
         guesses.map(([id, chance], k) => `${k + 1} ${shown_id(id)} ${percent(chance)}`).join(", "));
     }
   }
 
-  show_guess(element, guess, own, k) {
-    element.parentNode.hidden = guess === undefined;
-    if (guess === undefined) return;
-    const [id, chance] = guess, name = shown_id(id), share = percent(chance);
-    const [, label, number, tick] = element.children;
-    label.textContent = name;
-    number.textContent = share;
-    tick.hidden = id !== own;
-    element.disabled = this.room === this.score;
-    element.setAttribute("aria-label", `${k + 1}: ${name}, ${share}${id === own ? ", as in the text" : ""}`);
-    element.style.setProperty("--chance", `${(100 * chance).toFixed(1)}%`);
-  }
-
-  build_place() {
-    this.headline = make("h2", {});
-    this.hint = make("p", { class: "soft", id: "hint" });
-    this.guesses = Array.from({ length: GUESSES }, (_, k) => {
-      const element = button("guess-" + (k + 1), make("kbd", { "aria-hidden": "true" }, String(k + 1)),
-        () => this.choose_guess(this.room, k), { class: "guess" });
-      element.append(make("span", { class: "mono name" }), make("span", { class: "number" }),
-        make("span", { class: "tick", "aria-hidden": "true" }, "✓"));
-      return element;
-    });
-    this.other = make("input", { id: "other", class: "mono", autocomplete: "off", autocapitalize: "off",
-      spellcheck: "false", size: 3, oninput: (event) => { if (!event.isComposing) this.choose_other(); },
-      oncompositionend: () => this.choose_other() });
-    this.another = make("label", { class: "inline" }, "or type another one ", this.other);
-    this.place = make("section", { class: "card place", "aria-label": "The model's guesses" }, this.headline, this.hint,
-      make("ol", { class: "guesses" }, this.guesses.map((one) => make("li", {}, one))), this.another);
-  }
-
   /** Takes a character that has been typed for the place that is pointed at. */
-  choose_other() {
-    const { value } = this.other, id = DATA.vocabulary.indexOf(value);
-    if (!value) return;
-    this.other.value = "";
+  choose_other(value) {
+    const id = DATA.vocabulary.indexOf(value);
     if (id >= 0) this.choose(this.room, id);
     else this.report("Unknown to the model: " + Array.from(value).map(named).join(" ") + ".", true);
   }

@@ -16,7 +16,7 @@ class Sheet {
       guesses: Uint32Array, chances: Float32Array };
     this.length = 0;
     this.restarts = new Set(); // places where a new text begins
-    this.next = null; // {guesses, chances} of the character that would come next
+    this.next = null; // {guesses, chances} of the character that comes next, by the last report
     for (const [name, type] of Object.entries(this.arrays)) this[name] = new type(0);
   }
 
@@ -36,13 +36,11 @@ class Sheet {
       this[name].set(batch[name], batch.begin * per);
     }
     this.length = length;
-    this.next = null;
   }
 
   cut(length) {
     this.length = Math.min(this.length, length);
     this.restarts = new Set([...this.restarts].filter((place) => place <= length));
-    this.next = null;
   }
 
   /** The guesses for place i, as [id, probability]; place N is that of the next character. */
@@ -223,7 +221,8 @@ class Strip {
     const begin = Math.max(0, Math.min(middle, length) - width);
     this.cells.forEach((cell, k) => {
       const i = begin + k, inside = i < length;
-      const text = inside ? view.shown(i) : "", name = inside ? activation_level(sheet.values[i]) : "";
+      const text = !inside ? "" : sheet.ids[i] === DATA.end ? "∎" : view.shown(i),
+        name = inside ? activation_level(sheet.values[i]) : "";
       const shown = i === here ? name + " here" : name;
       if (cell.textContent !== text) cell.textContent = text;
       if (cell.className !== shown) cell.className = shown;

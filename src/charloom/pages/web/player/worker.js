@@ -266,13 +266,21 @@ class Desk {
     return { reason: await this.sample(text, options) };
   }
 
-  /** Puts another character in a place, in which the text ends, and writes on if there are options. */
+  /** Cuts the text at a place, if any, appends a character, and writes on if there are options. */
   async choose(text, { place, id, options }) {
-    this.shorten(text, place);
+    if (place !== null) this.shorten(text, place);
     text.random = null;
     await this.read(text, [id], false);
     if (!options || id === this.model.header.end) return { reason: "chosen" };
     return this.more(text, options);
+  }
+
+  /** Appends guess k. The page's guesses can be older than what has been typed since. */
+  async take(text, { guess }) {
+    const id = likeliest(text.logs)[guess];
+    text.random = null;
+    if (id !== undefined) await this.read(text, [id], false);
+    return { reason: "chosen" };
   }
 
   /** Reads what has been typed. */
