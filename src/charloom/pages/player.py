@@ -35,7 +35,8 @@ COMPILED = "player.wasm"  # the engine in WebAssembly, an array of the page
 def engine_script() -> str:
     """Return the script of the worker."""
     script = "\n".join(asset(f"player/{name}") for name in ENGINE_SCRIPTS)
-    assert "</script" not in script and "<!--" not in script
+    assert "</script" not in script  # which would end its element
+    assert "<!--" not in script
     return script
 
 

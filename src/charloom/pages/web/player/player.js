@@ -84,8 +84,9 @@ class Player {
     const tabs = make("div", { class: "tabs", role: "tablist", "aria-label": "What to do with the model",
       onkeydown: (event) => this.switch_tab(event) }, this.rooms.map(({ tab }) => tab));
     show(
-      make("header", {}, make("h1", {}, DATA.title), make("p", { class: "lead" },
-        `A language model: it guesses the next ${DATA.unit}, and so it writes. Everything runs in this page.`)),
+      masthead("a model in one page"),
+      make("h1", {}, DATA.title), make("p", { class: "lead" },
+        `A language model: it guesses the next ${DATA.unit}, and so it writes. Everything runs in this page.`),
       tabs,
       make("div", { class: "bench" },
         make("div", { class: "stage" }, this.rooms.map(({ controls }) => controls),
@@ -94,7 +95,10 @@ class Player {
         make("div", { class: "beside" }, this.guesses.element, this.settings.element, this.about())),
     );
     document.addEventListener("keydown", (event) => this.shortcut(event));
-    new ResizeObserver(() => this.schedule()).observe(this.strip.row);
+    new ResizeObserver(() => {
+      this.strip.fit();
+      this.schedule();
+    }).observe(this.strip.row);
     this.enter(this.write);
   }
 
@@ -436,18 +440,19 @@ class Player {
   async copy() {
     const text = this.room.sheet.text();
     if (!text) return this.report("There is no text to copy.", true);
+    // The old command first: a frame of another origin may not use the clipboard's interface.
+    const field = make("textarea", { class: "unseen", "aria-hidden": "true", tabindex: -1 });
+    const { activeElement } = document;
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    activeElement?.focus({ preventScroll: true });
     try {
-      await navigator.clipboard.writeText(text);
-    } catch { // a frame may not
-      const field = make("textarea", { class: "unseen", "aria-hidden": "true", tabindex: -1 });
-      field.value = text;
-      const { activeElement } = document;
-      document.body.append(field);
-      field.select();
-      const copied = document.execCommand("copy");
-      field.remove();
-      activeElement?.focus({ preventScroll: true });
-      if (!copied) return this.report("The browser does not permit copying: use Download.", true);
+      if (!copied) await navigator.clipboard.writeText(text);
+    } catch {
+      return this.report("The browser does not permit copying: use Download.", true);
     }
     return this.report("Copied.");
   }

@@ -212,12 +212,17 @@ class Strip {
     this.element = make("div", { class: "strip", role: "img", "aria-label": "no text yet" }, this.row);
   }
 
-  /** Shows the characters of a view around place `here`, or the last ones if it is -1. */
-  show(view, unit, here) {
+  /** Fits the cells to the width of the strip. */
+  fit() {
     const width = Math.max(1, Math.floor(this.row.clientWidth / STRIP_CELL));
     while (this.cells.length < width) this.cells.push(this.row.appendChild(make("span", {})));
     while (this.cells.length > width) this.cells.pop().remove();
-    const { sheet } = view, { length } = view.ids, middle = here < 0 ? length : here + (width >> 1);
+  }
+
+  /** Shows the characters of a view around place `here`, or the last ones if it is -1. */
+  show(view, unit, here) {
+    const width = this.cells.length, { sheet } = view, { length } = view.ids;
+    const middle = here < 0 ? length : here + (width >> 1);
     const begin = Math.max(0, Math.min(middle, length) - width);
     this.cells.forEach((cell, k) => {
       const i = begin + k, inside = i < length;
