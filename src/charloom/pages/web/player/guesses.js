@@ -6,7 +6,10 @@ const button = (id, text, onclick, properties = {}) =>
   make("button", { type: "button", id, onclick, ...properties }, text);
 
 class Guesses {
-  /** onchoose(k): called when guess k is chosen; onother(character): when another one is typed. */
+  /**
+   * - onchoose(k): called when guess k is chosen.
+   * - onother(character): called when another one is typed.
+   */
   constructor(onchoose, onother) {
     this.title = make("h2", {});
     this.hint = make("p", { class: "soft", id: "hint" });
@@ -30,7 +33,11 @@ class Guesses {
       this.hint, make("ol", { class: "guesses" }, this.buttons.map((one) => make("li", {}, one))), this.another);
   }
 
-  /** guesses: [id, probability]; own: the id in this place, or null; open: they can be chosen. */
+  /**
+   * - guesses: pairs of an id and its probability.
+   * - own: the id in this place, or null.
+   * - open: whether guesses can be chosen.
+   */
   show({ title, hint, guesses, own, open }) {
     this.title.replaceChildren(...title);
     this.hint.textContent = hint;

@@ -9,7 +9,7 @@ const REMEMBERED = 50; // earlier texts
 /** A line break that a model of lines does not know ends the document. */
 const LINES = DATA.end !== null && !DATA.vocabulary.includes("\n");
 const HINTS = {
-  write: "Point at a character to see what the model expected there. Choose another one, and it goes on from there.",
+  write: "Point at a character to see what the model expected there. Choose another one, and the text continues from there.",
   play: "Choose one, or type.",
   score: "Point at a character to see what the model expected there.",
 };
@@ -55,7 +55,7 @@ class Player {
     this.live = make("p", { id: "live", class: "unseen", "aria-live": "polite" });
     this.rooms = [
       new Room(this, "write", "Write", "The written text. Arrow keys go from character to character; " +
-        "the keys 1 to 5 put another one in its place, and the model goes on from there."),
+        "the keys 1 to 5 put another one in its place, and the text continues from there."),
       new Room(this, "play", "Play", "Your text. Arrow keys go from character to character; the keys 1 to 5 " +
         "put another one in its place."),
       new Room(this, "score", "Score", "The scored text. Arrow keys go from character to character."),
@@ -110,7 +110,7 @@ class Player {
       make("label", { for: "prompt" }, "Begin with"), this.prompt,
       make("div", { class: "actions" },
         button("go", "Write", () => this.start_writing(), { class: "main" }),
-        button("more", "Go on", () => this.go_on(this.write)), this.halt));
+        button("more", "Continue", () => this.go_on(this.write)), this.halt));
     this.typing = make("textarea", { id: "typing", rows: 1, spellcheck: "false", autocapitalize: "off",
       autocomplete: "off", autocorrect: "off", enterkeyhint: "enter", "aria-describedby": "typing-help",
       oninput: (event) => { if (!event.isComposing) this.take_typed(); },
@@ -122,7 +122,7 @@ class Player {
       make("div", { class: "typing-row" },
         make("label", { for: "typing" }, "Type here"), this.typing,
         button("erase", "⌫", () => this.erase(), { "aria-label": "Erase the last character" }),
-        button("play-more", "Let it go on", () => this.go_on(this.play)),
+        button("play-more", "Let it continue", () => this.go_on(this.play)),
         button("clear", "Start over", () => this.start_over())),
       make("p", { id: "typing-help", class: "soft" }, "The keys 1 to 5 take the model's guesses; any other " +
         "key writes itself. ", LINES && "Enter ends the document. ",
@@ -258,7 +258,7 @@ class Player {
     else if (data.reason !== "restored") this.read_aloud(room.sheet, data.appended);
   }
 
-  /** Has the beginning of what was written last read aloud. */
+  /** Has the beginning of the latest text read aloud. */
   read_aloud({ ids, length }, count) {
     const fresh = ids.subarray(Math.max(0, length - count), length).subarray(0, SPOKEN);
     this.say(Array.from(fresh, (id) => DATA.vocabulary[id] || ". ").join(""));
@@ -440,7 +440,7 @@ class Player {
   async copy() {
     const text = this.room.sheet.text();
     if (!text) return this.report("There is no text to copy.", true);
-    // The old command first: a frame of another origin may not use the clipboard's interface.
+    // The old command first, because a frame of another origin must not use the clipboard's interface.
     const field = make("textarea", { class: "unseen", "aria-hidden": "true", tabindex: -1 });
     const { activeElement } = document;
     field.value = text;
@@ -472,7 +472,7 @@ class Player {
     this.report("Downloaded as " + link.download + ".");
   }
 
-  // What is shown.
+  // Updates of the page.
 
   report(text, fault = false) {
     this.status.textContent = text;
@@ -502,7 +502,7 @@ class Player {
     for (const { view, sheet } of this.rooms) view.repaint(0, sheet.length);
   }
 
-  /** Shows what has arrived with the next frame. */
+  /** Shows the characters that have arrived, with the next frame. */
   schedule() {
     if (this.pending) return;
     this.pending = true;
@@ -540,7 +540,7 @@ class Player {
     this.result.replaceChildren(make("b", { id: "mean" }, bits.toFixed(3)), ` bits per ${DATA.unit} · ` +
       `${plural(count, DATA.unit)}${DATA.end === null ? "" : ", ends included"} · `,
     make("b", {}, percent(first)), " were its first guess",
-    left_out ? ` · the last ${plural(left_out, DATA.unit)} were left out` : "");
+    left_out ? ` · the last ${plural(left_out, DATA.unit)} were omitted` : "");
   }
 
   /** Shows the guesses for the place that is pointed at. */

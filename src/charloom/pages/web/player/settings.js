@@ -48,7 +48,7 @@ class Settings {
     this.element.open = matchMedia("(min-width: 60rem)").matches;
   }
 
-  /** Draws another seed if each text should have its own. */
+  /** Sets another seed if each text should have its own. */
   renew() {
     if (this.fresh.checked) this.seed.value = Math.floor(Math.random() * 2 ** 31);
   }

@@ -1,5 +1,5 @@
-// A text that grows while the worker reads or writes it: its characters and what the model predicted,
-// the view of it, and the strip of a unit's activation.
+// A text that grows while the worker reads or writes it. A sheet has its characters and the model's
+// guesses, a view shows them, and a strip shows a unit's activation.
 
 const GUESSES = 5; // as in worker.js
 const UNIT_LEVELS = 8; // of the color scale from negative to positive, on each side
@@ -58,7 +58,7 @@ class Sheet {
       restarts: [...this.restarts] };
   }
 
-  /** The mean surprisal of the characters that were not given, and their number. */
+  /** The mean surprisal of the characters after the prompt, their number, and the shares of correct guesses. */
   mean() {
     let [bits, count, first, five] = [0, 0, 0, 0];
     for (let i = 0; i < this.length; i++) {
@@ -102,7 +102,11 @@ class Sheet {
 
 /** The view of a sheet. A click, a tap or an arrow key pins a place; the pointer alone previews it. */
 class SheetView extends TextView {
-  /** onplace(i, pinned): called when the place changes; i is -1 if there is none. */
+  /**
+   * - color(i): returns the class of character i.
+   * - onplace(i, pinned): called when the place changes, with -1 if no place is pointed at.
+   * - onkey(event): returns true if it has used the key.
+   */
   constructor(sheet, label, { color, onplace, onkey }) {
     super(DATA.names, sheet.ids.subarray(0, 0), { color, onmove: (i) => onplace(i, this.pinned) });
     Object.assign(this, { sheet, onplace, onkey, here: -1, pinned: false });

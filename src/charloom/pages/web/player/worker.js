@@ -1,11 +1,11 @@
 // The worker of the page: it writes, reads and scores texts with the model, and reports batches of
 // characters, so that computing never delays the page.
 //
-// A command is {kind, text, job, …}. Commands run one after another. "halt" ends all that came
-// before it. The page's texts are "write", "play" and "score"; each has a state of its own.
+// A command is {kind, text, job, …}. Commands run one after another. "halt" ends all earlier
+// commands. The page's texts are "write", "play" and "score"; each has a state of its own.
 
 const GUESSES = 5; // likeliest characters to report for every place
-const KEPT = 32; // characters between two states that are kept, to go on from an earlier place
+const KEPT = 32; // characters between two states that are kept, so that a text can continue at an earlier place
 const BATCH = 16; // milliseconds between two reports
 const LONGEST = 50000; // characters of a text
 
@@ -40,7 +40,7 @@ class ReadText {
     this.ids = [];
     this.kept = []; // {place, state}: the states after the characters before some places
     this.restarts = new Set(); // the places where a new text begins
-    this.random = null; // the random numbers of the sample that can go on
+    this.random = null; // the random numbers of a sample that can continue
     this.restart();
   }
 
@@ -164,7 +164,7 @@ class Desk {
     this.since = this.reported;
   }
 
-  /** Reports what has been read if it is time, and lets other messages arrive. */
+  /** Reports the characters that have been read if it is time, and lets other messages arrive. */
   async rest(wait = 0) {
     const now = performance.now();
     if (now - this.reported < BATCH && !wait) return;
@@ -275,7 +275,7 @@ class Desk {
     return this.more(text, options);
   }
 
-  /** Appends guess k. The page's guesses can be older than what has been typed since. */
+  /** Appends guess k. The page's own guesses can be older than its latest text. */
   async take(text, { guess }) {
     const id = likeliest(text.logs)[guess];
     text.random = null;
@@ -283,7 +283,7 @@ class Desk {
     return { reason: "chosen" };
   }
 
-  /** Reads what has been typed. */
+  /** Reads typed characters. */
   async type(text, { typed }) {
     const { ids, unknown } = encodeText(this.model.header, typed);
     text.random = null;
