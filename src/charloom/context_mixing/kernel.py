@@ -41,10 +41,21 @@ from charloom.context_mixing.layout import (
     EARLIER,
     EARLIER_SLOTS,
     INDIRECT,
+    LONG_WORDS,
     ORDERS,
+    SHORT_WORDS,
     STATE,
 )
-from charloom.context_mixing.lists import learn_list, prefetch_list
+from charloom.context_mixing.lists import (
+    CHARACTER_SHIFT,
+    LOWER,
+    MOVED,
+    find_list,
+    find_single,
+    learn_list,
+    mixed,
+    prefetch_list,
+)
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import subroutine
 
@@ -216,3 +227,42 @@ def follow(ids, state, model, weights, scratch, out, longest, certainty):
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], ids[i], m)
         advance(flat, m, ids[i])
+
+
+def mark(ids, state, model, scratch, floats, singles, shorts, longs):
+    """Read a text, (N,), and note the context of every list that its places reach.
+
+    Args:
+        ids: (N,).
+        state: that before the text, changed, (STATE,).
+        model: the addresses of ModelBuffers.
+        scratch: those of ScratchBuffers.
+        floats: any array of float32.
+        singles, shorts, longs: written: 1 + the number of the context, for each list of a table.
+    """
+    m = as_buffers(ModelBuffers, model, floats)
+    s = as_buffers(ScratchBuffers, scratch, floats)
+    flat = as_flat(state)
+    of_singles, of_shorts, of_longs = as_flat(singles), as_flat(shorts), as_flat(longs)
+    for i in range(len(ids)):
+        advance(flat, m, ids[i])
+        find_contexts(flat, m, s)
+        for c in range(CONTEXT_COUNT):
+            value = s.contexts[c]
+            place = find_single(m.singles, m.sizes.single_buckets, value)
+            if place < 0:
+                continue
+            entry = np.uint32(m.singles[place] & LOWER)
+            if entry >> CHARACTER_SHIFT != MOVED:
+                of_singles[place] = np.uint8(c + 1)
+                continue
+            value = mixed(value)
+            place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
+            if place < 0:
+                continue
+            if m.shorts[place] >> CHARACTER_SHIFT != MOVED:
+                of_shorts[place // SHORT_WORDS] = np.uint8(c + 1)
+                continue
+            place = find_list(m.longs, m.sizes.long_buckets, mixed(value), LONG_WORDS)
+            if place >= 0:
+                of_longs[place // LONG_WORDS] = np.uint8(c + 1)

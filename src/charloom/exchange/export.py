@@ -34,14 +34,16 @@ def export(
 ) -> str:
     """Write a model as a web page, or in the format of another program.
 
-    The page is that of `export_html`. PyTorch and ONNX get the network alone, without the n-gram model or context mixer. If it reads
-    their predictions, these are its extra inputs. The folder for Hugging Face Hub has the whole
-    model with its card, which includes the evaluations in a run's folder.
+    The page is that of `export_html`. PyTorch and ONNX get the network alone, without the n-gram
+    model or context mixer. If it reads their predictions, these are its extra inputs. The folder
+    for Hugging Face Hub has the whole model with its card, which includes the evaluations in a
+    run's folder.
 
     Args:
         model: the model, or a run's folder or a checkpoint file.
-        to: `html` for a page that continues texts in a browser, `pytorch` for a state dict in safetensors with the Python code that loads it, `onnx` for
-            a graph in float32, or `huggingface` for a folder.
+        to: `html` for a page that continues texts in a browser, `pytorch` for a state dict in
+            safetensors with the Python code that loads it, `onnx` for a graph in float32, or
+            `huggingface` for a folder.
         out: the output file (.html, .safetensors or .onnx), or the folder.
         size: megabytes of the page, at most.
 

@@ -1,41 +1,46 @@
 """A model as a web page in one file, which continues texts without a server and a network.
 
-The page is made as large as allowed. Weights have 16 bits where that fits, else 8. If it is still
-too large, the counts lose the contexts that were seen most rarely. What all this costs, in bits per
-character, is measured and stands on the page.
+The page is made as good as its size allows. Weights have 16 bits where that fits, else 8. If it is
+still too large, the counts lose contexts. What all this costs, in bits per character, is measured,
+and stands on the page.
 """
 
 from __future__ import annotations
 
 import html
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from charloom.engines.backend import Backend
-from charloom.errors import CharloomError, plural
+from charloom.errors import CharloomError, plural, shortened
 from charloom.exchange.page_model import (
     PageModel,
     as_page_model,
-    levels,
-    pruned,
-    smallest_level,
+    with_less_context,
+    with_pruned_mixer,
 )
 from charloom.language_model import LanguageModel, load
-from charloom.ngrams.counts import name_of
+from charloom.ngrams.counts import NGRAM_MODEL, name_of
 from charloom.ngrams.table import NGramTable
+from charloom.pages.page import array_element
 from charloom.pages.player import make_player
 from charloom.prediction.scoring import Protocol, score_ids
-from charloom.storage.checkpoint import Checkpoint
 from charloom.text.dataset import TextIds
 from charloom.text.vocabulary import END
+
+if TYPE_CHECKING:  # Numba comes with it
+    pass
 
 MEGABYTE = 1_000_000
 DEFAULT_SIZE = 4.0  # megabytes of a page
 SCORED = 20_000  # characters on which the cost is measured
+WRITTEN = 5_000  # by the model itself, where there is no other text
 FRAME_HEIGHT = 720  # pixels of the page in a notebook
 
 
@@ -46,7 +51,12 @@ class HtmlPage(str):
         cost: what the size of the page costs, in a sentence.
     """
 
-    cost: str = ""
+    cost: str
+
+    def __new__(cls, page: str, cost: str = "") -> HtmlPage:
+        found = super().__new__(cls, page)
+        found.cost = cost
+        return found
 
     def _repr_html_(self) -> str:
         """Return the page in a frame of its own, in which it cannot reach the notebook."""
@@ -64,51 +74,114 @@ def export_html(
     Args:
         model: the model, or a run's folder or a checkpoint file.
         size: megabytes of the page, at most. Weights are rounded to 16 or 8 bits, and counts lose
-            their rarest contexts, until it fits.
+            contexts, until it fits.
 
     Returns:
-        The HTML, a str that displays itself in a notebook. Its attribute `cost` is a sentence.
+        The HTML, a str that displays itself in a notebook. Its attribute `cost` states in a
+        sentence how many bits per character the size costs.
 
     Raises:
         CharloomError: if the model is not one, or is too large for a page of this size.
     """
+    if not size > 0:
+        raise CharloomError(f"size is {shortened(size)}: pass the megabytes of a page, above 0")
     if not isinstance(model, LanguageModel):
         model = load(model)
-    if not size > 0:
-        raise CharloomError(f"size is {size}: pass the megabytes of a page, above 0")
-    checkpoint = model.checkpoint
-    page_of = partial(_page, model)
-    fitted = _fit(checkpoint, size * MEGABYTE, page_of)
+    fitted = _fit(model, size * MEGABYTE)
     cost = _measure(model, fitted)
-    page = HtmlPage(page_of(fitted, cost.header))
-    page.cost = cost.sentence
-    return page
+    return HtmlPage(page_of(model, fitted, cost), cost.sentence)
 
 
-def _fit(checkpoint: Checkpoint, most_bytes: float, page_of: Any) -> PageModel:
+def page_of(model: LanguageModel, fitted: PageModel, cost: Cost) -> str:
+    """Return the HTML of a page with a model that was made small enough."""
+    return make_player(_title(model), _header(model, fitted, cost), fitted.page_arrays)
+
+
+class _PageSize:
+    """The size of pages of a model. Most arrays are the same in many of them."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._known: dict[str, tuple[Any, int]] = {}
+
+    def bytes_of(self, found: PageModel) -> int:
+        """Return the number of bytes of a page, before its cost is known."""
+        header = _header(self._model, found, Cost.longest(found.bits))
+        rest = make_player(_title(self._model), header, {})
+        total = len(rest.encode())
+        for name, numbers in found.page_arrays.items():
+            total += 1 + self._bytes_of_array(name, numbers)
+        return total
+
+    def _bytes_of_array(self, name: str, numbers: NDArray[Any]) -> int:
+        known, size = self._known.get(name, (None, 0))
+        if known is None or not np.array_equal(known, numbers):
+            size = len(array_element(name, numbers))
+            self._known[name] = numbers, size
+        return size
+
+
+def _fit(model: LanguageModel, most_bytes: float) -> PageModel:
     """Return the model in as many bits, and with as many contexts, as fit a page."""
-    mixes = checkpoint.mixture is not None and not isinstance(checkpoint.mixture.counts, NGramTable)
-
-    def bytes_of(found: PageModel) -> int:
-        return len(page_of(found, Cost.unknown(found.bits).header).encode())
-
+    size = _PageSize(model)
     for bits in (16, 8):
-        found = as_page_model(checkpoint, bits)
-        if bytes_of(found) <= most_bytes:
+        found = as_page_model(model.checkpoint, bits)
+        least = size.bytes_of(found)
+        if least <= most_bytes:
             return found
+    mixture = model.checkpoint.mixture
+    if mixture is not None:
+        smaller, most = _smaller_models(model, found)
+        smallest = smaller(most)
+        least = size.bytes_of(smallest)
+        if least <= most_bytes:
+            # The smallest level that fits: the page becomes smaller with every level.
+            low = 1
+            while low < most:
+                middle = (low + most) // 2
+                tried = smaller(middle)
+                if size.bytes_of(tried) <= most_bytes:
+                    most, smallest = middle, tried
+                else:
+                    low = middle + 1
+            return smallest
+    megabytes = math.ceil(least / MEGABYTE * 100) / 100
+    raise CharloomError(
+        f"the page of this model has at least {megabytes:.2f} MB: pass a larger --size"
+    )
 
-    def at(level: int) -> PageModel:
-        return as_page_model(pruned(checkpoint, level), 8, probing=mixes)
 
-    most = levels(checkpoint)
-    level = smallest_level(most, lambda level: bytes_of(at(level)) <= most_bytes)
-    if level is None:
-        least = np.ceil(bytes_of(at(most)) / MEGABYTE * 100) / 100
-        raise CharloomError(
-            f"a page with this model has at least {least:.2f} MB: pass a --size of {least:.2f} or "
-            "more"
-        )
-    return at(level)
+def _smaller_models(
+    model: LanguageModel, found: PageModel
+) -> tuple[Callable[[int], PageModel], int]:
+    """Return a function from a level to a model with fewer contexts, and the last level."""
+    mixture = found.checkpoint.mixture
+    assert mixture is not None
+    counts = mixture.counts
+    if isinstance(counts, NGramTable):
+        longest = counts.context
+        return lambda level: with_less_context(found, max(0, longest - level)), max(1, longest)
+    from charloom.context_mixing.mixer import ContextMixer
+    from charloom.context_mixing.pruning import MOST_LEVEL, find_kinds, pruned, worths
+
+    assert isinstance(counts, ContextMixer)
+    mixer = counts
+    worth = worths(mixer, find_kinds(mixer, _read_text(model)))
+    return lambda level: with_pruned_mixer(found, pruned(mixer, worth, level)), MOST_LEVEL
+
+
+def _read_text(model: LanguageModel) -> TextIds:
+    """Return the text by which the kinds of contexts are found, without the test split."""
+    try:
+        dataset = model.find_training_text(None).require("finding the kinds of contexts")
+    except CharloomError:
+        return _own_text(model)
+    return dataset.ids[: dataset.boundaries[1]]
+
+
+def _own_text(model: LanguageModel) -> TextIds:
+    """Return a text that the model writes."""
+    return model.vocabulary.encode("".join(model.stream(length=WRITTEN).characters))
 
 
 @dataclass(frozen=True)
@@ -116,46 +189,47 @@ class Cost:
     """What a page's size costs.
 
     Attributes:
-        bits: of a weight.
+        weights: the bits of a weight.
         before, after: bits per character of the model, and of the page.
         measured_on: the text, in words.
-        kept: the share of contexts that remain, None without any.
+        kept: the share of contexts that remain, None without any counts.
+        unit: the noun for a character of the model.
     """
 
-    bits: int
-    before: float | None
-    after: float | None
+    weights: int
+    before: float
+    after: float
     measured_on: str
     kept: float | None
+    unit: str = "character"
 
     @classmethod
-    def unknown(cls, bits: int) -> Cost:
-        """Return a cost that takes as many bytes as any other one."""
-        return cls(bits, 10.0, 10.0, "the validation split, its first 20,000 characters", 0.123)
+    def longest(cls, weights: int) -> Cost:
+        """Return a cost that takes at least as many bytes in a header as any other one."""
+        text = "the first 20,000 characters of the validation split"
+        return cls(weights, 1000 / 3, 1000 / 3, text, 0.1 / 3)
+
+    @property
+    def sentence(self) -> str:
+        """The cost for a reader."""
+        what = f"weights of {self.weights} bits"
+        if self.kept is not None and self.kept < 1:
+            what += f" and {100 * self.kept:.0f}% of the contexts"
+        return (
+            f"The page has {what}: {self.after:.3f} bits per {self.unit}, and {self.before:.3f} "
+            f"before, on {self.measured_on}."
+        )
 
     @property
     def header(self) -> dict[str, Any]:
         return {
-            "weights": f"int{self.bits}",
+            "weights": f"int{self.weights}",
             "before": self.before,
             "bits": self.after,
             "measured_on": self.measured_on,
             "kept": self.kept,
             "sentence": self.sentence,
         }
-
-    @property
-    def sentence(self) -> str:
-        """The cost for a reader."""
-        weights = f"weights of {self.bits} bits"
-        if self.kept is not None and self.kept < 1:
-            weights += f" and {self.kept:.0%} of the contexts"
-        if self.before is None or self.after is None:
-            return f"The page has {weights}."
-        return (
-            f"The page has {weights}: {self.after:.3f} bits per character, {self.before:.3f} before "
-            f"(on {self.measured_on})."
-        )
 
 
 def _measure(model: LanguageModel, fitted: PageModel) -> Cost:
@@ -168,77 +242,69 @@ def _measure(model: LanguageModel, fitted: PageModel) -> Cost:
     )
     protocol = Protocol.choose(None, model.config.end_id)
     bits = [
-        score_ids(one.predictor, ids, before, protocol).nats_per_character / np.log(2)
-        if len(ids)
-        else None
+        score_ids(one.predictor, ids, before, protocol).nats_per_character / math.log(2)
         for one in (model, page)
     ]
-    return Cost(fitted.bits, bits[0], bits[1], measured_on, _share_kept(model.checkpoint, fitted))
+    kept = _share_kept(model, fitted)
+    return Cost(fitted.bits, bits[0], bits[1], measured_on, kept, model.vocabulary.unit)
 
 
 def _held_out(model: LanguageModel) -> tuple[TextIds, int, str]:
-    """Return ids of a text to score, the id before it, and its name."""
+    """Return ids of a text to score, the id before it, and the text's name."""
     try:
         text = model.find_training_text(None).held_out()
     except CharloomError:
-        sample = model.stream(length=SCORED)
-        ids = model.vocabulary.encode("".join(sample.characters))
+        ids = _own_text(model)
         return ids, model.vocabulary.start_id, "a text that the model wrote itself"
     ids = text.ids[:SCORED]
-    part = "" if len(ids) == len(text.ids) else f", its first {plural(SCORED, 'character')}"
-    return ids, text.before, f"the {text.name}{part}"
+    name = f"the {text.name}"
+    if len(ids) < len(text.ids):
+        name = f"the first {plural(len(ids), model.vocabulary.unit)} of {name}"
+    return ids, text.before, name
 
 
-def _share_kept(checkpoint: Checkpoint, fitted: PageModel) -> float | None:
-    if checkpoint.mixture is None or fitted.checkpoint.mixture is None:
+def _share_kept(model: LanguageModel, fitted: PageModel) -> float | None:
+    before, after = (one.mixture for one in (model.checkpoint, fitted.checkpoint))
+    if before is None or after is None:
         return None
-    before, after = (
-        _context_count(one.mixture.counts)
-        for one in (checkpoint, fitted.checkpoint)
-        if one.mixture is not None
-    )
-    return after / before if before else None
+    count = _context_count(before.counts)
+    return _context_count(after.counts) / count if count else 1.0
 
 
 def _context_count(counts: Any) -> int:
     """Return the number of contexts that counts have seen."""
     if isinstance(counts, NGramTable):
         return int(np.count_nonzero(np.diff(counts.first)))
-    from charloom.context_mixing.layout import LONG_WORDS, SHORT_WORDS
-    from charloom.context_mixing.packing import MOVED
+    from charloom.context_mixing.pruning import context_count
 
-    tables = counts.tables
-    entries = (tables.singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    firsts = [
-        entries,
-        tables.shorts.reshape(-1, SHORT_WORDS)[:, 1],
-        tables.longs.reshape(-1, LONG_WORDS)[:, 1],
-    ]
-    return sum(int(((first != 0) & (first >> 16 != MOVED)).sum()) for first in firsts)
+    return context_count(counts)
 
 
-def _page(model: LanguageModel, fitted: PageModel, cost: dict[str, Any]) -> str:
-    """Return the HTML of a page."""
-    vocabulary, config, mixture = model.vocabulary, model.config, model.checkpoint.mixture
-    name = str(model.checkpoint.text.get("name", "")) or "model"
-    fitted_mixture = fitted.checkpoint.mixture
-    counts = None
-    if mixture is not None and fitted_mixture is not None:
-        kind = "kneser-ney" if isinstance(mixture.counts, NGramTable) else "context-mixing"
-        context = fitted_mixture.counts.context
-        counts = {"kind": kind, "context": context, "probing": fitted.probing}
-    theta = None
-    if model.mixture is not None and fitted_mixture is not None:
-        theta = fitted_mixture.theta.tolist()
-    header = {
+def _title(model: LanguageModel) -> str:
+    return str(model.checkpoint.text.get("name", "")) or "model"
+
+
+def _header(model: LanguageModel, fitted: PageModel, cost: Cost) -> dict[str, Any]:
+    """Return the description of a page's model, for its scripts."""
+    vocabulary, config, mixture = model.vocabulary, model.config, fitted.checkpoint.mixture
+    counts = theta = None
+    if mixture is not None:
+        counts = {
+            "kind": "kneser-ney" if isinstance(mixture.counts, NGramTable) else "context-mixing",
+            "context": mixture.counts.context,
+            "probing": fitted.probing,
+        }
+        if model.mixture is not None:
+            theta = mixture.theta.tolist()
+    return {
         "format": "charloom player 1",
         "kind": "bytes" if vocabulary.as_bytes else "characters",
-        "title": name,
+        "title": _title(model),
         "description": _description(model),
         "cell": config.cell,
         "layers": config.layers,
         "hidden": config.hidden_size,
-        "vocabulary": ["" if character == END else character for character in vocabulary.characters],
+        "vocabulary": ["" if c == END else c for c in vocabulary.characters],
         "names": list(vocabulary.names),
         "end": config.end_id,
         "start": vocabulary.start_id,
@@ -250,16 +316,15 @@ def _page(model: LanguageModel, fitted: PageModel, cost: dict[str, Any]) -> str:
             "seed": 0, "prompt": "",
         },
         "units": [],
-        "cost": cost,
+        "cost": cost.header,
         "arrays": fitted.types,
     }  # fmt: skip
-    return make_player(name, header, fitted.page_arrays)
 
 
 def _description(model: LanguageModel) -> str:
     config, mixture = model.config, model.checkpoint.mixture
     text = f"{config.cell}, {plural(config.hidden_size, 'unit')}, {plural(config.layers, 'layer')}"
     if mixture is not None:
-        text += f", with {'an' if isinstance(mixture.counts, NGramTable) else 'a'} "
-        text += name_of(mixture.counts)
+        name = name_of(mixture.counts)
+        text += f", with {'an' if name == NGRAM_MODEL else 'a'} {name}"
     return text

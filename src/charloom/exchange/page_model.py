@@ -9,7 +9,7 @@ V: characters in the vocabulary; E: extra inputs; N: nodes of a table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from charloom.network.parameters import Parameters
 from charloom.ngrams.counts import Counts
-from charloom.ngrams.mixing import Mixture
+from charloom.ngrams.mixing import Mixture, feature_count
 from charloom.ngrams.table import NGramTable
 from charloom.storage.checkpoint import PREFIX, Checkpoint
 
@@ -48,15 +48,15 @@ class PageModel:
         checkpoint: the same model.
         arrays: its arrays, by name.
         scales: of the rows of arrays of integers, by their names.
-        probing: whether its lists of contexts are found without entries that lead to them.
         bits: of a weight.
+        probing: whether the tables of a context mixer have no entries that lead to the next one.
     """
 
     checkpoint: Checkpoint
     arrays: Mapping[str, Stored]
     scales: Mapping[str, Array]
-    probing: bool
     bits: Bits
+    probing: bool = False
 
     @property
     def page_arrays(self) -> dict[str, Array]:
@@ -85,14 +85,8 @@ def in_planes(stored: Stored) -> Array:
     return np.ascontiguousarray(little.view(np.uint8).reshape(-1, 2).T).reshape(-1)
 
 
-def as_page_model(checkpoint: Checkpoint, bits: Bits, *, probing: bool = False) -> PageModel:
-    """Round a model to weights of 16 or 8 bits.
-
-    Args:
-        checkpoint: the model.
-        bits: of a weight.
-        probing: omit the entries that lead from one table of a context mixer to the next one.
-    """
+def as_page_model(checkpoint: Checkpoint, bits: Bits) -> PageModel:
+    """Round the weights of a model to 16 or 8 bits."""
     arrays: dict[str, Stored] = {}
     scales: dict[str, Array] = {}
     parameters = Parameters(replace(checkpoint.config, dtype="float32"))
@@ -105,12 +99,12 @@ def as_page_model(checkpoint: Checkpoint, bits: Bits, *, probing: bool = False) 
         parameters[name][...] = arrays[name].values
     mixture = checkpoint.mixture
     if mixture is not None:
-        counts, of_counts, of_rows = _counts(mixture.counts, bits, probing)
+        counts, of_counts, of_rows = _counts(mixture.counts, bits)
         arrays |= {PREFIX + name: stored for name, stored in of_counts.items()}
         scales |= {PREFIX + name: scale for name, scale in of_rows.items()}
         mixture = Mixture(counts, mixture.theta)
     rounded = replace(checkpoint, parameters=parameters, mixture=mixture, sha256=None)
-    return PageModel(rounded, arrays, scales, probing, bits)
+    return PageModel(rounded, arrays, scales, bits)
 
 
 def in_rows(values: Array, bits: Bits) -> tuple[Stored, Array]:
@@ -148,9 +142,7 @@ def as_integers(values: Array) -> Stored:
     return Stored(values.astype(kind), kind, values.shape, values)
 
 
-def _counts(
-    counts: Counts, bits: Bits, probing: bool
-) -> tuple[Counts, dict[str, Stored], dict[str, Array]]:
+def _counts(counts: Counts, bits: Bits) -> tuple[Counts, dict[str, Stored], dict[str, Array]]:
     """Return rounded counts, their arrays, and the scales of these."""
     if isinstance(counts, NGramTable):
         children = np.diff(counts.first)
@@ -184,7 +176,7 @@ def _counts(
         "folded": as_integers(tree.folded),
         "rank": as_integers(tree.rank),
     }
-    arrays |= _tables(counts, probing)
+    arrays |= _tables(counts, probing=False)
     rounded_mixer = ContextMixer(
         counts.vocabulary_size, tree, counts.tables, frozen, counts.adaptive, counts.state,
         counts.blocks,
@@ -222,7 +214,7 @@ def in_halves(values: Array) -> Stored:
     return Stored(halves, "float16", values.shape, halves.astype(np.float32))
 
 
-def _tables(mixer: ContextMixer, probing: bool) -> dict[str, Stored]:
+def _tables(mixer: ContextMixer, *, probing: bool) -> dict[str, Stored]:
     """Return the lists of a context mixer."""
     from charloom.context_mixing.packing import MOVED, SHAPES, Lists, lists_of
 
@@ -250,90 +242,41 @@ def _tables(mixer: ContextMixer, probing: bool) -> dict[str, Stored]:
     return arrays
 
 
-def pruned(checkpoint: Checkpoint, level: int) -> Checkpoint:
-    """Return a model with fewer contexts, the fewer the higher the level; 0 keeps all of them.
+def with_less_context(found: PageModel, context: int) -> PageModel:
+    """Return a model whose n-gram table has fewer characters of context."""
+    mixture = found.checkpoint.mixture
+    assert mixture is not None
+    assert isinstance(mixture.counts, NGramTable)
+    counts, arrays, _ = _counts(mixture.counts.with_less_context(context), found.bits)
+    theta = theta_of_context(mixture.theta, mixture.counts.context, context)
+    return _with_counts(found, Mixture(counts, theta), arrays, found.probing)
 
-    A context mixer loses the contexts that were seen most rarely. An n-gram table loses a character
-    of context with each level.
+
+def with_pruned_mixer(found: PageModel, mixer: ContextMixer) -> PageModel:
+    """Return a model with another context mixer, which has the same weights and fewer lists.
+
+    Entries that lead from one of its tables to the next one are omitted, and the page searches
+    every table instead.
     """
-    mixture = checkpoint.mixture
-    if mixture is None or level == 0:
-        return checkpoint
-    counts: Counts
-    if isinstance(mixture.counts, NGramTable):
-        counts = shortened_table(mixture.counts, level)
-        return replace(checkpoint, mixture=Mixture(counts, _theta_for(mixture, counts.context)))
-    counts = _pruned_mixer(mixture.counts, level)
-    return replace(checkpoint, mixture=Mixture(counts, mixture.theta))
+    mixture = found.checkpoint.mixture
+    assert mixture is not None
+    return _with_counts(found, Mixture(mixer, mixture.theta), _tables(mixer, probing=True), True)
 
 
-def levels(checkpoint: Checkpoint) -> int:
-    """Return the largest level of `pruned`."""
-    mixture = checkpoint.mixture
-    if mixture is None:
-        return 0
-    return mixture.counts.context if isinstance(mixture.counts, NGramTable) else MOST_LEVEL
-
-
-# A list of several characters takes as many bytes as four single ones.
-SINGLE_SHARE = 4
-MOST_LEVEL = 4096  # above the count of any list
-
-
-def _pruned_mixer(mixer: Any, level: int) -> Counts:
-    from charloom.context_mixing.layout import LONG_WORDS, SHORT_WORDS
-    from charloom.context_mixing.packing import MOVED
-
-    found = mixer.copy()
-    singles = found.tables.singles
-    entries = (singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    count = (entries >> 6) & 1023
-    singles[(entries >> 16 != MOVED) & (SINGLE_SHARE * count < level)] = 0
-    for table, words in ((found.tables.shorts, SHORT_WORDS), (found.tables.longs, LONG_WORDS)):
-        lists = table.reshape(-1, words)
-        seen = ((lists[:, 1:] >> 6) & 1023).sum(axis=1)
-        lists[(lists[:, 1] >> 16 != MOVED) & (seen < level)] = 0
-    return found
-
-
-def shortened_table(table: NGramTable, less: int) -> NGramTable:
-    """Return an n-gram table with fewer characters of context.
-
-    Its longest contexts then have probabilities from continuation counts.
-    """
-    context = max(0, table.context - less)
-    # Nodes of each length are adjacent: the root, those of one character, and so on.
-    begins = [0, 1]
-    for _ in range(context):
-        begins.append(1 + int(table.first[begins[-1]]))
-    inner = begins[-1]
-    entries = int(table.first[inner])
-    return NGramTable(
-        table.vocabulary_size,
-        context,
-        table.characters[:entries],
-        table.probabilities[:entries],
-        table.first[: inner + 1],
-        table.weights[:inner],
+def _with_counts(
+    found: PageModel, mixture: Mixture, arrays: Mapping[str, Stored], probing: bool
+) -> PageModel:
+    named = {PREFIX + name: stored for name, stored in arrays.items()}
+    return replace(
+        found,
+        checkpoint=replace(found.checkpoint, mixture=mixture),
+        arrays={**found.arrays, **named},
+        probing=probing,
     )
 
 
-def _theta_for(mixture: Mixture, context: int) -> NDArray[np.float64]:
+def theta_of_context(theta: NDArray[np.float64], longest: int, context: int) -> NDArray[np.float64]:
     """Return the parameters of a mixture whose counts have a shorter context."""
-    common, longest = 11, mixture.counts.context
-    of_length = mixture.theta[common:].reshape(2, longest + 1)
-    return np.concatenate([mixture.theta[:common], of_length[:, : context + 1].ravel()])
-
-
-def smallest_level(most: int, fits: Callable[[int], bool]) -> int | None:
-    """Return the smallest level from 0 to `most` that fits, None if the last one does not."""
-    if not fits(most):
-        return None
-    least = 0
-    while least < most:
-        middle = (least + most) // 2
-        if fits(middle):
-            most = middle
-        else:
-            least = middle + 1
-    return most
+    common = feature_count(longest) - 2 * (longest + 1)
+    of_length = theta[common:].reshape(2, longest + 1)[:, : context + 1]
+    return np.concatenate([theta[:common], of_length.ravel()])

@@ -156,6 +156,25 @@ class NGramTable:
         arrays = (self.characters, self.probabilities, self.first, self.weights)
         return sum(array.nbytes for array in arrays)
 
+    def with_less_context(self, context: int) -> NGramTable:
+        """Return the table of the same text with at most `context` characters of context.
+
+        The longest contexts then have the probabilities that longer ones would fall back to.
+        """
+        nodes = [0, 1]  # the first node of each length: nodes of a length are adjacent
+        for _ in range(min(context, self.context)):
+            nodes.append(1 + int(self.first[nodes[-1]]))
+        inner = nodes[-1]
+        entries = int(self.first[inner])
+        return NGramTable(
+            self.vocabulary_size,
+            min(context, self.context),
+            self.characters[:entries],
+            self.probabilities[:entries],
+            self.first[: inner + 1],
+            self.weights[:inner],
+        )
+
     def zero_state(self, rows: int) -> Nodes:
         """Return the state before the beginning of rows of a text: no node was reached, (B, K)."""
         return np.full((rows, self.context), -1, np.int32)

@@ -1,6 +1,6 @@
-// From log-probabilities to text: random numbers, the choice of a character, samples, and the text
-// of ids. Everything is as in charloom, so that a seed gives the text of `charloom sample`, except
-// where rounding decides.
+// From log-probabilities to characters: random numbers and the choice; and from a text to ids. All
+// of it is as in charloom, so that a seed gives the text of `charloom sample`, except where
+// rounding decides.
 
 const BITS_64 = (1n << 64n) - 1n, BITS_128 = (1n << 128n) - 1n;
 const MULTIPLIER_128 = 0x2360ed051fc65da44385df649fccf645n;
@@ -111,13 +111,6 @@ function weightsOf(logits, { temperature, top_k, top_p, min_p }, excluded = null
   return weights;
 }
 
-/** The distribution that the next character is drawn from, (V,). */
-function distribution(logits, settings, excluded = null) {
-  const weights = weightsOf(logits, settings, excluded);
-  const whole = weights.reduce((sum, weight) => sum + weight, 0);
-  return weights.map((weight) => weight / whole);
-}
-
 /** Chooses the next character, by a random number from 0 to 1. */
 function chooseNext(logits, settings, uniform, excluded = null) {
   const weights = weightsOf(logits, settings, excluded);
@@ -132,68 +125,16 @@ function chooseNext(logits, settings, uniform, excluded = null) {
   return last;
 }
 
-/** A sample in progress. */
-class Sample {
-  /**
-   * model: the engine; ids: the prompt, which is read from the beginning of a text. Instead, a
-   * sample can go on from a state and its last id, which the state has not read.
-   * length: the largest number of characters, null for no limit. stop: texts that end the sample.
-   * excluded: as in `weightsOf`. random: goes on with these random numbers instead of the seed's.
-   */
-  constructor(model, {
-    ids = [], settings = { temperature: 1 }, seed = 0, index = 0, length = 500, stop = [],
-    excluded = null, state = null, last = null, random = null,
-  }) {
-    const { header } = model;
-    Object.assign(this, { model, settings, length, excluded });
-    this.random = random ?? new RandomNumbers(seed, index);
-    this.state = state ?? model.newState();
-    this.last = last ?? header.start;
-    for (const id of ids) {
-      model.step(this.state, this.last);
-      this.last = id;
-    }
-    this.stops = stop.map((text) => encodeText(header, text))
-      .filter(({ ids: found, unknown }) => found.length && !unknown.length).map(({ ids: found }) => found);
-    this.sampled = []; // ids
-    this.dropped = 0; // of these, the last ones that are a stop text, and not part of the sample
-    this.reason = null; // why it has ended: "stop" or "length"
-  }
-
-  /** Draws a character. Returns null when the sample has ended. */
-  next() {
-    if (this.reason === null && this.length !== null && this.sampled.length >= this.length) {
-      this.reason = "length";
-    }
-    if (this.reason !== null) return null;
-    const logProbabilities = this.model.step(this.state, this.last).slice();
-    const activation = this.model.activations(this.state);
-    const id = chooseNext(logProbabilities, this.settings, this.random.next(), this.excluded);
-    this.last = id;
-    if (id === this.model.header.end) {
-      this.reason = "stop";
-      return null;
-    }
-    this.sampled.push(id);
-    const ending = this.stops.filter((stop) => stop.every((character, i) =>
-      character === this.sampled[this.sampled.length - stop.length + i]));
-    if (ending.length) {
-      this.reason = "stop";
-      this.dropped = Math.max(...ending.map((stop) => stop.length));
-    }
-    return { id, logProbabilities, chance: logProbabilities[id], activation };
-  }
-}
-
 /** The characters of a text as the model reads it, in the forms that the vocabulary knows. */
 function readText(header, text) {
   const known = new Set(header.vocabulary);
+  const isBytes = header.kind === "bytes";
   let read = text;
-  if (!known.has("\r")) read = read.replace(/\r\n?/g, "\n");
-  if (!known.has("\ufeff")) read = read.replace(/^\ufeff/, "");
+  if (!isBytes && !known.has("\r")) read = read.replace(/\r\n?/g, "\n");
+  if (!isBytes && !known.has("\ufeff")) read = read.replace(/^\ufeff/, "");
   const bytesOf = (string) => Array.from(new TextEncoder().encode(string), (byte) =>
     String.fromCharCode(byte));
-  const charactersOf = (string) => (header.kind === "bytes" ? bytesOf(string) : Array.from(string));
+  const charactersOf = (string) => (isBytes ? bytesOf(string) : Array.from(string));
   const knows = (string) => charactersOf(string).every((character) => known.has(character));
   if (knows(read)) return charactersOf(read);
   // A character with its combining marks stays as it is, or is composed, or decomposed.
@@ -216,58 +157,4 @@ function encodeText(header, text) {
     else unknown.push(character);
   }
   return { ids, unknown };
-}
-
-/** A decoder of ids to text. In a model of bytes, a character appears with its last byte. */
-class ShownText {
-  constructor(header) {
-    this.header = header;
-    this.bytes = []; // of a character that is not complete
-  }
-
-  add(id) {
-    const { kind, vocabulary, names, end } = this.header;
-    if (kind !== "bytes") return id === end ? names[id] : vocabulary[id];
-    if (id === end) return this.rest() + names[id];
-    this.bytes.push(vocabulary[id].charCodeAt(0));
-    return this.decoded(false);
-  }
-
-  /** The text that is held back at the end. */
-  rest() {
-    return this.decoded(true);
-  }
-
-  decoded(ends) {
-    let text = "";
-    while (this.bytes.length) {
-      const { length, kind } = beginningOf(this.bytes);
-      if (kind === "open" && !ends) break;
-      const part = this.bytes.splice(0, length);
-      text += kind === "complete"
-        ? new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(part))
-        : part.map((byte) => "\\x" + byte.toString(16).padStart(2, "0")).join("");
-    }
-    return text;
-  }
-}
-
-/**
- * The first bytes of a text: a character of UTF-8 that is complete, or open because bytes can
- * follow, or invalid bytes.
- */
-function beginningOf(bytes) {
-  const [first] = bytes;
-  if (first < 0x80) return { length: 1, kind: "complete" };
-  const count = [[0xc2, 0xdf], [0xe0, 0xef], [0xf0, 0xf4]]
-    .findIndex(([least, most]) => first >= least && first <= most) + 2;
-  if (count === 1) return { length: 1, kind: "invalid" };
-  const least = { 0xe0: 0xa0, 0xf0: 0x90 }[first] ?? 0x80; // of the second byte
-  const most = { 0xed: 0x9f, 0xf4: 0x8f }[first] ?? 0xbf;
-  for (let i = 1; i < Math.min(count, bytes.length); i++) {
-    const fits = i === 1 ? bytes[i] >= least && bytes[i] <= most : bytes[i] >> 6 === 2;
-    if (!fits) return { length: i, kind: "invalid" };
-  }
-  return bytes.length < count ? { length: bytes.length, kind: "open" }
-    : { length: count, kind: "complete" };
 }
