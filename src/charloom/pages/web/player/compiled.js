@@ -137,10 +137,15 @@ class CompiledModel {
   }
 }
 
-/** The compiled model, or null where WebAssembly or its vectors are missing. */
+/** The compiled model, or null where WebAssembly or its vectors are missing, or are forbidden. */
 async function createCompiledModel(header, arrays) {
   const code = arrays["player.wasm"];
   if (!code || typeof WebAssembly === "undefined" || !WebAssembly.validate(code)) return null;
-  const { instance } = await WebAssembly.instantiate(code);
-  return new CompiledModel(header, arrays, instance.exports);
+  let module;
+  try {
+    module = await WebAssembly.instantiate(code);
+  } catch {
+    return null; // by the policy of a server that the page lies on
+  }
+  return new CompiledModel(header, arrays, module.instance.exports);
 }
