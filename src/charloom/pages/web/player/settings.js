@@ -63,7 +63,8 @@ class Settings {
     const { min, max } = wrong;
     const range = wrong === this.seed ? "a whole number of at most 30 digits"
       : max ? `a number from ${min} to ${grouped.format(max)}` : `a number of at least ${min}`;
-    return `Invalid ${wrong.name.replace("_", " ")}: enter ${wrong.step === "1" ? range.replace("a ", "a whole ") : range}.`;
+    const whole = wrong.step === "1" ? range.replace("a ", "a whole ") : range;
+    return `Invalid ${wrong.name.replace("_", " ")}: enter ${whole}.`;
   }
 
   values() {
