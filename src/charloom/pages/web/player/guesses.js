@@ -42,6 +42,7 @@ class Guesses {
     this.title.replaceChildren(...title);
     this.hint.textContent = hint;
     this.hint.hidden = !hint;
+    this.element.classList.toggle("empty", !guesses.length);
     this.another.hidden = own === null || !open;
     this.buttons.forEach((element, k) => {
       const guess = guesses[k];
