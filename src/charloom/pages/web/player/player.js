@@ -268,7 +268,7 @@ class Player {
     const ends = { end: "The document ended. ", stop: "The stop text came. ",
       full: `The text has ${counted(LONGEST)}, which is the most. ` };
     if (reason === "restored") return "Taken back.";
-    const documents = room.sheet.restarts.size;
+    const documents = room.sheet.restarts.size + 1;
     return (documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "") + `${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
       `${rate(appended, computed)} a second; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`;
   }
