@@ -8,7 +8,7 @@ import charloom
 from charloom.errors import CharloomError
 from charloom.exchange.html import HtmlPage, export_html
 from helpers.cli import refused, run
-from helpers.exchange import kept, some_model
+from helpers.exchange import OF_DOCUMENTS, kept, some_model
 from helpers.player import header_of
 from helpers.runs import TINY, train_tiny
 
@@ -35,6 +35,9 @@ def test_a_page_is_as_large_as_allowed_and_its_cost_is_printed(mixed_run: Path) 
     assert cost["measured_on"] == "the test split"
     assert cost["bits"] == pytest.approx(cost["before"], abs=0.002)
     assert (cost["weights"], cost["kept"]) == ("int16", 1.0)
+    units = header_of(whole)["units"]
+    assert all(0 <= unit["unit"] < 8 and abs(unit["correlation"]) >= 0.3 for unit in units)
+    assert "space" in " ".join(unit["label"] for unit in units)
     size = (len(whole.encode()) - 1) / 1e6
     page = charloom.export_html(charloom.load(mixed_run), size=size)
     assert len(page.encode()) <= size * 1e6
@@ -73,6 +76,14 @@ def test_mistakes_are_one_line(mixed_run: Path) -> None:
     )
     with pytest.raises(CharloomError, match="size is nan"):
         export_html(mixed_run, size=float("nan"))
+
+
+def test_a_model_of_documents_writes_several_to_measure_the_cost() -> None:
+    parameters = some_model("gru", characters=OF_DOCUMENTS)
+    header = header_of(export_html(kept(parameters)))
+    assert header["end"] == header["start"] == len(OF_DOCUMENTS) - 1
+    assert header["vocabulary"][-1] == ""
+    assert header["cost"]["bits"] == pytest.approx(header["cost"]["before"], abs=0.01)
 
 
 def test_a_notebook_displays_the_page_in_a_frame_of_its_own() -> None:

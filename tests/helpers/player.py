@@ -48,7 +48,7 @@ def run_engine(window: Any, html: str, script: str, *, compiled: bool = False) -
     Args:
         window: Playwright's page.
         html: the exported page.
-        script: the body of a function; what it returns is returned.
+        script: the body of a function, whose result is returned.
         compiled: whether the engine is the one in WebAssembly.
     """
     code = CODE.search(html)

@@ -238,7 +238,7 @@ def mark(ids, state, model, scratch, floats, singles, shorts, longs):
         model: the addresses of ModelBuffers.
         scratch: those of ScratchBuffers.
         floats: any array of float32.
-        singles, shorts, longs: written: 1 + the number of the context, for each list of a table.
+        singles, shorts, longs: written, 1 + the number of the context for each list of a table.
     """
     m = as_buffers(ModelBuffers, model, floats)
     s = as_buffers(ScratchBuffers, scratch, floats)

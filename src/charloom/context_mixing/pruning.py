@@ -91,7 +91,7 @@ def _worth(
     entries: NDArray[np.uint32], checks: NDArray[np.uint32], of_kind: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     seen = ((entries >> 6) & 1023).sum(axis=1)
-    # Lists that were seen equally often are told apart by chance, so that every level is another.
+    # Lists that were seen equally often differ by chance, so that levels omit few lists each.
     worth = (seen + checks / 65536) * of_kind
     return np.where((entries[:, 0] == 0) | (entries[:, 0] >> 16 == MOVED), 0, worth)
 

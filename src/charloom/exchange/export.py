@@ -41,9 +41,9 @@ def export(
 
     Args:
         model: the model, or a run's folder or a checkpoint file.
-        to: `html` for a page that continues texts in a browser, `pytorch` for a state dict in
-            safetensors with the Python code that loads it, `onnx` for a graph in float32, or
-            `huggingface` for a folder.
+        to: `html`, `pytorch`, `onnx` or `huggingface`. The page continues texts in a browser. For
+            PyTorch, it is a state dict in safetensors with the Python code that loads it, and for
+            ONNX a graph in float32.
         out: the output file (.html, .safetensors or .onnx), or the folder.
         size: megabytes of the page, at most.
 

@@ -1,8 +1,8 @@
 """A model as a web page in one file, which continues texts without a server and a network.
 
 The page is made as good as its size allows. Weights have 16 bits where that fits, else 8. If it is
-still too large, the counts lose contexts. What all this costs, in bits per character, is measured,
-and stands on the page.
+still too large, the counts lose contexts. What all this costs, in bits per character, is measured
+and shown on the page.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import html
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.analysis.exploration import explore
 from charloom.engines.backend import Backend
 from charloom.errors import CharloomError, plural, shortened
 from charloom.exchange.page_model import (
@@ -32,15 +33,19 @@ from charloom.pages.page import array_element
 from charloom.pages.player import make_player
 from charloom.prediction.scoring import Protocol, score_ids
 from charloom.text.dataset import TextIds
+from charloom.text.sources import Texts
 from charloom.text.vocabulary import END
 
 if TYPE_CHECKING:  # Numba comes with it
     pass
 
+Units = Sequence[dict[str, Any]]
+
 MEGABYTE = 1_000_000
 DEFAULT_SIZE = 4.0  # megabytes of a page
 SCORED = 20_000  # characters on which the cost is measured
-WRITTEN = 5_000  # by the model itself, where there is no other text
+WRITTEN, WRITTEN_DOCUMENTS = 5_000, 50  # by the model itself, where there is no other text
+MOST_UNITS, LEAST_CORRELATION = 12, 0.3  # of the units that a page names
 FRAME_HEIGHT = 720  # pixels of the page in a notebook
 
 
@@ -87,26 +92,88 @@ def export_html(
         raise CharloomError(f"size is {shortened(size)}: pass the megabytes of a page, above 0")
     if not isinstance(model, LanguageModel):
         model = load(model)
-    fitted = _fit(model, size * MEGABYTE)
-    cost = _measure(model, fitted)
-    return HtmlPage(page_of(model, fitted, cost), cost.sentence)
+    text = _HeldOut.of(model)
+    units = _units(model, text)
+    fitted = _fit(model, size * MEGABYTE, units)
+    cost = _measure(model, fitted, text)
+    return HtmlPage(page_of(model, fitted, cost, units), cost.sentence)
 
 
-def page_of(model: LanguageModel, fitted: PageModel, cost: Cost) -> str:
-    """Return the HTML of a page with a model that was made small enough."""
-    return make_player(_title(model), _header(model, fitted, cost), fitted.page_arrays)
+def page_of(model: LanguageModel, fitted: PageModel, cost: Cost, units: Units = ()) -> str:
+    """Return the HTML of a page.
+
+    Args:
+        model: the model.
+        fitted: the same model, made small enough.
+        cost: what this costs.
+        units: the units of the last layer that the page names, with their labels.
+    """
+    return make_player(_title(model), _header(model, fitted, cost, units), fitted.page_arrays)
+
+
+class _HeldOut(NamedTuple):
+    """A text on which the cost of a page and the labels of its units are measured."""
+
+    ids: TextIds
+    before: int  # the id before it
+    name: str
+
+    @classmethod
+    def of(cls, model: LanguageModel) -> _HeldOut:
+        """Return the beginning of the model's test split, or of a text instead of it."""
+        try:
+            text = model.find_training_text(None).held_out()
+        except CharloomError:
+            written = "a text that the model wrote itself"
+            return cls(_own_text(model), model.vocabulary.start_id, written)
+        ids, name = text.ids[:SCORED], f"the {text.name}"
+        if len(ids) < len(text.ids):
+            name = f"the first {plural(len(ids), model.vocabulary.unit)} of {name}"
+        return cls(ids, text.before, name)
+
+
+def _units(model: LanguageModel, text: _HeldOut) -> Units:
+    """Return the units of the last layer that follow a label of a text best."""
+    texts = _as_texts(model, text.ids)
+    if not texts:
+        return []
+    last = model.config.layers - 1
+    named = [
+        (abs(label.correlation.second), label)
+        for label in explore(model, texts, with_activations=False).labels
+        if label.unit.array == 0 and label.unit.layer == last
+    ]
+    followed = [one for one in named if one[0] >= LEAST_CORRELATION]
+    followed.sort(key=lambda one: -one[0])
+    return [
+        {
+            "unit": label.unit.number,
+            "label": label.label,
+            "correlation": round(label.correlation.second, 2),
+        }
+        for _, label in followed[:MOST_UNITS]
+    ]
+
+
+def _as_texts(model: LanguageModel, ids: TextIds) -> Texts:
+    """Return ids as texts that the model reads."""
+    characters = model.vocabulary.decode(ids)
+    texts: list[Any] = [text for text in characters.split(END) if text]
+    if model.vocabulary.as_bytes:
+        texts = [text.encode("latin-1") for text in texts]
+    return texts if model.config.end_id is not None else texts[0]
 
 
 class _PageSize:
     """The size of pages of a model. Most arrays are the same in many of them."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._model = model
+    def __init__(self, model: LanguageModel, units: Units) -> None:
+        self._model, self._units = model, units
         self._known: dict[str, tuple[Any, int]] = {}
 
     def bytes_of(self, found: PageModel) -> int:
         """Return the number of bytes of a page, before its cost is known."""
-        header = _header(self._model, found, Cost.longest(found.bits))
+        header = _header(self._model, found, Cost.longest(found.bits), self._units)
         rest = make_player(_title(self._model), header, {})
         total = len(rest.encode())
         for name, numbers in found.page_arrays.items():
@@ -121,9 +188,9 @@ class _PageSize:
         return size
 
 
-def _fit(model: LanguageModel, most_bytes: float) -> PageModel:
+def _fit(model: LanguageModel, most_bytes: float, units: Units = ()) -> PageModel:
     """Return the model in as many bits, and with as many contexts, as fit a page."""
-    size = _PageSize(model)
+    size = _PageSize(model, units)
     for bits in (16, 8):
         found = as_page_model(model.checkpoint, bits)
         least = size.bytes_of(found)
@@ -180,13 +247,19 @@ def _read_text(model: LanguageModel) -> TextIds:
 
 
 def _own_text(model: LanguageModel) -> TextIds:
-    """Return a text that the model writes."""
-    return model.vocabulary.encode("".join(model.stream(length=WRITTEN).characters))
+    """Return a text that the model writes, of several documents if it is one of documents."""
+    if model.config.end_id is None:
+        characters = "".join(model.stream(length=WRITTEN).characters)
+    else:
+        length = WRITTEN // WRITTEN_DOCUMENTS
+        documents = model.sample_documents(WRITTEN_DOCUMENTS, length=length)
+        characters = "".join(document.characters + END for document in documents)
+    return model.vocabulary.encode(characters)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a page's size costs.
+    """The cost of a page's size.
 
     Attributes:
         weights: the bits of a weight.
@@ -232,9 +305,8 @@ class Cost:
         }
 
 
-def _measure(model: LanguageModel, fitted: PageModel) -> Cost:
+def _measure(model: LanguageModel, fitted: PageModel, text: _HeldOut) -> Cost:
     """Score a text with the model before and after it was made smaller."""
-    ids, before, measured_on = _held_out(model)
     page = LanguageModel(
         fitted.checkpoint,
         backend=Backend.of(model.engine),
@@ -242,25 +314,11 @@ def _measure(model: LanguageModel, fitted: PageModel) -> Cost:
     )
     protocol = Protocol.choose(None, model.config.end_id)
     bits = [
-        score_ids(one.predictor, ids, before, protocol).nats_per_character / math.log(2)
+        score_ids(one.predictor, text.ids, text.before, protocol).nats_per_character / math.log(2)
         for one in (model, page)
     ]
     kept = _share_kept(model, fitted)
-    return Cost(fitted.bits, bits[0], bits[1], measured_on, kept, model.vocabulary.unit)
-
-
-def _held_out(model: LanguageModel) -> tuple[TextIds, int, str]:
-    """Return ids of a text to score, the id before it, and the text's name."""
-    try:
-        text = model.find_training_text(None).held_out()
-    except CharloomError:
-        ids = _own_text(model)
-        return ids, model.vocabulary.start_id, "a text that the model wrote itself"
-    ids = text.ids[:SCORED]
-    name = f"the {text.name}"
-    if len(ids) < len(text.ids):
-        name = f"the first {plural(len(ids), model.vocabulary.unit)} of {name}"
-    return ids, text.before, name
+    return Cost(fitted.bits, bits[0], bits[1], text.name, kept, model.vocabulary.unit)
 
 
 def _share_kept(model: LanguageModel, fitted: PageModel) -> float | None:
@@ -284,7 +342,7 @@ def _title(model: LanguageModel) -> str:
     return str(model.checkpoint.text.get("name", "")) or "model"
 
 
-def _header(model: LanguageModel, fitted: PageModel, cost: Cost) -> dict[str, Any]:
+def _header(model: LanguageModel, fitted: PageModel, cost: Cost, units: Units) -> dict[str, Any]:
     """Return the description of a page's model, for its scripts."""
     vocabulary, config, mixture = model.vocabulary, model.config, fitted.checkpoint.mixture
     counts = theta = None
@@ -315,7 +373,7 @@ def _header(model: LanguageModel, fitted: PageModel, cost: Cost) -> dict[str, An
             "temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "length": 500,
             "seed": 0, "prompt": "",
         },
-        "units": [],
+        "units": list(units),
         "cost": cost.header,
         "arrays": fitted.types,
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """The page that continues texts by itself: an exported model, and the player that runs it.
 
-The page's own script shows the text. The engine stands beside it as text that is not run: the page
+The page's own script shows the text. The engine is beside it, as text that is not run. The page
 starts a worker with it, so that computing never delays the page.
 """
 

@@ -8,8 +8,7 @@ const COMPILED = {
   cells: ["rnn", "gru", "lstm"],
   counts: ["none", "kneser-ney", "context-mixing"],
   weights: { weight_hh: 0, weight_ih: 1, decoder: 2 },
-  rows: 16, // of a block: hidden units are padded to whole blocks
-  mixerState: 8 * 143, // bytes: STATE of context_mixing/layout.py
+  rows: 16, // hidden units are padded to blocks of these: BLOCK_ROWS in engine.h
 };
 
 /** A model in the memory of a module. A state is {network, counts}: numbers, and bytes. */
@@ -80,7 +79,7 @@ class CompiledModel {
         return [exports.table_state(), 4 * header.counts.context];
       case "context-mixing":
         this.takeMixer(contextMixer(header, arrays));
-        return [exports.mixer_state(), COMPILED.mixerState];
+        return [exports.mixer_state(), exports.mixer_state_size()];
       default:
         return [0, 0];
     }

@@ -1,8 +1,8 @@
 // Counts of characters after contexts, and their mixture with the network.
 //
 // Counts are an n-gram table (below) or a context mixer (mixer.js). Both have newState, cloneState
-// and predict(state, id), which reads a character and returns {probabilities (V,), length, weight}
-// of the next one: the longest context that was seen, and how rarely.
+// and predict(state, id), which reads a character and predicts the next one. It returns
+// {probabilities (V,), length, weight} by the longest context that was seen, and its rarity.
 
 /** The page's counts, null without any. */
 function openCounts(header, arrays) {
@@ -27,7 +27,7 @@ function ngramTable(header, arrays) {
   };
 }
 
-/** An n-gram model with Kneser-Ney smoothing, as a trie. A state: the nodes of the last characters. */
+/** An n-gram model with Kneser-Ney smoothing, as a trie. A state has the last characters' nodes. */
 class NGramTable {
   constructor(table, size) {
     Object.assign(this, table);
@@ -70,7 +70,9 @@ class NGramTable {
       if (node < 0 || first[node] === first[node + 1]) break;
       const weight = this.weights[node];
       for (let v = 0; v < p.length; v++) p[v] *= weight;
-      for (let i = first[node]; i < first[node + 1]; i++) p[this.characters[i]] = this.probabilities[i];
+      for (let i = first[node]; i < first[node + 1]; i++) {
+        p[this.characters[i]] = this.probabilities[i];
+      }
       [found.length, found.weight] = [k, weight];
     }
     return found;
@@ -89,7 +91,7 @@ function largest(values) {
 /**
  * Replaces the network's log-probabilities, (V,), by those of its mixture with the counts.
  *
- * theta: the parameters of the network's weight; context: the longest context of the counts.
+ * The parameters of the network's weight are theta, the longest context of the counts is context.
  */
 function mix(logs, { probabilities: p, length, weight }, theta, context) {
   let [hNetwork, hCounts] = [0, 0]; // entropies

@@ -61,6 +61,9 @@ static float *reach;
 
 Hash *EXPORT(mixer_state)(void) { return state; }
 
+/* Return the bytes of a state. */
+int EXPORT(mixer_state_size)(void) { return STATE * sizeof(Hash); }
+
 /* Return the place for the fields of a mixer, each of 32 bits. */
 void *EXPORT(mixer_fields)(void) { return &m; }
 

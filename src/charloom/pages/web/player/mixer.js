@@ -1,8 +1,8 @@
 // A context mixer: the evidence of counts after many contexts, mixed by learned weights.
 //
 // charloom's context_mixing package defines it, and explains the names. Sums have its order and
-// are rounded to float32 at every step, so that predictions are the same to the last bit: a
-// number that is rounded differently can find the next entry of a table.
+// are rounded to float32 at every step. Predictions are therefore the same to the last bit.
+// Otherwise, a number could find the next entry of a table.
 
 const CONTEXT_COUNT = 22;
 const ORDERS = 7; // the first contexts: the last characters and nothing else
@@ -161,7 +161,7 @@ function listTable(header, arrays, table) {
   return { buckets: used.length, begins: sums(used), checks, offsets: sums(lengths), entries };
 }
 
-/** A state is what contexts know of the text before: see `newState`. */
+/** The mixer. A state has the characters, words and lines that contexts know: see `newState`. */
 class ContextMixer {
   constructor({ tree, constants, weights, singles, shorts, longs, probing }) {
     Object.assign(this, tree, constants, { weights, probing, tables: [singles, shorts, longs] });
@@ -205,7 +205,8 @@ class ContextMixer {
   }
 
   cloneState(state) {
-    return Object.fromEntries(Object.entries(state).map(([name, values]) => [name, values.slice()]));
+    const copies = Object.entries(state).map(([name, values]) => [name, values.slice()]);
+    return Object.fromEntries(copies);
   }
 
   predict(state, id) {
@@ -500,7 +501,8 @@ class ContextMixer {
       const one = isNearer ? second[a + c] : first[a + c];
       const other = isNearer ? first[b + c] : second[b + c];
       const after = one < other ? 0 : other < NOWHERE ? 1 : UNKNOWN;
-      const recent = (((c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1) * SIDES + latest) * SIDES + after;
+      const recents = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1;
+      const recent = (recents * SIDES + latest) * SIDES + after;
 
       const at = c * INPUTS;
       inputs[at] = logit;

@@ -33,9 +33,9 @@ function integers(header, arrays, name) {
 }
 
 /**
- * The values of an array of the page, as float32. The types of stored numbers, n:
+ * The values of an array of the page, as float32. The type of its stored numbers, n, is one of:
  *
- * float32, float16   themselves
+ * float32, float16   n
  * int8, int16        n · the scale of their row, in the array NAME.scale
  * share16            n / 65536
  * log16, log8        2^(-n / 2048), 2^(-n / 16)
@@ -92,7 +92,8 @@ function addProduct(weight, x, from, out) {
   }
   for (; row < rows; row++) {
     let sum = 0;
-    for (let column = from, i = row * size; column < x.length; column++) sum += weight[i++] * x[column];
+    let i = row * size;
+    for (let column = from; column < x.length; column++) sum += weight[i++] * x[column];
     out[row] += sum;
   }
 }
@@ -147,8 +148,9 @@ class Network {
     this.columns = new Float32Array(this.size * stacked); // (V, G·H)
     const beside = new Float32Array(stacked * extra); // (G·H, E)
     for (let row = 0; row < stacked; row++) {
-      for (let v = 0; v < this.size; v++) this.columns[v * stacked + row] = input[row * columns + v];
-      for (let e = 0; e < extra; e++) beside[row * extra + e] = input[row * columns + this.size + e];
+      const at = row * columns;
+      for (let v = 0; v < this.size; v++) this.columns[v * stacked + row] = input[at + v];
+      for (let e = 0; e < extra; e++) beside[row * extra + e] = input[at + this.size + e];
     }
     this.layers[0].input = beside;
     this.decoder = floats(header, arrays, "decoder.weight"); // (V, H)
@@ -200,9 +202,9 @@ class Network {
 }
 
 /**
- * The model of a page: the network, the counts if it has any, and their mixture.
+ * The model of a page, which consists of the network, the counts if any, and their mixture.
  *
- * header: the page's data; arrays: its typed arrays, by name. A state is {network, counts}.
+ * It is made from the page's data and its typed arrays by name. A state is {network, counts}.
  */
 class PlayerModel {
   constructor(header, arrays) {

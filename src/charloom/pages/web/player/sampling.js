@@ -77,10 +77,10 @@ function ranked(logits) {
 }
 
 /**
- * What the next character is drawn from: weights, (V,), of which the likeliest character's is 1.
+ * The weights, (V,), by which the next character is sampled. That of the likeliest one is 1.
  *
- * settings: temperature (0 is greedy), top_k, top_p and min_p, applied in this order; the last
- * three can be null. excluded: 1 for each character that must not follow, (V,), or null.
+ * The settings are temperature (0 is greedy), top_k, top_p and min_p, applied in this order. The
+ * last three can be null. In `excluded`, (V,) or null, 1 marks characters that must not follow.
  */
 function weightsOf(logits, { temperature, top_k, top_p, min_p }, excluded = null) {
   const allowed = Float32Array.from(logits, (logit, id) => (excluded?.[id] ? -Infinity : logit));
@@ -140,8 +140,9 @@ function readText(header, text) {
   // A character with its combining marks stays as it is, or is composed, or decomposed.
   return read.split(/(?=\P{M})/u).flatMap((cluster) => {
     const decomposed = Array.from(cluster.normalize("NFD"));
-    const partly = decomposed.slice(1).map((mark, i) =>
-      (decomposed[0] + mark).normalize("NFC") + decomposed.filter((_, j) => j > 0 && j !== i + 1).join(""));
+    const [base, ...marks] = decomposed;
+    const partly = marks.map((mark, i) =>
+      (base + mark).normalize("NFC") + marks.filter((_, j) => j !== i).join(""));
     const forms = [cluster, cluster.normalize("NFC"), decomposed.join(""), ...partly];
     return charactersOf(forms.find(knows) ?? cluster);
   });
