@@ -230,22 +230,22 @@ def test_it_stops_at_once_and_no_task_is_long(
 ) -> None:
     page = opened(open_page, woods[1])
     page.evaluate(WATCH)
-    page.evaluate("document.querySelector('.settings').open = true")
-    page.fill("#length", "6000")
+    write(page, length=6000)
+    page.locator("#text-write").evaluate("box => box.scrollTop = 0")
+    page.wait_for_timeout(100)
+    assert spans(page).count() < 4000  # only the visible rows
+    page.select_option("#pace", "400")
     longest = []
     for _ in range(4):  # other processes can delay any page
         page.evaluate("delays.length = 0")
+        page.fill("#length", "400")
         page.click("#go")
         page.locator("#status", has_text="Writing").wait_for()
         wait(page)
-        page.wait_for_timeout(60)
         longest.append(max(page.evaluate("delays"), default=0))
         if longest[-1] < 100:
             break
     assert min(longest) < 100
-    page.locator("#text-write").evaluate("box => box.scrollTop = 0")
-    page.wait_for_timeout(100)
-    assert spans(page).count() < 4000  # only the visible rows
     page.fill("#length", "50000")
     page.select_option("#pace", "120")
     page.click("#go")
@@ -364,6 +364,7 @@ def test_a_phone_shows_everything(woods: tuple[Path, Path], open_page: OpenPage)
         page.click("#tab-" + room)
         assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.click("#tab-write")
+    write(page, "The ", length=40)
     spans(page).nth(9).tap()
     box = page.locator(".place").bounding_box()
     assert box["y"] + box["height"] <= 740  # in sight without scrolling
