@@ -290,6 +290,7 @@ def test_documents_end(names: tuple[Path, Path], open_page: OpenPage) -> None:
     page.locator("#text-play .row", has_text="ann<end>").wait_for()
 
 
+@pytest.mark.extended
 def test_bytes_are_shown_as_characters(tmp_path: Path, open_page: OpenPage) -> None:
     _, path = exported(tmp_path, "l’été 🦉, 字\n" * 200, *OPTIONS, "--bytes", "--no-mix")
     page = opened(open_page, path)
