@@ -132,7 +132,7 @@ class TextView {
 
   /**
    * The first characters of the rows: each ends where it must, or after the last space that fits. Rows
-   * before character `begin`, which begins one, are left out.
+   * before character `begin`, which begins one, are omitted.
    */
   cut(begin = 0) {
     const starts = [];
