@@ -23,6 +23,7 @@ PAGE_SCRIPTS = (
     "page.js",
     "text.js",
     "player/sheet.js",
+    "player/guesses.js",
     "player/settings.js",
     "player/player.js",
 )

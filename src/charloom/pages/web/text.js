@@ -105,9 +105,9 @@ class TextView {
 
   /** Fits the rows to the width of the element. */
   fit() {
-    const probe = make("div", { class: "row" }, "0".repeat(100));
+    const digits = make("span", {}, "0".repeat(100)), probe = make("div", { class: "row" }, digits);
     this.space.append(probe);
-    const width = probe.getBoundingClientRect().width / 100;
+    const width = digits.getBoundingClientRect().width / 100;
     probe.remove();
     const columns = Math.max(8, Math.floor((this.element.clientWidth - 24) / width));
     if (columns === this.columns) {
@@ -125,28 +125,29 @@ class TextView {
     if (!top) this.reveal(this.here);
   }
 
-  /** True if a row ends after a character: a line break, or the end of a document. */
-  breaks(id) {
-    return id === this.newline || id === this.end;
+  /** True if a row ends after character i: a line break, or the end of a document. */
+  breaks(i) {
+    return this.ids[i] === this.newline || this.ids[i] === this.end;
   }
 
-  /** The first characters of the rows: each ends where it must, or after the last space that fits. */
-  cut() {
+  /**
+   * The first characters of the rows: each ends where it must, or after the last space that fits. Rows
+   * before character `begin`, which begins one, are omitted.
+   */
+  cut(begin = 0) {
     const starts = [];
     const { ids, space_id, columns } = this;
-    let begin = 0;
     while (begin < ids.length) {
       starts.push(begin);
       let end = begin, used = 0, after_space = -1;
       while (end < ids.length) {
-        const id = ids[end];
-        if (this.breaks(id)) { end += 1; after_space = -1; break; }
+        if (this.breaks(end)) { end += 1; after_space = -1; break; }
         used += this.width(end);
         if (used > columns && end > begin) break;
         end += 1;
-        if (id === space_id) after_space = end;
+        if (ids[end - 1] === space_id) after_space = end;
       }
-      const cut = end < ids.length && !this.breaks(ids[end - 1]) && after_space > begin;
+      const cut = end < ids.length && !this.breaks(end - 1) && after_space > begin;
       begin = cut ? after_space : end;
     }
     return Int32Array.from(starts);
