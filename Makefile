@@ -3,7 +3,7 @@
 PYTHON ?= .venv/bin/python
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check docs notebook bench bench-smoke
+.PHONY: check docs notebook pictures bench bench-smoke
 check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -30,3 +30,8 @@ docs:
 # Runs the notebook from a clean kernel and stores it with its outputs.
 notebook:
 	cd examples && $(abspath $(PYTHON)) -m jupyter execute --inplace from_scratch.ipynb
+
+# The pictures of README.md and docs/, from real runs, in about four minutes. PYTHON needs the
+# extras browser and notebook, and Chromium.
+pictures:
+	$(PYTHON) docs/tools/pictures.py
