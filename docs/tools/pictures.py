@@ -97,7 +97,7 @@ class Studio:
             color_scheme="light",
             reduced_motion="reduce",
         )
-        window.set_default_timeout(20_000)
+        window.set_default_timeout(15_000)
         page = window.new_page()
         page.goto(address)
         page.wait_for_load_state("load")
@@ -116,7 +116,10 @@ class Studio:
         with self.page(address, width, height) as page:
             page.wait_for_timeout(400)
             if prepare is not None:
-                prepare(page)
+                try:
+                    prepare(page)
+                except Exception as error:  # a page without its example is still a picture
+                    print(f"{name}: not prepared: {error}", file=sys.stderr)
                 page.wait_for_timeout(400)
             save_small(page.screenshot(), IMAGES / f"{name}.png")
 
@@ -224,6 +227,7 @@ def write_in_playground(prompt: str, length: int = 420) -> Callable[[Any], None]
         page.locator("#model option").first.wait_for(state="attached")
         page.fill("#prompt", prompt)
         page.fill("#length", str(length))
+        page.locator("input[name=temperature]").first.fill("0.7")
         if page.locator("#fresh").count():
             page.uncheck("#fresh")
             page.fill("#seed", "7")
@@ -286,6 +290,42 @@ def names(studio: Studio) -> None:
     write(IMAGES / "tutorials" / "names.svg", terminal_svg(lines, "new towns").encode())
 
 
+def poet(studio: Studio) -> None:
+    folder, _ = run_tutorial(studio, "poet")
+    address = (folder / "marriage.html").as_uri()
+    studio.photograph(address, "tutorials/poet", height=520, prepare=point_at("tempests"))
+
+
+def log_watcher(studio: Studio) -> None:
+    folder, _ = run_tutorial(studio, "log-watcher")
+    address = (folder / "strange.html").as_uri()
+    studio.photograph(address, "tutorials/log-watcher", height=560, prepare=point_at("30001ms"))
+
+
+def classroom(studio: Studio) -> None:
+    folder, _ = run_tutorial(studio, "classroom")
+    address = (folder / "units.html").as_uri()
+    studio.photograph(address, "tutorials/classroom", height=620, prepare=show_unit("h7"))
+
+
+def show_unit(name: str) -> Callable[[Any], None]:
+    """Return a function that colors the text of a page of units by one of them."""
+
+    def prepare(page: Any) -> None:
+        page.locator(".text .row > span").first.wait_for()
+        page.locator("select").first.select_option(label=name)
+        page.locator(".text .row > span").nth(40).hover()
+
+    return prepare
+
+
+def completion_service(studio: Studio) -> None:
+    folder, _ = run_tutorial(studio, "completion-service")
+    with served(studio, str(folder / "runs" / "code")) as address:
+        prepare = write_in_playground("    def __init__(self, ", 320)
+        studio.photograph(address, "tutorials/completion-service", prepare=prepare)
+
+
 PICTURES = {
     "demo": demo,
     "surprisal": surprisal,
@@ -293,6 +333,10 @@ PICTURES = {
     "exported": exported,
     "report": report,
     "names": names,
+    "poet": poet,
+    "log-watcher": log_watcher,
+    "classroom": classroom,
+    "completion-service": completion_service,
 }
 
 

@@ -1,4 +1,4 @@
-"""Draw what a terminal showed as an SVG picture, which can play what happened once."""
+"""Draw the lines of a terminal as an SVG picture, which can play the session once."""
 
 from __future__ import annotations
 

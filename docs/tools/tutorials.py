@@ -37,10 +37,11 @@ from typing import Any
 
 BLOCK = re.compile(r'^```(sh|python|text)(?: title="([^"]+)")?\n(.*?)^```\n', re.M | re.S)
 LINKED_FILE = re.compile(r"\]\(([\w.-]+\.txt)\)")
-# Tests run every page with these replacements alone: trainings of three seconds instead of a
-# minute, and a free port.
+# Tests run every page with these replacements alone: trainings of three seconds or ten steps, and
+# a free port.
 SHORT_MINUTES = "0.05"
-MINUTES = re.compile(r"(--minutes )[\d.]+")
+SHORT_STEPS = "10"
+MINUTES, STEPS = re.compile(r"(--minutes )[\d.]+"), re.compile(r"(--steps )\d+")
 PORT = "8000"
 
 
@@ -75,7 +76,8 @@ def read_blocks(page: Path) -> list[Block]:
 
 def shorten(code: str, port: int) -> str:
     """Apply the replacements of the tests."""
-    return re.sub(rf"\b{PORT}\b", str(port), MINUTES.sub(rf"\g<1>{SHORT_MINUTES}", code))
+    code = MINUTES.sub(rf"\g<1>{SHORT_MINUTES}", STEPS.sub(rf"\g<1>{SHORT_STEPS}", code))
+    return re.sub(rf"\b{PORT}\b", str(port), code)
 
 
 class Session:
@@ -166,7 +168,7 @@ def free_port() -> int:
 
 
 def run_page(page: Path, folder: Path, short: bool = False) -> list[Block]:
-    """Execute the blocks of a page in order, and return those that were executed."""
+    """Execute the blocks of a page in order, and return the executed blocks."""
     port = free_port()
     done = []
     with session(page, folder) as opened:
