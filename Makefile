@@ -27,9 +27,12 @@ bench-smoke:
 docs:
 	$(PYTHON) -m mkdocs build --strict --quiet
 
-# Runs the notebook from a clean kernel and stores it with its outputs.
+# Runs the notebooks from a clean kernel and stores them with their outputs. Two of them are
+# tutorials.
 notebook:
 	cd examples && $(abspath $(PYTHON)) -m jupyter execute --inplace from_scratch.ipynb
+	$(PYTHON) docs/tools/tutorials.py notebook docs/tutorials/names.md examples/names.ipynb
+	$(PYTHON) docs/tools/tutorials.py notebook docs/tutorials/classroom.md examples/classroom.ipynb
 
 # The pictures of README.md and docs/, from real runs, in about four minutes. PYTHON needs the
 # extras browser and notebook, and Chromium.

@@ -33,7 +33,8 @@ from terminal_svg import Line, terminal_svg
 DOCS = Path(__file__).parents[1]
 IMAGES = DOCS / "images"
 LARGEST_TOTAL = 600_000  # bytes of all pictures
-LARGEST_PICTURE = 72_000  # bytes of a photograph, which is made smaller until it fits
+# Bytes of a photograph, which is made smaller until it fits: in README.md, in a tutorial.
+LARGEST_PICTURE, LARGEST_IN_TUTORIAL = 64_000, 48_000
 COLORS = 64
 SCORED = """\
 The "for" statement is used to iterate over the elements of a sequence, such as a string, a tuple \
@@ -121,10 +122,11 @@ class Studio:
                 except Exception as error:  # a page without its example is still a picture
                     print(f"{name}: not prepared: {error}", file=sys.stderr)
                 page.wait_for_timeout(400)
-            save_small(page.screenshot(), IMAGES / f"{name}.png")
+            largest = LARGEST_IN_TUTORIAL if "/" in name else LARGEST_PICTURE
+            save_small(page.screenshot(), IMAGES / f"{name}.png", largest)
 
 
-def save_small(screenshot: bytes, path: Path) -> None:
+def save_small(screenshot: bytes, path: Path, largest: int) -> None:
     """Save a photograph with few colors, and with fewer pixels until it is small enough."""
     from PIL import Image
 
@@ -136,7 +138,7 @@ def save_small(screenshot: bytes, path: Path) -> None:
         few = smaller.quantize(COLORS, dither=Image.Dither.NONE)
         data = io.BytesIO()
         few.save(data, "png", optimize=True)
-        if len(data.getvalue()) <= LARGEST_PICTURE or scale < 0.4:
+        if len(data.getvalue()) <= largest or scale < 0.4:
             break
         scale -= 0.1
     write(path, data.getvalue())
@@ -182,8 +184,8 @@ def point_at(text: str) -> Callable[[Any], None]:
         place = page.evaluate(
             """(text) => {
               const spans = [...document.querySelectorAll(".text .row > span")];
-              const at = spans.map((span) => span.textContent).join("").indexOf(text);
-              return at < 0 ? 0 : at + 1;
+              const shown = spans.map((span) => span.textContent.slice(0, 1)).join("");
+              return Math.max(0, shown.indexOf(text) + 1);
             }""",
             text,
         )
@@ -254,8 +256,17 @@ def exported(studio: Studio) -> None:
 
 
 def let_it_write(page: Any) -> None:
-    """Let an exported page write."""
-    page.wait_for_timeout(3000)
+    """Let an exported page write, and point at a character."""
+    page.locator("#status", has_text="computing").wait_for()
+    page.evaluate("document.querySelector('.settings')?.setAttribute('open', '')")
+    page.uncheck("#fresh")
+    page.fill("#seed", "7")
+    page.fill("#length", "420")
+    page.fill("#temperature", "0.7")
+    page.click("#go")
+    page.locator("#text-write .row > span").nth(300).wait_for()
+    page.wait_for_timeout(1000)
+    page.locator("#text-write .row > span").nth(60).hover()
 
 
 # --- Pictures of the tutorials --------------------------------------------------------------------
@@ -313,8 +324,8 @@ def show_unit(name: str) -> Callable[[Any], None]:
 
     def prepare(page: Any) -> None:
         page.locator(".text .row > span").first.wait_for()
-        page.locator("select").first.select_option(label=name)
-        page.locator(".text .row > span").nth(40).hover()
+        page.locator("#unit").select_option(value=name)
+        page.locator(".text .row > span").nth(60).hover()
 
     return prepare
 

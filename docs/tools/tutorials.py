@@ -1,4 +1,4 @@
-"""Run a tutorial of docs/tutorials/ as its reader does, or write it as a notebook.
+"""Run a tutorial of docs/tutorials/ as its reader does, or write it as an executed notebook.
 
     python docs/tools/tutorials.py run PAGE FOLDER [--short] [--json FILE]
     python docs/tools/tutorials.py notebook PAGE NOTEBOOK
@@ -183,7 +183,7 @@ def run_page(page: Path, folder: Path, short: bool = False) -> list[Block]:
 
 
 def as_notebook(page: Path) -> Any:
-    """Return a page as a notebook without outputs. It executes the page's own blocks."""
+    """Return a page as a notebook without outputs, whose cells are the page's blocks."""
     import nbformat.v4 as v4
 
     text = page.read_text(encoding="utf-8")
@@ -207,11 +207,31 @@ def as_notebook(page: Path) -> Any:
     return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
+def execute(notebook: Any, folder: Path) -> None:
+    """Execute a notebook's cells in a new kernel, and keep their outputs in it."""
+    from nbclient import NotebookClient
+
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = Session(folder)
+    try:
+        client = NotebookClient(
+            notebook,
+            timeout=240,
+            kernel_name="python3",
+            coalesce_streams=True,
+            resources={"metadata": {"path": folder}},
+        )
+        client.execute(env=opened.environment)
+    finally:
+        opened.close()
+
+
 FIRST_CELL = """\
-# All files of this notebook are written to a new folder.
+# All files of this notebook are written to a new folder, and commands print no progress bars.
 import os
 import tempfile
 
+os.environ.pop("FORCE_COLOR", None)
 os.chdir(tempfile.mkdtemp())"""
 
 
@@ -236,7 +256,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "notebook":
         import nbformat
 
-        nbformat.write(as_notebook(options.page), options.notebook)
+        written = as_notebook(options.page)
+        with tempfile.TemporaryDirectory() as folder:
+            execute(written, Path(folder))
+        for cell in written.cells:
+            cell.metadata.pop("execution", None)  # its times differ in every run
+        nbformat.write(written, options.notebook)
         return 0
     try:
         done = run_page(options.page, options.folder.resolve(), options.short)

@@ -118,6 +118,22 @@ def test_completion_service(tmp_path: Path) -> None:
     assert all(re.fullmatch("[a-z]{3,12} = [a-z]{3,12}", choice) for choice in choices)
 
 
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", ["classroom", "names"])
+def test_notebooks_are_the_pages_and_run(name: str, tmp_path: Path) -> None:
+    nbformat = pytest.importorskip("nbformat", reason="the extra `notebook` is not installed")
+    stored = nbformat.read(ROOT / "examples" / f"{name}.ipynb", as_version=4)
+    written = tutorials.as_notebook(FOLDER / f"{name}.md")
+    assert [cell.source for cell in stored.cells] == [cell.source for cell in written.cells]
+    code = [cell for cell in stored.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert all(output.output_type != "error" for cell in code for output in cell.outputs)
+    assert sum(bool(cell.outputs) for cell in code) >= 5
+    for cell in written.cells:
+        cell.source = tutorials.shorten(cell.source, 0)
+    tutorials.execute(written, tmp_path)  # an error in a cell is raised
+
+
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(FOLDER.glob("*.md"))]
 LARGEST_TOTAL = 600_000  # bytes of all pictures
