@@ -235,14 +235,15 @@ def write_in_playground(prompt: str, length: int = 420) -> Callable[[Any], None]
             page.fill("#seed", "7")
         page.click("#go")
         page.locator("#status", has_text="characters in").wait_for()
-        page.locator(".drawn").nth(60).hover()
+        page.locator(".drawn").nth(30).hover(force=True)
 
     return prepare
 
 
 def playground(studio: Studio) -> None:
     with served(studio, demo_run(studio)) as address:
-        studio.photograph(address, "playground", prepare=write_in_playground("The statement "))
+        prepare = write_in_playground("The statement ")
+        studio.photograph(address, "playground", 1100, 800, prepare)
 
 
 def exported(studio: Studio) -> None:
@@ -252,7 +253,8 @@ def exported(studio: Studio) -> None:
     except subprocess.CalledProcessError:
         print("exported.png is skipped, because `charloom export --to html` failed", flush=True)
         return
-    studio.photograph((studio.folder / "demo.html").as_uri(), "exported", prepare=let_it_write)
+    address = (studio.folder / "demo.html").as_uri()
+    studio.photograph(address, "exported", 1100, 800, prepare=let_it_write)
 
 
 def let_it_write(page: Any) -> None:
@@ -261,12 +263,13 @@ def let_it_write(page: Any) -> None:
     page.evaluate("document.querySelector('.settings')?.setAttribute('open', '')")
     page.uncheck("#fresh")
     page.fill("#seed", "7")
+    page.fill("#prompt", "The statement ")
     page.fill("#length", "420")
     page.fill("#temperature", "0.7")
     page.click("#go")
     page.locator("#text-write .row > span").nth(300).wait_for()
     page.wait_for_timeout(1000)
-    page.locator("#text-write .row > span").nth(60).hover()
+    page.locator("#text-write .row > span").nth(30).hover(force=True)
 
 
 # --- Pictures of the tutorials --------------------------------------------------------------------
@@ -334,7 +337,7 @@ def completion_service(studio: Studio) -> None:
     folder, _ = run_tutorial(studio, "completion-service")
     with served(studio, str(folder / "runs" / "code")) as address:
         prepare = write_in_playground("    def __init__(self, ", 320)
-        studio.photograph(address, "tutorials/completion-service", prepare=prepare)
+        studio.photograph(address, "tutorials/completion-service", 1100, 760, prepare)
 
 
 PICTURES = {

