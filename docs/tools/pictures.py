@@ -35,7 +35,7 @@ IMAGES = DOCS / "images"
 LARGEST_TOTAL = 600_000  # bytes of all pictures
 # Bytes of a photograph, which is made smaller until it fits: in README.md, in a tutorial.
 LARGEST_PICTURE, LARGEST_IN_TUTORIAL = 64_000, 48_000
-COLORS = 64
+COLORS = 128
 SCORED = """\
 The "for" statement is used to iterate over the elements of a sequence, such as a string, a tuple \
 or a list, or over another iterable object.  An iterator is made for the result of the expression.
@@ -135,7 +135,7 @@ def save_small(screenshot: bytes, path: Path, largest: int) -> None:
     while True:
         size = (round(picture.width * scale), round(picture.height * scale))
         smaller = picture.resize(size, Image.Resampling.LANCZOS) if scale < 1 else picture
-        few = smaller.quantize(COLORS, dither=Image.Dither.NONE)
+        few = smaller.quantize(COLORS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         data = io.BytesIO()
         few.save(data, "png", optimize=True)
         if len(data.getvalue()) <= largest or scale < 0.4:
