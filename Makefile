@@ -3,7 +3,7 @@
 PYTHON ?= .venv/bin/python
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check docs dist notebook player bench bench-smoke
+.PHONY: check docs dist notebook pictures player bench bench-smoke
 check: docs
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
@@ -32,9 +32,17 @@ dist:
 	$(PYTHON) -m build --no-isolation --outdir dist
 	$(PYTHON) -m twine check --strict dist/*
 
-# Runs the notebook from a clean kernel and stores it with its outputs.
+# Runs the notebooks from a clean kernel and stores them with their outputs. Two of them are
+# tutorials.
 notebook:
 	cd examples && $(abspath $(PYTHON)) -m jupyter execute --inplace from_scratch.ipynb
+	$(PYTHON) docs/tools/tutorials.py notebook docs/tutorials/names.md examples/names.ipynb
+	$(PYTHON) docs/tools/tutorials.py notebook docs/tutorials/classroom.md examples/classroom.ipynb
+
+# The pictures of README.md and docs/, from real runs, in about four minutes. PYTHON needs the
+# extras browser and notebook, and Chromium.
+pictures:
+	$(PYTHON) docs/tools/pictures.py
 
 # The compiled engine of exported pages, from C; PYTHON needs the extra player.
 player:
