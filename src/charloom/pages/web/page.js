@@ -96,6 +96,17 @@ function legend(name, description, swatches) {
     swatches.map(([shade, text]) => make("span", { class: "swatch " + shade }, text)));
 }
 
+/** The line above every page: charloom's mark, and the kind of the page. */
+function masthead(kind, ...more) {
+  const thread = (kind, x, y, width, height) => make("rect", { class: kind, x, y, width, height, rx: 1 });
+  const mark = make("svg", { width: 18, height: 18, "aria-hidden": "true" },
+    thread("warp", 3, 0, 4, 18), thread("warp", 11, 0, 4, 18),
+    thread("weft", 0, 3, 18, 4), thread("weft", 0, 11, 18, 4),
+    thread("warp", 3, 2, 4, 6), thread("warp", 11, 10, 4, 6));
+  return make("header", { class: "masthead" },
+    make("span", { class: "brand" }, mark, "charloom"), kind && make("span", {}, kind), ...more);
+}
+
 /** Adds elements to the page's main element. */
 function show(...elements) {
   document.querySelector("main").append(...elements.flat());
