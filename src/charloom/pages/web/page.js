@@ -12,7 +12,7 @@ function make(name, properties = {}, ...children) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => ![null, undefined, false].includes(child)));
+  element.append(...children.flat(2).filter((child) => ![null, undefined, false].includes(child)));
   return element;
 }
 

@@ -53,12 +53,12 @@ start(async () => {
     onmove: (i) => readout.replaceChildren(...describe(i, view, { ids, bits, guesses, probabilities })),
   });
   show(
-    make("h1", {}, "Surprisal of " + DATA.text), summary(),
+    masthead("surprisal"), make("h1", {}, "Surprisal of " + DATA.text), summary(),
     omissions().map((note) => make("p", { role: "note" }, note)),
     surprisal_legend(),
     make("div", { class: "reader" }, view.element,
-      make("div", { class: "side" }, readout, make("h2", {}, "Most surprising"),
-        make("div", { class: "places" }, most_surprising(view, bits)))),
+      make("div", { class: "side" }, make("div", { class: "card" }, readout),
+        make("div", { class: "card places" }, make("h2", {}, "Most surprising"), most_surprising(view, bits)))),
   );
   view.fit();
   view.move(0);
