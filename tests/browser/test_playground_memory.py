@@ -90,6 +90,7 @@ def test_history_restores_a_text_with_its_settings(window: Any, client: Client) 
     assert entries.count() == 0
 
 
+@pytest.mark.extended
 def test_both_settings_of_a_comparison_are_restored(window: Any, client: Client) -> None:
     page = opened(window, client.url)
     page.check("#compare")
@@ -189,6 +190,7 @@ def test_a_pattern_is_checked_while_one_types(window: Any, client: Client) -> No
     page.locator("#pattern-hint", has_text="more than the length").wait_for()
 
 
+@pytest.mark.extended
 def test_a_pattern_restricts_the_text(window: Any, client: Client) -> None:
     page = opened(window, client.url)
     page.route("**/pattern", lambda route: route.fulfill(status=404, json={}))
@@ -219,7 +221,7 @@ def test_documents_are_named_and_their_end_can_be_excluded(window: Any, client: 
     assert '"ignore_eos": True' in page.locator("#code").text_content()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.extended)])
 def test_playground_contrast_and_right_to_left(browser: Any, client: Client, scheme: str) -> None:
     with browser.new_context(
         viewport={"width": 360, "height": 800}, color_scheme=scheme

@@ -196,7 +196,7 @@ class Explorer {
       view.mark(place, place + length);
       view.go(place);
     };
-    return make("button", { class: "mono", "data-place": place, onclick },
+    return make("button", { class: "mono", dir: "auto", "data-place": place, onclick },
       view.text(place - BEFORE, place), make("b", {}, view.text(place, place + Math.min(PREVIEW, length))));
   }
 

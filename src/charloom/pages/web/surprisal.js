@@ -26,7 +26,7 @@ function describe(i, view, { ids, bits, guesses, probabilities }) {
 function most_surprising(view, bits) {
   const rows = DATA.surprising.map((i) => [
     bits[i].toFixed(2),
-    make("button", { class: "mono", "data-place": i, onclick: () => view.go(i) },
+    make("button", { class: "mono", dir: "auto", "data-place": i, onclick: () => view.go(i) },
       view.text(i - CONTEXT, i), make("b", {}, view.text(i, i + 1)), view.text(i + 1, i + CONTEXT)),
   ]);
   return table([["bits", "number"], ["place", ""]], rows, { id: "surprising" });

@@ -105,9 +105,9 @@ class TextView {
 
   /** Fits the rows to the width of the element. */
   fit() {
-    const probe = make("div", { class: "row" }, "0".repeat(100));
+    const digits = make("span", {}, "0".repeat(100)), probe = make("div", { class: "row" }, digits);
     this.space.append(probe);
-    const width = probe.getBoundingClientRect().width / 100;
+    const width = digits.getBoundingClientRect().width / 100;
     probe.remove();
     const columns = Math.max(8, Math.floor((this.element.clientWidth - 24) / width));
     if (columns === this.columns) {

@@ -94,12 +94,12 @@ class Trials {
       show(make("p", { class: "soft" }, "No trial yet."));
       return;
     }
-    show(make("h2", {}, "Trials"), make("div", { class: "card" },
+    show(make("div", {}, make("h2", {}, "Trials"), make("div", { class: "card" },
         controls(AXES, this.axis, (axis) => { this.axis = axis; this.draw(); }, () => this.draw()),
         this.legend(), this.history.element, this.curves.element),
       make("h2", {}, "Options"), make("div", { class: "card" }, this.importances(),
         make("div", { class: "several" }, this.scatters.map(([, chart]) => chart.element))),
-      make("h2", {}, "All trials"), this.table = make("div", { class: "scroll card" }), this.readout);
+      make("h2", {}, "All trials"), this.table = make("div", { class: "scroll card" }), this.readout));
     this.draw();
   }
 
@@ -278,12 +278,13 @@ function best() {
     ...(complete.length > 2 ? [{ name: `trial ${median.number}`, note: "the middle one", bits: in_bits(median) }] : []),
     ...(known && first !== trial && first !== median
       ? [{ name: "trial 0", note: "options without a search", bits: in_bits(first) }] : [])];
+  const ended = plural(TRIALS.filter(({ state }) => state !== "running").length, "trial");
   const saved = known ? 100 * (1 - trial.loss / first.loss) : 0;
   return [
     headline({ bits: in_bits(trial), of: `bits per ${DATA.unit} of the validation split`, note: null,
-      sentence: saved >= 0.05 ? `The best of ${plural(TRIALS.length, "trial")} needs ${saved.toFixed(1)}% fewer bits ` +
+      sentence: saved >= 0.05 ? `The best of ${ended} needs ${saved.toFixed(1)}% fewer bits ` +
         "than the options that charloom chooses without a search."
-        : `The best of ${plural(TRIALS.length, "trial")}` +
+        : `The best of ${ended}` +
           (known ? " is no better than the options that charloom chooses without a search." : "."),
       bars: bars.sort((a, b) => a.bits - b.bits) }),
     make("p", {}, `Trial ${trial.number}, in the folder best: ${bits_and_nats(trial.loss)} ` +
