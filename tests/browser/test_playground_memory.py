@@ -21,7 +21,14 @@ HEBREW = "היה היה מלך אחד\n"
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    hebrew = charloom.train(HEBREW * 60, steps=2, hidden_size=8, window=16, batch_size=4, no_mix=True)
+    options: dict[str, Any] = {
+        "steps": 2,
+        "hidden_size": 8,
+        "window": 16,
+        "batch_size": 4,
+        "no_mix": True,
+    }
+    hebrew = charloom.train(HEBREW * 60, **options)
     with serving({"endless": MODEL, "documents": DOCUMENTS, "hebrew": hebrew}) as found:
         yield found
 
@@ -223,9 +230,7 @@ def test_documents_are_named_and_their_end_can_be_excluded(window: Any, client: 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.extended)])
 def test_playground_contrast_and_right_to_left(browser: Any, client: Client, scheme: str) -> None:
-    with browser.new_context(
-        viewport={"width": 360, "height": 800}, color_scheme=scheme
-    ) as narrow:
+    with browser.new_context(viewport={"width": 360, "height": 800}, color_scheme=scheme) as narrow:
         page = opened(narrow, client.url)
         page.select_option("#model", "hebrew")
         generate(page, "היה ", 3)
