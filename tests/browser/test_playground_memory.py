@@ -1,4 +1,4 @@
-"""What the playground remembers and shares: written texts with their seeds, links that carry
+"""Memory of the playground: written texts with their seeds, links that carry
 settings, and a pattern that the server checks while one types."""
 
 import json

@@ -339,7 +339,7 @@ def test_a_sample_can_be_drawn_anew(
 ) -> None:
     monkeypatch.chdir(trained_run.parent.parent)
     page = open_page(write_report([trained_run]))
-    part = page.locator(".drawn")
+    part = page.locator(".final-samples")
     texts = []
     for number in range(6):
         texts.append(part.locator("pre").text_content())

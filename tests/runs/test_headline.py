@@ -1,4 +1,4 @@
-"""The headline of a report: the figure, the bars and the sentence, from results of every kind."""
+"""The headline of a report: the result, the bars and the sentence, from results of every kind."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The headline of a report: what was reached, beside the baselines, and a sentence for everybody.
+"""The headline of a report: the result beside the baselines, and a sentence for everybody.
 
 An evaluation is shown if there is one, else the best validation. Results of different texts or
 protocols are never shown beside each other.
@@ -23,8 +23,8 @@ def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         runs: the data of the runs, as the page's script reads it.
 
     Returns:
-        `bits` and `of` (the large figure, not of several runs), `sentence`, `note`, and `bars`: a
-        name, a note, bits and whether it is `ours`, best first.
+        `bits` (None for several runs), its name `of`, `sentence`, `note`, and `bars`. A bar has a
+        name, a note, bits and `ours`. The best one comes first.
     """
     if len(runs) > 1:
         return _comparison(runs)
@@ -69,8 +69,8 @@ def _evaluated(found: Mapping[str, Any]) -> dict[str, Any]:
         "bits": found["bits"],
         "of": f"bits per {found['unit']} of the {found['text']}",
         "sentence": f"{sentence}.",
-        "note": "Fewer bits are better. An adaptive predictor also learns from the text while it "
-        "reads it.",
+        "note": "Fewer bits are better. An adaptive predictor is also trained on the text "
+        "while it reads it.",
         "bars": bars,
     }
 

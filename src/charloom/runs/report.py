@@ -22,7 +22,7 @@ from charloom.evaluation.records import evaluations_of, read_evaluations
 from charloom.evaluation.verdict import verdict
 from charloom.network.parameters import ModelConfig
 from charloom.pages.page import LARGEST, LEFT_UNCHANGED, make_page, write_page
-from charloom.runs.drawn import SEEDS, draw_samples, read_drawn, sample_command
+from charloom.runs.final_samples import SEEDS, draw_samples, read_drawn, sample_command
 from charloom.runs.headline import headline
 from charloom.runs.history import read_history, read_samples, thin
 from charloom.storage.checkpoint import read_header
@@ -85,8 +85,7 @@ def write_report(
 ) -> Path:
     """Write the page of a run, or of several for comparison.
 
-    A run that has a model gets samples of it, with their seeds, unless it has them already. They
-    are kept in its folder, as drawn.json.
+    If a run has a model, samples of it are taken and kept in its folder, once for its weights.
 
     Args:
         runs: the folder of a run, or a list of folders.

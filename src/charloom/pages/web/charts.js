@@ -242,8 +242,11 @@ class Chart {
 }
 
 /**
- * What was reached: a large figure (bits, or null), what it is of, a sentence, a note, and bars, each
- * with a name, a note, bits and whether it is ours. The lengths of the bars begin at 0.
+ * The result of a run or search. Bars begin at 0, and fewer bits are better.
+ * - bits: the result in large type, null to omit it.
+ * - of: the name of the result.
+ * - sentence, note: the text below it.
+ * - bars: { name, note, bits, ours }, in their order.
  */
 function headline({ bits, of, sentence, note, bars }) {
   const most = Math.max(...bars.map((bar) => bar.bits), 1e-9);

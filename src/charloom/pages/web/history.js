@@ -1,5 +1,5 @@
-// What the playground has written: a list that restores a text with its settings, and links that
-// carry settings in their fragment, which no browser sends to a server.
+// The history of the playground, a list that restores a text with its settings, and links to the page.
+// A link has the settings in its fragment, which no browser sends to a server.
 
 const MOST_WRITTEN = 50; // texts in the list
 const MOST_STORED = 2e6; // characters of JSON in the tab's storage; older texts are then forgotten
@@ -11,7 +11,7 @@ function settings_of(fragment) {
   return Object.keys(found).length ? found : null;
 }
 
-/** The page's address with settings in the fragment. Empty values are left out. */
+/** The page's address with settings in the fragment. Empty values are omitted. */
 function link_to(settings) {
   const filled = Object.entries(settings).filter(([, value]) => value !== "");
   return address("").split("#")[0] + "#" + new URLSearchParams(filled);
@@ -23,7 +23,7 @@ function beginning(tokens) {
   return texts.find((text) => text !== null) ?? tokens.slice(0, EXCERPT).join("");
 }
 
-/** The list of what was written, latest first. The tab's storage keeps it over a reload. */
+/** The list of written texts, latest first. The tab's storage keeps it over a reload. */
 class Written {
   /** - onrestore(entry): called to show a text and its settings again. */
   constructor(onrestore) {

@@ -1,6 +1,6 @@
 // The playground: streams text from a served model, with each character colored by its surprisal. A
 // click on a character shows alternatives, and continues the text with one of them. Settings are
-// beside the text; they travel in a link's fragment, and each text is kept with those that wrote it.
+// beside the text; they travel in a link's fragment, and each text is kept with its settings.
 
 const UNUSABLE_STOP = " The model does not know a character of the stop text.";
 const TYPING = 250; // milliseconds without a key before a pattern is checked
@@ -67,7 +67,7 @@ function body(pane, text = prompt.value) {
   return values;
 }
 
-// All settings as texts by name, for a link and for the list of what was written.
+// All settings as texts by name, for a link and for the history.
 
 const inputs = () => Object.fromEntries([length.input, count.input, seed.input, stop, pattern,
   ...first.fields.map(({ input }) => input)].map((input) => [input.name, input]));
@@ -184,7 +184,7 @@ function ended(sampled) {
     : ` ${count} of ${sampled.length} documents ended.`;
 }
 
-/** Ends the current requests, and keeps what they wrote. */
+/** Ends the current requests, and keeps their texts. */
 function end(text) {
   const one = running;
   running = null;

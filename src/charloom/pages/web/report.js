@@ -293,7 +293,7 @@ function title_of({ step, nats }) {
  * Samples of the finished model: one at a time, with its seed, the command that writes it again, and
  * a button for the next one.
  */
-function drawn(run) {
+function final_samples(run) {
   const all = run.drawn, command = make("code", { class: "command" }), kept = chosen.drawn?.[run.name] ?? 0;
   if (!all.length) {
     return [make("p", { class: "soft" }, "Run ", make("code", {}, "charloom report"), " on the run’s folder to " +
@@ -431,7 +431,7 @@ start(async () => {
   show(masthead("training report"),
     make("h1", {}, SEVERAL ? `${RUNS.length} runs compared` : RUNS[0].name), run_status(),
     DATA.headline ? headline(DATA.headline) : []);
-  each("What it writes", "drawn", drawn);
+  each("Samples of the model", "final-samples", final_samples);
   curves.show();
   each("Samples during training", "earlier-samples", samples);
   each("Evaluation", "evaluations", evaluations);

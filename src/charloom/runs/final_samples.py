@@ -57,7 +57,7 @@ def draw_samples(folder: Path) -> None:
 def read_drawn(folder: Path, sha256: str | None) -> list[dict[str, Any]]:
     """Return the samples that `draw_samples` kept for these weights: `seed` and `texts`.
 
-    A damaged file has none.
+    A damaged file contains no samples.
     """
     try:
         kept = json.loads((folder / DRAWN_FILE).read_bytes())

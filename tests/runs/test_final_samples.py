@@ -9,7 +9,7 @@ import pytest
 
 import charloom
 from charloom.errors import CharloomError
-from charloom.runs.drawn import draw_samples, read_drawn, sample_command
+from charloom.runs.final_samples import draw_samples, read_drawn, sample_command
 from helpers.reports import drawn, written
 from helpers.texts import TIMES_TABLES
 
