@@ -104,7 +104,7 @@ def write_report(
     if path is None:
         path = folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE)
     for folder in folders:
-        with contextlib.suppress(CharloomError):  # a report can do without them
+        with contextlib.suppress(CharloomError, OSError):  # a report can do without them
             draw_samples(folder)
     write_page(path, make_report(folders), "use another file with --out")
     return path

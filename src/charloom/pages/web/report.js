@@ -89,10 +89,10 @@ class Curves {
     };
     this.loss = new Chart("Loss", 380, events);
     this.others = [
-      { name: "rate", chart: new Chart("Learning rate", 120, events), unit: "at each report's last step" },
-      { name: "norm", chart: new Chart("Gradient norm", 120, events), unit: "before clipping",
+      { name: "rate", chart: new Chart("Learning rate", 140, events), unit: "at each report's last step" },
+      { name: "norm", chart: new Chart("Gradient norm", 140, events), unit: "before clipping",
         logarithmic: true },
-      { name: "speed", chart: new Chart("Speed", 120, events), unit: `${DATA.unit}s per second` },
+      { name: "speed", chart: new Chart("Speed", 140, events), unit: `${DATA.unit}s per second` },
     ];
     this.readout = make("div", { class: "readout", "aria-live": "polite" });
     this.here = null;
@@ -318,8 +318,7 @@ function final_samples(run) {
     make("p", { class: "controls" },
       make("button", { class: "main", onclick: () => go((at + 1) % all.length) }, "Another sample"), seed),
     text,
-    make("p", { class: "soft small" }, "The same text at the terminal: ", command,
-      ". Another seed writes another text."),
+    make("p", { class: "soft small" }, "The same text at the terminal (another seed writes another text):", command),
   ];
 }
 
