@@ -16,7 +16,7 @@ from helpers.texts import TIMES_TABLES
 OPTIONS = {"hidden_size": 8, "batch_size": 4, "window": 16, "seed": 1, "steps": 3}
 
 
-@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("documents", [False, pytest.param(True, marks=pytest.mark.extended)])
 def test_samples_are_those_of_their_seeds(documents: bool, tmp_path: Path) -> None:
     text = tmp_path / "tables.txt"
     text.write_text(TIMES_TABLES, encoding="utf-8")
