@@ -76,7 +76,7 @@ def test_the_playground_shows_characters_and_continues_with_them(playground: Any
     page.fill("#prompt", "l’")
     page.fill("#length", "80")
     page.uncheck("#fresh")
-    page.locator("#output-A").locator("..").locator("[name=temperature]").fill("0")
+    page.locator("#settings-A [name=temperature]").fill("0")
     page.click("#go")
     page.locator("#status", has_text="in").filter(has_text=" s.").wait_for()
     drawn = page.locator("#output-A .drawn")

@@ -3,6 +3,7 @@ run's files hold; it can be read by mouse and by keys, in dark and in light."""
 
 import json
 import math
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -39,6 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "woods.txt").write_text(TEXT, encoding="utf-8")
     charloom.train(folder / "woods.txt", out=folder / "run", steps=40, validate_every=8, **OPTIONS)
     assert main(["evaluate", str(folder / "run")]) == 0
+    assert main(["report", str(folder / "run")]) == 0  # its samples are copied with it
     return folder
 
 
@@ -66,7 +68,7 @@ def point_at(page: Any, part: float, chart: int = 0) -> None:
 def test_html_in_a_run_is_not_executed(trained_run: Path, open_page: OpenPage) -> None:
     page = open_page(write_report([trained_run]))
     assert page.locator("h1").text_content() == trained_run.name
-    assert page.locator("pre.sample").first.text_content() == PLANTED
+    assert page.locator(".earlier-samples pre.sample").first.text_content() == PLANTED
     page.locator("summary").first.click()
     assert page.locator(".samples pre").last.text_content() == PLANTED
     assert page.locator("main img, main script").count() == 0
@@ -138,7 +140,7 @@ def test_axis_can_be_epochs_or_seconds(kind: str, trained_run: Path, open_page: 
 
 def test_keys_step_through_samples(trained_run: Path, open_page: OpenPage) -> None:
     page = open_page(write_report([trained_run]))
-    text = page.locator("pre.sample").first
+    text = page.locator(".earlier-samples pre.sample").first
     page.locator("input[type=range]").focus()
     assert text.text_content() == PLANTED
     page.keyboard.press("ArrowLeft")
@@ -272,13 +274,23 @@ def test_empty_run_has_a_report(tmp_path: Path, open_page: OpenPage) -> None:
     assert page.get_by_text("No samples yet.").is_visible()
 
 
-def test_refit_starts_a_new_curve(base: Path, tmp_path: Path, open_page: OpenPage) -> None:
+def test_refit_has_a_curve_of_its_own(base: Path, tmp_path: Path, open_page: OpenPage) -> None:
     folder = tmp_path / "run"
     charloom.train(base / "woods.txt", out=folder, steps=20, refit=0.5, **OPTIONS)
     page = open_page(write_report([folder]))
     assert page.get_by_text("From step 10 on, most of the validation split").is_visible()
-    path = page.locator(".plot .curve.validation").get_attribute("d")
-    assert path.count("M") == 2
+    whole, rest = page.locator(".plot .curve.validation").all()
+    for curve in (whole, rest):  # two curves, and neither is interrupted
+        assert curve.get_attribute("d").count("M") == 1
+    ends = "curve => [curve.getBBox().x, curve.getBBox().x + curve.getBBox().width]"
+    assert whole.evaluate(ends)[1] <= rest.evaluate(ends)[0] + 1
+    labels = page.locator(".plot text.label").all_text_contents()
+    names = ["validation, whole split", "validation, rest of the split"]
+    assert [label for label in labels if label.startswith("validation")] == names
+    for name in names:
+        assert page.locator(".keys li", has_text=name).count() == 1
+    colors = [curve.evaluate("curve => getComputedStyle(curve).stroke") for curve in (whole, rest)]
+    assert colors[0] != colors[1]
     (end,) = set(
         page.locator(".level").evaluate_all(
             "lines => lines.map((line) => line.getAttribute('d').split('H')[1])"
@@ -286,6 +298,61 @@ def test_refit_starts_a_new_curve(base: Path, tmp_path: Path, open_page: OpenPag
     )
     box = page.locator(".plot").first.bounding_box()
     assert float(end) == pytest.approx(LEFT + (box["width"] - LEFT - RIGHT) / 2, abs=1)
+
+
+def test_headline_shows_the_model_beside_the_baselines(
+    trained_run: Path, open_page: OpenPage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(trained_run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    page = open_page(write_report([trained_run]))
+    part = page.locator("#headline")
+    assert part.locator(".figure").text_content() == f"{found['bits_per_character']:.2f}"
+    sentence = part.locator(".sentence").text_content()
+    assert f"guesses {100 * found['accuracy']:.0f} of 100 characters" in sentence
+    assert f"could store that text in {100 * found['bits_per_byte'] / 8:.0f}% of" in sentence
+    bits = {"this model": found["bits_per_character"]}
+    names = {"network": "network alone", "ngram": "n-gram model"}
+    for name, baseline in found["baselines"].items():
+        bits[names.get(name, name)] = baseline["bits_per_character"]
+    # This text repeats itself, so that xz and bzip2 need nothing for more of it.
+    assert sentence.endswith("% of its size.") == all(bits[n] <= 0 for n in ("xz", "bzip2"))
+    widths = {}
+    for row in part.locator("li").all():
+        name = row.locator(".label").evaluate("label => label.firstChild.textContent")
+        assert row.locator(".value").text_content() == f"{bits[name]:.2f}"
+        widths[name] = row.locator(".amount").bounding_box()["width"]
+    assert list(widths) == sorted(bits, key=lambda name: bits[name])
+    most = max(bits.values())
+    for name, width in widths.items():
+        expected = bits[name] / most * widths[max(bits, key=lambda name: bits[name])]
+        assert width == pytest.approx(max(expected, 0), abs=2.5), name
+    assert part.locator("li.ours .label").text_content().startswith("this model")
+
+
+def test_a_sample_can_be_drawn_anew(
+    trained_run: Path,
+    open_page: OpenPage,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(trained_run.parent.parent)
+    page = open_page(write_report([trained_run]))
+    part = page.locator(".final-samples")
+    texts = []
+    for number in range(6):
+        texts.append(part.locator("pre").text_content())
+        assert f"seed {number + 1}, {number + 1} of 6" in part.text_content()
+        command = part.locator("code").text_content()
+        part.get_by_role("button", name="Another sample").focus()
+        page.keyboard.press("Enter")
+    assert len(set(texts)) == 6
+    assert part.locator("pre").text_content() == texts[0]
+    capsys.readouterr()
+    assert main(shlex.split(command)[1:]) == 0  # the command that the page names
+    assert capsys.readouterr().out.removesuffix("\n") == texts[-1]
+    assert PLANTED[:7] in "".join(texts)
 
 
 # --- While it trains ------------------------------------------------------------------------------

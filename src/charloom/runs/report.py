@@ -7,6 +7,7 @@ their SHA-256.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ from charloom.evaluation.records import evaluations_of, read_evaluations
 from charloom.evaluation.verdict import verdict
 from charloom.network.parameters import ModelConfig
 from charloom.pages.page import LARGEST, LEFT_UNCHANGED, make_page, write_page
+from charloom.runs.final_samples import SEEDS, draw_samples, read_drawn, sample_command
+from charloom.runs.headline import headline
 from charloom.runs.history import read_history, read_samples, thin
 from charloom.storage.checkpoint import read_header
 from charloom.storage.folders import MODEL_FILE, REPORT_FILE, RESUME_FILE
@@ -62,6 +65,7 @@ def make_report(folders: Sequence[Path], status: RunStatus | None = None) -> str
     units = list({run["unit"] for run in runs})
     data = {
         "runs": runs,
+        "headline": headline(runs),
         "unit": units[0] if len(units) == 1 else "symbol",
         "standing": status and {"state": status.state, "done": status.done},
         "written": round(now),
@@ -81,6 +85,8 @@ def write_report(
 ) -> Path:
     """Write the page of a run, or of several for comparison.
 
+    If a run has a model, samples of it are taken and kept in its folder, once for its weights.
+
     Args:
         runs: the folder of a run, or a list of folders.
         out: the file; by default report.html in the only run's folder, or in the current folder.
@@ -97,6 +103,9 @@ def write_report(
     path = None if out is None else Path(out)
     if path is None:
         path = folders[0] / REPORT_FILE if len(folders) == 1 else Path(REPORT_FILE)
+    for folder in folders:
+        with contextlib.suppress(CharloomError, OSError):  # a report can do without them
+            draw_samples(folder)
     write_page(path, make_report(folders), "use another file with --out")
     return path
 
@@ -142,6 +151,7 @@ def _run_data(folder: Path, name: str, most_of_samples: int) -> dict[str, Any]:
     unit = _unit(header)
     evaluations, stale = _evaluations(folder, header)
     samples, total = read_samples(folder, history, most_of_samples, unit == "byte")
+    documents = "" in header.get("vocabulary", [])  # the end of a document, in a header
     return {
         "name": name,
         "unit": unit,
@@ -151,6 +161,12 @@ def _run_data(folder: Path, name: str, most_of_samples: int) -> dict[str, Any]:
         "baselines": history.baselines,
         "samples": samples,
         "samples_drawn": total,
+        "drawn": [
+            one | {"command": sample_command(folder, one["seed"], documents=documents)}
+            for one in read_drawn(folder, header.get("sha256"))
+        ],
+        "more": sample_command(folder, SEEDS.stop, documents=documents),
+        "text_sha256": header.get("text", {}).get("sha256"),
         "evaluations": evaluations,
         "stale_evaluations": stale,
     }

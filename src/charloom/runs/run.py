@@ -8,6 +8,7 @@
     samples.txt          a sample for every validation
     report.html          a page with all of it, updated during training (charloom.runs.report)
     evaluations.json     the results of `charloom evaluate`
+    drawn.json           samples of the finished model, for the report
     tensorboard/         event files, if requested
     .lock                held during training
 

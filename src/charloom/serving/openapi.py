@@ -26,7 +26,16 @@ from charloom.serving.schema import (
 from charloom.version import __version__
 
 JSON = "application/json"
-PLAYGROUND = ("playground.html", "playground.js", "playground.css", "page.js", "page.css")
+PLAYGROUND = (
+    "playground.html",
+    "playground.js",
+    "playground.css",
+    "pane.js",
+    "requests.js",
+    "history.js",
+    "page.js",
+    "page.css",
+)
 DESCRIPTIONS = {
     200: "Success.",
     400: "Invalid request; `param` names the field.",

@@ -14,6 +14,7 @@ METRICS_FILE = "metrics.jsonl"
 SAMPLES_FILE = "samples.txt"
 REPORT_FILE = "report.html"
 EVALUATIONS_FILE = "evaluations.json"
+DRAWN_FILE = "drawn.json"  # samples of the finished model
 EVENTS_FOLDER = "tensorboard"
 LOCK_FILE = ".lock"
 
@@ -134,7 +135,7 @@ class RunFolder(LockedFolder):
     """The folder of a run: the paths of its files, and its lock."""
 
     doing, holds = "training", "a run"
-    atomic = (MODEL_FILE, RESUME_FILE, REPORT_FILE, EVALUATIONS_FILE)
+    atomic = (MODEL_FILE, RESUME_FILE, REPORT_FILE, EVALUATIONS_FILE, DRAWN_FILE)
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -144,6 +145,7 @@ class RunFolder(LockedFolder):
         self.samples = path / SAMPLES_FILE
         self.report = path / REPORT_FILE
         self.evaluations = path / EVALUATIONS_FILE
+        self.drawn = path / DRAWN_FILE
         self.events = path / EVENTS_FOLDER
-        texts = self.metrics, self.samples, self.report, self.evaluations
+        texts = self.metrics, self.samples, self.report, self.evaluations, self.drawn
         self.files = self.model, self.resume, *texts, self.events

@@ -241,6 +241,30 @@ class Chart {
   }
 }
 
+/**
+ * The result of a run or search. Bars begin at 0, and fewer bits are better.
+ * - bits: the result in large type, null to omit it.
+ * - of: the name of the result.
+ * - sentence, note: the text below it.
+ * - bars: { name, note, bits, ours }, in their order.
+ */
+function headline({ bits, of, sentence, note, bars }) {
+  const most = Math.max(...bars.map((bar) => bar.bits), 1e-9);
+  const rows = bars.map((one) => {
+    const amount = make("span", { class: "amount" });
+    amount.style.width = Math.max(100 * one.bits / most, 0) + "%"; // a compressor can need less than nothing
+    return make("li", { class: one.ours ? "ours" : null },
+      make("span", { class: "label" }, one.name, one.note && [" ", make("small", {}, one.note)]),
+      make("span", { class: "track" }, amount),
+      make("span", { class: "value" }, one.bits.toFixed(2)));
+  });
+  return make("div", { class: "headline card", id: "headline" },
+    make("div", {}, bits !== null && make("p", { class: "figure" }, bits.toFixed(2)),
+      make("p", { class: bits === null ? "soft" : "of" }, of), make("p", { class: "sentence" }, sentence),
+      note && make("p", { class: "soft small" }, note)),
+    make("ul", { class: "bars", "aria-label": "bits, fewer are better" }, rows));
+}
+
 function select(label, options, value, onchange) {
   const list = make("select", { onchange: () => onchange(list.value) },
     Object.entries(options).map(([name, shown]) =>

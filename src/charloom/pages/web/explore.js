@@ -196,7 +196,7 @@ class Explorer {
       view.mark(place, place + length);
       view.go(place);
     };
-    return make("button", { class: "mono", "data-place": place, onclick },
+    return make("button", { class: "mono", dir: "auto", "data-place": place, onclick },
       view.text(place - BEFORE, place), make("b", {}, view.text(place, place + Math.min(PREVIEW, length))));
   }
 
@@ -241,14 +241,14 @@ function notes() {
 start(async () => {
   const explorer = new Explorer(await array("ids")), { view } = explorer, { model } = DATA;
   show(
-    make("h1", {}, "Units over " + DATA.text),
+    masthead("hidden units"), make("h1", {}, "Units over " + DATA.text),
     make("p", {}, `${counted(DATA.characters)}. Network: ${model.cell}, ` +
       `${plural(model.hidden_size, "unit")} per layer, ${plural(model.layers, "layer")}. State: ${DATA.protocol}.`),
     notes(),
-    make("p", {}, make("label", { for: "unit" }, "Unit "), explorer.picker),
+    make("p", { class: "controls" }, make("label", { for: "unit" }, "unit"), explorer.picker),
     explorer.about, explorer.legend,
-    make("div", { class: "reader" }, view.element, make("div", { class: "side" }, explorer.readout,
-      make("div", { class: "places" }, explorer.spans))),
+    make("div", { class: "reader" }, view.element, make("div", { class: "side" },
+      make("div", { class: "card" }, explorer.readout), make("div", { class: "card places" }, explorer.spans))),
     make("h2", {}, "Labels, strongest correlation first"),
     make("p", { class: "soft" }, "Each label of the text with the unit that follows it best in the " +
       "first half, and the correlation (Pearson’s) in the second half. For comparison, the best of as " +

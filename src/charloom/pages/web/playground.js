@@ -1,32 +1,10 @@
 // The playground: streams text from a served model, with each character colored by its surprisal. A
-// click on a character shows alternatives, and continues the text with one of them.
+// click on a character shows alternatives, and continues the text with one of them. Settings are
+// beside the text; they travel in a link's fragment, and each text is kept with its settings.
 
-const ALTERNATIVES = 5; // likeliest characters to request for every place
-const END = "<end>"; // the token of the end of a document, which is not part of the text
-const BYTE = /^\\x([0-9a-f]{2})$/; // the token of a byte that is not a whole character
-const RETRY = 2000; // milliseconds between two requests to a server that is gone
 const UNUSABLE_STOP = " The model does not know a character of the stop text.";
-const GONE = "The connection broke in the middle of the text. Waiting for the server …";
-
-/** The fields of the sampling settings: the name in a request, the value, the element's attributes. */
-const SETTINGS = [
-  ["temperature", "1", { min: 0, step: 0.1 }],
-  ["top_p", "", { min: 0, max: 1, step: 0.05, placeholder: "1" }],
-  ["top_k", "", { min: 1, step: 1, placeholder: "all" }],
-  ["min_p", "", { min: 0, max: 1, step: 0.01, placeholder: "0" }],
-];
-
-/** The text of tokens, null if one of their bytes belongs to no whole character. */
-function text_of(tokens) {
-  const encoder = new TextEncoder();
-  const bytes = tokens.flatMap((token) =>
-    BYTE.test(token) ? parseInt(token.match(BYTE)[1], 16) : [...encoder.encode(token)]);
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
-  } catch {
-    return null;
-  }
-}
+const TYPING = 250; // milliseconds without a key before a pattern is checked
+const DEFAULTS = { max_tokens: "300", n: "1", seed: "0", stop: "", guided_regex: "" };
 
 const status = make("p", { id: "status", role: "status" });
 function report(text, fault = false) {
@@ -34,186 +12,49 @@ function report(text, fault = false) {
   status.classList.toggle("fault", fault);
 }
 
-function field(name, value, properties = {}) {
-  const input = make("input", { type: "number", name, value, inputmode: "decimal", ...properties });
-  return { input, label: make("label", {}, name.replace("_", " "), input) };
-}
+const first = new Pane("A", branch), second = new Pane("B", branch);
+second.element.hidden = second.settings.hidden = first.title.hidden = true;
 
-/** Sampling settings, and the texts that were sampled with them. */
-class Pane {
-  constructor(letter) {
-    this.letter = letter;
-    this.fields = SETTINGS.map(([name, value, properties]) => field(name, value, properties));
-    this.settings = make("div", { class: "settings" }, this.fields.map(({ label }) => label));
-    this.output = make("div", {
-      class: "output", tabindex: 0, role: "group", id: "output-" + letter,
-      "aria-label": "The sampled text. Arrow keys go from character to character; the keys 1 to " +
-        `${ALTERNATIVES} continue from there with another one.`,
-      onmouseover: (event) => this.look(event.target.symbol),
-      onclick: (event) => this.look(event.target.symbol, true),
-      onkeydown: (event) => this.key(event),
-    });
-    this.about = make("div", { class: "alternatives", id: "about-" + letter, "aria-live": "polite" });
-    this.title = make("h2", {}, "Settings " + letter);
-    this.element = make("section", { class: "pane" }, this.title, this.settings, this.output,
-      this.about);
-    this.clear("");
-  }
-
-  /** The settings as fields of a request. */
-  values() {
-    const values = {};
-    for (const { input } of this.fields) {
-      if (input.value !== "") values[input.name] = Number(input.value);
-    }
-    return values;
-  }
-
-  clear(prompt, count = 1) {
-    this.prompt = prompt;
-    this.samples = Array.from({ length: count }, () => ({
-      element: make("div", { class: "one-text" }, make("span", { class: "given" }, prompt)),
-      bytes: [], // the latest symbols that are bytes of one character
-      drawn: [], // {text, bits, likeliest: [[text, probability], ...], span, sample, number}
-    }));
-    this.here = null; // the element of `drawn` whose alternatives are shown
-    this.held = false; // true while a click keeps the alternatives of a character shown
-    this.output.replaceChildren(...this.samples.map(({ element }) => element));
-    this.about.replaceChildren(make("p", { class: "soft" },
-      "Point at a character to see its alternatives."));
-  }
-
-  add(sample, token, log_p, top) {
-    const bits = -log_p / Math.LN2;
-    const likeliest = Object.entries(top ?? {}).sort((a, b) => b[1] - a[1]);
-    const span = make("span", { class: "drawn s" + surprisal_level(bits) }, token);
-    span.classList.toggle("end", token === END);
-    span.number = sample.drawn.length;
-    span.symbol = { text: token, bits, span, sample, number: span.number,
-      likeliest: likeliest.map(([text, value]) => [text, Math.exp(value)]) };
-    sample.drawn.push(span.symbol);
-    this.show_bytes(sample, span.symbol);
-    return span;
-  }
-
-  /** Shows the bytes of a whole character as the character, at its first byte. */
-  show_bytes(sample, symbol) {
-    const byte = BYTE.test(symbol.text) ? parseInt(symbol.text.match(BYTE)[1], 16) : 0;
-    if (byte < 0x80 || byte >= 0xc0) sample.bytes = []; // no further byte of a character
-    if (byte) sample.bytes.push(symbol);
-    const whole = sample.bytes.length > 1 && text_of(sample.bytes.map(({ text }) => text));
-    if (!whole) return;
-    sample.bytes.forEach(({ span }, i) => {
-      span.textContent = i ? "" : whole;
-      span.classList.toggle("rest", i > 0);
-    });
-    sample.bytes = [];
-  }
-
-  /** Adds the characters of one event. The layout is read once, because reading it is slow. */
-  add_all({ index, logprobs: { tokens, token_logprobs, top_logprobs } }) {
-    const box = this.output, sample = this.samples[index];
-    const follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-    sample.element.append(...tokens.map((token, i) =>
-      this.add(sample, token, token_logprobs[i], top_logprobs?.[i])));
-    if (follows) box.scrollTop = box.scrollHeight;
-  }
-
-  /** The sampled characters and ends of all texts, in their order on the page. */
-  symbols() {
-    return this.samples.flatMap(({ drawn }) => drawn);
-  }
-
-  /** Shows the alternatives of a character. A click keeps them shown. */
-  look(symbol, hold = false) {
-    if (symbol === undefined || (this.held && !hold)) return;
-    this.held = hold && !(this.held && this.here === symbol);
-    this.here?.span.classList.remove("here");
-    this.here = symbol;
-    const { text, bits, span, likeliest } = symbol;
-    span.classList.add("here");
-    const rows = likeliest.map(([other, chance], k) => {
-      const bar = make("span", { class: "bar" });
-      bar.style.width = chance * 6 + "rem";
-      const title = `${k + 1}  ${named(other)}${other === text ? " ✓" : ""}`;
-      return make("li", {},
-        other === END || this.text_with(symbol, other) === null ? make("span", { class: "mono ending" }, title)
-          : make("button", { class: "mono", onclick: () => branch(this, symbol, other),
-            "aria-label": `Continue from here with ${named(other)}` }, title),
-        make("span", { class: "number" }, (100 * chance).toFixed(1) + "%"), bar);
-    });
-    this.about.replaceChildren(
-      make("p", {}, make("b", { class: "mono" }, named(text)), ": surprisal ",
-        make("b", {}, bits.toFixed(2)), " bits. Continue from here with"),
-      make("ol", {}, rows));
-  }
-
-  key(event) {
-    const all = this.symbols(), last = all.length - 1, here = all.indexOf(this.here);
-    if (event.ctrlKey || event.metaKey || event.altKey || !all.length) return;
-    const to = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: last,
-      ArrowDown: here + 20, ArrowUp: here - 20 }[event.key];
-    if (to !== undefined) {
-      event.preventDefault();
-      this.held = false;
-      this.look(all[Math.max(0, Math.min(last, to))], true);
-      this.here.span.scrollIntoView({ block: "nearest" });
-      return;
-    }
-    const other = this.here?.likeliest[Number(event.key) - 1];
-    if (/^[1-9]$/.test(event.key) && other && other[0] !== END &&
-        this.text_with(this.here, other[0]) !== null) {
-      event.preventDefault();
-      branch(this, this.here, other[0]);
-    }
-  }
-
-  /**
-   * The prompt and the sampled text before a character, with another one in its place. It is null for a
-   * byte that is not a whole character, because a prompt is text.
-   */
-  text_with({ sample, number }, other) {
-    const text = text_of([...sample.drawn.slice(0, number).map((symbol) => symbol.text), other]);
-    return text === null ? null : this.prompt + text;
-  }
-}
-
-const first = new Pane("A"), second = new Pane("B");
-second.element.hidden = true;
-first.title.hidden = true;
-
-const models = make("select", { id: "model" });
+const models = make("select", { id: "model", onchange: () => describe_model() });
 const key = make("input", { type: "password", autocomplete: "off", id: "key" });
 const key_label = make("label", { hidden: true }, "API key", key);
-const prompt = make("textarea", { id: "prompt", spellcheck: "false", autocapitalize: "off" });
-const length = field("max_tokens", "300", { min: 1, step: 1, id: "length" });
-const count = make("input", { type: "number", name: "n", id: "count", value: 1, min: 1, max: 16,
-  step: 1, inputmode: "decimal" });
-const seed = field("seed", "0", { min: 0, step: 1, id: "seed" });
+const prompt = make("textarea", { id: "prompt", spellcheck: "false", autocapitalize: "off", dir: "auto" });
+const length = field("max_tokens", DEFAULTS.max_tokens, { min: 1, step: 1, id: "length" }, "length");
+const count = field("n", DEFAULTS.n, { min: 1, max: 16, step: 1, id: "count" }, "texts");
+const seed = field("seed", DEFAULTS.seed, { min: 0, step: 1, id: "seed" });
 const stop = make("input", { type: "text", name: "stop", id: "stop", placeholder: "none" });
 const fresh = make("input", { type: "checkbox", id: "fresh", checked: true });
-const compare = make("input", { type: "checkbox", id: "compare", onchange: () => {
-  second.element.hidden = !compare.checked;
-  first.title.hidden = !compare.checked;
-  refresh_code();
-} });
-const go = make("button", { class: "main", id: "go", onclick: () => generate() }, "Generate");
-const halt = make("button", { id: "halt", disabled: true, onclick: () => end("Stopped.") }, "Stop");
+const compare = make("input", { type: "checkbox", id: "compare", onchange: () => show_panes() });
+const endless = make("input", { type: "checkbox", name: "ignore_eos", id: "endless" });
+const endless_label = make("label", { class: "check", hidden: true }, endless, "never end: fill the length");
+const pattern = make("input", { type: "text", name: "guided_regex", id: "pattern", class: "mono", dir: "ltr",
+  spellcheck: "false", autocapitalize: "off", autocomplete: "off", placeholder: "[A-Z]{4}-[0-9]+",
+  "aria-describedby": "pattern-hint", oninput: () => check_pattern_soon() });
+const pattern_hint = make("p", { id: "pattern-hint", class: "small", role: "status" });
+const go = make("button", { class: "main", id: "go", title: "Ctrl+Enter", onclick: () => generate() }, "Generate");
+const halt = make("button", { id: "halt", title: "Escape", disabled: true, onclick: () => end("Stopped.") }, "Stop");
 const back = make("button", { id: "back", disabled: true, onclick: () => {
   prompt.value = earlier.pop();
   back.disabled = !earlier.length;
   refresh_code();
 } }, "Previous prompt");
-const code = make("pre", { id: "code" });
-const copied = make("span", { role: "status", class: "soft" });
+const code = make("pre", { id: "code", class: "sample", tabindex: 0 });
+const copied = make("span", { role: "status", class: "soft small" });
+const written = new Written(restore);
 
 const earlier = []; // previous prompts, for the button
 let running = null; // aborts the current requests
+let wanted = null; // the model of a link, until the list of models is here
 
-// Paths are relative to the page, because a proxy can serve it below a prefix.
-const address = (path) => new URL(path, document.baseURI).href;
-const texts = () => Math.max(1, Number(count.value));
+const texts = () => Math.max(1, Number(count.input.value));
 const panes = () => (compare.checked ? [first, second] : [first]);
+const ask = (path, options) => request(path, key.value, options);
+
+function show_panes() {
+  second.element.hidden = second.settings.hidden = first.title.hidden = !compare.checked;
+  sampling.classList.toggle("two", compare.checked);
+  refresh_code();
+}
 
 /** The body of a request with a pane's settings. */
 function body(pane, text = prompt.value) {
@@ -221,13 +62,83 @@ function body(pane, text = prompt.value) {
     seed: Number(seed.input.value), ...pane.values() };
   if (texts() > 1) values.n = texts();
   if (stop.value) values.stop = stop.value;
+  if (pattern.value) values.guided_regex = pattern.value;
+  if (endless.checked && !endless_label.hidden) values.ignore_eos = true;
   return values;
 }
 
-function headers() {
-  const found = { "Content-Type": "application/json" };
-  if (key.value) found.Authorization = "Bearer " + key.value;
-  return found;
+// All settings as texts by name, for a link and for the history.
+
+const inputs = () => Object.fromEntries([length.input, count.input, seed.input, stop, pattern,
+  ...first.fields.map(({ input }) => input)].map((input) => [input.name, input]));
+
+function settings() {
+  const values = { model: models.value, prompt: prompt.value };
+  for (const [name, input] of Object.entries(inputs())) values[name] = input.value;
+  if (endless.checked && !endless_label.hidden) values.ignore_eos = "1";
+  if (compare.checked) {
+    values.compare = "1";
+    for (const { input } of second.fields) values["b." + input.name] = input.value;
+  }
+  return values;
+}
+
+/** Sets all settings; those without a value get their default. The seed is then kept. */
+function apply(values) {
+  prompt.value = values.prompt ?? "";
+  for (const [name, input] of Object.entries(inputs())) {
+    input.value = values[name] ?? DEFAULTS[name] ?? "";
+  }
+  compare.checked = values.compare === "1";
+  for (const { input } of second.fields) input.value = values["b." + input.name] ?? "";
+  endless.checked = values.ignore_eos === "1";
+  fresh.checked = false;
+  wanted = values.model ?? null;
+  choose_wanted();
+  show_panes();
+  check_pattern_soon();
+}
+
+/** Chooses the model that a link or a text needs, if it is served here. */
+function choose_wanted() {
+  if (wanted === null || !models.length) return;
+  const found = [...models.options].some(({ value }) => value === wanted);
+  if (found) models.value = wanted;
+  else report(`The model ${wanted} is not served here; ${models.value} is chosen instead.`, true);
+  wanted = null;
+  describe_model();
+}
+
+function restore({ settings: values, texts: kept }) {
+  if (running) end("");
+  report("");
+  apply(values);
+  panes().forEach((pane, i) => pane.restore(values.prompt, kept[i]));
+  if (!status.classList.contains("fault")) report("Restored with its seed: Generate writes the same text again.");
+}
+
+function open_link() {
+  const values = settings_of(location.hash);
+  if (values === null) return;
+  apply(values);
+  if (!status.classList.contains("fault")) report("The settings are those of the link.");
+}
+
+async function share() {
+  const link = link_to(settings());
+  history.replaceState(null, "", link);
+  await copy_text(link, "Link copied; the address bar has it too.", "The address bar has the link: copy it there.");
+}
+
+async function copy_text(text, done, otherwise) {
+  try {
+    await navigator.clipboard.writeText(text);
+    copied.textContent = done;
+    return true;
+  } catch { // browsers forbid it for a page from another machine
+    copied.textContent = otherwise;
+    return false;
+  }
 }
 
 /** Continues the text with another character in the place of one. */
@@ -240,10 +151,11 @@ function branch(pane, symbol, other) {
 }
 
 async function generate(new_seed = fresh.checked) {
-  if (running) running.abort();
+  if (running) end("");
   if (new_seed) seed.input.value = Math.floor(Math.random() * 2 ** 31);
   refresh_code();
   const mine = (running = new AbortController());
+  mine.used = { settings: settings(), panes: panes() };
   halt.disabled = false;
   report("Sampling …");
   const started = performance.now();
@@ -257,7 +169,6 @@ async function generate(new_seed = fresh.checked) {
     }
   } catch (error) {
     if (running !== mine) return; // replaced by another request, or stopped
-    running.abort();
     end("");
     report(error.message, true);
     if (error.gone) wait_for_server();
@@ -273,45 +184,23 @@ function ended(sampled) {
     : ` ${count} of ${sampled.length} documents ended.`;
 }
 
+/** Ends the current requests, and keeps their texts. */
 function end(text) {
   const one = running;
   running = null;
   one?.abort();
   halt.disabled = true;
   report(text);
-}
-
-class RequestError extends Error {
-  constructor(message, { status = 0, gone = false } = {}) {
-    super(message);
-    this.status = status;
-    this.gone = gone;
+  if (one?.used.panes.some((pane) => pane.symbols().length)) {
+    written.add({ settings: one.used.settings, texts: one.used.panes.map((pane) => pane.written()) });
   }
-}
-
-/** Requests a path relative to the page; an error's message is a sentence for the reader. */
-async function request(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers: headers() });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new RequestError("The server does not respond. Waiting for it …", { gone: true });
-  }
-  if (response.ok) return response;
-  let message = `The server returned ${response.status} ${response.statusText}.`;
-  try {
-    message = "The server rejected the request: " + (await response.json()).error.message;
-  } catch { /* the body has no message */ }
-  throw new RequestError(message, { status: response.status });
 }
 
 /** Streams the texts of a pane, and returns them. */
 async function stream(pane, signal) {
   const sent = { ...body(pane), logprobs: ALTERNATIVES, stream: true };
   pane.clear(sent.prompt, Math.min(texts(), 16));
-  const response = await request("v1/completions",
-    { method: "POST", body: JSON.stringify(sent), signal });
+  const response = await ask("v1/completions", { method: "POST", body: JSON.stringify(sent), signal });
   pane.ignored = response.headers.has("X-Ignored-Parameters");
   let done = false;
   for await (const event of events(response)) {
@@ -327,31 +216,12 @@ async function stream(pane, signal) {
   return pane.samples;
 }
 
-/** Yields the data of server-sent events as they arrive. */
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    let piece;
-    try {
-      piece = await reader.read();
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new RequestError(GONE, { gone: true });
-    }
-    if (piece.done) return;
-    const lines = (rest + piece.value).split(/\r?\n/);
-    rest = lines.pop();
-    for (const line of lines) if (line.startsWith("data:")) yield line.slice(5).trim();
-  }
-}
-
 let waiting = null;
 function wait_for_server() {
   clearTimeout(waiting);
   waiting = setTimeout(async () => {
     try {
-      await request("health");
+      await ask("health");
       await list_models();
       report("The server is back.");
     } catch (error) {
@@ -368,85 +238,91 @@ function show_key() {
 
 async function list_models() {
   const chosen = models.value;
-  const { data } = await (await request("v1/models")).json();
+  const { data } = await (await ask("v1/models")).json();
   models.replaceChildren(...data.map(({ id }) => make("option", { value: id }, id)));
   if (data.some(({ id }) => id === chosen)) models.value = chosen;
+  choose_wanted();
+  refresh_code();
+  await describe_model();
+}
+
+/** Names the texts of a model of documents as such, and offers to exclude their end. */
+async function describe_model() {
+  const model = models.value;
+  const { eos_token: token } = await (await ask("tokenizer_info?model=" + encodeURIComponent(model))).json();
+  if (models.value !== model) return;
+  count.label.firstChild.data = token === END ? "documents" : "texts";
+  endless_label.hidden = token !== END;
   refresh_code();
 }
 
-// The same request as a command and as a program.
+// The pattern is checked by the server while one types.
 
-const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
-
-function as_curl() {
-  const lines = panes().map((pane) => [
-    `curl ${quoted(address("v1/completions"))} \\`,
-    "  -H 'Content-Type: application/json' \\",
-    ...(key.value ? ['  -H "Authorization: Bearer $CHARLOOM_API_KEY" \\'] : []),
-    `  -d ${quoted(JSON.stringify(body(pane)))}`,
-  ].join("\n"));
-  return lines.join("\n\n");
+let typing = null, checking = null;
+function check_pattern_soon() {
+  clearTimeout(typing);
+  checking?.abort();
+  pattern.removeAttribute("aria-invalid");
+  pattern_hint.textContent = "";
+  if (pattern.value && !pattern_hint.hidden) typing = setTimeout(check_pattern, TYPING);
 }
 
-function as_python() {
-  const known = ["model", "prompt", "max_tokens", "n", "seed", "temperature", "top_p", "stop"];
-  const calls = panes().map((pane) => {
-    const all = Object.entries(body(pane));
-    const lines = all.filter(([name]) => known.includes(name))
-      .map(([name, value]) => `    ${name}=${JSON.stringify(value)},`);
-    const others = all.filter(([name]) => !known.includes(name));
-    if (others.length) {
-      lines.push(`    extra_body={${others.map(([n, v]) => `"${n}": ${JSON.stringify(v)}`).join(", ")}},`);
-    }
-    const print = texts() > 1 ? "for choice in completion.choices:\n    print(choice.text)"
-      : "print(completion.choices[0].text)";
-    return ["completion = client.completions.create(", ...lines, ")", print].join("\n");
-  });
-  const secret = key.value ? 'os.environ["CHARLOOM_API_KEY"]' : '"none"';
-  return [...(key.value ? ["import os", ""] : []), "from openai import OpenAI", "",
-    `client = OpenAI(base_url=${JSON.stringify(address("v1"))}, api_key=${secret})`,
-    ...calls].join("\n");
+async function check_pattern() {
+  checking = new AbortController();
+  const sent = JSON.stringify({ pattern: pattern.value });
+  try {
+    const response = await ask("pattern", { method: "POST", body: sent, signal: checking.signal });
+    const { valid, shortest, message } = await response.json();
+    pattern.setAttribute("aria-invalid", String(!valid));
+    pattern_hint.textContent = !valid ? message
+      : `Valid. The shortest text has ${plural(shortest, "character")}` +
+        (shortest > Number(length.input.value) ? ", more than the length." : ".");
+    pattern_hint.classList.toggle("fault", !valid);
+  } catch (error) {
+    if (error.status === 404) pattern_hint.hidden = true; // a server without this check
+  }
 }
 
 let shown = as_curl;
 function refresh_code() {
-  code.textContent = shown();
+  code.textContent = shown(panes().map((pane) => body(pane)), key.value !== "");
 }
 
 async function copy(which) {
   shown = which;
   refresh_code();
   details.open = true;
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-    copied.textContent = "Copied.";
-  } catch { // browsers forbid it for a page from another machine
-    getSelection().selectAllChildren(code);
-    copied.textContent = "Selected: press Ctrl+C.";
-  }
+  const done = await copy_text(code.textContent, "Copied.", "Selected: press Ctrl+C.");
+  if (!done) getSelection().selectAllChildren(code);
 }
 
 const details = make("details", {}, make("summary", {}, "The same request without this page"), code);
+const sampling = make("div", { class: "sampling" }, first.settings, second.settings);
 
 show(
-  make("div", { class: "top" }, make("h1", {}, "charloom playground"),
-    make("label", {}, "model", models), key_label),
-  make("label", { for: "prompt" }, "Prompt"), prompt,
-  make("div", { class: "settings" }, length.label,
-    make("label", {}, "texts", count), seed.label,
-    make("label", {}, "stop", stop),
-    make("label", { class: "check" }, fresh, "new seed each time"),
-    make("label", { class: "check" }, compare, "compare two settings")),
-  make("div", { class: "actions" }, go, halt, back,
-    make("button", { id: "curl", onclick: () => copy(as_curl) }, "Copy as curl"),
-    make("button", { id: "python", onclick: () => copy(as_python) }, "Copy as Python"), copied),
-  status,
-  surprisal_legend(2),
-  make("div", { class: "panes" }, first.element, second.element),
-  details,
+  masthead(null, make("h1", {}, "Playground"), make("label", {}, "model", models), key_label,
+    make("button", { id: "share", onclick: share }, "Copy link")),
+  make("div", { class: "board" },
+    make("div", { class: "work" },
+      make("label", { for: "prompt" }, "Prompt"), prompt,
+      make("div", { class: "actions" }, go, halt, back, status),
+      make("div", { class: "panes" }, first.element, second.element),
+      make("div", { class: "actions" }, surprisal_legend(2), copied,
+        make("button", { id: "curl", onclick: () => copy(as_curl) }, "Copy as curl"),
+        make("button", { id: "python", onclick: () => copy(as_python) }, "Copy as Python")),
+      details),
+    make("aside", { "aria-label": "Settings and history" },
+      make("section", { class: "card", "aria-label": "Settings" },
+        make("div", { class: "fields" }, length.label, count.label, seed.label, make("label", {}, "stop", stop)),
+        make("label", { class: "check" }, fresh, "new seed each time"), endless_label,
+        make("label", { class: "check" }, compare, "compare two settings"),
+        sampling,
+        make("label", { class: "wide" }, "pattern that the text matches", pattern), pattern_hint),
+      written.element)),
 );
 document.addEventListener("input", refresh_code);
 key.addEventListener("change", () => list_models().then(() => report("")).catch((e) => report(e.message, true)));
+addEventListener("hashchange", open_link);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
@@ -455,6 +331,7 @@ document.addEventListener("keydown", (event) => {
     end("Stopped.");
   }
 });
+open_link();
 list_models().catch((error) => {
   report(error.message, true);
   if (error.gone) wait_for_server();

@@ -6,7 +6,7 @@ const RUNS = DATA.runs, SEVERAL = RUNS.length > 1;
 
 /** The class of a run's color. If there is only one run, each kind of curve has its own color. */
 function color(run, kind) {
-  return SEVERAL ? `c${RUNS.indexOf(run) % 8}` : { validation: "c0", training: "c1" }[kind] ?? "c2";
+  return SEVERAL ? `c${RUNS.indexOf(run) % 8}` : { validation: "c0", training: "c1", "validation rest": "c3" }[kind] ?? "c2";
 }
 
 /**
@@ -17,6 +17,8 @@ function breaks(run) {
   const { characters } = run.validations;
   return characters.flatMap((n, i) => (i && n !== characters[i - 1] ? [i] : []));
 }
+
+const WHOLE_SPLIT = "validation, whole split", REST_OF_SPLIT = "validation, rest of the split";
 
 /** The axis of values. A logarithmic one ignores values that are not positive; a linear one has 0. */
 function axis_of(values, logarithmic) {
@@ -31,11 +33,18 @@ function axis_of(values, logarithmic) {
     : { low: Math.min(low, 0), high: high > 0 ? high * 1.05 : 1, logarithmic };
 }
 
-/** A curve: its columns, its kind and color (classes), with dots, with gaps before some indices. */
-function draw_curve(chart, { xs, ys, kind, color, dots = false, breaks = [] }) {
-  const path = make("path", { class: `curve ${kind} ${color}`, d: chart.path(xs, ys, breaks) });
-  if (!dots) return [path];
-  return [path, ...xs.flatMap((x, i) => (chart.has_place(x, ys[i]) ? [make("circle", {
+/**
+ * A curve: its columns, its kind and color (classes), with dots, with a label above or below its
+ * last point.
+ */
+function draw_curve(chart, { xs, ys, kind, color, dots = false, label = null, below = false }) {
+  const path = make("path", { class: `curve ${kind} ${color}`, d: chart.path(xs, ys) });
+  if (!dots && !label) return [path];
+  const last = xs.findLastIndex((x, i) => chart.has_place(x, ys[i]));
+  const name = label && last >= 0 ? [make("text", { class: "label", "text-anchor": "end",
+    x: chart.along(xs[last]) - 4, y: chart.up(ys[last]) + (below ? 20 : -9) }, label)] : [];
+  if (!dots) return [path, ...name];
+  return [path, ...name, ...xs.flatMap((x, i) => (chart.has_place(x, ys[i]) ? [make("circle", {
     class: `dot ${color}`, cx: chart.along(x).toFixed(1), cy: chart.up(ys[i]).toFixed(1), r: 2.6,
   })] : []))];
 }
@@ -80,33 +89,35 @@ class Curves {
     };
     this.loss = new Chart("Loss", 380, events);
     this.others = [
-      { name: "rate", chart: new Chart("Learning rate", 150, events), unit: "at each report's last step" },
-      { name: "norm", chart: new Chart("Gradient norm", 150, events), unit: "before clipping",
+      { name: "rate", chart: new Chart("Learning rate", 140, events), unit: "at each report's last step" },
+      { name: "norm", chart: new Chart("Gradient norm", 140, events), unit: "before clipping",
         logarithmic: true },
-      { name: "speed", chart: new Chart("Speed", 150, events), unit: `${DATA.unit}s per second` },
+      { name: "speed", chart: new Chart("Speed", 140, events), unit: `${DATA.unit}s per second` },
     ];
     this.readout = make("div", { class: "readout", "aria-live": "polite" });
     this.here = null;
   }
 
   show() {
-    show(make("h2", {}, "Curves"),
+    show(make("h2", {}, "Curves"), make("div", { class: "card" },
       controls(AXES, this.axis, (axis) => { this.axis = axis; this.draw(); }, () => this.draw()),
       this.legend(), this.loss.element, this.notes(),
-      this.others.map(({ chart }) => chart.element), this.readout);
+      this.others.map(({ chart }) => chart.element), this.readout));
     this.draw();
   }
 
   legend() {
     const sample = (kind, name) =>
       picture(34, 10, make("path", { class: `curve ${kind} ${name}`, d: "M1 5H33" }));
-    const kinds = [["validation", "validation"], ["smoothed", "training, smoothed"],
-      ["raw", "training, mean since the last report"]];
+    const changes = RUNS.some((run) => breaks(run).length);
+    const kinds = [["validation", changes ? WHOLE_SPLIT : "validation"],
+      ...(changes ? [["validation rest", REST_OF_SPLIT]] : []),
+      ["smoothed", "training, smoothed"], ["raw", "training, mean since the last report"]];
     const shown = kinds.filter(([kind]) => kind !== "raw" || !SEVERAL);
     return make("ul", { class: "keys" },
       SEVERAL ? RUNS.map((run) => make("li", {}, sample("validation", color(run)), " ", run.name)) : [],
       shown.map(([kind, name]) => make("li", {},
-        sample(kind, SEVERAL ? "c7" : color(RUNS[0], kind === "validation" ? kind : "training")),
+        sample(kind, SEVERAL ? "c7" : color(RUNS[0], ["smoothed", "raw"].includes(kind) ? "training" : kind)),
         " ", name)),
       make("li", {}, "◇ best validation"));
   }
@@ -117,7 +128,7 @@ class Curves {
       `step ${grouped.format(run.validations.step[breaks(run)[0] - 1])}${SEVERAL ? ` (${run.name})` : ""}`);
     if (refits.length) {
       notes.push(`From ${refits.join(", ")} on, most of the validation split is also used for training. ` +
-        "The rest is another text with other losses, so the curve restarts there. The baselines " +
+        "The rest is another text with other losses, so it has a curve of its own. The baselines " +
         "are those of the whole split, so they end there.");
     }
     if (RUNS.every((run) => !run.validations.nats.some((n) => n !== null))) {
@@ -158,17 +169,28 @@ class Curves {
     return [
       ...(SEVERAL ? [] : [training("loss", "raw")]),
       training("smoothed", "smoothed"),
-      { xs: validations[this.axis], ys: validations.nats.map(in_unit), kind: "validation",
-        color: color(run, "validation"), dots: validations.step.length <= 200, breaks: breaks(run) },
+      ...this.validation_curves(run),
     ];
+  }
+
+  /** The validation curve of a run, or a curve for each text that it was validated on. */
+  validation_curves(run) {
+    const { validations } = run, starts = breaks(run), labeled = starts.length && !SEVERAL;
+    return [0, ...starts].map((start, i) => {
+      const kind = i ? "validation rest" : "validation", of = (column) => column.slice(start, starts[i]);
+      return { xs: of(validations[this.axis]), ys: of(validations.nats).map(in_unit), kind,
+        color: color(run, kind), dots: validations.step.length <= 200,
+        below: i > 0, label: labeled ? (i ? REST_OF_SPLIT : WHOLE_SPLIT) : null };
+    });
   }
 
   /** The best validation of a run, if there is one. */
   best(run) {
     const { validations } = run, best = validations.best.lastIndexOf(1);
     if (best < 0 || validations.nats[best] === null) return [];
-    const y = in_unit(validations.nats[best]);
-    return [{ x: validations[this.axis][best], y, color: color(run, "validation"),
+    const y = in_unit(validations.nats[best]), [first] = breaks(run);
+    const kind = best >= first ? "validation rest" : "validation";
+    return [{ x: validations[this.axis][best], y, color: color(run, kind),
       label: SEVERAL ? null : `best ${y.toFixed(4)}` }];
   }
 
@@ -267,7 +289,40 @@ function title_of({ step, nats }) {
   return `step ${grouped.format(step)}${nats === null ? "" : `, validation ${bits_and_nats(nats)}`}`;
 }
 
-/** The samples of a run: one at a time, chosen with a slider (at first the last one), and a list. */
+/**
+ * Samples of the finished model: one at a time, with its seed, the command that writes it again, and
+ * a button for the next one.
+ */
+function final_samples(run) {
+  const all = run.drawn, command = make("code", { class: "command" }), kept = chosen.drawn?.[run.name] ?? 0;
+  if (!all.length) {
+    return [make("p", { class: "soft" }, "Run ", make("code", {}, "charloom report"), " on the run’s folder to " +
+      "add samples of the finished model, or sample at the terminal: ", make("code", {}, run.more))];
+  }
+  const text = make("pre", { class: "sample", tabindex: 0, dir: "auto", "aria-live": "polite",
+    "aria-label": "sample of the finished model" });
+  const seed = make("span", { class: "seed" });
+  const go = (number) => {
+    const one = all[number];
+    const lines = one.texts.some((other) => other.trimEnd().includes("\n"));
+    text.textContent = one.texts.join(one.texts.length > 1 && lines ? "\n---\n" : "\n");
+    text.scrollTop = 0;
+    seed.textContent = `seed ${one.seed}, ${number + 1} of ${all.length}`;
+    command.textContent = one.command;
+    choose("drawn", { ...chosen.drawn, [run.name]: number });
+    at = number;
+  };
+  let at;
+  go(kept < all.length ? kept : 0);
+  return [
+    make("p", { class: "controls" },
+      make("button", { class: "main", onclick: () => go((at + 1) % all.length) }, "Another sample"), seed),
+    text,
+    make("p", { class: "soft small" }, "The same text at the terminal (another seed writes another text):", command),
+  ];
+}
+
+/** The samples of a run in training: one at a time, chosen with a slider (at first the last one), and a list. */
 function samples(run) {
   const all = run.samples, count = all.length;
   if (!count) return [make("p", { class: "soft" }, "No samples yet.")];
@@ -303,7 +358,7 @@ function configuration() {
   const drawn = table(
     [["", ""], ...RUNS.map((run) => [SEVERAL ? swatched(run) : "", ""])],
     rows.map(({ name, values, differs }) => [differs ? `≠ ${name}` : name, ...values]),
-    { class: "configuration" });
+    { class: SEVERAL ? "configuration" : "configuration columns" });
   rows.forEach(({ differs }, i) => drawn.tBodies[0].rows[i].classList.toggle("differs", differs));
   const different = rows.some(({ differs }) => differs);
   const note = make("p", { class: "soft" }, "≠ marks differences between the runs.");
@@ -350,9 +405,12 @@ function shortened(text) {
 }
 
 /** A section with a part for every run, under its name if there are several. */
-function each(title, parts) {
-  show(make("h2", {}, title));
-  for (const run of RUNS) show(SEVERAL ? make("h3", { class: "of" }, swatched(run)) : [], parts(run));
+function each(title, kind, parts) {
+  const list = make("div", { class: SEVERAL ? "beside" : null });
+  show(make("h2", {}, title), list);
+  for (const run of RUNS) {
+    list.append(make("div", { class: kind }, SEVERAL && make("h3", { class: "of" }, swatched(run)), parts(run)));
+  }
 }
 
 function run_status() {
@@ -369,10 +427,13 @@ function run_status() {
 
 start(async () => {
   const curves = new Curves();
-  show(make("h1", {}, SEVERAL ? `${RUNS.length} runs compared` : RUNS[0].name), run_status());
+  show(masthead("training report"),
+    make("h1", {}, SEVERAL ? `${RUNS.length} runs compared` : RUNS[0].name), run_status(),
+    DATA.headline ? headline(DATA.headline) : []);
+  each("Samples of the model", "final-samples", final_samples);
   curves.show();
-  each("Samples", samples);
+  each("Samples during training", "earlier-samples", samples);
+  each("Evaluation", "evaluations", evaluations);
   show(make("h2", {}, "Configuration"), configuration());
-  each("Evaluation", evaluations);
   scroll_back();
 });

@@ -26,7 +26,7 @@ function describe(i, view, { ids, bits, guesses, probabilities }) {
 function most_surprising(view, bits) {
   const rows = DATA.surprising.map((i) => [
     bits[i].toFixed(2),
-    make("button", { class: "mono", "data-place": i, onclick: () => view.go(i) },
+    make("button", { class: "mono", dir: "auto", "data-place": i, onclick: () => view.go(i) },
       view.text(i - CONTEXT, i), make("b", {}, view.text(i, i + 1)), view.text(i + 1, i + CONTEXT)),
   ]);
   return table([["bits", "number"], ["place", ""]], rows, { id: "surprising" });
@@ -53,12 +53,12 @@ start(async () => {
     onmove: (i) => readout.replaceChildren(...describe(i, view, { ids, bits, guesses, probabilities })),
   });
   show(
-    make("h1", {}, "Surprisal of " + DATA.text), summary(),
+    masthead("surprisal"), make("h1", {}, "Surprisal of " + DATA.text), summary(),
     omissions().map((note) => make("p", { role: "note" }, note)),
     surprisal_legend(),
     make("div", { class: "reader" }, view.element,
-      make("div", { class: "side" }, readout, make("h2", {}, "Most surprising"),
-        make("div", { class: "places" }, most_surprising(view, bits)))),
+      make("div", { class: "side" }, make("div", { class: "card" }, readout),
+        make("div", { class: "card places" }, make("h2", {}, "Most surprising"), most_surprising(view, bits)))),
   );
   view.fit();
   view.move(0);

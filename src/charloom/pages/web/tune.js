@@ -94,12 +94,12 @@ class Trials {
       show(make("p", { class: "soft" }, "No trial yet."));
       return;
     }
-    show(make("h2", {}, "Trials"),
-      controls(AXES, this.axis, (axis) => { this.axis = axis; this.draw(); }, () => this.draw()),
-      this.legend(), this.history.element, this.curves.element,
-      make("h2", {}, "Options"), this.importances(),
-      make("div", { class: "several" }, this.scatters.map(([, chart]) => chart.element)),
-      make("h2", {}, "All trials"), this.table = make("div", { class: "scroll" }), this.readout);
+    show(make("div", {}, make("h2", {}, "Trials"), make("div", { class: "card" },
+        controls(AXES, this.axis, (axis) => { this.axis = axis; this.draw(); }, () => this.draw()),
+        this.legend(), this.history.element, this.curves.element),
+      make("h2", {}, "Options"), make("div", { class: "card" }, this.importances(),
+        make("div", { class: "several" }, this.scatters.map(([, chart]) => chart.element))),
+      make("h2", {}, "All trials"), this.table = make("div", { class: "scroll card" }), this.readout));
     this.draw();
   }
 
@@ -263,15 +263,30 @@ function search_status() {
   return status_line(text, "search", state === "searching");
 }
 
-/** The best trial, and the command that trains longer with its options. */
+/** The best trial beside the options that charloom chooses itself, and the command that trains longer. */
 function best() {
   const trial = TRIALS.find(is_best), first = TRIALS[0];
   if (!trial) return [make("p", { class: "soft" }, "No complete trial yet.")];
-  const defaults = first.state !== "complete" ? "" : first === trial
+  const in_bits = (one) => one.loss / Math.LN2, known = first.state === "complete";
+  const defaults = !known ? "" : first === trial
     ? " It used the options that charloom chooses without a search."
     : " The options that charloom chooses without a search reached " +
       (first.loss.toFixed(4) === trial.loss.toFixed(4) ? "the same." : `${bits_and_nats(first.loss)}.`);
+  const complete = TRIALS.filter(({ state }) => state === "complete").sort((a, b) => a.loss - b.loss);
+  const median = complete[complete.length >> 1];
+  const bars = [{ name: `trial ${trial.number}`, note: "the best", bits: in_bits(trial), ours: true },
+    ...(complete.length > 2 ? [{ name: `trial ${median.number}`, note: "the middle one", bits: in_bits(median) }] : []),
+    ...(known && first !== trial && first !== median
+      ? [{ name: "trial 0", note: "options without a search", bits: in_bits(first) }] : [])];
+  const ended = plural(TRIALS.filter(({ state }) => state !== "running").length, "trial");
+  const saved = known ? 100 * (1 - trial.loss / first.loss) : 0;
   return [
+    headline({ bits: in_bits(trial), of: `bits per ${DATA.unit} of the validation split`, note: null,
+      sentence: saved >= 0.05 ? `The best of ${ended} needs ${saved.toFixed(1)}% fewer bits ` +
+        "than the options that charloom chooses without a search."
+        : `The best of ${ended}` +
+          (known ? " is no better than the options that charloom chooses without a search." : "."),
+      bars: bars.sort((a, b) => a.bits - b.bits) }),
     make("p", {}, `Trial ${trial.number}, in the folder best: ${bits_and_nats(trial.loss)} ` +
       `per ${DATA.unit} of the validation split.${defaults}`),
     make("p", { class: "soft" }, "To train longer with its options (also in best.toml):"),
@@ -286,8 +301,8 @@ function fixed_options() {
 }
 
 start(async () => {
-  show(make("h1", {}, `${DATA.name}: hyperparameter search`), search_status(),
-    make("h2", {}, "Best trial"), best(), fixed_options());
+  show(masthead("search report"), make("h1", {}, `${DATA.name}: hyperparameter search`), search_status(),
+    best(), fixed_options());
   new Trials().show();
   scroll_back();
 });
