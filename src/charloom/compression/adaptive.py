@@ -31,7 +31,8 @@ def write_text(
     writer = Writer()
     code_rows(alphabet.rows(), writer)
     mixer = alphabet.mixer(len(ids), megabytes * MEGABYTE)
-    TextCoder(mixer, mixer.adaptive, plan).code(ids, writer, "compressing", on_progress)
+    coder = TextCoder(mixer, mixer.adaptive, plan, length=len(ids))
+    coder.code(ids, writer, "compressing", on_progress)
     return writer.all_bytes()
 
 
@@ -62,5 +63,6 @@ def read_text(
     alphabet = Alphabet.from_rows(rows, as_bytes)
     ids = np.zeros(length, np.int64)
     mixer = alphabet.mixer(length, megabytes * MEGABYTE)
-    TextCoder(mixer, mixer.adaptive, plan).code(ids, reader, "decompressing", on_progress)
+    coder = TextCoder(mixer, mixer.adaptive, plan, length=length)
+    coder.code(ids, reader, "decompressing", on_progress)
     return alphabet, ids

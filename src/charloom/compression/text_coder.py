@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,12 @@ from charloom.compression.layout import (
     new_reader,
     new_writer,
 )
-from charloom.compression.network import NetworkPlan, make_network, network_places
+from charloom.compression.network import NetworkPlan
+from charloom.compression.replay import Replay
 from charloom.context_mixing.buffers import FLOATS, model_places, scratch_places, weight_places
 from charloom.context_mixing.layout import Weights, make_constants, make_scratch
 from charloom.context_mixing.mixer import ContextMixer
+from charloom.engines.protocol import available_cores
 from charloom.kernels.kernel import Kernel
 from charloom.progress import OnProgress
 
@@ -89,6 +92,7 @@ class TextCoder:
         mixer: its tables and the state before the text.
         weights: those of the mixer that are used.
         plan: a network that is trained at the same time, if it has units.
+        length: characters of the text, which a network needs.
         learns: whether the weights change, and the characters are counted.
     """
 
@@ -98,21 +102,21 @@ class TextCoder:
         weights: Weights,
         plan: NetworkPlan | None = None,
         *,
+        length: int = 0,
         learns: bool = True,
     ) -> None:
         plan = plan or NetworkPlan()
+        size = mixer.vocabulary_size
         self.state = mixer.state.copy()
-        self._alone = mixer.vocabulary_size == 1
+        self._alone = size == 1
         self._deepest = mixer.tree.path.shape[1]
-        scratch, network = (
-            make_scratch(mixer.vocabulary_size),
-            make_network(mixer.vocabulary_size, plan),
-        )
+        scratch = make_scratch(size)
         model, buffers = model_places(mixer.tree, mixer.tables, make_constants())
-        self._kept = scratch, network, buffers, weights
-        self._kernel = CODE_TEXT_WITH_NETWORK if plan.hidden else CODE_TEXT
+        self._kept: Any = scratch, buffers, weights
+        order = np.argsort(mixer.tree.rank, kind="stable").astype(np.int64)
+        self._replay = Replay(order, max(length, 1), plan, available_cores())
         self._places = (
-            model, weight_places(weights), scratch_places(scratch), network_places(network),
+            model, weight_places(weights), scratch_places(scratch), *self._replay.places,
         )  # fmt: skip
         self._floats, self._flags = np.zeros(1, FLOATS), np.array([learns, learns], np.int64)
 
@@ -136,10 +140,12 @@ class TextCoder:
                 ids[begin:end] = 0
                 continue
             buffer = stream.buffer((end - begin) * BYTES_OF_DECISION * self._deepest)
-            self._kernel(
-                ids, begin, end, self.state, *self._places, stream.coder, buffer, self._floats,
-                self._flags,
-            )  # fmt: skip
+            arguments = ids, begin, end, self.state, *self._places, stream.coder, buffer
+            if self._replay.uses_network:
+                CODE_TEXT_WITH_NETWORK(*arguments, self._replay.codes, self._floats)
+                self._replay.learn(ids, begin, end)
+            else:
+                CODE_TEXT(*arguments, self._floats, self._flags)
             stream.take_over(buffer)
 
 
