@@ -30,6 +30,7 @@ from charloom.compression.network_kernel import predict_by_network
 from charloom.context_mixing.buffers import ModelBuffers, ScratchBuffers, WeightBuffers
 from charloom.context_mixing.contexts import advance, find_contexts
 from charloom.context_mixing.decisions import (
+    code,
     decide,
     distribute,
     hash_latest,
@@ -37,7 +38,14 @@ from charloom.context_mixing.decisions import (
     refine_with,
 )
 from charloom.context_mixing.evidence import clear, gather
-from charloom.context_mixing.layout import CONTEXT_COUNT, EARLY, EARLY_RATE, NEGLIGIBLE, RATE
+from charloom.context_mixing.layout import (
+    CONTEXT_COUNT,
+    EARLY,
+    EARLY_RATE,
+    GIVEN,
+    NEGLIGIBLE,
+    RATE,
+)
 from charloom.context_mixing.lists import learn_list
 from charloom.kernels.arrays import as_buffers, as_flat
 from charloom.kernels.compiling import subroutine
@@ -59,14 +67,20 @@ def add_up_network(m, n, x):
 
 
 @subroutine(types.float32)
-def mix_with_network(node, contexts, p, m, n, mixing):
-    """Return the mixed probability of turn 1 at a node, and note what `learn_mixing` needs."""
+def network_logit(node, m, n, mixing):
+    """Return the network's logit of turn 1 at a node."""
     child = int(m.children[node * 2 + 1])
     part = n.logits[-1 - child] if child < 0 else mixing.reach[child]
     share = part / max(mixing.reach[node], LEAST * LEAST)
+    return logit_of(min(max(share, LEAST), np.float32(1) - LEAST))
+
+
+@subroutine(types.float32)
+def mix_with_network(node, contexts, p, logit, mixing):
+    """Return the mixed probability of turn 1 at a node, and note what `learn_mixing` needs."""
     x, weights = mixing.mixed, mixing.weights
     x[0] = logit_of(p)
-    x[1] = logit_of(min(max(share, LEAST), np.float32(1) - LEAST))
+    x[1] = logit
     x[2] = np.float32(min(node, BY_NODE - 1) * 2)
     x[3] = np.float32((BY_NODE + contexts) * 2)
     for k in range(2):
@@ -107,6 +121,10 @@ def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
         p = m.prior[node]
         known = False
         contexts = BY_CONTEXTS - 1
+        logit = np.float32(0)
+        if n.sizes.hidden > 0:
+            logit = network_logit(node, m, n, mixing)
+            s.inputs[GIVEN] = logit
         if reach >= np.float32(NEGLIGIBLE):
             p = decide(node, state, m, w, s, learns)
             known = s.found[0] != np.uint64(0)
@@ -117,7 +135,7 @@ def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
             turn = int(m.turns[character * m.sizes.deepest + j])
         if n.sizes.hidden > 0:
             mixed = mix_with_network(
-                node, contexts, min(max(p, LEAST), np.float32(1) - LEAST), m, n, mixing
+                node, contexts, min(max(p, LEAST), np.float32(1) - LEAST), logit, mixing
             )
             turn = code_turn(mixed, turn, coder, data)
             learn_mixing(turn, mixing, mixing_rate)
@@ -133,6 +151,7 @@ def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
         node = child
         refine_with(node, w, s)
         j += 1
+    s.inputs[GIVEN] = np.float32(0)
     clear(m, s)
     return found
 
@@ -183,12 +202,14 @@ def encode_predictions(p, codes, begin, count):
 
 
 def code_text_with_network(
-    ids, begin, end, state, model, weights, scratch, network, mixing, coder, data, codes, floats
+    ids, begin, end, state, model, weights, scratch, network, mixing, coder, data, codes, final,
+    floats,
 ):
     """Do the same as `code_text`, with a network that reads what the mixer predicts.
 
     Args:
         codes: these predictions, (remembered V,), written.
+        final: the addresses of WeightBuffers that have the network's logit among their inputs.
         floats: any array of float32.
     """
     m, w, s, n, x = (
@@ -198,6 +219,7 @@ def code_text_with_network(
         as_buffers(NetworkBuffers, network, floats),
         as_buffers(MixingBuffers, mixing, floats),
     )
+    last = as_buffers(WeightBuffers, final, floats)
     flat, coding, stored, predicted = as_flat(state), as_flat(coder), as_flat(data), as_flat(codes)
     size = n.sizes.characters
     for i in range(begin, end):
@@ -206,7 +228,8 @@ def code_text_with_network(
         encode_predictions(x.mixer, predicted, i % n.sizes.remembered * size, size)
         predict_by_network(n, int(ids[i - 1]) if i > 0 else 0, i, predicted)
         add_up_network(m, n, x)
-        found = code_character(ids[i], flat, m, w, s, n, x, coding, stored, True)
+        found = code_character(ids[i], flat, m, last, s, n, x, coding, stored, True)
+        code(found, flat, m, w, s, True)
         ids[i] = found
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], found, m)

@@ -20,7 +20,14 @@ from charloom.compression.layout import (
 from charloom.compression.network import NetworkPlan
 from charloom.compression.replay import Replay
 from charloom.context_mixing.buffers import FLOATS, model_places, scratch_places, weight_places
-from charloom.context_mixing.layout import Weights, make_constants, make_scratch
+from charloom.context_mixing.layout import (
+    FREE_INPUT,
+    INPUT_COUNT,
+    Weights,
+    make_constants,
+    make_scratch,
+    make_weights,
+)
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.engines.protocol import available_cores
 from charloom.kernels.kernel import Kernel
@@ -35,6 +42,7 @@ CODE_NUMBERS = Kernel("charloom.compression.kernel:code_numbers", "compressed nu
 BLOCK = 4096  # characters that are coded in one call
 BYTES_OF_DECISION = 3  # at most: 22 bits
 BYTES_OF_NUMBER = 12
+START = 0.3  # weight of the network's logit before any text
 Ids = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
@@ -112,8 +120,10 @@ class TextCoder:
         self._deepest = mixer.tree.path.shape[1]
         scratch = make_scratch(size)
         model, buffers = model_places(mixer.tree, mixer.tables, make_constants())
-        self._kept: Any = scratch, buffers, weights
+        final = weights_with_network()
+        self._kept: Any = scratch, buffers, weights, final
         order = np.argsort(mixer.tree.rank, kind="stable").astype(np.int64)
+        self._final = weight_places(final)
         self._replay = Replay(order, max(length, 1), plan, available_cores())
         self._places = (
             model, weight_places(weights), scratch_places(scratch), *self._replay.places,
@@ -142,11 +152,20 @@ class TextCoder:
             buffer = stream.buffer((end - begin) * BYTES_OF_DECISION * self._deepest)
             arguments = ids, begin, end, self.state, *self._places, stream.coder, buffer
             if self._replay.uses_network:
-                CODE_TEXT_WITH_NETWORK(*arguments, self._replay.codes, self._floats)
+                CODE_TEXT_WITH_NETWORK(
+                    *arguments, self._replay.codes, self._final, self._floats
+                )  # fmt: skip
                 self._replay.learn(ids, begin, end)
             else:
                 CODE_TEXT(*arguments, self._floats, self._flags)
             stream.take_over(buffer)
+
+
+def weights_with_network() -> Weights:
+    """Return weights of a mixer that has a network's logit among its inputs."""
+    weights = make_weights()
+    weights.sets.reshape(-1, INPUT_COUNT)[:, FREE_INPUT] = START
+    return weights
 
 
 def _blocks(length: int, stage: str, on_progress: OnProgress | None) -> Iterator[tuple[int, int]]:
