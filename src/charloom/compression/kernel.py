@@ -202,7 +202,19 @@ def encode_predictions(p, codes, begin, count):
 
 
 def code_text_with_network(
-    ids, begin, end, state, model, weights, scratch, network, mixing, coder, data, codes, final,
+    ids,
+    begin,
+    end,
+    state,
+    model,
+    weights,
+    scratch,
+    network,
+    mixing,
+    coder,
+    data,
+    codes,
+    final,
     floats,
 ):
     """Do the same as `code_text`, with a network that reads what the mixer predicts.

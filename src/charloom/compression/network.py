@@ -1,7 +1,7 @@
-"""The arrays of a small network that learns while a text is coded, and reads what a mixer predicts.
+"""The arrays of a network that learns a text while it is coded, and reads what a mixer predicts.
 
-H: hidden units; V: characters, padded to VP; E: numbers that are read beside a character; B: rows of
-a worker's batch; T: steps of a window; P: parameters.
+H: hidden units; V: characters, padded to VP; E: numbers that are read beside a character; B: rows
+of a worker's batch; T: steps of a window; P: parameters.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class NetworkPlan(NamedTuple):
     rows: int = 8  # of each worker
     steps: int = 64
     rate: int = 40  # ten-thousandths
-    last_rate: int = 25  # percent of it at the end of the text
-    dropped: int = 150  # 1,024ths
-    dropped_weights: int = 100
+    last_rate: int = 20  # percent of it at the end of the text
+    dropped: int = 200  # 1,024ths
+    dropped_weights: int = 120
 
 
 def sizes_of(

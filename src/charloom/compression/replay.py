@@ -88,8 +88,17 @@ class Replay:
         while self._due >= cost:
             self._due -= cost
             if end > plan.steps + 1:
-                self._choose_windows(end)
-                self._take_step(ids, end)
+                self.step(ids, end)
+
+    def step(self, ids: NDArray[np.int64], end: int) -> None:
+        """Take a step on windows of the characters before `end`."""
+        self._choose_windows(end)
+        self._take_step(ids, end)
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def _choose_windows(self, end: int) -> None:
         plan = self._plan

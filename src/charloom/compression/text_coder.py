@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,9 @@ from charloom.compression.layout import (
 )
 from charloom.compression.network import NetworkPlan
 from charloom.compression.replay import Replay
+from charloom.compression.weights import OF_NETWORK, first_weights
 from charloom.context_mixing.buffers import FLOATS, model_places, scratch_places, weight_places
-from charloom.context_mixing.layout import (
-    FREE_INPUT,
-    INPUT_COUNT,
-    Weights,
-    make_constants,
-    make_scratch,
-    make_weights,
-)
+from charloom.context_mixing.layout import Weights, make_constants, make_scratch
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.engines.protocol import available_cores
 from charloom.kernels.kernel import Kernel
@@ -40,9 +34,9 @@ CODE_TEXT_WITH_NETWORK = Kernel(
 CODE_NUMBERS = Kernel("charloom.compression.kernel:code_numbers", "compressed numbers")
 
 BLOCK = 4096  # characters that are coded in one call
+LEARNED_BLOCK = 1024  # with a network, which then learns
 BYTES_OF_DECISION = 3  # at most: 22 bits
 BYTES_OF_NUMBER = 12
-START = 0.3  # weight of the network's logit before any text
 Ids = NDArray[np.int64]
 Bytes = NDArray[np.uint8]
 
@@ -85,9 +79,21 @@ class Reader:
         """Do nothing, because the coder's place is in all the bytes."""
 
 
-def code_rows(rows: NDArray[np.int64], stream: Writer | Reader) -> None:
-    """Write or read numbers from 1 on, (N, K), whose columns have guesses of their own."""
+def code_rows(
+    rows: NDArray[np.int64], stream: Writer | Reader, first: Sequence[Sequence[int]] = ()
+) -> None:
+    """Write or read numbers from 1 on, (N, K), whose columns have guesses of their own.
+
+    Args:
+        rows: the numbers.
+        stream: the bytes.
+        first: the first guesses of each column in 65,536ths: whether a number is above 1, above 3,
+            above 7 and so on.
+    """
     guesses = np.full(rows.shape[1] * GUESSES_OF_NUMBER, EVEN, np.int64)
+    for column, of_column in enumerate(first):
+        begin = column * GUESSES_OF_NUMBER
+        guesses[begin : begin + len(of_column)] = of_column
     buffer = stream.buffer(BYTES_OF_NUMBER * rows.size)
     CODE_NUMBERS(rows, guesses, stream.coder, buffer)
     stream.take_over(buffer)
@@ -120,7 +126,7 @@ class TextCoder:
         self._deepest = mixer.tree.path.shape[1]
         scratch = make_scratch(size)
         model, buffers = model_places(mixer.tree, mixer.tables, make_constants())
-        final = weights_with_network()
+        final = first_weights(OF_NETWORK)
         self._kept: Any = scratch, buffers, weights, final
         order = np.argsort(mixer.tree.rank, kind="stable").astype(np.int64)
         self._final = weight_places(final)
@@ -145,7 +151,8 @@ class TextCoder:
             stage: the stage for `on_progress`.
             on_progress: called with the stage, the number of characters coded, and their total.
         """
-        for begin, end in _blocks(len(ids), stage, on_progress):
+        size = LEARNED_BLOCK if self._replay.uses_network else BLOCK
+        for begin, end in _blocks(len(ids), size, stage, on_progress):
             if self._alone:
                 ids[begin:end] = 0
                 continue
@@ -161,16 +168,11 @@ class TextCoder:
             stream.take_over(buffer)
 
 
-def weights_with_network() -> Weights:
-    """Return weights of a mixer that has a network's logit among its inputs."""
-    weights = make_weights()
-    weights.sets.reshape(-1, INPUT_COUNT)[:, FREE_INPUT] = START
-    return weights
-
-
-def _blocks(length: int, stage: str, on_progress: OnProgress | None) -> Iterator[tuple[int, int]]:
-    for begin in range(0, length, BLOCK):
-        end = min(begin + BLOCK, length)
+def _blocks(
+    length: int, size: int, stage: str, on_progress: OnProgress | None
+) -> Iterator[tuple[int, int]]:
+    for begin in range(0, length, size):
+        end = min(begin + size, length)
         yield begin, end
         if on_progress is not None:
             on_progress(stage, end, length)
