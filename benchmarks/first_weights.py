@@ -2,8 +2,8 @@
 
     python -m benchmarks.first_weights
 
-A mixer learns the text. Each set's rows are averaged, those that have changed more count more, and
-the inputs of a kind are averaged over contexts and sets.
+A mixer learns the text. The rows of each set are averaged by how much they have changed. Then the
+inputs of a kind are averaged over contexts and sets.
 """
 
 from __future__ import annotations

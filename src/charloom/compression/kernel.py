@@ -51,7 +51,7 @@ from charloom.kernels.arrays import as_buffers, as_flat
 from charloom.kernels.compiling import subroutine
 
 LEAST = np.float32(1e-6)  # probability of the network
-CODED_BITS = np.int32(19)  # of float32 that are left out of a code
+CODED_BITS = np.int32(19)  # lowest bits of float32, which a code omits
 MIXING_RATE, EARLY_MIXING_RATE, EARLY_DECISIONS = 0.002, 0.02, 20_000.0
 
 

@@ -131,7 +131,7 @@ def predict_by_network(n, character, position, codes):
 
 @subroutine()
 def write_masks(to, count, key, dropped):
-    """Write random factors: 0 for `dropped` of 1,024 numbers, for others what keeps the mean."""
+    """Write random factors: 0 for `dropped` of 1,024 numbers, for others one that keeps the mean."""
     kept = np.float32(1024) / np.float32(1024 - dropped)
     for i in range(count):
         x = (key + np.uint64(i)) * FIRST_FACTOR
@@ -296,11 +296,14 @@ def change_weights(parameters, first, second, one, other, settings, begin, end):
     """Change weights by Adam (Kingma & Ba 2015), from `begin` to `end`.
 
     Args:
-        parameters: (P,), changed.
-        first, second: Adam's means, (P,), changed.
-        one, other: the gradients of both workers, (P,), which are added up.
+        parameters: the weights, (P,), changed.
+        first: Adam's means of gradients, (P,), changed.
+        second: those of their squares, (P,), changed.
+        one: the gradients of a worker, (P,).
+        other: those of the other one, which are added.
         settings: the learning rate, with the correction of the means, (1,).
-        begin, end: multiples of MULTIPLE.
+        begin: the first weight, a multiple of MULTIPLE.
+        end: the end, another multiple.
     """
     p, m, v, a, b = (
         as_flat(parameters), as_flat(first), as_flat(second), as_flat(one), as_flat(other),

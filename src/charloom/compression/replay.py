@@ -1,4 +1,4 @@
-"""A network that learns a text while it is coded, from random windows of all that is coded so far.
+"""A network that learns a text while it is coded, from random windows of the text so far.
 
 A batch is divided between two workers, and each adds up the gradients of its own rows. Threads run
 them at the same time if there are any, which changes no bit.
@@ -34,7 +34,7 @@ MOST_REMEMBERED = 400_000_000  # bytes of the mixer's predictions
 WARM_UP = 50  # steps
 DECAYS = 0.9, 0.99  # of Adam's means
 WINDOWS_IN_A_ROW = 8  # before a row begins elsewhere
-RECENT_ROWS = 4  # one of so many rows reads recent text
+RECENT_ROWS = 4  # among these rows, one reads recent text
 RECENT_PART = 25  # of all the text, of which recent text is one part
 LEAST_RECENT = 20_000  # characters
 MULTIPLIER, INCREMENT = 6364136223846793005, 1442695040888963407
