@@ -3,8 +3,8 @@
     python -m benchmarks.portable [--qemu PATH]
 
 Every row is a process that compresses three texts, one of them with a network that learns it.
-It restores the texts of the first row, and prints a digest of its own. All digests must be equal. Each
-kind of code is compiled anew. `--only` chooses rows by the beginnings of their names.
+It restores the texts of the first row, and prints a digest of its own. All digests must be equal.
+Each kind of code is compiled anew. `--only` chooses rows by the beginnings of their names.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def predict_by_network(n, character, position, codes):
 
 @subroutine()
 def write_masks(to, count, key, dropped):
-    """Write random factors: 0 for `dropped` of 1,024 numbers, for others one that keeps the mean."""
+    """Write random factors: 0 for `dropped` of 1,024 numbers, else one that keeps the mean."""
     kept = np.float32(1024) / np.float32(1024 - dropped)
     for i in range(count):
         x = (key + np.uint64(i)) * FIRST_FACTOR
