@@ -94,6 +94,11 @@ def measured(name: str, source: Path, target: Path, back: bool, options: list[An
     return found
 
 
+def model_bytes(run: Path) -> int:
+    """Return the size of a run's model, or of a checkpoint."""
+    return (run / "model.safetensors" if run.is_dir() else run).stat().st_size
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", metavar="FILE", nargs="*", type=Path)
@@ -122,6 +127,13 @@ def main() -> None:
                 if restored.read_bytes() != data:
                     raise SystemExit(f"{name} does not restore {file}")
                 size = packed.stat().st_size
+                if name == "charloom --model" and arguments.model:
+                    model = model_bytes(Path(arguments.model))
+                    whole = size + model
+                    print(
+                        f"| {file.name} | {name}, with the model | {whole:,} | "
+                        f"{8 * whole / characters:.3f} | | | |"
+                    )
                 print(
                     f"| {file.name} | {name} | {size:,} | {8 * size / characters:.3f} | "
                     f"{there[0]:.1f} s | {back[0]:.1f} s | {max(there[1], back[1]):,.0f} MB |",

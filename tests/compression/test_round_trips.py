@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charloom
+from charloom.compression.adaptive import read_text, write_text
+from charloom.compression.characters import Alphabet, codes_of_bytes
 from charloom.compression.container import (
     BYTES,
     CHARACTERS,
@@ -16,6 +18,9 @@ from charloom.compression.container import (
     Header,
     write_file,
 )
+from charloom.compression.network import NetworkPlan
+from charloom.compression.planning import plan_for
+from charloom.compression.text_coder import LEARNED_BLOCK
 from helpers.texts import WOODS
 
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "\n"]
@@ -76,7 +81,7 @@ def test_a_file_cannot_claim_much(length: int) -> None:
         Header(CHARACTERS, length, length, 60, 64),
         Header(BYTES, 4_000, 4_000, 60, length),
         Header(BYTES, 4_000, 4_000, length, 64),
-        Header(CHARACTERS, 4_000, length, 60, 64),
+        Header(CHARACTERS, 4_000, 4_000 - length, 60, 64),
         Header(CHARACTERS, 4_000, 4_000, 60, 64, length, 8),
         Header(CHARACTERS, 4_000, 4_000, 60, 64, 2, length),
         Header(STORED, length),
@@ -117,10 +122,34 @@ def test_a_large_text_is_refused_before_it_is_restored() -> None:
     assert len(charloom.decompress(packed, most_bytes=5000)) == 5000
 
 
-def test_a_network_that_learns_the_text_restores_it() -> None:
+def test_a_time_limit_never_makes_a_short_text_longer() -> None:
     text = (WOODS * 2).encode()
     packed = charloom.compress(text, minutes=5)
-    assert packed != charloom.compress(text)
+    assert len(packed) <= len(charloom.compress(text))
     assert charloom.decompress(packed) == text
     with pytest.raises(charloom.CharloomError, match="minutes is 0"):
         charloom.compress(text, minutes=0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_restores_the_text_that_it_learned(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write with some threads, read with others: the bytes do not depend on their number."""
+    alphabet, ids = Alphabet.of(codes_of_bytes((WOODS * 12).encode()), True)
+    plan = NetworkPlan(32, 20)
+    assert len(ids) > 3 * LEARNED_BLOCK
+    monkeypatch.setattr("charloom.compression.text_coder.available_cores", lambda: threads)
+    packed = write_text(alphabet, ids, 64, plan)
+    assert packed != write_text(alphabet, ids, 64, NetworkPlan())
+    monkeypatch.setattr("charloom.compression.text_coder.available_cores", lambda: 3 - threads)
+    _, restored = read_text(packed, len(alphabet.codes), len(ids), 64, plan, True)
+    assert (restored == ids).all()
+
+
+def test_more_time_means_a_larger_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("charloom.compression.planning.seconds_of_product", lambda: 4e-11)
+    plans = [plan_for(1_000_000, 65, 60 * minutes) for minutes in (0.5, 1, 5, 60)]
+    assert [plan.hidden > 0 for plan in plans] == [False, True, True, True]
+    assert [plan.hidden for plan in plans] == sorted(plan.hidden for plan in plans)
+    assert len({plan.hidden for plan in plans}) == 4

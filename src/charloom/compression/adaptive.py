@@ -7,9 +7,11 @@ import numpy as np
 from charloom.compression.characters import COLUMNS, Alphabet, Codes
 from charloom.compression.network import NetworkPlan
 from charloom.compression.text_coder import Reader, TextCoder, Writer, code_rows
+from charloom.compression.weights import first_weights
 from charloom.progress import OnProgress
 
 MEGABYTE = 1_000_000
+FIRST_GUESSES: tuple[tuple[int, ...], ...] = (), (52_000, 54_000, 40_000, 3_000)
 
 
 def write_text(
@@ -29,9 +31,10 @@ def write_text(
         on_progress: called with the stage, the number of characters coded, and their total.
     """
     writer = Writer()
-    code_rows(alphabet.rows(), writer)
+    code_rows(alphabet.rows(), writer, FIRST_GUESSES)
     mixer = alphabet.mixer(len(ids), megabytes * MEGABYTE)
-    TextCoder(mixer, mixer.adaptive, plan).code(ids, writer, "compressing", on_progress)
+    coder = TextCoder(mixer, first_weights(), plan, length=len(ids))
+    coder.code(ids, writer, "compressing", on_progress)
     return writer.all_bytes()
 
 
@@ -58,9 +61,10 @@ def read_text(
     """
     reader = Reader(content)
     rows = np.zeros((size, COLUMNS), np.int64)
-    code_rows(rows, reader)
+    code_rows(rows, reader, FIRST_GUESSES)
     alphabet = Alphabet.from_rows(rows, as_bytes)
     ids = np.zeros(length, np.int64)
     mixer = alphabet.mixer(length, megabytes * MEGABYTE)
-    TextCoder(mixer, mixer.adaptive, plan).code(ids, reader, "decompressing", on_progress)
+    coder = TextCoder(mixer, first_weights(), plan, length=length)
+    coder.code(ids, reader, "decompressing", on_progress)
     return alphabet, ids

@@ -20,6 +20,7 @@ from charloom.compression.container import (
 )
 from charloom.compression.layout import Damage
 from charloom.compression.network import MULTIPLE, NetworkPlan
+from charloom.compression.planning import plan_for
 from charloom.context_mixing.layout import LARGEST_VOCABULARY
 from charloom.errors import CharloomError
 from charloom.progress import OnProgress
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 LARGEST = 1_000_000_000  # bytes of a text that is compressed
 EXPECTED = 100_000_000  # bytes of a text that is restored without a larger limit
 LARGEST_TABLES = 1_000  # megabytes
-MOST_UNITS, MOST_ROWS = 1024, 64
+MOST_UNITS, MOST_PASSES = 1024, 1000
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
 DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
@@ -55,7 +56,8 @@ def compress(
         model: a model, or the path of a run, which `decompress` then requires too. Without one,
             the result contains everything, and a model learns the text while it is compressed.
         minutes: the time limit of compression, and of decompression after it. A network learns the
-            text beside the counts if there is time for it. By default no network is used.
+            text beside the counts if there is time for it. How large it is depends on the speed
+            of this machine, which is measured. By default no network is used.
         on_progress: called with the stage, the number of characters coded, and their total.
 
     Returns:
@@ -126,8 +128,8 @@ def _from_file(data: bytes, most_bytes: int, on_progress: OnProgress | None) -> 
     else:
         if header.megabytes > LARGEST_TABLES or not 1 <= header.alphabet <= LARGEST_VOCABULARY:
             raise Damage
-        plan = NetworkPlan(header.units * MULTIPLE, max(1, header.rows))
-        if plan.hidden > MOST_UNITS or plan.rows > MOST_ROWS:
+        plan = NetworkPlan(header.units * MULTIPLE, header.passes)
+        if plan.hidden > MOST_UNITS or plan.passes > MOST_PASSES:
             raise Damage
         alphabet, ids = read_text(
             content, header.alphabet, header.length, header.megabytes, plan, header.form == BYTES,
@@ -211,31 +213,17 @@ def _coded(
     assert codes is not None
     alphabet, ids = Alphabet.of(codes, as_single_bytes)
     megabytes = max(TABLES, min(MOST_TABLES, TABLES * len(codes) // 2_000_000))
-    plan = plan_for(len(codes), minutes)
-    content = write_text(alphabet, ids, megabytes, plan, on_progress)
-    form = BYTES if as_single_bytes else CHARACTERS
-    header = Header(
-        form, len(text), len(codes), len(alphabet.codes), megabytes, plan.hidden // MULTIPLE,
-        plan.rows if plan.hidden else 0,
-    )  # fmt: skip
-    return write_file(header, content, text)
-
-
-# Seconds for a character: of the mixer, and of a network by its units and rows.
-MIXER_SECONDS = 12e-6
-SIZES = ((256, 16), (256, 8), (192, 8), (128, 8), (96, 8), (64, 8))
-SECONDS_OF_PRODUCT = 3.3e-11  # of one product, for each row and weight
-
-
-def plan_for(length: int, minutes: float | None) -> NetworkPlan:
-    """Return the largest network for which there is time."""
+    plan = NetworkPlan()
     if minutes is not None:
-        for hidden, rows in SIZES:
-            if length * seconds_of_character(hidden, rows) < 60 * minutes:
-                return NetworkPlan(hidden, rows)
-    return NetworkPlan()
-
-
-def seconds_of_character(hidden: int, rows: int) -> float:
-    """Return about how long a character takes."""
-    return MIXER_SECONDS + SECONDS_OF_PRODUCT * 9 * hidden * (hidden + 64) * (rows + 1)
+        plan = plan_for(len(codes), len(alphabet.codes), 60 * minutes)
+    found = []
+    # A network can be of no use to a short text, which is therefore coded without one too.
+    for chosen in {plan, NetworkPlan()} if len(text) <= TRIED else {plan}:
+        content = write_text(alphabet, ids, megabytes, chosen, on_progress)
+        form = BYTES if as_single_bytes else CHARACTERS
+        header = Header(
+            form, len(text), len(codes), len(alphabet.codes), megabytes, chosen.hidden // MULTIPLE,
+            chosen.passes if chosen.hidden else 0,
+        )  # fmt: skip
+        found.append(write_file(header, content, text))
+    return min(found, key=len)

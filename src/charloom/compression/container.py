@@ -6,11 +6,13 @@ A file consists of
     arithmetic            1 byte: the version of the numbers that its coder computes with
     form                  1 byte: stored, characters or bytes
     size                  bytes of the text
-    length, list, tables  characters to code, characters of the list, megabytes (not if stored)
-    units, rows           of the network, in multiples of 32, and rows of its batch (not if stored)
+    rest, list, tables    bytes beyond the characters to code, characters of the list, megabytes
+                          (not if stored)
+    units, passes         of the network, in multiples of 32, and over the text, in tenths (not if
+                          stored; without units, no passes)
     check                 2 bytes, the lower half of the CRC-32 of all before
     content               the coder's bytes, or the text itself
-    digest                8 bytes, the beginning of the text's SHA-256
+    digest                4 bytes, or from 65,536 bytes of text on 8: the beginning of its SHA-256
 
 Numbers have seven bits in each byte, the lowest first. A byte above 127 is followed by another one.
 """
@@ -26,9 +28,10 @@ from charloom.compression.layout import Damage
 MARK = b"\x8cloom"
 # A file can be read only with the numbers that it was written with. Every change of a number that
 # context mixing or this package computes therefore raises this version.
-ARITHMETIC = 1
+ARITHMETIC = 2
 STORED, CHARACTERS, BYTES = range(3)
-CHECK, DIGEST = 2, 8  # bytes
+CHECK, DIGEST, SHORT_DIGEST = 2, 8, 4  # bytes
+SHORT = 65_536  # bytes of a text that has a short digest, at most
 
 
 class Header(NamedTuple):
@@ -40,14 +43,17 @@ class Header(NamedTuple):
     alphabet: int = 0  # characters of the list
     megabytes: int = 0  # of the mixer's lists, at most
     units: int = 0  # of the network, in multiples
-    rows: int = 0  # of its batch
+    passes: int = 0  # over the text, in tenths
 
 
 def write_file(header: Header, content: bytes, text: bytes) -> bytes:
     """Return a compressed file."""
     begin = MARK + bytes([ARITHMETIC, header.form]) + number_bytes(header.size)
     if header.form != STORED:
-        begin += b"".join(map(number_bytes, header[2:]))
+        numbers = (header.size - header.length, *header[3:6])
+        begin += b"".join(map(number_bytes, numbers))
+        if header.units:
+            begin += number_bytes(header.passes)
     return begin + check_of(begin) + content + digest_of(text)
 
 
@@ -78,19 +84,24 @@ def read_file(data: bytes) -> Parts:
         raise OtherVersionError
     if form > BYTES:
         raise Damage
-    numbers = []
-    for _ in range(1 if form == STORED else 6):
-        value, place = read_number(data, place)
-        numbers.append(value)
+    size, place = read_number(data, place)
+    header = Header(form, size)
+    if form != STORED:
+        numbers = []
+        for _ in range(4):
+            value, place = read_number(data, place)
+            numbers.append(value)
+        header = Header(form, size, size - numbers[0], *numbers[1:])
+        if header.units:
+            passes, place = read_number(data, place)
+            header = header._replace(passes=passes)
     if check_of(data[:place]) != data[place : place + CHECK]:
         raise Damage
     place += CHECK
-    if len(data) < place + DIGEST:
+    end = len(data) - digest_length(size)
+    if end < place or header.length < 0 or header.alphabet > header.length:
         raise Damage
-    header = Header(form, *numbers)
-    if header.length > header.size or header.alphabet > header.length:
-        raise Damage
-    return Parts(header, data[place:-DIGEST], data[-DIGEST:])
+    return Parts(header, data[place:end], data[end:])
 
 
 def number_bytes(value: int) -> bytes:
@@ -121,6 +132,11 @@ def check_of(header: bytes) -> bytes:
     return (zlib.crc32(header) & 0xFFFF).to_bytes(CHECK, "little")
 
 
+def digest_length(size: int) -> int:
+    """Return the bytes of the digest of a text of a number of bytes."""
+    return DIGEST if size >= SHORT else SHORT_DIGEST
+
+
 def digest_of(text: bytes) -> bytes:
     """Return the digest of a text."""
-    return hashlib.sha256(text).digest()[:DIGEST]
+    return hashlib.sha256(text).digest()[: digest_length(len(text))]

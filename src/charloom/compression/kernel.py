@@ -21,44 +21,66 @@ from charloom.compression.logits import logit_of, probability_of
 from charloom.compression.network import (
     BY_CONTEXTS,
     BY_NODE,
+    CODES,
+    LOWEST_CODE,
+    MixingBuffers,
     NetworkBuffers,
 )
-from charloom.compression.network_kernel import predict_by_network, train_on_windows
+from charloom.compression.network_kernel import predict_by_network
 from charloom.context_mixing.buffers import ModelBuffers, ScratchBuffers, WeightBuffers
 from charloom.context_mixing.contexts import advance, find_contexts
-from charloom.context_mixing.decisions import decide, hash_latest, learn_decision, refine_with
+from charloom.context_mixing.decisions import (
+    code,
+    decide,
+    distribute,
+    hash_latest,
+    learn_decision,
+    refine_with,
+)
 from charloom.context_mixing.evidence import clear, gather
-from charloom.context_mixing.layout import CONTEXT_COUNT, EARLY, EARLY_RATE, NEGLIGIBLE, RATE
+from charloom.context_mixing.layout import (
+    CONTEXT_COUNT,
+    EARLY,
+    EARLY_RATE,
+    GIVEN,
+    NEGLIGIBLE,
+    RATE,
+)
 from charloom.context_mixing.lists import learn_list
 from charloom.kernels.arrays import as_buffers, as_flat
 from charloom.kernels.compiling import subroutine
 
 LEAST = np.float32(1e-6)  # probability of the network
+CODED_BITS = np.int32(19)  # lowest bits of float32, which a code omits
 MIXING_RATE, EARLY_MIXING_RATE, EARLY_DECISIONS = 0.002, 0.02, 20_000.0
-MULTIPLIER, INCREMENT = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
-SHIFT = np.uint64(33)
 
 
 @subroutine()
-def add_up_network(m, n):
+def add_up_network(m, n, x):
     """Add up the network's probabilities of the characters below each node."""
     for node in range(m.sizes.characters - 2, -1, -1):
         whole = np.float32(0)
         for turn in range(2):
             child = int(m.children[node * 2 + turn])
-            whole += n.probabilities[-1 - child] if child < 0 else n.reach[child]
-        n.reach[node] = whole
+            whole += n.logits[-1 - child] if child < 0 else x.reach[child]
+        x.reach[node] = whole
 
 
 @subroutine(types.float32)
-def mix_with_network(node, contexts, p, m, n):
-    """Return the mixed probability of turn 1 at a node, and note what `learn_mixing` needs."""
+def network_logit(node, m, n, mixing):
+    """Return the network's logit of turn 1 at a node."""
     child = int(m.children[node * 2 + 1])
-    part = n.probabilities[-1 - child] if child < 0 else n.reach[child]
-    share = part / max(n.reach[node], LEAST * LEAST)
-    x, weights = n.mixed, n.mixing
+    part = n.logits[-1 - child] if child < 0 else mixing.reach[child]
+    share = part / max(mixing.reach[node], LEAST * LEAST)
+    return logit_of(min(max(share, LEAST), np.float32(1) - LEAST))
+
+
+@subroutine(types.float32)
+def mix_with_network(node, contexts, p, logit, mixing):
+    """Return the mixed probability of turn 1 at a node, and note what `learn_mixing` needs."""
+    x, weights = mixing.mixed, mixing.weights
     x[0] = logit_of(p)
-    x[1] = logit_of(min(max(share, LEAST), np.float32(1) - LEAST))
+    x[1] = logit
     x[2] = np.float32(min(node, BY_NODE - 1) * 2)
     x[3] = np.float32((BY_NODE + contexts) * 2)
     for k in range(2):
@@ -69,9 +91,9 @@ def mix_with_network(node, contexts, p, m, n):
 
 
 @subroutine()
-def learn_mixing(turn, n, rate):
+def learn_mixing(turn, mixing, rate):
     """Change the weights of the last mixture after a decision."""
-    x, weights, bit = n.mixed, n.mixing, np.float32(turn)
+    x, weights, bit = mixing.mixed, mixing.weights, np.float32(turn)
     for k in range(2):
         row = int(x[2 + k])
         wrong = (bit - probability_of(x[4 + k])) * rate
@@ -80,7 +102,7 @@ def learn_mixing(turn, n, rate):
 
 
 @subroutine(types.int64)
-def code_character(character, state, m, w, s, n, coder, data, learns):
+def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
     """Write or read a character, decision by decision, and return it.
 
     With `learns`, weights change after each decision.
@@ -99,6 +121,10 @@ def code_character(character, state, m, w, s, n, coder, data, learns):
         p = m.prior[node]
         known = False
         contexts = BY_CONTEXTS - 1
+        logit = np.float32(0)
+        if n.sizes.hidden > 0:
+            logit = network_logit(node, m, n, mixing)
+            s.inputs[GIVEN] = logit
         if reach >= np.float32(NEGLIGIBLE):
             p = decide(node, state, m, w, s, learns)
             known = s.found[0] != np.uint64(0)
@@ -109,10 +135,10 @@ def code_character(character, state, m, w, s, n, coder, data, learns):
             turn = int(m.turns[character * m.sizes.deepest + j])
         if n.sizes.hidden > 0:
             mixed = mix_with_network(
-                node, contexts, min(max(p, LEAST), np.float32(1) - LEAST), m, n
+                node, contexts, min(max(p, LEAST), np.float32(1) - LEAST), logit, mixing
             )
             turn = code_turn(mixed, turn, coder, data)
-            learn_mixing(turn, n, mixing_rate)
+            learn_mixing(turn, mixing, mixing_rate)
         else:
             turn = code_turn(p, turn, coder, data)
         if known and learns:
@@ -125,11 +151,14 @@ def code_character(character, state, m, w, s, n, coder, data, learns):
         node = child
         refine_with(node, w, s)
         j += 1
+    s.inputs[GIVEN] = np.float32(0)
     clear(m, s)
     return found
 
 
-def code_text(ids, begin, end, state, model, weights, scratch, network, coder, data, floats, flags):
+def code_text(
+    ids, begin, end, state, model, weights, scratch, network, mixing, coder, data, floats, flags
+):
     """Write or read a part of a text, (N,).
 
     Args:
@@ -140,21 +169,23 @@ def code_text(ids, begin, end, state, model, weights, scratch, network, coder, d
         weights: those of WeightBuffers.
         scratch: those of ScratchBuffers.
         network: those of NetworkBuffers, of which only sizes are used.
+        mixing: those of MixingBuffers, which are not used.
         coder: see `layout`, changed.
         data: the bytes, from the coder's place on.
         floats: any array of float32.
         flags: whether the weights learn, and whether characters are counted in the tables, (2,).
     """
-    m, w, s, n = (
+    m, w, s, n, x = (
         as_buffers(ModelBuffers, model, floats),
         as_buffers(WeightBuffers, weights, floats),
         as_buffers(ScratchBuffers, scratch, floats),
         as_buffers(NetworkBuffers, network, floats),
+        as_buffers(MixingBuffers, mixing, floats),
     )
     flat, coding, stored = as_flat(state), as_flat(coder), as_flat(data)
     for i in range(begin, end):
         find_contexts(flat, m, s)
-        found = code_character(ids[i], flat, m, w, s, n, coding, stored, flags[0] != 0)
+        found = code_character(ids[i], flat, m, w, s, n, x, coding, stored, flags[0] != 0)
         ids[i] = found
         if flags[1] != 0:
             for c in range(CONTEXT_COUNT):
@@ -163,63 +194,58 @@ def code_text(ids, begin, end, state, model, weights, scratch, network, coder, d
 
 
 @subroutine()
-def fill_windows(ids, end, n):
-    """Fill the windows: row 0 with the last T characters, the others with earlier ones.
-
-    Every other row reads on behind its last window. Near the end it begins again elsewhere, with
-    an empty state.
-    """
-    h, rows, steps = n.sizes.hidden, n.sizes.rows, n.sizes.steps
-    states, places = n.states, n.places
-    last = steps * rows * h
-    begin = end - steps
-    for b in range(rows):
-        to = b * (steps + 1)
-        start = np.int64(begin - 1)
-        if b > 0:
-            start = np.int64(places[b]) + steps
-            anew = start + steps + 1 > begin
-            if anew:
-                places[0] = places[0] * MULTIPLIER + INCREMENT
-                start = np.int64(begin - 1)
-                if begin > steps:
-                    start = np.int64((places[0] >> SHIFT) % np.uint64(begin - steps))
-            places[b] = np.uint64(start)
-            for j in range(h):
-                states[b * h + j] = np.float32(0) if anew else states[last + b * h + j]
-        for t in range(steps + 1):
-            n.ids[to + t] = np.int32(ids[start + t]) if start + t >= 0 else np.int32(0)
-    for j in range(h):
-        states[j] = n.before[j]
-        n.before[j] = states[n.sizes.live + j]
+def encode_predictions(p, codes, begin, count):
+    """Write probabilities as bytes: the exponent and four bits of the mantissa, 255 for 1."""
+    for i in range(count):
+        code = int(np.float32(p[i]).view(np.int32) >> CODED_BITS) - LOWEST_CODE
+        codes[begin + i] = np.uint8(min(max(code, 0), CODES - 1))
 
 
 def code_text_with_network(
-    ids, begin, end, state, model, weights, scratch, network, coder, data, floats, flags
+    ids,
+    begin,
+    end,
+    state,
+    model,
+    weights,
+    scratch,
+    network,
+    mixing,
+    coder,
+    data,
+    codes,
+    final,
+    floats,
 ):
-    """Do the same as `code_text`, with a network that is trained after every T characters."""
-    m, w, s, n = (
+    """Do the same as `code_text`, with a network that reads what the mixer predicts.
+
+    Args:
+        codes: these predictions, (remembered V,), written.
+        final: the addresses of WeightBuffers that have the network's logit among their inputs.
+        floats: any array of float32.
+    """
+    m, w, s, n, x = (
         as_buffers(ModelBuffers, model, floats),
         as_buffers(WeightBuffers, weights, floats),
         as_buffers(ScratchBuffers, scratch, floats),
         as_buffers(NetworkBuffers, network, floats),
+        as_buffers(MixingBuffers, mixing, floats),
     )
-    flat, coding, stored = as_flat(state), as_flat(coder), as_flat(data)
+    last = as_buffers(WeightBuffers, final, floats)
+    flat, coding, stored, predicted = as_flat(state), as_flat(coder), as_flat(data), as_flat(codes)
+    size = n.sizes.characters
     for i in range(begin, end):
         find_contexts(flat, m, s)
-        predict_by_network(n, int(ids[i - 1]) if i > 0 else 0)
-        add_up_network(m, n)
-        found = code_character(ids[i], flat, m, w, s, n, coding, stored, True)
+        distribute(flat, m, w, s, x.mixer)
+        encode_predictions(x.mixer, predicted, i % n.sizes.remembered * size, size)
+        predict_by_network(n, int(ids[i - 1]) if i > 0 else 0, i, predicted)
+        add_up_network(m, n, x)
+        found = code_character(ids[i], flat, m, last, s, n, x, coding, stored, True)
+        code(found, flat, m, w, s, True)
         ids[i] = found
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], found, m)
         advance(flat, m, found)
-        if (i + 1) % n.sizes.steps == 0:
-            fill_windows(ids, i + 1, n)
-            windows = (i + 1) // n.sizes.steps
-            warm = min(np.float32(windows) / np.float32(50), np.float32(1))
-            slower = np.float32(1) + np.float32(windows) / np.float32(n.sizes.slowing)
-            train_on_windows(n, n.settings[0] * warm / slower)
 
 
 @subroutine(types.int64)

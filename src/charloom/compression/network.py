@@ -1,4 +1,8 @@
-"""The arrays of a small network that learns while a text is coded."""
+"""The arrays of a network that learns a text while it is coded, and reads what a mixer predicts.
+
+H: hidden units; V: characters, padded to VP; E: numbers that are read beside a character; B: rows
+of a worker's batch; T: steps of a window; P: parameters.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,16 @@ from charloom.kernels.sizes import lanes, outer_scratch
 
 Float32 = Annotated[NDArray[np.float32], "float32"]
 UInt64 = Annotated[NDArray[np.uint64], "uint64"]
-Int32 = Annotated[NDArray[np.int32], "int32"]
+Int64 = Annotated[NDArray[np.int64], "int64"]
 MULTIPLE = 32  # of numbers in a row: two of the widest vectors
 GATES, KEPT = 3, 4
-ROWS, STEPS = 8, 16
+WORKERS = 2  # parts of a batch, whatever the number of threads
+MOST_READ = 96  # characters whose predictions are read, the most frequent ones
+CODES = 256
+LOWEST_CODE = 1777  # of float32's first 13 bits: those of 1 are 255 more
 # Rows of the last mixture's weights.
 BY_NODE, BY_CONTEXTS = 256, 66
-TRUST = 0.9, 0.1  # of the mixer and of the network, before any text
+TRUST = 0.7, 0.3  # of the mixer and of the network, before any text
 
 
 class NetworkSizes(NamedTuple):
@@ -27,111 +34,153 @@ class NetworkSizes(NamedTuple):
     hidden: int  # H, a multiple of MULTIPLE
     characters: int  # V
     classes: int  # VP
+    extra: int  # E
     rows: int  # B
     steps: int  # T
     recurrent: int  # (H, 3 H), behind the table (V, 3 H)
     bias: int  # (H,)
+    inputs: int  # (E, 3 H)
     decoder: int  # (H, VP)
     decoder_bias: int  # (VP,)
     total: int  # P
-    slowing: int  # windows after which the learning rate is half
-    live: int  # the state of the text that is coded, behind those of the windows
+    remembered: int  # characters of the text whose predictions are kept
+    dropped: int  # outputs that are dropped, in 1,024ths
+    dropped_weights: int  # recurrent weights that are dropped
 
 
 class NetworkBuffers(NamedTuple):
-    """All arrays of the network, for kernels."""
+    """The parameters and the memory of one worker, or of the text that is coded, for kernels."""
 
     sizes: Annotated[NDArray[np.int64], NetworkSizes]
     parameters: Float32
     gradients: Float32
-    first: Float32  # the means of Adam
-    second: Float32
-    states: Float32  # (T + 1, B, H), and (H,)
+    recurrent: Float32  # (H, 3 H) as it is used, some of it dropped
+    states: Float32  # (T + 1, B, H)
     gates: Float32  # (T, B, 3 H)
+    inputs: Float32  # (T, B, 3 H)
+    read: Float32  # (T, B, E)
     kept: Float32  # (T, B, 4 H)
+    outputs: Float32  # (T, B, H) states of which some numbers are dropped
+    masks: Float32  # (T, B, H)
     logits: Float32  # (T, B, VP)
     back: Float32  # (T, B, H)
     carried: Float32  # (B, H)
     packed: Float32
     scratch: Float32
-    probabilities: Float32  # (VP,)
-    reach: Float32  # (V,) of the nodes of the tree
-    mixing: Float32  # the last mixture's weights, (BY_NODE + BY_CONTEXTS, 2)
-    mixed: Float32  # its inputs, rows and sums
-    before: Float32  # (H,) the state of the text before its window
-    settings: Float32  # (1,) the learning rate
-    places: UInt64  # (B,) of the windows, the first one a random number
-    ids: Int32  # (B, T + 1)
-    touched: Int32  # (V,)
+    windows: Int64  # (2, B): where each window begins, and whether its state is empty
+    key: UInt64  # (1,) of the random numbers
+    order: Int64  # (E / 2,) the characters that are read
+    shares: Float32  # (CODES,) the probabilities that codes stand for
+
+
+class MixingBuffers(NamedTuple):
+    """The last mixture of mixer and network, for kernels."""
+
+    mixer: Float32  # (V,) the mixer's probabilities
+    reach: Float32  # (V,) the network's, of the nodes of the tree
+    weights: Float32  # (BY_NODE + BY_CONTEXTS, 2)
+    mixed: Float32  # inputs, rows and sums
 
 
 class NetworkPlan(NamedTuple):
     """The size of a network, and how it learns. With 0 units no network is used."""
 
     hidden: int = 0
-    rows: int = ROWS
-    steps: int = STEPS
-    rate: int = 4  # thousandths
-    slowing: int = 20_000
+    passes: int = 40  # over all the text, in tenths
+    rows: int = 8  # of each worker
+    steps: int = 64
+    rate: int = 40  # ten-thousandths
+    last_rate: int = 20  # percent of it at the end of the text
+    dropped: int = 200  # 1,024ths
+    dropped_weights: int = 120
 
 
-def make_network(characters: int, plan: NetworkPlan) -> NetworkBuffers:
-    """Return a network whose weights are small numbers from a hash."""
-    hidden, rows, steps = plan.hidden, plan.rows, plan.steps
+def sizes_of(
+    characters: int, plan: NetworkPlan, rows: int, steps: int, remembered: int
+) -> NetworkSizes:
+    """Return the sizes of a worker, or with one row and step of the text that is coded."""
+    hidden = plan.hidden
     classes = -(-characters // MULTIPLE) * MULTIPLE
+    extra = 2 * min(characters, MOST_READ)
     recurrent = characters * GATES * hidden
     bias = recurrent + hidden * GATES * hidden
-    decoder = bias + hidden
+    inputs = bias + hidden
+    decoder = inputs + extra * GATES * hidden
     decoder_bias = decoder + hidden * classes
-    count = decoder_bias + classes
-    positions = rows * steps
-    sizes = NetworkSizes(
-        hidden, characters, classes, rows, steps, recurrent, bias, decoder, decoder_bias, count,
-        plan.slowing, (steps + 1) * rows * hidden,
+    return NetworkSizes(
+        hidden, characters, classes, extra, rows, steps, recurrent, bias, inputs, decoder,
+        decoder_bias, decoder_bias + classes, remembered, plan.dropped, plan.dropped_weights,
     )  # fmt: skip
-    parameters = np.zeros(count, np.float32)
+
+
+def make_parameters(sizes: NetworkSizes) -> NDArray[np.float32]:
+    """Return weights before any text: small numbers from a hash."""
+    parameters = np.zeros(sizes.total, np.float32)
     # From -1 to 1, in steps that float32 holds exactly.
-    used = decoder_bias if hidden else 0
+    used = sizes.decoder_bias
     numbers = np.arange(used, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     numbers ^= numbers >> np.uint64(29)
     numbers *= np.uint64(0xBF58476D1CE4E5B9)
-    spread = ((numbers >> np.uint64(44)).astype(np.float32) - np.float32(1 << 19)) / np.float32(
-        1 << 19
-    )
-    scale = np.float32(1) / np.float32(max(1, int(hidden**0.5)))
-    parameters[:used] = spread * scale
-    parameters[bias:decoder] = 0
+    half = np.float32(1 << 19)
+    spread = ((numbers >> np.uint64(44)).astype(np.float32) - half) / half
+    parameters[:used] = spread / np.float32(max(1, int(sizes.hidden**0.5)))
+    parameters[sizes.bias : sizes.inputs] = 0
+    return parameters
+
+
+def make_network(
+    sizes: NetworkSizes, parameters: NDArray[np.float32], order: NDArray[np.int64]
+) -> NetworkBuffers:
+    """Return the memory of a network with these parameters, (P,).
+
+    Args:
+        sizes: its sizes.
+        parameters: shared by all workers.
+        order: the characters by falling frequency, (V,).
+    """
+    hidden, rows, steps, classes = sizes.hidden, sizes.rows, sizes.steps, sizes.classes
 
     def zeros(*shape: int) -> NDArray[np.float32]:
         return np.zeros(int(np.prod(shape)), np.float32)
 
-    wide = max(GATES * hidden, classes)
+    positions, wide = rows * steps, max(GATES * hidden, classes)
+    codes = np.arange(CODES, dtype=np.int32)
+    shares = ((codes + LOWEST_CODE << 19) + (1 << 18)).view(np.float32).copy()
+    shares[0] = 0
     return NetworkBuffers(
         np.array(sizes, np.int64),
         parameters,
-        zeros(count),
-        zeros(count),
-        zeros(count),
-        zeros((steps + 1) * rows + 1, hidden),
+        zeros(sizes.total),
+        zeros(hidden, GATES * hidden),
+        zeros((steps + 1) * rows, hidden),
         zeros(positions, GATES * hidden),
+        zeros(positions, GATES * hidden),
+        zeros(positions, sizes.extra),
         zeros(positions, KEPT * hidden),
+        zeros(positions, hidden),
+        zeros(positions, hidden),
         zeros(positions, classes),
         zeros(positions, hidden),
         zeros(rows, hidden),
         zeros(wide, hidden + MULTIPLE),
         zeros(outer_scratch(wide, lanes("float32"))),
-        zeros(classes),
-        zeros(characters + 1),
-        np.tile(np.array(TRUST, np.float32), BY_NODE + BY_CONTEXTS),
-        zeros(8),
-        zeros(hidden),
-        np.array([plan.rate / 1000], np.float32),
-        np.zeros(rows, np.uint64),
-        np.zeros(rows * (steps + 1), np.int32),
-        np.zeros(characters, np.int32),
+        np.zeros(2 * rows, np.int64),
+        np.zeros(1, np.uint64),
+        np.ascontiguousarray(order[: sizes.extra // 2]),
+        shares,
     )
 
 
-def network_places(network: NetworkBuffers) -> Any:
-    """Return the addresses of a network's arrays, which the caller keeps alive."""
-    return addresses(network, np.dtype(np.float32))
+def make_mixing(characters: int) -> MixingBuffers:
+    """Return the last mixture before any text."""
+    return MixingBuffers(
+        np.zeros(characters + 1, np.float32),
+        np.zeros(characters + 1, np.float32),
+        np.tile(np.array(TRUST, np.float32), BY_NODE + BY_CONTEXTS),
+        np.zeros(8, np.float32),
+    )
+
+
+def places_of(buffers: NetworkBuffers | MixingBuffers) -> Any:
+    """Return the addresses of arrays, which the caller keeps alive."""
+    return addresses(buffers, np.dtype(np.float32))

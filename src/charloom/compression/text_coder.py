@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,13 @@ from charloom.compression.layout import (
     new_reader,
     new_writer,
 )
-from charloom.compression.network import NetworkPlan, make_network, network_places
+from charloom.compression.network import NetworkPlan
+from charloom.compression.replay import Replay
+from charloom.compression.weights import OF_NETWORK, first_weights
 from charloom.context_mixing.buffers import FLOATS, model_places, scratch_places, weight_places
 from charloom.context_mixing.layout import Weights, make_constants, make_scratch
 from charloom.context_mixing.mixer import ContextMixer
+from charloom.engines.protocol import available_cores
 from charloom.kernels.kernel import Kernel
 from charloom.progress import OnProgress
 
@@ -30,6 +34,7 @@ CODE_TEXT_WITH_NETWORK = Kernel(
 CODE_NUMBERS = Kernel("charloom.compression.kernel:code_numbers", "compressed numbers")
 
 BLOCK = 4096  # characters that are coded in one call
+LEARNED_BLOCK = 1024  # with a network, which then learns
 BYTES_OF_DECISION = 3  # at most: 22 bits
 BYTES_OF_NUMBER = 12
 Ids = NDArray[np.int64]
@@ -74,9 +79,21 @@ class Reader:
         """Do nothing, because the coder's place is in all the bytes."""
 
 
-def code_rows(rows: NDArray[np.int64], stream: Writer | Reader) -> None:
-    """Write or read numbers from 1 on, (N, K), whose columns have guesses of their own."""
+def code_rows(
+    rows: NDArray[np.int64], stream: Writer | Reader, first: Sequence[Sequence[int]] = ()
+) -> None:
+    """Write or read numbers from 1 on, (N, K), whose columns have guesses of their own.
+
+    Args:
+        rows: the numbers.
+        stream: the bytes.
+        first: the first guesses of each column in 65,536ths: whether a number is above 1, above 3,
+            above 7 and so on.
+    """
     guesses = np.full(rows.shape[1] * GUESSES_OF_NUMBER, EVEN, np.int64)
+    for column, of_column in enumerate(first):
+        begin = column * GUESSES_OF_NUMBER
+        guesses[begin : begin + len(of_column)] = of_column
     buffer = stream.buffer(BYTES_OF_NUMBER * rows.size)
     CODE_NUMBERS(rows, guesses, stream.coder, buffer)
     stream.take_over(buffer)
@@ -89,6 +106,7 @@ class TextCoder:
         mixer: its tables and the state before the text.
         weights: those of the mixer that are used.
         plan: a network that is trained at the same time, if it has units.
+        length: characters of the text, which a network needs.
         learns: whether the weights change, and the characters are counted.
     """
 
@@ -98,21 +116,23 @@ class TextCoder:
         weights: Weights,
         plan: NetworkPlan | None = None,
         *,
+        length: int = 0,
         learns: bool = True,
     ) -> None:
         plan = plan or NetworkPlan()
+        size = mixer.vocabulary_size
         self.state = mixer.state.copy()
-        self._alone = mixer.vocabulary_size == 1
+        self._alone = size == 1
         self._deepest = mixer.tree.path.shape[1]
-        scratch, network = (
-            make_scratch(mixer.vocabulary_size),
-            make_network(mixer.vocabulary_size, plan),
-        )
+        scratch = make_scratch(size)
         model, buffers = model_places(mixer.tree, mixer.tables, make_constants())
-        self._kept = scratch, network, buffers, weights
-        self._kernel = CODE_TEXT_WITH_NETWORK if plan.hidden else CODE_TEXT
+        final = first_weights(OF_NETWORK)
+        self._kept: Any = scratch, buffers, weights, final
+        order = np.argsort(mixer.tree.rank, kind="stable").astype(np.int64)
+        self._final = weight_places(final)
+        self._replay = Replay(order, max(length, 1), plan, available_cores())
         self._places = (
-            model, weight_places(weights), scratch_places(scratch), network_places(network),
+            model, weight_places(weights), scratch_places(scratch), *self._replay.places,
         )  # fmt: skip
         self._floats, self._flags = np.zeros(1, FLOATS), np.array([learns, learns], np.int64)
 
@@ -131,21 +151,28 @@ class TextCoder:
             stage: the stage for `on_progress`.
             on_progress: called with the stage, the number of characters coded, and their total.
         """
-        for begin, end in _blocks(len(ids), stage, on_progress):
+        size = LEARNED_BLOCK if self._replay.uses_network else BLOCK
+        for begin, end in _blocks(len(ids), size, stage, on_progress):
             if self._alone:
                 ids[begin:end] = 0
                 continue
             buffer = stream.buffer((end - begin) * BYTES_OF_DECISION * self._deepest)
-            self._kernel(
-                ids, begin, end, self.state, *self._places, stream.coder, buffer, self._floats,
-                self._flags,
-            )  # fmt: skip
+            arguments = ids, begin, end, self.state, *self._places, stream.coder, buffer
+            if self._replay.uses_network:
+                CODE_TEXT_WITH_NETWORK(
+                    *arguments, self._replay.codes, self._final, self._floats
+                )  # fmt: skip
+                self._replay.learn(ids, begin, end)
+            else:
+                CODE_TEXT(*arguments, self._floats, self._flags)
             stream.take_over(buffer)
 
 
-def _blocks(length: int, stage: str, on_progress: OnProgress | None) -> Iterator[tuple[int, int]]:
-    for begin in range(0, length, BLOCK):
-        end = min(begin + BLOCK, length)
+def _blocks(
+    length: int, size: int, stage: str, on_progress: OnProgress | None
+) -> Iterator[tuple[int, int]]:
+    for begin in range(0, length, size):
+        end = min(begin + size, length)
         yield begin, end
         if on_progress is not None:
             on_progress(stage, end, length)

@@ -15,6 +15,8 @@ from charloom.context_mixing.layout import (
     EARLY,
     EARLY_RATE,
     FINAL_RATE,
+    FREE_INPUT,
+    GIVEN,
     INPUT_COUNT,
     INPUTS,
     LEAST,
@@ -142,6 +144,7 @@ def fill_inputs(node, m, w, s):
         inputs[at * INPUTS + 2] = stretched(w.counts[place], stretch)
         inputs[at * INPUTS + 3] = stretched(w.recent[cells[ROW + at]], stretch)
     inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
+    inputs[FREE_INPUT] = inputs[GIVEN]
     return found
 
 

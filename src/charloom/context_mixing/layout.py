@@ -50,6 +50,7 @@ INDIRECT = 3  # the last ones, which read what the first ones predict
 
 INPUTS = 4  # of each context: see kernel.py
 INPUT_COUNT = -(-(INPUTS * CONTEXT_COUNT + 1) // 16) * 16  # with a constant, whole vectors
+FREE_INPUT = INPUTS * CONTEXT_COUNT + 1  # behind the constant; compression gives it a value
 
 # Lists of the characters seen after a context, by capacity.
 SHORT, LONG = 7, 63
@@ -62,6 +63,7 @@ LEVEL_BEGINS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 20, 32, 64, 128, 256, 512)  # classe
 RECENT_LEVELS, SIDES = 16, 3
 UNKNOWN = 2  # instead of a turn
 ROW = 32  # numbers in a row of evidence: the contexts, and padding
+GIVEN = INPUTS * ROW  # the place of the free input's value beside the inputs
 NOWHERE = 255  # instead of a place in a list
 RECENT_SHIFT = 16  # of a recent count, in a number of evidence
 DEEPEST = 64  # decisions of a character, at most
@@ -334,7 +336,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(size + 1, np.int32),
         np.zeros(2, np.int64),
         np.zeros(1, np.uint64),
-        np.zeros(4 * ROW, np.float32),
+        np.zeros(GIVEN + 1, np.float32),
         np.zeros(2 * ROW, np.int32),
         np.zeros(2 * ROW, np.int32),
         np.zeros(SETS, np.int64),

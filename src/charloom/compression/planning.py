@@ -1,0 +1,58 @@
+"""The network for which there is time."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from charloom.compression.network import GATES, MOST_READ, MULTIPLE, WORKERS, NetworkPlan
+from charloom.compression.replay import Replay
+from charloom.engines.protocol import available_cores
+
+# Networks, and tenths of passes over the text, the best first.
+PLANS = ((512, 80), (384, 80), (320, 80), (256, 80), (256, 40), (192, 40), (128, 40), (64, 40))
+MIXER_SECONDS = 30e-6  # for a character, of both sets of weights
+PART = 0.85  # of the time limit that is planned
+TRIAL = NetworkPlan(256)
+TRIAL_CHARACTERS = 64
+TRIAL_STEPS = 4
+
+
+def plan_for(length: int, characters: int, seconds: float) -> NetworkPlan:
+    """Return the largest network for which there is time on this machine.
+
+    Args:
+        length: characters of the text.
+        characters: those of its list.
+        seconds: the time limit.
+    """
+    if length * (MIXER_SECONDS + _products(PLANS[-1][0], characters) * 1e-10) > seconds:
+        return NetworkPlan()
+    of_step = seconds_of_product()
+    for hidden, passes in PLANS:
+        # A character that is coded costs about as much as one thread's step with it.
+        each = _products(hidden, characters) * of_step * (WORKERS + passes / 10)
+        if length * (MIXER_SECONDS + each) < PART * seconds:
+            return NetworkPlan(hidden, passes)
+    return NetworkPlan()
+
+
+def seconds_of_product() -> float:
+    """Return the time of a training step for each of its characters and weights, as measured."""
+    replay = Replay(np.arange(TRIAL_CHARACTERS), 4096, TRIAL, available_cores())
+    ids = np.zeros(4096, np.int64)
+    taken = []
+    for _ in range(TRIAL_STEPS):
+        began = time.perf_counter()
+        replay.step(ids, len(ids))
+        taken.append(time.perf_counter() - began)
+    replay.close()
+    positions = WORKERS * TRIAL.rows * TRIAL.steps
+    return min(taken) / positions / _products(TRIAL.hidden, TRIAL_CHARACTERS)
+
+
+def _products(hidden: int, characters: int) -> int:
+    """Return the weights of a network that every character is multiplied with."""
+    classes = -(-characters // MULTIPLE) * MULTIPLE
+    return hidden * (GATES * (hidden + 2 * min(characters, MOST_READ)) + classes)
