@@ -39,8 +39,8 @@ def normalize_forward(x: Float, gates: int) -> tuple[Float, Float]:
 def normalize_backward(dy: Float, y: Float, factors: Float) -> Float:
     """Return dx, (..., G·H), for y and factors of `normalize_forward`.
 
-    With f = (Σ x²/H + ε)^{−1/2} and y = f x:  df/dx_j = −f³ x_j / H = −f² y_j / H, hence
-    dx_j = f dy_j + Σ_i dy_i x_i df/dx_j = f (dy_j − y_j · mean(dy ⊙ y))
+    With f = (Σ x²/H + ε)^{−1/2}:  df/dx_j = −f³ x_j / H = −f² y_j / H
+    With y = f x:  dx_j = f dy_j + Σ_i dy_i x_i df/dx_j = f (dy_j − y_j · mean(dy ⊙ y))
     """
     shape = (*dy.shape[:-1], factors.shape[-2], -1)
     dy_blocks, y_blocks = dy.reshape(shape), y.reshape(shape)
@@ -90,7 +90,7 @@ class NormalizedProduct(RecurrentProduct):
 
     def forward(self, t: int, h: Float) -> Float:
         self.y[t], self._factors[t] = normalize_forward(super().forward(t, h), self._gates)
-        return self._gain * self.y[t]
+        return np.asarray(self._gain * self.y[t])
 
     def backward(self, t: int, da: Float) -> Float:
         if self._raw.shape != self.y.shape:

@@ -117,7 +117,7 @@ def _read_text(header: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _read_shape(header: Mapping[str, str]) -> dict[str, Any]:
-    """Read from a header what tensors do not show: E, and whether products are normalized."""
+    """Read E from a header, and whether products are normalized, because tensors show neither."""
     try:
         config = json.loads(header["config"])
         found = {name: config[name] for name in ("extra_inputs", "norm") if name in config}

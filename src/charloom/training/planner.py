@@ -55,8 +55,8 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 # its increase for each doubling of the passes beyond them, and its maximum.
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
-# A text of at least this length is learned by a network with normalized products. With shorter ones
-# it memorizes too soon.
+# On texts of at least this length, a network has normalized products. On shorter ones, they let it
+# memorize too soon.
 LEAST_TO_NORMALIZE = 50_000  # characters
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
 # A short text without a validation split is memorized. With more passes or units, or less dropout,
