@@ -3,7 +3,7 @@
 H: hidden units; G: gates; T: time steps; B: rows of a batch.
 
 With `norm` = "rms", both products of a layer are divided by their root mean square, gate by gate,
-and multiplied by a gain (Zhang and Sennrich 2019; in every product of a cell: Ba et al. 2016):
+and multiplied by a gain. Sources: Zhang and Sennrich 2019; Ba et al. 2016 for the products of cells.
 
     y = x / √(mean(x²) + ε)   over the H numbers of a gate
     product = g ⊙ y
@@ -39,8 +39,9 @@ def normalize_forward(x: Float, gates: int) -> tuple[Float, Float]:
 def normalize_backward(dy: Float, y: Float, factors: Float) -> Float:
     """Return dx, (..., G·H), for y and factors of `normalize_forward`.
 
-    With f = (Σ x²/H + ε)^{−1/2}:  df/dx_j = −f³ x_j / H = −f² y_j / H
-    With y = f x:  dx_j = f dy_j + Σ_i dy_i x_i df/dx_j = f (dy_j − y_j · mean(dy ⊙ y))
+    f = (Σ x²/H + ε)^{−1/2} has df/dx_j = −f³ x_j / H = −f² y_j / H.
+
+    Hence y = f x has dx_j = f dy_j + Σ_i dy_i x_i df/dx_j = f (dy_j − y_j · mean(dy ⊙ y)).
     """
     shape = (*dy.shape[:-1], factors.shape[-2], -1)
     dy_blocks, y_blocks = dy.reshape(shape), y.reshape(shape)

@@ -40,8 +40,8 @@ def normalize_step(buffers, layer, step, begin, end, keep):
         step: Step, whose products are computed.
         begin: index of the first unit whose gates are computed.
         end: index of the first unit after them.
-        keep: whether to keep y and the factors for the backward pass. Then no other thread may
-            read the products.
+        keep: whether to keep y and the factors for the backward pass. No other thread must read
+            the products then.
     """
     plan, w, packed = buffers.plan, buffers.work, buffers.packed
     lanes, size, gates = width(w), plan.size, plan.gates

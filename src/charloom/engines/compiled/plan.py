@@ -96,7 +96,7 @@ class Plan(NamedTuple):
     work_c: int  # (T + 1, R, hst): lstm's c
     work_ih: int  # (T, R, gst): the inputs' products, normalized
     work_hh: int  # (T, R, gst): the states' products, normalized; then their gradients
-    work_factors: int  # (T, R, 2, G): what they were multiplied by
+    work_factors: int  # (T, R, 2, G): the factors of both normalizations
     work_mask: int  # (T, R, hst): dropout's mask
     work_y: int  # (T, R, hst): a layer's outputs after dropout; without it they are its h
     dy: int  # (T + 1, R, hst): the gradient of h, for even layers
