@@ -95,7 +95,6 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = _parser.parse(source)
-            found = set(re.findall(source, "".join(vocabulary.characters)))
     except re.error as error:
         raise CharloomError(
             f"{option} {shortened(source)} is not a class of characters ({error.msg}): correct it"
@@ -104,6 +103,7 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
         raise CharloomError(
             f"{option} {shortened(source)} is not one class of characters: pass one such as [a-z ]"
         )
+    found = set(re.findall(source, "".join(vocabulary.characters)))
     return {id_ for id_, c in enumerate(vocabulary.characters) if c in found and c != END}
 
 
@@ -248,6 +248,7 @@ class _Compiler:
 
     def _characters_of(self, name: str, argument: Any, end: int, flags: int) -> int:
         """Return the state before one character of a set."""
+        self._deadline.check()  # because a class of bytes takes a while
         source = _as_class(name, argument)
         key = source, flags & (re.IGNORECASE | re.ASCII | re.DOTALL)
         if self._vocabulary.as_bytes:

@@ -41,6 +41,12 @@ class ConstrainedText:
         return copy.copy(self)  # states are never changed
 
     @property
+    def may_end(self) -> bool:
+        """Return whether the text can end here."""
+        constraint = self._constraints.constraint
+        return constraint is None or constraint.may_end(self._state)
+
+    @property
     def bias(self) -> NDArray[np.float64] | None:
         """Additions to the logits, (V,), if any."""
         return self._constraints.bias

@@ -167,8 +167,8 @@ class TextSampler:
     def _step(self) -> None:
         """Sample one more character of every text."""
         logits, state = self._predictor.step(self._last, self._state)
-        ids = self._choose(logits)
-        scored = self._score(logits, ids)
+        ids, choices = self._choose(logits)
+        scored = self._score(logits, ids, choices)
         for row, text in enumerate(self.texts):
             id_ = int(ids[row])
             text.add(id_, self._vocabulary.characters[id_], scored.get(row))
@@ -220,8 +220,12 @@ class TextSampler:
         self._last, self._state = last, state
         self._keep(left)
 
-    def _choose(self, logits: NDArray[np.floating]) -> NDArray[np.intp]:
-        """Choose every text's next character, (B,), at once for texts with the same settings."""
+    def _choose(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Choose every text's next character, (B,), at once for texts with the same settings.
+
+        Returns:
+            The characters, and the logits with bias and constraints, (B, V).
+        """
         ids = np.empty(len(self.texts), np.intp)
         alike: dict[SamplingSettings, list[int]] = {}
         biased = logits.astype(np.float64)
@@ -234,12 +238,17 @@ class TextSampler:
         biased = restrict(constrained, biased)
         for settings, rows in alike.items():
             uniforms = np.array([self.texts[row].generator.random() for row in rows])
-            ids[rows] = choose_next(
-                [constrained[row] for row in rows], biased[rows], settings, uniforms
-            )
-        return ids
+            some = biased[rows]
+            ids[rows] = choose_next([constrained[row] for row in rows], some, settings, uniforms)
+            biased[rows] = some  # from which characters can have been excluded
+        return ids, biased
 
-    def _score(self, logits: NDArray[np.floating], ids: NDArray[np.intp]) -> dict[int, Scored]:
+    def _score(
+        self,
+        logits: NDArray[np.floating],
+        ids: NDArray[np.intp],
+        choices: NDArray[np.float64],
+    ) -> dict[int, Scored]:
         """Return the scores of the sampled characters by row, for texts that need them."""
         alike: dict[int, list[int]] = {}
         for row, text in enumerate(self.texts):
@@ -248,8 +257,16 @@ class TextSampler:
                 alike.setdefault(alternatives, []).append(row)
         found: dict[int, Scored] = {}
         for alternatives, rows in alike.items():
-            x = logits[rows].astype(np.float64)
-            x -= x.max(axis=1, keepdims=True)
-            x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
-            found |= zip(rows, score(x, ids[rows], alternatives), strict=True)
+            scored = score(_normalized(logits[rows]), ids[rows], alternatives)
+            conditioned = _normalized(choices[rows])[np.arange(len(rows)), ids[rows]].tolist()
+            for row, one, log_p in zip(rows, scored, conditioned, strict=True):
+                found[row] = one._replace(conditioned=log_p)
         return found
+
+
+def _normalized(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return natural log-probabilities, (B, V)."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return x
