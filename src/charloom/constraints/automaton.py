@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.engines.restrictions import CAN_END, MUST_END
 from charloom.errors import CharloomError
 
 MOST_STATES = 20_000
@@ -45,6 +48,15 @@ class Deadline:
             raise TooLargeError(
                 "the pattern takes too long to compile: use smaller repetitions or fewer choices"
             )
+
+
+class KernelArrays(NamedTuple):
+    """The arrays of an automaton, see `charloom.engines.restrictions`."""
+
+    classes: NDArray[np.int32]  # (V,)
+    table: NDArray[np.int32]  # (Q, C + 1)
+    distances: NDArray[np.int32]  # (Q, C + 1)
+    flags: NDArray[np.int32]  # (Q,)
 
 
 class Automaton:
@@ -83,7 +95,7 @@ class Automaton:
         self._padded = padded
         self._farthest = int(distance[alive].max(initial=0))
         self._masks: dict[int, NDArray[np.bool_]] = {}
-        self._stuck = np.asarray((padded < 0).all(axis=1))
+        self.stuck: NDArray[np.bool_] = np.asarray((padded < 0).all(axis=1))  # (Q,)
 
     @property
     def is_empty(self) -> bool:
@@ -114,7 +126,31 @@ class Automaton:
         return bool(self.accepting[state])
 
     def must_end(self, state: int) -> bool:
-        return bool(self._stuck[state])
+        return bool(self.stuck[state])
+
+    def allowed_in_rows(
+        self, states: NDArray[np.intp], left: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return `allowed` for states and numbers of characters left, (B,), as (B, V)."""
+        inside = self._after[states] < left[:, None]
+        return np.asarray(inside[:, self.classes])
+
+    def advance_in_rows(self, states: NDArray[np.intp], ids: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the states after characters, (B,), negative where one cannot come."""
+        return np.asarray(self._padded[states, self.classes[ids]])
+
+    @cached_property
+    def arrays(self) -> KernelArrays:
+        """The arrays of the automaton as a kernel reads them."""
+        columns = self._padded.shape[1]
+        classes = np.where(self.classes < 0, columns - 1, self.classes).astype(np.int32)
+        flags = CAN_END * self.accepting + MUST_END * self.stuck
+        return KernelArrays(
+            classes,
+            np.ascontiguousarray(self._padded),
+            np.ascontiguousarray(self._after),
+            flags.astype(np.int32),
+        )
 
     def contains(self, ids: Iterable[int]) -> bool:
         """Return whether the set contains a text."""

@@ -93,7 +93,9 @@ class ConstraintOptions:
             without |= set(range(len(vocabulary))) - inside
         for text in required:
             parts.append(containing(vocabulary.encode(as_read(text)).tolist(), len(vocabulary)))
-        ends: tuple[int, ...] = () if end_id is None else (end_id,)
+        ends: tuple[int, ...] = ()
+        if end_id is not None and (bias is None or bias[end_id] > -math.inf):
+            ends = (end_id,)
         if given or required:
             # A stop text could cut a sample off before it is complete. It therefore ends the sample
             # as a single character, where the sample is complete, and cannot occur otherwise.

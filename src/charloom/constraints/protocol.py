@@ -5,7 +5,7 @@ V is the number of characters in the vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,7 @@ class Constraints:
     bias: NDArray[np.float64] | None = None
     end_ids: tuple[int, ...] = ()
     whole: bool = False
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)  # made from them, for kernels
 
     @property
     def least(self) -> int:
