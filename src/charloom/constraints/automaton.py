@@ -152,6 +152,16 @@ class Automaton:
             flags.astype(np.int32),
         )
 
+    def without(self, ids: Sequence[int]) -> Automaton:
+        """Return the automaton of the texts that have none of some characters."""
+        classes = self.classes.copy()
+        classes[list(ids)] = -1
+        left = np.unique(classes[classes >= 0])  # the classes that still have characters
+        order = np.full(self.table.shape[1] + 1, -1, np.intp)
+        order[left] = np.arange(len(left))
+        table = self.table[:, left] if len(left) else np.full((len(self.table), 1), -1, np.int32)
+        return Automaton(order[classes], table, self.accepting)
+
     def contains(self, ids: Iterable[int]) -> bool:
         """Return whether the set contains a text."""
         state = 0
@@ -186,11 +196,9 @@ def _distances(
     return distance
 
 
-def everything(size: int, forbidden: Sequence[int] = ()) -> Automaton:
-    """Return the automaton of all texts of V characters, without some of them."""
-    classes = np.zeros(size, np.intp)
-    classes[list(forbidden)] = -1
-    return Automaton(classes, np.zeros((1, 1), np.int32), np.ones(1, bool))
+def everything(size: int) -> Automaton:
+    """Return the automaton of all texts of V characters."""
+    return Automaton(np.zeros(size, np.intp), np.zeros((1, 1), np.int32), np.ones(1, bool))
 
 
 def containing(text: Sequence[int], size: int, *, contains: bool = True) -> Automaton:

@@ -36,11 +36,8 @@ FOREVER = 3600.0  # seconds
 FEW = 4  # characters whose continuations are compared too
 
 
-def grammars_of_schema(schema: Any, option: str = "json_schema") -> tuple[str, str]:
-    """Return llguidance's grammar of a JSON schema, which is a dict or a JSON text.
-
-    The second grammar has some of its texts only, among which one is found sooner: without white
-    space and without properties that the schema does not name.
+def read_schema(schema: Any, option: str = "json_schema") -> dict[str, Any]:
+    """Return a JSON schema, which a user passes as a dict or a JSON text, as a dict.
 
     Raises:
         CharloomError: if it is not JSON.
@@ -57,6 +54,15 @@ def grammars_of_schema(schema: Any, option: str = "json_schema") -> tuple[str, s
     if not isinstance(schema, dict):
         raise CharloomError(f"{option} is {shortened(schema)}: pass a JSON schema, an object")
     _check_size(json.dumps(schema), option)
+    return schema
+
+
+def grammars_of_schema(schema: dict[str, Any], option: str = "json_schema") -> tuple[str, str]:
+    """Return llguidance's grammar of a JSON schema.
+
+    The second grammar has some of its texts only, among which one is found sooner: without white
+    space and without properties that the schema does not name.
+    """
     compiled = _engine(option).LLMatcher.grammar_from_json_schema
     return (
         compiled(json.dumps(schema), defaults={"whitespace_pattern": WHITESPACE}),
