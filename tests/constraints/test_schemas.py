@@ -85,6 +85,21 @@ def test_what_a_schema_leaves_open_has_a_depth_and_bounded_numbers_no_exponent()
     assert not found.contains(VOCABULARY.encode("1e9").tolist())
 
 
+def test_a_definition_can_contain_itself() -> None:
+    tree = {"properties": {"a": {"$ref": "#"}}, "type": "object", "additionalProperties": False}
+    lists = {"type": "array", "items": {"$ref": "#"}}
+    either = {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}]}
+    for schema, inside, outside in [
+        (tree, '{"a":{"a":{"a":{}}}}', '{"a":{"a":{"a":{"b":{}}}}}'),
+        (lists, "[[],[[]]]", "[[],1]"),
+        (either, "[[null],null]", "[[]]"),
+    ]:
+        found = automaton_of_schema(schema, VOCABULARY, "json_schema")
+        assert found is not None
+        assert found.contains(VOCABULARY.encode(inside).tolist())
+        assert not found.contains(VOCABULARY.encode(outside).tolist())
+
+
 def _array(ids: Any) -> Any:
     import numpy as np
 
@@ -102,7 +117,7 @@ def _array(ids: Any) -> Any:
         {"type": "number", "exclusiveMinimum": 0},
         {"type": "number", "minimum": 0.5},
         {"$ref": "#"},
-        {"properties": {"a": {"$ref": "#"}}},
+        {"properties": {"a": {"$ref": "#"}}, "required": ["a"]},
         {"oneOf": [{"type": "integer"}, {"type": "number"}]},
         {"allOf": [{"type": "object"}, True]},
         {"type": "string", "format": "date"},

@@ -1,11 +1,11 @@
 """From a JSON schema to a regular expression of its JSON texts, where that is possible.
 
 An automaton is exact and fast: it knows how long a text must still be, and the kernels of sampling
-follow it. Schemas without an automaton (recursion, `multipleOf`, `uniqueItems` and others) are
-left to the grammars of `charloom.constraints.grammars`.
+follow it. Schemas without an automaton (`multipleOf`, `uniqueItems`, `format` and others) are left
+to the grammars of `charloom.constraints.grammars`.
 
 Properties come in the order of the schema. A value that the schema leaves open contains values at
-most DEPTH levels deep.
+most DEPTH levels deep, and a definition that contains itself does so at most RECURSION times.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from charloom.constraints.patterns import compile_source, parser
 from charloom.text.vocabulary import Vocabulary
 
 DEPTH = 2  # levels of arrays and objects in a value that the schema leaves open
+RECURSION = 3  # times that a definition contains itself
 SECONDS = 3.0  # for the automaton
 LONGEST = 200_000  # characters of the regular expression
 # Between the symbols of JSON: nothing, a space, or a line break with an indentation.
@@ -73,6 +74,10 @@ def pattern_of_schema(schema: Any) -> str:
     return found
 
 
+class _TooDeepError(NotRegularError):
+    """A definition contains itself too often here, so that another choice must be taken."""
+
+
 class _Property(NamedTuple):
     pattern: str
     required: bool
@@ -101,8 +106,10 @@ class _Schemas:
         return self._of_types(schema, keywords, above)
 
     def _reference(self, reference: Any, above: tuple[str, ...]) -> str:
-        if not isinstance(reference, str) or reference in above or reference[:1] != "#":
+        if not isinstance(reference, str) or reference[:1] != "#":
             raise NotRegularError
+        if above.count(reference) > RECURSION:
+            raise _TooDeepError
         target = self._root
         for part in reference[1:].split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
@@ -123,7 +130,17 @@ class _Schemas:
             kinds = [kind for choice in choices for kind in _kinds_of(choice)]
             if len(set(kinds)) < len(kinds):
                 raise NotRegularError
-        return _one_of(self.value(choice, above) for choice in choices)
+        found = [self._if_possible(choice, above) for choice in choices]
+        if not any(found):
+            raise _TooDeepError
+        return _one_of([pattern for pattern in found if pattern is not None])
+
+    def _if_possible(self, schema: Any, above: tuple[str, ...]) -> str | None:
+        """Return the pattern of a schema that can be omitted, None if it is too deep."""
+        try:
+            return self.value(schema, above)
+        except _TooDeepError:
+            return None
 
     def _values(self, schema: Mapping[str, Any], keywords: set[str]) -> str:
         if not keywords <= {"const", "enum", "type"} or {"const", "enum"} <= keywords:
@@ -173,8 +190,12 @@ class _Schemas:
         if most is not None:
             patterns = patterns[:most]
         rest = ""
+        item = None
         if items is not False and (most is None or most > len(patterns)):
-            item = self.value(items, above)
+            item = self._if_possible(items, above)
+            if item is None and least > len(patterns):
+                raise _TooDeepError
+        if item is not None:
             few = max(0, least - len(patterns))
             many = None if most is None else most - len(patterns)
             if not patterns:
@@ -183,6 +204,8 @@ class _Schemas:
             rest = f"(?:{COMMA}{item}){_times(few, many)}"
         elif least > len(patterns):
             raise NotRegularError
+        elif not patterns:
+            return rf"\[{SPACE}\]"
         found = rest
         for place in range(len(patterns) - 1, -1, -1):
             found = (COMMA if place else "") + patterns[place] + found
@@ -202,13 +225,18 @@ class _Schemas:
         for name, one in (*named.items(), *((name, additional) for name in missing)):
             if not isinstance(name, str) or (one is False and name in required):
                 raise NotRegularError
-            if one is not False:
-                pattern = f"{_text(name)}{COLON}{self.value(one, above)}"
-                properties.append(_Property(pattern, name in required))
-        more = ""
-        if additional is not False:
-            more = f"{_other_names([*named, *missing])}{COLON}{self.value(additional, above)}"
-        return rf"\{{{SPACE}{_members(properties, more)}{SPACE}\}}"
+            if one is False:
+                continue
+            pattern = self._if_possible(one, above)
+            if pattern is not None:
+                member = f"{_text(name)}{COLON}{pattern}"
+                properties.append(_Property(member, name in required))
+            elif name in required:
+                raise _TooDeepError
+        more = None if additional is False else self._if_possible(additional, above)
+        if more is not None:
+            more = f"{_other_names([*named, *missing])}{COLON}{more}"
+        return rf"\{{{SPACE}{_members(properties, more or '')}{SPACE}\}}"
 
     def _any(self, depth: int) -> str:
         """Return the pattern of any value with arrays and objects at most so many levels deep."""
