@@ -149,6 +149,15 @@ def test_texts_that_must_not_and_must_occur(book: Predictor) -> None:
         assert not re.search("ab|[cgh]|\n", document.characters)
 
 
+def test_a_text_ends_where_forbidden_texts_leave_nothing(book: Predictor) -> None:
+    request = request_for(BOOK, 9, forbid=["[^ab]", "aa", "ab", "bba"])
+    found = list(sample_side_by_side(book, BOOK, request, range(40), 8))
+    assert all(re.fullmatch("b?a|b{9}", document.characters) for document in found)
+    for index in range(5):
+        stream = stream_text(book, BOOK, replace(request, index=index))
+        assert "".join(stream) == found[index].characters
+
+
 def test_a_bias_is_added_to_the_logits(book: Predictor) -> None:
     request = request_for(BOOK, 200, bias=["a=-inf", "b=3"])
     text = "".join(stream_text(book, BOOK, request))
@@ -177,6 +186,8 @@ def test_a_stop_text_ends_a_complete_sample_only(book: Predictor) -> None:
         ({"match": "a{40}"}, "has at least 40 characters, and length is 30: pass a larger one"),
         ({"match": "a+", "forbid": "a"}, "no text of the model's characters meets all"),
         ({"require": "z"}, "unknown character"),
+        ({"alphabet": r"[^\x00-\xff]"}, "no text of the model's characters meets all constraints"),
+        ({"forbid": "[a-h\n]"}, "no text of the model's characters meets all constraints"),
         ({"alphabet": "abc"}, "alphabet is 'abc': pass a class of characters such as [a-z ]"),
         ({"alphabet": "[a-c]d]"}, "is not one class of characters"),
         ({"forbid": [""]}, "forbid has an empty text"),

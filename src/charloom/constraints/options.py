@@ -122,14 +122,14 @@ class ConstraintOptions:
         if not (given or parts or forbidden or self.alphabet is not None):
             return None if bias is None else Constraints(None, bias, ends)
         automaton = intersection(parts or [everything(len(vocabulary))]).without(sorted(without))
-        if automaton.is_empty:
+        if automaton.is_empty or (not given and automaton.must_end(automaton.start())):
             raise CharloomError(
                 "no text of the model's characters meets all constraints: omit one of them"
             )
         found: Constraint = automaton
         if self.grammar is not None or (schema is not None and regular is None):
             found = self._grammar(schema, vocabulary, automaton, names)
-        return Constraints(found, bias, ends, whole=bool(given))
+        return Constraints(found, bias, ends)
 
     def _grammar(
         self,

@@ -32,7 +32,6 @@ from charloom.engines.restrictions import (
     STATE,
     STEPS,
     TABLE,
-    WHOLE,
     Restrictions,
     empty_restrictions,
 )
@@ -101,8 +100,8 @@ class ConstrainedText:
 
     def _end_with_pattern(self) -> None:
         """End the text if nothing can follow. A document then samples its end, if it has room."""
-        rules, constraint = self.constraints, self.constraints.constraint
-        if rules.whole and constraint is not None and (not self.samples_end or not self.left):
+        constraint = self.constraints.constraint
+        if constraint is not None and (not self.samples_end or not self.left):
             self.over = constraint.must_end(self.state)
 
 
@@ -196,7 +195,6 @@ def _take_all(
     automaton: Automaton, texts: Sequence[ConstrainedText], ids: NDArray[np.intp]
 ) -> None:
     """Continue texts of one request by symbols that can come, (B,)."""
-    rules = texts[0].constraints
     after = automaton.advance_in_rows(np.array([text.state for text in texts], np.intp), ids)
     distance = np.where(after >= 0, automaton.distance[after], UNLIMITED).tolist()
     stuck = automaton.stuck[after].tolist()
@@ -206,7 +204,7 @@ def _take_all(
             text.over = text.ends_before_last = True
             continue
         text.state = state
-        if must_end and rules.whole and (not text.samples_end or not text.left):
+        if must_end and (not text.samples_end or not text.left):
             text.over = True
 
 
@@ -270,7 +268,6 @@ def _entries(rules: Constraints, fields: int) -> NDArray[np.int64]:
         row[CLASSES] = arrays.classes.ctypes.data
         row[TABLE], row[DISTANCES] = arrays.table.ctypes.data, arrays.distances.ctypes.data
         row[FLAGS], row[COLUMNS] = arrays.flags.ctypes.data, arrays.table.shape[1]
-        row[WHOLE] = rules.whole
         if rules.end_ids:
             ends = np.zeros(len(arrays.classes), np.int32)
             ends[list(rules.end_ids)] = 1

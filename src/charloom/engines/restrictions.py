@@ -23,12 +23,11 @@ HEADER = 1  # entries before the rows: 1 if the rows are restricted, else 0
     COLUMNS,  # C
     STATE,
     LEFT,  # characters left
-    WHOLE,  # whether the text ends where nothing can follow
-    SAMPLES_END,  # whether it then samples the end of a document instead, if it has room
+    SAMPLES_END,  # whether it samples the end of a document where nothing can follow
     ENDED,  # RUNNING; ENDED_BEFORE if the last symbol is not part of the text; else 1
     STEPS,  # symbols that were sampled, the last one included
     FIELDS,
-) = range(14)
+) = range(13)
 CAN_END, MUST_END = 1, 2
 RUNNING, ENDED_BEFORE = 0, 2
 # An allowed character keeps at least this logit, so that one that the model finds impossible can

@@ -29,7 +29,6 @@ from charloom.engines.restrictions import (
     STATE,
     STEPS,
     TABLE,
-    WHOLE,
 )
 from charloom.kernels.arrays import doubles_at, flat_from, integers_at
 from charloom.kernels.compiling import subroutine
@@ -86,6 +85,6 @@ def take(rules, row, id_):
         return
     state = integers_at(here[TABLE])[place]
     here[STATE] = state
-    whole = here[WHOLE] != 0 and (here[SAMPLES_END] == 0 or here[LEFT] == 0)
-    if whole and integers_at(here[FLAGS])[state] & MUST_END != 0:
+    ends = here[SAMPLES_END] == 0 or here[LEFT] == 0
+    if ends and integers_at(here[FLAGS])[state] & MUST_END != 0:
         here[ENDED] = 1
