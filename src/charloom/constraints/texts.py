@@ -112,18 +112,27 @@ def restrict(texts: Texts, logits: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return logits, (B, V), with the bias and without the characters that cannot come."""
     restricted = logits.astype(np.float64)
     for rules, rows in _alike(texts).values():
-        whole = len(rows) == len(restricted)
-        values = restricted if whole else restricted[rows]
         some = [text for row in rows if (text := texts[row]) is not None]
-        inside = _allowed(rules, some, values.shape)
-        if rules.bias is not None:
-            # Rounded as in the kernel, so that both choose the same.
-            values = (values + rules.bias).astype(logits.dtype).astype(np.float64)
-            inside &= rules.bias > -np.inf
-        restricted[rows if not whole else slice(None)] = np.where(
-            inside, np.maximum(values, LOWEST), -np.inf
-        )
+        inside = _allowed(rules, some, (len(rows), logits.shape[1]))
+        restricted[rows] = restrict_rows(restricted[rows], inside, rules.bias, logits.dtype)
     return restricted
+
+
+def restrict_rows(
+    values: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    bias: NDArray[np.float64] | None,
+    dtype: np.dtype[Any],
+) -> NDArray[np.float64]:
+    """Return logits, (B, V), with a bias and without the characters outside a mask, (B, V).
+
+    Their dtype is that of the model. The sum is rounded to it as in the kernel, so that both choose
+    the same.
+    """
+    if bias is not None:
+        values = (values + bias).astype(dtype).astype(np.float64)
+        inside = inside & (bias > -np.inf)
+    return np.where(inside, np.maximum(values, LOWEST), -np.inf)
 
 
 def _alike(texts: Texts) -> dict[int, tuple[Constraints, list[int]]]:
