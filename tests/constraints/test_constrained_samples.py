@@ -18,8 +18,9 @@ from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
 from charloom.prediction.side_by_side import sample_documents, sample_side_by_side
+from charloom.text.document_set import DocumentSet
 from charloom.text.overlap import TrainingIndex
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 from helpers.document_models import LETTERS, model_of_documents
 
 BOOK = Vocabulary(tuple("\nabcdefgh"))
@@ -200,3 +201,16 @@ def test_constraints_that_cannot_be_met(options: dict[str, object], message: str
     with pytest.raises(CharloomError) as caught:
         request_for(BOOK, **options)
     assert message in str(caught.value)
+
+
+def test_constraints_combine_with_new_documents_and_a_least_length() -> None:
+    predictor = Backend("reference").open(model_of_documents())
+    known = DocumentSet(LETTERS.encode(f"ab{END}abc{END}bca{END}"), LETTERS)
+    request = request_for(LETTERS, 8, match="[abc]+", forbid="cc")
+    documents = list(
+        sample_documents(predictor, LETTERS, request, 5, unique=True, known=known, min_length=2)
+    )
+    texts = [document.characters for document in documents]
+    assert len(set(texts)) == len(texts)
+    assert not {"ab", "abc", "bca"} & set(texts)
+    assert all(re.fullmatch("[abc]{2,}", text) and "cc" not in text for text in texts)

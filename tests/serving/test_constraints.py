@@ -147,3 +147,33 @@ def test_texts_continue_while_a_hostile_pattern_is_compiled(client: Client) -> N
         messages = {one.result()["message"] for one in refused}
     assert seconds < 4
     assert len(messages) == 1
+
+
+def test_256_texts_with_different_constraints(client: Client, served_model: LanguageModel) -> None:
+    """Rows with and without constraints in one batch are those of single requests."""
+    plain = {
+        "prompt": ["the "] * 4,
+        "n": 16,
+        "max_tokens": 30,
+        "seed": 5,
+        "top_k": 9,
+        "min_p": 0.01,
+    }
+    each: list[dict[str, Any]] = [
+        {},
+        {"guided_regex": "([a-e]+ )*[a-z]+"},
+        {"forbid": "e", "require": "so"},
+        {"bias": {"o": 2}},
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(client.complete, SCRIPT, **plain | fields) for fields in each]
+        found = [[c["text"] for c in one.result()["choices"]] for one in asked]
+    for texts, options in zip(
+        found,
+        ({}, {"match": "([a-e]+ )*[a-z]+"}, {"forbid": "e", "require": "so"}, {"bias": "o=2"}),
+        strict=True,
+    ):
+        documents = served_model.sample_documents(
+            64, prompt="the ", length=30, seed=5, top_k=9, min_p=0.01, **options
+        )
+        assert texts == [document.characters for document in documents]

@@ -239,7 +239,7 @@ class _Schemas:
         return rf"\{{{SPACE}{_members(properties, more or '')}{SPACE}\}}"
 
     def _any(self, depth: int) -> str:
-        """Return the pattern of any value with arrays and objects at most so many levels deep."""
+        """Return the pattern of any value with arrays and objects of at most `depth` levels."""
         if depth not in self._open:
             found = ["null", "true", "false", _numbers({}), _strings({})]
             if depth:
@@ -273,8 +273,8 @@ def _members(properties: Sequence[_Property], more: str) -> str:
     """Return the pattern of the members of an object.
 
     Args:
-        properties: those that the schema names, in their order.
-        more: the pattern of another member, empty if there can be none.
+        properties: the properties of the schema, in their order.
+        more: the pattern of another member, empty if the schema excludes others.
     """
     others = f"(?:{COMMA}{more})*" if more else ""
     place = next((n for n, one in enumerate(properties) if one.required), None)

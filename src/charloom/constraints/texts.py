@@ -1,7 +1,6 @@
 """Texts while they are sampled under constraints.
 
-V is the number of characters in the vocabulary, B that of the texts that are sampled side by side,
-T that of the characters of a call.
+V: characters in the vocabulary; B: texts that are sampled side by side; T: characters of a call.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ HEADER = 1  # entries before the rows: 1 if the rows are restricted, else 0
     STATE,
     LEFT,  # characters left
     SAMPLES_END,  # whether it samples the end of a document where nothing can follow
-    ENDED,  # RUNNING; ENDED_BEFORE if the last symbol is not part of the text; else 1
+    ENDED,  # RUNNING, ENDED_BEFORE if the last symbol is not part of the text, or 1
     STEPS,  # symbols that were sampled, the last one included
     FIELDS,
 ) = range(13)

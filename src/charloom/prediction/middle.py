@@ -20,7 +20,7 @@ from charloom.engines.protocol import Predictor
 from charloom.prediction.rows import join_states, rows_of
 
 LONGEST_MIDDLE = 512  # characters
-LONGEST_SUFFIX = 256  # of its characters, those that decide
+LONGEST_SUFFIX = 256  # characters of it that decide
 FEWEST_ROWS, MOST_ROWS = 8, 64  # texts that are sampled
 CANDIDATES = 2048  # beginnings of them, if these are not too few rows
 SCORED_TOGETHER = 128
@@ -35,8 +35,8 @@ class Middle:
     Attributes:
         suffix: the ids of the text that follows, (N,).
         length: the largest number of characters of a text.
-        settings: how characters are sampled. A temperature of 0 returns the likeliest texts among
-            those that are sampled at a temperature of 1.
+        settings: how characters are sampled. A temperature of 0 samples at a temperature of
+            1, and returns the likeliest texts.
         constraints: what a text can consist of, if that is restricted.
         stop: ids that no text contains.
         end_id: the end of a document, which no text contains.
@@ -78,10 +78,10 @@ def fill_middle(
 ) -> Generator[None, None, list[tuple[int, ...]]]:
     """Return the ids of texts after a prompt, chosen by how well the suffix follows them.
 
-    Texts are sampled after the prompt. Each of their beginnings that can end is a candidate, whose
+    Texts are sampled after the prompt. Each of their beginnings that can end is a candidate. Its
     weight is the model's probability of the suffix after it, times that of the characters that the
-    constraints allow. Candidates are drawn by weight (importance resampling). A text depends on the
-    seed and its index only.
+    constraints allow. Candidates are sampled by weight (importance resampling). A text depends on
+    the seed and its index only.
 
     Yields:
         after every call of the predictor, so that other work can be done in between.

@@ -387,9 +387,8 @@ class _Batch:
                 ids = choose(allowed, request.settings, uniforms)
             else:
                 ids = texts.choose(allowed, request.settings, uniforms)
-            log_p = _log_p_of(logits, ids)
-            if texts is not None:
-                conditioned = _log_p_of(allowed, ids)
+            log_p, conditioned = _log_p_of(logits, ids, None if texts is None else allowed)
+            if conditioned is not None:
                 self._conditioned += conditioned
                 self._allowed += log_p - conditioned
         self._ids[rows, self._sampled] = ids
@@ -504,12 +503,28 @@ class _Batch:
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
 
 
-def _log_p_of(logits: NDArray[np.floating], ids: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the natural log-probability, (B,), of an id in each row of logits, (B, V)."""
+def _log_p_of(
+    logits: NDArray[np.floating], ids: NDArray[np.intp], allowed: NDArray[np.floating] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return the natural log-probability, (B,), of an id in each row of logits, (B, V).
+
+    Args:
+        logits: the model's.
+        ids: an id for each row, (B,).
+        allowed: the logits from which they were chosen, if these differ, (B, V).
+
+    Returns:
+        The model's log-probabilities, and those of the choice, None if `allowed` is.
+    """
+    rows = np.arange(len(ids))
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
-    found = x[np.arange(len(ids)), ids] - np.log(np.exp(x).sum(axis=1))
-    return np.asarray(found)
+    p = np.exp(x)
+    own = np.asarray(x[rows, ids] - np.log(p.sum(axis=1)))
+    if allowed is None:
+        return own, None
+    choice = allowed - allowed.max(axis=1, keepdims=True)
+    return own, np.asarray(choice[rows, ids] - np.log(np.exp(choice).sum(axis=1)))
 
 
 def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:

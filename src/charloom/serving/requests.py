@@ -41,7 +41,7 @@ class Request:
             nothing.
         scores_prompt: Also score the prompt's characters, from the second on.
         streams: Notify the reader of every piece, not only of the end.
-        suffix: The ids of the text that follows, (N,), if the texts stand before one.
+        suffix: The ids of the text after the texts, (N,), if there is one.
     """
 
     prompt: NDArray[np.unsignedinteger]

@@ -64,7 +64,7 @@ class RunningText:
             id_: The symbol.
             character: Its character.
             scored: Its score, if that was requested.
-            is_last: Whether the constraints know no later symbol.
+            is_last: Whether it is the last symbol that the constraints have taken.
         """
         ends_before = self.constrained is not None and self.constrained.ends_before_last and is_last
         over = self.constrained is not None and self.constrained.over and is_last
