@@ -1,6 +1,7 @@
 """JSON schemas that have an automaton: their texts are those that a validator accepts."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ VALUES: list[Any] = [
     *([], [1], [1, 2], ["a"], [1, "a"], [1, "a", None], [[1]]),
     *({}, {"a": 1}, {"a": "x"}, {"b": 2}, {"a": 1, "b": 2}, {"a": 1, "c": 3}),
     *({"a": 1, "b": 2, "c": None}, {"ab": 1}, {"a": {"b": 1}}),
+]
+SUITE = json.loads(Path(__file__).with_name("json_schema_cases.json").read_text(encoding="utf-8"))[
+    "groups"
 ]
 A, B = {"type": "integer"}, {"type": "number"}
 SCHEMAS: list[Any] = [
@@ -159,3 +163,26 @@ def test_a_schema_needs_no_other_package(monkeypatch: pytest.MonkeyPatch) -> Non
     assert read is not None
     assert isinstance(read.constraint, Automaton)
     assert "(?:" in pattern_of_schema({"type": "object"})
+
+
+@pytest.mark.constrain
+@pytest.mark.parametrize("group", SUITE, ids=lambda group: group["description"])
+def test_cases_of_the_json_schema_suite(group: dict[str, Any]) -> None:
+    """A selection; `python -m benchmarks.constraints --suite FOLDER` runs all of them."""
+    found = ConstraintOptions(json_schema=group["schema"]).read(BYTES, str)
+    assert found is not None
+    assert found.constraint is not None
+    for case in group["tests"]:
+        ids = list(json.dumps(case["data"], ensure_ascii=False).encode())
+        assert contains(found.constraint, ids) == case["valid"], case["data"]
+
+
+def contains(constraint: Any, ids: list[int]) -> bool:
+    if isinstance(constraint, Automaton):
+        return constraint.contains(ids)
+    matcher = constraint.start().matcher.deep_copy()
+    return bool(
+        matcher.validate_tokens(ids) == len(ids)
+        and matcher.consume_tokens(ids)
+        and matcher.is_accepting()
+    )

@@ -146,7 +146,7 @@ class GrammarState:
     automaton: int
     rest: tuple[int, ...]
     tried: tuple[Tried, ...] = ()
-    # What was computed for this state, so that texts with the same beginning share the work.
+    # Results for this state, so that texts with the same beginning share the work.
     after: dict[tuple[int, int], GrammarState | None] = field(
         init=False, default_factory=dict, repr=False, compare=False
     )

@@ -161,7 +161,7 @@ def _why_empty(pattern: str, tree: Any, vocabulary: Vocabulary, option: str) -> 
 def _literals(tree: Any, *, required: bool = False) -> Iterator[str]:
     """Yield the characters of a parsed pattern outside classes.
 
-    With `required`, only those that every text has.
+    With `required`, only the characters that every text has.
     """
     for operation, argument in tree:
         name = str(operation)

@@ -66,7 +66,7 @@ def pattern_of_schema(schema: Any) -> str:
     """Return a regular expression of the JSON texts that meet a schema.
 
     Raises:
-        NotRegularError: if it has none.
+        NotRegularError: if it is not regular.
     """
     found = _Schemas(schema).value(schema, ())
     if len(found) > LONGEST:
