@@ -166,6 +166,7 @@ def test_a_schema_needs_no_other_package(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.constrain
+@pytest.mark.extended
 @pytest.mark.parametrize("group", SUITE, ids=lambda group: group["description"])
 def test_cases_of_the_json_schema_suite(group: dict[str, Any]) -> None:
     """A selection; `python -m benchmarks.constraints --suite FOLDER` runs all of them."""

@@ -29,14 +29,17 @@ class TooLargeError(CharloomError):
 
 
 class Deadline:
-    """The time and the number of states that a construction can use."""
+    """The time and the number of states that a construction can use.
+
+    It is the time of the thread on a processor, so that other work on the machine does not count.
+    """
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self._end = time.monotonic() + seconds
+        self._end = time.thread_time() + seconds
 
     @property
     def over(self) -> bool:
-        return time.monotonic() > self._end
+        return time.thread_time() > self._end
 
     def check(self, states: int = 0) -> None:
         """Raise TooLargeError if the time is over or the states are too many."""

@@ -22,7 +22,7 @@ from charloom.text.vocabulary import Vocabulary
 
 DEPTH = 2  # levels of arrays and objects in a value that the schema leaves open
 RECURSION = 3  # times that a definition contains itself
-SECONDS = 3.0  # for the automaton
+SECONDS = 20.0  # for the automaton, whose size is limited too
 LONGEST = 200_000  # characters of the regular expression
 # Between the symbols of JSON: nothing, a space, or a line break with an indentation.
 SPACE = r"(?: |\n {0,16})?"
