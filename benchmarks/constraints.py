@@ -1,19 +1,34 @@
-"""Sample many texts under thirty constraints, judge each by another program, and time them.
+"""Sample many texts under constraints and judge each by another program; measure the speed.
 
-    python benchmarks/constraints.py RUN [--count 10000]
+    python -m benchmarks.constraints RUN                  10,000 texts of each constraint
+    python -m benchmarks.constraints RUN --speed          characters per second at 64 texts
+    python -m benchmarks.constraints RUN --suite FOLDER   the JSON-Schema-Test-Suite's cases
 
-A pattern is judged by Python's `re`, a JSON schema by jsonschema, a grammar by Lark. The model's
-vocabulary should have the printable characters of ASCII; what a model does not know is skipped.
+A pattern is judged by Python's `re`, a JSON schema by jsonschema, a grammar by Lark, which must be
+installed: `pip install jsonschema lark`. A constraint whose characters the model does not know is
+skipped with the reason. FOLDER is that of the draft, such as tests/draft2020-12.
 """
 
 import argparse
 import json
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import charloom
+from charloom.constraints.automaton import Automaton
+from charloom.constraints.options import ConstraintOptions
+from charloom.constraints.protocol import Constraint
+from charloom.language_model import LanguageModel
+from charloom.prediction.side_by_side import sample_side_by_side
+from charloom.serving.batcher import Batcher
+from charloom.serving.requests import Request
+from charloom.text.vocabulary import Vocabulary
 
 VOWELS = r"([^aeiou\n]*[aeiou][^aeiou\n]*)"  # one vowel
 HAIKU = rf"{VOWELS}{{5}}\n{VOWELS}{{7}}\n{VOWELS}{{5}}"
@@ -31,6 +46,7 @@ PATTERNS = {
     "acrostic": r"M[^\n]{3,20}\nA[^\n]{3,20}\nY[^\n]{3,20}",
     "ABC header": r"X:[0-9]+\nT:[A-Z][a-z ]{2,20}\nM:[2346]/[48]\nK:[A-G](maj|min)",
     "letters of any script": r"[^\W\d_]{3,12}",
+    "Cyrillic words": r"[А-Яа-яё]+( [А-Яа-яё]+){2,5}\.",
     "word and digits": r"\w+\s\d{1,3}",
     "no letter e": r"[^e\n]{20,40}",
     "sentence": r"[A-Z][a-z]*( [a-z]+[,;]?){2,8} [a-z]+[.!?]",
@@ -43,7 +59,7 @@ PATTERNS = {
     "path": r"(/[a-z_]{1,8}){1,5}\.txt",
     "anchors": r"^[a-z]{4}$",
 }
-PERSON = {
+PERSON: dict[str, Any] = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "maxLength": 12},
@@ -51,64 +67,72 @@ PERSON = {
         "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1, "maxItems": 3},
     },
     "required": ["name", "age", "tags"],
+}
+TREE = {
+    "properties": {"a": {"type": "integer"}, "b": {"$ref": "#"}},
+    "type": "object",
+    "required": ["a"],
     "additionalProperties": False,
 }
-SCHEMAS = {
-    "JSON record": PERSON,
+SCHEMAS: dict[str, Any] = {
+    "JSON record": PERSON | {"additionalProperties": False},
+    "JSON open record": PERSON,
+    "JSON object": {"type": "object"},
     "JSON numbers": {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 4},
     "JSON choice": {"enum": ["red", "green", 1, None, {"a": True}]},
+    "JSON tree": TREE,
+    "JSON multiples": {"type": "array", "items": {"type": "integer", "multipleOf": 7}},
 }
 GRAMMARS = {
     "balanced brackets": 'start: "(" start ")" start | "a"',
     "sums": 'start: term ("+" term)*\nterm: /[0-9]+/ | "(" start ")"',
     "palindrome": 'start: "a" start "a" | "b" start "b" | "c"',
 }
+SPEED: dict[str, dict[str, Any]] = {
+    "free": {},
+    "alphabet": {"alphabet": "[ -~]"},
+    "regex": {"match": r"([A-Za-z']+[ ,.;:!?\n]{1,3})*"},
+    "JSON schema": {
+        "json_schema": {
+            "type": "object",
+            "properties": {"name": {"type": "string"}, "tags": {"type": "string"}},
+            "required": ["name", "tags"],
+        },
+        "forbid": '"}',  # so that texts are as long as those of the others
+    },
+}
+STREAMS, CHARACTERS = 64, 200
 
 
-def judges() -> dict[str, tuple[dict[str, Any], Callable[[str], bool]]]:
-    """Return every constraint with the options of a sample and a judge of its texts."""
+def judges() -> Iterator[tuple[str, dict[str, Any], Callable[[str], bool]]]:
+    """Yield every constraint: its name, the options of a sample and a judge of its texts."""
     import jsonschema
     import lark
 
-    def meets(schema: Any) -> Callable[[str], bool]:
-        validator = jsonschema.Draft202012Validator(schema)
-        return lambda text: validator.is_valid(json.loads(text))
-
-    def parses(grammar: str) -> Callable[[str], bool]:
-        parser = lark.Lark(grammar, parser="earley")
-        return lambda text: parser.parse(text) is not None
-
-    found: dict[str, tuple[dict[str, Any], Callable[[str], bool]]] = {}
     for name, pattern in PATTERNS.items():
         matcher = re.compile(pattern)
-        found[name] = {"match": pattern}, lambda text, m=matcher: m.fullmatch(text) is not None
+        yield name, {"match": pattern}, lambda text, m=matcher: m.fullmatch(text) is not None
     for name, schema in SCHEMAS.items():
-        found[name] = {"json_schema": schema}, meets(schema)
+        validator = jsonschema.Draft202012Validator(schema)
+        yield name, {"json_schema": schema}, lambda text, v=validator: v.is_valid(json.loads(text))
     for name, grammar in GRAMMARS.items():
-        found[name] = {"grammar": grammar}, parses(grammar)
-    return found
+        parser = lark.Lark(grammar, parser="earley")
+        yield name, {"grammar": grammar}, lambda text, p=parser: p.parse(text) is not None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run")
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--length", type=int, default=80)
-    parser.add_argument("--only", help="names that contain this text")
-    arguments = parser.parse_args()
-    model = charloom.load(arguments.run, threads=1)
+def judge_samples(model: LanguageModel, arguments: argparse.Namespace) -> None:
+    """Sample texts under every constraint, and print how many do not meet it."""
     wrong = total = 0
-    for name, (options, judge) in judges().items():
-        if arguments.only is not None and arguments.only not in name:
+    for name, options, judge in judges():
+        if arguments.only is not None and not re.search(arguments.only, name):
             continue
         begin = time.perf_counter()
         try:
-            request = model.stream(length=arguments.length, **options).request
+            model.stream(length=arguments.length, **options)
         except charloom.CharloomError as error:
-            print(f"{name:<24} skipped: {error}")
+            print(f"{name:<24} skipped: {error}", flush=True)
             continue
         compiled = time.perf_counter()
-        assert request is not None
         documents = model.sample_documents(
             arguments.count, length=arguments.length, seed=1, **options
         )
@@ -124,6 +148,138 @@ def main() -> None:
             flush=True,
         )
     print(f"{wrong:,} of {total:,} texts do not match")
+
+
+def measure_speed(model: LanguageModel, rounds: int) -> None:
+    """Print characters per second of 64 texts, in the rows of a batch and in the server's loop."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    batcher = Batcher(model.predictor, model.vocabulary)
+    for number in range(rounds + 1):
+        for name, options in SPEED.items():
+            request = model.stream(length=CHARACTERS, seed=1, **options).request
+            begin = time.perf_counter()
+            found = sample_side_by_side(
+                model.predictor, model.vocabulary, request, range(STREAMS), STREAMS
+            )
+            sampled = sum(len(document.characters) for document in found)
+            side = sampled / (time.perf_counter() - begin)
+            begin = time.perf_counter()
+            first = np.array([model.vocabulary.start_id], model.vocabulary.id_type)
+            answers = batcher.submit(
+                *(
+                    Request(first, CHARACTERS, constraints=request.constraints, seed=seed)
+                    for seed in range(STREAMS)
+                )
+            )
+            sampled = sum(len(piece.text) for answer in answers for piece in answer.wait())
+            served = sampled / (time.perf_counter() - begin)
+            if number:  # the first round warms up
+                rates.setdefault(("side by side", name), []).append(side)
+                rates.setdefault(("served", name), []).append(served)
+    batcher.close()
+    for (way, name), found in rates.items():
+        best, free = max(found), max(rates[way, "free"])
+        print(
+            f"{way:<13} {name:<12} {best:>10,.0f} characters/s, {100 * (1 - best / free):5.1f}% "
+            f"slower than free ({min(found):,.0f} to {best:,.0f})"
+        )
+
+
+def contains(constraint: Constraint, ids: list[int]) -> bool:
+    """Return whether a constraint contains a text."""
+    if isinstance(constraint, Automaton):
+        return constraint.contains(ids)
+    matcher = constraint.start().matcher.deep_copy()
+    return matcher.validate_tokens(ids) == len(ids) and (
+        not ids or (matcher.consume_tokens(ids) and matcher.is_accepting())
+    )
+
+
+def run_suite(folder: Path, count: int) -> None:
+    """Compile every schema of the suite, and count the verdicts on its cases.
+
+    Every invalid value of a schema that is claimed must be rejected, and every text that is sampled
+    must be valid. A valid value can be rejected: properties come in the schema's order.
+    """
+    import jsonschema
+
+    vocabulary = Vocabulary(tuple(map(chr, range(256))), as_bytes=True)
+    totals: Counter[str] = Counter()
+    generator = np.random.default_rng(1)
+    for path in sorted(folder.glob("*.json")):
+        print(f"{path.stem} ...", flush=True)
+        for group in json.loads(path.read_text(encoding="utf-8")):
+            schema = group["schema"]
+            try:
+                read = ConstraintOptions(json_schema=schema).read(vocabulary, str)
+            except charloom.CharloomError:
+                totals["schemas that are refused"] += 1
+                continue
+            assert read is not None
+            assert read.constraint is not None
+            kind = "automata" if isinstance(read.constraint, Automaton) else "grammars"
+            totals[f"schemas that are claimed, as {kind}"] += 1
+            for case in group["tests"]:
+                text = json.dumps(case["data"], ensure_ascii=False)
+                inside = contains(read.constraint, list(text.encode()))
+                judged = "valid" if case["valid"] else "invalid"
+                totals[f"{judged} values, {'accepted' if inside else 'rejected'}"] += 1
+                if inside and not case["valid"]:
+                    print(f"accepted in {path.stem}, {group['description']}, {text}")
+            validator = jsonschema.Draft202012Validator(schema)
+            for text in (sample_evenly(read.constraint, generator) for _ in range(count)):
+                try:
+                    valid = validator.is_valid(json.loads(text))
+                except Exception:  # a pattern of another language, or a schema elsewhere
+                    totals["sampled texts, which the judge cannot judge"] += 1
+                    continue
+                totals[f"sampled texts, {'valid' if valid else 'invalid'}"] += 1
+                if not valid:
+                    print(f"sampled in {path.stem}, {group['description']}, {text}")
+    for name, number in sorted(totals.items()):
+        print(f"{number:>6,} {name}")
+
+
+def sample_evenly(constraint: Constraint, generator: np.random.Generator) -> str:
+    """Return a text of a constraint, each of whose bytes is any of the allowed ones."""
+    state, left, ids = constraint.start(), constraint.least + 30, list[int]()
+    while not constraint.must_end(state):
+        if constraint.may_end(state) and generator.random() < 0.2:
+            break
+        allowed = np.flatnonzero(constraint.allowed(state, left))
+        if not len(allowed):
+            break
+        id_ = int(generator.choice(allowed))
+        after = constraint.advance(state, id_, left - 1)
+        if after is None:
+            continue
+        state, left = after, left - 1
+        ids.append(id_)
+    return bytes(ids).decode()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.constraints", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("run", nargs="?", help="folder of a run or a checkpoint")
+    parser.add_argument("--count", type=int, default=10_000, help="texts of each constraint")
+    parser.add_argument("--length", type=int, default=80, help="characters of a text, at most")
+    parser.add_argument("--only", help="regular expression that a constraint's name contains")
+    parser.add_argument("--speed", action="store_true", help="measure the speed instead")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of the speed")
+    parser.add_argument("--suite", type=Path, metavar="FOLDER", help="run the suite's cases")
+    arguments = parser.parse_args()
+    if arguments.suite is not None:
+        run_suite(arguments.suite, min(arguments.count, 20))
+        return
+    if arguments.run is None:
+        parser.error("pass a run, or --suite")
+    model = charloom.load(arguments.run, threads=1)
+    if arguments.speed:
+        measure_speed(model, arguments.rounds)
+    else:
+        judge_samples(model, arguments)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, stream_text
 from charloom.prediction.side_by_side import sample_documents, sample_side_by_side
+from charloom.text.document_set import DocumentSet
 from charloom.text.overlap import TrainingIndex
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import END, Vocabulary
 from helpers.document_models import LETTERS, model_of_documents
 
 BOOK = Vocabulary(tuple("\nabcdefgh"))
@@ -149,6 +150,15 @@ def test_texts_that_must_not_and_must_occur(book: Predictor) -> None:
         assert not re.search("ab|[cgh]|\n", document.characters)
 
 
+def test_a_text_ends_where_forbidden_texts_leave_nothing(book: Predictor) -> None:
+    request = request_for(BOOK, 9, forbid=["[^ab]", "aa", "ab", "bba"])
+    found = list(sample_side_by_side(book, BOOK, request, range(40), 8))
+    assert all(re.fullmatch("b?a|b{9}", document.characters) for document in found)
+    for index in range(5):
+        stream = stream_text(book, BOOK, replace(request, index=index))
+        assert "".join(stream) == found[index].characters
+
+
 def test_a_bias_is_added_to_the_logits(book: Predictor) -> None:
     request = request_for(BOOK, 200, bias=["a=-inf", "b=3"])
     text = "".join(stream_text(book, BOOK, request))
@@ -177,6 +187,8 @@ def test_a_stop_text_ends_a_complete_sample_only(book: Predictor) -> None:
         ({"match": "a{40}"}, "has at least 40 characters, and length is 30: pass a larger one"),
         ({"match": "a+", "forbid": "a"}, "no text of the model's characters meets all"),
         ({"require": "z"}, "unknown character"),
+        ({"alphabet": r"[^\x00-\xff]"}, "no text of the model's characters meets all constraints"),
+        ({"forbid": "[a-h\n]"}, "no text of the model's characters meets all constraints"),
         ({"alphabet": "abc"}, "alphabet is 'abc': pass a class of characters such as [a-z ]"),
         ({"alphabet": "[a-c]d]"}, "is not one class of characters"),
         ({"forbid": [""]}, "forbid has an empty text"),
@@ -189,3 +201,16 @@ def test_constraints_that_cannot_be_met(options: dict[str, object], message: str
     with pytest.raises(CharloomError) as caught:
         request_for(BOOK, **options)
     assert message in str(caught.value)
+
+
+def test_constraints_combine_with_new_documents_and_a_least_length() -> None:
+    predictor = Backend("reference").open(model_of_documents())
+    known = DocumentSet(LETTERS.encode(f"ab{END}abc{END}bca{END}"), LETTERS)
+    request = request_for(LETTERS, 8, match="[abc]+", forbid="cc")
+    documents = list(
+        sample_documents(predictor, LETTERS, request, 5, unique=True, known=known, min_length=2)
+    )
+    texts = [document.characters for document in documents]
+    assert len(set(texts)) == len(texts)
+    assert not {"ab", "abc", "bca"} & set(texts)
+    assert all(re.fullmatch("[abc]{2,}", text) and "cc" not in text for text in texts)

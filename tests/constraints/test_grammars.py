@@ -111,7 +111,14 @@ def test_a_grammar_combines_with_texts(predictor: Predictor) -> None:
         ),
         ({"json_schema": "{"}, "json_schema is not JSON"),
         ({"json_schema": 3}, "json_schema is 3: pass a JSON schema, an object"),
-        ({"json_schema": {"const": "Z"}}, "that meets json_schema and the other constraints"),
+        (
+            {"json_schema": {"const": "Z"}},
+            "meets json_schema: it requires the character 'Z' (U+005A",
+        ),
+        (
+            {"json_schema": {"type": "string", "pattern": "Z"}},
+            "that meets json_schema and the other constraints",
+        ),
         ({"json_schema": PERSON}, "has at least 24 characters, and length is 10"),
         ({"grammar": "start: other"}, 'grammar cannot be used (at 1(8): unknown name: "other")'),
         ({"grammar": 'root ::= "'}, "grammar cannot be used ("),

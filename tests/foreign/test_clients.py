@@ -101,8 +101,8 @@ def test_openai_knows_the_errors(openai: Any) -> None:
     assert missing.value.param == "model"
     with pytest.raises(package.BadRequestError, match=r"'~' \(U\+007E TILDE\) at position 3"):
         openai.completions.create(model="network", prompt="the~")
-    with pytest.raises(package.BadRequestError, match="suffix 'woods' is not supported") as refused:
-        openai.completions.create(model="network", prompt="the", suffix="woods")
+    with pytest.raises(package.BadRequestError, match="presence_penalty 1 is not") as refused:
+        openai.completions.create(model="network", prompt="the", presence_penalty=1)
     assert refused.value.code == "unsupported_parameter"
 
 

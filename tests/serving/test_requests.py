@@ -191,7 +191,7 @@ BAD_FIELDS: list[tuple[str, Any]] = [
     *(("stream", value) for value in (1, "true")),
     *(("stream_options", value) for value in (True, {"include_usage": 5}, {"include_usage": True})),
     ("user", 5),
-    ("suffix", "the"),
+    ("suffix", 3),
     ("best_of", 2),
     ("presence_penalty", 0.5),
     ("frequency_penalty", -0.5),

@@ -61,7 +61,7 @@ def refused(kind: type = CompletionRequest, **fields: Any) -> ApiError:
             "or a list of at least 1 of either",
         ),
         ({"prompt": []}, "invalid prompt []: use a string of at most 131,072 characters, its"),
-        ({"suffix": "the"}, "suffix 'the' is not supported: omit it, or use an empty string"),
+        ({"best_of": 0}, "best_of 0 is not supported: omit it, or use n"),
         ({"typical_p": 0.9}, "typical_p 0.9 is not supported: omit it, or use 1"),
         (
             {"response_format": {"type": "xml"}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from charloom.cli.arguments import (
     Parser,
@@ -32,7 +33,11 @@ def add_fill_arguments(parser: Parser) -> None:
         "once for each",
     )
     parser.add_argument(
-        "--length", type=whole_number, default=20, help="characters of a blank, at most"
+        "--length",
+        type=whole_number,
+        action="append",
+        default=[],
+        help="characters of a blank, at most (default: 20); once for all blanks, or once for each",
     )
     parser.add_argument(
         "--samples", type=whole_number, default=256, help="texts to sample for a blank"
@@ -46,16 +51,18 @@ def add_fill_arguments(parser: Parser) -> None:
 
 
 def run_fill(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    settings = {}
+    settings: dict[str, Any] = {}
     if arguments.match:
         one = len(arguments.match) == 1
         settings["match"] = arguments.match[0] if one else arguments.match
+    if arguments.length:
+        one = len(arguments.length) == 1
+        settings["length"] = arguments.length[0] if one else arguments.length
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         found = model.fill(
             arguments.text,
             count=arguments.count,
-            length=arguments.length,
             rows=arguments.samples,
             seed=arguments.seed,
             **settings,

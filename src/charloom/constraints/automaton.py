@@ -9,10 +9,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.engines.restrictions import CAN_END, MUST_END
 from charloom.errors import CharloomError
 
 MOST_STATES = 20_000
@@ -26,14 +29,17 @@ class TooLargeError(CharloomError):
 
 
 class Deadline:
-    """The time and the number of states that a construction can use."""
+    """The time and the number of states that a construction can use.
+
+    It is the time of the thread on a processor, so that other work on the machine does not count.
+    """
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self._end = time.monotonic() + seconds
+        self._end = time.thread_time() + seconds
 
     @property
     def over(self) -> bool:
-        return time.monotonic() > self._end
+        return time.thread_time() > self._end
 
     def check(self, states: int = 0) -> None:
         """Raise TooLargeError if the time is over or the states are too many."""
@@ -45,6 +51,15 @@ class Deadline:
             raise TooLargeError(
                 "the pattern takes too long to compile: use smaller repetitions or fewer choices"
             )
+
+
+class KernelArrays(NamedTuple):
+    """The arrays of an automaton, see `charloom.engines.restrictions`."""
+
+    classes: NDArray[np.int32]  # (V,)
+    table: NDArray[np.int32]  # (Q, C + 1)
+    distances: NDArray[np.int32]  # (Q, C + 1)
+    flags: NDArray[np.int32]  # (Q,)
 
 
 class Automaton:
@@ -83,7 +98,7 @@ class Automaton:
         self._padded = padded
         self._farthest = int(distance[alive].max(initial=0))
         self._masks: dict[int, NDArray[np.bool_]] = {}
-        self._stuck = np.asarray((padded < 0).all(axis=1))
+        self.stuck: NDArray[np.bool_] = np.asarray((padded < 0).all(axis=1))  # (Q,)
 
     @property
     def is_empty(self) -> bool:
@@ -114,7 +129,41 @@ class Automaton:
         return bool(self.accepting[state])
 
     def must_end(self, state: int) -> bool:
-        return bool(self._stuck[state])
+        return bool(self.stuck[state])
+
+    def allowed_in_rows(
+        self, states: NDArray[np.intp], left: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return `allowed` for states and numbers of characters left, (B,), as (B, V)."""
+        inside = self._after[states] < left[:, None]
+        return np.asarray(inside[:, self.classes])
+
+    def advance_in_rows(self, states: NDArray[np.intp], ids: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Return the states after characters, (B,), negative where one cannot come."""
+        return np.asarray(self._padded[states, self.classes[ids]])
+
+    @cached_property
+    def arrays(self) -> KernelArrays:
+        """The arrays of the automaton as a kernel reads them."""
+        columns = self._padded.shape[1]
+        classes = np.where(self.classes < 0, columns - 1, self.classes).astype(np.int32)
+        flags = CAN_END * self.accepting + MUST_END * self.stuck
+        return KernelArrays(
+            classes,
+            np.ascontiguousarray(self._padded),
+            np.ascontiguousarray(self._after),
+            flags.astype(np.int32),
+        )
+
+    def without(self, ids: Sequence[int]) -> Automaton:
+        """Return the automaton of the texts that have none of some characters."""
+        classes = self.classes.copy()
+        classes[list(ids)] = -1
+        left = np.unique(classes[classes >= 0])  # the classes that still have characters
+        order = np.full(self.table.shape[1] + 1, -1, np.intp)
+        order[left] = np.arange(len(left))
+        table = self.table[:, left] if len(left) else np.full((len(self.table), 1), -1, np.int32)
+        return Automaton(order[classes], table, self.accepting)
 
     def contains(self, ids: Iterable[int]) -> bool:
         """Return whether the set contains a text."""
@@ -150,11 +199,9 @@ def _distances(
     return distance
 
 
-def everything(size: int, forbidden: Sequence[int] = ()) -> Automaton:
-    """Return the automaton of all texts of V characters, without some of them."""
-    classes = np.zeros(size, np.intp)
-    classes[list(forbidden)] = -1
-    return Automaton(classes, np.zeros((1, 1), np.int32), np.ones(1, bool))
+def everything(size: int) -> Automaton:
+    """Return the automaton of all texts of V characters."""
+    return Automaton(np.zeros(size, np.intp), np.zeros((1, 1), np.int32), np.ones(1, bool))
 
 
 def containing(text: Sequence[int], size: int, *, contains: bool = True) -> Automaton:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,14 +33,12 @@ ALIKE = 2  # states of a search, at most, with the same length, signature and pr
 MOST_TRIED = 64  # earlier completions that are tried before a search
 EXPLORED = 40  # of them that are searched for at once
 FOREVER = 3600.0  # seconds
+MOST_KEPT = 20_000  # states that are kept for other texts with the same beginning
 FEW = 4  # characters whose continuations are compared too
 
 
-def grammars_of_schema(schema: Any, option: str = "json_schema") -> tuple[str, str]:
-    """Return llguidance's grammar of a JSON schema, which is a dict or a JSON text.
-
-    The second grammar has some of its texts only, among which one is found sooner: without white
-    space and without properties that the schema does not name.
+def read_schema(schema: Any, option: str = "json_schema") -> dict[str, Any]:
+    """Return a JSON schema, which a user passes as a dict or a JSON text, as a dict.
 
     Raises:
         CharloomError: if it is not JSON.
@@ -57,6 +55,15 @@ def grammars_of_schema(schema: Any, option: str = "json_schema") -> tuple[str, s
     if not isinstance(schema, dict):
         raise CharloomError(f"{option} is {shortened(schema)}: pass a JSON schema, an object")
     _check_size(json.dumps(schema), option)
+    return schema
+
+
+def grammars_of_schema(schema: dict[str, Any], option: str = "json_schema") -> tuple[str, str]:
+    """Return llguidance's grammar of a JSON schema.
+
+    The second grammar has some of its texts only, among which one is found sooner: without white
+    space and without properties that the schema does not name.
+    """
     compiled = _engine(option).LLMatcher.grammar_from_json_schema
     return (
         compiled(json.dumps(schema), defaults={"whitespace_pattern": WHITESPACE}),
@@ -139,6 +146,13 @@ class GrammarState:
     automaton: int
     rest: tuple[int, ...]
     tried: tuple[Tried, ...] = ()
+    # Results for this state, so that texts with the same beginning share the work.
+    after: dict[tuple[int, int], GrammarState | None] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
+    masks: list[NDArray[np.bool_]] = field(
+        init=False, default_factory=list, repr=False, compare=False
+    )
 
 
 class GrammarConstraint:
@@ -164,6 +178,7 @@ class GrammarConstraint:
         simpler: str | None = None,
     ) -> None:
         self._automaton, self._size = automaton, len(vocabulary)
+        self._room = MOST_KEPT
         engine, tokenizer = _engine(option), _tokenizer(vocabulary)
         matcher = engine.LLMatcher(tokenizer, grammar, log_level=0)
         if matcher.is_error():
@@ -193,9 +208,21 @@ class GrammarConstraint:
     def allowed(self, state: GrammarState, left: int) -> NDArray[np.bool_]:
         if left <= 0:
             return self._nothing
-        return self._mask(state.matcher) & self._automaton.allowed(state.automaton, left)
+        if not state.masks:
+            state.masks.append(self._mask(state.matcher))
+        return state.masks[0] & self._automaton.allowed(state.automaton, left)
 
     def advance(self, state: GrammarState, id_: int, left: int) -> GrammarState | None:
+        key = id_, left
+        if key not in state.after:
+            found = self._advance(state, id_, left)
+            if not self._room:
+                return found
+            self._room -= 1
+            state.after[key] = found
+        return state.after[key]
+
+    def _advance(self, state: GrammarState, id_: int, left: int) -> GrammarState | None:
         after = self._step(state, id_)
         if after is None:
             return None

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.constraints import grammars
 from charloom.constraints.automaton import Automaton, containing, everything, intersection
+from charloom.constraints.grammars import read_schema
 from charloom.constraints.patterns import characters_of_class, compile_pattern
 from charloom.constraints.protocol import Constraint, Constraints
+from charloom.constraints.schemas import automaton_of_schema
 from charloom.errors import CharloomError, shortened
 from charloom.text.vocabulary import Vocabulary
 
@@ -71,6 +74,13 @@ class ConstraintOptions:
         parts: list[Automaton] = []
         if self.match is not None:
             parts.append(compile_pattern(self.match, vocabulary, names.get("match", "match")))
+        schema, regular = None, None
+        if self.json_schema is not None:
+            option = names.get("json_schema", "json_schema")
+            schema = read_schema(self.json_schema, option)
+            regular = automaton_of_schema(schema, vocabulary, option)
+            if regular is not None:
+                parts.append(regular)
         without: set[int] = set() if end_id is None else {end_id}
         if bias is not None:
             without |= set(np.flatnonzero(np.isneginf(bias)).tolist())
@@ -93,7 +103,9 @@ class ConstraintOptions:
             without |= set(range(len(vocabulary))) - inside
         for text in required:
             parts.append(containing(vocabulary.encode(as_read(text)).tolist(), len(vocabulary)))
-        ends: tuple[int, ...] = () if end_id is None else (end_id,)
+        ends: tuple[int, ...] = ()
+        if end_id is not None and (bias is None or bias[end_id] > -math.inf):
+            ends = (end_id,)
         if given or required:
             # A stop text could cut a sample off before it is complete. It therefore ends the sample
             # as a single character, where the sample is complete, and cannot occur otherwise.
@@ -107,33 +119,31 @@ class ConstraintOptions:
         if given and not ends:
             newline = int(vocabulary.ids_or_minus_one("\n")[0])
             ends = (newline,) * (newline >= 0)
-        if given or parts or forbidden or self.alphabet is not None:
-            parts.append(everything(len(vocabulary), sorted(without)))
-        elif bias is None:
-            return None
-        if not parts:
-            return Constraints(None, bias, ends)
-        automaton = intersection(parts)
-        if automaton.is_empty:
+        if not (given or parts or forbidden or self.alphabet is not None):
+            return None if bias is None else Constraints(None, bias, ends)
+        automaton = intersection(parts or [everything(len(vocabulary))]).without(sorted(without))
+        if automaton.is_empty or (not given and automaton.must_end(automaton.start())):
             raise CharloomError(
                 "no text of the model's characters meets all constraints: omit one of them"
             )
         found: Constraint = automaton
-        if self.json_schema is not None or self.grammar is not None:
-            found = self._grammar(vocabulary, automaton, names)
-        return Constraints(found, bias, ends, whole=bool(given))
+        if self.grammar is not None or (schema is not None and regular is None):
+            found = self._grammar(schema, vocabulary, automaton, names)
+        return Constraints(found, bias, ends)
 
     def _grammar(
-        self, vocabulary: Vocabulary, automaton: Automaton, names: Mapping[str, str]
+        self,
+        schema: Any,
+        vocabulary: Vocabulary,
+        automaton: Automaton,
+        names: Mapping[str, str],
     ) -> Constraint:
-        from charloom.constraints import grammars
-
-        if self.grammar is not None:
+        if schema is None:
             option, simpler = names.get("grammar", "grammar"), None
-            source = grammars.grammar_of_text(self.grammar, option)
+            source = grammars.grammar_of_text(self.grammar or "", option)
         else:
             option = names.get("json_schema", "json_schema")
-            source, simpler = grammars.grammars_of_schema(self.json_schema, option)
+            source, simpler = grammars.grammars_of_schema(schema, option)
         return grammars.GrammarConstraint(source, vocabulary, automaton, option, simpler)
 
 

@@ -26,7 +26,7 @@ from charloom.text.typed import compose
 from charloom.text.vocabulary import END, Vocabulary
 
 # The standard library's parser. `sre_parse` was its public name before Python 3.11.
-_parser: Any = re._parser  # type: ignore[attr-defined]
+parser: Any = re._parser  # type: ignore[attr-defined]
 
 LONGEST_PATTERN = 10_000  # characters
 MOST_FRAGMENTS = 50_000  # states of the nondeterministic automaton
@@ -83,6 +83,27 @@ def compile_pattern(pattern: str, vocabulary: Vocabulary, option: str = "match")
     return found
 
 
+def compile_source(
+    source: str, vocabulary: Vocabulary, option: str, deadline: Deadline
+) -> Automaton:
+    """Return the automaton of a regular expression that the program has made for an option.
+
+    Raises:
+        TooLargeError: if it is too large.
+        CharloomError: if it matches no text of the model's characters.
+    """
+    tree = parser.parse(source)
+    found = _Compiler(vocabulary, option, deadline).compile(tree)
+    if found.is_empty:
+        unknown = [c for c in _literals(tree, required=True) if c not in vocabulary.known]
+        why = "use a model that knows its characters"
+        if unknown and not vocabulary.as_bytes:
+            name = vocabulary.describe_unknown(unknown[0], 0).name
+            why = f"it requires the {name}, which the model does not know"
+        raise CharloomError(f"no text of the model's characters meets {option}: {why}")
+    return found
+
+
 def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set[int]:
     """Return the ids of the characters that a class such as [a-z ] matches.
 
@@ -94,8 +115,7 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = _parser.parse(source)
-            found = set(re.findall(source, "".join(vocabulary.characters)))
+            tree = parser.parse(source)
     except re.error as error:
         raise CharloomError(
             f"{option} {shortened(source)} is not a class of characters ({error.msg}): correct it"
@@ -104,6 +124,7 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
         raise CharloomError(
             f"{option} {shortened(source)} is not one class of characters: pass one such as [a-z ]"
         )
+    found = set(re.findall(source, "".join(vocabulary.characters)))
     return {id_ for id_, c in enumerate(vocabulary.characters) if c in found and c != END}
 
 
@@ -111,7 +132,7 @@ def _parse(pattern: str, vocabulary: Vocabulary, option: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = _parser.parse(compose(pattern, vocabulary))
+            tree = parser.parse(compose(pattern, vocabulary))
     except re.error as error:
         place = "" if error.pos is None else f" at character {error.pos + 1}"
         raise CharloomError(
@@ -137,17 +158,21 @@ def _why_empty(pattern: str, tree: Any, vocabulary: Vocabulary, option: str) -> 
     )
 
 
-def _literals(tree: Any) -> Iterator[str]:
-    """Yield the characters of a parsed pattern outside classes."""
+def _literals(tree: Any, *, required: bool = False) -> Iterator[str]:
+    """Yield the characters of a parsed pattern outside classes.
+
+    With `required`, only the characters that every text has.
+    """
     for operation, argument in tree:
         name = str(operation)
         if name == "LITERAL":
             yield chr(argument)
         elif name == "SUBPATTERN":
-            yield from _literals(argument[3])
+            yield from _literals(argument[3], required=required)
         elif name in ("MAX_REPEAT", "MIN_REPEAT"):
-            yield from _literals(argument[2])
-        elif name == "BRANCH":
+            if argument[0] or not required:
+                yield from _literals(argument[2], required=required)
+        elif name == "BRANCH" and not required:
             for choice in argument[1]:
                 yield from _literals(choice)
 
@@ -160,9 +185,11 @@ class _Compiler:
     text only.
     """
 
-    def __init__(self, vocabulary: Vocabulary, option: str) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, option: str, deadline: Deadline | None = None
+    ) -> None:
         self._vocabulary, self._option = vocabulary, option
-        self._deadline = Deadline()
+        self._deadline = deadline or Deadline()
         self._free: list[list[tuple[int, str]]] = []  # targets and their conditions
         self._edge: list[tuple[int, int] | None] = []  # the number of the set, and the target
         self._sets: dict[bytes, int] = {}  # masks of characters, (V,)
@@ -228,7 +255,7 @@ class _Compiler:
     def _repeat(self, argument: Any, end: int, flags: int) -> int:
         least, most, items = argument
         begin = end
-        if most == _parser.MAXREPEAT:
+        if most == parser.MAXREPEAT:
             loop = self._state()
             self._free[loop] += [(end, ""), (self._sequence(items, loop, flags), "")]
             begin = loop
@@ -248,6 +275,7 @@ class _Compiler:
 
     def _characters_of(self, name: str, argument: Any, end: int, flags: int) -> int:
         """Return the state before one character of a set."""
+        self._deadline.check()  # because a class of bytes takes a while
         source = _as_class(name, argument)
         key = source, flags & (re.IGNORECASE | re.ASCII | re.DOTALL)
         if self._vocabulary.as_bytes:

@@ -5,7 +5,7 @@ V is the number of characters in the vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,14 +57,12 @@ class Constraints:
         bias: additions to the logits, (V,), if any.
         end_ids: the symbols that end a sample where it can end, unless the constraint itself allows
             them there. They are not part of it: the end of a document, or a line break.
-        whole: whether a sample is a whole text of a pattern or a grammar, so that it ends where
-            nothing can follow. Otherwise only its length or the end of a document ends it.
     """
 
     constraint: Constraint | None = None
     bias: NDArray[np.float64] | None = None
     end_ids: tuple[int, ...] = ()
-    whole: bool = False
+    kept: dict[str, Any] = field(default_factory=dict, repr=False)  # made from them, for kernels
 
     @property
     def least(self) -> int:

@@ -99,6 +99,25 @@ def flat_from(context, array, index):
     return array(array, types.intp), emit
 
 
+@intrinsic
+def integers_at(context, address):
+    """Return the flat array of int32 at an address."""
+    return _at(types.int32)
+
+
+@intrinsic
+def doubles_at(context, address):
+    """Return the flat array of float64 at an address."""
+    return _at(types.float64)
+
+
+def _at(dtype: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return Flat(dtype)(types.intp), emit
+
+
 @infer_global(operator.getitem)
 class FlatGet(AbstractTemplate):
     """Typing of array[index]."""

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Engine, Ids, Predictor
+from charloom.engines.restrictions import NO_RESTRICTIONS, Restrictions
 from charloom.errors import CharloomError, plural
 from charloom.network.parameters import Float, ModelConfig
 from charloom.network.units import Clamp
@@ -300,6 +301,11 @@ class MixedPredictor:
     def window_equals_steps(self) -> bool:
         return self.engine.window_equals_steps
 
+    @property
+    def takes_restrictions(self) -> bool:
+        """Return whether `generate` takes restrictions of its rows."""
+        return self._compiled is not None
+
     def zero_state(self, rows: int) -> MixedState:
         return MixedState(self.engine.zero_state(rows), self.mixture.counts.zero_state(rows))
 
@@ -366,9 +372,12 @@ class MixedPredictor:
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
+        rules: Restrictions = NO_RESTRICTIONS,
     ) -> tuple[Ids, MixedState]:
         if self._compiled is not None:
-            return self._compiled.generate(ids, state, settings, uniforms, clamps)
+            return self._compiled.generate(ids, state, settings, uniforms, clamps, rules)
+        if rules is not NO_RESTRICTIONS:
+            raise ValueError("only a compiled predictor takes restrictions")
         sampled = np.empty(uniforms.shape, np.intp)
         for t, row in enumerate(uniforms):
             logits, state = self.step(ids, state, clamps)

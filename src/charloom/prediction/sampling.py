@@ -15,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.constraints.protocol import Constraints
-from charloom.constraints.texts import ConstrainedText, choose_next, restrict
+from charloom.constraints.texts import (
+    ConstrainedText,
+    Texts,
+    are_regular,
+    choose_next,
+    generate_restricted,
+    restrict,
+)
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
@@ -357,6 +364,8 @@ class RestrictedSampler:
             The sampled ids, (n, 1) or shorter, and the state before the last of them.
         """
         if self._text is not None:
+            if self._guard is None and in_kernel(self._predictor, [self._text]):
+                return self._in_kernel(ids, state, settings, uniforms, clamps)
             return self._step_by_step(ids, state, settings, uniforms, clamps)
         assert self._guard is not None
         sampled, count = np.empty(uniforms.shape, np.intp), 0
@@ -395,6 +404,24 @@ class RestrictedSampler:
             state = after
         return sampled, state
 
+    def _in_kernel(
+        self,
+        ids: NDArray[np.intp],
+        state: Any,
+        settings: SamplingSettings,
+        uniforms: NDArray[np.float64],
+        clamps: Sequence[Clamp],
+    ) -> tuple[NDArray[np.intp], Any]:
+        """Sample as `generate` does in one call of a kernel, which knows the constraints."""
+        assert self._text is not None
+        predictor: Any = self._predictor
+        sampled, counts, after = generate_restricted(
+            [self._text],
+            lambda rules: predictor.generate(ids, state, settings, uniforms, clamps, rules),
+        )
+        sampled = sampled[: counts[0] - self._text.ends_before_last]
+        return _through_end(sampled, self._end_id)[0], after
+
     def _step_by_step(
         self,
         ids: NDArray[np.intp],
@@ -421,6 +448,11 @@ class RestrictedSampler:
             self._recent.append(int(ids[0]))
             state = after
         return sampled, state
+
+
+def in_kernel(predictor: Predictor, texts: Texts) -> bool:
+    """Return whether a predictor's `generate` can restrict the texts."""
+    return bool(getattr(predictor, "takes_restrictions", False)) and are_regular(texts)
 
 
 def _through_end(ids: NDArray[np.intp], end_id: int | None) -> tuple[NDArray[np.intp], bool]:

@@ -225,7 +225,7 @@ class SamplingModel(ABC):
         *,
         count: int = 5,
         match: str | Sequence[str] = WORD,
-        length: int = 20,
+        length: int | Sequence[int] = 20,
         rows: int = 256,
         seed: int = 0,
     ) -> list[LikelyText]:
@@ -239,7 +239,7 @@ class SamplingModel(ABC):
             text: the text with blanks.
             count: the largest number of texts to return.
             match: a regular expression that each blank matches, or one for each; by default a word.
-            length: the largest number of characters of each blank.
+            length: the largest number of characters of each blank, or one for each.
             rows: the number of texts to sample.
             seed: the random seed.
 
@@ -251,11 +251,13 @@ class SamplingModel(ABC):
         patterns = (match,) * max(1, blanks) if isinstance(match, str) else tuple(match)
         if not blanks:
             raise CharloomError("the text has no blank: write at least three underscores for one")
-        if len(patterns) != blanks:
-            raise CharloomError(
-                f"{plural(len(patterns), 'pattern')} for {plural(blanks, 'blank')}: pass one for "
-                "all, or one for each"
-            )
+        lengths = (length,) * blanks if isinstance(length, int) else tuple(length)
+        for given, name in ((patterns, "pattern"), (lengths, "length")):
+            if len(given) != blanks:
+                raise CharloomError(
+                    f"{plural(len(given), name)} for {plural(blanks, 'blank')}: pass one for all, "
+                    "or one for each"
+                )
         for name, number, most in (("count", count, rows), ("rows", rows, 4096)):
             if not 1 <= number <= most:
                 raise CharloomError(f"{name} is {number}: pass 1 to {most:,}")
@@ -264,8 +266,8 @@ class SamplingModel(ABC):
             self.vocabulary,
             self.vocabulary.encode(pieces[0]),
             [
-                self._blank(pattern, length, piece)
-                for pattern, piece in zip(patterns, pieces[1:], strict=True)
+                self._blank(pattern, size, piece)
+                for pattern, size, piece in zip(patterns, lengths, pieces[1:], strict=True)
             ],
             rows=rows,
             seed=seed,

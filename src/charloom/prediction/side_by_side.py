@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.texts import ConstrainedText, choose_next, restrict
-from charloom.engines.decoding import SamplingSettings
+from charloom.constraints.rows import ConstrainedRows, constrained_rows
+from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
@@ -320,7 +320,9 @@ class _Batch:
         self._ends_a_stop[[int(stop[-1]) for stop in self._stops]] = True
         self._index = np.full(rows, -1)  # (B,), -1 for a row without a text
         self._generators: list[np.random.Generator | None] = [None] * rows
-        self._texts: list[ConstrainedText | None] = [None] * rows
+        self._texts: ConstrainedRows | None = None
+        if request.constraints is not None:
+            self._texts = constrained_rows(request.constraints, request.length, self._end_id, rows)
         self._conditioned = np.zeros(rows)  # (B,) log-probability of each sample as conditioned
         self._allowed = np.zeros(rows)  # (B,) of the characters that were allowed
         self._uniforms = np.zeros((rows, RANDOM_NUMBERS))
@@ -343,10 +345,8 @@ class _Batch:
             generator = self._request.generator(index)
             self._generators[row], self._index[row] = generator, index
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
-            if self._request.constraints is not None:
-                self._texts[row] = ConstrainedText(
-                    self._request.constraints, self._request.length, self._end_id
-                )
+        if self._texts is not None:
+            self._texts.begin(rows)
         self._sampled[rows] = 0
         self._conditioned[rows] = self._allowed[rows] = 0
         self._last[rows] = self._first
@@ -358,7 +358,8 @@ class _Batch:
         if not len(keep) or not idle:
             return idle
         self._generators = [self._generators[row] for row in keep]
-        self._texts = [self._texts[row] for row in keep]
+        if self._texts is not None:
+            self._texts.keep(keep)
         for name in (*ROW_ARRAYS, "_conditioned", "_allowed"):
             setattr(self, name, getattr(self, name)[keep])
         self._state = rows_of(self._state, keep.tolist())
@@ -372,20 +373,22 @@ class _Batch:
         request, rows = self._request, np.arange(self.rows)
         if request.length == 0:
             return self._collect(rows[self._index >= 0])
-        empty = [row for row, text in enumerate(self._texts) if text is not None and text.over]
-        if empty:  # because the constraints allow the empty text alone
-            return self._collect(np.array(empty))
+        texts = self._texts
+        if texts is not None and texts.over.any():  # since the constraints allow only the empty one
+            return self._collect(np.flatnonzero(texts.over))
         uniforms = self._uniforms[rows, self._sampled % RANDOM_NUMBERS]
         logits, self._state = self._predictor.step(self._last, self._state, request.clamps)
-        allowed = logits if request.constraints is None else restrict(self._texts, logits)
+        allowed = logits if texts is None else texts.restrict(logits)
         failed: list[int] = []
         if request.guard is not None:
             allowed, failed = self._guarded(allowed)
         with np.errstate(all="ignore"):  # The largest weights can overflow.
-            ids = choose_next(self._texts, allowed, request.settings, uniforms)
-            log_p = _log_p_of(logits, ids)
-            if request.constraints is not None:
-                conditioned = _log_p_of(allowed, ids)
+            if texts is None:
+                ids = choose(allowed, request.settings, uniforms)
+            else:
+                ids = texts.choose(allowed, request.settings, uniforms)
+            log_p, conditioned = _log_p_of(logits, ids, None if texts is None else allowed)
+            if conditioned is not None:
                 self._conditioned += conditioned
                 self._allowed += log_p - conditioned
         self._ids[rows, self._sampled] = ids
@@ -398,7 +401,8 @@ class _Batch:
         if request.length is not None:
             over |= self._sampled >= request.length
         over[failed] = True
-        over |= [text is not None and text.over for text in self._texts]
+        if texts is not None:
+            over |= texts.over
         ended = self._collect(rows[over & (self._index >= 0)], failed)
         self._sampled[self._index < 0] = 0
         self._prepare()
@@ -434,7 +438,8 @@ class _Batch:
             if result is not None:
                 ended.append((row, int(self._index[row]), result))
                 self._index[row] = -1
-                self._texts[row] = None
+                if self._texts is not None:
+                    self._texts.end(row)
         return ended
 
     def _result(self, row: int) -> SampledDocument | None:
@@ -442,11 +447,11 @@ class _Batch:
         count = int(self._sampled[row])
         text = scored = count  # ids of the text, and of its log-probability
         reason: FinishReason = "stop"
-        constrained = self._texts[row]
-        if constrained is not None and constrained.ends_before_last:
+        texts = self._texts
+        if texts is not None and texts.ends_before_last[row]:
             text -= 1
             scored -= int(self._ids[row, text] != self._end_id)
-        elif constrained is not None and constrained.over:
+        elif texts is not None and texts.over[row]:
             pass
         elif count and self._ids[row, count - 1] == self._end_id:
             text -= 1
@@ -466,8 +471,8 @@ class _Batch:
             self._request.seed,
             int(self._index[row]),
             characters,
-            None if constrained is None else float(self._conditioned[row]),
-            None if constrained is None else float(self._allowed[row]),
+            None if texts is None else float(self._conditioned[row]),
+            None if texts is None else float(self._allowed[row]),
         )
 
     def _shown(self, characters: str, reason: FinishReason) -> str:
@@ -498,12 +503,28 @@ class _Batch:
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
 
 
-def _log_p_of(logits: NDArray[np.floating], ids: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return the natural log-probability, (B,), of an id in each row of logits, (B, V)."""
+def _log_p_of(
+    logits: NDArray[np.floating], ids: NDArray[np.intp], allowed: NDArray[np.floating] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return the natural log-probability, (B,), of an id in each row of logits, (B, V).
+
+    Args:
+        logits: the model's.
+        ids: an id for each row, (B,).
+        allowed: the logits from which they were chosen, if these differ, (B, V).
+
+    Returns:
+        The model's log-probabilities, and those of the choice, None if `allowed` is.
+    """
+    rows = np.arange(len(ids))
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
-    found = x[np.arange(len(ids)), ids] - np.log(np.exp(x).sum(axis=1))
-    return np.asarray(found)
+    p = np.exp(x)
+    own = np.asarray(x[rows, ids] - np.log(p.sum(axis=1)))
+    if allowed is None:
+        return own, None
+    choice = allowed - allowed.max(axis=1, keepdims=True)
+    return own, np.asarray(choice[rows, ids] - np.log(np.exp(choice).sum(axis=1)))
 
 
 def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:

@@ -6,8 +6,9 @@ the ones of its path. Every error has OpenAI's body.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -20,9 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from charloom.errors import shortened
+from charloom.constraints.options import ConstraintOptions
+from charloom.errors import CharloomError, shortened
 from charloom.serving.batcher import Batcher
-from charloom.serving.completions import Reply, is_guided, parse_completion
+from charloom.serving.completions import Completion, Reply, is_guided, parse_completion
 from charloom.serving.connection import RETRY_SECONDS
 from charloom.serving.errors import ApiError, read_json, write_json
 from charloom.serving.foreign_paths import NO_CHAT, remedy_for
@@ -36,6 +38,8 @@ from charloom.serving.schema import (
     Health,
     ModelInfo,
     ModelList,
+    PatternRequest,
+    PatternResponse,
     TokenizeRequest,
     TokenizeResponse,
 )
@@ -55,7 +59,10 @@ MOST_NAMED = 20  # fields in it
 LARGEST_BODY = 4_000_000  # bytes
 MEDIA_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
+COMPILED_AT_ONCE, MOST_COMPILED = 2, 256  # requests whose constraints are compiled, and that wait
+
 Body = TypeVar("Body", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Service:
         self._strict = strict
         self.notifier = notifier
         self.metrics = ServerMetrics({model.id: model.batcher for model in models})
+        self._compiling, self._waiting = asyncio.Semaphore(COMPILED_AT_ONCE), 0
         self._files = _playground_files()
         routes = [
             Route("/", self.page, name="/"),
@@ -101,6 +109,7 @@ class Service:
             Route("/tokenizer_info", self.tokenizer_info, name="/tokenizer_info"),
             Route("/tokenize", self.tokenize, methods=["POST"], name="/tokenize"),
             Route("/detokenize", self.detokenize, methods=["POST"], name="/detokenize"),
+            Route("/pattern", self.check_pattern, methods=["POST"], name="/pattern"),
         ]
         self._paths = [route.path for route in routes if "{" not in route.path]
         handlers: Mapping[Any, Any] = {
@@ -183,6 +192,39 @@ class Service:
         text = self._model(body.model).tokens.detokenize(body.tokens)
         return json_reply(DetokenizeResponse(text), headers=ignored_header(unknown))
 
+    # Patterns
+
+    async def check_pattern(self, request: Request) -> Response:
+        """Return whether a regular expression can be matched, and its shortest text's length."""
+        body, unknown = await self._read_body(request, PatternRequest)
+        tokens = self._model(body.model).tokens
+        try:
+            found = await self._compile(
+                lambda: tokens.constraints(ConstraintOptions(match=body.pattern))
+            )
+        except CharloomError as error:
+            reply = PatternResponse(valid=False, message=str(error))
+        else:
+            reply = PatternResponse(valid=True, shortest=found.least if found else 0)
+        return json_reply(reply, headers=ignored_header(unknown))
+
+    async def _compile(self, function: Callable[[], T]) -> T:
+        """Call a function that compiles constraints, in one of few threads.
+
+        So patterns that take seconds occupy neither the batcher nor all threads.
+
+        Raises:
+            ApiError: Too many requests wait for it.
+        """
+        if self._waiting >= MOST_COMPILED:
+            raise _overloaded("too many patterns are being compiled; retry later")
+        self._waiting += 1
+        try:
+            async with self._compiling:
+                return await asyncio.to_thread(function)
+        finally:
+            self._waiting -= 1
+
     # Completions
 
     async def complete(self, request: Request) -> Response:
@@ -195,18 +237,16 @@ class Service:
         model = self._model(body.model)
         most = model.batcher.most_texts
         size = int(request.headers.get("content-length", LARGEST_BODY))
-        if is_guided(body):
-            size = LARGEST_BODY  # because a pattern can take seconds to compile
-        completion = await run_aside(size, lambda: parse_completion(body, model.tokens, most))
+
+        def parse() -> Completion:
+            return parse_completion(body, model.tokens, most)
+
+        compiles = is_guided(body)
+        completion = await (self._compile(parse) if compiles else run_aside(size, parse))
         try:
             answers = model.batcher.submit(*completion.requests)
         except BusyError:
-            raise ApiError(
-                503,
-                "the request queue is full; retry later",
-                code="overloaded",
-                headers={"retry-after": str(RETRY_SECONDS)},
-            ) from None
+            raise _overloaded("the request queue is full; retry later") from None
         reply = Reply(model.id, completion, answers, model.tokens, int(time.time()))
         headers = ignored_header([*unknown, *completion.unusable_stops])
         if completion.stream:
@@ -237,6 +277,10 @@ class Service:
         elif error.status_code == 405:
             message = f"method {request.method} is not allowed for {shortened(path)}"
         return error_reply(request, ApiError(error.status_code, message, headers=error.headers))
+
+
+def _overloaded(message: str) -> ApiError:
+    return ApiError(503, message, code="overloaded", headers={"retry-after": str(RETRY_SECONDS)})
 
 
 def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -21,6 +21,7 @@ from charloom.errors import CharloomError
 from charloom.serving.prompt_cache import CACHE_BYTES, PromptCache
 from charloom.serving.prompt_reader import PromptReader
 from charloom.serving.requests import Answer, BatcherStats, BusyError, Request
+from charloom.serving.suffixes import SuffixFiller
 from charloom.serving.text_sampler import TextSampler
 from charloom.text.vocabulary import Vocabulary
 
@@ -63,6 +64,7 @@ class Batcher:
         # Only the batcher's thread changes these.
         self._reader = PromptReader(predictor, self.cache, self.stats)
         self._sampler = TextSampler(predictor, vocabulary, self.cache, self.stats)
+        self._filler = SuffixFiller(predictor, vocabulary, self.stats)
         self._changed: dict[Answer, None] = {}  # answers with pieces not yet reported, in order
         self._thread = threading.Thread(target=self._run, name="charloom-batcher", daemon=True)
         self._thread.start()
@@ -71,7 +73,7 @@ class Batcher:
     def active(self) -> int:
         """Return the number of texts that are being sampled, or whose prompts are being read."""
         reading = sum(len(prompt.answer.request.indices) for prompt in self._reader.prompts)
-        return len(self._sampler.texts) + reading
+        return len(self._sampler.texts) + reading + self._filler.texts
 
     @property
     def waiting(self) -> int:
@@ -153,20 +155,24 @@ class Batcher:
             self._remove(cancelled)
         sampled = self._sampler.advance(one_character=bool(self._reader.prompts))
         self._changed |= dict.fromkeys(sampled)
+        self._changed |= dict.fromkeys(self._filler.advance())
         ready = self._reader.advance()
         if ready:
             answers = [prompt.answer for prompt in ready]
-            self._sampler.begin(ready)
+            self._filler.begin([p for p in ready if p.answer.request.suffix is not None])
+            self._sampler.begin([p for p in ready if p.answer.request.suffix is None])
             self._reader.remove(set(answers))
             self._changed |= dict.fromkeys(answers)
 
     def _active_answers(self) -> list[Answer]:
         reading = [prompt.answer for prompt in self._reader.prompts]
-        return reading + [text.answer for text in self._sampler.texts]
+        sampling = [text.answer for text in self._sampler.texts]
+        return reading + sampling + self._filler.answers
 
     def _remove(self, answers: set[Answer]) -> None:
         self._reader.remove(answers)
         self._sampler.remove(answers)
+        self._filler.remove(answers)
 
     def _fail(self, error: Exception, others: Iterable[Answer]) -> None:
         """End all active answers, and others, with an error."""
@@ -176,6 +182,7 @@ class Batcher:
         self._changed |= dict.fromkeys(answers)
         self._reader.prompts = []
         self._sampler.clear()
+        self._filler.clear()
 
     def _notify_readers(self) -> None:
         now = time.monotonic()

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
 
 from charloom.constraints.options import ConstraintOptions
 from charloom.constraints.protocol import Constraints
 from charloom.engines.decoding import SamplingSettings
 from charloom.errors import CharloomError, shortened
+from charloom.prediction.middle import LONGEST_MIDDLE
 from charloom.serving.errors import ApiError, write_json
 from charloom.serving.requests import Answer, End, Piece, Request, Scored
 from charloom.serving.schema import (
@@ -57,6 +60,7 @@ class Completion:
     echo: bool
     stream: bool
     include_usage: bool
+    conditioned: bool  # whether the reply has the log-probabilities under constraints and bias
     unusable_stops: tuple[str, ...]  # the fields of stop texts that the model cannot write
 
 
@@ -98,14 +102,20 @@ def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -
     settings = _sampling_settings(body, len(tokens.vocabulary))
     bias = _bias(body, tokens)
     stop, unusable = _stops(body, tokens)
-    constraints = _constraints(body, tokens, stop, length)
+    constraints = _constraints(body, tokens, stop, length, bias)
+    suffix = _suffix(body, tokens, length)
+    conditioned = bool(body.conditioned_logprobs)
+    if conditioned and alternatives is None:
+        raise ApiError(
+            400, "conditioned_logprobs needs logprobs: set both", param="conditioned_logprobs"
+        )
     seed = secrets.randbelow(2**31) if body.seed in (None, -1) else body.seed
     requests = [
         Request(
             tokens.to_read(prompt),
             length,
             settings,
-            bias=bias,
+            bias={} if constraints is not None else bias,  # which they include
             constraints=constraints,
             stop=stop,
             includes_stop=bool(body.include_stop_str_in_output),
@@ -114,10 +124,13 @@ def parse_completion(body: CompletionRequest, tokens: Tokens, most_texts: int) -
             alternatives=alternatives,
             scores_prompt=scores_prompt,
             streams=stream,
+            suffix=suffix,
         )
         for number, prompt in enumerate(prompts)
     ]
-    return Completion(tuple(requests), tuple(prompts), count, echo, stream, include_usage, unusable)
+    return Completion(
+        tuple(requests), tuple(prompts), count, echo, stream, include_usage, conditioned, unusable
+    )
 
 
 def _alternatives(body: CompletionRequest) -> int | None:
@@ -207,7 +220,15 @@ def _bias(body: CompletionRequest, tokens: Tokens) -> dict[int, float]:
         ApiError: A token id is unknown, or no token is left.
     """
     size = len(tokens.vocabulary)
+    names = {name: id_ for id_, name in enumerate(tokens.vocabulary.names)}
     bias: dict[int, float] = {}
+    for name, value in (body.bias or {}).items():
+        if name not in names:
+            raise ApiError(
+                400, f"bias names {shortened(name)}, which the model does not know: omit it",
+                param="bias",
+            )  # fmt: skip
+        bias[names[name]] = -math.inf if value == -MOST_BIAS else value
     for token, value in (body.logit_bias or {}).items():
         if int(token) > size:
             raise ApiError(
@@ -235,9 +256,37 @@ def _stops(body: CompletionRequest, tokens: Tokens) -> tuple[tuple[str, ...], tu
     return tuple(form for forms in read.values() for form in forms if form), unusable
 
 
+WORDS = ("forbid", "require", "alphabet")
+
+
 def is_guided(body: CompletionRequest) -> bool:
-    """Return whether a request has a pattern, a schema or a grammar, which must be compiled."""
-    return bool(_guides(body))
+    """Return whether a request has a pattern or another constraint, which must be compiled."""
+    return bool(_guides(body)) or any(getattr(body, name) for name in WORDS)
+
+
+def _suffix(
+    body: CompletionRequest, tokens: Tokens, length: int
+) -> NDArray[np.unsignedinteger] | None:
+    """Return the ids of the text after the completion, None without one.
+
+    Raises:
+        ApiError: It has an unknown character, or the request has a field that excludes it.
+    """
+    if not body.suffix:
+        return None
+    if _alternatives(body) is not None:
+        raise ApiError(400, "suffix excludes logprobs: omit one of them", param="suffix")
+    if length > LONGEST_MIDDLE:
+        raise ApiError(
+            400,
+            f"max_tokens is {length:,}: with suffix, use at most {LONGEST_MIDDLE}",
+            param="max_tokens",
+        )
+    try:
+        found = tokens.prompt(body.suffix, scored=False, skip_unknown=bool(body.skip_unknown))
+    except ApiError as error:
+        raise ApiError(400, f"suffix: {error}", param="suffix", code=error.code) from None
+    return found.ids.astype(tokens.vocabulary.id_type)
 
 
 def _guides(body: CompletionRequest) -> dict[str, tuple[str, Any]]:
@@ -264,29 +313,47 @@ def _guides(body: CompletionRequest) -> dict[str, tuple[str, Any]]:
 
 
 def _constraints(
-    body: CompletionRequest, tokens: Tokens, stop: tuple[str, ...], length: int
+    body: CompletionRequest,
+    tokens: Tokens,
+    stop: tuple[str, ...],
+    length: int,
+    bias: Mapping[int, float],
 ) -> Constraints | None:
-    """Compile the pattern, schema or grammar of a request.
+    """Compile the constraints of a request, which then include the bias.
+
+    Args:
+        body: The body.
+        tokens: The model's tokens.
+        stop: The stop texts, as characters of the model.
+        length: The largest number of characters.
+        bias: Additions to the logits of ids.
 
     Raises:
-        ApiError: It is invalid, not supported, or no completion of this length meets it.
+        ApiError: One is invalid, not supported, or no completion of this length meets them all.
     """
     guides = _guides(body)
-    if not guides:
+    words = {name: getattr(body, name) for name in WORDS if getattr(body, name)}
+    if not guides and not words and not (body.suffix and bias):
         return None
-    field = next(iter(guides))
     if len(guides) > 1:
+        first = next(iter(guides))
         raise ApiError(
-            400, f"{' and '.join(guides)} exclude each other: set one of them", param=field
+            400, f"{' and '.join(guides)} exclude each other: set one of them", param=first
         )
-    option, value = guides[field]
-    if isinstance(value, dict) and len(write_json(value)) > LONGEST_GUIDE:
-        raise ApiError(
-            400, f"{field} is too large: send at most {LONGEST_GUIDE:,} characters", param=field
-        )
-    options = ConstraintOptions(**{option: value})
+    field = next(iter(guides or words), "bias")
+    options: dict[str, Any] = dict(words)
+    names = {}
+    for option, value in guides.values():
+        if isinstance(value, dict) and len(write_json(value)) > LONGEST_GUIDE:
+            raise ApiError(
+                400, f"{field} is too large: send at most {LONGEST_GUIDE:,} characters", param=field
+            )
+        options[option] = value
+        names[option] = field
+    if bias:
+        options["bias"] = {tokens.vocabulary.names[id_]: value for id_, value in bias.items()}
     try:
-        found = options.read(tokens.vocabulary, tokens.as_read, stop, names={option: field})
+        found = tokens.constraints(ConstraintOptions(**options), stop, names)
     except CharloomError as error:
         raise ApiError(400, str(error), param=field) from None
     if found is not None and found.least > length:
@@ -385,6 +452,10 @@ class Reply:
         unseen = self._tokens.unseen
         log_known = 0.0 if unseen is None else unseen.log_known
         values: list[float | None] = []
+        conditioned = [
+            None if one is None or one.conditioned is None else _finite(one.conditioned)
+            for one in scored
+        ]
         top: list[dict[str, float] | None] = []
         for name, one in zip(names, scored, strict=True):
             if one is None:
@@ -401,7 +472,8 @@ class Reply:
                 value = unseen.log_probability
             values.append(value)
             top.append(likeliest | {name: value})
-        return LogProbabilities(names, values, top, offsets)
+        shown = conditioned if self._completion.conditioned else UNSET
+        return LogProbabilities(names, values, top, offsets, shown)
 
     def usage(self) -> Usage:
         """Return the number of characters read and sampled so far."""

@@ -17,6 +17,8 @@ from charloom.serving.schema import (
     Health,
     ModelInfo,
     ModelList,
+    PatternRequest,
+    PatternResponse,
     ResponseFormat,
     StreamOptions,
     TokenizeRequest,
@@ -49,11 +51,11 @@ DESCRIPTIONS = {
     500: "Internal server error.",
     503: "The request queue is full; see Retry-After.",
 }
-REQUESTS = (CompletionRequest, TokenizeRequest, DetokenizeRequest)
+REQUESTS = (CompletionRequest, TokenizeRequest, DetokenizeRequest, PatternRequest)
 NESTED = (StreamOptions.__name__, ResponseFormat.__name__)
 REPLIES = (
     *(CompletionResponse, ModelInfo, ModelList, TokenizeResponse, DetokenizeResponse),
-    *(TokenizerInfo, Health, ErrorResponse),
+    *(PatternResponse, TokenizerInfo, Health, ErrorResponse),
 )
 
 Media = dict[str, Any]  # schemas by media type
@@ -123,6 +125,13 @@ def _model_paths(models: Sequence[str]) -> dict[str, Any]:
             DetokenizeRequest,
             {"tokens": [1]},
             _json(DetokenizeResponse),
+        ),
+        "/pattern": _post(
+            "Check a regular expression.",
+            PatternRequest,
+            {"pattern": "[a-z]+"},
+            _json(PatternResponse),
+            503,
         ),
         "/tokenizer_info": _get(
             "Describe the tokenizer.", _json(TokenizerInfo), 404, parameter=in_query

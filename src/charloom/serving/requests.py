@@ -41,6 +41,7 @@ class Request:
             nothing.
         scores_prompt: Also score the prompt's characters, from the second on.
         streams: Notify the reader of every piece, not only of the end.
+        suffix: The ids of the text after the texts, (N,), if there is one.
     """
 
     prompt: NDArray[np.unsignedinteger]
@@ -55,14 +56,20 @@ class Request:
     alternatives: int | None = None
     scores_prompt: bool = False
     streams: bool = False
+    suffix: NDArray[np.unsignedinteger] | None = None
 
 
 class Scored(NamedTuple):
-    """A character's natural log-probability, and the likeliest ones there with theirs."""
+    """A character's natural log-probability, and the likeliest ones there with theirs.
+
+    `conditioned` is its log-probability in the choice from which it was sampled, with constraints
+    and bias; None for a character of a prompt.
+    """
 
     id: int
     log_probability: float
     likeliest: Sequence[tuple[int, float]]
+    conditioned: float | None = None
 
 
 @dataclass

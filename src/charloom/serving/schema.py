@@ -20,6 +20,7 @@ MOST_ALTERNATIVES = 5
 MOST_STOPS, LONGEST_STOP = 64, 1_000
 MOST_BIAS = 100
 LONGEST_GUIDE = 10_000  # characters of a pattern, a JSON schema or a grammar
+MOST_WORDS, LONGEST_WORD = 64, 1_000  # texts that must or must not occur
 LARGEST_SEED = 2**63 - 1
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default
 NUMBER_TEXT = r"^-?[0-9]{1,20}(\.[0-9]{1,20})?$"  # accepted where a number is expected
@@ -38,6 +39,8 @@ Length = Annotated[
 # JSON has only strings as keys.
 BiasedId = Annotated[str, Meta(pattern="^[1-9][0-9]{0,9}$")]
 Bias = Annotated[float, Meta(ge=-MOST_BIAS, le=MOST_BIAS)]
+BiasedCharacter = Annotated[str, Meta(min_length=1, max_length=10)]
+Word = Annotated[str, Meta(min_length=1, max_length=LONGEST_WORD)]
 # For fields that the server does not support: the values without an effect.
 Zero = Annotated[float, Meta(ge=0, le=0)]
 One = Annotated[float, Meta(ge=1, le=1)]
@@ -143,8 +146,30 @@ class CompletionRequest(Struct, kw_only=True):
         Annotated[str, Meta(max_length=LONGEST_GUIDE)] | None,
         Meta(description="A grammar of Lark or GBNF that the whole completion follows."),
     ] = None
+    suffix: Annotated[
+        Text | None, Meta(description="The text after the completion, which fits before it.")
+    ] = None
+    # Extensions of charloom, which no other server has.
+    forbid: Annotated[
+        Word | Annotated[list[Word], Meta(max_length=MOST_WORDS)] | None,
+        Meta(description="Texts that do not occur, or classes of characters such as [0-9]."),
+    ] = None
+    require: Annotated[
+        Word | Annotated[list[Word], Meta(max_length=MOST_WORDS)] | None,
+        Meta(description="Texts that occur in the completion."),
+    ] = None
+    alphabet: Annotated[
+        Word | None, Meta(description="The class of the characters that can come, like [a-z ].")
+    ] = None
+    bias: Annotated[
+        dict[BiasedCharacter, Bias] | None,
+        Meta(description="Additions to the logits of characters. -100 excludes a character."),
+    ] = None
+    conditioned_logprobs: Annotated[
+        bool | None,
+        Meta(description="Return the log-probabilities under constraints and bias too."),
+    ] = None
     # The server does not support these fields. It accepts them only if they have no effect.
-    suffix: Annotated[str, Meta(max_length=0)] | None = None
     best_of: Annotated[
         Annotated[int, Meta(ge=1, le=MOST_TEXTS_EACH)] | None, Meta(description="1, or n.")
     ] = None
@@ -157,7 +182,6 @@ class CompletionRequest(Struct, kw_only=True):
 
 # The fields that the server does not support, with the values that have no effect.
 UNSUPPORTED = {
-    "suffix": "an empty string",
     "best_of": "n",
     "presence_penalty": "0",
     "frequency_penalty": "0",
@@ -175,6 +199,13 @@ class TokenizeRequest(Struct, kw_only=True):
     add_special_tokens: Annotated[
         bool | None, Meta(description="Put the id of the token that precedes any text first.")
     ] = True
+
+
+class PatternRequest(Struct, kw_only=True):
+    """The body of `POST /pattern`."""
+
+    model: str | None = None
+    pattern: Annotated[str, Meta(max_length=LONGEST_GUIDE)]
 
 
 class DetokenizeRequest(Struct, kw_only=True):
@@ -228,6 +259,7 @@ class LogProbabilities(Struct):
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+    conditioned_logprobs: list[float | None] | UnsetType = UNSET
 
 
 class Choice(Struct):
@@ -295,6 +327,18 @@ class DetokenizeResponse(Struct):
     """The reply to `POST /detokenize`."""
 
     prompt: str
+
+
+class PatternResponse(Struct):
+    """The reply to `POST /pattern`.
+
+    `shortest` is the smallest number of characters of a valid pattern's texts, `message` describes
+    the error of an invalid one.
+    """
+
+    valid: bool
+    shortest: int | UnsetType = UNSET
+    message: str | UnsetType = UNSET
 
 
 class TokenizerInfo(Struct):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ from charloom.storage.folders import MODEL_FILE, model_path
 
 KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 30  # for running requests at shutdown
+# After which a thread that compiles a pattern yields Python's lock to a batcher.
+SWITCH_SECONDS = 0.0005
 
 
 def name_runs(runs: Sequence[str]) -> list[str]:
@@ -110,9 +113,12 @@ class Server(uvicorn.Server):
 
     def serve_until_ended(self) -> None:
         """Serve until a signal or `should_exit` ends the server, and close its socket."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             self.run(sockets=[self._opened])
         finally:
+            sys.setswitchinterval(interval)
             self._opened.close()
             for model in self.models:
                 model.batcher.close()

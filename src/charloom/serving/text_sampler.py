@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.texts import ConstrainedText, choose_next, restrict
+from charloom.constraints.texts import (
+    ConstrainedText,
+    choose_next,
+    generate_restricted,
+    restrict,
+)
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.prediction.rows import join_states, rows_of
-from charloom.prediction.sampling import StopTexts
+from charloom.prediction.sampling import StopTexts, in_kernel
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.prompt_reader import PendingPrompt, score
 from charloom.serving.requests import Answer, BatcherStats, End, Piece, Scored
@@ -48,16 +53,26 @@ class RunningText:
         """Return the number of characters left to sample."""
         return self.answer.request.length - len(self.sampled)
 
-    def add(self, id_: int, character: str, scored: Scored | None = None) -> None:
+    def add(
+        self, id_: int, character: str, scored: Scored | None = None, *, is_last: bool = True
+    ) -> None:
         """Add a sampled symbol, and pass what is certain of the text to the answer.
 
         The end of a document ends the text without being part of it.
+
+        Args:
+            id_: The symbol.
+            character: Its character.
+            scored: Its score, if that was requested.
+            is_last: Whether it is the last symbol that the constraints have taken.
         """
+        ends_before = self.constrained is not None and self.constrained.ends_before_last and is_last
+        over = self.constrained is not None and self.constrained.over and is_last
         self.sampled.append(id_)
         self.answer.sampled += 1
         if scored is not None:
             self.held.append(scored)
-        if character == END or (self.constrained and self.constrained.ends_before_last):
+        if character == END or ends_before:
             if character != END and scored is not None:
                 self.held.pop()
             self.end = "stop"
@@ -68,7 +83,7 @@ class RunningText:
             self.end = "stop"
             if self.answer.request.includes_stop:
                 text += self.stops.found
-        elif self.constrained is not None and self.constrained.over:
+        elif over:
             self.end = "stop"
             text += self.stops.rest()
         elif not self.left:
@@ -81,13 +96,17 @@ class RunningText:
     def add_all(self, ids: list[int], characters: Sequence[str]) -> None:
         """Add sampled symbols up to the text's end, in one piece if no stop text can end it."""
         if self.stops.searched:
-            for id_ in ids:
-                self.add(id_, characters[id_])
+            for place, id_ in enumerate(ids, 1):
+                self.add(id_, characters[id_], is_last=place == len(ids))
                 if self.end is not None:
                     return
             return
         text = "".join([characters[id_] for id_ in ids])
-        if END in text:
+        if self.constrained is not None and self.constrained.over:
+            self.end = "stop"
+            if self.constrained.ends_before_last:
+                text = text[:-1]
+        elif END in text:
             text = text[: text.index(END)]
             ids = ids[: len(text) + 1]
             self.end = "stop"
@@ -167,8 +186,8 @@ class TextSampler:
     def _step(self) -> None:
         """Sample one more character of every text."""
         logits, state = self._predictor.step(self._last, self._state)
-        ids = self._choose(logits)
-        scored = self._score(logits, ids)
+        ids, choices = self._choose(logits)
+        scored = self._score(logits, ids, choices)
         for row, text in enumerate(self.texts):
             id_ = int(ids[row])
             text.add(id_, self._vocabulary.characters[id_], scored.get(row))
@@ -180,22 +199,33 @@ class TextSampler:
         """Sample several more characters of every text in one call of `generate`.
 
         Returns:
-            False, without sampling, if the texts have different settings, a bias or constraints, or
-            need scores.
+            False, without sampling, if the texts have different settings, a bias, or constraints
+            that the model cannot take in one call, or need scores.
         """
         requests = [text.answer.request for text in self.texts]
         settings = requests[0].settings
         if any(r.settings != settings or r.alternatives is not None or r.bias for r in requests):
             return False
-        if any(r.constraints is not None for r in requests):
+        constrained = [text.constrained for text in self.texts]
+        restricted = any(text is not None for text in constrained)
+        if restricted and not in_kernel(self._predictor, constrained):
             return False
         each = max(1, SAMPLED_IN_A_TURN // len(self.texts))
         count = min(SAMPLED_OF_EACH, each, *(text.left for text in self.texts))
         uniforms = np.stack([text.generator.random(count) for text in self.texts], axis=1)
-        sampled, state = self._predictor.generate(self._last, self._state, settings, uniforms)
-        for text, ids in zip(self.texts, sampled.T.tolist(), strict=True):
+        predictor: Any = self._predictor
+        last, before_last = self._last, self._state
+        if restricted:
+            sampled, counts, state = generate_restricted(
+                constrained,
+                lambda rules: predictor.generate(last, before_last, settings, uniforms, (), rules),
+            )
+        else:
+            sampled, state = predictor.generate(last, before_last, settings, uniforms)
+            counts = np.full(len(self.texts), count)
+        for text, ids, own in zip(self.texts, sampled.T.tolist(), counts.tolist(), strict=True):
             before = len(text.sampled)
-            text.add_all(ids, self._vocabulary.characters)
+            text.add_all(ids[:own], self._vocabulary.characters)
             self._stats.sampled += len(text.sampled) - before
         self._stats.steps += count
         self._finish_turn(sampled[-1], state, count)
@@ -220,8 +250,12 @@ class TextSampler:
         self._last, self._state = last, state
         self._keep(left)
 
-    def _choose(self, logits: NDArray[np.floating]) -> NDArray[np.intp]:
-        """Choose every text's next character, (B,), at once for texts with the same settings."""
+    def _choose(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Choose every text's next character, (B,), at once for texts with the same settings.
+
+        Returns:
+            The characters, and the logits with bias and constraints, (B, V).
+        """
         ids = np.empty(len(self.texts), np.intp)
         alike: dict[SamplingSettings, list[int]] = {}
         biased = logits.astype(np.float64)
@@ -234,12 +268,17 @@ class TextSampler:
         biased = restrict(constrained, biased)
         for settings, rows in alike.items():
             uniforms = np.array([self.texts[row].generator.random() for row in rows])
-            ids[rows] = choose_next(
-                [constrained[row] for row in rows], biased[rows], settings, uniforms
-            )
-        return ids
+            some = biased[rows]
+            ids[rows] = choose_next([constrained[row] for row in rows], some, settings, uniforms)
+            biased[rows] = some  # from which characters can have been excluded
+        return ids, biased
 
-    def _score(self, logits: NDArray[np.floating], ids: NDArray[np.intp]) -> dict[int, Scored]:
+    def _score(
+        self,
+        logits: NDArray[np.floating],
+        ids: NDArray[np.intp],
+        choices: NDArray[np.float64],
+    ) -> dict[int, Scored]:
         """Return the scores of the sampled characters by row, for texts that need them."""
         alike: dict[int, list[int]] = {}
         for row, text in enumerate(self.texts):
@@ -248,8 +287,16 @@ class TextSampler:
                 alike.setdefault(alternatives, []).append(row)
         found: dict[int, Scored] = {}
         for alternatives, rows in alike.items():
-            x = logits[rows].astype(np.float64)
-            x -= x.max(axis=1, keepdims=True)
-            x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
-            found |= zip(rows, score(x, ids[rows], alternatives), strict=True)
+            scored = score(_normalized(logits[rows]), ids[rows], alternatives)
+            conditioned = _normalized(choices[rows])[np.arange(len(rows)), ids[rows]].tolist()
+            for row, one, log_p in zip(rows, scored, conditioned, strict=True):
+                found[row] = one._replace(conditioned=log_p)
         return found
+
+
+def _normalized(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return natural log-probabilities, (B, V)."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=1, keepdims=True)
+    x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return x

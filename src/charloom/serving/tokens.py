@@ -10,12 +10,15 @@ N: tokens of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.constraints.options import NO_NAMES, ConstraintOptions
+from charloom.constraints.protocol import Constraints
 from charloom.errors import CharloomError, shortened
 from charloom.prediction.unseen import UnseenCharacters
 from charloom.serving.errors import ApiError
@@ -29,6 +32,7 @@ UNKNOWN_NAME = "<unknown>"  # of a character in a list of ids that is not in the
 REPLACEMENT = "\ufffd"  # in its place in a text
 KNOWN = "use only characters of the model's vocabulary"
 SKIP = f"{KNOWN}, or set skip_unknown"
+KEPT_CONSTRAINTS = 32
 Ids = NDArray[np.signedinteger]  # of a vocabulary, with -1 for an unknown character
 
 
@@ -61,6 +65,7 @@ class Tokens:
     vocabulary: Vocabulary
     unseen: UnseenCharacters | None = None
     format: TextFormat = field(default_factory=TextFormat)
+    _constraints: dict[str, Constraints | None] = field(default_factory=dict, repr=False)
 
     def name(self, id_: int) -> str:
         """Return the character of an id, or the name of a token that is not a character."""
@@ -134,6 +139,29 @@ class Tokens:
         if skip_unknown:
             ids = ids[ids >= 0]
         return Prompt(ids, self.characters(ids), is_text=False)
+
+    def constraints(
+        self,
+        options: ConstraintOptions,
+        stop: Sequence[str] = (),
+        names: Mapping[str, str] = NO_NAMES,
+    ) -> Constraints | None:
+        """Return the constraints of a request, see `ConstraintOptions.read`.
+
+        The latest ones are kept, because clients often repeat them.
+
+        Raises:
+            CharloomError: They are invalid, or no text meets them.
+        """
+        key = repr((options, tuple(stop), sorted(names.items())))
+        if key in self._constraints:
+            return self._constraints[key]
+        found = options.read(self.vocabulary, self.as_read, stop, names)
+        if len(self._constraints) >= KEPT_CONSTRAINTS:
+            with contextlib.suppress(KeyError, RuntimeError):  # if another thread was faster
+                del self._constraints[next(iter(self._constraints))]
+        self._constraints[key] = found
+        return found
 
     def stop_forms(self, text: str) -> tuple[str, ...]:
         """Return the forms of a stop text like `charloom.text.stops`; none if it cannot occur."""

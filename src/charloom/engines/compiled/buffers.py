@@ -81,3 +81,4 @@ class Call(NamedTuple):
     out: Floats  # logits or log-probabilities (T, B, V), or states (T, S, L, B, H), flat
     settings: Doubles
     uniforms: Doubles  # (T, B), in GENERATE
+    rules: Integers  # restrictions of the rows, in GENERATE; see `charloom.engines.restrictions`

@@ -56,6 +56,7 @@ from charloom.engines.compiled.windows import InferenceWindows, TrainingWindows
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.engines.reference import ReferenceEngine
+from charloom.engines.restrictions import NO_RESTRICTIONS, Restrictions
 from charloom.kernels.kernel import Kernel
 from charloom.network.dropout import dropout_key
 from charloom.network.optimizers import (
@@ -137,6 +138,11 @@ class CompiledEngine:
             config.gates * (config.hidden_size * (config.layers + inputs) + config.extra_inputs)
             + config.vocabulary_size
         )
+
+    @property
+    def takes_restrictions(self) -> bool:
+        """Return whether `generate` takes restrictions of its rows."""
+        return not self._reads_extra
 
     @property
     def gradients(self) -> Parameters:
@@ -242,12 +248,13 @@ class CompiledEngine:
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
+        rules: Restrictions = NO_RESTRICTIONS,
     ) -> tuple[Ids, State]:
         refuse_extra_inputs(self.config)
         steps, batch = uniforms.shape
         drawn = np.empty((steps + 1, batch), dtype=np.int64)
         drawn[0] = ids
-        _, state = self._run_infer(GENERATE, drawn, state, settings, uniforms, clamps)
+        _, state = self._run_infer(GENERATE, drawn, state, settings, uniforms, clamps, rules=rules)
         return drawn[1:], state
 
     def states(
@@ -309,6 +316,7 @@ class CompiledEngine:
         uniforms: NDArray[np.float64] | None = None,
         clamps: Sequence[Clamp] = (),
         extra: Float | None = None,
+        rules: Restrictions = NO_RESTRICTIONS,
     ) -> tuple[Float, State]:
         if extra is not None or self._reads_extra:
             check_extra(self.config, extra, *ids.shape)
@@ -338,6 +346,7 @@ class CompiledEngine:
             out=out.reshape(-1),
             settings=numbers,
             uniforms=NO_UNIFORMS if uniforms is None else plain(uniforms, DOUBLE),
+            rules=rules,
         )
         with self.inference(chunk, batch) as (windows, packed):
             crew, places = windows.crew, windows.places

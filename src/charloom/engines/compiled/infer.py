@@ -38,6 +38,7 @@ from charloom.engines.compiled.normalization import normalize_step
 from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import layer_of, share
 from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM
+from charloom.engines.compiled.restricting import has_ended, restrict_logits, take
 from charloom.kernels.arrays import (
     Tile,
     as_buffers,
@@ -213,6 +214,33 @@ def write_state(buffers, part, index, states, t):
                     store_first(states, (to + row) * h + j, x, min(lanes, h - j))
 
 
+@subroutine(types.intp)
+def choose_restricted(buffers, call, at, probabilities, order, place, row):
+    """Return the next character of a row, under its restrictions if the call has any.
+
+    Args:
+        buffers: InferenceBuffers.
+        call: Call, in flat arrays.
+        at: where the row's logits start in the workspace, which the restrictions change.
+        probabilities, order: as in `choose_next`.
+        place: where the ids and the random numbers of the time step start.
+        row: the row's number.
+    """
+    plan = buffers.plan
+    restricted = call.rules[0] != 0
+    if restricted:
+        if has_ended(call.rules, row):
+            return call.ids[place + row]  # which is not used
+        restrict_logits(buffers.work, at, plan.vocabulary, call.rules, row)
+    id_ = choose_next(
+        flat_from(buffers.work, at), probabilities, order, plan.vocabulary, call.settings,
+        call.uniforms[place + row],
+    )  # fmt: skip
+    if restricted:
+        take(call.rules, row, id_)
+    return id_
+
+
 @subroutine(inline=True)
 def _sample(buffers, call, part, t, index):
     """Sample the next character of a thread's rows, and write it to call.ids.
@@ -232,10 +260,9 @@ def _sample(buffers, call, part, t, index):
         count = min(DECODED_AT_ONCE, part.end_row - first)
         decode(buffers, y + first * plan.hst, count, logits)
         for row in range(count):
-            call.ids[(t + 1) * batch + first + row] = choose_next(
-                flat_from(buffers.work, logits + row * plan.vst), probabilities, order,
-                plan.vocabulary, call.settings, call.uniforms[t * batch + first + row],
-            )  # fmt: skip
+            call.ids[(t + 1) * batch + first + row] = choose_restricted(
+                buffers, call, logits + row * plan.vst, probabilities, order, t * batch, first + row
+            )
 
 
 @subroutine()

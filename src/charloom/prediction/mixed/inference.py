@@ -25,6 +25,7 @@ from charloom.engines.compiled.engine import (
 from charloom.engines.compiled.plan import DECODED_AT_ONCE
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Engine, Ids
+from charloom.engines.restrictions import NO_RESTRICTIONS, Restrictions
 from charloom.kernels.kernel import Kernel
 from charloom.network.parameters import Float
 from charloom.network.units import Clamp
@@ -92,8 +93,9 @@ class CompiledMixture:
         settings: SamplingSettings,
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp] = (),
+        rules: Restrictions = NO_RESTRICTIONS,
     ) -> tuple[Ids, MixedState]:
-        return self._run(GENERATE, ids, state, settings, uniforms, clamps)
+        return self._run(GENERATE, ids, state, settings, uniforms, clamps, rules)
 
     def _run(
         self,
@@ -103,6 +105,7 @@ class CompiledMixture:
         settings: SamplingSettings | None = None,
         uniforms: NDArray[np.float64] | None = None,
         clamps: Sequence[Clamp] = (),
+        rules: Restrictions = NO_RESTRICTIONS,
     ) -> tuple[Any, MixedState]:
         """Run a mode of `charloom.prediction.mixed.kernel`.
 
@@ -113,6 +116,7 @@ class CompiledMixture:
             settings: those of GENERATE.
             uniforms: random numbers for GENERATE, (T, B).
             clamps: units that are held at a value.
+            rules: restrictions of the rows in GENERATE, which change.
 
         Returns:
             The sampled ids, (T, B), or the logits or log-probabilities, (T, B, V), or an empty
@@ -153,6 +157,7 @@ class CompiledMixture:
             out=out.reshape(-1),
             settings=numbers,
             uniforms=NO_UNIFORMS if uniforms is None else plain(uniforms, DOUBLE),
+            rules=rules,
         )
         of_mixer = isinstance(counts, ContextMixer)
         work = WORK_OF_A_MIXER if of_mixer else WORK_OF_A_TABLE

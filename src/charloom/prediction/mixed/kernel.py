@@ -25,10 +25,11 @@ from charloom.engines.compiled.buffers import (
     Call,
     InferenceBuffers,
 )
-from charloom.engines.compiled.drawing import choose_next, normalize
+from charloom.engines.compiled.drawing import normalize
 from charloom.engines.compiled.forward import decode, in_vocabulary
 from charloom.engines.compiled.infer import (
     advance,
+    choose_restricted,
     logits_at,
     outputs_at,
     part_of_rows,
@@ -222,14 +223,14 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
     @subroutine(types.intp)
     def sample(buffers, call, beside, counts, part, mixing, sync):
         """Sample the characters of all rows. Returns the same as `score`."""
-        plan, w, batch, v = buffers.plan, buffers.work, buffers.plan.batch, buffers.plan.vocabulary
+        plan, batch, v = buffers.plan, buffers.plan.batch, buffers.plan.vocabulary
         here, logits = 0, logits_at(plan, part.thread)
         probabilities = flat_from(buffers.probabilities, part.thread * plan.classes64)
         order = flat_from(buffers.order, part.thread * plan.classes64)
         for t in range(mixing.steps):
             now = Call(
                 flat_from(call.ids, t * batch), call.extra, call.state, call.new_state, call.out,
-                call.settings, flat_from(call.uniforms, t * batch),
+                call.settings, flat_from(call.uniforms, t * batch), call.rules,
             )  # fmt: skip
             for row in range(part.row, part.end_row):
                 state = flat_from(beside.states, row * mixing.numbers)
@@ -246,10 +247,9 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
                 _decode(buffers, call, beside, mixing, y, count, logits, first)
                 for position in range(count):
                     row, at = first + position, logits + position * plan.vst
-                    now.ids[batch + row] = choose_next(
-                        flat_from(w, at), probabilities, order, v, call.settings,
-                        now.uniforms[row],
-                    )  # fmt: skip
+                    now.ids[batch + row] = choose_restricted(
+                        buffers, now, at, probabilities, order, 0, row
+                    )
             if not barrier(sync, part.threads):
                 return -1
         return here
