@@ -3,7 +3,7 @@
 H: hidden units; G: gates; T: time steps; B: rows of a batch.
 
 With `norm` = "rms", both products of a layer are divided by their root mean square, gate by gate,
-and multiplied by a gain. Sources: Zhang and Sennrich 2019; Ba et al. 2016 for the products of cells.
+and multiplied by a gain. Sources: Zhang and Sennrich 2019, Ba et al. 2016 (products of cells).
 
     y = x / √(mean(x²) + ε)   over the H numbers of a gate
     product = g ⊙ y

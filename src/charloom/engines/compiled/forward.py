@@ -194,7 +194,7 @@ class Positions(NamedTuple):
 def extra_products(buffers, ids, positions, gates, extra, first, last):
     """Compute the input's products of the first layer with extra inputs, gates = table[id] + U' e.
 
-    If there are none, it copies the table's rows.
+    A network without extra inputs gets the table's rows.
 
     Args:
         buffers: TrainingBuffers or InferenceBuffers.

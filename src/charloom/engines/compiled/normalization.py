@@ -1,7 +1,7 @@
 """Normalized products inside the kernels: division by the root mean square, gate by gate.
 
-The derivation is in `charloom.engines.reference_normalization`. A product's numbers must all be
-there before one of them can be normalized, so a time step first computes the products of all units.
+The derivation is in `charloom.engines.reference_normalization`. A product can
+only be normalized as a whole, so a time step first computes the products of all units.
 """
 
 from __future__ import annotations
