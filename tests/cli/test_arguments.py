@@ -104,7 +104,7 @@ OPTIONS: dict[str, list[str]] = {
     "compress": ["--out", "--force", "--model", "--minutes"],
     "decompress": ["--out", "--force", "--model", "--max-bytes"],
     "info": ["--json"],
-    "export": ["--to", "--out"],
+    "export": ["--to", "--out", "--size"],
     "import": ["--vocabulary", "--out"],
     "corpora": [],
     "completion": [],

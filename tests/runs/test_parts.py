@@ -72,7 +72,7 @@ def test_a_fine_tuned_start_has_the_shape_of_its_base(trained: Path) -> None:
     base = load_checkpoint(trained / "model.safetensors")
     start = fine_tuned(base, {"minutes": 1.0})
     assert (start.config.hidden_size, start.config.cell) == (8, "gru")
-    shape = {"cell": "gru", "hidden_size": 8, "layers": 1, "read_counts": False}
+    shape = {"cell": "gru", "hidden_size": 8, "layers": 1, "norm": "none", "read_counts": False}
     assert start.fixed == {"minutes": 1.0} | shape
     assert start.state == TrainingState()
     with pytest.raises(CharloomError, match="--cell is rnn, but the model of --from has gru"):
