@@ -111,6 +111,31 @@ def test_a_model_of_documents_is_exported_and_imported() -> None:
     assert load_checkpoint(Path("run/model.safetensors")).config.end_id == 0
 
 
+@pytest.mark.torch
+@every_cell
+def test_normalized_products_are_exported_and_imported(cell: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch (extra `torch`) is not installed")
+    parameters = some_model(cell, 2, extra_inputs=3, norm="rms")
+    status, _, errors = run("export", kept(parameters), "--to=pytorch", "--out=a.safetensors")
+    assert status == 0, errors
+    assert "import charloom" not in Path("a.py").read_text("utf-8")
+    names = runpy.run_path("a.py")
+    engine = ReferenceEngine(parameters)
+    ids = np.random.default_rng(1).integers(0, len(CHARACTERS), (9, 2))
+    extra = np.random.default_rng(2).dirichlet(np.ones(3), (9, 2)).astype("float32")
+    one_hot = torch.nn.functional.one_hot(torch.tensor(ids), len(CHARACTERS)).float()
+    y, state = names["rnn"](torch.cat([one_hot, torch.tensor(extra)], 2))
+    again, _ = names["rnn"](torch.cat([one_hot, torch.tensor(extra)], 2), state)
+    assert not torch.equal(y, again)
+    log_p = torch.log_softmax(names["decoder"](y), 2).detach().numpy()
+    expected, _ = engine.log_probabilities(ids, engine.zero_state(2), extra=extra)
+    np.testing.assert_allclose(log_p, expected, atol=1e-5)
+    import_pytorch("a.safetensors", out="imported")
+    imported = load_checkpoint(Path("imported/model.safetensors")).parameters
+    assert imported.config == parameters.config
+    assert imported.flat.tobytes() == parameters.flat.tobytes()
+
+
 def test_a_model_with_extra_inputs_is_exported_and_imported() -> None:
     parameters = some_model("lstm", 2, extra_inputs=3)
     assert parameters["rnn.weight_ih_l0"].shape == (52, 8 + 3)

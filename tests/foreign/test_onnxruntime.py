@@ -76,10 +76,11 @@ def test_onnxruntime_reads_documents_whose_state_the_caller_empties(cell: str, l
 
 @pytest.mark.onnx
 @every_cell
-def test_onnxruntime_reads_extra_inputs(cell: str) -> None:
+@pytest.mark.parametrize("norm", ["none", "rms"])
+def test_onnxruntime_reads_extra_inputs(cell: str, norm: str) -> None:
     pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    parameters = some_model(cell, 2, extra_inputs=5)
+    parameters = some_model(cell, 2, extra_inputs=5, norm=norm)
     export_onnx(Checkpoint(parameters, Vocabulary(CHARACTERS)), Path("a.onnx"))
     session = onnxruntime.InferenceSession("a.onnx", providers=["CPUExecutionProvider"])
     ids_, extra_, _ = session.get_inputs()

@@ -21,12 +21,14 @@ def make(
     vocabulary_size: int = 7,
     end_id: int | None = None,
     extra_inputs: int = 0,
+    norm: str = "none",
     **settings: Any,
 ) -> Engine:
     """Return an engine with all parameters away from zero, biases too."""
     config = ModelConfig(
-        cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout, end_id, extra_inputs
-    )
+        cell, hidden_size, layers, vocabulary_size, dropout, dtype, dropout, end_id, extra_inputs,
+        norm,
+    )  # fmt: skip
     parameters = initialize(config, seed=4)
     parameters.flat[:] += np.random.default_rng(5).normal(0, 0.3, parameters.flat.shape)
     seeded = {n: settings.pop(n) for n in ("classic", "ranks") if n in settings}

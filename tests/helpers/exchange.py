@@ -27,11 +27,13 @@ def some_model(
     hidden: int = 13,
     characters: tuple[str, ...] = CHARACTERS,
     extra_inputs: int = 0,
+    norm: str = "none",
 ) -> Parameters:
     end_id = Vocabulary(characters).end_id
     config = ModelConfig(
-        cell, hidden, layers, len(characters), dtype=dtype, end_id=end_id, extra_inputs=extra_inputs
-    )
+        cell, hidden, layers, len(characters), dtype=dtype, end_id=end_id,
+        extra_inputs=extra_inputs, norm=norm,
+    )  # fmt: skip
     parameters = initialize(config, seed=4)
     # As large as they come from training: with larger ones a state is chaotic, rounding grows.
     parameters.flat[:] += np.random.default_rng(5).normal(0, 1 / hidden, parameters.flat.shape)

@@ -44,7 +44,7 @@ def test_roles_of_options() -> None:
     """Files of earlier runs depend on the first three."""
     assert STOP_OPTIONS == ("steps", "epochs", "minutes")
     assert COMPUTE_OPTIONS == ("engine", "threads", "device", "bf16", "compile", "rank_timeout")
-    assert SHAPE_OPTIONS == ("cell", "hidden_size", "layers")
+    assert SHAPE_OPTIONS == ("cell", "hidden_size", "layers", "norm")
     assert PER_RANK_OPTIONS == ("from_run", "threads", "rank_timeout")
     assert NOT_TUNED_OPTIONS == ("preset", "steps", "epochs", "refit")
     assert not set(TUNED_OPTIONS) & set(NOT_TUNED_OPTIONS)

@@ -143,6 +143,14 @@ def test_contexts_are_mixed_where_the_time_allows_it() -> None:
     assert counts(0.5, read_counts=False) == ("kneser-ney", False)
 
 
+def test_long_texts_are_learned_with_normalized_products() -> None:
+    for length, norm in ((20_000, None), (55_000, None), (60_000, "rms"), (1_000_000, "rms")):
+        choice = plan(60, 1.0, dataset(length), {})
+        assert choice.options.get("norm") == norm
+        assert (" units with normalized products (" in choice.reason) == (norm == "rms")
+    assert plan(60, 1.0, dataset(1_000_000), {"norm": "none"}).options["norm"] == "none"
+
+
 def test_no_network_reads_more_than_a_disk_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MOST_RECORDED", 26 * 90_000 - 1)
     assert counts(60) == ("context-mixing", False)

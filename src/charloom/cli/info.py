@@ -34,7 +34,8 @@ def run_info(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.print_json(facts)
         return 0
     terminal.print(f"{path} ({path.stat().st_size:,} bytes)")
-    extra = f", {plural(config.extra_inputs, 'extra input')}" if config.extra_inputs else ""
+    extra = ", normalized products" if config.norm == "rms" else ""
+    extra += f", {plural(config.extra_inputs, 'extra input')}" if config.extra_inputs else ""
     terminal.print(
         f"{config.cell}, {plural(config.hidden_size, 'hidden unit')}, layers: {config.layers}, "
         f"{plural(config.parameter_count, 'parameter')}, {config.dtype}{extra}"

@@ -29,6 +29,7 @@ from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
 from charloom.engines.pytorch_documents import Documents
 from charloom.engines.pytorch_layers import hold_units, run_layer
+from charloom.engines.pytorch_normalized import run_normalized_layer
 from charloom.engines.pytorch_optimizers import UPDATES
 from charloom.engines.reference import ReferenceEngine
 from charloom.errors import CharloomError, shortened
@@ -472,12 +473,13 @@ class PytorchEngine:
             The last layer's outputs (T, B, H) and the state after them.
         """
         config = self.config
-        documents = None
+        documents, ends = None, None
+        normalized = config.norm == "rms"
         if config.end_id is not None:
             ends = ids == config.end_id
             # (T, B, 1) -> (B, 1), which fits (S, L, B, H)
             state = state.masked_fill(ends[0, :, None], 0)
-            documents = Documents.cut(ends)
+            documents = None if normalized else Documents.cut(ends)
         if ids.numel() > 1:
             y = one_hot(ids, config.vocabulary_size).to(self._dtype)
         else:  # a column instead, so that sums do not depend on V
@@ -490,6 +492,8 @@ class PytorchEngine:
                 p[f"rnn.{kind}_l{layer}"]
                 for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             ]
+            if normalized:
+                weights += [p[f"rnn.norm_ih_l{layer}"], p[f"rnn.norm_hh_l{layer}"]]
             if layer == 0 and ids.numel() == 1:
                 column, rest = weights[0][:, ids[0]], weights[0][:, config.vocabulary_size :]
                 weights[0] = column if extra is None else torch.cat([column, rest], dim=1)
@@ -501,7 +505,9 @@ class PytorchEngine:
                 weights[1] = weights[1] * self._numbers(mask)
             before = state[:, layer : layer + 1]  # (S, 1, B, H)
             below = y
-            if documents is None:
+            if normalized:
+                y, *after = run_normalized_layer(config.cell, weights, before, below, ends)
+            elif documents is None:
                 y, *after = run_layer(config.cell, weights, before, below)
             else:
                 packed, *after = run_layer(

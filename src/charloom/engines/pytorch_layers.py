@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from charloom.engines.pytorch_normalized import GATES, normalized_product
 from charloom.network.choices import Cell
 from charloom.network.units import Clamp
 
@@ -65,14 +66,24 @@ def hold_units(
         after: its states after them.
         of_step: the layer's inputs, the states before, and its weights.
     """
-    below, before, (w_ih, w_hh, b_ih, b_hh) = of_step
+    below, before, (w_ih, w_hh, b_ih, b_hh, *gains) = of_step
     for unit, value in clamps:
         if unit.layer != layer:
             continue
         held = torch.full_like(y[0, :, unit.number], value)
         if unit.array == 1:
             row = 3 * y.shape[2] + unit.number
-            a = below[0] @ w_ih[row] + before[0, 0] @ w_hh[row] + b_ih[row] + b_hh[row]
+            if gains:
+                x, h = (
+                    normalized_product(inputs, weight, gain, GATES["lstm"])[:, row]
+                    for inputs, weight, gain in (
+                        (below[0], w_ih, gains[0]),
+                        (before[0, 0], w_hh, gains[1]),
+                    )
+                )
+            else:
+                x, h = below[0] @ w_ih[row], before[0, 0] @ w_hh[row]
+            a = x + h + b_ih[row] + b_hh[row]
             after[1][0, :, unit.number] = held
             held = torch.sigmoid(a) * torch.tanh(held)
         y[0, :, unit.number] = held

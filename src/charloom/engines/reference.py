@@ -24,6 +24,12 @@ from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
+from charloom.engines.reference_normalization import (
+    NormalizedProduct,
+    RecurrentProduct,
+    normalize_backward,
+    normalize_forward,
+)
 from charloom.engines.reference_products import NotebookProducts, Products
 from charloom.network.dropout import dropout_mask, weight_mask
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
@@ -49,13 +55,14 @@ def emptied(states: Float, ends: Ends) -> Float:
 
 
 # A cell's forward pass takes x, the input's products without a bias, the state before the window,
-# the recurrent weight W and both biases. `ends` marks the places where a document's end is read.
+# the recurrent product and both biases. `ends` marks the places where a document's end is read.
 # The pass returns the hidden states (T, B, H), the last state and a cache. The cache starts with
 # the hidden states and the one before the window, (T + 1, B, H), and its last entry is `ends`.
 #
 # Its backward pass takes their gradient dh. It returns dx, and the gradient da of the
 # recurrent product W h_{t−1}. The caller computes
 #   dW = Σ_t da_t h_{t−1}ᵀ,  db_hh = Σ_t da_t,  db_ih = Σ_t dx_t.
+# Where products are normalized, dW has the gradient of the product before its normalization.
 #
 # Below, a step starts from the states h_{t−1} and c_{t−1}. They are r_t ⊙ those after step t − 1,
 # with r_t = 0 where the end of a document is read at t, else 1.
@@ -65,18 +72,18 @@ def emptied(states: Float, ends: Ends) -> Float:
 
 
 def rnn_forward(
-    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float, ends: Ends
+    x: Float, state: Float, w: RecurrentProduct, b_ih: Float, b_hh: Float, ends: Ends
 ) -> tuple[Float, Float, Cache]:
     """Return the hidden states (T, B, H), and the state after them.
 
-    x (T, B, H), state (1, B, H), w (H, H), biases (H), ends (T, B, 1)
+    x (T, B, H), state (1, B, H), w the product by (H, H), biases (H), ends (T, B, 1)
     """
     steps = len(x)
     h = np.empty((steps + 1, *x.shape[1:]), x.dtype)  # (T + 1, B, H); h[0] comes before the window
     h[0] = state[0]
     b = b_ih + b_hh
     for t in range(steps):
-        np.tanh(x[t] + emptied(h[t], ends[t]) @ w.T + b, out=h[t + 1])
+        np.tanh(x[t] + w.forward(t, emptied(h[t], ends[t])) + b, out=h[t + 1])
     return h[1:], h[steps:].copy(), (h, w, ends)
 
 
@@ -91,7 +98,7 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
         # a = x_t + W h_{t−1} + b, h_t = tanh(a):  da = (1 − h_t²) ⊙ dh_t, and dx_t = da
         dx[t] = (1 - h[t + 1] * h[t + 1]) * dh_t
         # dL/dh_{t−1} = r_t ⊙ Wᵀ da
-        dh_next = emptied(dx[t] @ w, ends[t])
+        dh_next = emptied(w.backward(t, dx[t]), ends[t])
     return dx, dx
 
 
@@ -103,11 +110,11 @@ def rnn_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
 
 
 def lstm_forward(
-    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float, ends: Ends
+    x: Float, state: Float, w: RecurrentProduct, b_ih: Float, b_hh: Float, ends: Ends
 ) -> tuple[Float, Float, Cache]:
     """Return the hidden states (T, B, H), and the state after them.
 
-    x (T, B, 4H), state (2, B, H), w (4H, H), biases (4H), ends (T, B, 1)
+    x (T, B, 4H), state (2, B, H), w the product by (4H, H), biases (4H), ends (T, B, 1)
     """
     steps, rows, stacked = x.shape
     size = stacked // 4
@@ -119,7 +126,7 @@ def lstm_forward(
     x = x + (b_ih + b_hh)
     for t in range(steps):
         h_before, c_before = emptied(h[t], ends[t]), emptied(c[t], ends[t])
-        a = x[t] + h_before @ w.T  # (B, 4H)
+        a = x[t] + w.forward(t, h_before)  # (B, 4H)
         i, f, g, o = _blocks(gates[t], 4)
         a_i, a_f, a_g, a_o = _blocks(a, 4)
         i[...] = sigmoid(a_i)
@@ -153,7 +160,7 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
         da_g[...] = dc * i * (1 - g * g)
         # dc_{t−1} = r_t ⊙ dc ⊙ f,  dh_{t−1} = r_t ⊙ Wᵀ da
         dc_next = emptied(dc * f, ends[t])
-        dh_next = emptied(dx[t] @ w, ends[t])
+        dh_next = emptied(w.backward(t, dx[t]), ends[t])
     return dx, dx
 
 
@@ -166,11 +173,11 @@ def lstm_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
 
 
 def gru_forward(
-    x: Float, state: Float, w: Float, b_ih: Float, b_hh: Float, ends: Ends
+    x: Float, state: Float, w: RecurrentProduct, b_ih: Float, b_hh: Float, ends: Ends
 ) -> tuple[Float, Float, Cache]:
     """Return the hidden states (T, B, H), and the state after them.
 
-    x (T, B, 3H), state (1, B, H), w (3H, H), biases (3H), ends (T, B, 1)
+    x (T, B, 3H), state (1, B, H), w the product by (3H, H), biases (3H), ends (T, B, 1)
     """
     steps, rows, stacked = x.shape
     size = stacked // 3
@@ -181,7 +188,7 @@ def gru_forward(
     x = x + b_ih
     for t in range(steps):
         h_before = emptied(h[t], ends[t])
-        a = h_before @ w.T + b_hh  # (B, 3H)
+        a = w.forward(t, h_before) + b_hh  # (B, 3H)
         r, z, n = _blocks(gates[t], 3)
         gates[t, :, : 2 * size] = sigmoid(x[t, :, : 2 * size] + a[:, : 2 * size])
         q[t] = a[:, 2 * size :]
@@ -209,12 +216,14 @@ def gru_backward(dh: Float, cache: Cache) -> tuple[Float, Float]:
         da[t, :, : 2 * size] = dx[t, :, : 2 * size]
         np.multiply(dx_n, r, out=da[t, :, 2 * size :])
         # dh_{t−1} = r_t ⊙ (dh_t ⊙ z + Wᵀ da)
-        dh_next = emptied(dh_t * z + da[t] @ w, ends[t])
+        dh_next = emptied(dh_t * z + w.backward(t, da[t]), ends[t])
     return dx, da
 
 
 class Cell(NamedTuple):
-    forward: Callable[[Float, Float, Float, Float, Float, Ends], tuple[Float, Float, Cache]]
+    forward: Callable[
+        [Float, Float, RecurrentProduct, Float, Float, Ends], tuple[Float, Float, Cache]
+    ]
     backward: Callable[[Float, Cache], tuple[Float, Float]]
 
 
@@ -261,6 +270,9 @@ class LayerCache(NamedTuple):
     below: Float | None
     mask: Float | None  # (T, B, H): of the layer's outputs
     of_weights: Float | None  # (G·H, H): the recurrent weights' mask
+    # With normalized products: y of the input's (T, B, G·H), and its factors (T, B, G, 1).
+    normalized: tuple[Float, Float] | None
+    product: RecurrentProduct
     cache: Cache  # the cell's own
 
 
@@ -501,10 +513,15 @@ class ReferenceEngine:
                     self.config.dtype,
                 )  # fmt: skip
                 w_hh = w_hh * of_weights
+            product, normalized = RecurrentProduct(w_hh), None
+            if self.config.norm == "rms":
+                product = NormalizedProduct(w_hh, p[f"rnn.norm_hh_l{layer}"], x.shape)
+                normalized = normalize_forward(x, self.config.gates)
+                x = p[f"rnn.norm_ih_l{layer}"] * normalized[0]
             y, new_state[:, layer], cache = self._cell.forward(
                 x,
                 state[:, layer],
-                w_hh,
+                product,
                 p[f"rnn.bias_ih_l{layer}"],
                 p[f"rnn.bias_hh_l{layer}"],
                 ends,
@@ -517,7 +534,7 @@ class ReferenceEngine:
                     self.seed, dropout_step, layer, y.shape, self.config.dropout, self.config.dtype
                 )
                 y = y * mask
-            caches.append(LayerCache(below, mask, of_weights, cache))
+            caches.append(LayerCache(below, mask, of_weights, normalized, product, cache))
         assert y is not None
         return y, new_state, caches
 
@@ -530,19 +547,28 @@ class ReferenceEngine:
         """Compute `gradients` from dy (T, B, H), the gradient of the last layer's outputs."""
         gradients = self.gradients
         for layer in reversed(range(self.config.layers)):
-            below, mask, of_weights, cache = caches[layer]
+            below, mask, of_weights, normalized, product, cache = caches[layer]
             if mask is not None:
                 dy = dy * mask
-            dx, da = (_flat(values) for values in self._cell.backward(dy, cache))  # (T·B, G·H)
+            dx, da = self._cell.backward(dy, cache)  # (T, B, G·H)
+            da_raw = _flat(product.raw_gradient(da))
+            gradients[f"rnn.bias_ih_l{layer}"][...] = self._products.total(_flat(dx))
+            if normalized is not None:
+                assert isinstance(product, NormalizedProduct)
+                # x = g ⊙ y:  dg = Σ dx ⊙ y,  dy = dx ⊙ g
+                gradients[f"rnn.norm_hh_l{layer}"][...] = _flat(da * product.y).sum(axis=0)
+                gradients[f"rnn.norm_ih_l{layer}"][...] = _flat(dx * normalized[0]).sum(axis=0)
+                gain = self.parameters[f"rnn.norm_ih_l{layer}"]
+                dx = normalize_backward(dx * gain, *normalized)
+            dx, da = _flat(dx), _flat(da)  # (T·B, G·H)
             previous = _flat(emptied(cache[0][:-1], cache[-1]))  # h_{t−1}, (T·B, H)
-            dw_hh = self._products.outer(da, previous)
+            dw_hh = self._products.outer(da_raw, previous)
             gradients[f"rnn.weight_hh_l{layer}"][...] = (
                 dw_hh if of_weights is None else dw_hh * of_weights
             )
             gradients[f"rnn.bias_hh_l{layer}"][...] = (
                 0 if self.classic else self._products.total(da)
             )
-            gradients[f"rnn.bias_ih_l{layer}"][...] = self._products.total(dx)
             dw_ih = gradients[f"rnn.weight_ih_l{layer}"]
             if layer == 0:
                 # The gradient of a column is the sum over the places where it was looked up.

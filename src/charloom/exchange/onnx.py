@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from charloom.engines.reference_normalization import EPSILON
 from charloom.errors import CharloomError
 from charloom.exchange.pytorch import MODULES, check_suffix, exported_header
+from charloom.network.choices import Cell
 from charloom.network.parameters import STATES, Float, ModelConfig, Parameters
 from charloom.storage.atomic import write_atomically
 from charloom.storage.checkpoint import Checkpoint
@@ -122,6 +124,8 @@ def _layer_nodes(config: ModelConfig, layer: int, before: list[str], after: list
     """Return a layer's nodes. before, after: the names of its S arrays of state."""
     from onnx import helper
 
+    if config.norm == "rms":
+        return _normalized_layer(config, layer, before, after)
     attributes = {"linear_before_reset": 1} if config.cell == "gru" else {}
     return [
         helper.make_node(
@@ -154,6 +158,9 @@ def _constants(config: ModelConfig, parameters: Parameters) -> dict[str, Any]:
         "decoder.bias": parameters["decoder.bias"].astype(np.float32),
     }
     for layer in range(config.layers):
+        if config.norm == "rms":
+            constants |= _normalized_constants(config, parameters, layer)
+            continue
         arrays = {
             name: _onnx_order(config, parameters[f"rnn.{name}_l{layer}"])
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -163,6 +170,132 @@ def _constants(config: ModelConfig, parameters: Parameters) -> dict[str, Any]:
         constants[weight_hh] = arrays["weight_hh"][None]
         constants[bias] = np.concatenate([arrays["bias_ih"], arrays["bias_hh"]])[None]
     return constants
+
+
+# A layer with normalized products: ONNX has no operator for it, so a Scan goes through time.
+
+
+def _normalized_constants(
+    config: ModelConfig, parameters: Parameters, layer: int
+) -> dict[str, Any]:
+    """Return a layer's constant arrays by name, with its weights transposed."""
+    found: dict[str, Any] = {}
+    for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "norm_ih", "norm_hh"):
+        values = parameters[f"rnn.{kind}_l{layer}"].astype(np.float32)
+        found[f"{kind}_l{layer}"] = np.ascontiguousarray(values.T)
+    gates, hidden = config.gates, config.hidden_size
+    return found | {
+        "epsilon": np.array(EPSILON, np.float32),
+        "by_gate_in_time": np.array([0, 0, gates, hidden], np.int64),
+        "by_gate": np.array([0, gates, hidden], np.int64),
+        "stacked_in_time": np.array([0, 0, gates * hidden], np.int64),
+        "stacked": np.array([0, gates * hidden], np.int64),
+        "first": np.array([0], np.int64),
+        "one": np.array(1, np.float32),
+    }
+
+
+def _normalized_product(source: str, kind: str, layer: int, in_time: str) -> list[Any]:
+    """Return nodes for `kind`_sums = g ⊙ y of W times `source`, plus the bias."""
+    from onnx import helper
+
+    def name(what: str) -> str:
+        return f"{kind}_{what}_{layer}"
+
+    def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> Any:
+        return helper.make_node(operator, inputs, [name(output)], **attributes)
+
+    return [
+        node("MatMul", [source, f"weight_{kind}_l{layer}"], "product"),
+        node("Reshape", [name("product"), f"by_gate{in_time}"], "blocks"),
+        node("Mul", [name("blocks"), name("blocks")], "squares"),
+        node("ReduceMean", [name("squares")], "mean", axes=[-1], keepdims=1),
+        node("Add", [name("mean"), "epsilon"], "above_zero"),
+        node("Sqrt", [name("above_zero")], "root"),
+        node("Div", [name("blocks"), name("root")], "normalized"),
+        node("Reshape", [name("normalized"), f"stacked{in_time}"], "y"),
+        node("Mul", [name("y"), f"norm_{kind}_l{layer}"], "scaled"),
+        node("Add", [name("scaled"), f"bias_{kind}_l{layer}"], "sums"),
+    ]
+
+
+def _cell_nodes(cell: Cell) -> list[tuple[str, list[str], list[str]]]:
+    """Return operators, inputs and outputs of a cell's step, from x and a to the next states."""
+    if cell == "rnn":
+        return [("Add", ["x", "a"], ["sum"]), ("Tanh", ["sum"], ["h_next"])]
+    if cell == "lstm":
+        return [
+            ("Add", ["x", "a"], ["sum"]),
+            ("Split", ["sum"], ["a_i", "a_f", "a_g", "a_o"]),
+            ("Sigmoid", ["a_i"], ["i"]),
+            ("Sigmoid", ["a_f"], ["f"]),
+            ("Tanh", ["a_g"], ["g"]),
+            ("Sigmoid", ["a_o"], ["o"]),
+            ("Mul", ["f", "c"], ["kept"]),
+            ("Mul", ["i", "g"], ["added"]),
+            ("Add", ["kept", "added"], ["c_next"]),
+            ("Tanh", ["c_next"], ["tanh_c"]),
+            ("Mul", ["o", "tanh_c"], ["h_next"]),
+        ]
+    return [
+        ("Split", ["x"], ["x_r", "x_z", "x_n"]),
+        ("Split", ["a"], ["a_r", "a_z", "q"]),
+        ("Add", ["x_r", "a_r"], ["sum_r"]),
+        ("Sigmoid", ["sum_r"], ["r"]),
+        ("Add", ["x_z", "a_z"], ["sum_z"]),
+        ("Sigmoid", ["sum_z"], ["z"]),
+        ("Mul", ["r", "q"], ["reset"]),
+        ("Add", ["x_n", "reset"], ["sum_n"]),
+        ("Tanh", ["sum_n"], ["n"]),
+        ("Sub", ["one", "z"], ["new"]),
+        ("Mul", ["new", "n"], ["from_new"]),
+        ("Mul", ["z", "h"], ["from_old"]),
+        ("Add", ["from_new", "from_old"], ["h_next"]),
+    ]
+
+
+def _normalized_layer(
+    config: ModelConfig, layer: int, before: list[str], after: list[str]
+) -> list[Any]:
+    from onnx import TensorProto, helper
+
+    def value(name: str, width: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", width])
+
+    hidden, stacked = config.hidden_size, config.gates * config.hidden_size
+    arrays = ["h", "c"][: STATES[config.cell]]
+    body = _normalized_product("h", "hh", layer, "")
+    body.append(helper.make_node("Identity", [f"hh_sums_{layer}"], ["a"]))
+    for operator, inputs, outputs in _cell_nodes(config.cell):
+        split = {"axis": 1} if operator == "Split" else {}
+        body.append(helper.make_node(operator, inputs, outputs, **split))
+    body.append(helper.make_node("Identity", ["h_next"], ["output"]))
+    step = helper.make_graph(
+        body,
+        f"step_of_layer_{layer}",
+        [*(value(name, hidden) for name in arrays), value("x", stacked)],
+        [*(value(f"{name}_next", hidden) for name in arrays), value("output", hidden)],
+    )
+    starts = [f"start_{name}_{layer}" for name in arrays]
+    ends = [f"end_{name}_{layer}" for name in arrays]
+    return [
+        *_normalized_product(f"outputs_{layer}", "ih", layer, "_in_time"),
+        *(
+            helper.make_node("Squeeze", [source, "first"], [start])
+            for source, start in zip(before, starts, strict=True)
+        ),
+        helper.make_node(
+            "Scan",
+            [*starts, f"ih_sums_{layer}"],
+            [*ends, f"outputs_{layer + 1}"],
+            body=step,
+            num_scan_inputs=1,
+        ),
+        *(
+            helper.make_node("Unsqueeze", [end, "first"], [target])
+            for end, target in zip(ends, after, strict=True)
+        ),
+    ]
 
 
 def _weight_names(layer: int) -> list[str]:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def export_pytorch(checkpoint: Checkpoint, out: Path) -> str:
     header = exported_header(checkpoint) | {"format": "pt"}  # the customary mark of PyTorch's files
     write_atomically(out, in_order(save(dict(checkpoint.parameters), metadata=header)))
     lines = _loading(checkpoint, out)
+    if checkpoint.config.norm == "rms":
+        layers = files("charloom.engines").joinpath("pytorch_normalized.py").read_text("utf-8")
+        lines = f"{layers}\n\n{lines}"
     write_atomically(script, f"{WRITTEN_BY}\n{lines}".encode())
     return lines
 
@@ -71,13 +75,16 @@ def _loading(checkpoint: Checkpoint, out: Path) -> str:
             f"extra = torch.zeros(*ids.shape, {extra}, dtype={dtype})"
             "  # (T, B, E): pass the extra inputs here\n"
         )
+    module = f"torch.nn.{MODULES[config.cell]}("
+    if config.norm == "rms":
+        module = f"NormalizedNetwork({config.cell!r}, "
     return f"""\
 import json, torch
 from safetensors import safe_open
 with safe_open({str(out)!r}, "pt") as file:
     tensors = {{name: file.get_tensor(name) for name in file.keys()}}
     vocabulary = json.loads(file.metadata()["vocabulary"])
-rnn = torch.nn.{MODULES[config.cell]}({size + extra}, {hidden}, {config.layers}, dtype={dtype})
+rnn = {module}{size + extra}, {hidden}, {config.layers}, dtype={dtype})
 decoder = torch.nn.Linear({hidden}, {size}, dtype={dtype})
 torch.nn.ModuleDict({{"rnn": rnn, "decoder": decoder}}).load_state_dict(tensors)
 ids = torch.tensor([[vocabulary.index(c)] for c in {first}])  # (T, B): here {what}
@@ -109,13 +116,16 @@ def _read_text(header: Mapping[str, str]) -> dict[str, Any]:
         return {}
 
 
-def _read_extra_inputs(header: Mapping[str, str]) -> int:
-    """Read E from the configuration in a header; 0 if it is missing or damaged."""
+def _read_shape(header: Mapping[str, str]) -> dict[str, Any]:
+    """Read from a header what tensors do not show: E, and whether products are normalized."""
     try:
-        found = json.loads(header["config"])["extra_inputs"]
+        config = json.loads(header["config"])
+        found = {name: config[name] for name in ("extra_inputs", "norm") if name in config}
     except (ValueError, RecursionError, LookupError, TypeError):
-        return 0
-    return found if type(found) is int and found > 0 else 0
+        return {}
+    extra = found.get("extra_inputs")
+    shape: dict[str, Any] = {"norm": "rms"} if found.get("norm") == "rms" else {}
+    return shape | ({"extra_inputs": extra} if type(extra) is int and extra > 0 else {})
 
 
 def check_suffix(out: Path, suffix: str) -> None:
@@ -125,7 +135,7 @@ def check_suffix(out: Path, suffix: str) -> None:
         )
 
 
-KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+KINDS = "weight_ih", "weight_hh", "bias_ih", "bias_hh", "norm_ih", "norm_hh"
 RECURRENT = re.compile(rf"(.*?)({'|'.join(KINDS)})_l(\d{{1,4}})", re.S)
 TYPES: dict[str, NumberType] = {"F32": "float32", "F64": "float64"}
 
@@ -182,7 +192,7 @@ def _read_state_dict(path: Path, vocabulary: Path | None) -> Checkpoint:
                 {name: tuple(pieces[name].get_shape()) for name in names},
                 {name: pieces[name].get_dtype() for name in names},
                 known,
-                _read_extra_inputs(header),
+                _read_shape(header),
             )
             parameters = Parameters(found.config)
             for name, source in found.sources().items():
@@ -244,8 +254,8 @@ class _StateDict:
         shapes: each tensor's shape.
         types: each tensor's number type, as safetensors names it.
         vocabulary: the characters.
-        extra_inputs: E. It cannot be inferred, because a vocabulary that lacks characters would
-            look the same.
+        shape: `extra_inputs` and `norm` of the header. They are not inferred, because a vocabulary
+            that lacks characters would look like extra inputs.
 
     Raises:
         CharloomError: if the configuration cannot be inferred from the shapes and types.
@@ -257,7 +267,7 @@ class _StateDict:
         shapes: Shapes,
         types: Mapping[str, str],
         vocabulary: Vocabulary,
-        extra_inputs: int,
+        shape: Mapping[str, Any],
     ) -> None:
         self._path, self._shapes = path, shapes
         found = [match for name in shapes if (match := RECURRENT.fullmatch(name))]
@@ -272,7 +282,7 @@ class _StateDict:
             len(vocabulary),
             dtype=dtype,
             end_id=vocabulary.end_id,
-            extra_inputs=extra_inputs,
+            **shape,
         )
 
     def _find_prefix(self, prefixes: set[str]) -> str:

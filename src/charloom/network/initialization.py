@@ -16,8 +16,8 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
     """Return new parameters.
 
     Recurrent weights are orthogonal gate by gate (Saxe et al. 2014), other weights uniform in
-    ±1/√H. Biases are zero, except that the two of an lstm's forget gates sum to 1 (Jozefowicz et
-    al. 2015).
+    ±1/√H. Gains of normalized products are 1. Biases are zero, except that the two of an lstm's
+    forget gates sum to 1 (Jozefowicz et al. 2015).
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     parameters = Parameters(config)
@@ -31,6 +31,8 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
             values[...] = generator.uniform(-bound, bound, values.shape)
         elif "bias_ih" in name and config.cell == "lstm":
             values[size : 2 * size] = 1
+        elif "norm" in name:
+            values[...] = 1
     return parameters
 
 

@@ -11,6 +11,8 @@ Names, shapes and the order of gates are those of `torch.nn.RNN/LSTM/GRU` and `t
     rnn.weight_hh_l0  (G·H, H)   W
     rnn.bias_ih_l0    (G·H)      b_s
     rnn.bias_hh_l0    (G·H)
+    rnn.norm_ih_l0    (G·H)      gains of the normalized products, only with `norm` = "rms"
+    rnn.norm_hh_l0    (G·H)
     decoder.weight    (V, H)     V
     decoder.bias      (V)        b_y
 """
@@ -27,7 +29,14 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from charloom.errors import CharloomError
-from charloom.network.choices import Cell, DropProbability, HiddenSize, Layers, NumberType
+from charloom.network.choices import (
+    Cell,
+    DropProbability,
+    HiddenSize,
+    Layers,
+    Normalization,
+    NumberType,
+)
 from charloom.schema import find_wrong_field
 
 # Gates, in the order i, f, g, o for lstm and r, z, n for gru.
@@ -57,6 +66,8 @@ class ModelConfig:
     end_id: EndId | None = None
     # E: further numbers that the first layer reads beside each character.
     extra_inputs: ExtraInputCount = 0
+    # "rms": the products of inputs and states are divided by their root mean square.
+    norm: Normalization = "none"
 
     def __post_init__(self) -> None:
         if mismatch := find_wrong_field(self):
@@ -90,6 +101,9 @@ class ModelConfig:
             shapes[f"rnn.weight_hh_l{layer}"] = (stacked, self.hidden_size)
             shapes[f"rnn.bias_ih_l{layer}"] = (stacked,)
             shapes[f"rnn.bias_hh_l{layer}"] = (stacked,)
+            if self.norm == "rms":
+                shapes[f"rnn.norm_ih_l{layer}"] = (stacked,)
+                shapes[f"rnn.norm_hh_l{layer}"] = (stacked,)
         shapes["decoder.weight"] = (self.vocabulary_size, self.hidden_size)
         shapes["decoder.bias"] = (self.vocabulary_size,)
         return shapes
@@ -102,20 +116,23 @@ class ModelConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the configuration for a file.
 
-        Only a model of documents has an `end_id`, and only one with extra inputs `extra_inputs`.
+        Only a model of documents has an `end_id`, only one with extra inputs `extra_inputs`, and
+        only one with normalized products `norm`.
         """
         values = asdict(self)
         if self.end_id is None:
             del values["end_id"]
         if not self.extra_inputs:
             del values["extra_inputs"]
+        if self.norm == "none":
+            del values["norm"]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
         """Return the configuration in a file. Raises CharloomError if it is invalid."""
         expected = {field.name for field in fields(cls)}
-        if set(values) | {"end_id", "extra_inputs"} != expected:
+        if set(values) | {"end_id", "extra_inputs", "norm"} != expected:
             odd = ", ".join(sorted(set(values) ^ expected))
             raise CharloomError(f"the model's configuration has missing or unknown entries: {odd}")
         return cls(**values)

@@ -146,7 +146,7 @@ def with_shape_of(
     base: ModelConfig, config: TrainingConfig, options: dict[str, Any]
 ) -> TrainingConfig:
     """Return the configuration with the shape of the model that is fine-tuned."""
-    for name in ("cell", "hidden_size", "layers", "dtype"):
+    for name in ("cell", "hidden_size", "layers", "norm", "dtype"):
         before = getattr(base, name)
         if name in options and options[name] != before:
             raise CharloomError(

@@ -122,7 +122,7 @@ def fine_tuned(base: Checkpoint, options: dict[str, Any]) -> Start:
         and before.for_model(base.vocabulary).keep_newlines
     ):
         config = replace(config, keep_newlines=True)
-    kept = ("cell", "hidden_size", "layers", "read_counts")
+    kept = ("cell", "hidden_size", "layers", "norm", "read_counts")
     shape = {name: getattr(config, name) for name in kept}
     if config.read_counts:
         shape["counts"] = config.counts

@@ -19,6 +19,7 @@ from charloom.network.choices import (
     DropProbability,
     HiddenSize,
     Layers,
+    Normalization,
     NumberType,
     OptimizerName,
     Schedule,
@@ -114,6 +115,7 @@ class TrainingConfig:
     cell: Cell = option("gru", "type of recurrent cell", SHAPE | TUNED)
     hidden_size: HiddenSize = option(256, "hidden units per layer", SHAPE | TUNED)
     layers: Layers = option(1, "recurrent layers", SHAPE | TUNED)
+    norm: Normalization = option("none", "divide each layer's products by their RMS", SHAPE)
     dropout: DropProbability = option(0.0, "dropout rate of each layer's outputs", TUNED)
     weight_drop: DropProbability = option(0.0, "dropout rate of the recurrent weights", TUNED)
     dtype: NumberType = option("float32", "floating-point type")

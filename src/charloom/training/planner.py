@@ -55,6 +55,9 @@ RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 # its increase for each doubling of the passes beyond them, and its maximum.
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
 WEIGHTS_DROPPED = (4.0, 0.09, 0.35)
+# A text of at least this length is learned by a network with normalized products. With shorter ones
+# it memorizes too soon.
+LEAST_TO_NORMALIZE = 50_000  # characters
 MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of the two
 # A short text without a validation split is memorized. With more passes or units, or less dropout,
 # samples copy longer parts of it. The passes are a + b · N. A row has at least four windows: if it
@@ -268,6 +271,8 @@ def plan(
         "weight_drop": _dropped(*WEIGHTS_DROPPED, min(passes, most), dropped_share),
         "refit": REFIT if len(dataset.test) and validation >= LEAST_TO_REFIT else 0.0,
     }
+    if memorized is None and characters >= LEAST_TO_NORMALIZE:
+        options["norm"] = "rms"
     if memorized is not None:
         share = min(passes / most, 1.0)
         options["batch_size"] = memorized.rows
@@ -287,9 +292,10 @@ def plan(
     limit = "limited by the text" if by_text <= by_time else "limited by the time"
     if "hidden_size" in fixed:
         limit = "those of the base model" if base else "as set"
+    normalized = " with normalized products" if options.get("norm") == "rms" else ""
     reason = (
         f"chosen for {_duration(seconds)} at {speed:.2g} times the reference speed: {cell} of "
-        f"{units} units ({limit}), "
+        f"{units} units{normalized} ({limit}), "
         f"{plural(round(min(passes, most)), 'pass')} through {plural(characters, 'character')}"
         + (" (more gain nothing)" if passes > most else "")
         + f", dropout {options['dropout']:.0%} of outputs, {options['weight_drop']:.0%} of "

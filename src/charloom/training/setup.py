@@ -120,6 +120,7 @@ def model_config(
         cell=config.cell,
         hidden_size=config.hidden_size,
         layers=config.layers,
+        norm=config.norm,
         vocabulary_size=len(vocabulary),
         dropout=float(config.dropout),
         weight_drop=float(config.weight_drop),

@@ -13,7 +13,8 @@ from charloom.engines.compiled.cells import (
     lstm_backward,
     rnn_backward,
 )
-from charloom.engines.compiled.forward import decode, softmax_row, tile_vectors
+from charloom.engines.compiled.forward import Step, decode, softmax_row, tile_vectors
+from charloom.engines.compiled.normalization import normalize_step_backward
 from charloom.engines.compiled.places import layer_of
 from charloom.engines.compiled.plan import DECODED_AT_ONCE, GRU, LSTM, NO_END
 from charloom.kernels.arrays import Tile, flat_from
@@ -120,7 +121,7 @@ def backward_pass(buffers, part, layer):
         store(w, dc + j, 0.0)
         store(w, dy + j, 0.0)
     length = plan.hidden if plan.gates == 1 else plan.gates * plan.size
-    if plan.cell == GRU:
+    if plan.cell == GRU and plan.norm == 0:
         length = 2 * plan.size
     panel = across * plan.gates * plan.size
     for t in range(steps - 1, -1, -1):
@@ -139,8 +140,11 @@ def backward_pass(buffers, part, layer):
                 # dh_t += Wᵀ da_{t+1}
                 back = plan.hh_back + layer * plan.packed_layer + unit // across * panel
                 weights = Panels(buffers.packed, back, panel, across, plan.tail)
-                product(dh, Tile(w, gates_after, gst), weights, rows, vectors, length, 1)
-                if plan.cell == GRU:
+                da = Tile(w, gates_after, gst)
+                if plan.norm:
+                    da = Tile(w, at.hh + (t + 1) * rows * gst, gst)
+                product(dh, da, weights, rows, vectors, length, 1)
+                if plan.cell == GRU and plan.norm == 0:
                     back += length * across
                     weights = Panels(buffers.packed, back, panel, across, plan.tail)
                     dq = Tile(w, at.extra + here, hst)
@@ -155,6 +159,12 @@ def backward_pass(buffers, part, layer):
             else:
                 h = Tile(w, at.hidden + here + unit, hst)
                 rnn_backward(gates, dh, h, db + unit, extent)
+        if plan.norm:
+            step = Step(
+                0, gates_t, 0, 0, 0, 0, at.extra + before, at.ih + t * rows * gst,
+                at.hh + t * rows * gst, at.factors + t * rows * 2 * plan.gates, rows,
+            )  # fmt: skip
+            normalize_step_backward(buffers, layer, step, place + plan.dg_ih, place + plan.dg_hh)
         if plan.cell == LSTM:
             _put_at_ends(buffers, part, t, ZEROS, dc, plan.size // lanes)
 
@@ -178,7 +188,9 @@ def weight_gradients(buffers, part, layer):
         to = part.work + gate * h * hst + layer * plan.gradients_layer
         dx = Tile(w, at.gates + gate * size, gst)
         da = dx
-        if plan.cell == GRU and gate == 2:
+        if plan.norm:
+            da = Tile(w, at.hh + gate * size, gst)
+        elif plan.cell == GRU and gate == 2:
             da = Tile(w, at.extra, hst)
         dw_hh, dw_ih = Tile(w, to + plan.dw_hh, hst), Tile(w, to + plan.dw_ih, hst)
         outer_product(dw_hh, da, Tile(w, at.hidden, hst), scratch, h, vectors, n, 0)
@@ -212,6 +224,9 @@ def clear_sums(buffers, part):
         place = part.work + layer * plan.gradients_layer
         _clear(w, place + plan.db, plan.gst)
         _clear(w, place + plan.db_q, plan.hst)
+        if plan.norm:
+            _clear(w, place + plan.dg_ih, plan.gst)
+            _clear(w, place + plan.dg_hh, plan.gst)
     _clear(w, part.work + plan.dtable, plan.vocabulary * plan.gst)
     _clear(w, part.work + plan.db_decoder, plan.vst)
 

@@ -8,6 +8,7 @@ from numba import types
 
 from charloom.engines.compiled.cells import Extent, Gates, gru_forward, lstm_forward, rnn_forward
 from charloom.engines.compiled.masks import draw_mask
+from charloom.engines.compiled.normalization import normalize_step
 from charloom.engines.compiled.places import layer_of
 from charloom.engines.compiled.plan import GRU, LSTM, NO_END
 from charloom.kernels.arrays import Tile
@@ -48,6 +49,9 @@ class Step(NamedTuple):
     c: int
     c_next: int
     extra: int
+    ih: int  # products, if they are normalized
+    hh: int
+    factors: int
     rows: int
 
 
@@ -87,11 +91,13 @@ def states_before(buffers, ids, step, begin, end, around):
 
 
 @subroutine(inline=True)
-def forward_tile(buffers, ids, layer, step, before, unit, vectors):
-    """Compute one time step of a layer for some units: `vectors` vectors of them from `unit` on.
+def product_tile(buffers, ids, layer, step, before, unit, vectors):
+    """Compute the states' products of one time step for some units: `vectors` vectors from `unit`
+    on.
 
-    In the first layer the gates come from the table; in others, and with extra inputs, they hold
-    the input's product. `before` is the result of `states_before`.
+    They are added to the gates, unless they are normalized. In the first layer the gates come from
+    the table; in others, and with extra inputs, they hold the input's product. `before` is the
+    result of `states_before`.
     """
     plan, w, packed = buffers.plan, buffers.work, buffers.packed
     lanes, across, hst, gst, rows = width(w), plan.across, plan.hst, plan.gst, step.rows
@@ -100,7 +106,7 @@ def forward_tile(buffers, ids, layer, step, before, unit, vectors):
     h, extra = Tile(w, before, hst), Tile(w, step.extra + unit, hst)
     for gate in range(plan.gates):
         at = step.gates + gate * plan.size + unit
-        if layer == 0 and plan.extra_inputs == 0:
+        if layer == 0 and plan.extra_inputs == 0 and plan.norm == 0:
             table = plan.table + gate * plan.size + unit
             for row in range(rows):
                 source = table + ids[step.ids + row] * gst
@@ -111,14 +117,24 @@ def forward_tile(buffers, ids, layer, step, before, unit, vectors):
             plan.hh + layer * plan.packed_layer + gate * plan.packed_gate + unit // across * panel,
             panel, across, plan.tail,
         )  # fmt: skip
-        if plan.cell == GRU and gate == 2:
+        if plan.norm:
+            to = Tile(w, step.hh + gate * plan.size + unit, gst)
+            product(to, h, weights, rows, vectors, plan.hidden, 0)
+        elif plan.cell == GRU and gate == 2:
             for row in range(rows):
                 for j in range(0, vectors * lanes, lanes):
                     store(w, extra.offset + row * hst + j, load(packed, q_bias + j))
             product(extra, h, weights, rows, vectors, plan.hidden, 1)
         else:
             product(Tile(w, at, gst), h, weights, rows, vectors, plan.hidden, 1)
-    gates, extent = Gates(w, step.gates + unit, gst, plan.size), Extent(rows, vectors)
+
+
+@subroutine(inline=True)
+def cell_tile(buffers, step, before, unit, vectors):
+    """Compute the states after one time step of a layer from its gates, for some units."""
+    plan, w, hst, gst = buffers.plan, buffers.work, buffers.plan.hst, buffers.plan.gst
+    extra = Tile(w, step.extra + unit, hst)
+    gates, extent = Gates(w, step.gates + unit, gst, plan.size), Extent(step.rows, vectors)
     h, h_next = Tile(w, before + unit, hst), Tile(w, step.h_next + unit, hst)
     if plan.cell == LSTM:
         c, c_next = Tile(w, step.c + unit, hst), Tile(w, step.c_next + unit, hst)
@@ -132,6 +148,8 @@ def forward_tile(buffers, ids, layer, step, before, unit, vectors):
 @subroutine(inline=True)
 def input_products(buffers, layer, gates, y, count, first, last):
     """Compute the input's products of a deeper layer, gates = W_ih y + b.
+
+    Products that are normalized later have no bias yet.
 
     Args:
         buffers: TrainingBuffers or InferenceBuffers.
@@ -151,7 +169,10 @@ def input_products(buffers, layer, gates, y, count, first, last):
         bias = plan.bias + layer * plan.packed_layer + gate * plan.size + begin
         for position in range(count):
             for j in range(0, n * lanes, lanes):
-                store(w, at + position * plan.gst + j, load(packed, bias + j))
+                value = load(packed, bias + j)
+                if plan.norm:
+                    value = value * 0.0
+                store(w, at + position * plan.gst + j, value)
         weights = Panels(
             packed,
             plan.ih + layer * plan.packed_layer + gate * plan.packed_gate + begin * plan.hidden,
@@ -172,6 +193,8 @@ class Positions(NamedTuple):
 @subroutine()
 def extra_products(buffers, ids, positions, gates, extra, first, last):
     """Compute the input's products of the first layer with extra inputs, gates = table[id] + U' e.
+
+    If there are none, it copies the table's rows.
 
     Args:
         buffers: TrainingBuffers or InferenceBuffers.
@@ -194,11 +217,12 @@ def extra_products(buffers, ids, positions, gates, extra, first, last):
             source = table + ids[positions.ids + t * plan.batch + row] * plan.gst
             for j in range(0, n * lanes, lanes):
                 store(w, at + position * plan.gst + j, load(packed, source + j))
-        weights = Panels(
-            packed, plan.extra_ih + gate * plan.packed_extra_gate + begin * e,
-            across * e, across, plan.tail,
-        )  # fmt: skip
-        product(Tile(w, at, plan.gst), extra, weights, positions.count, n, e, 1)
+        if e:
+            weights = Panels(
+                packed, plan.extra_ih + gate * plan.packed_extra_gate + begin * e,
+                across * e, across, plan.tail,
+            )  # fmt: skip
+            product(Tile(w, at, plan.gst), extra, weights, positions.count, n, e, 1)
 
 
 @subroutine()
@@ -213,25 +237,34 @@ def forward_pass(buffers, part, kept):
     for layer in range(plan.layers):
         at = layer_of(plan, part.work, layer, rows)
         _read_state(buffers, part, layer)
+        products = at.ih if plan.norm else at.gates
         if layer > 0:
             below = layer_of(plan, part.work, layer - 1, rows).outputs
-            input_products(buffers, layer, at.gates, below, steps * rows, 0, plan.panels)
-        elif plan.extra_inputs:
-            _read_extra(buffers, part)
+            input_products(buffers, layer, products, below, steps * rows, 0, plan.panels)
+        elif plan.extra_inputs or plan.norm:
+            if plan.extra_inputs:
+                _read_extra(buffers, part)
             extra = Tile(w, part.work + plan.work_inputs, plan.est)
             positions = Positions(part.row, steps * rows, rows)
-            extra_products(buffers, buffers.inputs, positions, at.gates, extra, 0, plan.panels)
+            extra_products(buffers, buffers.inputs, positions, products, extra, 0, plan.panels)
         for t in range(steps):
             before, after = t * rows * hst, (t + 1) * rows * hst
+            gates = t * rows * plan.gst
             step = Step(
-                t * plan.batch + part.row, at.gates + t * rows * plan.gst,
+                t * plan.batch + part.row, at.gates + gates,
                 at.hidden + before, at.hidden + after, at.cells + before, at.cells + after,
-                at.extra + before, rows,
+                at.extra + before,
+                at.ih + gates, at.hh + gates, at.factors + t * rows * 2 * plan.gates, rows,
             )  # fmt: skip
             h = states_before(buffers, buffers.inputs, step, 0, plan.size, part.work + plan.around)
             for unit in range(0, plan.size, tile * lanes):
                 vectors = min(tile, (plan.size - unit) // lanes)
-                forward_tile(buffers, buffers.inputs, layer, step, h, unit, vectors)
+                product_tile(buffers, buffers.inputs, layer, step, h, unit, vectors)
+                if plan.norm == 0:
+                    cell_tile(buffers, step, h, unit, vectors)
+            if plan.norm:
+                normalize_step(buffers, layer, step, 0, plan.size, True)
+                cell_tile(buffers, step, h, 0, plan.size // lanes)
         _write_state(buffers, part, layer)
         if plan.dropout:
             dropping = buffers.keys[0] != 0

@@ -25,14 +25,16 @@ from charloom.engines.compiled.drawing import choose_next, normalize
 from charloom.engines.compiled.forward import (
     Positions,
     Step,
+    cell_tile,
     decode,
     extra_products,
-    forward_tile,
     in_vocabulary,
     input_products,
+    product_tile,
     states_before,
     tile_vectors,
 )
+from charloom.engines.compiled.normalization import normalize_step
 from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import layer_of, share
 from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM
@@ -127,21 +129,30 @@ def advance(buffers, call, part, sync, t, before, after):
     lanes, begin, end = width(buffers.work), part.unit, part.end_unit
     for layer in range(plan.layers):
         at = layer_of(plan, 0, layer, batch)
+        products = at.ih if plan.norm else at.gates
         if layer > 0:
             below = layer_of(plan, 0, layer - 1, batch).hidden + after * between
-            input_products(buffers, layer, at.gates, below, batch, part.panel, part.end_panel)
-        elif plan.extra_inputs:
+            input_products(buffers, layer, products, below, batch, part.panel, part.end_panel)
+        elif plan.extra_inputs or plan.norm:
             e = plan.extra_inputs
             extra, here = Tile(call.extra, t * batch * e, e), Positions(t * batch, batch, batch)
-            extra_products(buffers, call.ids, here, at.gates, extra, part.panel, part.end_panel)
+            extra_products(buffers, call.ids, here, products, extra, part.panel, part.end_panel)
         step = Step(
             t * batch, at.gates, at.hidden + before * between, at.hidden + after * between,
-            at.cells + before * between, at.cells + after * between, at.extra, batch,
+            at.cells + before * between, at.cells + after * between, at.extra,
+            at.ih, at.hh, at.factors, batch,
         )  # fmt: skip
         h = states_before(buffers, call.ids, step, begin, end, plan.around + part.thread * between)
         for unit in range(begin, end, part.tile):
             vectors = min(part.tile, end - unit) // lanes
-            forward_tile(buffers, call.ids, layer, step, h, unit, vectors)
+            product_tile(buffers, call.ids, layer, step, h, unit, vectors)
+            if plan.norm == 0:
+                cell_tile(buffers, step, h, unit, vectors)
+        if plan.norm:
+            if not barrier(sync, part.threads):  # because the roots need the products of all units
+                return False
+            normalize_step(buffers, layer, step, begin, end, False)
+            cell_tile(buffers, step, h, begin, (end - begin) // lanes)
         if call.settings[HELD] > 0:
             _hold(buffers, call.settings, layer, step, begin, end)
         if not barrier(sync, part.threads):

@@ -70,7 +70,7 @@ def pack_weights(buffers, thread, threads, backward, dropped):
 
 @subroutine()
 def _pack_biases(buffers, layer):
-    """Add up the two biases of a layer; gru's n keeps them apart."""
+    """Add up the two biases of a layer, and copy its gains; gru's n keeps the biases apart."""
     plan, packed, flat = buffers.plan, buffers.packed, buffers.parameters
     lanes, h = width(flat), plan.hidden
     place, flat_place = layer * plan.packed_layer, layer * plan.flat_layer
@@ -86,12 +86,18 @@ def _pack_biases(buffers, layer):
                 store(packed, plan.bias_q + place + unit, b_hh)
             else:
                 store(packed, to, b_ih + b_hh)
+            if plan.norm:
+                at = place + gate * plan.size + unit
+                gain_ih = load_first(flat, plan.flat_gain_ih + source, units)
+                store(packed, plan.gain_ih + at, gain_ih)
+                gain_hh = load_first(flat, plan.flat_gain_hh + source, units)
+                store(packed, plan.gain_hh + at, gain_hh)
 
 
 @subroutine()
 def _pack_table(buffers, thread, threads):
     """Transpose the characters' columns of the first layer's input weights, (G·H, V + E), to rows
-    of gates, and add the biases.
+    of gates, and add the biases, unless products are normalized.
     """
     plan, packed, flat = buffers.plan, buffers.packed, buffers.parameters
     lanes, h, v = width(flat), plan.hidden, plan.vocabulary
@@ -105,6 +111,8 @@ def _pack_table(buffers, thread, threads):
             bias = load_first(flat, plan.flat_b_ih + source, units)
             if plan.cell != GRU or gate != 2:
                 bias = bias + load_first(flat, plan.flat_b_hh + source, units)
+            if plan.norm:
+                bias = load_first(flat, 0, 0)
             for character in range(0, v, lanes):
                 transpose(
                     Tile(packed, to + character * plan.gst, plan.gst),

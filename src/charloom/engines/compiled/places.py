@@ -49,6 +49,9 @@ class Layer(NamedTuple):
     hidden: int
     extra: int
     cells: int
+    ih: int
+    hh: int
+    factors: int
     mask: int
     outputs: int  # of the layer, after dropout, without the state before the window
 
@@ -62,6 +65,6 @@ def layer_of(plan: Plan, start: int, layer: int, rows: int) -> Layer:
     if plan.dropout:
         outputs = at + plan.work_y
     return Layer(
-        at + plan.work_gates, hidden, at + plan.work_extra, at + plan.work_c, at + plan.work_mask,
-        outputs,
+        at + plan.work_gates, hidden, at + plan.work_extra, at + plan.work_c, at + plan.work_ih,
+        at + plan.work_hh, at + plan.work_factors, at + plan.work_mask, outputs,
     )  # fmt: skip

@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     gates: int  # G
     dropout: int  # 1 if there is any
     weight_drop: int
+    norm: int  # 1 if the products are normalized
     end: int  # the id of the end of a document, or NO_END
     size: int  # H in whole vectors
     hst: int  # the stride between rows of states, (·, H)
@@ -58,6 +59,8 @@ class Plan(NamedTuple):
     flat_hh: int
     flat_b_ih: int
     flat_b_hh: int
+    flat_gain_ih: int  # of normalized products
+    flat_gain_hh: int
     flat_decoder: int
     flat_decoder_bias: int
     flat_length: int
@@ -71,7 +74,10 @@ class Plan(NamedTuple):
     ih_back: int
     bias: int  # (G·size): the sum of the two biases; for gru's n only the input's
     bias_q: int  # (size): gru's recurrent bias of n
+    gain_ih: int  # (G·size): of normalized products
+    gain_hh: int  # (G·size)
     table: int  # (V, gst): the first layer's gates for each character, biases included
+    # unless products are normalized
     extra_ih: int  # a gate's (H, E), the first layer's for extra inputs; the next gate's:
     packed_extra_gate: int  # this much further on
     decoder: int
@@ -88,6 +94,9 @@ class Plan(NamedTuple):
     work_h: int  # (T + 1, R, hst)
     work_extra: int  # (T, R, hst): lstm's tanh c, gru's q
     work_c: int  # (T + 1, R, hst): lstm's c
+    work_ih: int  # (T, R, gst): the inputs' products, normalized
+    work_hh: int  # (T, R, gst): the states' products, normalized; then their gradients
+    work_factors: int  # (T, R, 2, G): what they were multiplied by
     work_mask: int  # (T, R, hst): dropout's mask
     work_y: int  # (T, R, hst): a layer's outputs after dropout; without it they are its h
     dy: int  # (T + 1, R, hst): the gradient of h, for even layers
@@ -105,6 +114,8 @@ class Plan(NamedTuple):
     dw_ih: int  # (G·H, hst)
     db: int  # (G·size)
     db_q: int  # (size)
+    dg_ih: int  # (G·size)
+    dg_hh: int  # (G·size)
     dtable: int  # (V + E, gst)
     dw_decoder: int  # (V, hst)
     db_decoder: int  # (V)
@@ -160,15 +171,16 @@ def make_plan(
 
     stacked = gates * h
     flat_hh = stacked * (v + e)
-    flat_layer = stacked * (2 * h + 2)
-    flat_decoder = flat_hh + flat_layer * (layers - 1) + stacked * (h + 2)
+    norm = int(config.norm == "rms")
+    flat_layer = stacked * (2 * h + 2 + 2 * norm)
+    flat_decoder = flat_hh + flat_layer * layers - stacked * h
 
     gate, back = panels * across * h, panels * across * gates * size
     extra_gate = panels * across * e
     deep = 1 if layers > 1 else 0
     packed, packed_layer = places(
         hh=gates * gate, hh_back=back, ih=deep * gates * gate, ih_back=deep * back,
-        bias=gst, bias_q=hst,
+        bias=gst, bias_q=hst, gain_ih=norm * gst, gain_hh=norm * gst,
     )  # fmt: skip
     masked = layers * stacked * h if config.weight_drop > 0 else 0
     whole, packed_length = places(
@@ -186,11 +198,19 @@ def make_plan(
         work_h=states + before,
         work_extra=states if config.cell != "rnn" else 0,
         work_c=states + before if config.cell == "lstm" else 0,
+        work_ih=norm * steps * rows * gst,
+        work_hh=norm * steps * rows * gst,
+        work_factors=norm * steps * rows * 2 * gates,
         work_mask=states if dropout else 0,
         work_y=states if dropout else 0,
     )
     gradients, gradients_layer = places(
-        dw_hh=stacked * hst, dw_ih=deep * stacked * hst, db=gst, db_q=hst
+        dw_hh=stacked * hst,
+        dw_ih=deep * stacked * hst,
+        db=gst,
+        db_q=hst,
+        dg_ih=norm * gst,
+        dg_hh=norm * gst,
     )
     other, work_length = places(
         of_layers=layers * work_layer, around=around * before, logits=DECODED_AT_ONCE * vst,
@@ -209,13 +229,14 @@ def make_plan(
     return Plan(
         steps=steps, batch=batch,
         cell=CELLS[config.cell], layers=layers, hidden=h, vocabulary=v, extra_inputs=e, gates=gates,
-        dropout=int(dropout), weight_drop=int(masked > 0),
+        dropout=int(dropout), weight_drop=int(masked > 0), norm=norm,
         end=NO_END if config.end_id is None else config.end_id,
         size=size, hst=hst, gst=gst, classes=classes,
         classes64=-(-v // lanes("float32")) * lanes("float32"), vst=vst, est=est,
         across=across, tail=tail, panels=panels, vocabulary_panels=vocabulary_panels,
         flat_layer=flat_layer, flat_hh=flat_hh, flat_b_ih=flat_hh + stacked * h,
-        flat_b_hh=flat_hh + stacked * (h + 1), flat_decoder=flat_decoder,
+        flat_b_hh=flat_hh + stacked * (h + 1), flat_gain_ih=flat_hh + stacked * (h + 2),
+        flat_gain_hh=flat_hh + stacked * (h + 3), flat_decoder=flat_decoder,
         flat_decoder_bias=flat_decoder + v * h,
         flat_length=config.parameter_count,
         packed_layer=packed_layer, packed_gate=gate, packed_extra_gate=extra_gate,

@@ -115,6 +115,14 @@ def reduce_gradients(buffers, part, classic, dropped):
                 else:
                     sums = Tile(flat, plan.flat_b_hh + to, h)
                     squares += _collect(buffers, threads, db, sums, 0, 1, NO_MASK)
+                if plan.norm:
+                    for of_states in range(2):
+                        source = plan.dg_hh if of_states else plan.dg_ih
+                        dg = Tile(work, source + place + gate * plan.size, h)
+                        sums = Tile(
+                            flat, (plan.flat_gain_hh if of_states else plan.flat_gain_ih) + to, h
+                        )
+                        squares += _collect(buffers, threads, dg, sums, 0, 1, NO_MASK)
     first, last = share(v, thread, threads), share(v, thread + 1, threads)
     dw, sums = Tile(work, plan.dw_decoder, plan.hst), Tile(flat, plan.flat_decoder, h)
     squares += _collect(buffers, threads, dw, sums, first, last, NO_MASK)
