@@ -37,8 +37,8 @@ WORTH = {
 }
 UNKNOWN_WORTH = 0.1  # of a list that the text does not reach
 SINGLE_WORTH = 2.0  # of a list with one character, which takes fewer bytes
-LEAST, STEP = 0.1, 1.1  # the worth that is omitted at level 0, and its factor for each level
-MOST_LEVEL = 160  # at which everything is omitted
+LEAST, STEP = 0.1, 1.025  # the worth that is omitted at level 0, and its factor for each level
+MOST_LEVEL = 620  # at which everything is omitted
 
 Worths = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 

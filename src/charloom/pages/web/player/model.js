@@ -33,7 +33,7 @@ function integers(header, arrays, name) {
 }
 
 /**
- * The values of an array of the page, as float32. The type of its stored numbers, n, is one of:
+ * The values of an array of the page, as float32. Its stored numbers are n.
  *
  * float32, float16   n
  * int8, int16        n · the scale of their row, in the array NAME.scale
