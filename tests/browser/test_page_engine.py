@@ -58,7 +58,7 @@ def with_counts(
         mixture = Mixture(mixer, mixture.theta)
     parameters = predictor.engine.parameters
     parameters.flat[:] /= 2  # for a network that is not chaotic, in which rounding does not grow
-    for name, values in parameters.items():
+    for values in parameters.values():
         if values.ndim == 1:  # no two biases or gains of normalized products are equal
             values += np.random.default_rng(8).normal(0, 0.1, values.shape)
     return Checkpoint(parameters, vocabulary, mixture=mixture)
