@@ -202,7 +202,7 @@ def test_counts_are_not_exported_and_that_is_said() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "--to is '': pass pytorch, onnx or huggingface"),
+        ([], "--to is '': pass html, pytorch, onnx or huggingface"),
         (["--to=onnx"], "--out is missing"),
         (["--to=tensorflow", "--out=a"], "--to is 'tensorflow'"),
         (["--to=onnx", "--out="], "--out is missing"),

@@ -123,6 +123,7 @@ def card_of(folder: str | Path) -> ModelCard:
 
 
 TOKEN = "hf_of_me"
+NAME = "/api/(?:models/|(?=spaces/))((?:spaces/)?[^/]+/[^/]+)"  # Spaces are spaces/OWNER/NAME
 
 
 class Repository:
@@ -196,9 +197,9 @@ class Answers(BaseHTTPRequestHandler):
             self.server.large[found[1]] = body
             return self.give({})
         for pattern, method in (
-            (r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", self.info),
-            (r"/api/models/([^/]+/[^/]+)/preupload/(.+)", self.preupload),
-            (r"/api/models/([^/]+/[^/]+)/commit/(.+)", self.commit),
+            (f"{NAME}(?:/revision/(.+))?", self.info),
+            (f"{NAME}/preupload/(.+)", self.preupload),
+            (f"{NAME}/commit/(.+)", self.commit),
             (r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch()", self.batch),
             (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.resolve),
         ):
@@ -225,6 +226,9 @@ class Answers(BaseHTTPRequestHandler):
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         if name.split("/")[0] != "me":
             return self.fail(403, "")
+        if asked.get("type") == "space":
+            assert asked["sdk"] == "static"
+            name = f"spaces/{name}"
         there = name in self.server.repositories
         if not there:
             private = asked.get("private") or asked.get("visibility") == "private"

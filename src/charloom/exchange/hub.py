@@ -24,6 +24,7 @@ from charloom.engines.backend import Backend
 from charloom.errors import CharloomError, CharloomWarning, printable, shortened
 from charloom.evaluation.records import Records, read_evaluations
 from charloom.exchange.card import card_kept, model_card
+from charloom.exchange.html import DEFAULT_SIZE, export_html
 from charloom.exchange.hub_client import (
     card_was_changed,
     download_files,
@@ -221,6 +222,44 @@ class HubModel(LanguageModel, ModelHubMixin):  # type: ignore[misc]  # not impor
                 **settings,
             )
         return commit
+
+    def push_page(
+        self,
+        repo_id: str,
+        *,
+        size: float = DEFAULT_SIZE,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload the model's web page as a static Space, which is created if it is missing.
+
+        Args:
+            repo_id: the Space, OWNER/NAME, or NAME for your own.
+            size: megabytes of the page, as in `charloom.export_html`.
+            private: whether a new Space is private.
+            token: the access token.
+
+        Returns:
+            The URL of the commit.
+
+        Raises:
+            CharloomError: if the Hub cannot be reached or rejects the upload, or if the page cannot
+                have this size.
+        """
+        page = export_html(self, size=size)
+        with explained(repo_id):
+            api = HfApi(token=token)
+            space = api.create_repo(
+                repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True
+            )
+            commit = api.upload_file(
+                path_or_fileobj=page.encode(),
+                path_in_repo="index.html",
+                repo_id=space.repo_id,
+                repo_type="space",
+                commit_message="Upload the page of a model with charloom",
+            )
+        return str(commit.commit_url)
 
     def generate_model_card(self, model_name: str = "model", **metadata: Any) -> ModelCard:
         """Return the model card. `metadata` contains entries that replace charloom's."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from charloom.errors import CharloomError
+from charloom.exchange.html import export_html
 from charloom.exchange.hub import HubModel
 from charloom.exchange.hub_folder import write_folder
 from helpers.cli import files_of
@@ -211,3 +212,14 @@ def test_hub_errors_are_one_line(hub: Hub) -> None:
         "a/b/c", TOKEN
     )
     assert not [name for name in hub.repositories if name.startswith("me/")]
+
+
+def test_a_page_is_pushed_as_a_static_space(hub: Hub) -> None:
+    model = HubModel(some_checkpoint())
+    assert "me/page" in model.push_page("me/page", token=TOKEN)
+    page = hub.repositories["spaces/me/page"].files()["index.html"].decode()
+    assert page == export_html(model)
+    model.push_page("page", token=TOKEN)  # once more, by its short name
+    assert len(hub.repositories["spaces/me/page"].commits) >= 2
+    with pytest.raises(CharloomError, match="hf auth login"):
+        model.push_page("you/page", token=TOKEN)

@@ -35,11 +35,11 @@ function integers(header, arrays, name) {
 /**
  * The values of an array of the page, as float32. Its stored numbers are n.
  *
- * float32, float16   n
- * int8, int16        n · the scale of their row, in the array NAME.scale
- * share16            n / 65536
- * log16, log8        2^(-n / 2048), 2^(-n / 16)
- * logit8             1 / (1 + e^-x), x = (n - 128) / 15
+ * Numbers of the types float32 and float16 are the values.
+ * With int8 and int16, a value is n times the scale of its row, from the array NAME.scale.
+ * With share16, it is n / 65536.
+ * With log16 and log8, it is 2^(-n / 2048) and 2^(-n / 16).
+ * With logit8, it is 1 / (1 + e^-x), where x = (n - 128) / 15.
  */
 function floats(header, arrays, name) {
   const { type, shape } = header.arrays[name];
