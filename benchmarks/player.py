@@ -30,8 +30,10 @@ WORKER = """async ([isCompiled, length]) => {
       kinds.map((kind) => [kind.name.replace("Array", "").toLowerCase(), kind]));
     const settings = { temperature: 1, top_k: null, top_p: null, min_p: null };
     function write(model, seed, length) {
-      const sample = new Sample(model, { settings, seed, length });
-      while (sample.next());
+      const state = model.newState(), random = new RandomNumbers(seed);
+      for (let id = model.header.start, i = 0; i < length; i++) {
+        id = chooseNext(model.step(state, id), settings, random.next());
+      }
     }
     onmessage = async ({ data: [header, stored, isCompiled, length] }) => {
       const arrays = {};

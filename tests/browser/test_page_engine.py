@@ -33,9 +33,11 @@ def text_of(words: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def network(cell: str, layers: int = 1, *, documents: bool = False) -> Checkpoint:
+def network(
+    cell: str, layers: int = 1, *, documents: bool = False, norm: str = "none"
+) -> Checkpoint:
     characters = OF_DOCUMENTS if documents else CHARACTERS
-    parameters = some_model(cell, layers, characters=characters)
+    parameters = some_model(cell, layers, characters=characters, norm=norm)
     return Checkpoint(parameters, Vocabulary(characters))
 
 
@@ -56,6 +58,9 @@ def with_counts(
         mixture = Mixture(mixer, mixture.theta)
     parameters = predictor.engine.parameters
     parameters.flat[:] /= 2  # for a network that is not chaotic, in which rounding does not grow
+    for values in parameters.values():
+        if values.ndim == 1:  # no two biases or gains of normalized products are equal
+            values += np.random.default_rng(8).normal(0, 0.1, values.shape)
     return Checkpoint(parameters, vocabulary, mixture=mixture)
 
 
@@ -68,6 +73,8 @@ CASES: dict[str, Callable[[], Checkpoint]] = {
     "a mixer": lambda: with_counts("mixer", cell="lstm", layers=2),
     "bytes that a network reads from a mixer": lambda: with_counts("mixer-read", as_bytes=True),
     "documents of a mixer": lambda: with_counts("mixer-read", documents=True),
+    "normalized lstm of 2 layers": lambda: network("lstm", 2, documents=True, norm="rms"),
+    "a mixer that a normalized gru reads": lambda: with_counts("mixer-read", norm="rms"),
 }
 EXTENDED: dict[str, Callable[[], Checkpoint]] = {
     f"{cell} with {kind} and {layers} layers": (

@@ -25,6 +25,7 @@ class Kind(NamedTuple):
 KINDS = {
     "rnn of two layers": Kind(("--cell=rnn", "--layers=2", "--no-mix")),
     "gru that reads a mixer": Kind(("--cell=gru", "--hidden-size=33", *MIXER), 33),
+    "normalized gru that reads a mixer": Kind(("--hidden-size=33", "--norm=rms", *MIXER), 33),
     "lstm of lines with n-grams": Kind(("--cell=lstm", "--layers=2", "--lines")),
     "lstm of bytes, pruned": Kind(("--cell=lstm", "--bytes", *MIXER), megabytes=0.3),
 }

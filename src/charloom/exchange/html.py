@@ -367,6 +367,7 @@ def _header(model: LanguageModel, fitted: PageModel, cost: Cost, units: Units) -
         "end": config.end_id,
         "start": vocabulary.start_id,
         "extra": config.extra_inputs,
+        "norm": config.norm,
         "counts": counts,
         "theta": theta,
         "defaults": {

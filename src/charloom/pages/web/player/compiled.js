@@ -14,12 +14,13 @@ const COMPILED = {
 /** A model in the memory of a module. A state is {network, counts}: numbers, and bytes. */
 class CompiledModel {
   constructor(header, arrays, exports) {
-    const { hidden, layers, cell, counts, theta, extra, end, vocabulary } = header;
+    const { hidden, layers, cell, counts, theta, extra, end, vocabulary, norm } = header;
     this.header = header;
     this.vocabulary = vocabulary;
     this.exports = exports;
     const kind = COMPILED.cells.indexOf(cell);
-    exports.set_network(kind, hidden, layers, vocabulary.length, extra, end ?? -1);
+    const normalized = norm === "rms" ? 1 : 0;
+    exports.set_network(kind, hidden, layers, vocabulary.length, extra, end ?? -1, normalized);
     this.takeNetwork(arrays);
     const [countsAt, countsLength] = this.takeCounts(arrays);
     exports.set_counts(
@@ -63,8 +64,11 @@ class CompiledModel {
     };
     for (let layer = 0; layer < header.layers; layer++) {
       for (const which of ["weight_ih", "weight_hh"]) take(which, layer, `rnn.${which}_l${layer}`);
-      const biases = ["bias_ih", "bias_hh"].map((name) => read(`rnn.${name}_l${layer}`));
-      this.lent(biases, (...places) => exports.set_biases(layer, ...places));
+      const both = (kind) => ["ih", "hh"].map((of) => read(`rnn.${kind}_${of}_l${layer}`));
+      this.lent(both("bias"), (...places) => exports.set_biases(layer, ...places));
+      if (header.norm === "rms") {
+        this.lent(both("norm"), (...places) => exports.set_gains(layer, ...places));
+      }
     }
     take("decoder", 0, "decoder.weight");
     this.lent([read("decoder.bias")], exports.set_decoder_bias);

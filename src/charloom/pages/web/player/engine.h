@@ -41,6 +41,7 @@ typedef struct {
 /* network.c */
 typedef struct {
     int cell, hidden, layers, vocabulary, extra, end_id; /* end_id: -1 without documents */
+    int normalized; /* whether products are divided by their root mean square */
 } Shape;
 extern Shape shape;
 void read_character(int id, const float *extra);

@@ -98,6 +98,20 @@ function addProduct(weight, x, from, out) {
   }
 }
 
+const EPSILON = 1e-3; // beside a mean square
+
+/** Divides the products of each gate by their root mean square. Adds biases to them times gains. */
+function normalize(products, gains, biases, size) {
+  for (let from = 0; from < products.length; from += size) {
+    let sum = 0;
+    for (let i = from; i < from + size; i++) sum += products[i] * products[i];
+    const factor = 1 / Math.sqrt(sum / size + EPSILON);
+    for (let i = from; i < from + size; i++) {
+      products[i] = products[i] * factor * gains[i] + biases[i];
+    }
+  }
+}
+
 const sigmoid = (x) => 0.5 * Math.tanh(0.5 * x) + 0.5;
 
 /** The hidden state of a cell, from the products of its input (x) and of its state (a). */
@@ -130,7 +144,7 @@ const CELLS = {
 /** The network: layers of cells, and the decoder. A state is {h, c}, arrays of each layer. */
 class Network {
   constructor(header, arrays) {
-    const { cell, hidden, layers, extra } = header;
+    const { cell, hidden, layers, extra, norm } = header;
     this.header = header;
     this.size = header.vocabulary.length;
     const stacked = GATES[cell] * hidden;
@@ -140,6 +154,8 @@ class Network {
       this.layers.push({
         input: read("weight_ih"), recurrent: read("weight_hh"), // (G·H, ·), (G·H, H)
         inputBias: read("bias_ih"), recurrentBias: read("bias_hh"), // (G·H)
+        inputGain: norm === "rms" ? read("norm_ih") : null, // (G·H), of normalized products
+        recurrentGain: norm === "rms" ? read("norm_hh") : null,
       });
     }
     // The first layer looks the character's column up; extra inputs have a product.
@@ -173,18 +189,30 @@ class Network {
   read(state, id, probabilities) {
     if (id === this.header.end) [...state.h, ...state.c].forEach((values) => values.fill(0));
     const { x, a } = this;
-    this.layers.forEach(({ input, recurrent, inputBias, recurrentBias }, layer) => {
-      x.set(inputBias);
-      a.set(recurrentBias);
+    const { cell, extra, hidden, norm } = this.header;
+    const normalized = norm === "rms";
+    this.layers.forEach((weights, layer) => {
+      const { input, recurrent, inputBias, recurrentBias, inputGain, recurrentGain } = weights;
+      if (normalized) {
+        x.fill(0);
+        a.fill(0);
+      } else {
+        x.set(inputBias);
+        a.set(recurrentBias);
+      }
       if (layer > 0) {
         addProduct(input, state.h[layer - 1], 0, x);
       } else {
         const at = id * x.length;
         for (let i = 0; i < x.length; i++) x[i] += this.columns[at + i];
-        if (this.header.extra) addProduct(input, probabilities, 0, x);
+        if (extra) addProduct(input, probabilities, 0, x);
       }
       addProduct(recurrent, state.h[layer], 0, a);
-      CELLS[this.header.cell](x, a, state.h[layer], state.c[layer]);
+      if (normalized) {
+        normalize(x, inputGain, inputBias, hidden);
+        normalize(a, recurrentGain, recurrentBias, hidden);
+      }
+      CELLS[cell](x, a, state.h[layer], state.c[layer]);
     });
   }
 

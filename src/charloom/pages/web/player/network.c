@@ -20,6 +20,7 @@ typedef struct {
 typedef struct {
     Matrix recurrent, input;
     float *bias_ih, *bias_hh; /* (G, PADDED(H)) */
+    float *gain_ih, *gain_hh; /* the same, only with normalized products */
 } Layer;
 
 Shape shape;
@@ -28,23 +29,30 @@ static Matrix decoder;
 static float *decoder_bias;
 static float *state;             /* (2, L, PADDED(H)): hidden states, and for lstm cell states */
 static float *inputs, *products; /* (G, PADDED(H)): of a layer's input, and of its state */
+static float *zeros;             /* (G, PADDED(H)): the biases of products to be normalized */
 static int *likely;              /* (E,) extra inputs that are not negligible */
 
 static int gates(void) { return shape.cell == RNN ? 1 : shape.cell == GRU ? 3 : 4; }
 static int padded(void) { return PADDED(shape.hidden); }
 
-void EXPORT(set_network)(int cell, int hidden, int count, int vocabulary, int extra, int end_id) {
-    shape = (Shape){cell, hidden, count, vocabulary, extra, end_id};
+void EXPORT(set_network)(int cell, int hidden, int count, int vocabulary, int extra, int end_id,
+                         int normalized) {
+    shape = (Shape){cell, hidden, count, vocabulary, extra, end_id, normalized};
     int stacked = gates() * padded();
     layers = reserve(count * sizeof(Layer));
     for (int i = 0; i < count; i++) {
         layers[i].bias_ih = reserve(stacked * sizeof(float));
         layers[i].bias_hh = reserve(stacked * sizeof(float));
+        if (normalized) {
+            layers[i].gain_ih = reserve(stacked * sizeof(float));
+            layers[i].gain_hh = reserve(stacked * sizeof(float));
+        }
     }
     decoder_bias = reserve(PADDED(vocabulary) * sizeof(float));
     state = reserve(2 * count * padded() * sizeof(float));
     inputs = reserve(stacked * sizeof(float));
     products = reserve(stacked * sizeof(float));
+    zeros = reserve(stacked * sizeof(float));
     likely = reserve(extra * sizeof(int));
 }
 
@@ -93,6 +101,15 @@ void EXPORT(set_biases)(int layer, const float *ih, const float *hh) {
         int row = i / shape.hidden * padded() + i % shape.hidden;
         layers[layer].bias_ih[row] = ih[i];
         layers[layer].bias_hh[row] = hh[i];
+    }
+}
+
+/* Take the gains of a layer's normalized products, (G H,) each. */
+void EXPORT(set_gains)(int layer, const float *ih, const float *hh) {
+    for (int i = 0; i < gates() * shape.hidden; i++) {
+        int row = i / shape.hidden * padded() + i % shape.hidden;
+        layers[layer].gain_ih[row] = ih[i];
+        layers[layer].gain_hh[row] = hh[i];
     }
 }
 
@@ -149,6 +166,23 @@ static void look_up(const Matrix *matrix, int id, const float *extra, const floa
     }
 }
 
+#define EPSILON 1e-3f /* beside a mean square */
+
+/* Divide the products x of each gate, (G, PADDED(H)), by their root mean square, multiply them by
+gains, and add biases: charloom.engines.reference_normalization. */
+static void normalize(float *x, const float *gain, const float *bias) {
+    int size = padded();
+    for (int from = 0; from < gates() * size; from += size) {
+        Vector sum = filled(0);
+        for (int i = from; i < from + size; i += LANES)
+            sum = times_add(load(x + i), load(x + i), sum);
+        Vector square = filled(total(sum) / shape.hidden + EPSILON);
+        Vector factor = divide(filled(1), wasm_f32x4_sqrt(square));
+        for (int i = from; i < from + size; i += LANES)
+            store(x + i, times_add(times(load(x + i), factor), load(gain + i), load(bias + i)));
+    }
+}
+
 /* The cells change h, and lstm's also c, (PADDED(H),) each, by the products x of the inputs and a
 of the state, (G, PADDED(H)), with their biases. */
 
@@ -189,11 +223,16 @@ void read_character(int id, const float *extra) {
     for (int i = 0; i < shape.layers; i++) {
         Layer *layer = layers + i;
         float *h = state + i * size;
+        const float *of_input = shape.normalized ? zeros : layer->bias_ih;
         if (i == 0)
-            look_up(&layer->input, id, extra, layer->bias_ih, inputs);
+            look_up(&layer->input, id, extra, of_input, inputs);
         else
-            multiply(&layer->input, h - size, layer->bias_ih, inputs);
-        multiply(&layer->recurrent, h, layer->bias_hh, products);
+            multiply(&layer->input, h - size, of_input, inputs);
+        multiply(&layer->recurrent, h, shape.normalized ? zeros : layer->bias_hh, products);
+        if (shape.normalized) {
+            normalize(inputs, layer->gain_ih, layer->bias_ih);
+            normalize(products, layer->gain_hh, layer->bias_hh);
+        }
         if (shape.cell == RNN)
             advance_rnn(inputs, products, h);
         else if (shape.cell == GRU)
