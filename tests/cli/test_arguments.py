@@ -135,6 +135,7 @@ NUMBERS = {
         "--max-streams",
         "--max-bytes",
     ),
+    "--size",
 } | {n for n, t in TRAINING_OPTIONS.items() if t in (int, float)}
 
 
