@@ -134,8 +134,8 @@ NUMBERS = {
         "--port",
         "--max-streams",
         "--max-bytes",
+        "--size",
     ),
-    "--size",
 } | {n for n, t in TRAINING_OPTIONS.items() if t in (int, float)}
 
 
