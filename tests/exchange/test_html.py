@@ -55,7 +55,10 @@ def test_a_size_that_is_too_small_names_the_least_one(mixed_run: Path) -> None:
         "export", str(mixed_run), "--to=html", "--out=page.html", f"--size={least}"
     )
     assert status == 0
-    assert "of the contexts" in errors
+    assert "weights of 8 bits" in errors
+    assert Path("page.html").stat().st_size <= 1e6 * float(least)
+    size = float(least) - 0.03
+    assert least in refused("export", str(mixed_run), "--to=html", "--out=b.html", f"--size={size}")
     assert Path("page.html").stat().st_size <= float(least) * 1e6
 
 
