@@ -111,7 +111,9 @@ class Crew:
             self._queues.append(tasks)
         for number, tasks in enumerate(self._queues, start=1):
             if self.sync[PLACES + number * PLACE] == TO_WAKE:
-                tasks.put((self._calls[number], arguments, self._held))
+                # A call has only the addresses of arrays. A thread can still read and write `sync`
+                # when the crew is gone.
+                tasks.put((self._calls[number], arguments, self._held, self.sync))
 
 
 def _work(tasks: queue.SimpleQueue[Any]) -> None:
