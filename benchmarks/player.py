@@ -31,9 +31,8 @@ WORKER = """async ([isCompiled, length]) => {
     const settings = { temperature: 1, top_k: null, top_p: null, min_p: null };
     function write(model, seed, length) {
       const state = model.newState(), random = new RandomNumbers(seed);
-      for (let id = model.header.start, i = 0; i < length; i++) {
-        id = chooseNext(model.step(state, id), settings, random.next());
-      }
+      let id = model.header.start
+      while (length-- > 0) id = chooseNext(model.step(state, id), settings, random.next());
     }
     onmessage = async ({ data: [header, stored, isCompiled, length] }) => {
       const arrays = {};
