@@ -33,7 +33,9 @@ def test_gradients_equal_central_differences(
 
     loss()
     # Roots of small numbers bend more than other functions, hence the smaller step.
-    errors = check_gradients(loss, engine.parameters, engine.gradients, step=2e-4)
+    # PyTorch's layers take one time step after another, so that a check of all would take seconds.
+    most = 20 if name == "pytorch" else None
+    errors = check_gradients(loss, engine.parameters, engine.gradients, step=2e-4, most=most)
     assert len(errors) == 14
     assert max(errors.values()) <= 1e-7, errors
     assert all(gradient.any() for gradient in engine.gradients.values())
