@@ -141,7 +141,6 @@ def test_another_character_is_chosen_and_it_goes_on_from_there(
     assert shown(page) == model.sample(chosen, length=60, seed=3)
     page.click("#undo")
     page.locator("#status", has_text="Taken back").wait_for()
-    page.wait_for_timeout(50)
     assert shown(page) == before
     spans(page).nth(20).click()
     page.fill("#other", "ö")

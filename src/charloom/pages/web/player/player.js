@@ -249,7 +249,7 @@ class Player {
   on_done(data) {
     const room = this.room_of(data);
     room.sheet.next = data.next;
-    this.schedule();
+    this.refresh(); // the text is there before the report says so
     if (room === this.play) this.tell_guesses();
     if (this.running?.job !== data.job) return;
     this.end_running();
