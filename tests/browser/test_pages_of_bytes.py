@@ -38,6 +38,7 @@ def test_bytes_are_shown_as_their_characters(
 ) -> None:
     for path in pages_of_bytes:
         page = open_page(path)
+        page.wait_for_selector(".text .row span")
         assert page.locator(".text .row").all_text_contents() == ["été 🦉, 字↵", r"\xc3t\xe2"]
         assert page.locator(".text .rest").count() == 1 + 1 + 3 + 2
         byte(page, 1).hover()

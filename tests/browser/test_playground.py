@@ -250,14 +250,20 @@ def test_a_server_that_is_killed_and_comes_back(
 ) -> None:
     page = open_playground("ERR_", "Failed to load")
     page.fill("#prompt", "The ")
-    page.fill("#length", "8000")  # more than comes before the server is killed
+    page.fill("#length", "8000")
+    # A slow line, so that the text cannot be there before the server is killed.
+    session = page.context.new_cdp_session(page)
+    line = {"offline": False, "latency": 0, "uploadThroughput": -1}
+    session.send("Network.enable")
+    session.send("Network.emulateNetworkConditions", {**line, "downloadThroughput": 30_000})
     page.click("#go")
     page.locator("#output-A .drawn").nth(20).wait_for()
     server.kill()
     page.locator("#status.fault", has_text="Waiting for").wait_for()
+    session.send("Network.emulateNetworkConditions", {**line, "downloadThroughput": -1})
     assert len(drawn(page)) > 20  # what came stays
     server.start()
-    page.locator("#status", has_text="The server is back").wait_for(timeout=15_000)
+    page.locator("#status", has_text="The server is back").wait_for()
     generate(page, "The ", length=20)
     assert len(drawn(page)) == 20
 

@@ -3,7 +3,7 @@
 import http.client
 import socket
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
@@ -48,19 +48,20 @@ def test_a_slow_client_is_dropped(
                 content = there.recv(65536)
             except TimeoutError:
                 if beginning:
-                    there.sendall(b"a")  # a byte at a time keeps nothing alive
+                    with suppress(ConnectionError):  # it has just been dropped
+                        there.sendall(b"a")  # a byte at a time keeps nothing alive
     assert time.monotonic() - started > 0.3
     assert content.startswith(b"HTTP/1.1 408 ")
     client.get("/health")
 
 
 def test_deadline_applies_to_each_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "RECEIVE_SECONDS", 2)
+    monkeypatch.setattr(connection, "RECEIVE_SECONDS", 1)
     with closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=100)) as there:
         for _ in range(4):  # longer than one deadline, all together
             there.request("GET", "/health")
             assert there.getresponse().read()
-            time.sleep(0.6)
+            time.sleep(0.3)
 
 
 def test_a_client_that_never_reads_is_dropped(
@@ -130,7 +131,7 @@ def test_a_thousand_connections_are_survived(client: Client) -> None:
             held.append(client.connect())
         refused = 0
         for there in held[connection.MOST_CONNECTIONS + 20 :]:
-            there.settimeout(10)
+            there.settimeout(60)
             content = received(there)
             refused += content.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1\r\n" in content
         assert refused == 1_000 - connection.MOST_CONNECTIONS - 20

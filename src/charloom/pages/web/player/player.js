@@ -230,7 +230,7 @@ class Player {
   on_cut(data) {
     const room = this.room_of(data);
     room.same = Math.min(room.same, data.length);
-    room.sheet.cut(data.length);
+    room.sheet.cut(data);
     this.schedule();
   }
 
@@ -241,6 +241,7 @@ class Player {
   on_unit(data) {
     const { sheet } = this.room_of(data);
     if (data.unit !== this.units.unit) return;
+    sheet.unit = data.unit;
     sheet.values.set(data.values.subarray(0, sheet.values.length));
     this.schedule();
     this.repaint();
@@ -518,7 +519,7 @@ class Player {
       room.view.grow(room.same);
       room.same = room.sheet.length;
     }
-    this.strip.show(room.view, this.units.unit, room.view.here);
+    this.strip.show(room.view, room.view.here);
     this.counter.textContent = plural(room.sheet.length, DATA.unit);
     if (room === this.play) this.show_points();
     this.refresh_place();
@@ -549,7 +550,7 @@ class Player {
     if (!room) return;
     const { sheet, view, place } = room, inside = place >= 0 && place < view.ids.length;
     const guesses = place < 0 ? [] : sheet.likeliest(place);
-    if (this.strip.row.isConnected) this.strip.show(view, this.units.unit, view.here);
+    if (this.strip.row.isConnected) this.strip.show(view, view.here);
     const state = [room.name, place, inside && sheet.ids[place], view.pinned, ...guesses.flat()].join();
     if (state === this.last_place) return;
     this.last_place = state;

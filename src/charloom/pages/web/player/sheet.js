@@ -16,7 +16,8 @@ class Sheet {
       guesses: Uint32Array, chances: Float32Array };
     this.length = 0;
     this.restarts = new Set(); // places where a new text begins
-    this.next = null; // {guesses, chances} of the character that comes next, by the last report
+    this.next = null; // {guesses, chances} of the character that comes next
+    this.unit = 0; // the unit of `values`
     for (const [name, type] of Object.entries(this.arrays)) this[name] = new type(0);
   }
 
@@ -36,10 +37,12 @@ class Sheet {
       this[name].set(batch[name], batch.begin * per);
     }
     this.length = length;
+    this.next = batch.next;
   }
 
-  cut(length) {
+  cut({ length, next }) {
     this.length = Math.min(this.length, length);
+    this.next = next;
     this.restarts = new Set([...this.restarts].filter((place) => place <= length));
   }
 
@@ -132,6 +135,7 @@ class SheetView extends TextView {
   /** Shows what the sheet has become, of which the first `same` characters are as before. */
   grow(same) {
     const { sheet } = this;
+    if (!this.starts) this.fit(); // a view that has just been shown
     this.ids = sheet.ids.subarray(0, sheet.length);
     if (this.points) this.decode(Math.min(same, this.known));
     const stays = Math.max(0, Math.min(same, this.known, sheet.length) - 4); // of a character of bytes
@@ -224,7 +228,7 @@ class Strip {
   }
 
   /** Shows the characters of a view around place `here`, or the last ones if it is -1. */
-  show(view, unit, here) {
+  show(view, here) {
     const width = this.cells.length, { sheet } = view, { length } = view.ids;
     const middle = here < 0 ? length : here + (width >> 1);
     const begin = Math.max(0, Math.min(middle, length) - width);
@@ -240,7 +244,7 @@ class Strip {
     const value = place < 0 ? "–" : (sheet.values[place] / 127).toFixed(2);
     this.value.textContent = value;
     this.element.setAttribute("aria-label", place < 0 ? "no text yet"
-      : `unit ${unit} is ${value} after ${named(view.character(place))}`);
+      : `unit ${sheet.unit} is ${value} after ${named(view.character(place))}`);
   }
 }
 

@@ -96,6 +96,12 @@ class ReadText {
     for (let i = from; i < place; i++) this.logs.set(this.model.step(this.state, this.ids[i]));
   }
 
+  /** The guesses of the next character. */
+  next() {
+    const guesses = likeliest(this.logs);
+    return { guesses, chances: guesses.map((guess) => Math.exp(this.logs[guess])) };
+  }
+
   /** The activations of a unit at characters [begin, end). */
   unit(unit, begin, end) {
     const { hidden } = this.model.header;
@@ -137,7 +143,7 @@ class Batch {
         chances: Float32Array.from(rows("chances")),
         values: text.unit(this.unit(), begin, text.length),
       };
-      postMessage({ kind: "characters", text: text.name, begin, ...arrays },
+      postMessage({ kind: "characters", text: text.name, begin, next: text.next(), ...arrays },
         Object.values(arrays).map(({ buffer }) => buffer));
     }
     this.empty();
@@ -186,14 +192,17 @@ class Desk {
   shorten(text, place) {
     this.batch.report();
     text.cut(place);
-    this.batch.empty();
-    postMessage({ kind: "cut", text: text.name, length: place });
+    this.report_cut(text, place);
   }
 
   clear(text) {
     text.clear();
+    this.report_cut(text, 0);
+  }
+
+  report_cut(text, length) {
     this.batch.empty();
-    postMessage({ kind: "cut", text: text.name, length: 0 });
+    postMessage({ kind: "cut", text: text.name, length, next: text.next() });
   }
 
   restart(text) {
@@ -346,10 +355,8 @@ class Desk {
     }
     this.computed += performance.now() - this.since;
     this.batch.report();
-    const guesses = likeliest(text.logs);
     postMessage({ kind: "done", text: name, job, computed: this.computed,
-      appended: this.batch.count, ...outcome,
-      next: { guesses, chances: guesses.map((guess) => Math.exp(text.logs[guess])) } });
+      appended: this.batch.count, ...outcome, next: text.next() });
   }
 }
 
