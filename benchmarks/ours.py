@@ -9,6 +9,7 @@ from benchmarks.data import batches, weights
 from benchmarks.workloads import Workload
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
+from charloom.engines.protocol import TakesSeveral
 from charloom.network.optimizers import AdaGrad, AdamW, Optimizer
 
 
@@ -56,6 +57,24 @@ class Job:
             batch.inputs, batch.targets, self.state, self.optimizer
         )
         return loss
+
+    def train_steps(self, count: int) -> None:
+        """Run n steps, several in one call where the engine takes them, as `charloom train` does."""
+        most = 1
+        if isinstance(self.engine, TakesSeveral):
+            most = self.engine.windows_at_once(self.workload.window, self.workload.rows)
+        end = self.count + count
+        while self.count < end:
+            several = min(most, end - self.count)
+            if several == 1:
+                self.train()
+                continue
+            assert isinstance(self.engine, TakesSeveral)
+            windows = self.batches.several(self.count, several)
+            losses, _, self.state = self.engine.train_windows(
+                windows, self.state, self.optimizer, [self.optimizer.learning_rate] * several
+            )
+            self.count += len(losses)
 
     def sample(self, temperature: float = 1.0) -> NDArray[np.intp]:
         """Sample one call's characters, (T, B)."""

@@ -94,11 +94,15 @@ def main() -> None:
     job = make_job(setup["system"], workload, ids, setup["size"], setup["threads"], setup["device"])
     print(json.dumps({"results": first_results(job)}), flush=True)
     step = getattr(job, workload.kind)
+    several = getattr(job, f"{workload.kind}_steps", None)
     for line in sys.stdin:
         count = json.loads(line)["steps"]
         started = time.perf_counter()
-        for _ in range(count):
-            step()
+        if several is None:
+            for _ in range(count):
+                step()
+        else:
+            several(count)
         on_gpu = job.device == "cuda"
         if on_gpu:
             wait_for_gpu()

@@ -61,6 +61,30 @@ def test_sliding_windows_are_the_notebook_s(length: int, window: int, stride: in
         assert (targets == inputs + 1).all()
 
 
+@given(st.integers(2, 150), st.integers(1, 9), st.integers(1, 20), st.integers(1, 12))
+def test_several_windows_are_those_of_single_steps(
+    length: int, rows: int, window: int, most: int
+) -> None:
+    ids = (np.arange(length) % 7).astype(np.uint8)
+    documents = ids.copy()
+    documents[4::5] = documents[-1] = END_ID
+    for batches in (
+        Streams(ids, rows, window),
+        SlidingWindows(ids, window, rows),
+        ShuffledDocuments(documents, END_ID, rows, window, seed=3),
+    ):
+        step = 0
+        while step < 2 * batches.steps_per_epoch:
+            inputs, targets, fresh = batches.several(step, most)
+            assert 1 <= len(inputs) == len(targets) == len(fresh) <= most
+            for index in range(len(fresh)):
+                batch = batches(step + index)
+                assert inputs[index].tolist() == batch.inputs.tolist()
+                assert targets[index].tolist() == batch.targets.tolist()
+                assert bool(fresh[index]) == batch.fresh
+            step += len(fresh)
+
+
 def documents_of(ids: NDArray[np.integer]) -> list[tuple[int, ...]]:
     """Return the documents of a stream that begins and ends with END."""
     assert ids[0] == END_ID

@@ -139,6 +139,7 @@ def start_run(
             tensorboard=request.tensorboard,
             control=RunControl(
                 should_stop=interrupts,
+                every_step=False,
                 on_reading=on_progress,
                 started=terminal.started,
                 held_up=request.held_up,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.network.optimizers import Optimizer
 from charloom.network.parameters import Float, ModelConfig, Parameters, State
 from charloom.network.units import Clamp
+
+if TYPE_CHECKING:
+    from charloom.text.batches import Windows
 
 ENGINES: tuple[str, ...] = get_args(EngineName)
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -186,6 +189,41 @@ class Engine(Predictor, Protocol):
         Raises:
             NonFiniteGradientError: if the loss or the gradient is not finite. The parameters are
                 unchanged.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesSeveral(Engine, Protocol):
+    """An engine that takes several training steps in one call, which is faster for small ones."""
+
+    def windows_at_once(self, steps: int, batch: int) -> int:
+        """Return the largest number of windows (T, B) of one call; 1 if several are not faster."""
+        ...
+
+    def train_windows(
+        self,
+        windows: Windows,
+        state: State,
+        optimizer: Optimizer,
+        learning_rates: Sequence[float],
+    ) -> tuple[list[float], list[float], State]:
+        """Take training steps on windows, one after another, with the same bytes as `train_step`.
+
+        It ends before a step whose loss or gradient is not finite, unless that is the first.
+
+        Args:
+            windows: the windows of the steps, at most those of `windows_at_once` are read.
+            state: the state before the first of them.
+            optimizer: the optimizer.
+            learning_rates: the learning rate of each step.
+
+        Returns:
+            The loss before each step that was taken, the gradients' norms, and the state after the
+            last of these windows.
+
+        Raises:
+            NonFiniteGradientError: as `train_step`, for the first step.
         """
         ...
 

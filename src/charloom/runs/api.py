@@ -84,7 +84,7 @@ def train(
             options,
             resume=resume,
             tensorboard=tensorboard,
-            control=RunControl(started=started),
+            control=RunControl(every_step=progress is not None, started=started),
         )
         for event in run:
             if progress is not None:

@@ -56,6 +56,8 @@ class RunControl:
     Attributes:
         should_stop: called after every step and every piece of a validation; True saves the run and
             ends the iteration, with `interrupted` set.
+        every_step: whether the run yields Progress after every step; False permits one Progress
+            after several short ones.
         on_reading: called as the text is read.
         adds_mixture: called when training is over; False omits the n-gram model. With it, counting
             is not part of the run's --minutes.
@@ -65,6 +67,7 @@ class RunControl:
     """
 
     should_stop: Callable[[], bool] = _never
+    every_step: bool = True
     on_reading: OnProgress | None = None
     adds_mixture: Callable[[], bool] | None = None
     started: float | None = None
@@ -153,6 +156,7 @@ class TrainingRun:
             self._reserve,
             context.process_group,
             None if self._learned is None else self._learned.mixer,
+            context.control.every_step,
         )
         if not checkpoints.resume_exists():
             self._recorder.start(self.state.step, self._baselines)

@@ -3,8 +3,9 @@
 All kinds of windows are functions of the step number alone, so that a resumed run finds its place
 in the text from its step count.
 
-T is the number of time steps of a window, B that of a batch's rows. N is the number of the training
-split's characters, D that of its documents, E that of the extra inputs beside a character.
+T is the number of time steps of a window, B that of a batch's rows, W that of consecutive steps. N
+is the number of the training split's characters, D that of its documents, E that of the extra
+inputs beside a character.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from charloom.text.dataset import TextIds
@@ -32,6 +34,14 @@ class Batch(NamedTuple):
     extra: Float32 | None = None  # (T, B, E): the extra inputs, read together with the inputs
 
 
+class Windows(NamedTuple):
+    """The windows of W consecutive steps, of the same shape; `fresh` as in `Batch`, for each."""
+
+    inputs: NDArray[np.intp]  # (W, T, B)
+    targets: NDArray[np.intp]  # (W, T, B)
+    fresh: NDArray[np.bool_]  # (W,)
+
+
 class Batches(Protocol):
     """Windows by step number; an epoch of `steps_per_epoch` reads the training split once."""
 
@@ -42,6 +52,10 @@ class Batches(Protocol):
     def rows(self) -> int: ...
 
     def __call__(self, step: int) -> Batch: ...
+
+    def several(self, step: int, most: int) -> Windows:
+        """Return the windows of at least one step, and at most `most`, without extra inputs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,15 +84,27 @@ class Streams:
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step."""
+        places = self._places(step, 1)  # (T + 1, B)
+        block = self.ids[places].astype(np.intp)
+        fresh = step % self.steps_per_epoch == 0
+        return Batch(block[:-1], block[1:], fresh, _beside(self.extra, places[:-1]))
+
+    def several(self, step: int, most: int) -> Windows:
+        """Return the windows of up to `most` steps of an epoch, (W, T, B)."""
+        index = step % self.steps_per_epoch
+        count = min(most, self.steps_per_epoch - index)
+        return _cut(self.ids[self._places(step, count)].astype(np.intp), count, index == 0)
+
+    def _places(self, step: int, count: int) -> NDArray[np.intp]:
+        """Return the indices of the ids that n steps of an epoch read, (n · T + 1, B)."""
         row_length = (len(self.ids) - 1) // self.rows
         window = min(self.window, row_length)
         epoch, index = divmod(step, self.steps_per_epoch)
         left_over = row_length - self.steps_per_epoch * window
         start = index * window + (left_over if epoch % 2 else 0)
         rows = np.arange(self.rows) * row_length + start  # (B,)
-        places = rows + np.arange(window + 1)[:, None]  # (T + 1, B)
-        block = self.ids[places].astype(np.intp)
-        return Batch(block[:-1], block[1:], index == 0, _beside(self.extra, places[:-1]))
+        places: NDArray[np.intp] = rows + np.arange(count * window + 1)[:, None]
+        return places
 
 
 class ShuffledDocuments:
@@ -137,6 +163,14 @@ class ShuffledDocuments:
         return Batch(
             read[:-1], read[1:], fresh, _beside(self.extra, self._block.places[first:last])
         )
+
+    def several(self, step: int, most: int) -> Windows:
+        """Return the windows of up to `most` steps of an epoch, (W, T, B)."""
+        fresh = self(step).fresh
+        begin = step - self._block.first
+        count = min(most, self._block.steps - begin)
+        first, last = begin * self.window, (begin + count) * self.window
+        return _cut(self._block.read[first : last + 1], count, fresh)
 
     def _block_of(self, step: int) -> _Block:
         epoch, index = divmod(step, self.steps_per_epoch)
@@ -246,6 +280,30 @@ class SlidingWindows:
         if self.extra is not None:
             beside = self.extra.gather(np.arange(start, start + len(block) - 1)[:, None])
         return Batch(block[:-1], block[1:], True, beside)
+
+    def several(self, step: int, most: int) -> Windows:
+        """Return the windows of up to `most` steps of an epoch, (W, T, 1).
+
+        Windows that the end of the text shortens are returned alone.
+        """
+        index = step % self.steps_per_epoch
+        whole = (len(self.ids) - 1 - self.window) // self.stride + 1 - index
+        if whole < 1:
+            batch = self(step)
+            return Windows(batch.inputs[None], batch.targets[None], np.ones(1, np.bool_))
+        start, count = index * self.stride, min(most, whole)
+        last = start + (count - 1) * self.stride + self.window
+        read = sliding_window_view(self.ids[start : last + 1], self.window + 1)[:: self.stride]
+        block = read[..., None].astype(np.intp)  # (W, T + 1, 1)
+        return Windows(block[:, :-1], block[:, 1:], np.ones(count, np.bool_))
+
+
+def _cut(read: NDArray[np.intp], count: int, fresh: bool) -> Windows:
+    """Return the windows of n steps of an epoch from their ids, (n · T + 1, B)."""
+    shape = count, (len(read) - 1) // count, read.shape[1]
+    begins = np.zeros(count, np.bool_)
+    begins[0] = fresh
+    return Windows(read[:-1].reshape(shape), read[1:].reshape(shape), begins)
 
 
 def _beside(extra: ExtraInputs | None, places: NDArray[np.intp]) -> Float32 | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from charloom.engines.process_group import SINGLE_PROCESS, ProcessGroup
-from charloom.engines.protocol import Engine, Predictor
+from charloom.engines.protocol import Engine, Predictor, TakesSeveral
 from charloom.network.optimizers import NonFiniteGradientError, Optimizer
 from charloom.ngrams.counts import Counts
 from charloom.ngrams.mixing import Mixture, feature_count
@@ -46,8 +46,12 @@ def train_steps(
     reserve: Callable[[float], float] = lambda validation: 0.0,
     process_group: ProcessGroup = SINGLE_PROCESS,
     counts: Counts | None = None,
+    every_step: bool = True,
 ) -> Iterator[Progress]:
     """Train until the end that the configuration sets, and yield Progress after every step.
+
+    Small steps can be taken several at a time, in one call of the engine. The parameters are the
+    same, to the byte, as after single ones.
 
     Args:
         engine: the engine, whose parameters are trained.
@@ -61,9 +65,11 @@ def train_steps(
             validation.
         process_group: the processes that train together; the others call `follow_steps`.
         counts: the counts that the network reads, for samples. Without them it takes none.
+        every_step: False takes several steps at a time where the engine is faster for it. They end
+            where a report, a validation or the end of the run can be due.
 
     Yields:
-        Progress after every step, and during and after every validation.
+        Progress after every step, or several of them, and during and after every validation.
 
     Raises:
         DivergedError: before a step that would make the parameters NaN or infinite.
@@ -72,7 +78,7 @@ def train_steps(
     schedule = Schedule(config, steps.total, steps.steps_per_epoch, state, elapsed, reserve)
     if config.minutes is not None and state.step == 0 and state.validated_step < 0:
         state.began = schedule.began
-    return _Training(steps, schedule, _sampler(engine, counts)).run()
+    return _Training(steps, schedule, _sampler(engine, counts), every_step).run()
 
 
 def _sampler(engine: Engine, counts: Counts | None) -> Predictor | None:
@@ -211,20 +217,61 @@ class _Steps:
             )
         except NonFiniteGradientError:
             raise DivergedError(state.step + 1, self.config) from None
-        state.learning_rate = learning_rate
-        state.step += 1
-        state.recent_loss += loss
-        state.recent_steps += 1
+        self._note([loss], learning_rate, batch.targets.size)
+
+    @property
+    def most(self) -> int:
+        """Return the largest number of steps that one call of the engine takes."""
+        if self.process_group.size > 1 or not isinstance(self.engine, TakesSeveral):
+            return 1
+        batches = self.phase.batches
+        return self.engine.windows_at_once(self.config.window, batches.rows)
+
+    def take_several(self, learning_rates: list[float]) -> None:
+        """Take steps in one call of the engine: at most one for each learning rate, at least one.
+
+        Raises:
+            DivergedError: as `take`, if it is the first of the steps.
+        """
+        state, optimizer, engine = self.state, self.optimizer, self.engine
+        assert isinstance(engine, TakesSeveral)
+        first = state.step - self.phase.first_step
+        windows = self.phase.batches.several(first, len(learning_rates))
+        hidden = state.hidden
+        if hidden is None:
+            hidden = engine.config.zero_state(windows.inputs.shape[2])
+        try:
+            losses, norms, state.hidden = engine.train_windows(
+                windows, hidden, optimizer, learning_rates
+            )
+        except NonFiniteGradientError:
+            raise DivergedError(state.step + 1, self.config) from None
+        state.gradient_norm = norms[-1]
+        self._note(losses, learning_rates[len(losses) - 1], windows.targets[0].size)
+
+    def _note(self, losses: list[float], learning_rate: float, characters: int) -> None:
+        """Note the losses of steps, the learning rate of the last, and the characters of each."""
+        state = self.state
         assert state.smoothed_loss is not None
-        state.smoothed_loss = self._smoothing * state.smoothed_loss + (1 - self._smoothing) * loss
-        self.characters += batch.targets.size
+        state.learning_rate = learning_rate
+        state.step += len(losses)
+        state.recent_steps += len(losses)
+        recent, smoothed, kept = state.recent_loss, state.smoothed_loss, self._smoothing
+        for loss in losses:
+            recent += loss
+            smoothed = kept * smoothed + (1 - kept) * loss
+        state.recent_loss, state.smoothed_loss = recent, smoothed
+        self.characters += len(losses) * characters
 
 
 class _Training:
     """Train as the schedule decides: steps, reports and validations."""
 
-    def __init__(self, steps: _Steps, schedule: Schedule, predictor: Predictor | None) -> None:
+    def __init__(
+        self, steps: _Steps, schedule: Schedule, predictor: Predictor | None, every_step: bool
+    ) -> None:
         self.steps = steps
+        self.most = 1 if every_step else steps.most
         self.predictor = predictor
         self.schedule = schedule
         self.state = steps.state
@@ -241,9 +288,13 @@ class _Training:
                 yield from self._validate()
             if schedule.done() >= 1 or schedule.stops_early():
                 return
-            learning_rate = schedule.learning_rate()
-            self.steps.process_group.order_step(learning_rate)
-            self.steps.take(learning_rate)
+            several = schedule.steps_until_due(self.most) if self.most > 1 else 1
+            if several > 1:
+                self.steps.take_several(schedule.learning_rates(several))
+            else:
+                learning_rate = schedule.learning_rate()
+                self.steps.process_group.order_step(learning_rate)
+                self.steps.take(learning_rate)
             if schedule.report_is_due():
                 state.reported_loss = state.recent_loss / state.recent_steps
                 state.recent_loss, state.recent_steps = 0.0, 0

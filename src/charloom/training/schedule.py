@@ -77,10 +77,51 @@ class Schedule:
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
+        return self._learning_rate(self.done())
+
+    def learning_rates(self, steps: int) -> list[float]:
+        """Return the learning rates of the next n steps.
+
+        With --minutes they are that of the next step, because no clock is read between them.
+        """
+        if self.budget is not None or self.steps is None or self._rate_is_constant():
+            return [self.learning_rate()] * steps
+        step, total = self.state.step, self.steps
+        return [self._learning_rate(min((step + i) / total, 1.0)) for i in range(steps)]
+
+    def _learning_rate(self, done: float) -> float:
         assert self.config.learning_rate is not None
         return self.config.learning_rate * learning_rate_factor(
-            self.config.schedule, self.config.warmup, self.done()
+            self.config.schedule, self.config.warmup, done
         )
+
+    def _rate_is_constant(self) -> bool:
+        return self.config.schedule == "constant" and not self.config.warmup
+
+    def steps_until_due(self, most: int) -> int:
+        """Return the number of steps until a report, a validation or an end can be due.
+
+        It is at least 1 and at most `most`, and follows from steps alone. Everything that a clock
+        decides is decided after these steps.
+        """
+        step, config = self.state.step, self.config
+        dues = [most, _until_multiple(step, self.steps_per_epoch)]
+        if config.validate_every is not None:
+            dues.append(_until_multiple(step, config.validate_every))
+        if self.steps is not None:
+            dues += [
+                self.steps - step,
+                _until_multiple(step, self._steps_between_reports(self.steps)),
+                _until_multiple(step, steps_between_validations(self.steps)),
+            ]
+            if config.refit > 0 and self.state.refit_step is None:
+                # Rounded down, so that the step is not passed whatever the rounding of `done`.
+                dues.append(int((1 - config.refit) * self.steps) - step)
+        return max(min(dues), 1)
+
+    @staticmethod
+    def _steps_between_reports(steps: int) -> int:
+        return max(1, min(100, steps // 100))
 
     def refit_is_due(self) -> bool:
         """Return True if the part of the run with --refit begins now."""
@@ -99,7 +140,7 @@ class Schedule:
     def report_is_due(self) -> bool:
         """Return True if the metrics of this step should be recorded."""
         if self.steps is not None:
-            every = max(1, min(100, self.steps // 100))
+            every = self._steps_between_reports(self.steps)
             return self.state.step % every == 0 or self.state.step == self.steps
         assert self.budget is not None
         return self.elapsed() - self.reported_at >= min(max(self.budget / 200, 0.5), 10)
@@ -147,6 +188,11 @@ class Schedule:
         """Note that a validation, which began at that second, ended now."""
         self.validated_at = self.elapsed()
         self.validation_seconds = self.validated_at - began
+
+
+def _until_multiple(step: int, every: int) -> int:
+    """Return the steps from `step` to the next multiple of `every`."""
+    return every - step % every
 
 
 def _stopwatch(seconds: float) -> Callable[[], float]:

@@ -1,7 +1,8 @@
 """The arrays and numbers of the kernels of training and inference, for the caller and the kernel.
 
 T: time steps; B: rows of the batch; V: characters in the vocabulary; P: parameters in all;
-S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units; E: extra inputs.
+S: arrays of state (2 for lstm, else 1); L: layers; H: hidden units; E: extra inputs. W: windows of
+a call.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ CLIP = 9  # the largest norm; 0 for no clipping
 KEPT = 10  # factor of the outputs that dropout keeps
 KEPT_WEIGHT = 11  # factor of the weights that weight dropping keeps
 CLASSIC = 12  # whether the gradient is the notebook's, of the sum
-NUMBERS = 13  # the number of entries
+WINDOWS = 13  # the number of windows
+NUMBERS = 14  # the number of entries
 OF_WEIGHTS = 3  # index in `keys` where the keys of weight dropping start
 GRADIENTS_ONLY = -1  # a kind
-# The entries of `results`: the loss and the gradient's norm; from SUMS on, each thread's loss and
-# sum of squares.
-LOSS, NORM, SUMS = 0, 1, 2
+# The entries of `results`: the loss and the gradient's norm of the last window, the number of
+# windows that were taken; from SUMS on, each thread's loss and sum of squares.
+LOSS, NORM, TAKEN, SUMS = 0, 1, 2, 3
+# The entries of `described` for each of several windows: those of `numbers` for the optimizer, and
+# whether the window starts from a zero state. Those of `taken`: LOSS and NORM.
+FRESH, DESCRIBED = KIND, KIND + 1
 
 
 class TrainingBuffers(NamedTuple):
@@ -49,6 +54,9 @@ class TrainingBuffers(NamedTuple):
     keys: Unsigned  # (6,): keys of dropout and weight dropping, see dropout_key
     numbers: Doubles  # (NUMBERS,)
     results: Doubles  # (SUMS + 2 · threads,)
+    several: Integers  # (W, 2, T, B): inputs and targets, if there are several
+    described: Doubles  # (W, DESCRIBED)
+    taken: Doubles  # (W, 2): losses and norms of several windows
 
 
 # Modes of inference.

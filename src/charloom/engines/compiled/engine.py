@@ -24,7 +24,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from charloom.engines.compiled.buffers import (
     ADAM,
     CLIP,
     FOLLOW,
+    FRESH,
     GENERATE,
     GRADIENTS_ONLY,
     HELD,
@@ -49,6 +50,8 @@ from charloom.engines.compiled.buffers import (
     PACK,
     RMSPROP,
     SGD_KIND,
+    TAKEN,
+    WINDOWS,
     Call,
 )
 from charloom.engines.compiled.plan import DECODED_AT_ONCE, make_plan
@@ -71,6 +74,9 @@ from charloom.network.optimizers import (
 from charloom.network.parameters import STATES, Float, Parameters, State, aligned_zeros
 from charloom.network.units import Clamp
 
+if TYPE_CHECKING:
+    from charloom.text.batches import Windows
+
 TRAIN = Kernel("charloom.engines.compiled.train:train", "training")
 INFER = Kernel("charloom.engines.compiled.infer:infer", "inference")
 
@@ -78,6 +84,9 @@ INFER = Kernel("charloom.engines.compiled.infer:infer", "inference")
 # in one time step of inference.
 LEAST_FOR_ROWS = 4e6
 LEAST_FOR_UNITS = 1.5e5
+# A call of several training steps needs at most so many multiplications, so that it ends after some
+# milliseconds and signals are noticed, and has at most so many windows.
+MOST_AT_ONCE, MOST_WINDOWS = 1.5e8, 128
 READ_AT_ONCE = 256  # characters of a prompt, so that their states fit in memory
 KEPT_WINDOWS = 4  # shapes of windows whose workspaces are kept
 INT, DOUBLE = np.dtype(np.int64), np.dtype(np.float64)
@@ -220,6 +229,32 @@ class CompiledEngine:
                 norm = optimizer.update(self.parameters.flat, self.gradients.flat)
         return loss, norm, windows.new_state.copy()
 
+    def windows_at_once(self, steps: int, batch: int) -> int:
+        config = self.config
+        steps_differ = config.dropout or config.weight_drop or self._reads_extra
+        if self._notebook is not None or steps_differ or self._threads_for(steps, batch) > 1:
+            return 1
+        work = 3 * self._multiplications * steps * batch
+        return int(min(max(MOST_AT_ONCE // max(work, 1), 1), MOST_WINDOWS))
+
+    def train_windows(
+        self,
+        windows: Windows,
+        state: State,
+        optimizer: Optimizer,
+        learning_rates: Sequence[float],
+    ) -> tuple[list[float], list[float], State]:
+        with self._lock:
+            if len(windows.fresh) > 1 and _describe(optimizer) is not None:
+                taken, after = self._take_several(windows, state, optimizer, learning_rates)
+                if len(taken):
+                    return taken[:, LOSS].tolist(), taken[:, NORM].tolist(), after
+            optimizer.learning_rate = learning_rates[0]
+            before = np.zeros_like(state) if windows.fresh[0] else state
+            inputs, targets = windows.inputs[0], windows.targets[0]
+            loss, norm, after = self._train_step(inputs, targets, before, optimizer, None)
+            return [loss], [norm], after
+
     def log_probabilities(
         self, inputs: Ids, state: State, *, extra: Float | None = None
     ) -> tuple[Float, State]:
@@ -276,11 +311,8 @@ class CompiledEngine:
         shape = inputs.shape
         if extra is not None or self._reads_extra:
             check_extra(self.config, extra, *shape)
-        windows = self._training_windows.get(shape)
-        if windows is None:
-            windows = self._make_training_windows(*shape)
-        if not windows.arguments or not windows.has(slots):
-            windows.bind(self.parameters.flat, self.gradients.flat, self.packed, slots)
+        windows = self._windows_of(shape)
+        self._bind(windows, slots)
         windows.inputs[...] = inputs
         windows.targets[...] = targets
         windows.state[...] = state
@@ -301,11 +333,55 @@ class CompiledEngine:
             windows.keys[OF_WEIGHTS:], numbers[KEPT_WEIGHT] = dropout_key(
                 self.seed, dropout_step, self.config.weight_drop, of_weights=True
             )
+        self._call_train(windows)
+        return windows
+
+    def _take_several(
+        self,
+        windows: Windows,
+        state: State,
+        optimizer: Optimizer,
+        learning_rates: Sequence[float],
+    ) -> tuple[NDArray[np.float64], State]:
+        """Take steps in one call; returns their losses and norms, (W, 2), and the state."""
+        shape = windows.inputs.shape[1:]
+        held = self._windows_of(shape)
+        count = min(len(windows.fresh), len(learning_rates), held.most)
+        optimizer.prepare(self.parameters.flat)
+        self._bind(held, tuple(optimizer.slots.values()))
+        held.several[:count, 0] = windows.inputs[:count]
+        held.several[:count, 1] = windows.targets[:count]
+        held.of_each[:count, FRESH] = windows.fresh[:count]
+        held.state[...] = 0 if windows.fresh[0] else state
+        held.numbers[KIND] = _describe_steps(held.of_each[:count], optimizer, learning_rates)
+        held.numbers[CLIP] = optimizer.clip or 0.0
+        held.numbers[WINDOWS] = count
+        held.described = NOT_DESCRIBED
+        try:
+            self._call_train(held)
+        finally:
+            held.numbers[WINDOWS] = 1
+        taken = int(held.results[TAKEN])
+        optimizer.step_count += taken
+        if taken:
+            optimizer.learning_rate = learning_rates[taken - 1]
+        after = held.new_state if taken == count else held.state
+        return held.taken[:taken], after.copy()
+
+    def _windows_of(self, shape: Any) -> TrainingWindows:
+        """Return the arrays for windows of this shape, (T, B)."""
+        windows = self._training_windows.get(shape)
+        return self._make_training_windows(*shape) if windows is None else windows
+
+    def _bind(self, windows: TrainingWindows, slots: tuple[Float, ...]) -> None:
+        if not windows.arguments or not windows.has(slots):
+            windows.bind(self.parameters.flat, self.gradients.flat, self.packed, slots)
+
+    def _call_train(self, windows: TrainingWindows) -> None:
         if self._train is None:
             self._train = TRAIN.compiled((*windows.arguments, windows.crew.sync, 1, 0))
         self._packed_is_current = False
         windows.crew.run(self._train, windows.arguments, stays=True)
-        return windows
 
     def _run_infer(
         self,
@@ -387,12 +463,17 @@ class CompiledEngine:
             self._packed_is_current = True
 
     def _make_training_windows(self, steps: int, batch: int) -> TrainingWindows:
-        work = 3 * self._multiplications * steps * batch
-        threads = min(self.threads, batch) if work >= LEAST_FOR_ROWS else 1
+        threads = self._threads_for(steps, batch)
         _forget_all_but(KEPT_WINDOWS - 1, self._training_windows)
-        windows = TrainingWindows(self.config, steps, batch, threads, self.classic)
+        most = self.windows_at_once(steps, batch)
+        windows = TrainingWindows(self.config, steps, batch, threads, self.classic, most)
         self._training_windows[steps, batch] = windows
         return windows
+
+    def _threads_for(self, steps: int, batch: int) -> int:
+        """Return the number of threads for a training step on windows (T, B)."""
+        work = 3 * self._multiplications * steps * batch
+        return min(self.threads, batch) if work >= LEAST_FOR_ROWS else 1
 
 
 def _forget_all_but(count: int, windows: dict[Any, Any]) -> None:
@@ -423,6 +504,33 @@ def settings_numbers(settings: SamplingSettings, clamps: Sequence[Clamp]) -> NDA
 
 
 NO_UPDATE = (GRADIENTS_ONLY,)
+
+
+NOT_DESCRIBED: tuple[tuple[float, ...], float] = (), 0.0
+
+
+def _describe_steps(
+    described: NDArray[np.float64], optimizer: Optimizer, learning_rates: Sequence[float]
+) -> float:
+    """Write the optimizer's settings for each of several steps, see `TrainingBuffers.described`.
+
+    Returns:
+        The optimizer's kind.
+    """
+    before, kind = optimizer.step_count, 0.0
+    same = not isinstance(optimizer, Adam) and len(set(learning_rates[: len(described)])) == 1
+    for window, row in enumerate(described):
+        optimizer.learning_rate = learning_rates[window]
+        optimizer.step_count = before + window
+        found = _describe(optimizer)
+        assert found is not None
+        kind, *settings = found
+        if same:
+            described[:, : len(settings)] = settings
+            break
+        row[: len(settings)] = settings
+    optimizer.step_count = before
+    return kind
 
 
 def _describe(optimizer: Optimizer) -> tuple[float, ...] | None:

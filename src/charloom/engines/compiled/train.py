@@ -3,7 +3,7 @@
 Each thread runs its own rows of the batch through the whole window, forward and backward, into
 gradients of its own. Then the threads' gradients are added up in the order of the threads, and
 each thread updates its share of the parameters. Between these stages the threads wait for each
-other.
+other. A step that needs one thread alone can be followed by others in the same call.
 
 The time loops run over tiles, as wide as a block of a product. The recurrent product of a tile is
 followed at once by the cell's arithmetic on it, while it is in the nearest cache.
@@ -26,6 +26,8 @@ from charloom.engines.compiled.backward import (
 from charloom.engines.compiled.buffers import (
     CLASSIC,
     CLIP,
+    DESCRIBED,
+    FRESH,
     GRADIENTS_ONLY,
     KEPT,
     KEPT_WEIGHT,
@@ -34,12 +36,15 @@ from charloom.engines.compiled.buffers import (
     NORM,
     OF_WEIGHTS,
     SUMS,
+    TAKEN,
+    WINDOWS,
     TrainingBuffers,
 )
 from charloom.engines.compiled.forward import forward_pass, in_vocabulary
 from charloom.engines.compiled.masks import drop_weights
 from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import part_of
+from charloom.engines.compiled.plan import LSTM
 from charloom.engines.compiled.reduction import reduce_gradients
 from charloom.engines.compiled.update import update_parameters
 from charloom.kernels.arrays import (
@@ -95,8 +100,44 @@ def _step(buffers, sync, thread, threads):
     return barrier(sync, threads)
 
 
+@subroutine()
+def _load_window(buffers, window):
+    """Copy one of several windows, and the description of its step, to where a step reads them."""
+    plan, count = buffers.plan, buffers.plan.steps * buffers.plan.batch
+    inputs = flat_from(buffers.several, 2 * window * count)
+    targets = flat_from(inputs, count)
+    for position in range(count):
+        buffers.inputs[position] = inputs[position]
+        buffers.targets[position] = targets[position]
+    described = flat_from(buffers.described, window * DESCRIBED)
+    for j in range(KIND):
+        buffers.numbers[j] = described[j]
+    if window > 0:
+        arrays = 2 if plan.cell == LSTM else 1
+        fresh = described[FRESH] != 0
+        for j in range(arrays * plan.layers * plan.batch * plan.hidden):
+            buffers.state[j] = 0 if fresh else buffers.new_state[j]
+
+
+@subroutine()
+def _several_steps(buffers, sync):
+    """Take several steps in one thread, until one whose loss or gradient is not finite."""
+    results = buffers.results
+    results[TAKEN] = 0
+    for window in range(int(buffers.numbers[WINDOWS])):
+        _load_window(buffers, window)
+        if not _step(buffers, sync, 0, 1):
+            return
+        loss, norm = results[LOSS], results[NORM]
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            return
+        buffers.taken[2 * window + LOSS] = loss
+        buffers.taken[2 * window + NORM] = norm
+        results[TAKEN] = window + 1
+
+
 def train(places, like, sync_, threads, thread):
-    """Run a step of training, or with the kind GRADIENTS_ONLY compute the loss and gradients.
+    """Run a step of training, or several; with the kind GRADIENTS_ONLY compute loss and gradients.
 
     Parameters and slots stay unchanged where loss or norm are not finite, or where the norm's
     square overflows in float64: the norm is infinite then. All threads but the first stay for
@@ -111,6 +152,9 @@ def train(places, like, sync_, threads, thread):
         thread: number of this thread.
     """
     buffers, sync = as_buffers(TrainingBuffers, places, like), as_flat(sync_)
+    if buffers.numbers[WINDOWS] > 1:  # then there is one thread
+        _several_steps(buffers, sync)
+        return
     if thread == 0 and not call_up(sync, threads):
         return
     while True:

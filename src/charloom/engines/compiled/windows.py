@@ -8,8 +8,10 @@ import numpy as np
 
 from charloom.engines.compiled.buffers import (
     CLASSIC,
+    DESCRIBED,
     NUMBERS,
     SUMS,
+    WINDOWS,
     InferenceBuffers,
     TrainingBuffers,
 )
@@ -72,9 +74,10 @@ class TrainingWindows(Windows):
     """
 
     def __init__(
-        self, config: ModelConfig, steps: int, batch: int, threads: int, classic: bool
+        self, config: ModelConfig, steps: int, batch: int, threads: int, classic: bool, most: int
     ) -> None:
         super().__init__(make_plan(config, steps, batch, threads), threads, config.dtype)
+        self.most = most  # windows of a call
         self.inputs = np.zeros((steps, batch), dtype=np.int64)
         self.targets = np.zeros_like(self.inputs)
         self.extra = np.zeros((steps, batch, config.extra_inputs), config.dtype)
@@ -83,6 +86,10 @@ class TrainingWindows(Windows):
         self.keys = np.zeros(6, dtype=np.uint64)
         self.numbers = np.zeros(NUMBERS)
         self.numbers[CLASSIC] = classic
+        self.numbers[WINDOWS] = 1
+        self.several = np.zeros((most if most > 1 else 0, 2, steps, batch), dtype=np.int64)
+        self.of_each = np.zeros((len(self.several), DESCRIBED))
+        self.taken = np.zeros((len(self.several), 2))
         self.results = np.zeros(SUMS + 2 * threads)
         self.described: tuple[tuple[float, ...], float] = (), 0.0  # the contents of `numbers`
         self.slots: tuple[Float, ...] = ()
@@ -127,6 +134,9 @@ class TrainingWindows(Windows):
             keys=self.keys,
             numbers=self.numbers,
             results=self.results,
+            several=self.several,
+            described=self.of_each,
+            taken=self.taken,
         )
         self.crew.holds(held)
         self.arguments = (addresses(held, self.work.dtype), nothing)
