@@ -32,9 +32,8 @@ from charloom.context_mixing.contexts import advance, find_contexts, hash_contex
 from charloom.context_mixing.decisions import (
     code,
     code_gathered,
-    distribute,
-    distribute_gathered,
 )
+from charloom.context_mixing.distributions import distribute, distribute_gathered
 from charloom.context_mixing.evidence import gather
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
