@@ -104,6 +104,7 @@ class ScratchBuffers(NamedTuple):
     group_counts: Int32
     group_rows: Int64
     ahead: UInt64
+    states: UInt64
     hashes: UInt64
 
 

@@ -184,6 +184,7 @@ class Scratch(NamedTuple):
     group_counts: NDArray[np.int32]  # (GROUP 2 ROW,)
     group_rows: NDArray[np.int64]  # (GROUP SETS,)
     ahead: Longs  # (STATE,) a state some characters later
+    states: Longs  # (EARLIER_SLOTS STATE,) of a row, one after another
     hashes: Longs  # (EARLIER_SLOTS C,) of the contexts before the characters until then
 
 
@@ -360,6 +361,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(GROUP * 2 * ROW, np.int32),
         np.zeros(GROUP * SETS, np.int64),
         np.zeros(STATE, np.uint64),
+        np.zeros(EARLIER_SLOTS * STATE, np.uint64),
         np.zeros(EARLIER_SLOTS * CONTEXT_COUNT, np.uint64),
     )
 

@@ -319,7 +319,7 @@ def prefetch(context, array, index):
 
 
 def reaching(*limits: int) -> Any:
-    """Return a function of integers from 0 on in lanes: how many of these limits each has reached."""
+    """Return a function of lanes of integers from 0 on: how many of these limits each reaches."""
     first = 0  # limits 1, 2, 3, …, of which a number has reached as many as it is
     while first < len(limits) and limits[first] == first + 1:
         first += 1

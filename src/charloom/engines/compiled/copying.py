@@ -50,7 +50,7 @@ def _id_at(index, place):
 
 @subroutine(types.intp)
 def _compare(index, suffix, begin, count):
-    """Return -1, 0 or 1: a suffix comes before those that begin with a stretch, is one, or after."""
+    """Return where a suffix lies: -1 before those that begin with a stretch, 0 among, 1 after."""
     place = int(index.starts[suffix])
     for i in range(begin, begin + count):
         id_, wanted = _id_at(index, place), int(index.recent[i])
