@@ -32,11 +32,11 @@ from charloom.context_mixing.contexts import advance, find_contexts
 from charloom.context_mixing.decisions import (
     code,
     decide,
-    distribute,
     hash_latest,
     learn_decision,
     refine_with,
 )
+from charloom.context_mixing.distributions import distribute
 from charloom.context_mixing.evidence import clear, gather
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,

@@ -95,9 +95,16 @@ class ScratchBuffers(NamedTuple):
     dots: Float32
     keys: UInt64
     refined: Int64
-    stack: Int32
     reach: Float32
+    chances: Float32
+    group: Int32
+    evidence: UInt64
+    group_inputs: Float32
+    group_cells: Int32
+    group_counts: Int32
+    group_rows: Int64
     ahead: UInt64
+    states: UInt64
     hashes: UInt64
 
 

@@ -23,7 +23,16 @@ from charloom.context_mixing.layout import (
     WORD_BEFORE_THAT,
     WORD_LENGTH,
 )
-from charloom.context_mixing.lists import ONE, SPREAD, joined, mixed, read_list
+from charloom.context_mixing.lists import (
+    ONE,
+    SPREAD,
+    joined,
+    mixed,
+    prefetch_list,
+    prefetch_long,
+    prefetch_short,
+    read_list,
+)
 from charloom.kernels.compiling import subroutine
 
 
@@ -150,3 +159,21 @@ def find_contexts(state, m, s):
     """Hash the contexts of a row's state, and read their lists."""
     hash_contexts(state, m, s.contexts)
     read_lists(state, m, s.contexts, s.entries, 0, s.used, 0)
+
+
+@subroutine()
+def prefetch_contexts(state, m, hashes):
+    """Hash the contexts of a row's state, but for the last ones, and fetch their lists soon."""
+    hash_contexts(state, m, hashes)
+    for c in range(CONTEXT_COUNT - INDIRECT):
+        prefetch_list(hashes[c], m)
+
+
+@subroutine()
+def prefetch_longer(m, hashes, to):
+    """Fetch the lists of hashed contexts that have moved to the second table, or `to` the third."""
+    for c in range(CONTEXT_COUNT - INDIRECT):
+        if to == 2:
+            prefetch_short(hashes[c], m)
+        else:
+            prefetch_long(hashes[c], m)

@@ -88,16 +88,22 @@ def stretched(p, stretch):
     return stretch[min(int(p * np.float32(4096)), 4095)]
 
 
-@subroutine(types.uint64)
-def fill_inputs(node, m, w, s):
-    """Compute the inputs at a node, and note the cells of both maps for contexts with evidence.
+@subroutine(types.uint64, inline=True)
+def count_evidence(node, m, s, inputs, cells, counts):
+    """Compute what the inputs at a node need of the evidence, all contexts at once.
 
-    Tables are read number by number, because that is faster than into lanes.
+    Args:
+        node: the node.
+        m: the model.
+        s: the scratch memory.
+        inputs: written, (4 ROW,): the certainty of each context, and 0 for its other inputs.
+        cells: written, (2 ROW,): the places in both maps, the first without the logit's part.
+        counts: written, (2 ROW,): the counts of either turn.
 
     Returns:
         Bits: the contexts with evidence, and from bit 32 on those with evidence for one turn only.
     """
-    seen, first, second, cells, counts = s.seen, s.first, s.second, s.cells, s.counts
+    seen, first, second = s.seen, s.first, s.second
     a, b = row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
     found = np.uint64(0)
     for i in range(0, ROW, COUNT):
@@ -116,7 +122,7 @@ def fill_inputs(node, m, w, s):
         p = p / (as_floats(n) + np.float32(2 * PRIOR_COUNT))
         certainty = where16(n > 2, (p - np.float32(0.5)) * np.float32(3), np.float32(0))
         nothing = filled16(np.float32(0))
-        store_fours(s.inputs, i * INPUTS, nothing, certainty, nothing, nothing)
+        store_fours(inputs, i * INPUTS, nothing, certainty, nothing, nothing)
 
         r0, r1 = both0 >> RECENT_SHIFT, both1 >> RECENT_SHIFT
         halvings = halvings_of(where16(r0 < r1, r1, r0))
@@ -131,7 +137,18 @@ def fill_inputs(node, m, w, s):
         cell = (c * RECENT_LEVELS + r0) * RECENT_LEVELS + r1
         store16(cells, ROW + i, (cell * SIDES + latest) * SIDES + after)
 
-    inputs, stretch = s.inputs, m.stretch
+    inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
+    inputs[FREE_INPUT] = s.inputs[GIVEN]
+    return found
+
+
+@subroutine(inline=True)
+def look_up_inputs(found, m, w, inputs, cells, counts):
+    """Complete the inputs and the places in the maps of the contexts with evidence.
+
+    Tables are read number by number, because that is faster than into lanes.
+    """
+    stretch = m.stretch
     rest_of_them = found & np.uint64(0xFFFFFFFF)
     while rest_of_them != np.uint64(0):
         at = int(trailing_zeros(rest_of_them))
@@ -143,14 +160,11 @@ def fill_inputs(node, m, w, s):
         cells[at] = place
         inputs[at * INPUTS + 2] = stretched(w.counts[place], stretch)
         inputs[at * INPUTS + 3] = stretched(w.recent[cells[ROW + at]], stretch)
-    inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
-    inputs[FREE_INPUT] = inputs[GIVEN]
-    return found
 
 
-@subroutine()
-def choose_rows(node, found, state, m, s):
-    """Choose the row of each set of weights, (SETS,), by what `fill_inputs` has found."""
+@subroutine(inline=True)
+def choose_rows(node, found, state, m, rows):
+    """Choose the row of each set of weights, (SETS,), by the contexts with evidence."""
     orders, certain = ones(found & OF_ORDERS), ones((found >> np.uint64(32)) & OF_ORDERS)
     last = CLASSES - 1
     if state[0] != np.uint64(0):
@@ -158,7 +172,6 @@ def choose_rows(node, found, state, m, s):
     kind = min(node, CLASSES - 1)
     length = min(int(state[WORD_LENGTH]), WORD_LENGTHS - 1)
     column = min(int(state[COLUMN]), COLUMNS - 1)
-    rows = s.rows
     rows[0] = SET_BEGINS[0] + orders * 8 + certain
     rows[1] = SET_BEGINS[1] + kind
     rows[2] = SET_BEGINS[2] + last
@@ -166,19 +179,19 @@ def choose_rows(node, found, state, m, s):
     rows[4] = SET_BEGINS[4] + column * 8 + orders
 
 
-@subroutine(types.float32)
-def mix_sets(kind, w, s, learns):
+@subroutine(types.float32, inline=True)
+def mix_sets(node, w, inputs, rows, dots, learns):
     """Return the mixture of all sets of weights, and note the logit of each if `learns`."""
-    sets, inputs = w.sets, s.inputs
+    sets, kind = w.sets, min(node, CLASSES - 1) * SETS
     mixture = filled16(np.float32(0))
     for k in range(SETS):
-        begin, share = s.rows[k] * INPUT_COUNT, w.final[kind + k]
+        begin, share = rows[k] * INPUT_COUNT, w.final[kind + k]
         added = load16(sets, begin) * load16(inputs, 0)
         for i in range(COUNT, INPUT_COUNT, COUNT):
             added = added + load16(sets, begin + i) * load16(inputs, i)
         mixture = mixture + added * share
         if learns:
-            s.dots[k] = total16(added)
+            dots[k] = total16(added)
     return total16(mixture)
 
 
@@ -222,13 +235,19 @@ def decide(node, state, m, w, s, learns):
     It notes the contexts with evidence, the logit of each set of weights, and the places in the two
     refining tables.
     """
-    found = fill_inputs(node, m, w, s)
+    found = count_evidence(node, m, s, s.inputs, s.cells, s.counts)
     s.found[0] = found
     if found == np.uint64(0):
         return m.prior[node]
-    choose_rows(node, found, state, m, s)
+    look_up_inputs(found, m, w, s.inputs, s.cells, s.counts)
+    choose_rows(node, found, state, m, s.rows)
+    return refined(node, mix_sets(node, w, s.inputs, s.rows, s.dots, learns), m, w, s)
+
+
+@subroutine(types.float32, inline=True)
+def refined(node, logit, m, w, s):
+    """Return the probability of turn 1 by a logit, and note the places in the refining tables."""
     dots, refined = s.dots, s.refined
-    logit = mix_sets(min(node, CLASSES - 1) * SETS, w, s, learns)
     dots[SETS] = logit
     bounded = min(max(logit, np.float32(-7.99)), np.float32(7.99))
     place = (bounded + np.float32(8)) * np.float32(2)
@@ -308,40 +327,3 @@ def code_gathered(character, state, m, w, s, learns):
         reach *= p if turn == 1 else np.float32(1) - p
     clear(m, s)
     return reach
-
-
-@subroutine()
-def distribute(state, m, w, s, probabilities):
-    """Write the probabilities of all characters, (V,)."""
-    gather(m, s, s.entries, 0, s.used, 0)
-    distribute_gathered(state, m, w, s, probabilities)
-
-
-@subroutine()
-def distribute_gathered(state, m, w, s, probabilities):
-    """Do the same with evidence that is gathered, which is then removed."""
-    if m.sizes.characters == 1:
-        probabilities[0] = np.float32(1)
-        clear(m, s)
-        return
-    hash_latest(state, s)
-    refine_with(0, w, s)
-    waiting, reach = 1, s.reach
-    s.stack[0], reach[0] = 0, np.float32(1)
-    while waiting > 0:
-        waiting -= 1
-        node, here = s.stack[waiting], reach[waiting]
-        p = m.prior[node]
-        if here >= np.float32(NEGLIGIBLE):
-            p = decide(node, state, m, w, s, False)
-        for turn in range(2):
-            share = here * (p if turn == 1 else np.float32(1) - p)
-            child = m.children[node * 2 + turn]
-            if child < 0:
-                probabilities[-1 - child] = share
-            else:
-                s.stack[waiting], reach[waiting] = child, share
-                waiting += 1
-                if share >= np.float32(NEGLIGIBLE):
-                    refine_with(child, w, s)
-    clear(m, s)

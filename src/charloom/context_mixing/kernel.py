@@ -28,19 +28,24 @@ from charloom.context_mixing.buffers import (
     ScratchBuffers,
     WeightBuffers,
 )
-from charloom.context_mixing.contexts import advance, find_contexts, hash_contexts, read_lists
+from charloom.context_mixing.contexts import (
+    advance,
+    find_contexts,
+    hash_contexts,
+    prefetch_contexts,
+    prefetch_longer,
+    read_lists,
+)
 from charloom.context_mixing.decisions import (
     code,
     code_gathered,
-    distribute,
-    distribute_gathered,
 )
+from charloom.context_mixing.distributions import distribute, distribute_gathered
 from charloom.context_mixing.evidence import gather
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     EARLIER,
     EARLIER_SLOTS,
-    INDIRECT,
     LONG_WORDS,
     ORDERS,
     SHORT_WORDS,
@@ -54,7 +59,6 @@ from charloom.context_mixing.lists import (
     find_single,
     learn_list,
     mixed,
-    prefetch_list,
 )
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import subroutine
@@ -71,7 +75,14 @@ def read(ids, state, model, floats):
 @subroutine()
 def predict_next(state, m, w, s, place, found, lengths, shares):
     """Write the predictions after a row's state at a place of the outputs of `predict`."""
-    find_contexts(state, m, s)
+    hash_contexts(state, m, s.contexts)
+    predict_hashed(state, s.contexts, m, w, s, place, found, lengths, shares)
+
+
+@subroutine()
+def predict_hashed(state, hashes, m, w, s, place, found, lengths, shares):
+    """Do the same after a state whose contexts are hashed."""
+    read_lists(state, m, hashes, s.entries, 0, s.used, 0)
     orders, n, begin = 0, 0, 0
     for c in range(ORDERS):
         end = begin + s.used[c]
@@ -83,6 +94,52 @@ def predict_next(state, m, w, s, place, found, lengths, shares):
     lengths[place] = np.int32(orders)
     shares[place] = np.float32(1) / np.float32(n + 1)
     distribute(state, m, w, s, flat_from(found, place * m.sizes.characters))
+
+
+@subroutine()
+def predict_together(states, count, m, w, s, place, stride, found, lengths, shares):
+    """Write the predictions after some states, (count, STATE), at places that are `stride` apart.
+
+    The lists of all of them are fetched before any is read. `count` is at most EARLIER_SLOTS.
+    """
+    for i in range(count):
+        hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
+        prefetch_contexts(flat_from(states, i * STATE), m, hashes)
+    for table in range(2, 4):
+        for i in range(count):
+            prefetch_longer(m, flat_from(s.hashes, i * CONTEXT_COUNT), table)
+    for i in range(count):
+        predict_hashed(
+            flat_from(states, i * STATE), flat_from(s.hashes, i * CONTEXT_COUNT), m, w, s,
+            place + i * stride, found, lengths, shares,
+        )  # fmt: skip
+
+
+@subroutine()
+def predict_rows(states, ids, first, end, m, w, s, found, lengths, shares):
+    """Read an id in each of some rows, and write the predictions after it at the row's place."""
+    for row in range(first, end, EARLIER_SLOTS):
+        count = min(EARLIER_SLOTS, end - row)
+        for i in range(row, row + count):
+            advance(flat_from(states, i * STATE), m, ids[i])
+        predict_together(
+            flat_from(states, row * STATE), count, m, w, s, row, 1, found, lengths, shares
+        )
+
+
+@subroutine()
+def predict_times(state, ids, begin, end, rows, row, m, w, s, found, lengths, shares):
+    """Read the ids of a row, (T, B), from a time to before another one.
+
+    The predictions after each are written at its place.
+    """
+    for t in range(begin, end, EARLIER_SLOTS):
+        count = min(EARLIER_SLOTS, end - t)
+        for i in range(count):
+            advance(state, m, ids[(t + i) * rows + row])
+            for j in range(STATE):
+                s.states[i * STATE + j] = state[j]
+        predict_together(s.states, count, m, w, s, t * rows + row, rows, found, lengths, shares)
 
 
 def predict(ids, states, model, weights, scratch, out, longest, certainty):
@@ -106,10 +163,10 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
     found, lengths, shares = as_flat(out), as_flat(longest), as_flat(certainty)
     steps, rows = ids.shape
     for row in range(rows):
-        state = flat_from(as_flat(states), row * STATE)
-        for t in range(steps):
-            advance(state, m, ids[t, row])
-            predict_next(state, m, w, s, t * rows + row, found, lengths, shares)
+        predict_times(
+            flat_from(as_flat(states), row * STATE), as_flat(ids), 0, steps, rows, row,
+            m, w, s, found, lengths, shares,
+        )  # fmt: skip
 
 
 def look_up(ids, state, model, scratch, lists, floats, counts):
@@ -139,9 +196,7 @@ def look_up(ids, state, model, scratch, lists, floats, counts):
         early = i + EARLIER
         if early < more:
             hashes = flat_from(s.hashes, early % EARLIER_SLOTS * CONTEXT_COUNT)
-            hash_contexts(ahead, m, hashes)
-            for c in range(CONTEXT_COUNT - INDIRECT):
-                prefetch_list(hashes[c], m)
+            prefetch_contexts(ahead, m, hashes)
             if early < len(ids):
                 advance(ahead, m, ids[early])
         if i < 0:

@@ -66,6 +66,7 @@ ROW = 32  # numbers in a row of evidence: the contexts, and padding
 GIVEN = INPUTS * ROW  # the place of the free input's value beside the inputs
 NOWHERE = 255  # instead of a place in a list
 RECENT_SHIFT = 16  # of a recent count, in a number of evidence
+GROUP = 16  # nodes that are decided at once
 DEEPEST = 64  # decisions of a character, at most
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
@@ -165,7 +166,7 @@ class Scratch(NamedTuple):
     touched: Longs  # (V / 64 + 1,) bits of nodes with evidence
     nodes: NDArray[np.int32]  # (V + 1,) these nodes
     numbers: NDArray[np.int64]  # (2,) of leaves and nodes
-    found: Longs  # (1,) bits of the contexts with evidence, see `decisions.fill_inputs`
+    found: Longs  # (1,) bits of the contexts with evidence, see `decisions.count_evidence`
     inputs: Floats  # (4 ROW,) INPUT_COUNT of them are used
     cells: NDArray[np.int32]  # (2 ROW,) the places in both maps for each context
     counts: NDArray[np.int32]  # (2 ROW,) of either turn at a node
@@ -173,9 +174,17 @@ class Scratch(NamedTuple):
     dots: Floats  # (SETS + 2,) the logit of each, the mixture of them, a position between levels
     keys: Longs  # (2,) hashes of the latest characters
     refined: NDArray[np.int64]  # (2 V,) the rows in both refining tables for each node
-    stack: NDArray[np.int32]  # (V,)
-    reach: Floats  # (V,)
+    reach: Floats  # (V + 1,) the probability of reaching each node
+    chances: Floats  # (V + 1,) of turn 1 at nodes that are decided
+    # Of a group of nodes, like the arrays of one node with such names:
+    group: NDArray[np.int32]  # (GROUP + 1,)
+    evidence: Longs  # (GROUP,)
+    group_inputs: Floats  # (GROUP 4 ROW,)
+    group_cells: NDArray[np.int32]  # (GROUP 2 ROW,)
+    group_counts: NDArray[np.int32]  # (GROUP 2 ROW,)
+    group_rows: NDArray[np.int64]  # (GROUP SETS,)
     ahead: Longs  # (STATE,) a state some characters later
+    states: Longs  # (EARLIER_SLOTS STATE,) of a row, one after another
     hashes: Longs  # (EARLIER_SLOTS C,) of the contexts before the characters until then
 
 
@@ -343,9 +352,16 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(SETS + 2, np.float32),
         np.zeros(2, np.uint64),
         np.zeros(2 * size, np.int64),
-        np.zeros(size + 1, np.int32),
         np.zeros(size + 1, np.float32),
+        np.zeros(size + 1, np.float32),
+        np.zeros(GROUP + 1, np.int32),
+        np.zeros(GROUP, np.uint64),
+        np.zeros(GROUP * INPUTS * ROW, np.float32),
+        np.zeros(GROUP * 2 * ROW, np.int32),
+        np.zeros(GROUP * 2 * ROW, np.int32),
+        np.zeros(GROUP * SETS, np.int64),
         np.zeros(STATE, np.uint64),
+        np.zeros(EARLIER_SLOTS * STATE, np.uint64),
         np.zeros(EARLIER_SLOTS * CONTEXT_COUNT, np.uint64),
     )
 

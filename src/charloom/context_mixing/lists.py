@@ -88,6 +88,35 @@ def prefetch_list(value, m):
     prefetch(m.singles, bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS)
 
 
+@subroutine(inline=True)
+def prefetch_short(value, m):
+    """Fetch the bucket of a context's second table, if its list has moved there."""
+    if has_moved(value, m):
+        begin = bucket_of(mixed(value), m.sizes.short_buckets) * LIST_WAYS * SHORT_WORDS
+        for i in range(0, LIST_WAYS * SHORT_WORDS, COUNT):
+            prefetch(m.shorts, begin + i)
+
+
+@subroutine(inline=True)
+def prefetch_long(value, m):
+    """Fetch the beginnings of a bucket's lists in a context's third table, if its list is there."""
+    if not has_moved(value, m):
+        return
+    value = mixed(value)
+    place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
+    if place >= 0 and m.shorts[place] >> CHARACTER_SHIFT == MOVED:
+        begin = bucket_of(mixed(value), m.sizes.long_buckets) * LIST_WAYS * LONG_WORDS
+        for i in range(LIST_WAYS):
+            prefetch(m.longs, begin + i * LONG_WORDS)
+
+
+@subroutine(types.boolean, inline=True)
+def has_moved(value, m):
+    """Return whether the list of a context is in the second or third table."""
+    place = find_single(m.singles, m.sizes.single_buckets, value)
+    return place >= 0 and np.uint32(m.singles[place] & LOWER) >> CHARACTER_SHIFT == MOVED
+
+
 @subroutine(types.int64)
 def find_list(lists, buckets, value, words):
     """Return the place of a context's first entry in a table of lists, -1 if it is missing."""

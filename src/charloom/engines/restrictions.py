@@ -4,7 +4,11 @@ The array has HEADER entries, and FIELDS for each row of the batch. A row's text
 automaton, whose arrays it refers to by their addresses; the caller keeps them alive. The kernel
 changes the state, the characters left, and the entries ENDED and STEPS.
 
-V: characters in the vocabulary; Q: states; C: classes of characters.
+A row can also have an index of a training text, from which it copies no more than a number of
+characters in a row (see `charloom.text.overlap`). The kernel appends the row's ids to those before,
+and changes the entries SEEN and NEXT.
+
+V: characters in the vocabulary; Q: states; C: classes of characters; N: ids of a training text.
 """
 
 from __future__ import annotations
@@ -24,12 +28,21 @@ HEADER = 1  # entries before the rows: 1 if the rows are restricted, else 0
     STATE,
     LEFT,  # characters left
     SAMPLES_END,  # whether it samples the end of a document where nothing can follow
-    ENDED,  # RUNNING, ENDED_BEFORE if the last symbol is not part of the text, or 1
+    ENDED,  # RUNNING, ENDED_BEFORE if the last symbol is not part of the text, STUCK, or 1
     STEPS,  # symbols that were sampled, the last one included
+    INDEXED,  # bytes of the ids of a training text, big-endian; 0 without any
+    STARTS,  # of its suffixes in these bytes, sorted by the suffixes, int32 (N,)
+    SUFFIXES,  # N
+    ID_BYTES,  # of an id
+    MOST,  # ids in a row that can be copied
+    FREE,  # the id of the end of a document, which copies nothing; -1 without one
+    RECENT,  # the row's ids so far, int32, with room for those of the call and one more
+    SEEN,  # how many there are
+    NEXT,  # how many there are at least before the next one can copy too much
     FIELDS,
-) = range(13)
+) = range(22)
 CAN_END, MUST_END = 1, 2
-RUNNING, ENDED_BEFORE = 0, 2
+RUNNING, ENDED_BEFORE, STUCK = 0, 2, 3  # stuck: every next character would copy too much
 # An allowed character keeps at least this logit, so that one that the model finds impossible can
 # still be chosen where nothing else can come.
 LOWEST = -1e30

@@ -100,6 +100,12 @@ def flat_from(context, array, index):
 
 
 @intrinsic
+def bytes_at(context, address):
+    """Return the flat array of uint8 at an address."""
+    return _at(types.uint8)
+
+
+@intrinsic
 def integers_at(context, address):
     """Return the flat array of int32 at an address."""
     return _at(types.int32)

@@ -319,16 +319,23 @@ def prefetch(context, array, index):
 
 
 def reaching(*limits: int) -> Any:
-    """Return a function of integers in lanes: how many of these limits each has reached."""
+    """Return a function of lanes of integers from 0 on: how many of these limits each reaches."""
+    first = 0  # limits 1, 2, 3, …, of which a number has reached as many as it is
+    while first < len(limits) and limits[first] == first + 1:
+        first += 1
 
     @intrinsic
     def reached(context, integers):
         def emit(context, builder, sig, args):
             kind = _kind(types.int32)
-            total = ir.Constant(kind, [0] * COUNT)
-            for limit in limits:
+            most, one = ir.Constant(kind, [first] * COUNT), ir.Constant(kind, [1] * COUNT)
+            total = most
+            if first:
+                below = builder.icmp_signed("<", args[0], most)
+                total = builder.select(below, args[0], most)
+            for limit in limits[first:]:
                 below = builder.icmp_signed("<", args[0], ir.Constant(kind, [limit] * COUNT))
-                total = builder.sub(total, builder.sext(builder.not_(below), kind))
+                total = builder.select(below, total, builder.add(total, one))
             return total
 
         return INTEGERS(integers), emit

@@ -6,7 +6,6 @@ in charloom.network.parameters.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,8 +22,25 @@ from charloom.constraints.texts import (
     generate_restricted,
     restrict,
 )
-from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
+from charloom.engines.restrictions import (
+    ENDED,
+    FREE,
+    HEADER,
+    ID_BYTES,
+    INDEXED,
+    MOST,
+    NEXT,
+    RECENT,
+    RUNNING,
+    SEEN,
+    STARTS,
+    STEPS,
+    STUCK,
+    SUFFIXES,
+    Restrictions,
+)
 from charloom.errors import CharloomError, plural
 from charloom.network.units import Clamp
 from charloom.text.overlap import TrainingIndex
@@ -85,24 +101,59 @@ class OverlapGuard:
         copied = self.excluded(recent, end_id)
         return np.where(copied, -np.inf, logits).astype(logits.dtype)
 
-    def unaffected(
-        self, before: NDArray[np.integer], ids: NDArray[np.integer], end_id: int | None
-    ) -> int:
-        """Return how many of the ids after others, (n,), are sampled as without the guard.
 
-        Args:
-            before: the latest ids before them, at most `window`.
-            ids: sampled ids, (n,).
-            end_id: the id of the end of a document, if any.
-        """
-        text, end = np.concatenate([before, ids]), len(before)
-        while True:
-            end = self.index.next_copy(text[:-1], end, self.window)
-            if end >= len(text):
-                return len(ids)
-            if self.excluded(text[end - self.window : end], end_id).any():
-                return end - len(before)
-            end += 1
+class GuardedText:
+    """The latest ids of a text under a guard, also as a kernel reads and continues them.
+
+    Args:
+        guard: the guard.
+        prompt: the ids before the sample, (N,).
+        end_id: the id of the end of a document, if any.
+    """
+
+    def __init__(
+        self, guard: OverlapGuard, prompt: NDArray[np.unsignedinteger], end_id: int | None
+    ) -> None:
+        self._guard, self._end_id = guard, end_id
+        self._ids = prompt.astype(np.int32)  # with room behind them
+        self._count = len(prompt)
+        self._next = guard.window  # ids before the next one can copy too much, at least
+
+    def exclude(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return logits, (1, V), without the characters that would copy too much."""
+        if self._count < self._guard.window:
+            return logits
+        recent = self._ids[self._count - self._guard.window : self._count]
+        return self._guard.exclude(recent, logits, self._end_id)
+
+    def add(self, id_: int) -> None:
+        """Continue the text by an id."""
+        self._make_room(1)
+        self._ids[self._count] = id_
+        self._count += 1
+
+    def write(self, row: NDArray[np.int64], count: int) -> None:
+        """Write a row's entries for a kernel that samples a number of ids."""
+        self._make_room(count + 1)
+        text, starts, width = self._guard.index.arrays
+        row[INDEXED], row[STARTS] = text.ctypes.data, starts.ctypes.data
+        row[SUFFIXES], row[ID_BYTES], row[MOST] = len(starts), width, self._guard.window
+        row[FREE] = -1 if self._end_id is None else self._end_id
+        row[RECENT] = self._ids.ctypes.data
+        row[SEEN], row[NEXT] = self._count, self._next
+
+    def read(self, row: NDArray[np.int64]) -> None:
+        """Continue the text as the kernel did."""
+        self._count, self._next = int(row[SEEN]), int(row[NEXT])
+
+    def _make_room(self, count: int) -> None:
+        """Make room for some ids; of those before, only the ones that are compared are kept."""
+        if self._count + count > len(self._ids):
+            kept = self._ids[max(0, self._count - self._guard.window) : self._count]
+            self._next -= self._count - len(kept)
+            self._count = len(kept)
+            self._ids = np.zeros(2 * (self._count + count), np.int32)
+            self._ids[: self._count] = kept
 
 
 def read_prompt(
@@ -328,10 +379,11 @@ class RestrictedSampler:
     def __init__(
         self, predictor: Predictor, vocabulary: Vocabulary, request: SampleRequest
     ) -> None:
-        self._predictor, self._guard, self._end_id = predictor, request.guard, vocabulary.end_id
-        window = 0 if self._guard is None else self._guard.window
-        self._recent = deque((int(id_) for id_ in request.prompt_ids(vocabulary)), window)
-        self._at_once = FEWEST_AT_ONCE  # characters that are sampled without the guard
+        self._predictor, self._end_id = predictor, vocabulary.end_id
+        self._guarded = None
+        if request.guard is not None:
+            prompt = request.prompt_ids(vocabulary)
+            self._guarded = GuardedText(request.guard, prompt, self._end_id)
         self._text = None
         if request.constraints is not None:
             self._text = ConstrainedText(request.constraints, request.length, self._end_id)
@@ -363,46 +415,9 @@ class RestrictedSampler:
         Returns:
             The sampled ids, (n, 1) or shorter, and the state before the last of them.
         """
-        if self._text is not None:
-            if self._guard is None and in_kernel(self._predictor, [self._text]):
-                return self._in_kernel(ids, state, settings, uniforms, clamps)
-            return self._step_by_step(ids, state, settings, uniforms, clamps)
-        assert self._guard is not None
-        sampled, count = np.empty(uniforms.shape, np.intp), 0
-        while count < len(uniforms):
-            before = np.array(self._recent, np.intp)
-            now = uniforms[count : count + self._at_once]
-            # As the guard seldom excludes a character, several are sampled without it, and those
-            # before the first one that it affects are kept.
-            kept = 0
-            if len(now) > 1 or self._guard.unaffected(before, ids, self._end_id):
-                found, after = self._predictor.generate(ids, state, settings, now, clamps)
-                kept = self._guard.unaffected(before, found[:, 0], self._end_id)
-            if 0 < kept < len(now):
-                found, after = self._predictor.generate(ids, state, settings, now[:kept], clamps)
-            if kept:
-                found, ended = _through_end(found[:kept], self._end_id)
-                sampled[count : count + len(found)] = found
-                count += len(found)
-                ids, state = found[-1], after
-                self._recent.extend(found[:, 0].tolist())
-                if ended:
-                    return sampled[:count], state
-            if kept == len(now):
-                self._at_once = min(2 * self._at_once, MOST_AT_ONCE)
-                continue
-            self._at_once = max(kept, 1)
-            logits, after = self._predictor.step(ids, state, clamps)
-            logits = self._guard.exclude(np.array(self._recent), logits, self._end_id)
-            if not (logits > -np.inf).any():
-                return sampled[:count], state
-            ids = sampled[count] = choose(logits, settings, uniforms[count])
-            count += 1
-            if int(ids[0]) == self._end_id:
-                return sampled[:count], state
-            self._recent.append(int(ids[0]))
-            state = after
-        return sampled, state
+        if in_kernel(self._predictor, [self._text]):
+            return self._in_kernel(ids, state, settings, uniforms, clamps)
+        return self._step_by_step(ids, state, settings, uniforms, clamps)
 
     def _in_kernel(
         self,
@@ -412,15 +427,29 @@ class RestrictedSampler:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
-        """Sample as `generate` does in one call of a kernel, which knows the constraints."""
-        assert self._text is not None
+        """Sample as `generate` does in one call of a kernel, which knows what is excluded."""
         predictor: Any = self._predictor
-        sampled, counts, after = generate_restricted(
-            [self._text],
-            lambda rules: predictor.generate(ids, state, settings, uniforms, clamps, rules),
-        )
-        sampled = sampled[: counts[0] - self._text.ends_before_last]
-        return _through_end(sampled, self._end_id)[0], after
+        guarded, most = self._guarded, len(uniforms)
+
+        def generate(rules: Restrictions) -> tuple[NDArray[np.intp], Any]:
+            nonlocal most
+            row = rules[HEADER:]
+            if guarded is not None:
+                guarded.write(row, len(uniforms))
+            found: tuple[NDArray[np.intp], Any] = predictor.generate(
+                ids, state, settings, uniforms, clamps, rules
+            )
+            if guarded is not None:
+                guarded.read(row)
+                if row[ENDED] == STUCK:
+                    most, row[ENDED] = int(row[STEPS]), RUNNING
+            return found
+
+        sampled, counts, after = generate_restricted([self._text], generate)
+        count = min(int(counts[0]), most)
+        if self._text is not None and self._text.ends_before_last:
+            count -= 1
+        return _through_end(sampled[:count], self._end_id)[0], after
 
     def _step_by_step(
         self,
@@ -430,22 +459,22 @@ class RestrictedSampler:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
-        """Sample as `generate` does, each character from the logits that constraints restrict."""
-        assert self._text is not None
+        """Sample as `generate` does, each character from the logits of a step."""
         sampled = np.empty(uniforms.shape, np.intp)
         for count, numbers in enumerate(uniforms):
             logits, after = self._predictor.step(ids, state, clamps)
             logits = restrict([self._text], logits)
-            if self._guard is not None and len(self._recent) == self._recent.maxlen:
-                logits = self._guard.exclude(np.array(self._recent), logits, self._end_id)
+            if self._guarded is not None:
+                logits = self._guarded.exclude(logits)
                 if not (logits > -np.inf).any():
                     return sampled[:count], state
             ids = sampled[count] = choose_next([self._text], logits, settings, numbers)
-            if self._text.ends_before_last:
+            if self._text is not None and self._text.ends_before_last:
                 return sampled[:count], state
             if self.over or int(ids[0]) == self._end_id:
                 return sampled[: count + 1], state
-            self._recent.append(int(ids[0]))
+            if self._guarded is not None:
+                self._guarded.add(int(ids[0]))
             state = after
         return sampled, state
 

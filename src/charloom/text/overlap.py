@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +33,14 @@ class Overlap(NamedTuple):
     length: int
     place: int  # index of its first character in the text
     training_place: int  # index of its first occurrence in the training text
+
+
+class IndexArrays(NamedTuple):
+    """The arrays of a `TrainingIndex`."""
+
+    text: NDArray[np.uint8]  # its ids, each in big-endian bytes
+    starts: Integers  # of its suffixes in these bytes, sorted by the suffixes, (N,)
+    width: int  # bytes of an id
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,12 @@ class TrainingIndex:
     def __len__(self) -> int:
         return len(self._starts)
 
+    @cached_property
+    def arrays(self) -> IndexArrays:
+        """The text and its suffixes, for kernels."""
+        starts = np.asarray(self._starts)
+        return IndexArrays(np.frombuffer(self._text, np.uint8), starts, self._width)
+
     @property
     def ids(self) -> Integers:
         """The ids of the training text, (N,)."""
@@ -139,30 +154,6 @@ class TrainingIndex:
                 found[int.from_bytes(longer[-self._width :], "big")] = True
             low = bisect_right(self._starts, longer, low, high, key=self._prefix(size))
         return found
-
-    def next_copy(self, ids: Integers, end: int, size: int) -> int:
-        """Return the first index, from `end` on, before which `size` ids of a text are copied.
-
-        Args:
-            ids: the text's, (S,).
-            end: the first index in question.
-            size: the length of the stretch that the training text must contain.
-
-        Returns:
-            The index, from `end` to S, or S + 1 without one.
-        """
-        text, width = self._encoded(ids), self._width
-
-        def occurs(start: int, end: int) -> bool:
-            return self._contains(text[start * width : end * width])
-
-        end = max(end, size)
-        while end <= len(ids):
-            copied = end - _earliest(occurs, end - size, end)
-            if copied == size:
-                return end
-            end += size - copied  # because a stretch grows by at most one character at a time
-        return len(ids) + 1
 
     def _encoded(self, ids: Integers) -> bytes:
         if ids.dtype.kind != "u":

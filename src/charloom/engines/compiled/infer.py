@@ -38,7 +38,7 @@ from charloom.engines.compiled.normalization import normalize_step
 from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import layer_of, share
 from charloom.engines.compiled.plan import DECODED_AT_ONCE, LSTM
-from charloom.engines.compiled.restricting import has_ended, restrict_logits, take
+from charloom.engines.compiled.restricting import restrict_logits, take
 from charloom.kernels.arrays import (
     Tile,
     as_buffers,
@@ -228,10 +228,8 @@ def choose_restricted(buffers, call, at, probabilities, order, place, row):
     """
     plan = buffers.plan
     restricted = call.rules[0] != 0
-    if restricted:
-        if has_ended(call.rules, row):
-            return call.ids[place + row]  # which is not used
-        restrict_logits(buffers.work, at, plan.vocabulary, call.rules, row)
+    if restricted and not restrict_logits(buffers.work, at, plan.vocabulary, call.rules, row):
+        return call.ids[place + row]  # which is not used
     id_ = choose_next(
         flat_from(buffers.work, at), probabilities, order, plan.vocabulary, call.settings,
         call.uniforms[place + row],

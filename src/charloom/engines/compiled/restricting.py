@@ -1,6 +1,7 @@
-"""Restrict the next character inside the inference kernel, by an automaton for each row.
+"""Restrict the next character inside the inference kernel, for each row.
 
-See `charloom.engines.restrictions` for the entries of a row. V is the number of characters.
+An automaton, a bias and a training text can each exclude characters. See
+`charloom.engines.restrictions` for the entries of a row. V is the number of characters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 
 from numba import types
 
+from charloom.engines.compiled.copying import append, exclude_copies
 from charloom.engines.restrictions import (
     BIAS,
     CAN_END,
@@ -21,6 +23,7 @@ from charloom.engines.restrictions import (
     FIELDS,
     FLAGS,
     HEADER,
+    INDEXED,
     LEFT,
     LOWEST,
     MUST_END,
@@ -28,13 +31,14 @@ from charloom.engines.restrictions import (
     SAMPLES_END,
     STATE,
     STEPS,
+    STUCK,
     TABLE,
 )
 from charloom.kernels.arrays import doubles_at, flat_from, integers_at
 from charloom.kernels.compiling import subroutine
 
 
-@subroutine()
+@subroutine(types.boolean)
 def restrict_logits(w, at, count, rules, row):
     """Add a row's bias to its logits, and replace those of excluded characters by −∞.
 
@@ -44,8 +48,24 @@ def restrict_logits(w, at, count, rules, row):
         count: V.
         rules: the restrictions of all rows.
         row: the row's number.
+
+    Returns:
+        False if the row's text has ended, also where every character would copy too much.
     """
     here = flat_from(rules, HEADER + row * FIELDS)
+    if here[ENDED] != RUNNING:
+        return False
+    if here[CLASSES] != 0 or here[BIAS] != 0:
+        _constrain(w, at, count, here)
+    if here[INDEXED] != 0 and not exclude_copies(w, at, count, here):
+        here[ENDED] = STUCK
+        return False
+    return True
+
+
+@subroutine()
+def _constrain(w, at, count, here):
+    """Apply a row's bias and automaton."""
     classes, bias = integers_at(here[CLASSES]), doubles_at(here[BIAS])
     limited, biased = here[CLASSES] != 0, here[BIAS] != 0
     ends, distances = integers_at(here[ENDS]), integers_at(here[DISTANCES])
@@ -65,18 +85,14 @@ def restrict_logits(w, at, count, rules, row):
             w[at + j] = LOWEST
 
 
-@subroutine(types.boolean)
-def has_ended(rules, row):
-    """Return whether a row's text has ended."""
-    return rules[HEADER + row * FIELDS + ENDED] != RUNNING
-
-
 @subroutine()
 def take(rules, row, id_):
     """Continue a row's text by a character."""
     here = flat_from(rules, HEADER + row * FIELDS)
     here[STEPS] = here[STEPS] + 1
     here[LEFT] = here[LEFT] - 1
+    if here[INDEXED] != 0:
+        append(here, id_)
     if here[CLASSES] == 0:
         return
     place = here[STATE] * here[COLUMNS] + integers_at(here[CLASSES])[id_]

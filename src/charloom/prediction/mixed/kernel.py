@@ -17,7 +17,7 @@ from numba import types
 
 from charloom.context_mixing.buffers import ModelBuffers, ScratchBuffers, WeightBuffers
 from charloom.context_mixing.contexts import advance as advance_contexts
-from charloom.context_mixing.kernel import predict_next
+from charloom.context_mixing.kernel import predict_rows, predict_times
 from charloom.engines.compiled.buffers import (
     GENERATE,
     LOG_PROBABILITIES,
@@ -110,13 +110,24 @@ class MixerCounts(NamedTuple):
 
 
 @subroutine(inline=True)
-def _read_mixer(counts, state, character):
-    advance_contexts(state, counts.m, character)
+def _predict_rows_by_mixer(counts, beside, numbers, ids, first, end):
+    predict_rows(
+        beside.states, ids, first, end, counts.m, counts.w, counts.s,
+        beside.found, beside.lengths, beside.shares,
+    )  # fmt: skip
 
 
 @subroutine(inline=True)
-def _predict_mixer(counts, state, place, found, lengths, shares):
-    predict_next(state, counts.m, counts.w, counts.s, place, found, lengths, shares)
+def _predict_times_by_mixer(counts, beside, state, ids, begin, end, rows, row):
+    predict_times(
+        state, ids, begin, end, rows, row, counts.m, counts.w, counts.s,
+        beside.found, beside.lengths, beside.shares,
+    )  # fmt: skip
+
+
+@subroutine(inline=True)
+def _read_by_mixer(counts, state, character):
+    advance_contexts(state, counts.m, character)
 
 
 @subroutine(types.intp, inline=True)
@@ -125,13 +136,23 @@ def _mixer_begins(counts, step):
 
 
 @subroutine(inline=True)
-def _read_table(trie, state, character):
-    advance_nodes(state, trie, character)
+def _predict_rows_by_table(trie, beside, numbers, ids, first, end):
+    for row in range(first, end):
+        state = flat_from(beside.states, row * numbers)
+        advance_nodes(state, trie, ids[row])
+        predict_after(state, trie, row, beside.found, beside.lengths, beside.shares)
 
 
 @subroutine(inline=True)
-def _predict_table(trie, state, place, found, lengths, shares):
-    predict_after(state, trie, place, found, lengths, shares)
+def _predict_times_by_table(trie, beside, state, ids, begin, end, rows, row):
+    for place in range(begin * rows + row, end * rows + row, rows):
+        advance_nodes(state, trie, ids[place])
+        predict_after(state, trie, place, beside.found, beside.lengths, beside.shares)
+
+
+@subroutine(inline=True)
+def _read_by_table(trie, state, character):
+    advance_nodes(state, trie, character)
 
 
 @subroutine(types.intp, inline=True)
@@ -139,22 +160,23 @@ def _table_begins(trie, step):
     return max(0, step - trie.sizes[1])
 
 
-def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
+def _run_with(predict_rows: Any, predict_times: Any, read: Any, begins: Any) -> Callable[..., None]:
     """Return a subroutine that runs a mode with counts of one kind.
 
     Args:
+        predict_rows: reads a character in each of some rows, and writes the predictions after it.
+        predict_times: does the same for the characters of one row at some time steps.
         read: reads a character into a row's state of the counts.
-        predict: writes the predictions after a row's state.
         begins: returns the time step from which a row must be read for its state at another one.
     """
 
     @subroutine()
-    def predict_at(counts, call, beside, size, state, place):
-        """Write the predictions after a row's state, also in the dtype of the model."""
-        predict(counts, state, place, beside.found, beside.lengths, beside.shares)
+    def give(call, beside, size, first, end, stride):
+        """Copy predictions for the network, if its dtype is another one."""
         if width(call.extra) != width(beside.found):
-            for j in range(place * size, (place + 1) * size):
-                call.extra[j] = beside.found[j]
+            for place in range(first, end, stride):
+                for j in range(place * size, (place + 1) * size):
+                    call.extra[j] = beside.found[j]
 
     @subroutine()
     def predict_all(plan, call, beside, counts, part, mixing):
@@ -165,12 +187,14 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
             row, end_row, copy = 0, batch, part.thread
             start = share(steps, part.thread, part.threads)
             end = share(steps, part.thread + 1, part.threads)
+        predicts = mixing.mode != READ or plan.extra_inputs > 0
         for r in range(row, end_row):
             state = flat_from(beside.states, (copy * batch + r) * numbers)
-            for t in range(begins(counts, start), end):
+            for t in range(begins(counts, start), start if predicts else end):
                 read(counts, state, call.ids[t * batch + r])
-                if t >= start and (mixing.mode != READ or plan.extra_inputs > 0):
-                    predict_at(counts, call, beside, plan.vocabulary, state, t * batch + r)
+            if predicts:
+                predict_times(counts, beside, state, call.ids, start, end, batch, r)
+                give(call, beside, plan.vocabulary, start * batch + r, end * batch, batch)
 
     @subroutine()
     def decode_mixed(buffers, call, beside, part, mixing, positions, first_place):
@@ -223,7 +247,7 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
     @subroutine(types.intp)
     def sample(buffers, call, beside, counts, part, mixing, sync):
         """Sample the characters of all rows. Returns the same as `score`."""
-        plan, batch, v = buffers.plan, buffers.plan.batch, buffers.plan.vocabulary
+        plan, batch = buffers.plan, buffers.plan.batch
         here, logits = 0, logits_at(plan, part.thread)
         probabilities = flat_from(buffers.probabilities, part.thread * plan.classes64)
         order = flat_from(buffers.order, part.thread * plan.classes64)
@@ -232,10 +256,8 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
                 flat_from(call.ids, t * batch), call.extra, call.state, call.new_state, call.out,
                 call.settings, flat_from(call.uniforms, t * batch), call.rules,
             )  # fmt: skip
-            for row in range(part.row, part.end_row):
-                state = flat_from(beside.states, row * mixing.numbers)
-                read(counts, state, now.ids[row])
-                predict_at(counts, call, beside, v, state, row)
+            predict_rows(counts, beside, mixing.numbers, now.ids, part.row, part.end_row)
+            give(call, beside, plan.vocabulary, part.row, part.end_row, 1)
             if not barrier(sync, part.threads):
                 return -1
             if not _advance(buffers, now, part, sync, 0, here, 1 - here):
@@ -280,8 +302,12 @@ def _run_with(read: Any, predict: Any, begins: Any) -> Callable[..., None]:
     return run
 
 
-_run_with_mixer = _run_with(_read_mixer, _predict_mixer, _mixer_begins)
-_run_with_table = _run_with(_read_table, _predict_table, _table_begins)
+_run_with_mixer = _run_with(
+    _predict_rows_by_mixer, _predict_times_by_mixer, _read_by_mixer, _mixer_begins
+)
+_run_with_table = _run_with(
+    _predict_rows_by_table, _predict_times_by_table, _read_by_table, _table_begins
+)
 
 
 def infer_with_mixer(places, call_, beside_, counts_, numbers, sync, threads, thread):
