@@ -11,13 +11,16 @@ from charloom.context_mixing.layout import (
     LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
+    MOVED,
+    NARROW,
     ORDERS,
-    SHORT_WORDS,
+    WIDE,
     make_noted,
     make_tables,
     make_tree,
+    width_of,
+    words_of,
 )
-from charloom.context_mixing.lists import MOVED
 from charloom.context_mixing.mixer import LEARN, LOOK_UP, ContextMixer, encode_probabilities
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
@@ -64,16 +67,16 @@ def assert_distributions(p: np.ndarray) -> None:
     np.testing.assert_allclose(p.sum(axis=-1, dtype=np.float64), 1, atol=1e-5)
 
 
-def lists_of(table: np.ndarray, words: int) -> np.ndarray:
+def lists_of(rows: np.ndarray) -> np.ndarray:
     """Return the lists in use, (n, words - 1), that have not moved to longer ones."""
-    rows = table.reshape(-1, words)
     rows = rows[rows[:, 0] != 0, 1:]
     return rows[rows[:, 0] >> 16 != MOVED]
 
 
 def assert_lists_are_valid(mixer: ContextMixer) -> None:
-    for table, words in ((mixer.tables.shorts, SHORT_WORDS), (mixer.tables.longs, LONG_WORDS)):
-        for entries in lists_of(table, words):
+    shorts, longs = words_of(mixer.tables.shorts), mixer.tables.longs.reshape(-1, LONG_WORDS)
+    for words in (shorts, longs):
+        for entries in lists_of(words):
             used = np.count_nonzero(entries)
             assert used >= 2
             assert not entries[used:].any()  # no gap
@@ -96,12 +99,34 @@ def test_lists_that_are_replaced_leave_distributions(
     ids = np.minimum(rng.geometric(rng.choice([0.02, 0.1, 0.5]), 400) - 1, size - 1)
     vocabulary = letters(size)
     mixer = ContextMixer.empty(vocabulary, rng.integers(0, 1000, size), 100)
-    mixer.tables = make_tables(*buckets)
+    mixer.tables = make_tables(*buckets, width_of(size))
     mixer.learn(ids[:300])
     assert_lists_are_valid(mixer)
     assert_distributions(after(mixer, ids[300:320]))
     assert_distributions(np.concatenate([p.probabilities for p in mixer.follow(ids[320:])]))
     assert_lists_are_valid(mixer)
+
+
+def test_characters_of_8_bits_are_counted_like_others() -> None:
+    rng = np.random.default_rng(5)
+    ids = np.minimum(rng.geometric(0.02, 3000) - 1, 254)
+    found, kept = [], []
+    for width in (NARROW, WIDE):
+        mixer = ContextMixer.empty(letters(255), np.bincount(ids, minlength=255), 100)
+        mixer.tables = make_tables(200, 40, 20, width)
+        mixer.learn(ids)
+        found.append(after(mixer, ids[-50:]))
+        kept.append((words_of(mixer.tables.shorts), mixer.tables.longs, mixer.tables.singles))
+    assert found[0].tobytes() == found[1].tobytes()
+    assert all(np.array_equal(one, other) for one, other in zip(*kept, strict=True))
+    assert width_of(255) == NARROW
+    assert width_of(256) == WIDE
+
+
+@pytest.mark.parametrize("size", [65, 4000])
+def test_a_mixer_takes_64_megabytes_at_most(size: int) -> None:
+    for length in (10**6, 10**9):
+        assert ContextMixer.empty(letters(size), np.ones(size), length).nbytes < 64_000_000
 
 
 def test_lists_grow_from_one_to_the_longest_and_lose_the_rarest() -> None:
@@ -118,13 +143,14 @@ def test_lists_grow_from_one_to_the_longest_and_lose_the_rarest() -> None:
         seen.append(round(1 / float(found.weight[1])) - 1)
         assert_distributions(found.probabilities)
     assert seen == [1, 2, 7, 8, 63, 63]
-    assert (lists_of(mixer.tables.longs, LONG_WORDS) != 0).sum(axis=1).max() == LONG_WORDS - 1
+    longs = mixer.tables.longs.reshape(-1, LONG_WORDS)
+    assert (lists_of(longs) != 0).sum(axis=1).max() == LONG_WORDS - 1
 
 
 @pytest.mark.parametrize("most_bytes", [0, 100, 2000])
 def test_the_smallest_tables_work(most_bytes: float) -> None:
     mixer = empty(10**6, most_bytes)
-    assert mixer.tables.shorts.size >= LIST_WAYS * SHORT_WORDS
+    assert len(mixer.tables.shorts) >= LIST_WAYS
     mixer.learn(IDS)
     assert_distributions(after(mixer, IDS[:50]))
 

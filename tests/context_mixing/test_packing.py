@@ -13,9 +13,11 @@ from charloom.context_mixing.layout import (
     COLUMN,
     LIST_WAYS,
     LONG_WORDS,
-    SHORT_WORDS,
+    MOVED,
     SINGLE_WAYS,
     STATE,
+    Tables,
+    words_of,
 )
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.context_mixing.packing import (
@@ -29,7 +31,6 @@ from charloom.context_mixing.packing import (
 from charloom.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary.of("abcdefgh .\n")
-MOVED = 0xFFFF
 
 
 def text(count: int, seed: int = 0) -> Any:
@@ -55,13 +56,17 @@ def packed() -> Arrays:
     return pack(learned())
 
 
-def lists(table: Any, words: int) -> list[list[tuple[int, ...]]]:
+def lists(tables: Tables, name: str) -> list[list[tuple[int, ...]]]:
     """Return the lists of each bucket of a table, up to where one ends or has moved."""
-    if words == 1:
-        buckets = table.reshape(-1, SINGLE_WAYS)
-        return [[(int(n),) for n in bucket if n] for bucket in buckets]
+    if name == "singles":
+        pairs = zip(tables.checks.tolist(), tables.singles.tolist(), strict=True)
+        both = list(pairs)
+        buckets = [both[i : i + SINGLE_WAYS] for i in range(0, len(both), SINGLE_WAYS)]
+        return [[pair for pair in bucket if pair[1]] for bucket in buckets]
     found = []
-    for bucket in table.reshape(-1, LIST_WAYS, words):
+    longs = tables.longs.reshape(-1, LONG_WORDS)
+    words = longs if name == "longs" else words_of(tables.shorts)
+    for bucket in words.reshape(-1, LIST_WAYS, words.shape[1]):
         kept = []
         for check, *entries in bucket.tolist():
             if not check:
@@ -75,12 +80,11 @@ def lists(table: Any, words: int) -> list[list[tuple[int, ...]]]:
 
 def test_every_list_and_every_count_is_kept(packed: Arrays) -> None:
     mixer, again = learned(), unpack(packed, VOCABULARY)
-    shapes = {"singles": 1, "shorts": SHORT_WORDS, "longs": LONG_WORDS}
-    for name, words in shapes.items():
+    for name in ("singles", "shorts", "longs"):
         before, after = getattr(mixer.tables, name), getattr(again.tables, name)
         assert before.shape == after.shape
-        assert lists(before, words) == lists(after, words)
-        assert any(lists(before, words))
+        assert lists(mixer.tables, name) == lists(again.tables, name)
+        assert any(lists(mixer.tables, name))
     assert np.array_equal(again.state, mixer.state)
     assert again.blocks == mixer.blocks
     for before, after in zip(mixer.tree, again.tree, strict=True):
@@ -119,14 +123,14 @@ def test_what_was_seen_most_rarely_is_omitted_of_a_small_file() -> None:
     assert small.omitted > 0
     assert small.packed == packed_bytes(pack(small.mixer)) <= limit
     counts = [
-        (mixer.tables.singles[mixer.tables.singles != 0] >> np.uint64(6)) & np.uint64(1023)
+        (mixer.tables.singles[mixer.tables.singles != 0] >> 6) & 1023
         for mixer in (whole.mixer, small.mixer)
     ]
     assert len(counts[0]) - len(counts[1]) == small.omitted
     assert (counts[0] > 1).sum() == (counts[1] > 1).sum()
     nothing = settled(learned(), VOCABULARY, 0)
     moved = nothing.mixer.tables.singles[nothing.mixer.tables.singles != 0]
-    assert ((moved >> np.uint64(16)) & np.uint64(0xFFFF) == MOVED).all()
+    assert (moved >> 16 == MOVED).all()
 
 
 def opened(values: Any, kind: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from charloom.context_mixing.functions import exp, log, powers_of_half
-from charloom.context_mixing.layout import make_constants, make_weights
+from charloom.context_mixing.layout import make_constants, make_weights, words_of
 from charloom.context_mixing.mixer import (
     DECODED,
     ContextMixer,
@@ -75,8 +75,10 @@ def learned() -> str:
     mixer = ContextMixer.empty(vocabulary, np.bincount(ids), len(ids))
     mixer.learn(ids[:5500], threads=2)
     found = mixer.predict(ids[5500:, None], mixer.state[None])[0].probabilities
-    arrays = *mixer.tables, *mixer.frozen, *mixer.adaptive, mixer.state
-    return digest([*arrays, found])
+    tables = mixer.tables
+    singles = tables.checks.astype(np.uint64) << np.uint64(48) | tables.singles
+    lists = singles, words_of(tables.shorts).ravel(), tables.longs
+    return digest([*lists, *mixer.frozen, *mixer.adaptive, mixer.state, found])
 
 
 def test_a_learned_mixer_is_these_bits() -> None:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from charloom.context_mixing.layout import (
     LIST_WAYS,
     LONG_WORDS,
-    SHORT_WORDS,
     SINGLE_WAYS,
     Constants,
     NotedLists,
@@ -25,6 +24,7 @@ Float32 = Annotated[NDArray[np.float32], "float32"]
 Int32 = Annotated[NDArray[np.int32], "int32"]
 Int64 = Annotated[NDArray[np.int64], "int64"]
 UInt8 = Annotated[NDArray[np.uint8], "uint8"]
+UInt16 = Annotated[NDArray[np.uint16], "uint16"]
 UInt32 = Annotated[NDArray[np.uint32], "uint32"]
 UInt64 = Annotated[NDArray[np.uint64], "uint64"]
 
@@ -37,6 +37,7 @@ class Sizes(NamedTuple):
     single_buckets: int
     short_buckets: int
     long_buckets: int
+    short_width: int  # bytes of a word in short lists
 
 
 class ModelBuffers(NamedTuple):
@@ -51,8 +52,9 @@ class ModelBuffers(NamedTuple):
     kind: Int32
     folded: Int32
     rank: Int32
-    singles: UInt64
-    shorts: UInt32
+    checks: UInt16
+    singles: UInt32
+    shorts: UInt8
     longs: UInt32
     stretch: Float32
     squash: Float32
@@ -126,8 +128,9 @@ def model_places(tree: Tree, tables: Tables, constants: Constants) -> tuple[Plac
         len(tree.depth),
         tree.path.shape[1],
         len(tables.singles) // SINGLE_WAYS,
-        len(tables.shorts) // (LIST_WAYS * SHORT_WORDS),
+        len(tables.shorts) // LIST_WAYS,
         len(tables.longs) // (LIST_WAYS * LONG_WORDS),
+        tables.shorts.shape[2],
     )
     arrays: tuple[Any, ...] = (np.array(sizes, np.int64), *tree, *tables, *constants)
     buffers = ModelBuffers(*arrays)

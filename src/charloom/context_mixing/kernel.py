@@ -53,9 +53,10 @@ from charloom.context_mixing.layout import (
 )
 from charloom.context_mixing.lists import (
     CHARACTER_SHIFT,
-    LOWER,
     MOVED,
+    entry_at,
     find_list,
+    find_long,
     find_single,
     learn_list,
     mixed,
@@ -307,17 +308,17 @@ def mark(ids, state, model, scratch, floats, singles, shorts, longs):
             place = find_single(m.singles, m.sizes.single_buckets, value)
             if place < 0:
                 continue
-            entry = np.uint32(m.singles[place] & LOWER)
-            if entry >> CHARACTER_SHIFT != MOVED:
+            if m.singles[place] >> CHARACTER_SHIFT != MOVED:
                 of_singles[place] = np.uint8(c + 1)
                 continue
             value = mixed(value)
-            place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
+            width = m.sizes.short_width
+            place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS, width)
             if place < 0:
                 continue
-            if m.shorts[place] >> CHARACTER_SHIFT != MOVED:
-                of_shorts[place // SHORT_WORDS] = np.uint8(c + 1)
+            if entry_at(m.shorts, place, 0, width) >> CHARACTER_SHIFT != MOVED:
+                of_shorts[place // (SHORT_WORDS * width)] = np.uint8(c + 1)
                 continue
-            place = find_list(m.longs, m.sizes.long_buckets, mixed(value), LONG_WORDS)
+            place = find_long(m, mixed(value))
             if place >= 0:
                 of_longs[place // LONG_WORDS] = np.uint8(c + 1)

@@ -18,22 +18,30 @@ from charloom.context_mixing.layout import (
     MOST,
     MOST_RECENT,
     MULTIPLIERS,
+    NARROW,
+    NARROW_MOVED,
     SHORT,
     SHORT_WORDS,
     SINGLE_WAYS,
+    WIDE,
 )
+from charloom.context_mixing.layout import MOVED as CODE_MOVED
+from charloom.kernels.arrays import as_bytes
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import (
     COUNT,
     bits_of,
+    equal8,
+    half_at,
     load16,
     moved_up,
     numbers16,
     prefetch,
+    put_unsigned,
     reaching,
     store16,
     where16,
-    with_upper_bits,
+    word_at,
 )
 from charloom.kernels.vectors import trailing_zeros
 
@@ -44,8 +52,9 @@ SHIFT_32, SHIFT_48 = np.uint64(32), np.uint64(48)
 LOWER = np.uint64(0xFFFFFFFF)
 ONE = np.uint64(1)
 
-# An entry of a list: the character in 16 bits, its count in 10, its recent count in 6.
-MOVED = np.uint32(0xFFFF)  # instead of a character: the list has moved to a longer one
+MOVED = np.uint32(CODE_MOVED)
+MOVED_ENTRY = np.uint32(CODE_MOVED << 16)
+MOVED_WORD = np.uint32(NARROW_MOVED << 16)  # the same in a word of NARROW bytes
 CHARACTER_SHIFT = np.uint32(16)
 CHARACTER_SHIFTS, RECENT_BITS, OTHER_BITS = 16, 63, ~63  # in lanes
 BESIDE = 1 << 10  # added to the length of a list that lacks a character
@@ -75,17 +84,48 @@ def bucket_of(value, buckets):
 
 
 @subroutine(types.int64, inline=True)
-def find_single(singles, buckets, value):
+def find_single(m, value):
     """Return the place of a context's entry in the first table, -1 if it is missing."""
-    begin = bucket_of(value, buckets) * SINGLE_WAYS
-    found = with_upper_bits(singles, begin, value >> SHIFT_48)
-    return begin + int(trailing_zeros(found)) if found != np.uint64(0) else -1
+    begin = bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS
+    found = equal8(m.checks, begin, value >> SHIFT_48)
+    while found != np.uint64(0):
+        place = begin + int(trailing_zeros(found))
+        if m.singles[place] != np.uint32(0):  # else the check of nothing is 0 too
+            return place
+        found &= found - ONE
+    return -1
 
 
 @subroutine(inline=True)
 def prefetch_list(value, m):
     """Fetch the bucket of a context's first table, because it will be read soon."""
-    prefetch(m.singles, bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS)
+    begin = bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS
+    prefetch(m.checks, begin)
+    prefetch(m.singles, begin)
+
+
+@subroutine(types.uint32, inline=True)
+def check_of(value):
+    return np.uint32((value >> SHIFT_48) | ONE)
+
+
+@subroutine(types.uint32, inline=True)
+def entry_at(lists, begin, i, width):
+    """Return the i-th entry of a list in bytes that begins with its check, of words of `width`.
+
+    The word before it is read too, so that no byte after the list is.
+    """
+    word = word_at(lists, begin + (i + 2) * width - WIDE)
+    word = np.uint32(word >> np.uint32(8 * (WIDE - width)))
+    return MOVED_ENTRY if width == NARROW and word >= MOVED_WORD else word
+
+
+@subroutine(inline=True)
+def put_entry(lists, begin, i, width, entry):
+    """Write the i-th entry of a list in bytes."""
+    place, shift = begin + (i + 2) * width - WIDE, np.uint32(8 * (WIDE - width))
+    before = word_at(lists, place) & np.uint32((1 << int(shift)) - 1)
+    put_unsigned(lists, place, np.uint32((entry << shift) | before))
 
 
 @subroutine(inline=True)
@@ -118,13 +158,23 @@ def has_moved(value, m):
 
 
 @subroutine(types.int64)
-def find_list(lists, buckets, value, words):
-    """Return the place of a context's first entry in a table of lists, -1 if it is missing."""
-    begin = bucket_of(value, buckets) * LIST_WAYS * words
-    check = np.uint32((value >> SHIFT_48) | ONE)
+def find_list(lists, buckets, value, words, width):
+    """Return the first byte of a context's list in a table in bytes, -1 if it is missing."""
+    size = words * width
+    begin, check = bucket_of(value, buckets) * LIST_WAYS * size, check_of(value)
     for i in range(LIST_WAYS):
-        if lists[begin + i * words] == check:
-            return begin + i * words + 1
+        if half_at(lists, begin + i * size) == check:
+            return begin + i * size
+    return -1
+
+
+@subroutine(types.int64)
+def find_long(m, value):
+    """Return the place of a context's check among the long lists, -1 if it is missing."""
+    begin, check = bucket_of(value, m.sizes.long_buckets) * LIST_WAYS * LONG_WORDS, check_of(value)
+    for i in range(LIST_WAYS):
+        if m.longs[begin + i * LONG_WORDS] == check:
+            return begin + i * LONG_WORDS
     return -1
 
 
@@ -134,26 +184,26 @@ def read_list(value, m, entries, begin):
 
     Up to LONG_WORDS words are written from `begin` on.
     """
-    place = find_single(m.singles, m.sizes.single_buckets, value)
+    place = find_single(m, value)
     if place < 0:
         return 0
-    entry = np.uint32(m.singles[place] & LOWER)
+    entry = m.singles[place]
     if entry >> CHARACTER_SHIFT != MOVED:
         entries[begin] = entry
         return 1
-    value = mixed(value)
-    place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
+    value, width = mixed(value), m.sizes.short_width
+    place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS, width)
     if place < 0:
         return 0
     used = 0
-    if m.shorts[place] >> CHARACTER_SHIFT != MOVED:
+    if entry_at(m.shorts, place, 0, width) != MOVED_ENTRY:
         for i in range(SHORT):
-            entry = m.shorts[place + i]
+            entry = entry_at(m.shorts, place, i, width)
             entries[begin + i] = entry
             used += 1 if entry != np.uint32(0) else 0
         return used
-    place = find_list(m.longs, m.sizes.long_buckets, mixed(value), LONG_WORDS)
-    if place < 0:
+    place = find_long(m, mixed(value)) + 1
+    if place == 0:
         return 0
     for i in range(0, LONG_WORDS, COUNT):  # from the check on, so that no other list is read
         words = load16(m.longs, place - 1 + i)
@@ -177,43 +227,46 @@ def entry_of(character, count, recent):
     return np.uint32((character << 16) | (count << 6) | recent)
 
 
+@subroutine(types.int64, inline=True)
+def count_of(entry):
+    return int((entry >> np.uint32(6)) & np.uint32(1023))
+
+
 @subroutine()
-def see(lists, begin, at, used, recent_after):
+def see(lists, begin, at, used, width, recent_after):
     """Count the entry `at` of a list, move it to the front and age the others' recent counts."""
-    seen = lists[begin + at]
-    for i in range(at, 0, -1):
-        lists[begin + i] = lists[begin + i - 1]
-    for i in range(1, used):
-        other = lists[begin + i]
-        recent = recent_after[int(other & np.uint32(63))]
-        lists[begin + i] = np.uint32((other & np.uint32(0xFFFFFFC0)) | np.uint32(recent))
-    count, recent = int((seen >> np.uint32(6)) & np.uint32(1023)) + 1, int(seen & np.uint32(63))
-    if count > MOST:
+    seen = entry_at(lists, begin, at, width)
+    count, recent = count_of(seen) + 1, int(seen & np.uint32(63))
+    halved = count > MOST
+    for i in range(used - 1, 0, -1):
+        other = entry_at(lists, begin, i - 1 if i <= at else i, width)
+        kept, aged = count_of(other), recent_after[int(other & np.uint32(63))]
+        if halved:
+            kept = (kept + 1) // 2
+        put_entry(lists, begin, i, width, entry_of(int(other >> CHARACTER_SHIFT), kept, aged))
+    if halved:
         count = (count + 1) // 2
-        for i in range(1, used):
-            other = lists[begin + i]
-            half = (int((other >> np.uint32(6)) & np.uint32(1023)) + 1) // 2
-            lists[begin + i] = entry_of(
-                int(other >> np.uint32(16)), half, int(other & np.uint32(63))
-            )
-    lists[begin] = entry_of(int(seen >> np.uint32(16)), count, min(recent + 1, MOST_RECENT))
+    first = entry_of(int(seen >> CHARACTER_SHIFT), count, min(recent + 1, MOST_RECENT))
+    put_entry(lists, begin, 0, width, first)
 
 
 @subroutine(types.int64)
-def place_in(lists, begin, character, most):
-    """Return the place of a character in a list, or what the list has in use, and BESIDE added."""
-    if most == SHORT:
-        used = 0
-        for i in range(SHORT):
-            entry = lists[begin + i]
-            if entry == np.uint32(0):
-                break
-            if int(entry >> CHARACTER_SHIFT) == character:
-                return i
-            used += 1
-        return BESIDE + used
+def place_in(lists, begin, character, width):
+    """Return the place of a character in a short list, or what it has in use and BESIDE added."""
+    for i in range(SHORT):
+        entry = entry_at(lists, begin, i, width)
+        if entry == np.uint32(0):
+            return BESIDE + i
+        if int(entry >> CHARACTER_SHIFT) == character:
+            return i
+    return BESIDE + SHORT
+
+
+@subroutine(types.int64)
+def place_in_long(lists, begin, character):
+    """Do the same in a long list, of which this is the place of the check."""
     for i in range(0, LONG_WORDS, COUNT):
-        words = load16(lists, begin - 1 + i)
+        words = load16(lists, begin + i)
         ends = bits_of(words == 0)
         found = bits_of((words >> CHARACTER_SHIFTS) == np.int32(character))
         found &= ~(ends | (ONE if i == 0 else np.uint64(0)))  # the check is not an entry
@@ -227,114 +280,134 @@ def place_in(lists, begin, character, most):
 @subroutine()
 def see_long(longs, begin, at):
     """Count the entry `at` of a long list as `see` does, where no count is halved."""
-    check, seen = longs[begin - 1], longs[begin + at]
+    check, seen = longs[begin], longs[begin + 1 + at]
     i = LONG_WORDS - COUNT
     while i >= 0:
-        words = load16(longs, begin - 1 + i)
+        words = load16(longs, begin + i)
         if i <= at + 1:
-            before = load16(longs, begin - 2 + i) if i > 0 else moved_up(words)
+            before = load16(longs, begin - 1 + i) if i > 0 else moved_up(words)
             words = where16(numbers16(i) < at + 2, before, words)
         recent = words & RECENT_BITS
         aged = where16(recent < 2, recent, 2) + aged_by(recent)
-        store16(longs, begin - 1 + i, (words & OTHER_BITS) | aged)
+        store16(longs, begin + i, (words & OTHER_BITS) | aged)
         i -= COUNT
     recent = min(int(seen & np.uint32(RECENT_BITS)) + 1, MOST_RECENT)
-    longs[begin] = np.uint32(((int(seen) >> 6) + 1) << 6 | recent)
-    longs[begin - 1] = check
+    longs[begin + 1] = np.uint32(((int(seen) >> 6) + 1) << 6 | recent)
+    longs[begin] = check
 
 
 @subroutine(types.int64)
-def new_list(lists, buckets, value, words):
-    """Return the place of the first entry of an empty list for a context."""
-    bucket = bucket_of(value, buckets) * LIST_WAYS * words
-    check = np.uint32((value >> SHIFT_48) | ONE)
-    best, least = 0, 1 << 40
+def new_list(lists, buckets, value, words, width):
+    """Return the first byte of an empty list for a context in a table in bytes."""
+    size = words * width
+    bucket, check = bucket_of(value, buckets) * LIST_WAYS * size, check_of(value)
+    best, least = bucket, 1 << 40
     for i in range(LIST_WAYS):
-        begin = bucket + i * words
-        if lists[begin] == check:
-            best = i
+        begin = bucket + i * size
+        known = half_at(lists, begin)
+        if known == check:
+            best = begin
             break
-        value_of = 0
-        if lists[begin] != np.uint32(0):
-            if lists[begin + 1] >> np.uint32(16) == MOVED:
-                value_of = MOVED_PRIORITY
+        worth = 0
+        if known != np.uint32(0):
+            if entry_at(lists, begin, 0, width) == MOVED_ENTRY:
+                worth = MOVED_PRIORITY
             else:
-                for j in range(1, words):
-                    value_of += int((lists[begin + j] >> np.uint32(6)) & np.uint32(1023))
-        if value_of < least:
-            best, least = i, value_of
-    begin = bucket + best * words
-    for j in range(1, words):
-        lists[begin + j] = np.uint32(0)
-    lists[begin] = check
-    return begin + 1
+                for j in range(words - 1):
+                    worth += count_of(entry_at(lists, begin, j, width))
+        if worth < least:
+            best, least = begin, worth
+    for j in range(size):
+        lists[best + j] = np.uint8(0)
+    put_unsigned(lists, best, np.uint16(check))
+    return best
+
+
+@subroutine()
+def learn_single(value, character, m):
+    """Count a character after a context that is not in any table."""
+    begin = bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS
+    place, least = begin, 1 << 40
+    for i in range(begin, begin + SINGLE_WAYS):
+        entry = m.singles[i]
+        count = count_of(entry)
+        if entry == np.uint32(0):
+            count = -1
+        elif entry >> CHARACTER_SHIFT == MOVED:
+            count = MOVED_PRIORITY
+        if count < least:
+            place, least = i, count
+    m.singles[place] = entry_of(character, 1, 1)
+    m.checks[place] = np.uint16(value >> SHIFT_48)
+
+
+@subroutine()
+def learn_long(longs, begin, character, recent_after):
+    """Count a character in a long list, of which this is the place of the check."""
+    at = place_in_long(longs, begin, character)
+    if at >= BESIDE:
+        at -= BESIDE
+        if at == LONG:
+            at, least = 1, 1 << 40
+            for i in range(1, LONG):
+                count = count_of(longs[begin + 1 + i])
+                if count < least:
+                    at, least = i, count
+        longs[begin + 1 + at] = entry_of(character, 0, 0)
+    if count_of(longs[begin + 1 + at]) < MOST:
+        see_long(longs, begin, at)
+        return
+    used = at + 1
+    while used < LONG and longs[begin + 1 + used] != np.uint32(0):
+        used += 1
+    see(as_bytes(longs), begin * WIDE, at, used, WIDE, recent_after)
 
 
 @subroutine()
 def learn_list(value, character, m):
     """Count a character after a context."""
-    singles, shorts, longs = m.singles, m.shorts, m.longs
-    recent_after = m.recent_after
-    place = find_single(singles, m.sizes.single_buckets, value)
-    fresh = entry_of(character, 1, 1)
+    place = find_single(m, value)
     if place < 0:
-        begin = bucket_of(value, m.sizes.single_buckets) * SINGLE_WAYS
-        place, least = begin, 1 << 40
-        for i in range(begin, begin + SINGLE_WAYS):
-            entry = np.uint32(singles[i] & LOWER)
-            count = int((entry >> np.uint32(6)) & np.uint32(1023))
-            if singles[i] == np.uint64(0):
-                count = -1
-            elif entry >> np.uint32(16) == MOVED:
-                count = MOVED_PRIORITY
-            if count < least:
-                place, least = i, count
-        singles[place] = ((value >> SHIFT_48) << SHIFT_48) | np.uint64(fresh)
+        learn_single(value, character, m)
         return
-    high = (value >> SHIFT_48) << SHIFT_48
-    entry = np.uint32(singles[place] & LOWER)
-    second = mixed(value)
-    if entry >> np.uint32(16) != MOVED:
-        count = int((entry >> np.uint32(6)) & np.uint32(1023))
-        recent = int(entry & np.uint32(63))
-        if int(entry >> np.uint32(16)) == character:
-            entry = entry_of(character, min(count + 1, MOST), min(recent + 1, MOST_RECENT))
-            singles[place] = high | np.uint64(entry)
+    shorts, width = m.shorts, m.sizes.short_width
+    entry, second = m.singles[place], mixed(value)
+    if entry >> CHARACTER_SHIFT != MOVED:
+        count, recent = count_of(entry), int(entry & np.uint32(63))
+        if int(entry >> CHARACTER_SHIFT) == character:
+            count, recent = min(count + 1, MOST), min(recent + 1, MOST_RECENT)
+            m.singles[place] = entry_of(character, count, recent)
             return
-        begin = new_list(shorts, m.sizes.short_buckets, second, SHORT_WORDS)
-        shorts[begin] = fresh
-        shorts[begin + 1] = entry_of(int(entry >> np.uint32(16)), count, recent_after[recent])
-        singles[place] = high | np.uint64(MOVED << np.uint32(16))
+        begin = new_list(shorts, m.sizes.short_buckets, second, SHORT_WORDS, width)
+        put_entry(shorts, begin, 0, width, entry_of(character, 1, 1))
+        aged = entry_of(int(entry >> CHARACTER_SHIFT), count, m.recent_after[recent])
+        put_entry(shorts, begin, 1, width, aged)
+        m.singles[place] = MOVED_ENTRY
         return
-    begin = find_list(shorts, m.sizes.short_buckets, second, SHORT_WORDS)
-    lists, most = shorts, SHORT
-    if begin >= 0 and shorts[begin] >> np.uint32(16) == MOVED:
-        lists, most = longs, LONG
-        begin = find_list(longs, m.sizes.long_buckets, mixed(second), LONG_WORDS)
+    begin = find_list(shorts, m.sizes.short_buckets, second, SHORT_WORDS, width)
+    if begin >= 0 and entry_at(shorts, begin, 0, width) == MOVED_ENTRY:
+        begin = find_long(m, mixed(second))
+        if begin >= 0:
+            learn_long(m.longs, begin, character, m.recent_after)
+            return
     if begin < 0:  # The list has been replaced by another one's.
-        singles[place] = high | np.uint64(fresh)
+        m.singles[place] = entry_of(character, 1, 1)
         return
-    at = place_in(lists, begin, character, most)
+    at = place_in(shorts, begin, character, width)
+    if at == BESIDE + SHORT:
+        bytes_of_longs = as_bytes(m.longs)
+        longer = (
+            new_list(bytes_of_longs, m.sizes.long_buckets, mixed(second), LONG_WORDS, WIDE) // WIDE
+        )
+        for i in range(SHORT):
+            m.longs[longer + 1 + i] = entry_at(shorts, begin, i, width)
+        put_entry(shorts, begin, 0, width, MOVED_ENTRY)
+        learn_long(m.longs, longer, character, m.recent_after)
+        return
     if at >= BESIDE:
-        used = at - BESIDE
-        if used == SHORT and most == SHORT:
-            longer = new_list(longs, m.sizes.long_buckets, mixed(second), LONG_WORDS)
-            for i in range(SHORT):
-                longs[longer + i] = shorts[begin + i]
-            shorts[begin] = MOVED << np.uint32(16)
-            lists, begin, most = longs, longer, LONG
-        at = used
-        if used == most:
-            at, least = 1, 1 << 40
-            for i in range(1, most):
-                count = int((lists[begin + i] >> np.uint32(6)) & np.uint32(1023))
-                if count < least:
-                    at, least = i, count
-        lists[begin + at] = entry_of(character, 0, 0)
-    if most == LONG and int((lists[begin + at] >> np.uint32(6)) & np.uint32(1023)) < MOST:
-        see_long(lists, begin, at)
-        return
+        at -= BESIDE
+        put_entry(shorts, begin, at, width, entry_of(character, 0, 0))
     used = at + 1
-    while used < most and lists[begin + used] != np.uint32(0):
+    while used < SHORT and entry_at(shorts, begin, used, width) != np.uint32(0):
         used += 1
-    see(lists, begin, at, used, recent_after)
+    see(shorts, begin, at, used, width, m.recent_after)

@@ -29,10 +29,12 @@ from charloom.context_mixing.layout import (
     LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
+    NARROW,
     ORDERS,
     SHORT_WORDS,
     SINGLE_WAYS,
     STATE,
+    WIDE,
     NotedLists,
     Scratch,
     Tables,
@@ -44,6 +46,7 @@ from charloom.context_mixing.layout import (
     make_tables,
     make_tree,
     make_weights,
+    width_of,
 )
 from charloom.context_mixing.tasks import Task, run_tasks
 from charloom.errors import CharloomError
@@ -62,10 +65,12 @@ Ids = NDArray[np.integer[Any]]
 State = NDArray[np.uint64]
 Codes = NDArray[np.uint8]
 
-MOST_BYTES = 64_000_000
 # Lists that a text needs, for each of its characters, and at least.
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
 FEWEST = 1024
+# The largest size of all lists, counted with 64 bits for a single and 32 for each word of another
+# list. They take 50 and 51 MB, less than counted, and weights 12 MB.
+MOST_BYTES = {NARROW: 64_000_000, WIDE: 57_000_000}
 PIECES, PIECES_NOTED = 4, 3  # of a block; of which the lists are noted
 CODES_PER_BIT = 16
 _POWERS = powers_of_half(2 * 256, 2 * CODES_PER_BIT)
@@ -134,7 +139,7 @@ class ContextMixer:
         vocabulary: Vocabulary,
         counts: NDArray[np.integer[Any]],
         length: int,
-        most_bytes: float = MOST_BYTES,
+        most_bytes: float | None = None,
     ) -> ContextMixer:
         """Return a mixer that has learned nothing.
 
@@ -142,7 +147,7 @@ class ContextMixer:
             vocabulary: the characters.
             counts: how often each occurs in the text, (V,).
             length: characters that it will learn, about.
-            most_bytes: of its lists.
+            most_bytes: of its lists, counted as for MOST_BYTES, which is the default.
 
         Raises:
             CharloomError: for a vocabulary of more than LARGEST_VOCABULARY characters.
@@ -157,11 +162,14 @@ class ContextMixer:
             + SHORTS_PER_CHARACTER * SHORT_WORDS * 4
             + LONGS_PER_CHARACTER * LONG_WORDS * 4
         )
-        characters = min(max(length, FEWEST), most_bytes / each)
+        width = width_of(len(vocabulary))
+        most = MOST_BYTES[width] if most_bytes is None else most_bytes
+        characters = min(max(length, FEWEST), most / each)
         tables = make_tables(
             int(characters * SINGLES_PER_CHARACTER / SINGLE_WAYS),
             int(characters * SHORTS_PER_CHARACTER / LIST_WAYS),
             int(characters * LONGS_PER_CHARACTER / LIST_WAYS),
+            width,
         )
         tree = make_tree(counts, vocabulary.characters, vocabulary.end_id)
         state = np.zeros(STATE, np.uint64)

@@ -27,6 +27,8 @@ from charloom.context_mixing.layout import (
     LINE,
     LIST_WAYS,
     LONG,
+    LONG_WORDS,
+    MOVED,
     ORDERS,
     RECENT,
     SHORT,
@@ -36,8 +38,12 @@ from charloom.context_mixing.layout import (
     Tables,
     Tree,
     Weights,
+    make_tables,
     make_weights,
+    put_words,
     tree_of,
+    width_of,
+    words_of,
 )
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.text.vocabulary import Vocabulary
@@ -46,7 +52,6 @@ Arrays = dict[str, NDArray[Any]]
 Words = NDArray[np.uint32]
 
 LARGEST_TABLES = 256_000_000  # bytes of a file's tables in memory
-MOVED = 0xFFFF  # instead of a character
 PAIRS = 255  # that have a code of one byte; OTHER stands for any other one
 OTHER = 255
 SEEN_ONCE = 1 << 6  # a pair of counts from this one on was seen once or more often
@@ -100,8 +105,8 @@ def pack(mixer: ContextMixer) -> Arrays:
 
 def _packed(mixer: ContextMixer) -> Arrays:
     arrays: Arrays = {}
-    for table, shape in SHAPES.items():
-        lists = lists_of(getattr(mixer.tables, table), shape)
+    for table in SHAPES:
+        lists = lists_of(mixer.tables, table)
         for plane, found in lists.planes().items():
             arrays[f"{table}_{plane}"] = found if plane in UNCOMPRESSED else _compressed(found)
     for chosen in WEIGHT_SETS:
@@ -128,10 +133,19 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
         ValueError: if the arrays are not those of a mixer of this vocabulary.
     """
     size = len(vocabulary)
-    tables = []
-    for table, shape in SHAPES.items():
-        planes = {plane: arrays[f"{table}_{plane}"] for plane in PLANES}
-        tables.append(_table(table, shape, planes, size))
+    checks, singles, shorts, longs = (
+        found
+        for table, shape in SHAPES.items()
+        for found in _table(
+            table, shape, {plane: arrays[f"{table}_{plane}"] for plane in PLANES}, size
+        )
+    )
+    tables = make_tables(
+        len(singles) // SINGLE_WAYS, len(shorts) // LIST_WAYS, len(longs) // LIST_WAYS,
+        width_of(size),
+    )  # fmt: skip
+    tables.checks[:], tables.singles[:], tables.longs[:] = checks, singles, longs.reshape(-1)
+    put_words(tables.shorts, shorts)
     frozen, adaptive = [
         Weights(
             *(
@@ -143,7 +157,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
     ]
     blocks = int(_exactly("blocks", arrays["blocks"], np.int64, 1)[0])
     tree, state = _tree(arrays, vocabulary), _state(arrays, size)
-    return ContextMixer(size, tree, Tables(*tables), frozen, adaptive, state, blocks, dict(arrays))
+    return ContextMixer(size, tree, tables, frozen, adaptive, state, blocks, dict(arrays))
 
 
 def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> Settled:
@@ -152,16 +166,15 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
     Contexts that were seen most rarely are omitted until the mixer fits `most_bytes`.
     """
     arrays = _packed(mixer)
-    entries = (mixer.tables.singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    occupied = mixer.tables.singles != 0
-    alone = occupied & (entries >> 16 != MOVED)
+    entries = mixer.tables.singles
+    alone = (entries != 0) & (entries >> 16 != MOVED)
     omitted = 0
     while (excess := packed_bytes(arrays) - most_bytes) > 0 and alone.any():
         count = np.where(alone, (entries >> 6) & 1023, 1024)
         rarest = np.flatnonzero(count == count.min())
         number = min(len(rarest), int(excess / BYTES_OF_ENTRY) + 1000)
         chosen = rarest[np.linspace(0, len(rarest) - 1, number).astype(np.intp)]
-        mixer.tables.singles[chosen] = 0
+        entries[chosen] = 0
         alone[chosen] = False
         omitted += number
         arrays = _packed(mixer)
@@ -205,17 +218,17 @@ class Lists(NamedTuple):
         }
 
 
-def lists_of(table: NDArray[Any], shape: Shape) -> Lists:
+def lists_of(tables: Tables, name: str) -> Lists:
     """Return the occupied lists of a table. Nothing follows an entry that a list has moved."""
-    if shape.entries == 1:
-        occupied = table != 0
-        checks = (table >> np.uint64(48)).astype(np.uint16)
-        words = (table & np.uint64(0xFFFFFFFF)).astype(np.uint32)[:, None]
+    if name == "singles":
+        occupied = tables.singles != 0
+        checks, words = tables.checks, tables.singles[:, None]
     else:
-        lists = table.reshape(-1, shape.entries + 1)
+        longs = tables.longs.reshape(-1, LONG_WORDS)
+        lists = longs if name == "longs" else words_of(tables.shorts)
         occupied = lists[:, 0] != 0
         checks, words = lists[:, 0].astype(np.uint16), lists[:, 1:]
-    used = occupied.reshape(-1, shape.ways).sum(axis=1).astype(np.uint8)
+    used = occupied.reshape(-1, SHAPES[name].ways).sum(axis=1).astype(np.uint8)
     words = words[occupied].copy()
     words[words[:, 0] >> 16 == MOVED, 1:] = 0
     lengths = np.count_nonzero(words, axis=1).astype(np.uint8)
@@ -224,8 +237,12 @@ def lists_of(table: NDArray[Any], shape: Shape) -> Lists:
 
 def _table(
     name: str, shape: Shape, planes: Mapping[str, NDArray[Any]], vocabulary_size: int
-) -> NDArray[Any]:
-    """Return a table from its planes. Raises ValueError."""
+) -> tuple[NDArray[Any], ...]:
+    """Return a table from its planes: of singles the checks and entries, of lists all words.
+
+    Raises:
+        ValueError: if they are not those of a table.
+    """
     used = _bytes(f"{name}_used", planes["used"], np.uint8, LARGEST_TABLES // shape.bytes_of_bucket)
     if len(used) < 1 or used.max() > shape.ways:
         raise ValueError(f"its {name} have no buckets, or too full ones")
@@ -265,9 +282,10 @@ def _table(
     ways = np.arange(shape.ways) < used[:, None]
     places = np.flatnonzero(ways)
     if shape.entries == 1:
-        singles = np.zeros(len(used) * shape.ways, np.uint64)
-        singles[places] = (checks.astype(np.uint64) << np.uint64(48)) | words
-        return singles
+        of_singles = np.zeros(len(used) * shape.ways, np.uint16)
+        singles = np.zeros(len(used) * shape.ways, np.uint32)
+        of_singles[places], singles[places] = checks, words
+        return of_singles, singles
     if (checks & 1 == 0).any():
         raise ValueError(f"its {name} have impossible checks")
     lists = np.zeros((len(used) * shape.ways, shape.entries + 1), np.uint32)
@@ -275,7 +293,7 @@ def _table(
     rows = np.repeat(places, lengths)
     columns = np.arange(entries) - np.repeat(first, lengths) + 1
     lists[rows, columns] = words
-    return lists.reshape(-1)
+    return (lists,)
 
 
 def _rounded(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     LONG_WORDS,
-    SHORT_WORDS,
+    MOVED,
     STATE,
     Tables,
+    words_of,
 )
 from charloom.context_mixing.mixer import ContextMixer
-from charloom.context_mixing.packing import MOVED
 from charloom.kernels.kernel import Kernel
 
 MARK = Kernel("charloom.context_mixing.kernel:mark", "finding contexts")
@@ -55,7 +55,7 @@ def find_kinds(mixer: ContextMixer, ids: NDArray[np.integer[Any]]) -> Kinds:
     """Return the context of each list of a mixer that a text, (N,), reaches."""
     kinds = Kinds(
         np.zeros(len(mixer.tables.singles), np.uint8),
-        np.zeros(len(mixer.tables.shorts) // SHORT_WORDS, np.uint8),
+        np.zeros(len(mixer.tables.shorts), np.uint8),
         np.zeros(len(mixer.tables.longs) // LONG_WORDS, np.uint8),
     )
     nothing = np.empty(0, np.float32)
@@ -70,25 +70,17 @@ def worths(mixer: ContextMixer, kinds: Kinds) -> Worths:
     of_kind = np.full(CONTEXT_COUNT + 1, UNKNOWN_WORTH)
     for worth, contexts in WORTH.items():
         of_kind[[c + 1 for c in contexts]] = worth
-    singles = mixer.tables.singles
-    entries = (singles & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    checks = (singles >> np.uint64(48)).astype(np.uint32)
+    tables = mixer.tables
+    shorts, longs = words_of(tables.shorts), tables.longs.reshape(-1, LONG_WORDS)
     return (
-        SINGLE_WORTH * _worth(entries[:, None], checks, of_kind[kinds.singles]),
-        _worth_of_lists(mixer.tables.shorts, SHORT_WORDS, of_kind[kinds.shorts]),
-        _worth_of_lists(mixer.tables.longs, LONG_WORDS, of_kind[kinds.longs]),
+        SINGLE_WORTH * _worth(tables.singles[:, None], tables.checks, of_kind[kinds.singles]),
+        _worth(shorts[:, 1:], shorts[:, 0], of_kind[kinds.shorts]),
+        _worth(longs[:, 1:], longs[:, 0], of_kind[kinds.longs]),
     )
 
 
-def _worth_of_lists(
-    table: NDArray[np.uint32], words: int, of_kind: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    lists = table.reshape(-1, words)
-    return _worth(lists[:, 1:], lists[:, 0], of_kind)
-
-
 def _worth(
-    entries: NDArray[np.uint32], checks: NDArray[np.uint32], of_kind: NDArray[np.float64]
+    entries: NDArray[np.uint32], checks: NDArray[Any], of_kind: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     seen = ((entries >> 6) & 1023).sum(axis=1)
     # Lists that were seen equally often differ by chance, so that levels omit few lists each.
@@ -103,23 +95,19 @@ def pruned(mixer: ContextMixer, worth: Worths, level: int) -> ContextMixer:
     """
     least = LEAST * STEP**level
     tables = mixer.tables
-    singles, shorts, longs = tables.singles.copy(), tables.shorts.copy(), tables.longs.copy()
+    kept = Tables(*(table.copy() for table in tables))
     omitted = [(values > 0) & (values < least) for values in worth]
-    singles[omitted[0]] = 0
-    shorts.reshape(-1, SHORT_WORDS)[omitted[1]] = 0
-    longs.reshape(-1, LONG_WORDS)[omitted[2]] = 0
+    kept.singles[omitted[0]] = 0
+    kept.shorts[omitted[1]] = 0
+    kept.longs.reshape(-1, LONG_WORDS)[omitted[2]] = 0
     return ContextMixer(
-        mixer.vocabulary_size, mixer.tree, Tables(singles, shorts, longs), mixer.frozen,
-        mixer.adaptive, mixer.state, mixer.blocks,
+        mixer.vocabulary_size, mixer.tree, kept, mixer.frozen, mixer.adaptive, mixer.state,
+        mixer.blocks,
     )  # fmt: skip
 
 
 def context_count(mixer: ContextMixer) -> int:
     """Return the number of contexts that a mixer knows."""
-    singles, shorts, longs = mixer.tables
-    firsts = (
-        (singles & np.uint64(0xFFFFFFFF)).astype(np.uint32),
-        shorts[1::SHORT_WORDS],
-        longs[1::LONG_WORDS],
-    )
+    tables = mixer.tables
+    firsts = tables.singles, words_of(tables.shorts)[:, 1], tables.longs[1::LONG_WORDS]
     return sum(int(((first != 0) & (first >> 16 != MOVED)).sum()) for first in firsts)

@@ -216,11 +216,12 @@ def in_halves(values: Array) -> Stored:
 
 def _tables(mixer: ContextMixer, *, probing: bool) -> dict[str, Stored]:
     """Return the lists of a context mixer."""
-    from charloom.context_mixing.packing import MOVED, SHAPES, Lists, lists_of
+    from charloom.context_mixing.layout import MOVED
+    from charloom.context_mixing.packing import SHAPES, Lists, lists_of
 
     arrays: dict[str, Stored] = {}
-    for table, shape in SHAPES.items():
-        lists = lists_of(getattr(mixer.tables, table), shape)
+    for table in SHAPES:
+        lists = lists_of(mixer.tables, table)
         if probing:
             first = np.cumsum(lists.lengths, dtype=np.int64) - lists.lengths
             kept = lists.entries[first] >> 16 != MOVED

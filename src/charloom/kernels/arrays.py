@@ -106,6 +106,16 @@ def bytes_at(context, address):
 
 
 @intrinsic
+def as_bytes(context, array):
+    """Return the bytes of a flat array."""
+
+    def emit(context, builder, sig, args):
+        return builder.bitcast(args[0], context.get_value_type(sig.return_type))
+
+    return Flat(types.uint8)(array), emit
+
+
+@intrinsic
 def integers_at(context, address):
     """Return the flat array of int32 at an address."""
     return _at(types.int32)

@@ -205,28 +205,54 @@ def moved_up(context, lanes):
 
 
 @intrinsic
-def with_upper_bits(context, array, index, upper):
-    """Compare 8 entries of a flat array of uint64 from an index on.
-
-    Returns a bit for each that is not 0, and has these upper 16 bits.
-    """
-    long = ir.IntType(64)
-    kind = ir.VectorType(long, 8)
+def equal8(context, array, index, wanted):
+    """Compare 8 entries of a flat array of uint16 from an index on, and return a bit for each."""
+    half = ir.IntType(16)
+    kind = ir.VectorType(half, 8)
 
     def emit(context, builder, sig, args):
         value = builder.load(_address(builder, args[0], args[1], kind))
-        value.align = 8
-        one = builder.insert_element(ir.Constant(kind, ir.Undefined), args[2], INT32(0))
-        wanted = builder.shuffle_vector(one, one, _eights(INT32, 0))
-        found = builder.icmp_unsigned("==", builder.lshr(value, _eights(long, 48)), wanted)
-        found = builder.and_(found, builder.icmp_unsigned("!=", value, _eights(long, 0)))
-        return builder.zext(builder.bitcast(found, ir.IntType(8)), long)
+        value.align = 2
+        short = builder.trunc(args[2], half)
+        one = builder.insert_element(ir.Constant(kind, ir.Undefined), short, INT32(0))
+        places = ir.Constant(ir.VectorType(INT32, 8), [0] * 8)
+        found = builder.icmp_unsigned("==", value, builder.shuffle_vector(one, one, places))
+        return builder.zext(builder.bitcast(found, ir.IntType(8)), ir.IntType(64))
 
     return types.uint64(array, types.intp, types.uint64), emit
 
 
-def _eights(kind: Any, value: int) -> Any:
-    return ir.Constant(ir.VectorType(kind, 8), [value] * 8)
+@intrinsic
+def half_at(context, array, index):
+    """Return the number of 16 bits that begins with a byte of a flat array."""
+    return _unsigned(types.uint16, array)
+
+
+@intrinsic
+def word_at(context, array, index):
+    """Return the number of 32 bits that begins with a byte of a flat array."""
+    return _unsigned(types.uint32, array)
+
+
+def _unsigned(kind: Any, array: Any) -> Any:
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value = builder.load(_address(builder, args[0], args[1], ir.IntType(kind.bitwidth)))
+        value.align = 1
+        return value
+
+    return kind(array, types.intp), emit
+
+
+@intrinsic
+def put_unsigned(context, array, index, value):
+    """Write a number, of the bits that it has, from a byte of a flat array on."""
+
+    def emit(context, builder, sig, args):
+        address = _address(builder, args[0], args[1], ir.IntType(value.bitwidth))
+        builder.store(args[2], address).align = 1
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), emit
 
 
 @intrinsic
@@ -306,7 +332,7 @@ def prefetch(context, array, index):
     """Fetch the cache line of an entry that will be needed soon."""
 
     def emit(context, builder, sig, args):
-        address = builder.bitcast(builder.gep(args[0], [args[1]]), ir.PointerType())
+        address = _address(builder, args[0], args[1], ir.IntType(8))
         function = cgutils.get_or_insert_function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [address.type, INT32, INT32, INT32]),
