@@ -177,18 +177,18 @@ class GrammarConstraint:
         option: str,
         simpler: str | None = None,
     ) -> None:
+        self._source = grammar, vocabulary, option
         self._automaton, self._size = automaton, len(vocabulary)
         self._room = MOST_KEPT
-        engine, tokenizer = _engine(option), _tokenizer(vocabulary)
-        matcher = engine.LLMatcher(tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise _invalid(option, matcher.get_error())
         self._stuck: Any = None
         self._nothing = np.zeros(self._size, bool)
+        matcher = self._matcher(grammar)
+        if matcher.is_error():
+            raise _invalid(option, matcher.get_error())
         begin = GrammarState(matcher, automaton.start(), ())
         rest = None
         if simpler is not None:
-            simple = engine.LLMatcher(tokenizer, simpler, log_level=0)
+            simple = self._matcher(simpler)
             if not simple.is_error():
                 first = GrammarState(simple, begin.automaton, ())
                 rest = self._search(first, SEARCHED, Deadline())
@@ -201,6 +201,19 @@ class GrammarConstraint:
             )
         self._start = self._explored(GrammarState(matcher, begin.automaton, rest))
         self.least = len(rest)
+
+    def _matcher(self, grammar: str) -> Any:
+        _, vocabulary, option = self._source
+        return _engine(option).LLMatcher(_tokenizer(vocabulary), grammar, log_level=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs, to which llguidance's objects cannot be sent."""
+        start = replace(self._start, matcher=None)
+        return {**self.__dict__, "_start": start, "_stuck": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start = replace(self._start, matcher=self._matcher(self._source[0]))
 
     def start(self) -> GrammarState:
         return self._start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,19 @@ class ConstraintOptions:
         if self.grammar is not None or (schema is not None and regular is None):
             found = self._grammar(schema, vocabulary, automaton, names)
         return Constraints(found, bias, ends)
+
+    def with_texts(self, as_read: Callable[[str], str]) -> ConstraintOptions:
+        """Return the options with their texts as characters of the model.
+
+        Raises:
+            CharloomError: if a text is empty or cannot be read.
+        """
+        forbidden, required = _texts(self.forbid, "forbid"), _texts(self.require, "require")
+        return replace(
+            self,
+            forbid=tuple(text if is_class(text) else as_read(text) for text in forbidden),
+            require=tuple(map(as_read, required)),
+        )
 
     def _grammar(
         self,
