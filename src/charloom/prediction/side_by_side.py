@@ -171,7 +171,8 @@ def sample_documents(
     Raises:
         CharloomError: if a sample has no end, or `min_length` is invalid.
     """
-    if request.length is None and vocabulary.end_id is None and not request.stop:
+    ends = request.constraints is not None and request.constraints.end_ids
+    if request.length is None and vocabulary.end_id is None and not (request.stop or ends):
         raise CharloomError(
             "length is unlimited, but a sample of a single text has no end: pass a length or a "
             "stop text"
