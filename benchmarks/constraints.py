@@ -4,9 +4,9 @@
     python -m benchmarks.constraints RUN --speed          characters per second at 64 texts
     python -m benchmarks.constraints RUN --suite FOLDER   the JSON-Schema-Test-Suite's cases
 
-A pattern is judged by Python's `re`, a JSON schema by jsonschema, a grammar by Lark, which must be
-installed: `pip install jsonschema lark`. A constraint whose characters the model does not know is
-skipped with the reason. FOLDER is that of the draft, such as tests/draft2020-12.
+A pattern is judged by Python's `re`, a JSON schema by jsonschema, a grammar by Lark. They come
+with `pip install 'charloom[bench,constrain]'`. A constraint whose characters the model does not
+know is skipped with the reason. FOLDER is that of the draft, such as tests/draft2020-12.
 """
 
 import argparse

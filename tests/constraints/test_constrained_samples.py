@@ -174,6 +174,14 @@ def test_a_bias_that_excludes_a_character_counts_as_forbidden(book: Predictor) -
         request_for(BOOK, match="a+", bias=["a=-inf"])
 
 
+def test_a_line_break_ends_samples_of_any_length(book: Predictor) -> None:
+    request = request_for(BOOK, None, match="[a-h]{2,}")
+    for document in sample_documents(book, BOOK, request, 3):
+        assert re.fullmatch("[a-h]{2,}", document.characters)
+    with pytest.raises(CharloomError, match="length is unlimited"):
+        sample_documents(book, BOOK, request_for(BOOK, None, forbid="a"), 3)
+
+
 def test_a_stop_text_ends_a_complete_sample_only(book: Predictor) -> None:
     request = request_for(BOOK, 30, stop=("h", "gg"), match="[a-h]{2,}(ab)")
     for document in sample_side_by_side(book, BOOK, request, range(30), 8):
@@ -186,7 +194,10 @@ def test_a_stop_text_ends_a_complete_sample_only(book: Predictor) -> None:
     [
         ({"match": "a{40}"}, "has at least 40 characters, and length is 30: pass a larger one"),
         ({"match": "a+", "forbid": "a"}, "no text of the model's characters meets all"),
-        ({"require": "z"}, "unknown character"),
+        (
+            {"require": "az"},
+            "require has the character 'z' (U+007A LATIN SMALL LETTER Z) at position 1",
+        ),
         ({"alphabet": r"[^\x00-\xff]"}, "no text of the model's characters meets all constraints"),
         ({"forbid": "[a-h\n]"}, "no text of the model's characters meets all constraints"),
         ({"alphabet": "abc"}, "alphabet is 'abc': pass a class of characters such as [a-z ]"),

@@ -14,6 +14,7 @@ from charloom.network.parameters import ModelConfig
 from charloom.prediction.sampling import SampleRequest, stream_text
 from charloom.prediction.side_by_side import sample_side_by_side
 from charloom.text.vocabulary import Vocabulary
+from helpers.extras import needs
 
 pytestmark = pytest.mark.constrain
 
@@ -88,6 +89,24 @@ def test_samples_follow_a_grammar_of_lark_or_gbnf(predictor: Predictor, grammar:
         while "(a)a" in text:
             text = text.replace("(a)a", "a")
         assert text == "a"
+
+
+@needs("lark")
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'start: term ("+" term)*\nterm: /[0-9]+/ | "(" start ")"',
+        'start: "[" [item ("," item)*] "]"\nitem: NAME | start\nNAME: /[a-z]{1,3}/',
+        '%import common.INT\nstart: (INT ".")+ ("yes"i | "no")',
+    ],
+)
+def test_lark_parses_the_samples_of_a_grammar(predictor: Predictor, grammar: str) -> None:
+    import lark
+
+    parser = lark.Lark(grammar, parser="earley")
+    request = request_for(25, grammar=grammar)
+    for document in sample_side_by_side(predictor, JSON, request, range(20), 8):
+        parser.parse(document.characters)
 
 
 def test_a_grammar_combines_with_texts(predictor: Predictor) -> None:

@@ -57,6 +57,27 @@ def test_characters_of_a_model_of_bytes_are_their_utf_8() -> None:
         assert not automaton.contains([*ids[:-1], 0xFF])
 
 
+@pytest.mark.parametrize(
+    ("pattern", "meaning"),
+    [
+        (r"\p{Lu}\p{Ll}*", "[A-ZÄЖ][a-zß]*"),
+        (r"[^\p{L}\d]+", r"[^A-ZÄЖa-zß字\d]+"),
+        (r"[]\P{Uppercase_Letter}]", r"[^A-ZÄЖ]"),
+        (r"\p{^N}\\p", r"\D\\p"),
+    ],
+)
+def test_categories_of_unicode(pattern: str, meaning: str) -> None:
+    vocabulary = Vocabulary(tuple("AzÄßЖ字1 ]\\p"))
+    automaton = compile_pattern(pattern, vocabulary)
+    for size in range(3):
+        for letters in map("".join, itertools.product("AzßЖ字1 ]\\p", repeat=size)):
+            ids = vocabulary.encode(letters).tolist()
+            assert automaton.contains(ids) == (re.fullmatch(meaning, letters) is not None)
+            as_bytes = list(letters.encode())
+            if size < 2 and len(pattern) > 12:
+                assert compile_pattern(pattern, BYTES).contains(as_bytes) == automaton.contains(ids)
+
+
 def test_the_distance_is_that_of_the_shortest_rest() -> None:
     automaton = compile_pattern("a{3}(b|a{5})", LETTERS)
     a, b = LETTERS.encode("ab").tolist()
@@ -89,6 +110,8 @@ def test_texts_with_and_without_a_text(text: str, contains: bool) -> None:
         ("(?=a)b", "match has a lookahead or lookbehind, which is not supported"),
         ("(?!a)b", "match has a negative lookahead"),
         (r"a\bb", r"match has \b, which"),
+        (r"\p{Greek}", "match has the unknown category 'Greek': pass one of Unicode's general"),
+        (r"\p", "match '\\p' is not a regular expression (bad escape"),
         ("a++", "match has a possessive repetition"),
         ("(?>a)b", "match has an atomic group"),
         ("(?m:^a)", "flag m"),

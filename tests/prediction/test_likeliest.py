@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from charloom.constraints.options import ConstraintOptions
 from charloom.engines.backend import Backend
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
+from charloom.language_model import LanguageModel
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.likeliest import Blank, fill_blanks, find_likeliest
@@ -107,3 +110,58 @@ def test_several_blanks_end_before_what_follows(book: Predictor) -> None:
     assert found[0][0] == pytest.approx(
         log_p(book, f"a{first}db{second}") - log_p(book, "a"), abs=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        ("___", {}, r"\w+"),
+        ("the ____ so ___", {"length": (3, 9), "match": ("[a-c]+", "[m-o ]+")},
+         "the [a-c]{1,3} so [m-o ]{1,9}"),
+        ("____, ___ and ____\n___ the ___", {"length": 4, "match": "[a-z]+"},
+         "[a-z]{1,4}, [a-z]{1,4} and [a-z]{1,4}\n[a-z]{1,4} the [a-z]{1,4}"),
+        ("a ___ ___", {"match": ("", "o{2}|n"), "count": 2}, "a  (?:oo|n)"),
+    ],
+)  # fmt: skip
+def test_blanks_with_lengths_and_patterns_of_their_own(
+    served_model: LanguageModel, text: str, options: dict[str, Any], expected: str
+) -> None:
+    found = served_model.fill(text, rows=32, **options)
+    assert 0 < len(found) <= options.get("count", 5)
+    assert [one.log_probability for one in found] == sorted(
+        (one.log_probability for one in found), reverse=True
+    )
+    pieces = re.split("_{3,}", text)
+    for one in found:
+        assert re.fullmatch(expected, one.text)
+        filled = "".join(itertools.chain(*zip(one.parts, pieces[1:], strict=True)))
+        assert one.text == pieces[0] + filled
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("no blank", {}, "the text has no blank: write at least three underscores"),
+        ("a __ b", {}, "the text has no blank"),
+        ("a ___", {"length": (3, 4)}, "2 lengths for 1 blank: pass one for all"),
+        ("___ ___", {"match": ("a",) * 3}, "3 patterns for 2 blanks: pass one for all"),
+        ("a ___", {"match": "a{9}", "length": 3}, "has at least 9 characters, and length is 3"),
+        ("a ___", {"length": 0}, "has at least 1 character, and length is 0"),
+        ("a ___", {"match": "(a"}, "is not a regular expression"),
+        (
+            "a ___ \u0416",
+            {},
+            "the text has the character '\u0416' (U+0416 CYRILLIC CAPITAL LETTER ZHE) at position 6, "
+            "which the model does not know: remove it",
+        ),
+        ("a ___", {"count": 0}, "count is 0: pass 1 to 256"),
+        ("a ___", {"rows": 5000, "count": 1}, "rows is 5000: pass 1 to 4,096"),
+        ("a ___", {"rows": 0}, "rows is 0: pass 1 to 4,096"),
+    ],
+)
+def test_blanks_that_cannot_be_filled(
+    served_model: LanguageModel, text: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CharloomError) as caught:
+        served_model.fill(text, **options)
+    assert message in str(caught.value)

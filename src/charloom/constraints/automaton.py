@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,7 @@ class Automaton:
 
     Attributes:
         distance: the smallest number of characters from each state to an end, (Q,).
+        farthest: the largest of these numbers.
     """
 
     def __init__(
@@ -96,9 +97,12 @@ class Automaton:
             padded >= 0, distance[padded], NEVER
         )  # (Q, C + 1)
         self._padded = padded
-        self._farthest = int(distance[alive].max(initial=0))
+        self.farthest = int(distance[alive].max(initial=0))
         self._masks: dict[int, NDArray[np.bool_]] = {}
         self.stuck: NDArray[np.bool_] = np.asarray((padded < 0).all(axis=1))  # (Q,)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_masks": {}}
 
     @property
     def is_empty(self) -> bool:
@@ -109,7 +113,7 @@ class Automaton:
         return 0
 
     def allowed(self, state: int, left: int) -> NDArray[np.bool_]:
-        if left > self._farthest:  # every character can come next that leads to a state
+        if left > self.farthest:  # every character can come next that leads to a state
             mask = self._masks.get(state)
             if mask is None:
                 if len(self._masks) * len(self.classes) > MASK_BYTES:
@@ -138,9 +142,16 @@ class Automaton:
         inside = self._after[states] < left[:, None]
         return np.asarray(inside[:, self.classes])
 
-    def advance_in_rows(self, states: NDArray[np.intp], ids: NDArray[np.intp]) -> NDArray[np.int32]:
-        """Return the states after characters, (B,), negative where one cannot come."""
-        return np.asarray(self._padded[states, self.classes[ids]])
+    def advance_in_rows(
+        self, states: NDArray[np.intp], ids: NDArray[np.intp]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the states after characters and their distances, (B,).
+
+        Where a character cannot come, they are -1 and NEVER.
+        """
+        columns = self._padded.shape[1]
+        places = states * columns + self.arrays.classes.take(ids)
+        return self._padded.take(places), self._after.take(places)
 
     @cached_property
     def arrays(self) -> KernelArrays:

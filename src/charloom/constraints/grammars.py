@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -129,7 +128,6 @@ def _invalid(option: str, message: str) -> CharloomError:
 Tried = tuple[bytes, int, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
 class GrammarState:
     """A text so far: llguidance's matcher, the automaton's state, and ids that complete the text.
 
@@ -140,19 +138,29 @@ class GrammarState:
         tried: completions found by searches for this text alone, so that no text depends on
             another. Each is the mask of the next character, the number of ids that were dropped
             from `rest`, and the ids before the others.
+        after: the states after characters, by their id and the characters left, so that texts with
+            the same beginning share the work.
+        mask: the characters that the grammar allows next, (V,), once they are known.
     """
 
-    matcher: Any
-    automaton: int
-    rest: tuple[int, ...]
-    tried: tuple[Tried, ...] = ()
-    # Results for this state, so that texts with the same beginning share the work.
-    after: dict[tuple[int, int], GrammarState | None] = field(
-        init=False, default_factory=dict, repr=False, compare=False
-    )
-    masks: list[NDArray[np.bool_]] = field(
-        init=False, default_factory=list, repr=False, compare=False
-    )
+    __slots__ = ("after", "automaton", "mask", "matcher", "rest", "tried")
+
+    def __init__(
+        self,
+        matcher: Any,
+        automaton: int,
+        rest: tuple[int, ...] = (),
+        tried: tuple[Tried, ...] = (),
+    ) -> None:
+        self.matcher, self.automaton, self.rest, self.tried = matcher, automaton, rest, tried
+        self.after: dict[tuple[int, int], GrammarState | None] = {}
+        self.mask: NDArray[np.bool_] | None = None
+
+    def with_rest(self, rest: tuple[int, ...], tried: tuple[Tried, ...]) -> GrammarState:
+        """Return the state with another completion."""
+        found = GrammarState(self.matcher, self.automaton, rest, tried)
+        found.mask = self.mask
+        return found
 
 
 class GrammarConstraint:
@@ -177,20 +185,20 @@ class GrammarConstraint:
         option: str,
         simpler: str | None = None,
     ) -> None:
+        self._source = grammar, vocabulary, option
         self._automaton, self._size = automaton, len(vocabulary)
         self._room = MOST_KEPT
-        engine, tokenizer = _engine(option), _tokenizer(vocabulary)
-        matcher = engine.LLMatcher(tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise _invalid(option, matcher.get_error())
         self._stuck: Any = None
         self._nothing = np.zeros(self._size, bool)
-        begin = GrammarState(matcher, automaton.start(), ())
+        matcher = self._matcher(grammar)
+        if matcher.is_error():
+            raise _invalid(option, matcher.get_error())
+        begin = GrammarState(matcher, automaton.start())
         rest = None
         if simpler is not None:
-            simple = engine.LLMatcher(tokenizer, simpler, log_level=0)
+            simple = self._matcher(simpler)
             if not simple.is_error():
-                first = GrammarState(simple, begin.automaton, ())
+                first = GrammarState(simple, begin.automaton)
                 rest = self._search(first, SEARCHED, Deadline())
         if rest is None or not self._completes(begin, rest):
             rest = self._search(begin, SEARCHED, Deadline())
@@ -202,15 +210,26 @@ class GrammarConstraint:
         self._start = self._explored(GrammarState(matcher, begin.automaton, rest))
         self.least = len(rest)
 
+    def _matcher(self, grammar: str) -> Any:
+        _, vocabulary, option = self._source
+        return _engine(option).LLMatcher(_tokenizer(vocabulary), grammar, log_level=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs, to which llguidance's objects cannot be sent."""
+        start = self._start.automaton, self._start.rest, self._start.tried
+        return {**self.__dict__, "_start": start, "_stuck": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start = GrammarState(self._matcher(self._source[0]), *state["_start"])
+
     def start(self) -> GrammarState:
         return self._start
 
     def allowed(self, state: GrammarState, left: int) -> NDArray[np.bool_]:
         if left <= 0:
             return self._nothing
-        if not state.masks:
-            state.masks.append(self._mask(state.matcher))
-        return state.masks[0] & self._automaton.allowed(state.automaton, left)
+        return self._mask(state) & self._automaton.allowed(state.automaton, left)
 
     def advance(self, state: GrammarState, id_: int, left: int) -> GrammarState | None:
         key = id_, left
@@ -227,8 +246,10 @@ class GrammarConstraint:
         if after is None:
             return None
         if state.rest[:1] == (id_,):
-            return replace(after, rest=state.rest[1:], tried=state.tried)
-        return self._completed(replace(after, rest=state.rest, tried=state.tried), left)
+            after.rest, after.tried = state.rest[1:], state.tried
+            return after
+        after.rest, after.tried = state.rest, state.tried
+        return self._completed(after, left)
 
     def may_end(self, state: GrammarState) -> bool:
         return bool(state.matcher.is_accepting()) and self._automaton.may_end(state.automaton)
@@ -236,18 +257,21 @@ class GrammarConstraint:
     def must_end(self, state: GrammarState) -> bool:
         return not self.allowed(state, UNLIMITED).any()
 
-    def _mask(self, matcher: Any) -> NDArray[np.bool_]:
-        if matcher.is_stopped():
-            return self._nothing
-        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
-        return np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
+    def _mask(self, state: GrammarState) -> NDArray[np.bool_]:
+        if state.mask is None:
+            state.mask = self._nothing
+            if not state.matcher.is_stopped():
+                bits = np.frombuffer(state.matcher.compute_bitmask(), np.uint8)
+                found = np.unpackbits(bits, count=self._size, bitorder="little")
+                state.mask = found.view(np.bool_)
+        return state.mask
 
     def _step(self, state: GrammarState, id_: int) -> GrammarState | None:
         matcher = state.matcher.deep_copy()
         automaton = self._automaton.advance(state.automaton, id_)
         if automaton < 0 or not matcher.consume_token(id_):
             return None
-        return GrammarState(matcher, automaton, ())
+        return GrammarState(matcher, automaton)
 
     def _explored(self, start: GrammarState) -> GrammarState:
         """Return a first state that knows how texts which depart from its own are completed.
@@ -267,31 +291,31 @@ class GrammarConstraint:
                     if other == id_ or signature in seen:
                         continue
                     seen.add(signature)
-                    left = replace(after, rest=state.rest, tried=tried)
+                    left = after.with_rest(state.rest, tried)
                     found = self._completed(left, UNLIMITED)
                     if found is not None and found.tried is not tried:
                         tried = found.tried
                         searches += 1
                         waiting.append(found)
                     if searches == EXPLORED:
-                        return replace(start, tried=tried)
+                        return start.with_rest(start.rest, tried)
                 following = self._step(state, id_)
                 assert following is not None  # because the ids complete the text
-                state = replace(following, rest=state.rest[1:])
-        return replace(start, tried=tried)
+                state = following.with_rest(state.rest[1:], ())
+        return start.with_rest(start.rest, tried)
 
     def _completed(self, state: GrammarState, left: int) -> GrammarState | None:
         """Return a state with ids that complete its text; its `rest` completed the text before."""
         rest = state.rest
         for begin in range(max(0, len(rest) - left), len(rest) + 1):
             if self._completes(state, rest[begin:]):
-                return replace(state, rest=rest[begin:])
+                return state.with_rest(rest[begin:], state.tried)
         # A completion after the same choice of characters probably fits again.
-        mask = self._mask(state.matcher).tobytes()
+        mask = self._mask(state).tobytes()
         for known, dropped, first in state.tried:
             found = first + rest[dropped:]
             if known == mask and len(found) <= left and self._completes(state, found):
-                return replace(state, rest=found)
+                return state.with_rest(found, state.tried)
         searched = self._search(state, SEARCHED_AGAIN, Deadline(FOREVER), rest)
         if searched is None or len(searched) > left:
             return None
@@ -299,20 +323,20 @@ class GrammarConstraint:
         while same < min(len(rest), len(searched)) and searched[-same - 1] == rest[-same - 1]:
             same += 1
         entry = mask, len(rest) - same, searched[: len(searched) - same]
-        return replace(state, rest=searched, tried=(entry, *state.tried)[:MOST_TRIED])
+        return state.with_rest(searched, (entry, *state.tried)[:MOST_TRIED])
 
     def _completes(self, state: GrammarState, rest: tuple[int, ...]) -> bool:
-        matcher, automaton = state.matcher, state.automaton
-        if rest:
-            if matcher.validate_tokens(list(rest)) < len(rest):
+        if not rest:
+            return self.may_end(state)
+        # The end of a text is valid after them where the grammar accepts it.
+        if state.matcher.validate_tokens([*rest, self._size]) <= len(rest):
+            return False
+        automaton = state.automaton
+        for id_ in rest:
+            automaton = self._automaton.advance(automaton, id_)
+            if automaton < 0:
                 return False
-            matcher = matcher.deep_copy()
-            matcher.consume_tokens(list(rest))
-            for id_ in rest:
-                automaton = self._automaton.advance(automaton, id_)
-                if automaton < 0:
-                    return False
-        return bool(matcher.is_accepting()) and self._automaton.may_end(automaton)
+        return self._automaton.may_end(automaton)
 
     def _search(
         self,
@@ -345,7 +369,7 @@ class GrammarConstraint:
             for found, ids, seen in level:
                 for id_, after in self._following(found):
                     visited += 1
-                    if visited > most or deadline.over:
+                    if visited > most or (visited % 64 == 0 and deadline.over):
                         return None
                     signature = self._signature(after)
                     signatures = seen | {signature}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from charloom.constraints.patterns import characters_of_class, compile_pattern
 from charloom.constraints.protocol import Constraint, Constraints
 from charloom.constraints.schemas import automaton_of_schema
 from charloom.errors import CharloomError, shortened
-from charloom.text.vocabulary import Vocabulary
+from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
 WHOLE = ("match", "json_schema", "grammar")  # options that describe a whole sample
 NO_NAMES: Mapping[str, str] = {}
@@ -102,7 +102,8 @@ class ConstraintOptions:
             inside = characters_of_class(self.alphabet, vocabulary, "alphabet")
             without |= set(range(len(vocabulary))) - inside
         for text in required:
-            parts.append(containing(vocabulary.encode(as_read(text)).tolist(), len(vocabulary)))
+            ids = encode_known(as_read(text), vocabulary, "require")
+            parts.append(containing(ids.tolist(), len(vocabulary)))
         ends: tuple[int, ...] = ()
         if end_id is not None and (bias is None or bias[end_id] > -math.inf):
             ends = (end_id,)
@@ -131,6 +132,19 @@ class ConstraintOptions:
             found = self._grammar(schema, vocabulary, automaton, names)
         return Constraints(found, bias, ends)
 
+    def with_texts(self, as_read: Callable[[str], str]) -> ConstraintOptions:
+        """Return the options with their texts as characters of the model.
+
+        Raises:
+            CharloomError: if a text is empty or cannot be read.
+        """
+        forbidden, required = _texts(self.forbid, "forbid"), _texts(self.require, "require")
+        return replace(
+            self,
+            forbid=tuple(text if is_class(text) else as_read(text) for text in forbidden),
+            require=tuple(map(as_read, required)),
+        )
+
     def _grammar(
         self,
         schema: Any,
@@ -150,6 +164,33 @@ class ConstraintOptions:
 def is_class(text: str) -> bool:
     """Return whether a text is a class of characters, such as [a-z ]."""
     return isinstance(text, str) and len(text) > 2 and text[0] == "[" and text[-1] == "]"
+
+
+def encode_known(
+    text: str, vocabulary: Vocabulary, name: str, position: int = 0
+) -> NDArray[np.unsignedinteger]:
+    """Return the ids of a text, (N,).
+
+    Args:
+        text: characters of the model.
+        vocabulary: those that it knows.
+        name: the text's name, for messages.
+        position: the index of the first character in the whole text, for messages.
+
+    Raises:
+        UnknownCharacterError: if a character is unknown.
+    """
+    ids = vocabulary.ids_or_minus_one(text)
+    unknown = np.flatnonzero(ids < 0)
+    if not len(unknown):
+        return vocabulary.encode(text)
+    place = int(unknown[0])
+    one = vocabulary.describe_unknown(text, place)
+    at = "byte" if vocabulary.as_bytes else "position"
+    raise UnknownCharacterError(
+        f"{name} has the {one.name} at {at} {position + place}, which the model does not know: "
+        f"{one.advice}{'or ' * bool(one.advice)}remove it"
+    )
 
 
 def _texts(texts: str | Sequence[str], option: str) -> Iterable[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.constraints.automaton import Automaton, Deadline, TooLargeError
+from charloom.constraints.categories import UnknownCategoryError, replace_categories
 from charloom.errors import CharloomError, shortened
 from charloom.text.typed import compose
 from charloom.text.vocabulary import END, Vocabulary
@@ -112,6 +113,7 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
     Raises:
         CharloomError: if it is not a class.
     """
+    source = _with_categories(source, option)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -128,11 +130,22 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
     return {id_ for id_, c in enumerate(vocabulary.characters) if c in found and c != END}
 
 
+def _with_categories(source: str, option: str) -> str:
+    try:
+        return replace_categories(source)
+    except UnknownCategoryError as error:
+        raise CharloomError(
+            f"{option} has the unknown category {shortened(str(error))}: pass one of Unicode's "
+            "general categories, such as \\p{Lu} or \\p{L}"
+        ) from None
+
+
 def _parse(pattern: str, vocabulary: Vocabulary, option: str) -> Any:
+    source = _with_categories(compose(pattern, vocabulary), option)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = parser.parse(compose(pattern, vocabulary))
+            tree = parser.parse(source)
     except re.error as error:
         place = "" if error.pos is None else f" at character {error.pos + 1}"
         raise CharloomError(

@@ -1,6 +1,7 @@
 """Texts of one request in the rows of a batch.
 
-V is the number of characters in the vocabulary, B that of the rows.
+V is the number of characters in the vocabulary, B that of the rows, Q that of the states of an
+automaton.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from charloom.constraints.automaton import Automaton
 from charloom.constraints.protocol import UNLIMITED, Constraints
 from charloom.constraints.texts import ConstrainedText, choose_next, restrict, restrict_rows
 from charloom.engines.decoding import SamplingSettings, choose
+from charloom.engines.restrictions import LOWEST
+
+MOST_ADDITIONS = 1 << 22  # numbers that are kept for the states of a request's automaton
 
 
 class ConstrainedRows(Protocol):
@@ -111,7 +115,8 @@ class _RegularRows:
         automaton = first.constraints.constraint
         assert isinstance(automaton, Automaton)
         self._first, self._rules, self._automaton = first, first.constraints, automaton
-        self._free = np.ones(rows, bool)  # rows without a text
+        self._additions = _additions(first.constraints, automaton)
+        self._busy = np.zeros(rows, bool)  # rows with a text
         self._state = np.zeros(rows, np.intp)
         self._left = np.zeros(rows, np.int64)
         self.over, self.ends_before_last = np.zeros(rows, bool), np.zeros(rows, bool)
@@ -119,27 +124,39 @@ class _RegularRows:
     def begin(self, rows: Sequence[int]) -> None:
         chosen = list(rows)
         assert self._first.state is not None
-        self._free[chosen] = self.ends_before_last[chosen] = False
+        self._busy[chosen], self.ends_before_last[chosen] = True, False
         self._state[chosen], self._left[chosen] = self._first.state, self._first.left
         self.over[chosen] = self._first.over
 
     def end(self, row: int) -> None:
-        self._free[row], self.over[row] = True, False
+        self._busy[row] = self.over[row] = False
 
     def keep(self, rows: NDArray[np.intp]) -> None:
-        self._free, self._state, self._left = (
-            self._free[rows], self._state[rows], self._left[rows],
+        self._busy, self._state, self._left = (
+            self._busy[rows], self._state[rows], self._left[rows],
         )  # fmt: skip
         self.over, self.ends_before_last = self.over[rows], self.ends_before_last[rows]
 
     def restrict(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
-        found = logits.astype(np.float64)
-        inside = self._automaton.allowed_in_rows(self._state, self._left)
-        for id_ in self._rules.end_ids:
-            inside[:, id_] |= self._automaton.accepting[self._state]
-        restricted = restrict_rows(found, inside, self._rules.bias, logits.dtype)
-        restricted[self._free] = found[self._free]
+        bias = self._rules.bias
+        if bias is None:
+            restricted: NDArray[np.float64] = np.maximum(logits, LOWEST, dtype=np.float64)
+        else:
+            everywhere = np.ones(logits.shape, bool)
+            restricted = restrict_rows(logits.astype(np.float64), everywhere, bias, logits.dtype)
+        if self._additions is None:
+            restricted[~self._inside(self._state, self._left)] = -np.inf
+            return restricted
+        restricted += self._additions.take(self._state, axis=0)
+        near = self._left <= self._automaton.farthest
+        if near.any():  # the length excludes characters that the pattern allows
+            rows = np.flatnonzero(near)
+            outside = ~self._inside(self._state[rows], self._left[rows])
+            restricted[rows] = np.where(outside, -np.inf, restricted[rows])
         return restricted
+
+    def _inside(self, states: NDArray[np.intp], left: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return _allowed_in(self._rules, self._automaton, states, left)
 
     def choose(
         self,
@@ -148,14 +165,41 @@ class _RegularRows:
         uniforms: NDArray[np.float64],
     ) -> NDArray[np.intp]:
         ids = choose(restricted, settings, uniforms)
-        automaton = self._automaton
-        after = automaton.advance_in_rows(self._state, ids)
+        after, far = self._automaton.advance_in_rows(self._state, ids)
         self._left -= 1
-        far = np.where(after >= 0, automaton.distance[after], UNLIMITED)
-        self.ends_before_last = (far > self._left) & ~self._free  # by an end symbol
-        stuck = automaton.stuck[after]
+        self.ends_before_last = (far > self._left) & self._busy  # by an end symbol
+        stuck = self._automaton.stuck.take(after)
         if self._first.samples_end:
-            stuck = stuck & (self._left == 0)
-        self.over = (self.ends_before_last | stuck) & ~self._free
-        self._state = np.maximum(after, 0).astype(np.intp)
+            stuck &= self._left == 0
+        self.over = (self.ends_before_last | stuck) & self._busy
+        self._state = np.maximum(after, 0, dtype=np.intp)
         return ids
+
+
+def _allowed_in(
+    rules: Constraints,
+    automaton: Automaton,
+    states: NDArray[np.intp],
+    left: NDArray[np.int64] | int,
+) -> NDArray[np.bool_]:
+    """Return the symbols that can come next after states, (B,), as (B, V)."""
+    inside = automaton.allowed_in_rows(states, np.broadcast_to(left, states.shape))
+    for id_ in rules.end_ids:
+        inside[:, id_] |= automaton.accepting[states]
+    return inside
+
+
+def _additions(rules: Constraints, automaton: Automaton) -> NDArray[np.float64] | None:
+    """Return additions to the logits after each state, (Q, V): 0, or −∞ for excluded characters.
+
+    They hold where the rest of the text can have any length. None if they would be too large.
+    """
+    if "additions" not in rules.kept:
+        size = len(automaton.accepting) * len(automaton.classes)
+        states = np.arange(len(automaton.accepting))
+        rules.kept["additions"] = None
+        if size <= MOST_ADDITIONS:
+            inside = _allowed_in(rules, automaton, states, UNLIMITED)
+            rules.kept["additions"] = np.where(inside, 0.0, -np.inf)
+    found: NDArray[np.float64] | None = rules.kept["additions"]
+    return found

@@ -203,8 +203,9 @@ def _take_all(
     automaton: Automaton, texts: Sequence[ConstrainedText], ids: NDArray[np.intp]
 ) -> None:
     """Continue texts of one request by symbols that can come, (B,)."""
-    after = automaton.advance_in_rows(np.array([text.state for text in texts], np.intp), ids)
-    distance = np.where(after >= 0, automaton.distance[after], UNLIMITED).tolist()
+    states = np.array([text.state for text in texts], np.intp)
+    after, far = automaton.advance_in_rows(states, ids)
+    distance = far.tolist()
     stuck = automaton.stuck[after].tolist()
     for text, state, far, must_end in zip(texts, after.tolist(), distance, stuck, strict=True):
         text.left -= 1

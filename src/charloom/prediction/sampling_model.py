@@ -11,13 +11,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.options import Bias, ConstraintOptions
+from charloom.constraints.options import Bias, ConstraintOptions, encode_known
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural, shortened
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
-from charloom.prediction.likeliest import Blank, LikelyText, fill_blanks, find_likeliest
+from charloom.prediction.likeliest import (
+    MOST_BEAMS,
+    Blank,
+    LikelyText,
+    fill_blanks,
+    find_likeliest,
+)
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
 from charloom.prediction.side_by_side import SampledDocument, sample_documents
 from charloom.prediction.unseen import UnseenCharacters
@@ -30,6 +36,7 @@ from charloom.text.typed import ShownText, as_read, as_shown
 from charloom.text.vocabulary import Vocabulary
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
+BLANK = "_{3,}"
 WORD = r"\w+"  # fills a blank, by default
 
 
@@ -246,7 +253,8 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: if the text has no blank, or an option is invalid.
         """
-        pieces = [self.as_read(piece) for piece in re.split("_{3,}", text)]
+        begins = [0, *(blank.end() for blank in re.finditer(BLANK, text))]
+        pieces = [self.as_read(piece) for piece in re.split(BLANK, text)]
         blanks = len(pieces) - 1
         patterns = (match,) * max(1, blanks) if isinstance(match, str) else tuple(match)
         if not blanks:
@@ -258,17 +266,18 @@ class SamplingModel(ABC):
                     f"{plural(len(given), name)} for {plural(blanks, 'blank')}: pass one for all, "
                     "or one for each"
                 )
-        for name, number, most in (("count", count, rows), ("rows", rows, 4096)):
+        for name, number, most in (("rows", rows, MOST_BEAMS), ("count", count, rows)):
             if not 1 <= number <= most:
                 raise CharloomError(f"{name} is {number}: pass 1 to {most:,}")
+        ids = [
+            encode_known(piece, self.vocabulary, "the text", begin)
+            for piece, begin in zip(pieces, begins, strict=True)
+        ]
         found = fill_blanks(
             self.predictor,
             self.vocabulary,
-            self.vocabulary.encode(pieces[0]),
-            [
-                self._blank(pattern, size, piece)
-                for pattern, size, piece in zip(patterns, lengths, pieces[1:], strict=True)
-            ],
+            ids[0],
+            [self._blank(*one) for one in zip(patterns, lengths, ids[1:], strict=True)],
             rows=rows,
             seed=seed,
         )
@@ -285,10 +294,9 @@ class SamplingModel(ABC):
             for log_p, parts in found[:count]
         ]
 
-    def _blank(self, pattern: str, length: int, following: str) -> Blank:
+    def _blank(self, pattern: str, length: int, ids: NDArray[np.unsignedinteger]) -> Blank:
         read = ConstraintOptions(match=pattern).read(self.vocabulary, self.as_read)
         assert read is not None
-        ids = self.vocabulary.encode(following)
         if length < read.least:
             raise CharloomError(
                 f"a blank that matches {shortened(pattern)} has at least "

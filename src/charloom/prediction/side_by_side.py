@@ -43,6 +43,7 @@ RANDOM_NUMBERS = 32  # of a row, which are taken at once
 FEWEST_SEARCHED, SEARCHED_FOR_EACH = 1_000, 20
 ROW_ARRAYS = ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last")
 SAMPLED_FOR_EXACT = 10_000  # samples for each that is accepted, at most
+LEAST_ALLOWED = 1e-200  # probability of the allowed characters, for a sum of the model's
 MOST_WAITING = 100_000  # texts that have ended while an earlier one has not
 
 
@@ -170,7 +171,8 @@ def sample_documents(
     Raises:
         CharloomError: if a sample has no end, or `min_length` is invalid.
     """
-    if request.length is None and vocabulary.end_id is None and not request.stop:
+    ends = request.constraints is not None and request.constraints.end_ids
+    if request.length is None and vocabulary.end_id is None and not (request.stop or ends):
         raise CharloomError(
             "length is unlimited, but a sample of a single text has no end: pass a length or a "
             "stop text"
@@ -387,7 +389,9 @@ class _Batch:
                 ids = choose(allowed, request.settings, uniforms)
             else:
                 ids = texts.choose(allowed, request.settings, uniforms)
-            log_p, conditioned = _log_p_of(logits, ids, None if texts is None else allowed)
+            rules = request.constraints
+            biased = rules is not None and rules.bias is not None
+            log_p, conditioned = _log_p_of(logits, ids, None if texts is None else allowed, biased)
             if conditioned is not None:
                 self._conditioned += conditioned
                 self._allowed += log_p - conditioned
@@ -504,7 +508,10 @@ class _Batch:
 
 
 def _log_p_of(
-    logits: NDArray[np.floating], ids: NDArray[np.intp], allowed: NDArray[np.floating] | None
+    logits: NDArray[np.floating],
+    ids: NDArray[np.intp],
+    allowed: NDArray[np.floating] | None,
+    biased: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Return the natural log-probability, (B,), of an id in each row of logits, (B, V).
 
@@ -512,6 +519,7 @@ def _log_p_of(
         logits: the model's.
         ids: an id for each row, (B,).
         allowed: the logits from which they were chosen, if these differ, (B, V).
+        biased: whether they differ in more than −∞ for excluded characters.
 
     Returns:
         The model's log-probabilities, and those of the choice, None if `allowed` is.
@@ -520,11 +528,21 @@ def _log_p_of(
     x = logits.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
     p = np.exp(x)
-    own = np.asarray(x[rows, ids] - np.log(p.sum(axis=1)))
+    chosen = x[rows, ids]
+    own = np.asarray(chosen - np.log(p.sum(axis=1)))
     if allowed is None:
         return own, None
-    choice = allowed - allowed.max(axis=1, keepdims=True)
-    return own, np.asarray(choice[rows, ids] - np.log(np.exp(choice).sum(axis=1)))
+    p *= allowed > -np.inf
+    total = p.sum(axis=1)
+    conditioned = np.asarray(chosen - np.log(total))
+    # Where only improbable characters are allowed, their sum has lost its precision.
+    again = rows if biased else np.flatnonzero(~(total > LEAST_ALLOWED))
+    if len(again):
+        choice = allowed[again].astype(np.float64)
+        choice -= choice.max(axis=1, keepdims=True)
+        chosen = choice[np.arange(len(again)), ids[again]]
+        conditioned[again] = chosen - np.log(np.exp(choice).sum(axis=1))
+    return own, conditioned
 
 
 def _score_prompt(predictor: Predictor, vocabulary: Vocabulary, prompt: NDArray[np.intp]) -> float:

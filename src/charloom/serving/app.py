@@ -209,7 +209,7 @@ class Service:
         return json_reply(reply, headers=ignored_header(unknown))
 
     async def _compile(self, function: Callable[[], T]) -> T:
-        """Call a function that compiles constraints, in one of few threads.
+        """Call a function that compiles constraints, in one of few threads and processes.
 
         So patterns that take seconds occupy neither the batcher nor all threads.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvicorn
 
+from charloom.constraints.processes import Compilers
 from charloom.errors import printable
 from charloom.language_model import LanguageModel
 from charloom.serving.access import Access, AccessControl
@@ -26,7 +27,7 @@ from charloom.storage.folders import MODEL_FILE, model_path
 
 KEEP_ALIVE_SECONDS = 15
 GRACE_SECONDS = 30  # for running requests at shutdown
-# After which a thread that compiles a pattern yields Python's lock to a batcher.
+# After which a thread that reads a large request yields Python's lock to a batcher.
 SWITCH_SECONDS = 0.0005
 
 
@@ -83,6 +84,7 @@ class Server(uvicorn.Server):
         access = Access(host, allow_hosts, allow_origins, api_key)
         self._notifier, self._opened, self._ready = Notifier(), opened, ready
         now = int(time.time())
+        self._compilers = Compilers()
         self.models = []
         for name, model in models.items():
             batcher = Batcher(
@@ -91,7 +93,7 @@ class Server(uvicorn.Server):
                 most_texts=most_texts,
                 notify=self._notifier.notify,
             )
-            tokens = Tokens(model.vocabulary, model.unseen, model.text_format)
+            tokens = Tokens(model.vocabulary, model.unseen, model.text_format, self._compilers.read)
             self.models.append(ServedModel(name, now, tokens, batcher))
         service = Service(self.models, self._notifier, strict=strict)
         super().__init__(
@@ -120,6 +122,7 @@ class Server(uvicorn.Server):
         finally:
             sys.setswitchinterval(interval)
             self._opened.close()
+            self._compilers.close()
             for model in self.models:
                 model.batcher.close()
 

@@ -11,7 +11,7 @@ N: tokens of a prompt.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,11 +60,13 @@ class Tokens:
         unseen: The probability of characters outside the vocabulary. With None, a text with such
             characters cannot be scored.
         format: How the model reads texts.
+        compile: The function that reads the options of constraints.
     """
 
     vocabulary: Vocabulary
     unseen: UnseenCharacters | None = None
     format: TextFormat = field(default_factory=TextFormat)
+    compile: Callable[..., Constraints | None] = ConstraintOptions.read
     _constraints: dict[str, Constraints | None] = field(default_factory=dict, repr=False)
 
     def name(self, id_: int) -> str:
@@ -156,7 +158,7 @@ class Tokens:
         key = repr((options, tuple(stop), sorted(names.items())))
         if key in self._constraints:
             return self._constraints[key]
-        found = options.read(self.vocabulary, self.as_read, stop, names)
+        found = self.compile(options, self.vocabulary, self.as_read, stop, names)
         if len(self._constraints) >= KEPT_CONSTRAINTS:
             with contextlib.suppress(KeyError, RuntimeError):  # if another thread was faster
                 del self._constraints[next(iter(self._constraints))]
