@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,6 @@ from charloom.prediction.scoring import Protocol, score_ids
 from charloom.text.dataset import TextIds
 from charloom.text.sources import Texts
 from charloom.text.vocabulary import END
-
-if TYPE_CHECKING:  # Numba comes with it
-    pass
 
 Units = Sequence[dict[str, Any]]
 

@@ -103,7 +103,8 @@ class Player {
   }
 
   build_rooms() {
-    this.prompt = make("textarea", { id: "prompt", rows: 2, spellcheck: "false", autocapitalize: "off" });
+    this.prompt = make("textarea", { id: "prompt", rows: 2, dir: "auto", spellcheck: "false",
+      autocapitalize: "off" });
     this.prompt.value = DATA.defaults.prompt ?? "";
     this.halt = button("halt", "Stop", () => this.stop(), { disabled: true });
     this.write.controls.append(
@@ -111,8 +112,8 @@ class Player {
       make("div", { class: "actions" },
         button("go", "Write", () => this.start_writing(), { class: "main" }),
         button("more", "Continue", () => this.go_on(this.write)), this.halt));
-    this.typing = make("textarea", { id: "typing", rows: 1, spellcheck: "false", autocapitalize: "off",
-      autocomplete: "off", autocorrect: "off", enterkeyhint: "enter", "aria-describedby": "typing-help",
+    this.typing = make("textarea", { id: "typing", rows: 1, dir: "auto", spellcheck: "false",
+      autocapitalize: "off", autocomplete: "off", autocorrect: "off", enterkeyhint: "enter", "aria-describedby": "typing-help",
       oninput: (event) => { if (!event.isComposing) this.take_typed(); },
       oncompositionend: () => this.take_typed(),
       onkeydown: (event) => this.typing_key(event) });
@@ -128,7 +129,7 @@ class Player {
         "key writes itself. ", LINES && "Enter ends the document. ",
       make("label", { class: "check" }, this.digits, "1 to 5 are guesses")),
       this.points);
-    this.scored = make("textarea", { id: "scored", rows: 4, spellcheck: "false" });
+    this.scored = make("textarea", { id: "scored", rows: 4, dir: "auto", spellcheck: "false" });
     this.result = make("p", { id: "result", class: "figure" });
     this.score.controls.append(
       make("label", { for: "scored" }, "A text to score", LINES && ", one document a line"), this.scored,
@@ -269,7 +270,8 @@ class Player {
       full: `The text has ${counted(LONGEST)}, which is the most. ` };
     if (reason === "restored") return "Taken back.";
     const documents = room.sheet.restarts.size + 1;
-    return (documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "") + `${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
+    const end = documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "";
+    return `${end}${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
       `${rate(appended, computed)} a second; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`;
   }
 
