@@ -254,7 +254,7 @@ class Player {
     if (room === this.play) this.tell_guesses();
     if (this.running?.job !== data.job) return;
     this.end_running();
-    this.report(this.outcome(room, data) + this.unknown(data.unknown));
+    this.report(this.outcome(room, data) + this.unknown(room, data.unknown));
     if (room === this.score) this.show_result(data);
     else if (data.reason !== "restored") this.read_aloud(room.sheet, data.appended);
   }
@@ -272,13 +272,15 @@ class Player {
     const documents = room.sheet.restarts.size + 1;
     const end = documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "";
     return `${end}${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
-      `${rate(appended, computed)} a second; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`;
+      `${rate(appended, computed)} a second` +
+      (room === this.score ? "." : `; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`);
   }
 
-  unknown(characters) {
+  unknown(room, characters) {
     if (!characters?.length) return "";
-    const kinds = [...new Set(characters)];
-    return ` Unknown to the model and skipped: ${kinds.slice(0, 8).map(named).join(", ")}` +
+    const kinds = [...new Set(characters)], scored = room === this.score && DATA.unseen;
+    const how = scored ? `, at ${DATA.unseen.unknown.toFixed(1)} bits each` : " and skipped";
+    return ` Unknown to the model${how}: ${kinds.slice(0, 8).map(named).join(", ")}` +
       `${kinds.length > 8 ? " …" : ""}.`;
   }
 
@@ -537,11 +539,13 @@ class Player {
       : ["Surprise the model, or let it lead you."]));
   }
 
-  show_result({ left_out }) {
+  show_result({ left_out, unknown }) {
     const { bits, count, first } = this.score.sheet.mean();
-    this.result.replaceChildren(make("b", { id: "mean" }, bits.toFixed(3)), ` bits per ${DATA.unit} · ` +
-      `${plural(count, DATA.unit)}${DATA.end === null ? "" : ", ends included"} · `,
-    make("b", {}, percent(first)), " were its first guess",
+    const missed = DATA.unseen && !left_out ? unknown.length : 0, total = count + missed;
+    const mean = (bits * count + (missed && missed * DATA.unseen.unknown)) / Math.max(1, total);
+    this.result.replaceChildren(make("b", { id: "mean" }, mean.toFixed(3)), ` bits per ${DATA.unit} · ` +
+      `${plural(total, DATA.unit)}${DATA.end === null ? "" : ", ends included"} · `,
+    make("b", {}, percent(first * count / Math.max(1, total))), " were its first guess",
     left_out ? ` · the last ${plural(left_out, DATA.unit)} were omitted` : "");
   }
 
