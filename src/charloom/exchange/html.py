@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,10 @@ from charloom.ngrams.table import NGramTable
 from charloom.pages.page import array_element
 from charloom.pages.player import make_player
 from charloom.prediction.scoring import Protocol, score_ids
+from charloom.prediction.unseen import UnseenCharacters
 from charloom.text.dataset import TextIds
 from charloom.text.sources import Texts
 from charloom.text.vocabulary import END
-
-if TYPE_CHECKING:  # Numba comes with it
-    pass
 
 Units = Sequence[dict[str, Any]]
 
@@ -375,9 +373,19 @@ def _header(model: LanguageModel, fitted: PageModel, cost: Cost, units: Units) -
             "seed": 0, "prompt": "",
         },
         "units": list(units),
+        "unseen": _unseen(model),
         "cost": cost.header,
         "arrays": fitted.types,
     }  # fmt: skip
+
+
+def _unseen(model: LanguageModel) -> dict[str, float] | None:
+    """Return the bits that scores add to a known character, and those of an unknown one."""
+    unseen = UnseenCharacters.of(model.checkpoint.text, model.vocabulary)
+    if unseen is None:
+        return None
+    known, unknown = unseen.log_known, unseen.log_probability
+    return {"known": -known / math.log(2), "unknown": -unknown / math.log(2)}
 
 
 def _description(model: LanguageModel) -> str:

@@ -169,7 +169,9 @@ class Pane {
   key(event) {
     const all = this.symbols(), last = all.length - 1, here = all.indexOf(this.here);
     if (event.ctrlKey || event.metaKey || event.altKey || !all.length) return;
-    const to = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: last,
+    const text = this.here?.sample.element;
+    const right = text && getComputedStyle(text).direction === "rtl" ? -1 : 1;
+    const to = { ArrowRight: here + right, ArrowLeft: here - right, Home: 0, End: last,
       ArrowDown: here + 20, ArrowUp: here - 20 }[event.key];
     if (to !== undefined) {
       event.preventDefault();

@@ -5,7 +5,10 @@ const TALLEST = 8e6; // pixels; browsers cannot scroll much further
 const WIDE = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
 
 const REST = 0xffffffff; // in the place of a code point: a further byte of the same character
-const REST_WIDTH = 0.5; // columns of a further byte, as in page.css
+const REST_WIDTH = 0.5; // columns of a further byte or a mark, as in page.css
+
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+const MOST_ROWS_BACK = 200; // in which a paragraph's first letter is searched for
 
 function columns_of(text) {
   return WIDE.test(text) ? 2 : Math.max(1, text.replace(/\p{M}/gu, "").length);
@@ -47,8 +50,10 @@ class TextView {
     this.onmove = onmove;
     this.onselect = onselect;
     this.seen = vocabulary.map(visible);
-    // In columns. A combining mark takes no column, because it lies over the character before it.
+    // In columns. A combining mark of a letter has a narrow strip, because it is shown with its letter.
     this.widths = this.seen.map(columns_of);
+    this.marks = vocabulary.map((character) => /^\p{M}$/u.test(character));
+    this.letters = vocabulary.map((character) => /^\p{L}$/u.test(character));
     this.points = DATA.unit === "byte" ? decoded(vocabulary, ids) : null;
     this.newline = vocabulary.indexOf("\n");
     this.end = vocabulary.indexOf("<end>"); // of a document; all other entries are characters
@@ -75,32 +80,54 @@ class TextView {
     return this.vocabulary[this.ids[i]];
   }
 
-  /** Character i in visible form: all of it at its first byte, and nothing at the other ones. */
+  /** True if character i is a further byte of a character, or a combining mark of a letter. */
+  rest(i) {
+    if (this.points) return this.points[i] === REST;
+    let first = i;
+    while (first > 0 && this.marks[this.ids[first]]) first -= 1;
+    return first < i && this.letters[this.ids[first]];
+  }
+
+  /** The end of the combining marks after letter i, or i + 1 without any. */
+  end_of_marks(i) {
+    let end = i + 1;
+    if (!this.points && this.letters[this.ids[i]]) while (this.marks[this.ids[end]]) end += 1;
+    return end;
+  }
+
+  /**
+   * Character i in visible form: all of it at its first byte, with its combining marks at their letter, and
+   * nothing at the other places of it.
+   */
   shown(i) {
+    if (this.rest(i)) return "";
     const point = this.points?.[i] ?? 0;
-    if (point === 0) return this.seen[this.ids[i]];
-    return point === REST ? "" : visible(String.fromCodePoint(point));
+    if (point) return visible(String.fromCodePoint(point));
+    const end = this.end_of_marks(i);
+    if (end === i + 1) return this.seen[this.ids[i]];
+    return Array.from(this.ids.subarray(i, end), (id) => this.vocabulary[id]).join("");
   }
 
   /** The columns of character i. */
   width(i) {
-    const point = this.points?.[i] ?? 0;
-    if (point === 0) return this.widths[this.ids[i]];
-    return point === REST ? REST_WIDTH : columns_of(this.shown(i));
+    if (this.rest(i)) return REST_WIDTH;
+    return this.points?.[i] ? columns_of(this.shown(i)) : this.widths[this.ids[i]];
   }
 
-  /** The character to which byte i belongs, if it has several bytes. */
+  /** The whole character to which byte i, or letter or mark i, belongs, if it has several of them. */
   whole(i) {
     let first = i;
-    while (this.points?.[first] === REST) first -= 1;
-    return this.points?.[first] ? this.shown(first) : null;
+    while (this.rest(first)) first -= 1;
+    return this.points?.[first] || this.end_of_marks(first) > first + 1 ? this.shown(first) : null;
   }
 
   /** The text of characters [begin, end) in visible form. */
   text(begin, end) {
     const from = Math.max(0, begin), to = Math.min(end, this.ids.length);
     if (to - from === 1) return this.seen[this.ids[from]];
-    return Array.from({ length: Math.max(0, to - from) }, (_, k) => this.shown(from + k)).join("");
+    const piece = (i) => (this.points ? this.shown(i)
+      : i > from && this.rest(i) ? this.character(i) : this.seen[this.ids[i]]);
+    return Array.from({ length: Math.max(0, to - from) }, (_, k) => piece(from + k)).join("");
   }
 
   /** Fits the rows to the width of the element. */
@@ -183,6 +210,18 @@ class TextView {
     return low;
   }
 
+  /** The direction of a row, "ltr" or "rtl": that of the first letter of its paragraph. */
+  direction(row) {
+    const above = Math.max(0, row - MOST_ROWS_BACK);
+    let first = row;
+    while (first > above && !this.breaks(this.starts[first] - 1)) first -= 1;
+    for (let i = this.starts[first]; i < this.end_of(row); i++) {
+      const text = this.points ? this.shown(i) : this.character(i);
+      if (/\p{L}/u.test(text) && this.ids[i] !== this.end) return RIGHT_TO_LEFT.test(text) ? "rtl" : "ltr";
+    }
+    return "ltr";
+  }
+
   end_of(row) {
     return row + 1 < this.starts.length ? this.starts[row + 1] : this.ids.length;
   }
@@ -230,6 +269,7 @@ class TextView {
   make_row(number) {
     const row = document.createElement("div");
     row.className = "row";
+    row.dir = this.direction(number);
     for (let i = this.starts[number]; i < this.end_of(number); i++) {
       const span = document.createElement("span");
       span.textContent = this.shown(i);
@@ -244,7 +284,7 @@ class TextView {
     let name = this.color(i);
     if (i === this.here) name += " here";
     if (this.span && i >= this.span[0] && i < this.span[1]) name += " chosen";
-    if (this.points?.[i] === REST) name += " rest";
+    if (this.rest(i)) name += " rest";
     if (this.character(i) < " " || this.ids[i] === this.end) name += " mute";
     return name;
   }
@@ -322,10 +362,11 @@ class TextView {
       const there = Math.max(0, Math.min(this.starts.length - 1, number));
       return Math.min(this.starts[there] + column, this.end_of(there) - 1);
     };
+    const right = this.starts.length && this.direction(row) === "rtl" ? -1 : 1;
     const page = Math.max(1, Math.floor(this.element.clientHeight / ROW) - 2);
     const places = {
-      ArrowLeft: () => this.here - 1,
-      ArrowRight: () => this.here + 1,
+      ArrowLeft: () => this.here - right,
+      ArrowRight: () => this.here + right,
       ArrowUp: () => in_row(row - 1),
       ArrowDown: () => in_row(row + 1),
       PageUp: () => in_row(row - page),

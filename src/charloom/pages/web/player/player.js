@@ -103,7 +103,8 @@ class Player {
   }
 
   build_rooms() {
-    this.prompt = make("textarea", { id: "prompt", rows: 2, spellcheck: "false", autocapitalize: "off" });
+    this.prompt = make("textarea", { id: "prompt", rows: 2, dir: "auto", spellcheck: "false",
+      autocapitalize: "off" });
     this.prompt.value = DATA.defaults.prompt ?? "";
     this.halt = button("halt", "Stop", () => this.stop(), { disabled: true });
     this.write.controls.append(
@@ -111,8 +112,8 @@ class Player {
       make("div", { class: "actions" },
         button("go", "Write", () => this.start_writing(), { class: "main" }),
         button("more", "Continue", () => this.go_on(this.write)), this.halt));
-    this.typing = make("textarea", { id: "typing", rows: 1, spellcheck: "false", autocapitalize: "off",
-      autocomplete: "off", autocorrect: "off", enterkeyhint: "enter", "aria-describedby": "typing-help",
+    this.typing = make("textarea", { id: "typing", rows: 1, dir: "auto", spellcheck: "false",
+      autocapitalize: "off", autocomplete: "off", autocorrect: "off", enterkeyhint: "enter", "aria-describedby": "typing-help",
       oninput: (event) => { if (!event.isComposing) this.take_typed(); },
       oncompositionend: () => this.take_typed(),
       onkeydown: (event) => this.typing_key(event) });
@@ -128,7 +129,7 @@ class Player {
         "key writes itself. ", LINES && "Enter ends the document. ",
       make("label", { class: "check" }, this.digits, "1 to 5 are guesses")),
       this.points);
-    this.scored = make("textarea", { id: "scored", rows: 4, spellcheck: "false" });
+    this.scored = make("textarea", { id: "scored", rows: 4, dir: "auto", spellcheck: "false" });
     this.result = make("p", { id: "result", class: "figure" });
     this.score.controls.append(
       make("label", { for: "scored" }, "A text to score", LINES && ", one document a line"), this.scored,
@@ -254,7 +255,7 @@ class Player {
     if (room === this.play) this.tell_guesses();
     if (this.running?.job !== data.job) return;
     this.end_running();
-    this.report(this.outcome(room, data) + this.unknown(data.unknown));
+    this.report(this.outcome(room, data) + this.unknown(room, data.unknown));
     if (room === this.score) this.show_result(data);
     else if (data.reason !== "restored") this.read_aloud(room.sheet, data.appended);
   }
@@ -270,14 +271,17 @@ class Player {
       full: `The text has ${counted(LONGEST)}, which is the most. ` };
     if (reason === "restored") return "Taken back.";
     const documents = room.sheet.restarts.size + 1;
-    return (documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "") + `${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
-      `${rate(appended, computed)} a second; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`;
+    const end = documents > 1 ? `${plural(documents, "document")}. ` : ends[reason] ?? "";
+    return `${end}${counted(appended)} in ${(computed / 1000).toFixed(2)} s of computing, ` +
+      `${rate(appended, computed)} a second` +
+      (room === this.score ? "." : `; ${room.sheet.mean().bits.toFixed(2)} bits per ${DATA.unit}.`);
   }
 
-  unknown(characters) {
+  unknown(room, characters) {
     if (!characters?.length) return "";
-    const kinds = [...new Set(characters)];
-    return ` Unknown to the model and skipped: ${kinds.slice(0, 8).map(named).join(", ")}` +
+    const kinds = [...new Set(characters)], scored = room === this.score && DATA.unseen;
+    const how = scored ? `, at ${DATA.unseen.unknown.toFixed(1)} bits each` : " and skipped";
+    return ` Unknown to the model${how}: ${kinds.slice(0, 8).map(named).join(", ")}` +
       `${kinds.length > 8 ? " …" : ""}.`;
   }
 
@@ -536,11 +540,13 @@ class Player {
       : ["Surprise the model, or let it lead you."]));
   }
 
-  show_result({ left_out }) {
+  show_result({ left_out, unknown }) {
     const { bits, count, first } = this.score.sheet.mean();
-    this.result.replaceChildren(make("b", { id: "mean" }, bits.toFixed(3)), ` bits per ${DATA.unit} · ` +
-      `${plural(count, DATA.unit)}${DATA.end === null ? "" : ", ends included"} · `,
-    make("b", {}, percent(first)), " were its first guess",
+    const missed = DATA.unseen && !left_out ? unknown.length : 0, total = count + missed;
+    const mean = (bits * count + (missed && missed * DATA.unseen.unknown)) / Math.max(1, total);
+    this.result.replaceChildren(make("b", { id: "mean" }, mean.toFixed(3)), ` bits per ${DATA.unit} · ` +
+      `${plural(total, DATA.unit)}${DATA.end === null ? "" : ", ends included"} · `,
+    make("b", {}, percent(first * count / Math.max(1, total))), " were its first guess",
     left_out ? ` · the last ${plural(left_out, DATA.unit)} were omitted` : "");
   }
 

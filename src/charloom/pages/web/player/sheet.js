@@ -232,6 +232,9 @@ class Strip {
     const width = this.cells.length, { sheet } = view, { length } = view.ids;
     const middle = here < 0 ? length : here + (width >> 1);
     const begin = Math.max(0, Math.min(middle, length) - width);
+    const last = Math.max(0, here < 0 ? length - 1 : here);
+    const direction = view.starts?.length ? view.direction(view.row_of(last)) : "ltr";
+    if (this.row.dir !== direction) this.row.dir = direction;
     this.cells.forEach((cell, k) => {
       const i = begin + k, inside = i < length;
       const text = !inside ? "" : sheet.ids[i] === DATA.end ? "∎" : view.shown(i),

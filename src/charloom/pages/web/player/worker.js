@@ -113,6 +113,7 @@ class ReadText {
 class Batch {
   constructor(text, unit) {
     Object.assign(this, { text, unit, count: 0 }); // count: characters that the command has read
+    this.known = text.model.header.unseen?.known ?? 0; // bits, because unknown characters have a probability too
     this.empty();
   }
 
@@ -124,7 +125,7 @@ class Batch {
   /** Reads a character; `given` is true if it is not the model's own. */
   append(id, given) {
     const { logs } = this.text, guesses = likeliest(logs);
-    this.characters.push({ id, bits: -logs[id] / Math.LN2, guesses,
+    this.characters.push({ id, bits: this.known - logs[id] / Math.LN2, guesses,
       chances: guesses.map((guess) => Math.exp(logs[guess])), given });
     this.text.append(id);
     this.count += 1;
