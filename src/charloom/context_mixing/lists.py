@@ -57,6 +57,7 @@ MOVED_ENTRY = np.uint32(CODE_MOVED << 16)
 MOVED_WORD = np.uint32(NARROW_MOVED << 16)  # the same in a word of NARROW bytes
 CHARACTER_SHIFT = np.uint32(16)
 CHARACTER_SHIFTS, RECENT_BITS, OTHER_BITS = 16, 63, ~63  # in lanes
+CACHE_LINE = 64  # bytes
 BESIDE = 1 << 10  # added to the length of a list that lacks a character
 MOVED_PRIORITY = 1 << 20  # such an entry is never the one to be replaced
 
@@ -128,12 +129,20 @@ def put_entry(lists, begin, i, width, entry):
     put_unsigned(lists, place, np.uint32((entry << shift) | before))
 
 
+@subroutine(types.boolean, inline=True)
+def has_moved(value, m):
+    """Return whether the list of a context is in the second or third table."""
+    place = find_single(m, value)
+    return place >= 0 and m.singles[place] >> CHARACTER_SHIFT == MOVED
+
+
 @subroutine(inline=True)
 def prefetch_short(value, m):
     """Fetch the bucket of a context's second table, if its list has moved there."""
     if has_moved(value, m):
-        begin = bucket_of(mixed(value), m.sizes.short_buckets) * LIST_WAYS * SHORT_WORDS
-        for i in range(0, LIST_WAYS * SHORT_WORDS, COUNT):
+        size = LIST_WAYS * SHORT_WORDS * m.sizes.short_width
+        begin = bucket_of(mixed(value), m.sizes.short_buckets) * size
+        for i in range(0, size, CACHE_LINE):
             prefetch(m.shorts, begin + i)
 
 
@@ -142,19 +151,12 @@ def prefetch_long(value, m):
     """Fetch the beginnings of a bucket's lists in a context's third table, if its list is there."""
     if not has_moved(value, m):
         return
-    value = mixed(value)
-    place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS)
-    if place >= 0 and m.shorts[place] >> CHARACTER_SHIFT == MOVED:
+    value, width = mixed(value), m.sizes.short_width
+    place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS, width)
+    if place >= 0 and entry_at(m.shorts, place, 0, width) == MOVED_ENTRY:
         begin = bucket_of(mixed(value), m.sizes.long_buckets) * LIST_WAYS * LONG_WORDS
         for i in range(LIST_WAYS):
             prefetch(m.longs, begin + i * LONG_WORDS)
-
-
-@subroutine(types.boolean, inline=True)
-def has_moved(value, m):
-    """Return whether the list of a context is in the second or third table."""
-    place = find_single(m.singles, m.sizes.single_buckets, value)
-    return place >= 0 and np.uint32(m.singles[place] & LOWER) >> CHARACTER_SHIFT == MOVED
 
 
 @subroutine(types.int64)
