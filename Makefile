@@ -9,7 +9,7 @@ check: docs
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(dir $(PYTHON))lint-imports --no-cache
-	$(PYTHON) -m pytest -m docs
+	$(PYTHON) -m pytest -m docs tests/docs
 
 # charloom beside its peers; PYTHON needs the extra bench. About half an hour.
 bench:

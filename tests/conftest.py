@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by its folder and its fixtures; skip what needs an extra that is missing."""
+    note_collected(items)
     for item in items:
         folder = item.path.relative_to(TESTS).parent.as_posix()
         markers = {
@@ -66,6 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for extra in sorted(names & set(EXTRAS)):
             if not is_installed(extra):
                 item.add_marker(pytest.mark.skip(reason=f"the extra `{extra}` is not installed"))
+
+
+def note_collected(items: list[pytest.Item]) -> None:
+    """Note the tests that were collected, for `.ci/run`; every worker collects the same ones."""
+    record = os.environ.get("CHARLOOM_TEST_RECORD")
+    if record and os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+        lines = "".join(f"{item.nodeid}\n" for item in items)
+        Path(f"{record}.collected").write_text(lines, encoding="utf-8")
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
