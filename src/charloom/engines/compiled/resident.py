@@ -1,13 +1,13 @@
 """Several steps of the notebook's network, whose weights stay in the layout of its products.
 
 A single step packs the parameters, adds up the gradients and updates the parameters, and reads all
-of them each time. In a call of several windows, the weights and AdaGrad's squares are packed once. Every
-step updates them there while it adds up the gradients, and the call ends with the flat
+of them each time. In a call of several windows, the weights and AdaGrad's squares are packed once.
+Every step updates them there while it adds up the gradients, and the call ends with the flat
 vectors. Weights of characters that a window does not contain have no gradient, which leaves them
 unchanged. All sums have the order of single steps, so that every byte is the same.
 
-A gradient's norm is known only after the update. Before it, the gradients of the gates decide whether
-it can overflow. Such a step is left to the caller.
+A gradient's norm is known only after the update. Before it, the gradients of the gates decide
+whether the norm can overflow. Such a step is left to the caller.
 
 R: rows of a matrix of parameters, (R, H); V: characters in the vocabulary; H: hidden units.
 """
@@ -99,17 +99,18 @@ def can_stay(buffers):
 
 
 @subroutine(types.intp, inline=True)
-def _between(plan, column):
+def _between(array, plan, column):
     """Return the distance between the rows of the panel that has a column of H."""
-    start = column // plan.across * plan.across
-    return plan.tail if plan.hidden - start <= plan.across // 2 else plan.across
+    lanes = width(array)
+    across = 2 * lanes  # not plan.across, because a division by a constant is a shift
+    return plan.tail if plan.hidden - column // across * across <= lanes else across
 
 
 @subroutine(types.intp, inline=True)
-def _in_panels(plan, panel, row, column):
+def _in_panels(array, plan, panel, row, column):
     """Return the place of a number in panels of rows."""
-    inside = row * _between(plan, column) + column % plan.across
-    return column // plan.across * panel + inside
+    across = 2 * width(array)
+    return column // across * panel + row * _between(array, plan, column) + column % across
 
 
 @subroutine()
@@ -138,7 +139,7 @@ def _unpack(plan, panels, panel, rows, count):
         to = rows.offset + row * h
         for column in range(0, h, lanes):
             kept = min(lanes, h - column)
-            at = panels.offset + _in_panels(plan, panel, row, column)
+            at = panels.offset + _in_panels(rows.array, plan, panel, row, column)
             store_first(rows.array, to + column, load_first(panels.array, at, kept), kept)
 
 
@@ -280,7 +281,8 @@ def _update_table(buffers, characters, rule):
 def _update_matrix(buffers, matrix, rule):
     """Update a matrix and its transpose; returns the sum of the gradient's squares."""
     plan, w, packed, h = buffers.plan, buffers.work, buffers.packed, buffers.plan.hidden
-    lanes, across = width(w), plan.across
+    lanes = width(w)
+    across = 2 * lanes
     zeros = load_first(w, 0, 0)
     low = widened(zeros, False)
     high = low
@@ -297,7 +299,7 @@ def _update_matrix(buffers, matrix, rule):
             if whole < h:
                 x = load_first(w, gradient + whole, h - whole)
                 squares = fma(x, x, squares)
-                at = _in_panels(plan, matrix.panel, row, whole)
+                at = _in_panels(w, plan, matrix.panel, row, whole)
                 _update_first(rule, x, packed, matrix.back + at, w, matrix.squares + at, h - whole)
             low = low + widened(squares, False)
             high = high + widened(squares, True)
@@ -306,10 +308,10 @@ def _update_matrix(buffers, matrix, rule):
         between = matrix.tail if matrix.rows - start <= lanes else across
         to = matrix.forward + start * h + first % across
         for column in range(0, h, lanes):
-            at = matrix.back + _in_panels(plan, matrix.panel, first, column)
+            at = matrix.back + _in_panels(w, plan, matrix.panel, first, column)
             transpose(
                 Tile(packed, to + column * between, between),
-                Tile(packed, at, _between(plan, column)),
+                Tile(packed, at, _between(w, plan, column)),
                 last - first, min(lanes, h - column), min(lanes, between), zeros,
             )  # fmt: skip
     return total(low + high)
