@@ -59,7 +59,7 @@ class Job:
         return loss
 
     def train_steps(self, count: int) -> None:
-        """Run n steps, several in one call where the engine takes them, as `charloom train` does."""
+        """Run n steps, several in one call if the engine takes them, as `charloom train` does."""
         most = 1
         if isinstance(self.engine, TakesSeveral):
             most = self.engine.windows_at_once(self.workload.window, self.workload.rows)

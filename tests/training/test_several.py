@@ -106,6 +106,10 @@ def windows(several: int, fresh: Callable[[int], bool]) -> Windows:
     return Windows(ids[:, 0], ids[:, 1], np.array([fresh(i) for i in range(several)]))
 
 
+def cut(passed: Windows, here: slice) -> Windows:
+    return Windows(passed.inputs[here], passed.targets[here], passed.fresh[here])
+
+
 def optimizers() -> Iterator[Any]:
     for name, kind in OPTIMIZERS.items():
         yield pytest.param(lambda kind=kind: kind(0.05, None), id=name)
@@ -116,7 +120,7 @@ def optimizers() -> Iterator[Any]:
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 @pytest.mark.parametrize("make", list(optimizers()))
 def test_several_windows_are_trained_on_as_single_ones(
-    cell: str, make: Callable[[], Optimizer]
+    cell: Any, make: Callable[[], Optimizer]
 ) -> None:
     passed = windows(9, lambda index: index % 4 == 3)
     rates = [0.01 * (1 + index) for index in range(9)]
@@ -129,7 +133,7 @@ def test_several_windows_are_trained_on_as_single_ones(
         norms: list[float] = []
         while len(losses) < 9:
             here = slice(len(losses), len(losses) + at_once)
-            part = Windows(*(array[here] for array in passed))
+            part = cut(passed, here)
             loss, norm, state = engine.train_windows(part, state, optimizer, rates[here])
             losses += loss
             norms += norm
@@ -152,3 +156,28 @@ def test_a_step_that_is_not_finite_ends_the_call_before_it() -> None:
     with pytest.raises(NonFiniteGradientError):
         engine.train_windows(windows(6, bool), state, optimizer, rates)
     assert (engine.parameters.flat == before).all()
+
+
+@pytest.mark.parametrize(("hidden", "size"), [(100, 65), (8, 17), (16, 3), (19, 30), (42, 90)])
+def test_the_notebook_s_weights_stay_packed_from_window_to_window(hidden: int, size: int) -> None:
+    steps = 12
+    ids = np.random.default_rng(hidden).integers(0, size, (steps, 2, 7, 1))
+    passed = Windows(ids[:, 0], ids[:, 1], np.arange(steps) % 5 == 0)
+    results = []
+    for at_once in (1, steps):
+        config = ModelConfig("rnn", hidden, 1, size)
+        engine: Any = Backend("compiled", 1).open(initialize(config, seed=2), classic=True)
+        engine.parameters["rnn.weight_ih_l0"][0] = -0.0
+        optimizer = AdaGrad(0.1, epsilon=1e-8, epsilon_inside=True)
+        state = config.zero_state(1)
+        losses: list[float] = []
+        norms: list[float] = []
+        for first in range(0, steps, at_once):
+            part = cut(passed, slice(first, first + at_once))
+            loss, norm, state = engine.train_windows(part, state, optimizer, [0.1] * at_once)
+            losses += loss
+            norms += norm
+        weights = engine.parameters.flat.tobytes(), optimizer.slots["squares"].tobytes()
+        results.append((losses, norms, state.tobytes(), *weights))
+    assert len(losses) == steps
+    assert results[0] == results[1]

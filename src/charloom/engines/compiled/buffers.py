@@ -57,6 +57,7 @@ class TrainingBuffers(NamedTuple):
     several: Integers  # (W, 2, T, B): inputs and targets, if there are several
     described: Doubles  # (W, DESCRIBED)
     taken: Doubles  # (W, 2): losses and norms of several windows
+    characters: Integers  # (2, V): zeros, and the characters of a window
 
 
 # Modes of inference.

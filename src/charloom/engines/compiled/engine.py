@@ -84,8 +84,8 @@ INFER = Kernel("charloom.engines.compiled.infer:infer", "inference")
 # in one time step of inference.
 LEAST_FOR_ROWS = 4e6
 LEAST_FOR_UNITS = 1.5e5
-# A call of several training steps needs at most so many multiplications, so that it ends after some
-# milliseconds and signals are noticed, and has at most so many windows.
+# The most multiplications and windows of a call of several training steps, so that it ends after
+# some milliseconds and signals are noticed.
 MOST_AT_ONCE, MOST_WINDOWS = 1.5e8, 128
 READ_AT_ONCE = 256  # characters of a prompt, so that their states fit in memory
 KEPT_WINDOWS = 4  # shapes of windows whose workspaces are kept

@@ -107,6 +107,13 @@ class Plan(NamedTuple):
     scratch: int  # four vectors
     outer: int  # copies of outer_product
 
+    # Of the notebook's network, whose weights can stay packed from step to step.
+    resident: int  # 1 if they can
+    own_table: int  # (V, gst): the first layer's input weights, without biases
+    table_squares: int  # (V, gst): AdaGrad's squares of these, and those of the panels of rows
+    hh_squares: int
+    decoder_squares: int
+
     # A thread's gradients, in its workspace.
     gradients: int  # the first of them
     gradients_layer: int
@@ -204,6 +211,8 @@ def make_plan(
         work_mask=states if dropout else 0,
         work_y=states if dropout else 0,
     )
+    plain = config.cell == "rnn" and layers == 1 and not (norm or e or masked)
+    resident = int(training and threads == 1 and plain and not dropout)
     gradients, gradients_layer = places(
         dw_hh=stacked * hst,
         dw_ih=deep * stacked * hst,
@@ -220,6 +229,9 @@ def make_plan(
         gradients=backward * layers * gradients_layer, dtable=backward * (v + e) * gst,
         dw_decoder=backward * v * hst, db_decoder=backward * vst,
         work_inputs=backward * steps * rows * est if e else 0,
+        own_table=resident * v * gst, table_squares=resident * v * gst,
+        hh_squares=resident * panels * across * size,
+        decoder_squares=resident * panels * across * v,
     )  # fmt: skip
     del other["of_layers"]
     other["dy_odd"] -= other["dy"]
@@ -242,6 +254,6 @@ def make_plan(
         packed_layer=packed_layer, packed_gate=gate, packed_extra_gate=extra_gate,
         **packed, **whole,
         packed_length=packed_length,
-        work_layer=work_layer, **work, **other,
+        work_layer=work_layer, **work, resident=resident, **other,
         gradients_layer=gradients_layer, **gradients, work_length=work_length,
     )  # fmt: skip

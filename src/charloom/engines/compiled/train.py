@@ -46,6 +46,7 @@ from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import part_of
 from charloom.engines.compiled.plan import LSTM
 from charloom.engines.compiled.reduction import reduce_gradients
+from charloom.engines.compiled.resident import can_stay, give_back, resident_step, take_in
 from charloom.engines.compiled.update import update_parameters
 from charloom.kernels.arrays import (
     as_buffers,
@@ -122,18 +123,30 @@ def _load_window(buffers, window):
 @subroutine()
 def _several_steps(buffers, sync):
     """Take several steps in one thread, until one whose loss or gradient is not finite."""
-    results = buffers.results
-    results[TAKEN] = 0
+    plan, results, taken = buffers.plan, buffers.results, 0
+    part, n = part_of(plan, 0, 1), plan.steps * plan.batch
+    stays = can_stay(buffers)
+    if stays:
+        take_in(buffers)
     for window in range(int(buffers.numbers[WINDOWS])):
         _load_window(buffers, window)
-        if not _step(buffers, sync, 0, 1):
-            return
+        if stays:
+            known = in_vocabulary(plan, buffers.inputs, n, sync)
+            if not known or not in_vocabulary(plan, buffers.targets, n, sync):
+                break
+            if not resident_step(buffers, part):
+                break
+        elif not _step(buffers, sync, 0, 1):
+            break
         loss, norm = results[LOSS], results[NORM]
         if not math.isfinite(loss) or not math.isfinite(norm):
-            return
+            break
         buffers.taken[2 * window + LOSS] = loss
         buffers.taken[2 * window + NORM] = norm
-        results[TAKEN] = window + 1
+        taken = window + 1
+    if stays:
+        give_back(buffers)
+    results[TAKEN] = taken
 
 
 def train(places, like, sync_, threads, thread):

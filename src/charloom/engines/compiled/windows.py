@@ -90,6 +90,7 @@ class TrainingWindows(Windows):
         self.several = np.zeros((most if most > 1 else 0, 2, steps, batch), dtype=np.int64)
         self.of_each = np.zeros((len(self.several), DESCRIBED))
         self.taken = np.zeros((len(self.several), 2))
+        self.characters = np.zeros((2, config.vocabulary_size), dtype=np.int64)
         self.results = np.zeros(SUMS + 2 * threads)
         self.described: tuple[tuple[float, ...], float] = (), 0.0  # the contents of `numbers`
         self.slots: tuple[Float, ...] = ()
@@ -137,6 +138,7 @@ class TrainingWindows(Windows):
             several=self.several,
             described=self.of_each,
             taken=self.taken,
+            characters=self.characters,
         )
         self.crew.holds(held)
         self.arguments = (addresses(held, self.work.dtype), nothing)
