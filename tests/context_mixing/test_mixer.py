@@ -11,17 +11,19 @@ from charloom.context_mixing.layout import (
     LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
+    ORDERS,
+    make_noted,
+    make_tree,
+)
+from charloom.context_mixing.mixer import LEARN, LOOK_UP, ContextMixer, encode_probabilities
+from charloom.context_mixing.tables import (
     MOVED,
     NARROW,
-    ORDERS,
     WIDE,
-    make_noted,
     make_tables,
-    make_tree,
     width_of,
     words_of,
 )
-from charloom.context_mixing.mixer import LEARN, LOOK_UP, ContextMixer, encode_probabilities
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 

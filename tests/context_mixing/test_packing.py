@@ -13,11 +13,8 @@ from charloom.context_mixing.layout import (
     COLUMN,
     LIST_WAYS,
     LONG_WORDS,
-    MOVED,
     SINGLE_WAYS,
     STATE,
-    Tables,
-    words_of,
 )
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.context_mixing.packing import (
@@ -27,6 +24,11 @@ from charloom.context_mixing.packing import (
     packed_bytes,
     settled,
     unpack,
+)
+from charloom.context_mixing.tables import (
+    MOVED,
+    Tables,
+    words_of,
 )
 from charloom.text.vocabulary import Vocabulary
 

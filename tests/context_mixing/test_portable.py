@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from charloom.context_mixing.functions import exp, log, powers_of_half
-from charloom.context_mixing.layout import make_constants, make_weights, words_of
+from charloom.context_mixing.layout import make_constants, make_weights
 from charloom.context_mixing.mixer import (
     DECODED,
     ContextMixer,
     decode_probabilities,
     encode_probabilities,
 )
+from charloom.context_mixing.tables import words_of
 from charloom.kernels.sizes import MACHINE
 from charloom.text.vocabulary import Vocabulary
 from helpers.paths import ROOT

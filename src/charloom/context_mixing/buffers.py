@@ -14,9 +14,11 @@ from charloom.context_mixing.layout import (
     Constants,
     NotedLists,
     Scratch,
-    Tables,
     Tree,
     Weights,
+)
+from charloom.context_mixing.tables import (
+    Tables,
 )
 from charloom.kernels.buffers import addresses
 

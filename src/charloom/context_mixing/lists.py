@@ -18,14 +18,16 @@ from charloom.context_mixing.layout import (
     MOST,
     MOST_RECENT,
     MULTIPLIERS,
-    NARROW,
-    NARROW_MOVED,
     SHORT,
     SHORT_WORDS,
     SINGLE_WAYS,
+)
+from charloom.context_mixing.tables import MOVED as CODE_MOVED
+from charloom.context_mixing.tables import (
+    NARROW,
+    NARROW_MOVED,
     WIDE,
 )
-from charloom.context_mixing.layout import MOVED as CODE_MOVED
 from charloom.kernels.arrays import as_bytes
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import (

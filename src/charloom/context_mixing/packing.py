@@ -28,24 +28,26 @@ from charloom.context_mixing.layout import (
     LIST_WAYS,
     LONG,
     LONG_WORDS,
-    MOVED,
     ORDERS,
     RECENT,
     SHORT,
     SINGLE_WAYS,
     STATE,
     WORD_LENGTH,
-    Tables,
     Tree,
     Weights,
-    make_tables,
     make_weights,
-    put_words,
     tree_of,
+)
+from charloom.context_mixing.mixer import ContextMixer
+from charloom.context_mixing.tables import (
+    MOVED,
+    Tables,
+    make_tables,
+    put_words,
     width_of,
     words_of,
 )
-from charloom.context_mixing.mixer import ContextMixer
 from charloom.text.vocabulary import Vocabulary
 
 Arrays = dict[str, NDArray[Any]]

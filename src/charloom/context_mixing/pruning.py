@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     LONG_WORDS,
-    MOVED,
     STATE,
+)
+from charloom.context_mixing.mixer import ContextMixer
+from charloom.context_mixing.tables import (
+    MOVED,
     Tables,
     words_of,
 )
-from charloom.context_mixing.mixer import ContextMixer
 from charloom.kernels.kernel import Kernel
 
 MARK = Kernel("charloom.context_mixing.kernel:mark", "finding contexts")

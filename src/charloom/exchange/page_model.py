@@ -216,8 +216,8 @@ def in_halves(values: Array) -> Stored:
 
 def _tables(mixer: ContextMixer, *, probing: bool) -> dict[str, Stored]:
     """Return the lists of a context mixer."""
-    from charloom.context_mixing.layout import MOVED
     from charloom.context_mixing.packing import SHAPES, Lists, lists_of
+    from charloom.context_mixing.tables import MOVED
 
     arrays: dict[str, Stored] = {}
     for table in SHAPES:
