@@ -79,6 +79,7 @@ class ScratchBuffers(NamedTuple):
     contexts: UInt64
     entries: UInt32
     used: Int32
+    ends: Int64
     seen: Int32
     first: UInt8
     second: UInt8

@@ -85,6 +85,8 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
+TOGETHER = 8  # rows whose lists are fetched at once
+MOST_ENTRIES = CONTEXT_COUNT * LONG + LONG_WORDS  # of a row, and as many as are written behind
 EARLIER, EARLIER_SLOTS = 3, 4  # characters of which the contexts are hashed earlier
 BLOCK = 4096  # characters that are predicted before any of them is counted
 
@@ -156,8 +158,9 @@ class Scratch(NamedTuple):
     """The memory of one call of a kernel. Rows of evidence: see `evidence`."""
 
     contexts: Longs  # (C,)
-    entries: Words  # (C LONG + LONG_WORDS,) one list after another
-    used: NDArray[np.int32]  # (C,) entries of each
+    entries: Words  # (TOGETHER MOST_ENTRIES,) one list after another for each row
+    used: NDArray[np.int32]  # (TOGETHER C,) entries of each
+    ends: NDArray[np.int64]  # (TOGETHER,) where the lists of a row that are read end
     seen: NDArray[np.int32]  # (2 V ROW,) counts, and in the upper half recent counts
     first: NDArray[np.uint8]  # (2 V ROW,) the place of the latest character, or NOWHERE
     second: NDArray[np.uint8]  # (2 V ROW,) of the second latest one
@@ -184,8 +187,8 @@ class Scratch(NamedTuple):
     group_counts: NDArray[np.int32]  # (GROUP 2 ROW,)
     group_rows: NDArray[np.int64]  # (GROUP SETS,)
     ahead: Longs  # (STATE,) a state some characters later
-    states: Longs  # (EARLIER_SLOTS STATE,) of a row, one after another
-    hashes: Longs  # (EARLIER_SLOTS C,) of the contexts before the characters until then
+    states: Longs  # (TOGETHER STATE,) of a row, one after another
+    hashes: Longs  # (TOGETHER C,) of the contexts of rows, or before the characters until then
 
 
 class NotedLists(NamedTuple):
@@ -334,8 +337,9 @@ def make_scratch(size: int) -> Scratch:
     rows = 2 * size * ROW
     return Scratch(
         np.zeros(CONTEXT_COUNT, np.uint64),
-        np.zeros(CONTEXT_COUNT * LONG + LONG_WORDS, np.uint32),
-        np.zeros(CONTEXT_COUNT, np.int32),
+        np.zeros(TOGETHER * MOST_ENTRIES, np.uint32),
+        np.zeros(TOGETHER * CONTEXT_COUNT, np.int32),
+        np.zeros(TOGETHER, np.int64),
         np.zeros(rows, np.int32),
         np.full(rows, NOWHERE, np.uint8),
         np.full(rows, NOWHERE, np.uint8),
@@ -361,8 +365,8 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(GROUP * 2 * ROW, np.int32),
         np.zeros(GROUP * SETS, np.int64),
         np.zeros(STATE, np.uint64),
-        np.zeros(EARLIER_SLOTS * STATE, np.uint64),
-        np.zeros(EARLIER_SLOTS * CONTEXT_COUNT, np.uint64),
+        np.zeros(TOGETHER * STATE, np.uint64),
+        np.zeros(max(TOGETHER, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),
     )
 
 
