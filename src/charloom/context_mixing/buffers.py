@@ -104,6 +104,9 @@ class ScratchBuffers(NamedTuple):
     group_cells: Int32
     group_counts: Int32
     group_rows: Int64
+    logits: Float32
+    places: Int32
+    values: Float32
     ahead: UInt64
     states: UInt64
     hashes: UInt64

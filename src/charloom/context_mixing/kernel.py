@@ -81,11 +81,11 @@ def read(ids, state, model, floats):
 def predict_next(state, m, w, s, place, found, lengths, shares):
     """Write the predictions after a row's state at a place of the outputs of `predict`."""
     find_contexts(state, m, s)
-    predict_listed(state, 0, m, w, s, place, found, lengths, shares)
+    predict_listed(state, 0, m, w, s, True, place, found, lengths, shares)
 
 
 @subroutine()
-def predict_listed(state, row, m, w, s, place, found, lengths, shares):
+def predict_listed(state, row, m, w, s, stretches, place, found, lengths, shares):
     """Do the same when the lists of the contexts are read, as those of a row of `s.entries`."""
     at, orders, n, begin = row * CONTEXT_COUNT, 0, 0, row * MOST_ENTRIES
     for c in range(ORDERS):
@@ -98,7 +98,7 @@ def predict_listed(state, row, m, w, s, place, found, lengths, shares):
     lengths[place] = np.int32(orders)
     shares[place] = np.float32(1) / np.float32(n + 1)
     gather(m, s, s.entries, row * MOST_ENTRIES, s.used, at)
-    distribute_gathered(state, m, w, s, flat_from(found, place * m.sizes.characters))
+    distribute_gathered(state, m, w, s, stretches, flat_from(found, place * m.sizes.characters))
 
 
 @subroutine()
@@ -106,7 +106,7 @@ def predict_together(states, count, m, w, s, place, stride, found, lengths, shar
     """Write the predictions after some states, (count, STATE), at places that are `stride` apart.
 
     There are at most TOGETHER of them. Lists lie anywhere in memory, so that all rows' are fetched
-    before any is read.
+    before any is read. The maps of the weights have logits.
     """
     direct = CONTEXT_COUNT - INDIRECT
     for i in range(count):
@@ -130,8 +130,9 @@ def predict_together(states, count, m, w, s, place, stride, found, lengths, shar
         hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
         read_last_lists(m, hashes, s.entries, s.ends[i], s.used, i * CONTEXT_COUNT)
         predict_listed(
-            flat_from(states, i * STATE), i, m, w, s, place + i * stride, found, lengths, shares
-        )
+            flat_from(states, i * STATE), i, m, w, s, False,
+            place + i * stride, found, lengths, shares,
+        )  # fmt: skip
 
 
 @subroutine()
@@ -168,7 +169,7 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
         ids: (T, B).
         states: changed, (B, STATE).
         model: the addresses of ModelBuffers.
-        weights: those of WeightBuffers.
+        weights: those of WeightBuffers, whose maps have logits (see `layout.with_logits`).
         scratch: those of ScratchBuffers.
         out: written, (T B V,).
         longest: written: the longest order with evidence, from 1 to ORDERS, else 0, (T B,).
@@ -280,7 +281,7 @@ def record(ids, begin, state, model, weights, scratch, lists, codes):
         advance(flat, m, ids[i])
         known = begin + i + 1
         gather(m, s, noted.entries, noted.begins[known], noted.used, known * CONTEXT_COUNT)
-        distribute_gathered(flat, m, w, s, flat_from(written, i * m.sizes.characters))
+        distribute_gathered(flat, m, w, s, True, flat_from(written, i * m.sizes.characters))
 
 
 def follow(ids, state, model, weights, scratch, out, longest, certainty):

@@ -186,6 +186,9 @@ class Scratch(NamedTuple):
     group_cells: NDArray[np.int32]  # (GROUP 2 ROW,)
     group_counts: NDArray[np.int32]  # (GROUP 2 ROW,)
     group_rows: NDArray[np.int64]  # (GROUP SETS,)
+    logits: Floats  # (GROUP,)
+    places: NDArray[np.int32]  # (2 GROUP,) in tables
+    values: Floats  # (4 GROUP,) of tables
     ahead: Longs  # (STATE,) a state some characters later
     states: Longs  # (TOGETHER STATE,) of a row, one after another
     hashes: Longs  # (TOGETHER C,) of the contexts of rows, or before the characters until then
@@ -332,6 +335,16 @@ def make_weights() -> Weights:
     )
 
 
+def with_logits(weights: Weights) -> Weights:
+    """Return weights for predictions alone: their maps have the logits of the probabilities."""
+    stretch = make_constants().stretch
+
+    def logits_of(p: Floats) -> Floats:
+        return stretch[np.minimum((p * np.float32(4096)).astype(np.int32), 4095)]
+
+    return weights._replace(counts=logits_of(weights.counts), recent=logits_of(weights.recent))
+
+
 def make_scratch(size: int) -> Scratch:
     """Return scratch memory for a vocabulary of that size."""
     rows = 2 * size * ROW
@@ -364,6 +377,9 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(GROUP * 2 * ROW, np.int32),
         np.zeros(GROUP * 2 * ROW, np.int32),
         np.zeros(GROUP * SETS, np.int64),
+        np.zeros(GROUP, np.float32),
+        np.zeros(2 * GROUP, np.int32),
+        np.zeros(4 * GROUP, np.float32),
         np.zeros(STATE, np.uint64),
         np.zeros(TOGETHER * STATE, np.uint64),
         np.zeros(max(TOGETHER, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),
