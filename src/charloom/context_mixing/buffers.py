@@ -83,6 +83,7 @@ class ScratchBuffers(NamedTuple):
     contexts: UInt64
     entries: UInt32
     used: Int32
+    ends: Int64
     seen: Int32
     first: UInt8
     second: UInt8
@@ -107,6 +108,9 @@ class ScratchBuffers(NamedTuple):
     group_cells: Int32
     group_counts: Int32
     group_rows: Int64
+    logits: Float32
+    places: Int32
+    values: Float32
     ahead: UInt64
     states: UInt64
     hashes: UInt64

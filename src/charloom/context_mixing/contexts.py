@@ -130,6 +130,13 @@ def read_lists(state, m, hashes, entries, begin, used, at):
     Returns:
         The end of the lists.
     """
+    end = read_first_lists(state, m, hashes, entries, begin, used, at)
+    return read_last_lists(m, hashes, entries, end, used, at)
+
+
+@subroutine(types.int64)
+def read_first_lists(state, m, hashes, entries, begin, used, at):
+    """Read the lists of the contexts that are hashed, and hash the last ones, like `read_lists`."""
     c1, c2 = state[0], state[1]
     end = begin
     for c in range(CONTEXT_COUNT - INDIRECT):
@@ -148,6 +155,13 @@ def read_lists(state, m, hashes, entries, begin, used, at):
         c = CONTEXT_COUNT - INDIRECT + i
         known = joined(c1, c2 if i > 0 else np.uint64(0), 102)
         hashes[c] = joined(known, joined(latest, second, 103), c)
+    return end
+
+
+@subroutine(types.int64, inline=True)
+def read_last_lists(m, hashes, entries, end, used, at):
+    """Read the lists of the last contexts, after those of the first ones."""
+    for c in range(CONTEXT_COUNT - INDIRECT, CONTEXT_COUNT):
         length = read_list(hashes[c], m, entries, end)
         used[at + c] = length
         end += length
@@ -170,10 +184,10 @@ def prefetch_contexts(state, m, hashes):
 
 
 @subroutine()
-def prefetch_longer(m, hashes, to):
-    """Fetch the lists of hashed contexts that have moved to the second table, or `to` the third."""
-    for c in range(CONTEXT_COUNT - INDIRECT):
-        if to == 2:
+def prefetch_longer(m, hashes, first, end, table):
+    """Fetch the lists of some contexts that have moved to the second table, or the third one."""
+    for c in range(first, end):
+        if table == 2:
             prefetch_short(hashes[c], m)
         else:
             prefetch_long(hashes[c], m)

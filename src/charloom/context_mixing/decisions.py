@@ -143,10 +143,11 @@ def count_evidence(node, m, s, inputs, cells, counts):
 
 
 @subroutine(inline=True)
-def look_up_inputs(found, m, w, inputs, cells, counts):
+def look_up_inputs(found, m, w, inputs, cells, counts, stretches):
     """Complete the inputs and the places in the maps of the contexts with evidence.
 
-    Tables are read number by number, because that is faster than into lanes.
+    Tables are read number by number, because that is faster than into lanes. With `stretches`
+    False, the maps have the logits of their probabilities already.
     """
     stretch = m.stretch
     rest_of_them = found & np.uint64(0xFFFFFFFF)
@@ -158,8 +159,10 @@ def look_up_inputs(found, m, w, inputs, cells, counts):
         step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
         place = cells[at] + step
         cells[at] = place
-        inputs[at * INPUTS + 2] = stretched(w.counts[place], stretch)
-        inputs[at * INPUTS + 3] = stretched(w.recent[cells[ROW + at]], stretch)
+        of_counts, of_recent = w.counts[place], w.recent[cells[ROW + at]]
+        if stretches:
+            of_counts, of_recent = stretched(of_counts, stretch), stretched(of_recent, stretch)
+        inputs[at * INPUTS + 2], inputs[at * INPUTS + 3] = of_counts, of_recent
 
 
 @subroutine(inline=True)
@@ -239,7 +242,7 @@ def decide(node, state, m, w, s, learns):
     s.found[0] = found
     if found == np.uint64(0):
         return m.prior[node]
-    look_up_inputs(found, m, w, s.inputs, s.cells, s.counts)
+    look_up_inputs(found, m, w, s.inputs, s.cells, s.counts, True)
     choose_rows(node, found, state, m, s.rows)
     return refined(node, mix_sets(node, w, s.inputs, s.rows, s.dots, learns), m, w, s)
 

@@ -17,24 +17,27 @@ from charloom.context_mixing.decisions import (
     look_up_inputs,
     mix_sets,
     refine_with,
-    refined,
 )
 from charloom.context_mixing.evidence import clear, gather
-from charloom.context_mixing.layout import GROUP, INPUTS, NEGLIGIBLE, ROW, SETS
+from charloom.context_mixing.layout import GROUP, INPUTS, NEGLIGIBLE, ROW, SETS, SMALLEST
 from charloom.kernels.arrays import flat_from
 from charloom.kernels.compiling import subroutine
+from charloom.kernels.lanes import COUNT, as_floats, as_integers, load16, store16, where16
 
 
 @subroutine()
 def distribute(state, m, w, s, probabilities):
     """Write the probabilities of all characters, (V,)."""
     gather(m, s, s.entries, 0, s.used, 0)
-    distribute_gathered(state, m, w, s, probabilities)
+    distribute_gathered(state, m, w, s, True, probabilities)
 
 
 @subroutine()
-def distribute_gathered(state, m, w, s, probabilities):
-    """Do the same with evidence that is gathered, which is then removed."""
+def distribute_gathered(state, m, w, s, stretches, probabilities):
+    """Do the same with evidence that is gathered, which is then removed.
+
+    With `stretches` False, the maps of the weights have logits, see `layout.with_logits`.
+    """
     if m.sizes.characters == 1:
         probabilities[0] = np.float32(1)
         clear(m, s)
@@ -50,7 +53,7 @@ def distribute_gathered(state, m, w, s, probabilities):
             count = _consider(s.nodes[after], m, s, count)
         for i in range(count):
             refine_with(s.group[i], w, s)
-        _decide(state, m, w, s, count)
+        _decide(state, m, w, s, count, stretches)
         end = s.nodes[after - 1] if after > 0 else m.sizes.characters - 1
         left = _follow(node, end, left, m, s, probabilities)
         node = end
@@ -74,7 +77,7 @@ def _consider(node, m, s, count):
 
 
 @subroutine(inline=True)
-def _decide(state, m, w, s, count):
+def _decide(state, m, w, s, count, stretches):
     """Compute the probability of turn 1 at the nodes of the group."""
     for i in range(count):
         s.evidence[i] = count_evidence(
@@ -88,18 +91,57 @@ def _decide(state, m, w, s, count):
             s.evidence[i], m, w,
             flat_from(s.group_inputs, i * INPUTS * ROW),
             flat_from(s.group_cells, i * 2 * ROW),
-            flat_from(s.group_counts, i * 2 * ROW),
+            flat_from(s.group_counts, i * 2 * ROW), stretches,
         )  # fmt: skip
     for i in range(count):
         choose_rows(s.group[i], s.evidence[i], state, m, flat_from(s.group_rows, i * SETS))
     for i in range(count):
-        node = s.group[i]
-        inputs, rows = (
-            flat_from(s.group_inputs, i * INPUTS * ROW),
-            flat_from(s.group_rows, i * SETS),
-        )
-        logit = mix_sets(node, w, inputs, rows, s.dots, False)
-        s.chances[node] = refined(node, logit, m, w, s)
+        inputs = flat_from(s.group_inputs, i * INPUTS * ROW)
+        rows = flat_from(s.group_rows, i * SETS)
+        s.logits[i] = mix_sets(s.group[i], w, inputs, rows, s.dots, False)
+    _refine(m, w, s, count)
+
+
+@subroutine(inline=True)
+def _refine(m, w, s, count):
+    """Compute the probabilities of the group by its logits, as `refined` does for one node.
+
+    Places in tables are written from lanes, and their entries are read number by number.
+    """
+    places, values, logit = s.places, s.values, load16(s.logits, 0)
+    bounded = where16(logit < np.float32(-7.99), np.float32(-7.99), logit)
+    bounded = where16(bounded > np.float32(7.99), np.float32(7.99), bounded)
+    place = (bounded + np.float32(8)) * np.float32(2)
+    low = as_integers(place)
+    part = place - as_floats(low)
+    store16(places, 0, low)
+    for i in range(count):
+        node = s.group[i] * 2
+        for k in range(2):
+            at, table = i + 2 * k * COUNT, s.refined[node + k] + places[i]
+            values[at], values[at + COUNT] = w.refined[table], w.refined[table + 1]
+    for k in range(2):
+        at = 2 * k * COUNT
+        p = load16(values, at) * (np.float32(1) - part) + load16(values, at + COUNT) * part
+        low = as_integers(p * np.float32(4096))
+        store16(places, k * COUNT, where16(low > 4095, 4095, low))
+    for i in range(count):
+        values[i], values[COUNT + i] = m.stretch[places[i]], m.stretch[places[COUNT + i]]
+    logit = logit * np.float32(2) + load16(values, 0) + load16(values, COUNT)
+    place = (logit / np.float32(4) + np.float32(12)) * np.float32(4096 / 24)
+    place = where16(place < np.float32(0), np.float32(0), place)
+    place = where16(place > np.float32(4096), np.float32(4096), place)
+    low = as_integers(place)
+    store16(places, 0, low)
+    for i in range(count):
+        values[i], values[COUNT + i] = m.squash[places[i]], m.squash[places[i] + 1]
+    p = load16(values, 0)
+    p = p + (load16(values, COUNT) - p) * (place - as_floats(low))
+    p = where16(p < np.float32(SMALLEST), np.float32(SMALLEST), p)
+    p = where16(p > np.float32(1 - SMALLEST), np.float32(1 - SMALLEST), p)
+    store16(values, 0, p)
+    for i in range(count):
+        s.chances[s.group[i]] = values[i]
 
 
 @subroutine(types.int64, inline=True)

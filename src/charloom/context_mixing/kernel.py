@@ -31,25 +31,29 @@ from charloom.context_mixing.buffers import (
 from charloom.context_mixing.contexts import (
     advance,
     find_contexts,
-    hash_contexts,
     prefetch_contexts,
     prefetch_longer,
+    read_first_lists,
+    read_last_lists,
     read_lists,
 )
 from charloom.context_mixing.decisions import (
     code,
     code_gathered,
 )
-from charloom.context_mixing.distributions import distribute, distribute_gathered
+from charloom.context_mixing.distributions import distribute_gathered
 from charloom.context_mixing.evidence import gather
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     EARLIER,
     EARLIER_SLOTS,
+    INDIRECT,
     LONG_WORDS,
+    MOST_ENTRIES,
     ORDERS,
     SHORT_WORDS,
     STATE,
+    TOGETHER,
 )
 from charloom.context_mixing.lists import (
     CHARACTER_SHIFT,
@@ -60,6 +64,7 @@ from charloom.context_mixing.lists import (
     find_single,
     learn_list,
     mixed,
+    prefetch_list,
 )
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import subroutine
@@ -76,17 +81,16 @@ def read(ids, state, model, floats):
 @subroutine()
 def predict_next(state, m, w, s, place, found, lengths, shares):
     """Write the predictions after a row's state at a place of the outputs of `predict`."""
-    hash_contexts(state, m, s.contexts)
-    predict_hashed(state, s.contexts, m, w, s, place, found, lengths, shares)
+    find_contexts(state, m, s)
+    predict_listed(state, 0, m, w, s, True, place, found, lengths, shares)
 
 
 @subroutine()
-def predict_hashed(state, hashes, m, w, s, place, found, lengths, shares):
-    """Do the same after a state whose contexts are hashed."""
-    read_lists(state, m, hashes, s.entries, 0, s.used, 0)
-    orders, n, begin = 0, 0, 0
+def predict_listed(state, row, m, w, s, stretches, place, found, lengths, shares):
+    """Do the same when the lists of the contexts are read, as those of a row of `s.entries`."""
+    at, orders, n, begin = row * CONTEXT_COUNT, 0, 0, row * MOST_ENTRIES
     for c in range(ORDERS):
-        end = begin + s.used[c]
+        end = begin + s.used[at + c]
         if begin < end:
             orders, n = c + 1, 0
             for i in range(begin, end):
@@ -94,24 +98,40 @@ def predict_hashed(state, hashes, m, w, s, place, found, lengths, shares):
         begin = end
     lengths[place] = np.int32(orders)
     shares[place] = np.float32(1) / np.float32(n + 1)
-    distribute(state, m, w, s, flat_from(found, place * m.sizes.characters))
+    gather(m, s, s.entries, row * MOST_ENTRIES, s.used, at)
+    distribute_gathered(state, m, w, s, stretches, flat_from(found, place * m.sizes.characters))
 
 
 @subroutine()
 def predict_together(states, count, m, w, s, place, stride, found, lengths, shares):
     """Write the predictions after some states, (count, STATE), at places that are `stride` apart.
 
-    The lists of all of them are fetched before any is read. `count` is at most EARLIER_SLOTS.
+    There are at most TOGETHER of them. Lists lie anywhere in memory, so that all rows' are fetched
+    before any is read. The maps of the weights have logits.
     """
+    direct = CONTEXT_COUNT - INDIRECT
     for i in range(count):
-        hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
-        prefetch_contexts(flat_from(states, i * STATE), m, hashes)
+        prefetch_contexts(flat_from(states, i * STATE), m, flat_from(s.hashes, i * CONTEXT_COUNT))
     for table in range(2, 4):
         for i in range(count):
-            prefetch_longer(m, flat_from(s.hashes, i * CONTEXT_COUNT), table)
+            prefetch_longer(m, flat_from(s.hashes, i * CONTEXT_COUNT), 0, direct, table)
     for i in range(count):
-        predict_hashed(
-            flat_from(states, i * STATE), flat_from(s.hashes, i * CONTEXT_COUNT), m, w, s,
+        hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
+        s.ends[i] = read_first_lists(
+            flat_from(states, i * STATE), m, hashes, s.entries, i * MOST_ENTRIES,
+            s.used, i * CONTEXT_COUNT,
+        )  # fmt: skip
+        for c in range(direct, CONTEXT_COUNT):
+            prefetch_list(hashes[c], m)
+    for table in range(2, 4):
+        for i in range(count):
+            hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
+            prefetch_longer(m, hashes, direct, CONTEXT_COUNT, table)
+    for i in range(count):
+        hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
+        read_last_lists(m, hashes, s.entries, s.ends[i], s.used, i * CONTEXT_COUNT)
+        predict_listed(
+            flat_from(states, i * STATE), i, m, w, s, False,
             place + i * stride, found, lengths, shares,
         )  # fmt: skip
 
@@ -119,8 +139,8 @@ def predict_together(states, count, m, w, s, place, stride, found, lengths, shar
 @subroutine()
 def predict_rows(states, ids, first, end, m, w, s, found, lengths, shares):
     """Read an id in each of some rows, and write the predictions after it at the row's place."""
-    for row in range(first, end, EARLIER_SLOTS):
-        count = min(EARLIER_SLOTS, end - row)
+    for row in range(first, end, TOGETHER):
+        count = min(TOGETHER, end - row)
         for i in range(row, row + count):
             advance(flat_from(states, i * STATE), m, ids[i])
         predict_together(
@@ -134,8 +154,8 @@ def predict_times(state, ids, begin, end, rows, row, m, w, s, found, lengths, sh
 
     The predictions after each are written at its place.
     """
-    for t in range(begin, end, EARLIER_SLOTS):
-        count = min(EARLIER_SLOTS, end - t)
+    for t in range(begin, end, TOGETHER):
+        count = min(TOGETHER, end - t)
         for i in range(count):
             advance(state, m, ids[(t + i) * rows + row])
             for j in range(STATE):
@@ -150,7 +170,7 @@ def predict(ids, states, model, weights, scratch, out, longest, certainty):
         ids: (T, B).
         states: changed, (B, STATE).
         model: the addresses of ModelBuffers.
-        weights: those of WeightBuffers.
+        weights: those of WeightBuffers, whose maps have logits (see `layout.with_logits`).
         scratch: those of ScratchBuffers.
         out: written, (T B V,).
         longest: written: the longest order with evidence, from 1 to ORDERS, else 0, (T B,).
@@ -262,7 +282,7 @@ def record(ids, begin, state, model, weights, scratch, lists, codes):
         advance(flat, m, ids[i])
         known = begin + i + 1
         gather(m, s, noted.entries, noted.begins[known], noted.used, known * CONTEXT_COUNT)
-        distribute_gathered(flat, m, w, s, flat_from(written, i * m.sizes.characters))
+        distribute_gathered(flat, m, w, s, True, flat_from(written, i * m.sizes.characters))
 
 
 def follow(ids, state, model, weights, scratch, out, longest, certainty):

@@ -85,6 +85,8 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
+TOGETHER = 8  # rows whose lists are fetched at once
+MOST_ENTRIES = CONTEXT_COUNT * LONG + LONG_WORDS  # of a row, and as many as are written behind
 EARLIER, EARLIER_SLOTS = 3, 4  # characters of which the contexts are hashed earlier
 BLOCK = 4096  # characters that are predicted before any of them is counted
 
@@ -148,8 +150,9 @@ class Scratch(NamedTuple):
     """The memory of one call of a kernel. Rows of evidence: see `evidence`."""
 
     contexts: Longs  # (C,)
-    entries: Words  # (C LONG + LONG_WORDS,) one list after another
-    used: NDArray[np.int32]  # (C,) entries of each
+    entries: Words  # (TOGETHER MOST_ENTRIES,) one list after another for each row
+    used: NDArray[np.int32]  # (TOGETHER C,) entries of each
+    ends: NDArray[np.int64]  # (TOGETHER,) where the lists of a row that are read end
     seen: NDArray[np.int32]  # (2 V ROW,) counts, and in the upper half recent counts
     first: NDArray[np.uint8]  # (2 V ROW,) the place of the latest character, or NOWHERE
     second: NDArray[np.uint8]  # (2 V ROW,) of the second latest one
@@ -175,9 +178,12 @@ class Scratch(NamedTuple):
     group_cells: NDArray[np.int32]  # (GROUP 2 ROW,)
     group_counts: NDArray[np.int32]  # (GROUP 2 ROW,)
     group_rows: NDArray[np.int64]  # (GROUP SETS,)
+    logits: Floats  # (GROUP,)
+    places: NDArray[np.int32]  # (2 GROUP,) in tables
+    values: Floats  # (4 GROUP,) of tables
     ahead: Longs  # (STATE,) a state some characters later
-    states: Longs  # (EARLIER_SLOTS STATE,) of a row, one after another
-    hashes: Longs  # (EARLIER_SLOTS C,) of the contexts before the characters until then
+    states: Longs  # (TOGETHER STATE,) of a row, one after another
+    hashes: Longs  # (TOGETHER C,) of the contexts of rows, or before the characters until then
 
 
 class NotedLists(NamedTuple):
@@ -311,13 +317,24 @@ def make_weights() -> Weights:
     )
 
 
+def with_logits(weights: Weights) -> Weights:
+    """Return weights for predictions alone: their maps have the logits of the probabilities."""
+    stretch = make_constants().stretch
+
+    def logits_of(p: Floats) -> Floats:
+        return stretch[np.minimum((p * np.float32(4096)).astype(np.int32), 4095)]
+
+    return weights._replace(counts=logits_of(weights.counts), recent=logits_of(weights.recent))
+
+
 def make_scratch(size: int) -> Scratch:
     """Return scratch memory for a vocabulary of that size."""
     rows = 2 * size * ROW
     return Scratch(
         np.zeros(CONTEXT_COUNT, np.uint64),
-        np.zeros(CONTEXT_COUNT * LONG + LONG_WORDS, np.uint32),
-        np.zeros(CONTEXT_COUNT, np.int32),
+        np.zeros(TOGETHER * MOST_ENTRIES, np.uint32),
+        np.zeros(TOGETHER * CONTEXT_COUNT, np.int32),
+        np.zeros(TOGETHER, np.int64),
         np.zeros(rows, np.int32),
         np.full(rows, NOWHERE, np.uint8),
         np.full(rows, NOWHERE, np.uint8),
@@ -342,9 +359,12 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(GROUP * 2 * ROW, np.int32),
         np.zeros(GROUP * 2 * ROW, np.int32),
         np.zeros(GROUP * SETS, np.int64),
+        np.zeros(GROUP, np.float32),
+        np.zeros(2 * GROUP, np.int32),
+        np.zeros(4 * GROUP, np.float32),
         np.zeros(STATE, np.uint64),
-        np.zeros(EARLIER_SLOTS * STATE, np.uint64),
-        np.zeros(EARLIER_SLOTS * CONTEXT_COUNT, np.uint64),
+        np.zeros(TOGETHER * STATE, np.uint64),
+        np.zeros(max(TOGETHER, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),
     )
 
 

@@ -42,6 +42,7 @@ from charloom.context_mixing.layout import (
     make_scratch,
     make_tree,
     make_weights,
+    with_logits,
 )
 from charloom.context_mixing.tables import (
     NARROW,
@@ -190,6 +191,7 @@ class ContextMixer:
             threads: that learn.
         """
         self.packed = None
+        self.__dict__.pop("_frozen", None)
         run_tasks(list(Learning(self, threads).tasks(ids, record)), threads)
 
     def follow(self, ids: Ids) -> Iterator[NGramPredictions]:
@@ -222,7 +224,8 @@ class ContextMixer:
         """
         workspaces = [_Workspace(self.vocabulary_size) for _ in range(threads)]
         scratch = np.stack([workspace.places for workspace in workspaces])
-        return self.places, self._frozen_places, scratch, workspaces
+        places, weights = self._frozen
+        return self.places, places, scratch, (workspaces, weights)
 
     def zero_state(self, rows: int) -> State:
         """Return the state of rows that have read nothing, (B, STATE)."""
@@ -242,7 +245,7 @@ class ContextMixer:
         after, found = np.array(state, order="C"), self._nothing(ids.size)
         with self.workspace() as workspace:
             arguments = (
-                np.ascontiguousarray(ids, np.int64), after, self.places, self._frozen_places,
+                np.ascontiguousarray(ids, np.int64), after, self.places, self._frozen[0],
                 workspace.places, found.probabilities.reshape(-1), found.length, found.weight,
             )  # fmt: skip
             PREDICT(*arguments)
@@ -278,8 +281,10 @@ class ContextMixer:
         return self._model[0]
 
     @cached_property
-    def _frozen_places(self) -> Places:
-        return weight_places(self.frozen)
+    def _frozen(self) -> tuple[Places, Weights]:
+        """The frozen weights as they are needed to predict, which learning makes obsolete."""
+        weights = with_logits(self.frozen)
+        return weight_places(weights), weights
 
     def _nothing(self, rows: int) -> NGramPredictions:
         return NGramPredictions(

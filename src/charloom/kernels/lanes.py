@@ -264,6 +264,16 @@ def as_floats(context, integers):
 
 
 @intrinsic
+def as_integers(context, floats):
+    """Return numbers in the range of int32 without their fractions."""
+
+    def emit(context, builder, sig, args):
+        return builder.fptosi(args[0], _kind(types.int32))
+
+    return INTEGERS(floats), emit
+
+
+@intrinsic
 def bits_of(context, truths):
     """Return truth values as bits, the first lane in the lowest."""
 
