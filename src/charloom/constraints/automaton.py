@@ -91,8 +91,10 @@ class Automaton:
         self.accepting: NDArray[np.bool_] = accepting
         self.distance = np.asarray(distance)
         self.least = int(distance[0])
-        # A column more, for characters that no text contains, whose class is -1.
+        # A column more, for characters that no text contains, whose class is -1. The rows are
+        # contiguous, because `take` copies another order as a whole.
         padded = np.concatenate([table, np.full((len(table), 1), -1, np.int32)], axis=1)
+        padded = np.ascontiguousarray(padded)
         self._after: NDArray[np.int32] = np.where(
             padded >= 0, distance[padded], NEVER
         )  # (Q, C + 1)
