@@ -77,6 +77,8 @@ class Automaton:
         farthest: the largest of these numbers.
     """
 
+    is_regular = True
+
     def __init__(
         self,
         classes: NDArray[np.intp],
