@@ -142,6 +142,25 @@ def test_constraints_combine_with_settings_and_a_guard(
         assert "".join(stream_text(book, BOOK, replace(request, index=index))) == text
 
 
+def test_a_text_begins_anew_where_guard_and_constraints_leave_nothing(book: Predictor) -> None:
+    ids = BOOK.encode("abcdefgh" * 3)
+    guard = OverlapGuard(TrainingIndex(ids, len(BOOK)), 2)
+    request = replace(request_for(BOOK, 9, match="[a-f]{3}(ab[ch]|h)"), guard=guard)
+    documents = list(sample_side_by_side(book, BOOK, request, range(40), 6))
+    for index, document in enumerate(documents):
+        text = document.characters
+        assert re.fullmatch("[a-f]{3}(abh|h)", text)
+        assert not any(text[i : i + 3] in "abcdefghabc" for i in range(len(text) - 2))
+        assert "".join(stream_text(book, BOOK, replace(request, index=index))) == text
+    request = replace(request_for(BOOK, 3, match="abc"), guard=guard)
+    for sample in (
+        lambda: list(sample_side_by_side(book, BOOK, request, range(2), 2)),
+        lambda: list(stream_text(book, BOOK, request)),
+    ):
+        with pytest.raises(CharloomError, match="would copy more than 2 in a row"):
+            sample()
+
+
 def test_texts_that_must_not_and_must_occur(book: Predictor) -> None:
     request = request_for(BOOK, 12, forbid=["ab", "[g-h]", "c"], require=["fed"], alphabet="[a-h]")
     for document in sample_side_by_side(book, BOOK, request, range(50), 8):

@@ -129,6 +129,8 @@ def test_a_grammar_combines_with_texts(predictor: Predictor) -> None:
             'json_schema cannot be used (Unimplemented keys: ["',
         ),
         ({"json_schema": "{"}, "json_schema is not JSON"),
+        ({"json_schema": {"a": {1}}}, "json_schema cannot be written as JSON (Object of type set"),
+        ({"json_schema": '{"not":' * 200 + "{}" + "}" * 200}, "json_schema cannot be used (recur"),
         ({"json_schema": 3}, "json_schema is 3: pass a JSON schema, an object"),
         (
             {"json_schema": {"const": "Z"}},

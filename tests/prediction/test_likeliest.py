@@ -10,6 +10,7 @@ import pytest
 
 from charloom.constraints.options import ConstraintOptions
 from charloom.engines.backend import Backend
+from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError
 from charloom.language_model import LanguageModel
@@ -71,7 +72,8 @@ def test_documents_end_in_the_search() -> None:
     [
         (SampleRequest(length=4), 0, "beam is 0: pass 1 to 4,096"),
         (SampleRequest(length=None), 2, "length is unlimited"),
-        (SampleRequest(length=4, stop=("a",)), 2, "omit them"),
+        (SampleRequest(length=4, stop=("a",)), 2, "omit temperature, top_k"),
+        (SampleRequest(length=4, settings=SamplingSettings(0.5)), 2, "omit temperature, top_k"),
     ],
 )
 def test_searches_that_cannot_be_made(
@@ -151,8 +153,8 @@ def test_blanks_with_lengths_and_patterns_of_their_own(
         (
             "a ___ \u0416",
             {},
-            "the text has the character '\u0416' (U+0416 CYRILLIC CAPITAL LETTER ZHE) at position 6, "
-            "which the model does not know: remove it",
+            "the text has the character '\u0416' (U+0416 CYRILLIC CAPITAL LETTER ZHE) at "
+            "position 6, which the model does not know: remove it",
         ),
         ("a ___", {"count": 0}, "count is 0: pass 1 to 256"),
         ("a ___", {"rows": 5000, "count": 1}, "rows is 5000: pass 1 to 4,096"),

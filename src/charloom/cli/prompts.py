@@ -6,7 +6,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from charloom.errors import CharloomError, quoted, quoted_path
 
@@ -108,6 +108,13 @@ class PassedTexts:
         return bool(found)
 
 
+SAMPLING: dict[str, Any] = {  # options that a beam search has no use for, and their defaults
+    "temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "stop": [], "count": 1,
+    "unique": False, "new": False, "min_length": None, "exact": False, "report_overlap": False,
+    "max_overlap": None,
+}  # fmt: skip
+
+
 def refuse_ineffective(arguments: argparse.Namespace) -> None:
     """Raise CharloomError for an option without an effect, whatever the model."""
     if arguments.prompt is not None and arguments.prompt_file is not None:
@@ -126,6 +133,10 @@ def refuse_ineffective(arguments: argparse.Namespace) -> None:
         for option in ("top_k", "top_p", "min_p"):
             if getattr(arguments, option) is not None:
                 _refuse(option, "has no effect with --temperature 0: omit it")
+    if arguments.beam is not None:
+        for option, default in SAMPLING.items():
+            if getattr(arguments, option) != default:
+                _refuse(option, "has no effect with --beam, which samples nothing: omit it")
     looks_up = arguments.report_overlap or arguments.max_overlap is not None or arguments.new
     if arguments.training_text is not None and not looks_up:
         _refuse(

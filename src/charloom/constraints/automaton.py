@@ -77,6 +77,8 @@ class Automaton:
         farthest: the largest of these numbers.
     """
 
+    is_regular = True
+
     def __init__(
         self,
         classes: NDArray[np.intp],
@@ -91,8 +93,10 @@ class Automaton:
         self.accepting: NDArray[np.bool_] = accepting
         self.distance = np.asarray(distance)
         self.least = int(distance[0])
-        # A column more, for characters that no text contains, whose class is -1.
+        # A column more, for characters that no text contains, whose class is -1. The rows are
+        # contiguous, because `take` copies another order as a whole.
         padded = np.concatenate([table, np.full((len(table), 1), -1, np.int32)], axis=1)
+        padded = np.ascontiguousarray(padded)
         self._after: NDArray[np.int32] = np.where(
             padded >= 0, distance[padded], NEVER
         )  # (Q, C + 1)

@@ -53,7 +53,13 @@ def read_schema(schema: Any, option: str = "json_schema") -> dict[str, Any]:
         schema = {}
     if not isinstance(schema, dict):
         raise CharloomError(f"{option} is {shortened(schema)}: pass a JSON schema, an object")
-    _check_size(json.dumps(schema), option)
+    try:
+        written = json.dumps(schema)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CharloomError(
+            f"{option} cannot be written as JSON ({error}): pass a JSON schema"
+        ) from None
+    _check_size(written, option)
     return schema
 
 
@@ -64,10 +70,13 @@ def grammars_of_schema(schema: dict[str, Any], option: str = "json_schema") -> t
     space and without properties that the schema does not name.
     """
     compiled = _engine(option).LLMatcher.grammar_from_json_schema
-    return (
-        compiled(json.dumps(schema), defaults={"whitespace_pattern": WHITESPACE}),
-        compiled(json.dumps(_closed(schema)), overrides={"whitespace_flexible": False}),
-    )
+    try:
+        return (
+            compiled(json.dumps(schema), defaults={"whitespace_pattern": WHITESPACE}),
+            compiled(json.dumps(_closed(schema)), overrides={"whitespace_flexible": False}),
+        )
+    except (ValueError, RecursionError) as error:  # such as too many levels
+        raise _invalid(option, str(error)) from None
 
 
 def _closed(schema: Any) -> Any:
@@ -176,6 +185,8 @@ class GrammarConstraint:
     Raises:
         CharloomError: if the grammar is invalid or not supported, or no short text is found.
     """
+
+    is_regular = False
 
     def __init__(
         self,

@@ -102,8 +102,8 @@ class ConstraintOptions:
             inside = characters_of_class(self.alphabet, vocabulary, "alphabet")
             without |= set(range(len(vocabulary))) - inside
         for text in required:
-            ids = encode_known(as_read(text), vocabulary, "require")
-            parts.append(containing(ids.tolist(), len(vocabulary)))
+            known = encode_known(as_read(text), vocabulary, "require")
+            parts.append(containing(known.tolist(), len(vocabulary)))
         ends: tuple[int, ...] = ()
         if end_id is not None and (bias is None or bias[end_id] > -math.inf):
             ends = (end_id,)
@@ -173,7 +173,7 @@ def encode_known(
 
     Args:
         text: characters of the model.
-        vocabulary: those that it knows.
+        vocabulary: the characters that it knows.
         name: the text's name, for messages.
         position: the index of the first character in the whole text, for messages.
 

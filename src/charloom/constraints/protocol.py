@@ -19,9 +19,11 @@ class Constraint(Protocol):
 
     Attributes:
         least: the smallest number of characters of a text.
+        is_regular: whether it is an automaton, which kernels can follow.
     """
 
     least: int
+    is_regular: bool
 
     def start(self) -> Any:
         """Return the state before the first character."""
@@ -63,6 +65,11 @@ class Constraints:
     bias: NDArray[np.float64] | None = None
     end_ids: tuple[int, ...] = ()
     kept: dict[str, Any] = field(default_factory=dict, repr=False)  # made from them, for kernels
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether a kernel can follow the constraint, if there is one."""
+        return self.constraint is None or self.constraint.is_regular
 
     @property
     def least(self) -> int:

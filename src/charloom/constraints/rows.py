@@ -145,8 +145,7 @@ class _RegularRows:
             everywhere = np.ones(logits.shape, bool)
             restricted = restrict_rows(logits.astype(np.float64), everywhere, bias, logits.dtype)
         if self._additions is None:
-            restricted[~self._inside(self._state, self._left)] = -np.inf
-            return restricted
+            return np.where(self._inside(self._state, self._left), restricted, -np.inf)
         restricted += self._additions.take(self._state, axis=0)
         near = self._left <= self._automaton.farthest
         if near.any():  # the length excludes characters that the pattern allows
@@ -200,6 +199,7 @@ def _additions(rules: Constraints, automaton: Automaton) -> NDArray[np.float64] 
         rules.kept["additions"] = None
         if size <= MOST_ADDITIONS:
             inside = _allowed_in(rules, automaton, states, UNLIMITED)
-            rules.kept["additions"] = np.where(inside, 0.0, -np.inf)
+            # In the order of states, because `take` copies another order as a whole.
+            rules.kept["additions"] = np.where(np.ascontiguousarray(inside), 0.0, -np.inf)
     found: NDArray[np.float64] | None = rules.kept["additions"]
     return found

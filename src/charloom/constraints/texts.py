@@ -219,10 +219,7 @@ def _take_all(
 
 def are_regular(texts: Texts) -> bool:
     """Return whether a kernel can restrict the texts, since all constraints are automata."""
-    return all(
-        text is None or isinstance(text.constraints.constraint, (Automaton, type(None)))
-        for text in texts
-    )
+    return all(text is None or text.constraints.is_regular for text in texts)
 
 
 def generate_restricted(

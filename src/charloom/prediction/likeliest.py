@@ -74,8 +74,11 @@ def find_likeliest(
         raise CharloomError(f"beam is {count}: pass 1 to {MOST_BEAMS:,}")
     if request.length is None:
         raise CharloomError("length is unlimited, but a beam search needs an end: pass a length")
-    if request.stop or request.guard is not None:
-        raise CharloomError("beam excludes stop texts and --max-overlap: omit them")
+    if request.settings != SamplingSettings() or request.stop or request.guard is not None:
+        raise CharloomError(
+            "a beam search samples nothing: omit temperature, top_k, top_p, min_p, stop and "
+            "max_overlap"
+        )
     last, state = read_prompt(predictor, vocabulary, request.prompt_ids(vocabulary))
     end_id, rules = vocabulary.end_id, request.constraints
     text = None if rules is None else ConstrainedText(rules, request.length, end_id)

@@ -52,6 +52,7 @@ from charloom.text.vocabulary import Vocabulary
 # first calls are short, so that text appears at once. Later ones are longer, so that the overhead
 # of a call does not matter.
 FEWEST_AT_ONCE, MOST_AT_ONCE = 16, 256
+ATTEMPTS = 100  # of a sample, where a guard and constraints together exclude every character
 # `stop` at the end of a document or at a stop text, `length` at the largest length.
 FinishReason = Literal["stop", "length"]
 
@@ -259,9 +260,13 @@ class SampleRequest:
         """Return the prompt's ids, (N,)."""
         return np.zeros(0, vocabulary.id_type) if self.prompt is None else self.prompt
 
-    def generator(self, index: int) -> np.random.Generator:
-        """Return the random numbers of a sample by its index."""
-        return np.random.Generator(np.random.PCG64([self.seed, index]))
+    def generator(self, index: int, attempt: int = 0) -> np.random.Generator:
+        """Return the random numbers of a sample by its index, and by the attempt if not the first.
+
+        Guard and constraints together can exclude every character. Then a further attempt is made.
+        """
+        more = [ATTEMPTS, attempt] if attempt else []
+        return np.random.Generator(np.random.PCG64([self.seed, index, *more]))
 
 
 class TextStream(Iterator[str]):
@@ -302,9 +307,23 @@ class TextStream(Iterator[str]):
             yield rest
 
     def _sample(self) -> Iterator[str]:
+        if self.request.guard is None or self.request.constraints is None:
+            yield from self._attempt(0)
+            return
+        for attempt in range(ATTEMPTS):
+            try:
+                pieces = list(self._attempt(attempt))
+            except OverlapError:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+                continue
+            yield from pieces
+            return
+
+    def _attempt(self, attempt: int) -> Iterator[str]:
         request, vocabulary = self.request, self._vocabulary
         length, guard, end_id = request.length, request.guard, vocabulary.end_id
-        generator = request.generator(request.index)
+        generator = request.generator(request.index, attempt)
         prompt = request.prompt_ids(vocabulary)
         last, state = read_prompt(self._predictor, vocabulary, prompt)
         source: Predictor | RestrictedSampler = self._predictor
@@ -355,9 +374,13 @@ def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleReq
     return TextStream(predictor, vocabulary, request)
 
 
-def overlap_error(sampled: int, guard: OverlapGuard) -> CharloomError:
+class OverlapError(CharloomError):
+    """A sample that cannot continue under its guard."""
+
+
+def overlap_error(sampled: int, guard: OverlapGuard) -> OverlapError:
     """Return the error of a sample that cannot continue under its guard."""
-    return CharloomError(
+    return OverlapError(
         f"after {plural(sampled, 'character')} of the sample, every next character would copy "
         f"more than {guard.most:,} in a row from the training text: set a larger --max-overlap"
     )

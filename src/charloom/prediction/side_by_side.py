@@ -25,6 +25,7 @@ from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.rows import put_rows, rows_of
 from charloom.prediction.sampling import (
+    ATTEMPTS,
     FinishReason,
     SampleRequest,
     overlap_error,
@@ -41,7 +42,7 @@ NUMBERS = 1 << 22  # that a step of all rows holds, which bounds its memory
 RANDOM_NUMBERS = 32  # of a row, which are taken at once
 # Samples among which distinct or new documents are searched.
 FEWEST_SEARCHED, SEARCHED_FOR_EACH = 1_000, 20
-ROW_ARRAYS = ("_index", "_uniforms", "_ids", "_log_p", "_sampled", "_last")
+ROW_ARRAYS = ("_index", "_attempt", "_uniforms", "_ids", "_log_p", "_sampled", "_last")
 SAMPLED_FOR_EXACT = 10_000  # samples for each that is accepted, at most
 LEAST_ALLOWED = 1e-200  # probability of the allowed characters, for a sum of the model's
 MOST_WAITING = 100_000  # texts that have ended while an earlier one has not
@@ -321,6 +322,7 @@ class _Batch:
         self._ends_a_stop = np.zeros(len(vocabulary), dtype=bool)  # (V,)
         self._ends_a_stop[[int(stop[-1]) for stop in self._stops]] = True
         self._index = np.full(rows, -1)  # (B,), -1 for a row without a text
+        self._attempt = np.zeros(rows, np.intp)  # (B,) the number of each text's attempt
         self._generators: list[np.random.Generator | None] = [None] * rows
         self._texts: ConstrainedRows | None = None
         if request.constraints is not None:
@@ -338,13 +340,14 @@ class _Batch:
     def rows(self) -> int:
         return len(self._index)
 
-    def begin(self, texts: list[tuple[int, int]]) -> None:
+    def begin(self, texts: list[tuple[int, int]], attempt: int = 0) -> None:
         """Begin texts, each a row and an index."""
         if not texts:
             return
         rows = [row for row, _ in texts]
+        self._attempt[rows] = attempt
         for row, index in texts:
-            generator = self._request.generator(index)
+            generator = self._request.generator(index, attempt)
             self._generators[row], self._index[row] = generator, index
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
         if self._texts is not None:
@@ -436,6 +439,10 @@ class _Batch:
             result: SampledDocument | CharloomError | None
             if row in failed:
                 assert self._request.guard is not None
+                attempt = int(self._attempt[row]) + 1
+                if self._texts is not None and attempt < ATTEMPTS:
+                    self.begin([(row, int(self._index[row]))], attempt)
+                    continue
                 result = overlap_error(int(self._sampled[row]) - 1, self._request.guard)
             else:
                 result = self._result(row)

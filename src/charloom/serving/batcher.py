@@ -63,7 +63,11 @@ class Batcher:
         self._closing = False
         # Only the batcher's thread changes these.
         self._reader = PromptReader(predictor, self.cache, self.stats)
-        self._sampler = TextSampler(predictor, vocabulary, self.cache, self.stats)
+        # A character of a grammar takes long. So its texts are not sampled together with others,
+        # which get several characters in a turn.
+        self._sampler, self._grammars = (
+            TextSampler(predictor, vocabulary, self.cache, self.stats) for _ in range(2)
+        )
         self._filler = SuffixFiller(predictor, vocabulary, self.stats)
         self._changed: dict[Answer, None] = {}  # answers with pieces not yet reported, in order
         self._thread = threading.Thread(target=self._run, name="charloom-batcher", daemon=True)
@@ -73,7 +77,11 @@ class Batcher:
     def active(self) -> int:
         """Return the number of texts that are being sampled, or whose prompts are being read."""
         reading = sum(len(prompt.answer.request.indices) for prompt in self._reader.prompts)
-        return len(self._sampler.texts) + reading + self._filler.texts
+        return self._sampled_texts + reading + self._filler.texts
+
+    @property
+    def _sampled_texts(self) -> int:
+        return len(self._sampler.texts) + len(self._grammars.texts)
 
     @property
     def waiting(self) -> int:
@@ -153,25 +161,29 @@ class Batcher:
         if cancelled:
             self.stats.cancelled += len(cancelled)
             self._remove(cancelled)
-        sampled = self._sampler.advance(one_character=bool(self._reader.prompts))
-        self._changed |= dict.fromkeys(sampled)
+        for sampler in (self._sampler, self._grammars):
+            sampled = sampler.advance(one_character=bool(self._reader.prompts))
+            self._changed |= dict.fromkeys(sampled)
         self._changed |= dict.fromkeys(self._filler.advance())
         ready = self._reader.advance()
         if ready:
             answers = [prompt.answer for prompt in ready]
             self._filler.begin([p for p in ready if p.answer.request.suffix is not None])
-            self._sampler.begin([p for p in ready if p.answer.request.suffix is None])
+            others = [prompt for prompt in ready if prompt.answer.request.suffix is None]
+            for sampler, grammar in ((self._sampler, False), (self._grammars, True)):
+                sampler.begin([p for p in others if _has_grammar(p.answer.request) == grammar])
             self._reader.remove(set(answers))
             self._changed |= dict.fromkeys(answers)
 
     def _active_answers(self) -> list[Answer]:
         reading = [prompt.answer for prompt in self._reader.prompts]
-        sampling = [text.answer for text in self._sampler.texts]
+        sampling = [text.answer for text in self._sampler.texts + self._grammars.texts]
         return reading + sampling + self._filler.answers
 
     def _remove(self, answers: set[Answer]) -> None:
         self._reader.remove(answers)
         self._sampler.remove(answers)
+        self._grammars.remove(answers)
         self._filler.remove(answers)
 
     def _fail(self, error: Exception, others: Iterable[Answer]) -> None:
@@ -182,11 +194,12 @@ class Batcher:
         self._changed |= dict.fromkeys(answers)
         self._reader.prompts = []
         self._sampler.clear()
+        self._grammars.clear()
         self._filler.clear()
 
     def _notify_readers(self) -> None:
         now = time.monotonic()
-        interval = NOTIFY_INTERVAL * max(1.0, len(self._sampler.texts) / NOTIFY_TEXTS)
+        interval = NOTIFY_INTERVAL * max(1.0, self._sampled_texts / NOTIFY_TEXTS)
         due = [
             answer
             for answer in self._changed
@@ -197,3 +210,9 @@ class Batcher:
             del self._changed[answer]
         if due:
             self._notify(due)
+
+
+def _has_grammar(request: Request) -> bool:
+    """Return whether a text follows a grammar, which has no automaton."""
+    constraints = request.constraints
+    return constraints is not None and not constraints.is_regular
