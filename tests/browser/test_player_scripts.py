@@ -71,7 +71,7 @@ def test_marks_are_shown_with_their_letters(path: Path, open_page: OpenPage) -> 
     assert page.locator(".place h2").text_content().startswith("ब: surprisal")
     joined = score(page, ARABIC).all_text_contents()
     assert "".join(joined).replace("\u200d", "") == ARABIC.replace("\n", "↵")
-    assert joined[:3] == ["كَ\u200d", "", "\u200dتَ\u200d"]  # they join across the strips of the marks
+    assert joined[:3] == ["كَ\u200d", "", "\u200dتَ\u200d"]  # joined across the strip of a mark
 
 
 def test_no_task_is_long_while_it_writes_at_once(
