@@ -1,5 +1,6 @@
-"""An exported page with scripts that run from right to left, or have combining marks."""
+"""An exported page with scripts that run from right to left, or have combining marks; its tasks."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from charloom.text.vocabulary import Vocabulary
 from helpers.exchange import some_model
 from helpers.pages import OpenPage
 
-HEBREW, HINDI = "שלום abc 12, עולם\n", "किताब क्\n"
-CHARACTERS = tuple(sorted({*HEBREW, *HINDI}))
+HEBREW, HINDI, ARABIC = "שלום abc 12, עולם\n", "किताब क्\n", "كَتَبَ كتب\n"
+CHARACTERS = tuple(sorted({*HEBREW, *HINDI, *ARABIC}))
+LONGEST_TASK = 100  # milliseconds of the processor
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +69,30 @@ def test_marks_are_shown_with_their_letters(path: Path, open_page: OpenPage) -> 
     assert page.locator(".place h2").text_content().startswith("◌\u093f of कि: surprisal")
     spans.nth(4).hover()
     assert page.locator(".place h2").text_content().startswith("ब: surprisal")
+    joined = score(page, ARABIC).all_text_contents()
+    assert "".join(joined).replace("\u200d", "") == ARABIC.replace("\n", "↵")
+    assert joined[:3] == ["كَ\u200d", "", "\u200dتَ\u200d"]  # joined across the strip of a mark
+
+
+def test_no_task_is_long_while_it_writes_at_once(
+    path: Path, open_page: OpenPage, browser: Any
+) -> None:
+    """Tasks of the page's thread, in time of the processor, which other programs do not delay."""
+    page = open_page(path, reduced_motion="reduce")
+    page.locator("#status", has_text="computing").wait_for()
+    page.fill("#length", "20000")
+    browser.start_tracing(page=page, categories=["toplevel"])
+    page.click("#go")
+    page.locator("#status", has_text="20,000 characters").wait_for(timeout=60_000)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    threads = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    tasks = [
+        event.get("tdur", 0) / 1000
+        for event in events
+        if event["name"].endswith("RunTask") and (event["pid"], event["tid"]) in threads
+    ]
+    assert 0 < max(tasks) < LONGEST_TASK

@@ -8,6 +8,8 @@ const REST = 0xffffffff; // in the place of a code point: a further byte of the 
 const REST_WIDTH = 0.5; // columns of a further byte or a mark, as in page.css
 
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+const JOINING = /^[\u0620-\u07ff]/; // letters of Arabic and its neighbors, which join the next one
+const JOINER = "\u200d"; // joins letters across the strip of a mark
 const MOST_ROWS_BACK = 200; // in which a paragraph's first letter is searched for
 
 function columns_of(text) {
@@ -103,9 +105,11 @@ class TextView {
     if (this.rest(i)) return "";
     const point = this.points?.[i] ?? 0;
     if (point) return visible(String.fromCodePoint(point));
-    const end = this.end_of_marks(i);
-    if (end === i + 1) return this.seen[this.ids[i]];
-    return Array.from(this.ids.subarray(i, end), (id) => this.vocabulary[id]).join("");
+    const end = this.end_of_marks(i), letter = this.character(i);
+    const marks = Array.from(this.ids.subarray(i + 1, end), (id) => this.vocabulary[id]).join("");
+    if (this.points || !JOINING.test(letter)) return marks ? letter + marks : this.seen[this.ids[i]];
+    const joins = (near, place) => (near && JOINING.test(this.character(place) ?? "") ? JOINER : "");
+    return joins(i > 0 && this.rest(i - 1), i) + letter + marks + joins(marks, end);
   }
 
   /** The columns of character i. */

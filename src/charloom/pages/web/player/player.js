@@ -251,7 +251,7 @@ class Player {
   on_done(data) {
     const room = this.room_of(data);
     room.sheet.next = data.next;
-    this.refresh(); // the text is there before the report says so
+    this.refresh(); // before the report, so that it describes the visible text
     if (room === this.play) this.tell_guesses();
     if (this.running?.job !== data.job) return;
     this.end_running();
@@ -280,8 +280,10 @@ class Player {
   unknown(room, characters) {
     if (!characters?.length) return "";
     const kinds = [...new Set(characters)], scored = room === this.score && DATA.unseen;
+    const name = (one) => (DATA.kind !== "bytes" ? named(one)
+      : "\\x" + one.charCodeAt(0).toString(16).padStart(2, "0"));
     const how = scored ? `, at ${DATA.unseen.unknown.toFixed(1)} bits each` : " and skipped";
-    return ` Unknown to the model${how}: ${kinds.slice(0, 8).map(named).join(", ")}` +
+    return ` Unknown to the model${how}: ${kinds.slice(0, 8).map(name).join(", ")}` +
       `${kinds.length > 8 ? " …" : ""}.`;
   }
 
