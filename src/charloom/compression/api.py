@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from charloom.compression.adaptive import read_text, write_text
 from charloom.compression.characters import Alphabet, as_bytes, codes_of_bytes, codes_of_characters
 from charloom.compression.container import (
@@ -19,7 +21,7 @@ from charloom.compression.container import (
     write_file,
 )
 from charloom.compression.layout import Damage
-from charloom.compression.network import MULTIPLE, NetworkPlan
+from charloom.compression.network import MULTIPLE, NetworkPlan, is_too_large
 from charloom.compression.planning import plan_for
 from charloom.context_mixing.layout import LARGEST_VOCABULARY
 from charloom.errors import CharloomError
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 
 LARGEST = 1_000_000_000  # bytes of a text that is compressed
 EXPECTED = 100_000_000  # bytes of a text that is restored without a larger limit
+MOST_ADDED = 64  # bytes by which a compressed text is longer, at most
 LARGEST_TABLES = 1_000  # megabytes
-MOST_UNITS, MOST_PASSES = 1024, 1000
+MOST_PASSES = 1000  # tenths
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
 DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
@@ -68,10 +71,7 @@ def compress(
     """
     text = _as_bytes(data)
     if len(text) > LARGEST:
-        raise CharloomError(
-            f"the text has {len(text):,} bytes, above the limit of {LARGEST:,}: compress it in "
-            "parts"
-        )
+        raise CharloomError(f"the text has more than {LARGEST:,} bytes: compress it in parts")
     if minutes is not None and not 0 < minutes < 1e6:
         raise CharloomError(f"minutes is {minutes}: pass a number above 0")
     best = write_file(Header(STORED, len(text)), text, text)
@@ -107,6 +107,12 @@ def decompress(
         CharloomError: if the bytes are damaged, not charloom's, those of a larger text, or were
             compressed with another model.
     """
+    data = _as_bytes(data)
+    if len(data) > most_bytes + MOST_ADDED:
+        raise CharloomError(
+            f"a text of at most {most_bytes:,} bytes has fewer compressed ones: allow more with "
+            "--max-bytes (in Python, most_bytes)"
+        )
     try:
         if data.startswith(MARK):
             return _from_file(data, most_bytes, on_progress)
@@ -129,7 +135,7 @@ def _from_file(data: bytes, most_bytes: int, on_progress: OnProgress | None) -> 
         if header.megabytes > LARGEST_TABLES or not 1 <= header.alphabet <= LARGEST_VOCABULARY:
             raise Damage
         plan = NetworkPlan(header.units * MULTIPLE, header.passes)
-        if plan.hidden > MOST_UNITS or plan.passes > MOST_PASSES:
+        if plan.passes > MOST_PASSES or is_too_large(header.alphabet, plan):
             raise Damage
         alphabet, ids = read_text(
             content, header.alphabet, header.length, header.megabytes, plan, header.form == BYTES,
@@ -191,6 +197,8 @@ def _as_bytes(data: str | bytes) -> bytes:
             raise CharloomError(
                 "the text contains half of a surrogate pair: pass bytes instead"
             ) from None
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise CharloomError(f"the text is of type {type(data).__name__}: pass a str or bytes")
     return bytes(data)
 
 
@@ -199,7 +207,7 @@ def _forms(text: bytes) -> list[bool]:
     if not text:
         return []
     codes = codes_of_characters(text)
-    if codes is None or len(set(codes.tolist())) > LARGEST_VOCABULARY:
+    if codes is None or np.count_nonzero(np.bincount(codes)) > LARGEST_VOCABULARY:
         return [True]
     if len(codes) == len(text) or len(text) > TRIED:
         return [False]

@@ -6,7 +6,14 @@ import time
 
 import numpy as np
 
-from charloom.compression.network import GATES, MOST_READ, MULTIPLE, WORKERS, NetworkPlan
+from charloom.compression.network import (
+    GATES,
+    MOST_READ,
+    MULTIPLE,
+    WORKERS,
+    NetworkPlan,
+    is_too_large,
+)
 from charloom.compression.replay import Replay
 from charloom.engines.protocol import available_cores
 
@@ -33,8 +40,10 @@ def plan_for(length: int, characters: int, seconds: float) -> NetworkPlan:
     for hidden, passes in PLANS:
         # A character that is coded costs about as much as one thread's step with it.
         each = _products(hidden, characters) * of_step * (WORKERS + passes / 10)
-        if length * (MIXER_SECONDS + each) < PART * seconds:
-            return NetworkPlan(hidden, passes)
+        plan = NetworkPlan(hidden, passes)
+        fits = length * (MIXER_SECONDS + each) < PART * seconds
+        if fits and not is_too_large(characters, plan):
+            return plan
     return NetworkPlan()
 
 

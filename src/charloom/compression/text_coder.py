@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.compression.layout import (
+    END,
     EVEN,
     GUESSES_OF_NUMBER,
     PLACE,
+    WIDTH,
     Coder,
+    Damage,
     last_bytes,
     new_reader,
     new_writer,
@@ -76,7 +79,14 @@ class Reader:
         return self._data
 
     def take_over(self, buffer: Bytes) -> None:
-        """Do nothing, because the coder's place is in all the bytes."""
+        """Check the coder's place, which is in all the bytes.
+
+        Raises:
+            Damage: if more was read than a writer leaves out, so that the rest is made up.
+        """
+        del buffer
+        if int(self.coder[PLACE]) > int(self.coder[END]) + WIDTH:
+            raise Damage
 
 
 def code_rows(
