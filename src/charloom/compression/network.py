@@ -92,7 +92,7 @@ class NetworkPlan(NamedTuple):
     passes: int = 40  # over all the text, in tenths
     rows: int = 8  # of each worker
     steps: int = 64
-    rate: int = 40  # ten-thousandths
+    rate: int = 60  # ten-thousandths
     last_rate: int = 20  # percent of it at the end of the text
     dropped: int = 200  # 1,024ths
     dropped_weights: int = 120
