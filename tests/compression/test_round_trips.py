@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charloom
+from charloom.compression import api
 from charloom.compression.adaptive import read_text, write_text
 from charloom.compression.characters import Alphabet, codes_of_bytes
 from charloom.compression.container import (
@@ -103,6 +104,16 @@ def test_a_text_ends_with_its_bytes() -> None:
             write_file(header, content, text), on_progress=lambda _, done, __: coded.append(done)
         )
     assert not coded or max(coded) < 100_000
+
+
+def test_noise_is_stored_at_once() -> None:
+    noise = random.Random(1).randbytes(300_000)
+    coded: list[int] = []
+    packed = charloom.compress(noise, on_progress=lambda *_: coded.append(1))
+    assert not coded
+    assert len(packed) <= len(noise) + 64
+    assert charloom.decompress(packed) == noise
+    assert not api._is_noise(noise + noise[:200_000])
 
 
 def test_only_texts_and_bytes_are_compressed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,10 @@ LARGEST_TABLES = 1_000  # megabytes
 MOST_PASSES = 1000  # tenths
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
+# Noise has nearly as many bits in a byte as fit in, and xz, which finds what is repeated, is of no
+# use to it.
+NOISE_BITS, NOISE_SHARE = 7.9, 0.99
+LARGEST_DICTIONARY = 1 << 24
 DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
 WRONG_MODEL = (
     "these bytes do not fit the model: they were compressed with another one, are damaged, or come "
@@ -203,8 +208,8 @@ def _as_bytes(data: str | bytes) -> bytes:
 
 
 def _forms(text: bytes) -> list[bool]:
-    """Return whether a text is coded as bytes: one way or both."""
-    if not text:
+    """Return whether a text is coded as bytes: one way or both, or neither."""
+    if not text or _is_noise(text):
         return []
     codes = codes_of_characters(text)
     if codes is None or np.count_nonzero(np.bincount(codes)) > LARGEST_VOCABULARY:
@@ -212,6 +217,20 @@ def _forms(text: bytes) -> list[bool]:
     if len(codes) == len(text) or len(text) > TRIED:
         return [False]
     return [False, True]
+
+
+def _is_noise(text: bytes) -> bool:
+    """Return whether a long text is like random numbers, which would take minutes for nothing."""
+    if len(text) <= TRIED:
+        return False
+    counts = np.bincount(np.frombuffer(text, np.uint8))
+    shares = counts[counts > 0] / len(text)
+    if -(shares * np.log2(shares)).sum() < NOISE_BITS:
+        return False
+    size = min(len(text), LARGEST_DICTIONARY)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": size}]
+    packed = lzma.compress(text, lzma.FORMAT_RAW, filters=filters)
+    return len(packed) > NOISE_SHARE * len(text)
 
 
 def _coded(

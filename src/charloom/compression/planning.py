@@ -19,8 +19,16 @@ from charloom.engines.protocol import available_cores
 
 # Networks, and tenths of passes over the text, the best first.
 PLANS = (
-    (640, 80), (512, 80), (384, 80), (320, 80), (256, 80), (256, 40), (192, 40), (128, 40), (64, 40),
-)  # fmt: skip
+    (640, 80),
+    (512, 80),
+    (384, 80),
+    (320, 80),
+    (256, 80),
+    (256, 40),
+    (192, 40),
+    (128, 40),
+    (64, 40),
+)
 MIXER_SECONDS = 30e-6  # for a character, of both sets of weights
 CODED = 1.5  # times of a character in a step, for the network's prediction of one
 PART = 0.85  # of the time limit that is planned
