@@ -38,8 +38,7 @@ LARGEST_TABLES = 1_000  # megabytes
 MOST_PASSES = 1000  # tenths
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
-# Noise has nearly as many bits in a byte as fit in, and xz, which finds what is repeated, is of no
-# use to it.
+# Noise has nearly 8 bits of entropy in a byte, and xz finds no repetitions in it.
 NOISE_BITS, NOISE_SHARE = 7.9, 0.99
 LARGEST_DICTIONARY = 1 << 24
 DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
