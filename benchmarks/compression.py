@@ -4,7 +4,7 @@
 
 A TEXT is the name of a corpus or the path of a file, by default Tiny Shakespeare, *Pride and
 Prejudice* and Python's help. Each direction runs in a process of its own, after its kernels are
-compiled, and the restored text is compared. zstandard and pyppmd are packages of these names.
+compiled. The restored text is compared. zstandard and pyppmd are packages of these names.
 Without them their rows are missing. `--only` chooses rows by the beginnings of their names.
 
 `--write` keeps the results in benchmarks/results/compression.json, beside earlier ones of other

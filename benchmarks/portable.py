@@ -2,9 +2,9 @@
 
     python -m benchmarks.portable [--qemu PATH] [--aarch64 COMMAND] [--only NAME…]
 
-Prints the table of docs/compress.md. Every row is a process that compresses texts: two with a
-mixer, one with a network that learns it, and one with a model that both sides share. It then
-restores what the first row wrote. All bytes must be equal.
+Prints the table of docs/compress.md. Every row is a process that compresses two texts with a mixer,
+one with a network, and one with a model that both sides share. It then restores the texts of the
+first row. All bytes must be equal.
 
 PATH is qemu-x86_64 of Debian's package qemu-user. COMMAND runs Python on a machine with aarch64,
 real or emulated. An emulated x86-64 processor does not compile: its code is compiled here first, as

@@ -1,5 +1,8 @@
 """`charloom compress` and `charloom decompress`, on files and pipes."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,30 @@ def test_nothing_is_lost(text: Path) -> None:
     Path("half.loom").unlink()
     assert contents(Path()) == before
     assert run("compress", "woods.txt", "--force")[0] == 0
+
+
+def test_an_interrupted_command_leaves_nothing(text: Path) -> None:
+    text.write_bytes(text.read_bytes() * 600)
+    before = contents(Path())
+    command = [sys.executable, "-m", "charloom", "compress", "woods.txt"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        said = []
+        for line in running.stderr:
+            said.append(line)
+            if "takes about" in line:
+                running.send_signal(signal.SIGINT)
+    assert running.returncode == 128 + signal.SIGINT, said
+    assert "interrupted" in said[-1]
+    assert contents(Path()) == before
+
+
+def test_too_many_bytes_are_refused(text: Path) -> None:
+    assert run("compress", "woods.txt")[0] == 0
+    assert "--max-bytes" in refused("decompress", "woods.txt.loom", "-o", "c", "--max-bytes", "9")
+    Path("noise.loom").write_bytes(b"\x8cloom" * 40)
+    assert "--max-bytes" in refused("decompress", "noise.loom", "--max-bytes", "100")
+    assert "--max-bytes" in refused("decompress", "woods.txt.loom", "-o", "c", "--max-bytes", "-1")
 
 
 def test_pipes(text: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import charloom
+from charloom.compression import api
 from charloom.compression.adaptive import read_text, write_text
 from charloom.compression.characters import Alphabet, codes_of_bytes
 from charloom.compression.container import (
@@ -16,9 +17,10 @@ from charloom.compression.container import (
     MARK,
     STORED,
     Header,
+    read_file,
     write_file,
 )
-from charloom.compression.network import NetworkPlan
+from charloom.compression.network import MULTIPLE, NetworkPlan
 from charloom.compression.planning import plan_for
 from charloom.compression.text_coder import LEARNED_BLOCK
 from helpers.texts import WOODS
@@ -84,10 +86,43 @@ def test_a_file_cannot_claim_much(length: int) -> None:
         Header(CHARACTERS, 4_000, 4_000 - length, 60, 64),
         Header(CHARACTERS, 4_000, 4_000, 60, 64, length, 8),
         Header(CHARACTERS, 4_000, 4_000, 60, 64, 2, length),
+        Header(CHARACTERS, 4_000, 4_000, 3_000, 64, 1024 // MULTIPLE, 8),
         Header(STORED, length),
     ):
         with pytest.raises(charloom.CharloomError):
             charloom.decompress(write_file(header, b"content", b""), most_bytes=4_000)
+
+
+def test_a_text_ends_with_its_bytes() -> None:
+    """A header that claims more characters than there are bytes for costs no time."""
+    text = (WOODS * 3).encode()
+    header, content, _ = read_file(charloom.compress(text))
+    header = header._replace(size=header.size + 5_000_000, length=header.length + 5_000_000)
+    coded: list[int] = []
+    with pytest.raises(charloom.CharloomError, match="damaged or incomplete"):
+        charloom.decompress(
+            write_file(header, content, text), on_progress=lambda _, done, __: coded.append(done)
+        )
+    assert not coded or max(coded) < 100_000
+
+
+def test_noise_is_stored_at_once() -> None:
+    noise = random.Random(1).randbytes(300_000)
+    coded: list[int] = []
+    packed = charloom.compress(noise, on_progress=lambda *_: coded.append(1))
+    assert not coded
+    assert len(packed) <= len(noise) + 64
+    assert charloom.decompress(packed) == noise
+    assert not api._is_noise(noise + noise[:200_000])
+
+
+def test_only_texts_and_bytes_are_compressed() -> None:
+    with pytest.raises(charloom.CharloomError, match="type int"):
+        charloom.compress(5)  # type: ignore[arg-type]
+    packed = charloom.compress(memoryview(b"woods"))  # type: ignore[arg-type]
+    assert charloom.decompress(bytearray(packed)) == b"woods"
+    with pytest.raises(charloom.CharloomError, match="of at most 10 bytes has fewer"):
+        charloom.decompress(b"\x8cloom" * 20, most_bytes=10)
 
 
 @settings(max_examples=40, deadline=None)

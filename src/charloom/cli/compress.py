@@ -44,13 +44,13 @@ def add_model(parser: Parser) -> None:
 
 
 def run_compress(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from charloom.compression.api import compress
+    from charloom.compression.api import LARGEST, compress
 
     out = arguments.out
     if out is None:
         out = PIPE if arguments.file == PIPE else arguments.file + SUFFIX
     check_output(arguments.file, out, arguments.force, terminal)
-    text = read_whole(arguments.file)
+    text = read_whole(arguments.file, LARGEST)
     began = time.monotonic()
     with terminal.task("compressing") as on_progress:
         found = compress(
@@ -124,14 +124,19 @@ def peak_memory() -> int:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
 
 
-def read_whole(source: str) -> bytes:
-    """Return the bytes of a file, or of standard input. Raises CharloomError."""
+def read_whole(source: str, most: int) -> bytes:
+    """Return the bytes of a file, or of standard input, but not many more than `most`.
+
+    Raises:
+        CharloomError: if it cannot be read.
+    """
     try:
         if source != PIPE:
-            return Path(source).read_bytes()
+            with Path(source).open("rb") as file:
+                return file.read(most + 1)
         if sys.stdin is None:
             raise CharloomError("standard input is closed: pipe a file into it, or pass a path")
-        return cast(IO[bytes], sys.stdin.buffer).read()
+        return cast(IO[bytes], sys.stdin.buffer).read(most + 1)
     except (OSError, ValueError) as error:
         if isinstance(error, CharloomError):
             raise

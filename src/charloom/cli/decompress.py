@@ -32,7 +32,7 @@ def add_decompress_arguments(parser: Parser) -> None:
 
 
 def run_decompress(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    from charloom.compression.api import decompress
+    from charloom.compression.api import MOST_ADDED, decompress
 
     out = arguments.out
     if out is None:
@@ -40,7 +40,7 @@ def run_decompress(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if out == arguments.file != PIPE:
             raise CharloomError(f"{out} does not end in {SUFFIX}: name the result with --out")
     check_output(arguments.file, out, arguments.force, terminal)
-    data = read_whole(arguments.file)
+    data = read_whole(arguments.file, max(0, arguments.max_bytes) + MOST_ADDED)
     with terminal.task("decompressing") as on_progress:
         text = decompress(
             data,

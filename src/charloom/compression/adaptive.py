@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from charloom.compression.characters import COLUMNS, Alphabet, Codes
+from charloom.compression.layout import Damage
 from charloom.compression.network import NetworkPlan
 from charloom.compression.text_coder import Reader, TextCoder, Writer, code_rows
 from charloom.compression.weights import first_weights
@@ -57,14 +58,17 @@ def read_text(
         on_progress: as in `write_text`.
 
     Raises:
-        Damage: if the list is not one.
+        Damage: if the list is not one, or the bytes end too early.
     """
     reader = Reader(content)
     rows = np.zeros((size, COLUMNS), np.int64)
     code_rows(rows, reader, FIRST_GUESSES)
     alphabet = Alphabet.from_rows(rows, as_bytes)
     ids = np.zeros(length, np.int64)
-    mixer = alphabet.mixer(length, megabytes * MEGABYTE)
+    try:
+        mixer = alphabet.mixer(length, megabytes * MEGABYTE)
+    except ValueError:  # because made-up counts have too deep a tree
+        raise Damage from None
     coder = TextCoder(mixer, first_weights(), plan, length=length)
     coder.code(ids, reader, "decompressing", on_progress)
     return alphabet, ids

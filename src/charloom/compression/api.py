@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from charloom.compression.adaptive import read_text, write_text
 from charloom.compression.characters import Alphabet, as_bytes, codes_of_bytes, codes_of_characters
@@ -19,7 +22,7 @@ from charloom.compression.container import (
     write_file,
 )
 from charloom.compression.layout import Damage
-from charloom.compression.network import MULTIPLE, NetworkPlan
+from charloom.compression.network import MULTIPLE, NetworkPlan, is_too_large
 from charloom.compression.planning import plan_for
 from charloom.context_mixing.layout import LARGEST_VOCABULARY
 from charloom.errors import CharloomError
@@ -30,10 +33,14 @@ if TYPE_CHECKING:
 
 LARGEST = 1_000_000_000  # bytes of a text that is compressed
 EXPECTED = 100_000_000  # bytes of a text that is restored without a larger limit
+MOST_ADDED = 64  # bytes by which a compressed text is longer, at most
 LARGEST_TABLES = 1_000  # megabytes
-MOST_UNITS, MOST_PASSES = 1024, 1000
+MOST_PASSES = 1000  # tenths
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
+# Noise has nearly 8 bits of entropy in a byte, and xz finds no repetitions in it.
+NOISE_BITS, NOISE_SHARE = 7.9, 0.99
+LARGEST_DICTIONARY = 1 << 24
 DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
 WRONG_MODEL = (
     "these bytes do not fit the model: they were compressed with another one, are damaged, or come "
@@ -68,10 +75,7 @@ def compress(
     """
     text = _as_bytes(data)
     if len(text) > LARGEST:
-        raise CharloomError(
-            f"the text has {len(text):,} bytes, above the limit of {LARGEST:,}: compress it in "
-            "parts"
-        )
+        raise CharloomError(f"the text has more than {LARGEST:,} bytes: compress it in parts")
     if minutes is not None and not 0 < minutes < 1e6:
         raise CharloomError(f"minutes is {minutes}: pass a number above 0")
     best = write_file(Header(STORED, len(text)), text, text)
@@ -107,6 +111,12 @@ def decompress(
         CharloomError: if the bytes are damaged, not charloom's, those of a larger text, or were
             compressed with another model.
     """
+    data = _as_bytes(data)
+    if len(data) > most_bytes + MOST_ADDED:
+        raise CharloomError(
+            f"a text of at most {most_bytes:,} bytes has fewer compressed ones: allow more with "
+            "--max-bytes (in Python, most_bytes)"
+        )
     try:
         if data.startswith(MARK):
             return _from_file(data, most_bytes, on_progress)
@@ -129,7 +139,7 @@ def _from_file(data: bytes, most_bytes: int, on_progress: OnProgress | None) -> 
         if header.megabytes > LARGEST_TABLES or not 1 <= header.alphabet <= LARGEST_VOCABULARY:
             raise Damage
         plan = NetworkPlan(header.units * MULTIPLE, header.passes)
-        if plan.hidden > MOST_UNITS or plan.passes > MOST_PASSES:
+        if plan.passes > MOST_PASSES or is_too_large(header.alphabet, plan):
             raise Damage
         alphabet, ids = read_text(
             content, header.alphabet, header.length, header.megabytes, plan, header.form == BYTES,
@@ -191,19 +201,35 @@ def _as_bytes(data: str | bytes) -> bytes:
             raise CharloomError(
                 "the text contains half of a surrogate pair: pass bytes instead"
             ) from None
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise CharloomError(f"the text is of type {type(data).__name__}: pass a str or bytes")
     return bytes(data)
 
 
 def _forms(text: bytes) -> list[bool]:
-    """Return whether a text is coded as bytes: one way or both."""
-    if not text:
+    """Return whether a text is coded as bytes: one way or both, or neither."""
+    if not text or _is_noise(text):
         return []
     codes = codes_of_characters(text)
-    if codes is None or len(set(codes.tolist())) > LARGEST_VOCABULARY:
+    if codes is None or np.count_nonzero(np.bincount(codes)) > LARGEST_VOCABULARY:
         return [True]
     if len(codes) == len(text) or len(text) > TRIED:
         return [False]
     return [False, True]
+
+
+def _is_noise(text: bytes) -> bool:
+    """Return whether a long text is like random numbers, which would take minutes for nothing."""
+    if len(text) <= TRIED:
+        return False
+    counts = np.bincount(np.frombuffer(text, np.uint8))
+    shares = counts[counts > 0] / len(text)
+    if -(shares * np.log2(shares)).sum() < NOISE_BITS:
+        return False
+    size = min(len(text), LARGEST_DICTIONARY)
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": size}]
+    packed = lzma.compress(text, lzma.FORMAT_RAW, filters=filters)
+    return len(packed) > NOISE_SHARE * len(text)
 
 
 def _coded(

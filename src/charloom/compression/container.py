@@ -28,7 +28,7 @@ from charloom.compression.layout import Damage
 MARK = b"\x8cloom"
 # A file can be read only with the numbers that it was written with. Every change of a number that
 # context mixing or this package computes therefore raises this version.
-ARITHMETIC = 2
+ARITHMETIC = 3
 STORED, CHARACTERS, BYTES = range(3)
 CHECK, DIGEST, SHORT_DIGEST = 2, 8, 4  # bytes
 SHORT = 65_536  # bytes of a text that has a short digest, at most

@@ -118,16 +118,17 @@ class SharedModel:
     ) -> None:
         state = self._predictor.zero_state(1)
         last = self.vocabulary.start_id
-        buffer = stream.buffer(len(ids) * BYTES_OF_DECISION * MOST_DECISIONS)
+        buffer = stream.buffer(LONG * BYTES_OF_DECISION * MOST_DECISIONS)
         for i in range(len(ids)):
             logits, state = self._predictor.step(np.array([last]), state)
             x = logits.astype(np.float64)
             p = np.exp(x - x.max())
             CODE_PREDICTED(ids[i : i + 1], p, stream.coder, buffer)
             last = int(ids[i])
-            if on_progress is not None and i % LONG == 0:
-                on_progress(stage, i + 1, len(ids))
-        stream.take_over(buffer)
+            if i % LONG == LONG - 1 or i == len(ids) - 1:
+                stream.take_over(buffer)
+                if on_progress is not None:
+                    on_progress(stage, i + 1, len(ids))
 
 
 _KNOWN: weakref.WeakKeyDictionary[LanguageModel, SharedModel] = weakref.WeakKeyDictionary()
@@ -201,16 +202,20 @@ def read_message(
     check = LONG_CHECK if length >= LONG else SHORT_CHECK
     if len(data) < place + check:
         raise Damage
-    reader = Reader(data[place:-check])
-    rows = np.ones((count, 2), np.int64)
-    if count:
-        code_rows(rows, reader)
-    ids = np.zeros(length, np.int64)
-    model.code(ids, reader, bool(form & LEARNS), "decompressing", on_progress)
-    codes = _with_exceptions(ids, rows, model)
-    text = _bytes_of(codes, model)
-    if _check(model, text, length) != data[-check:]:
-        raise WrongModelError if length < LONG else Damage
+    try:
+        reader = Reader(data[place:-check])
+        rows = np.ones((count, 2), np.int64)
+        if count:
+            code_rows(rows, reader)
+        ids = np.zeros(length, np.int64)
+        model.code(ids, reader, bool(form & LEARNS), "decompressing", on_progress)
+        text = _bytes_of(_with_exceptions(ids, rows, model), model)
+        if _check(model, text, length) != data[-check:]:
+            raise Damage
+    except Damage:
+        if length < LONG:  # A message that does not name its model can be another one's.
+            raise WrongModelError from None
+        raise
     return text
 
 

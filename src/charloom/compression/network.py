@@ -28,6 +28,9 @@ BY_NODE, BY_CONTEXTS = 256, 66
 TRUST = 0.7, 0.3  # of the mixer and of the network, before any text
 
 
+MOST_WEIGHTS = 1 << 24  # so that a file cannot request more memory
+
+
 class NetworkSizes(NamedTuple):
     """The numbers that the kernel needs beside the arrays, and where parameters begin."""
 
@@ -89,7 +92,7 @@ class NetworkPlan(NamedTuple):
     passes: int = 40  # over all the text, in tenths
     rows: int = 8  # of each worker
     steps: int = 64
-    rate: int = 40  # ten-thousandths
+    rate: int = 60  # ten-thousandths
     last_rate: int = 20  # percent of it at the end of the text
     dropped: int = 200  # 1,024ths
     dropped_weights: int = 120
@@ -111,6 +114,11 @@ def sizes_of(
         hidden, characters, classes, extra, rows, steps, recurrent, bias, inputs, decoder,
         decoder_bias, decoder_bias + classes, remembered, plan.dropped, plan.dropped_weights,
     )  # fmt: skip
+
+
+def is_too_large(characters: int, plan: NetworkPlan) -> bool:
+    """Return whether a network has too many weights."""
+    return sizes_of(characters, plan, 1, 1, 1).total > MOST_WEIGHTS
 
 
 def make_parameters(sizes: NetworkSizes) -> NDArray[np.float32]:

@@ -292,23 +292,26 @@ def step_back(n, table, place, b):
         store(d, at, load(d, at) + dn)
 
 
-def change_weights(parameters, first, second, one, other, settings, begin, end):
+def change_weights(parameters, first, second, average, one, other, settings, begin, end):
     """Change weights by Adam (Kingma & Ba 2015), from `begin` to `end`.
 
     Args:
         parameters: the weights, (P,), changed.
         first: Adam's means of gradients, (P,), changed.
         second: those of their squares, (P,), changed.
+        average: the mean of the latest weights, (P,), changed.
         one: the gradients of a worker, (P,).
         other: those of the other one, which are added.
-        settings: the learning rate, with the correction of the means, (1,).
+        settings: the learning rate, with the correction of the means, and the new weights' share of
+            their mean, (2,).
         begin: the first weight, a multiple of MULTIPLE.
         end: the end, another multiple.
     """
-    p, m, v, a, b = (
+    p, m, v, a, b, latest = (
         as_flat(parameters), as_flat(first), as_flat(second), as_flat(one), as_flat(other),
+        as_flat(average),
     )  # fmt: skip
-    rate = settings[0]
+    rate, share = settings[0], settings[1]
     for i in range(begin, end, width(p)):
         x = load(a, i) + load(b, i)
         mean = fma(load(m, i), np.float32(DECAY_1), x * np.float32(1 - DECAY_1))
@@ -316,4 +319,6 @@ def change_weights(parameters, first, second, one, other, settings, begin, end):
         store(m, i, mean)
         store(v, i, square)
         step = mean * rate / (exact_root(square) + np.float32(EPSILON))
-        store(p, i, load(p, i) - step)
+        new = load(p, i) - step
+        store(p, i, new)
+        store(latest, i, fma(new - load(latest, i), share, load(latest, i)))

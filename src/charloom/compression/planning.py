@@ -6,13 +6,31 @@ import time
 
 import numpy as np
 
-from charloom.compression.network import GATES, MOST_READ, MULTIPLE, WORKERS, NetworkPlan
+from charloom.compression.network import (
+    GATES,
+    MOST_READ,
+    MULTIPLE,
+    WORKERS,
+    NetworkPlan,
+    is_too_large,
+)
 from charloom.compression.replay import Replay
 from charloom.engines.protocol import available_cores
 
 # Networks, and tenths of passes over the text, the best first.
-PLANS = ((512, 80), (384, 80), (320, 80), (256, 80), (256, 40), (192, 40), (128, 40), (64, 40))
+PLANS = (
+    (640, 80),
+    (512, 80),
+    (384, 80),
+    (320, 80),
+    (256, 80),
+    (256, 40),
+    (192, 40),
+    (128, 40),
+    (64, 40),
+)
 MIXER_SECONDS = 30e-6  # for a character, of both sets of weights
+CODED = 1.5  # times of a character in a step, for the network's prediction of one
 PART = 0.85  # of the time limit that is planned
 TRIAL = NetworkPlan(256)
 TRIAL_CHARACTERS = 64
@@ -29,17 +47,20 @@ def plan_for(length: int, characters: int, seconds: float) -> NetworkPlan:
     """
     if length * (MIXER_SECONDS + _products(PLANS[-1][0], characters) * 1e-10) > seconds:
         return NetworkPlan()
-    of_step = seconds_of_product()
+    of_product, threads = seconds_of_product(), min(WORKERS, available_cores())
     for hidden, passes in PLANS:
-        # A character that is coded costs about as much as one thread's step with it.
-        each = _products(hidden, characters) * of_step * (WORKERS + passes / 10)
-        if length * (MIXER_SECONDS + each) < PART * seconds:
-            return NetworkPlan(hidden, passes)
+        plan = NetworkPlan(hidden, passes)
+        each = _products(hidden, characters) * of_product
+        # One thread codes, while the other one learns, and helps it after that.
+        coding, learning = MIXER_SECONDS + CODED * each, each * passes / 10
+        needed = max(coding, (coding + learning) / threads)
+        if length * needed < PART * seconds and not is_too_large(characters, plan):
+            return plan
     return NetworkPlan()
 
 
 def seconds_of_product() -> float:
-    """Return the time of a training step for each of its characters and weights, as measured."""
+    """Return a thread's time of a step for each of its characters and weights, as measured."""
     replay = Replay(np.arange(TRIAL_CHARACTERS), 4096, TRIAL, available_cores())
     ids = np.zeros(4096, np.int64)
     taken = []

@@ -1,13 +1,18 @@
 """A network that learns a text while it is coded, from random windows of the text so far.
 
-A batch is divided between two workers, and each adds up the gradients of its own rows. Threads run
-them at the same time if there are any, which changes no bit.
+It learns the text before a block while that block is coded. The predictions of a block therefore
+come from weights that do not change: the mean of the latest ones before it.
+
+A batch is divided between two workers, and each adds up the gradients of its own rows. A second
+thread, if there is one, takes steps alone until the block is coded. Then each thread runs a worker.
+No bit depends on that.
 """
 
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +38,12 @@ CHANGE_WEIGHTS = Kernel(
 MOST_REMEMBERED = 400_000_000  # bytes of the mixer's predictions
 WARM_UP = 50  # steps
 DECAYS = 0.9, 0.99  # of Adam's means
+LATEST = 1 / 32  # the share of new weights in the mean of the latest ones
 WINDOWS_IN_A_ROW = 8  # before a row begins elsewhere
 RECENT_ROWS = 4  # among these rows, one reads recent text
 RECENT_PART = 25  # of all the text, of which recent text is one part
 LEAST_RECENT = 20_000  # characters
+LEARNED_BLOCK = 1024  # characters that are coded while the network learns those before
 MULTIPLIER, INCREMENT = 6364136223846793005, 1442695040888963407
 
 
@@ -61,7 +68,8 @@ class Replay:
             self._remembered = max(1, min(length, MOST_REMEMBERED // characters))
         sizes = sizes_of(characters, plan, 1, 1, self._remembered)
         self._parameters = make_parameters(sizes)
-        self._live = make_network(sizes, self._parameters, order)
+        self._average, self._used = self._parameters.copy(), self._parameters.copy()
+        self._live = make_network(sizes, self._used, order)
         of_worker = sizes_of(characters, plan, plan.rows, plan.steps, self._remembered)
         self._workers = [
             make_network(of_worker, self._parameters, order)
@@ -70,9 +78,11 @@ class Replay:
         self._worker_places = [places_of(worker) for worker in self._workers]
         self._mixing = make_mixing(characters)
         self._first, self._second = np.zeros((2, sizes.total), np.float32)
-        self._settings = np.zeros(1, np.float32)
+        self._settings = np.zeros(2, np.float32)
         self._left = np.zeros(WORKERS * plan.rows, np.int64)
-        self._due, self._step, self._random = 0, 0, 1
+        self._due, self._steps, self._step, self._random = 0, 0, 0, 1
+        self._coded = threading.Event()
+        self._running: Future[int] | None = None
         self._first_decay = self._second_decay = 1.0
         self._pool: ThreadPoolExecutor | None = None
         if self.uses_network and threads > 1:
@@ -80,35 +90,57 @@ class Replay:
         self.codes = np.zeros(self._remembered * characters, np.uint8)
         self.places = places_of(self._live), places_of(self._mixing)
 
-    def learn(self, ids: NDArray[np.int64], begin: int, end: int) -> None:
-        """Take the steps that are due after characters from `begin` to `end` are coded."""
-        plan = self._plan
-        self._due += (end - begin) * plan.passes
-        cost = 10 * WORKERS * plan.rows * plan.steps
-        while self._due >= cost:
-            self._due -= cost
-            if end > plan.steps + 1:
-                self.step(ids, end)
+    def begin_steps(self, ids: NDArray[np.int64], begin: int) -> None:
+        """Begin to learn the characters before a block that begins at `begin`."""
+        cost = 10 * WORKERS * self._plan.rows * self._plan.steps
+        self._steps, self._due = divmod(self._due, cost)
+        if begin <= self._plan.steps + 1:
+            self._steps = 0
+        self._coded.clear()
+        if self._pool is not None:
+            self._running = self._pool.submit(self._step_until_coded, ids, begin)
 
-    def step(self, ids: NDArray[np.int64], end: int) -> None:
-        """Take a step on windows of the characters before `end`."""
+    def end_steps(self, ids: NDArray[np.int64], begin: int, end: int) -> None:
+        """Take the rest of these steps, after the block is coded, and use the new weights."""
+        self._coded.set()
+        done = 0 if self._running is None else self._running.result()
+        for _ in range(self._steps - done):
+            self.step(ids, begin, self._pool)
+        self._used[:] = self._average
+        self._due += (end - begin) * self._plan.passes
+
+    def step(
+        self, ids: NDArray[np.int64], end: int, pool: ThreadPoolExecutor | None = None
+    ) -> None:
+        """Take a step on windows of the characters before `end`, half of it in a pool."""
         self._choose_windows(end)
-        self._take_step(ids, end)
+        self._take_step(ids, end, pool)
 
     def close(self) -> None:
         """End the threads."""
+        self._coded.set()
         if self._pool is not None:
             self._pool.shutdown()
 
+    def _step_until_coded(self, ids: NDArray[np.int64], end: int) -> int:
+        """Take steps until all are taken or the block is coded, and return their number."""
+        for done in range(self._steps):
+            if self._coded.is_set():
+                return done
+            self.step(ids, end)
+        return self._steps
+
     def _choose_windows(self, end: int) -> None:
         plan = self._plan
-        most = end - plan.steps - 1
+        earliest, most = 0, end - plan.steps - 1
+        if self._remembered < self._length:  # The block replaces what lies further back.
+            earliest = max(0, end + LEARNED_BLOCK - self._remembered)
         for number, left in enumerate(self._left.tolist()):
             worker, row = self._workers[number % WORKERS], number // WORKERS
             begin = int(worker.windows[row]) + plan.steps
-            anew = left <= 0 or begin > most
+            anew = left <= 0 or not earliest <= begin <= most
             if anew:
-                lowest = max(0, end - self._remembered)
+                lowest = earliest
                 if row % RECENT_ROWS == 0:
                     lowest = max(lowest, end - max(LEAST_RECENT, end // RECENT_PART))
                 self._random = (self._random * MULTIPLIER + INCREMENT) % (1 << 64)
@@ -118,26 +150,27 @@ class Replay:
             worker.windows[row] = begin
             worker.windows[plan.rows + row] = anew
 
-    def _take_step(self, ids: NDArray[np.int64], end: int) -> None:
+    def _take_step(self, ids: NDArray[np.int64], end: int, pool: ThreadPoolExecutor | None) -> None:
         self._step += 1
         for worker in self._workers:
             self._random = (self._random * MULTIPLIER + INCREMENT) % (1 << 64)
             worker.key[0] = self._random
-        self._settings[0] = self._rate(end)
+        self._settings[:] = self._rate(end), max(LATEST, 1 / (1 + self._step / 5))
         gradients = [worker.gradients for worker in self._workers]
         total = len(self._parameters)
         half = total // 2 // MULTIPLE * MULTIPLE
         with_workers = [(ids, self.codes, places, self._settings) for places in self._worker_places]
-        weights = self._parameters, self._first, self._second, *gradients, self._settings
+        means = self._first, self._second, self._average
+        weights = self._parameters, *means, *gradients, self._settings
         for kernel, parts in (
             (FIND_GRADIENTS, with_workers),
             (CHANGE_WEIGHTS, [(*weights, 0, half), (*weights, half, total)]),
         ):
-            if self._pool is None:
+            if pool is None:
                 for part in parts:
                     kernel(*part)
             else:
-                other = self._pool.submit(kernel, *parts[1])
+                other = pool.submit(kernel, *parts[1])
                 kernel(*parts[0])
                 other.result()
 

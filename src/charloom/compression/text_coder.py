@@ -9,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.compression.layout import (
+    END,
     EVEN,
     GUESSES_OF_NUMBER,
     PLACE,
+    WIDTH,
     Coder,
+    Damage,
     last_bytes,
     new_reader,
     new_writer,
 )
 from charloom.compression.network import NetworkPlan
-from charloom.compression.replay import Replay
+from charloom.compression.replay import LEARNED_BLOCK, Replay
 from charloom.compression.weights import OF_NETWORK, first_weights
 from charloom.context_mixing.buffers import FLOATS, model_places, scratch_places, weight_places
 from charloom.context_mixing.layout import Weights, make_constants, make_scratch
@@ -34,7 +37,6 @@ CODE_TEXT_WITH_NETWORK = Kernel(
 CODE_NUMBERS = Kernel("charloom.compression.kernel:code_numbers", "compressed numbers")
 
 BLOCK = 4096  # characters that are coded in one call
-LEARNED_BLOCK = 1024  # with a network, which then learns
 BYTES_OF_DECISION = 3  # at most: 22 bits
 BYTES_OF_NUMBER = 12
 Ids = NDArray[np.int64]
@@ -76,7 +78,14 @@ class Reader:
         return self._data
 
     def take_over(self, buffer: Bytes) -> None:
-        """Do nothing, because the coder's place is in all the bytes."""
+        """Check the coder's place, which is in all the bytes.
+
+        Raises:
+            Damage: if more was read than a writer leaves out, so that the rest is made up.
+        """
+        del buffer
+        if int(self.coder[PLACE]) > int(self.coder[END]) + WIDTH:
+            raise Damage
 
 
 def code_rows(
@@ -152,20 +161,25 @@ class TextCoder:
             on_progress: called with the stage, the number of characters coded, and their total.
         """
         size = LEARNED_BLOCK if self._replay.uses_network else BLOCK
-        for begin, end in _blocks(len(ids), size, stage, on_progress):
-            if self._alone:
-                ids[begin:end] = 0
-                continue
-            buffer = stream.buffer((end - begin) * BYTES_OF_DECISION * self._deepest)
-            arguments = ids, begin, end, self.state, *self._places, stream.coder, buffer
-            if self._replay.uses_network:
-                CODE_TEXT_WITH_NETWORK(
-                    *arguments, self._replay.codes, self._final, self._floats
-                )  # fmt: skip
-                self._replay.learn(ids, begin, end)
-            else:
-                CODE_TEXT(*arguments, self._floats, self._flags)
-            stream.take_over(buffer)
+        try:
+            for begin, end in _blocks(len(ids), size, stage, on_progress):
+                if self._alone:
+                    ids[begin:end] = 0
+                else:
+                    self._code_block(ids, begin, end, stream)
+        finally:
+            self._replay.close()
+
+    def _code_block(self, ids: Ids, begin: int, end: int, stream: Writer | Reader) -> None:
+        buffer = stream.buffer((end - begin) * BYTES_OF_DECISION * self._deepest)
+        arguments = ids, begin, end, self.state, *self._places, stream.coder, buffer
+        if self._replay.uses_network:
+            self._replay.begin_steps(ids, begin)
+            CODE_TEXT_WITH_NETWORK(*arguments, self._replay.codes, self._final, self._floats)
+            self._replay.end_steps(ids, begin, end)
+        else:
+            CODE_TEXT(*arguments, self._floats, self._flags)
+        stream.take_over(buffer)
 
 
 def _blocks(
