@@ -9,28 +9,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.protocol import Constraints
-from charloom.constraints.texts import (
-    ConstrainedText,
-    Texts,
-    are_regular,
-    choose_next,
-    generate_restricted,
-    restrict,
-)
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural
-from charloom.network.units import Clamp
-from charloom.text.overlap import TrainingIndex
 from charloom.text.typed import ShownText
 from charloom.text.unknown import LONGEST_UTF_8
-from charloom.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # a sample without constraints does not need the package `constraints`
+    from charloom.constraints.protocol import Constraints
+    from charloom.constraints.texts import Texts
+    from charloom.engines.protocol import Predictor
+    from charloom.network.units import Clamp
+    from charloom.text.overlap import TrainingIndex
+    from charloom.text.vocabulary import Vocabulary
 
 # Characters sampled in one call, after which stop texts are searched and the text is yielded. The
 # first calls are short, so that text appears at once. Later ones are longer, so that the overhead
@@ -334,6 +329,8 @@ class RestrictedSampler:
         self._at_once = FEWEST_AT_ONCE  # characters that are sampled without the guard
         self._text = None
         if request.constraints is not None:
+            from charloom.constraints.texts import ConstrainedText
+
             self._text = ConstrainedText(request.constraints, request.length, self._end_id)
 
     @property
@@ -413,6 +410,8 @@ class RestrictedSampler:
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
         """Sample as `generate` does in one call of a kernel, which knows the constraints."""
+        from charloom.constraints.texts import generate_restricted
+
         assert self._text is not None
         predictor: Any = self._predictor
         sampled, counts, after = generate_restricted(
@@ -431,6 +430,8 @@ class RestrictedSampler:
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
         """Sample as `generate` does, each character from the logits that constraints restrict."""
+        from charloom.constraints.texts import choose_next, restrict
+
         assert self._text is not None
         sampled = np.empty(uniforms.shape, np.intp)
         for count, numbers in enumerate(uniforms):
@@ -452,6 +453,8 @@ class RestrictedSampler:
 
 def in_kernel(predictor: Predictor, texts: Texts) -> bool:
     """Return whether a predictor's `generate` can restrict the texts."""
+    from charloom.constraints.texts import are_regular
+
     return bool(getattr(predictor, "takes_restrictions", False)) and are_regular(texts)
 
 

@@ -6,28 +6,31 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.options import Bias, ConstraintOptions
 from charloom.engines.decoding import SamplingSettings
-from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural, shortened
-from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
-from charloom.prediction.likeliest import Blank, LikelyText, fill_blanks, find_likeliest
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
-from charloom.prediction.side_by_side import SampledDocument, sample_documents
-from charloom.prediction.unseen import UnseenCharacters
-from charloom.text.document_set import DocumentSet
-from charloom.text.format import TextFormat
-from charloom.text.overlap import TrainingIndex
-from charloom.text.sources import Texts
 from charloom.text.stops import read_stops
 from charloom.text.typed import ShownText, as_read, as_shown
-from charloom.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # imports that a plain sample does not need are inside methods
+    from charloom.constraints.options import Bias
+    from charloom.constraints.protocol import Constraints
+    from charloom.engines.protocol import Predictor
+    from charloom.network.parameters import ModelConfig
+    from charloom.prediction.likeliest import Blank, LikelyText
+    from charloom.prediction.side_by_side import SampledDocument
+    from charloom.prediction.unseen import UnseenCharacters
+    from charloom.text.document_set import DocumentSet
+    from charloom.text.format import TextFormat
+    from charloom.text.overlap import TrainingIndex
+    from charloom.text.sources import Texts
+    from charloom.text.vocabulary import Vocabulary
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 WORD = r"\w+"  # fills a blank, by default
@@ -158,9 +161,7 @@ class SamplingModel(ABC):
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
         stops = read_stops(stop, self.text_format, self.vocabulary)
-        constraints = ConstraintOptions(
-            match, forbid, require, alphabet, bias, json_schema, grammar
-        )
+        restricting = match, forbid, require, alphabet, bias, json_schema, grammar
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
@@ -172,9 +173,19 @@ class SamplingModel(ABC):
             guard=None
             if max_overlap is None
             else OverlapGuard(self.training_index(training_text), max_overlap),
-            constraints=constraints.read(self.vocabulary, self.as_read, stops),
+            constraints=self._constraints(restricting, stops),
         )
         return stream_text(self.predictor, self.vocabulary, request)
+
+    def _constraints(
+        self, restricting: tuple[Any, ...], stops: Sequence[str] = ()
+    ) -> Constraints | None:
+        """Return the constraints of ConstraintOptions of these values, None without any."""
+        if all(option is None or option in ((), []) for option in restricting):
+            return None
+        from charloom.constraints.options import ConstraintOptions
+
+        return ConstraintOptions(*restricting).read(self.vocabulary, self.as_read, stops)
 
     def sample(
         self, prompt: str | bytes = "", *, length: int | Literal["auto"] = "auto", **settings: Any
@@ -216,6 +227,8 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: as in `stream`.
         """
+        from charloom.prediction.likeliest import find_likeliest
+
         request = self.stream(prompt, length=length, **settings).request
         return find_likeliest(self.predictor, self.vocabulary, request, count)
 
@@ -246,6 +259,8 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: if the text has no blank, or an option is invalid.
         """
+        from charloom.prediction.likeliest import LikelyText, fill_blanks
+
         pieces = [self.as_read(piece) for piece in re.split("_{3,}", text)]
         blanks = len(pieces) - 1
         patterns = (match,) * max(1, blanks) if isinstance(match, str) else tuple(match)
@@ -286,7 +301,9 @@ class SamplingModel(ABC):
         ]
 
     def _blank(self, pattern: str, length: int, following: str) -> Blank:
-        read = ConstraintOptions(match=pattern).read(self.vocabulary, self.as_read)
+        from charloom.prediction.likeliest import Blank
+
+        read = self._constraints((pattern,))
         assert read is not None
         ids = self.vocabulary.encode(following)
         if length < read.least:
@@ -346,6 +363,8 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: as in `stream`, or if no document is found.
         """
+        from charloom.prediction.side_by_side import sample_documents
+
         if not isinstance(count, int) or count < 1:
             raise CharloomError(f"count is {count!r}: pass 1 or more")
         known = self.training_documents(training_text) if new else None
