@@ -12,26 +12,27 @@ from numpy.typing import NDArray
 
 from charloom.engines.backend import Backend
 from charloom.errors import CharloomError, error_reason
-from charloom.network.parameters import ModelConfig
 from charloom.prediction.mixture import MixedPredictor, network_of
 from charloom.prediction.sampling_model import SamplingModel
-from charloom.prediction.scoring import Protocol, Scores
-from charloom.prediction.states import Pooling, states_of_pieces, states_of_text
 from charloom.prediction.unseen import UnseenCharacters
-from charloom.progress import OnProgress
-from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from charloom.storage.checkpoint import load_checkpoint, save_checkpoint
 from charloom.storage.folders import MODEL_FILE, model_path
-from charloom.text.dataset import Dataset
-from charloom.text.document_set import DocumentSet
 from charloom.text.format import TextFormat
-from charloom.text.overlap import CopiedStretch, TrainingIndex, find_copied_stretch
-from charloom.text.sources import Texts
-from charloom.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:  # these imports, which samples do not need, are inside methods
     from charloom.evaluation.evaluation import Evaluation
     from charloom.evaluation.scored_text import ScoredText
     from charloom.evaluation.training_text import TrainingText
+    from charloom.network.parameters import ModelConfig
+    from charloom.prediction.scoring import Scores
+    from charloom.prediction.states import Pooling
+    from charloom.progress import OnProgress
+    from charloom.storage.checkpoint import Checkpoint
+    from charloom.text.dataset import Dataset
+    from charloom.text.document_set import DocumentSet
+    from charloom.text.overlap import CopiedStretch, TrainingIndex
+    from charloom.text.sources import Texts
+    from charloom.text.vocabulary import Vocabulary
 
 
 class LanguageModel(SamplingModel):
@@ -112,6 +113,8 @@ class LanguageModel(SamplingModel):
                 "a single text: use --max-overlap"
             )
         if self._training_documents is None:
+            from charloom.text.document_set import DocumentSet
+
             dataset = self.find_training_text(training_text).require("finding new documents")
             self._training_documents = DocumentSet(dataset.ids, self.vocabulary)
         return self._training_documents
@@ -140,6 +143,8 @@ class LanguageModel(SamplingModel):
         if drawn_from < 0:
             raise CharloomError(f"drawn_from is {drawn_from}: pass 0 or more")
         characters = self.as_read(text)
+        from charloom.text.overlap import find_copied_stretch
+
         index = self.training_index(training_text)
         begin = len(self.as_read(text[:drawn_from]))
         return find_copied_stretch(index, self.vocabulary, characters, begin)
@@ -198,6 +203,7 @@ class LanguageModel(SamplingModel):
             raise CharloomError("the text has no characters to score")
         likeliest = min(likeliest, len(self.vocabulary))
         from charloom.evaluation.score_text import score_text
+        from charloom.prediction.scoring import Protocol, Scores
 
         parsed = Protocol.choose(protocol, self.config.end_id)
         training = self.find_training_text(training_text)
@@ -299,6 +305,8 @@ class LanguageModel(SamplingModel):
         read = self.encode_to_score(
             text, charges_unknown=False, skip_unknown=skip_unknown, checks_names=False
         )
+        from charloom.prediction.states import states_of_text
+
         return states_of_text(self.network, read.ids, read.before, on_progress)
 
     def line_states(
@@ -319,6 +327,7 @@ class LanguageModel(SamplingModel):
             skip_unknown, on_progress: as in `states`, whose errors are raised.
         """
         from charloom.evaluation.scored_text import ScoredPieces
+        from charloom.prediction.states import states_of_pieces
 
         read = self._pieces_as_read(lines, "line")
         encoded = ScoredPieces.of(read, self.vocabulary, None, skip_unknown=skip_unknown)
@@ -351,6 +360,9 @@ class LanguageModel(SamplingModel):
             with_baselines: whether baselines and the overlap with the training text are computed.
             skip_unknown, on_progress: as in `score`, whose errors are raised.
         """
+        from charloom.evaluation.evaluation import evaluate
+        from charloom.prediction.scoring import Protocol
+
         parsed = Protocol.choose(protocol, self.config.end_id)
         training = self.find_training_text(training_text)
         scored = (
@@ -358,8 +370,6 @@ class LanguageModel(SamplingModel):
             if text is None
             else self.encode_to_score(text, skip_unknown=skip_unknown, on_progress=on_progress)
         )
-        from charloom.evaluation.evaluation import evaluate
-
         return evaluate(
             self, scored, parsed, training, with_baselines=with_baselines, on_progress=on_progress
         )

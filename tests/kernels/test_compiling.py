@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_without_a_home_there_is_the_folder_for_temporary_files(
     temporary.mkdir()
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name: str(home / name))
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(temporary))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(temporary))
     folder = cache_folder()
     assert folder is not None
     assert folder.parent == temporary
@@ -136,7 +137,7 @@ def test_without_a_home_there_is_the_folder_for_temporary_files(
     assert run_kernel(tiny_kernel()) == 2
     assert len(kernels(temporary)) == 1
     # Nor there: the kernel is compiled for this process alone.
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(home))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(home))
     assert cache_folder() is None
     assert run_kernel(tiny_kernel()) == 2
     assert "once on this machine" in caplog.records[0].getMessage()

@@ -247,11 +247,6 @@ def refuse_network_only(arguments: argparse.Namespace, models: Collection[Langua
         raise CharloomError(f"--network-only has no effect, because {which}: omit it")
 
 
-def add_no_arguments(parser: Parser) -> None:
-    """Add nothing, for commands without arguments."""
-    del parser
-
-
 def run_folder(out: str | None, default: Path) -> Path:
     """Return the folder of --out, or the default. Raises CharloomError if --out is empty."""
     if out == "":

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from charloom.cli.arguments import Parser
 from charloom.cli.terminal import Terminal
+
+
+def add_corpora_arguments(parser: Parser) -> None:
+    del parser  # because the command has no arguments
 
 
 def run_corpora(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -1,36 +1,24 @@
 """The command line: find the command, run it, and turn errors into one line and exit status 2.
 
-Standard output carries results (text, tables, JSON), standard error everything else. Heavy imports
-are inside the functions that need them, so that --help is quick.
+Standard output carries results (text, tables, JSON), standard error everything else. A command's
+module is imported when it runs, and heavy imports are inside the functions that need them.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import importlib
 import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from charloom.cli.arguments import Command, HelpFormatter, Parser, add_no_arguments
-from charloom.cli.completion import add_completion_arguments, make_parser, run_completion
-from charloom.cli.compress import add_compress_arguments, run_compress
-from charloom.cli.corpora import run_corpora
-from charloom.cli.decompress import add_decompress_arguments, run_decompress
-from charloom.cli.demo import add_demo_arguments, run_demo
-from charloom.cli.evaluate import add_evaluate_arguments, run_evaluate
-from charloom.cli.exchange import add_export_arguments, add_import_arguments, run_export, run_import
-from charloom.cli.explore import add_explore_arguments, run_explore
-from charloom.cli.fill import add_fill_arguments, run_fill
-from charloom.cli.info import add_info_arguments, run_info
-from charloom.cli.report import add_report_arguments, run_report
-from charloom.cli.sample import add_sample_arguments, run_sample
-from charloom.cli.score import add_score_arguments, run_score
-from charloom.cli.serve import add_serve_arguments, run_serve
+from charloom.cli.arguments import Command, HelpFormatter, Parser
 from charloom.cli.terminal import Terminal
-from charloom.cli.train import add_train_arguments, run_train
-from charloom.cli.tune import add_tune_arguments, run_tune
 from charloom.errors import CharloomError, CharloomWarning, LostRanksError, error_reason, shortened
 from charloom.version import __version__
 
@@ -111,6 +99,8 @@ def _dispatch(arguments: list[str], terminal: Terminal) -> int:
 
 def whole_parser() -> Parser:
     """Return one parser of all commands, for shell completion and the manual page."""
+    from charloom.cli.completion import make_parser
+
     commands = {name: (c.summary, c.add_arguments) for name, c in COMMANDS.items()}
     return make_parser(commands, __version__)
 
@@ -128,64 +118,45 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
+def _command(summary: str, name: str, module: str | None = None) -> Command:
+    """Return a command whose module in `cli/`, by default of its name, is imported when it runs."""
+
+    def call(function: str, *arguments: Any) -> Any:
+        found = importlib.import_module(f"charloom.cli.{module or name}")
+        return getattr(found, function)(*arguments)
+
+    return Command(summary, partial(call, f"add_{name}_arguments"), partial(call, f"run_{name}"))
+
+
+def _complete(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    from charloom.cli.completion import run_completion
+
+    return run_completion(arguments, terminal, whole_parser())
+
+
 COMMANDS = {
-    "demo": Command(
-        "train for a minute on a built-in text, sample and evaluate",
-        add_demo_arguments,
-        run_demo,
+    "demo": _command("train for a minute on a built-in text, sample and evaluate", "demo"),
+    "train": _command("train a model on a text", "train"),
+    "tune": _command("search for the best options for a text in many short trials", "tune"),
+    "sample": _command("sample text from a model", "sample"),
+    "evaluate": _command("compare a model's predictions with baselines", "evaluate"),
+    "fill": _command("fill the blanks of a text", "fill"),
+    "score": _command("measure how surprising each character or line of a text is", "score"),
+    "explore": _command("find units that follow properties of a text", "explore"),
+    "report": _command(
+        "write a page with the curves, samples and metrics of one or more runs", "report"
     ),
-    "train": Command("train a model on a text", add_train_arguments, run_train),
-    "tune": Command(
-        "search for the best options for a text in many short trials",
-        add_tune_arguments,
-        run_tune,
-    ),
-    "sample": Command("sample text from a model", add_sample_arguments, run_sample),
-    "evaluate": Command(
-        "compare a model's predictions with baselines",
-        add_evaluate_arguments,
-        run_evaluate,
-    ),
-    "fill": Command("fill the blanks of a text", add_fill_arguments, run_fill),
-    "score": Command(
-        "measure how surprising each character or line of a text is", add_score_arguments, run_score
-    ),
-    "explore": Command(
-        "find units that follow properties of a text",
-        add_explore_arguments,
-        run_explore,
-    ),
-    "report": Command(
-        "write a page with the curves, samples and metrics of one or more runs",
-        add_report_arguments,
-        run_report,
-    ),
-    "compress": Command(
-        "compress a text without loss, alone or with a model",
-        add_compress_arguments,
-        run_compress,
-    ),
-    "decompress": Command("restore a compressed text", add_decompress_arguments, run_decompress),
-    "serve": Command(
-        "serve models over an OpenAI-compatible HTTP API",
-        add_serve_arguments,
-        run_serve,
-    ),
-    "info": Command("show what is in a checkpoint", add_info_arguments, run_info),
-    "export": Command(
-        "export a model to PyTorch, ONNX or Hugging Face",
-        add_export_arguments,
-        run_export,
-    ),
-    "import": Command(
-        "import a PyTorch state dict",
-        add_import_arguments,
-        run_import,
-    ),
-    "corpora": Command("list the built-in corpora", add_no_arguments, run_corpora),
-    "completion": Command(
-        "print the script that completes commands, options and files in a shell",
-        add_completion_arguments,
-        lambda arguments, terminal: run_completion(arguments, terminal, whole_parser()),
+    "compress": _command("compress a text without loss, alone or with a model", "compress"),
+    "decompress": _command("restore a compressed text", "decompress"),
+    "serve": _command("serve models over an OpenAI-compatible HTTP API", "serve"),
+    "info": _command("show what is in a checkpoint", "info"),
+    "export": _command("export a model to PyTorch, ONNX or Hugging Face", "export", "exchange"),
+    "import": _command("import a PyTorch state dict", "import", "exchange"),
+    "corpora": _command("list the built-in corpora", "corpora"),
+    "completion": replace(
+        _command(
+            "print the script that completes commands, options and files in a shell", "completion"
+        ),
+        run=_complete,
     ),
 }

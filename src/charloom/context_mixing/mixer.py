@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +51,13 @@ from charloom.context_mixing.tables import (
     make_tables,
     width_of,
 )
-from charloom.context_mixing.tasks import Task, run_tasks
 from charloom.errors import CharloomError
 from charloom.kernels.kernel import Kernel
 from charloom.ngrams.table import NGramPredictions
 from charloom.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from charloom.context_mixing.tasks import Task
 
 READ = Kernel("charloom.context_mixing.kernel:read", "reading contexts")
 PREDICT = Kernel("charloom.context_mixing.kernel:predict", "context mixing")
@@ -190,6 +192,8 @@ class ContextMixer:
                 character of its block is counted.
             threads: that learn.
         """
+        from charloom.context_mixing.tasks import run_tasks
+
         self.packed = None
         self.__dict__.pop("_frozen", None)
         run_tasks(list(Learning(self, threads).tasks(ids, record)), threads)
@@ -330,6 +334,8 @@ class Learning:
 
     def tasks(self, ids: Ids, record: NDArray[np.uint8] | None) -> Iterator[Task]:
         """Yield the tasks for a text, (N,), in an order in which one thread can run them."""
+        from charloom.context_mixing.tasks import Task
+
         nothing = Task(lambda: None)
         yield nothing
         looked_up = nothing

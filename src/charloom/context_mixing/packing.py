@@ -40,6 +40,7 @@ from charloom.context_mixing.layout import (
     tree_of,
 )
 from charloom.context_mixing.mixer import ContextMixer
+from charloom.context_mixing.planes import FAULTS, OTHER, PAIRS
 from charloom.context_mixing.tables import (
     MOVED,
     Tables,
@@ -48,15 +49,15 @@ from charloom.context_mixing.tables import (
     width_of,
     words_of,
 )
+from charloom.kernels.kernel import Kernel
 from charloom.text.vocabulary import Vocabulary
+
+FILL = Kernel("charloom.context_mixing.unpacking:fill", "reading a context mixer")
 
 Arrays = dict[str, NDArray[Any]]
 Words = NDArray[np.uint32]
 
 LARGEST_TABLES = 256_000_000  # bytes of a file's tables in memory
-PAIRS = 255  # that have a code of one byte; OTHER stands for any other one
-OTHER = 255
-SEEN_ONCE = 1 << 6  # a pair of counts from this one on was seen once or more often
 PROBABILITY = 65_536  # parts of a learned probability
 WEIGHT_SETS = ("frozen", "adaptive")
 ROUNDED = ("counts", "recent", "refined")  # probabilities
@@ -64,6 +65,7 @@ SEEN = ("counts_seen", "recent_seen")
 # The kind of mixer. Counts of these contexts are of no use to one of other contexts.
 LAYOUT, CONTEXT = "1", ORDERS
 LEVEL = 6  # of compression
+THREADS = 2  # that unpack
 BYTES_OF_ENTRY = 3  # packed, about
 
 
@@ -134,29 +136,30 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
     Raises:
         ValueError: if the arrays are not those of a mixer of this vocabulary.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     size = len(vocabulary)
-    checks, singles, shorts, longs = (
-        found
-        for table, shape in SHAPES.items()
-        for found in _table(
-            table, shape, {plane: arrays[f"{table}_{plane}"] for plane in PLANES}, size
+
+    def table(name: str) -> tuple[NDArray[Any], ...]:
+        planes = {plane: arrays[f"{name}_{plane}"] for plane in PLANES}
+        return _table(name, SHAPES[name], planes, size)
+
+    def weights(chosen: str) -> Weights:
+        values = (
+            _weights(f"{chosen}_{name}", name, arrays[f"{chosen}_{name}"], like)
+            for name, like in make_weights()._asdict().items()
         )
-    )
+        return Weights(*values)
+
+    with ThreadPoolExecutor(THREADS) as pool:  # decompression and the kernel free Python's lock
+        found, (frozen, adaptive) = pool.map(table, SHAPES), pool.map(weights, WEIGHT_SETS)
+        (checks, singles), (shorts,), (longs,) = found
     tables = make_tables(
         len(singles) // SINGLE_WAYS, len(shorts) // LIST_WAYS, len(longs) // LIST_WAYS,
         width_of(size),
     )  # fmt: skip
     tables.checks[:], tables.singles[:], tables.longs[:] = checks, singles, longs.reshape(-1)
     put_words(tables.shorts, shorts)
-    frozen, adaptive = [
-        Weights(
-            *(
-                _weights(f"{chosen}_{name}", name, arrays[f"{chosen}_{name}"], like)
-                for name, like in make_weights()._asdict().items()
-            )
-        )
-        for chosen in WEIGHT_SETS
-    ]
     blocks = int(_exactly("blocks", arrays["blocks"], np.int64, 1)[0])
     tree, state = _tree(arrays, vocabulary), _state(arrays, size)
     return ContextMixer(size, tree, tables, frozen, adaptive, state, blocks, dict(arrays))
@@ -257,45 +260,24 @@ def _table(
         raise ValueError(f"a list of its {name} has an impossible length")
     entries = int(lengths.sum(dtype=np.int64))
     codes = _exactly(f"{name}_codes", planes["codes"], np.uint8, entries)
-    frequent, other = planes["pairs"], codes == OTHER
-    if frequent.dtype != np.uint16 or frequent.ndim != 1 or len(frequent) > PAIRS:
+    pairs = planes["pairs"]
+    if pairs.dtype != np.uint16 or pairs.ndim != 1 or len(pairs) > PAIRS:
         raise ValueError(f"the counts of its {name} have an impossible shape")
-    if (codes[~other] >= len(frequent)).any():
-        raise ValueError(f"the counts of its {name} have unknown codes")
-    others = _exactly(f"{name}_others", planes["others"], np.uint16, int(other.sum()))
-    pairs = np.empty(entries, np.uint32)
-    pairs[~other] = frequent[codes[~other]]
-    pairs[other] = others
-    moved = pairs == 0
-    first = np.cumsum(lengths, dtype=np.int64) - lengths
-    alone = np.zeros(entries, np.bool_)
-    alone[first[lengths == 1]] = True
-    if (moved & ~alone).any() or (moved.any() and shape.entries == LONG):
-        raise ValueError(f"a list of its {name} has moved nowhere")
-    if (pairs[~moved] < SEEN_ONCE).any():
-        raise ValueError(f"its {name} have characters that were never seen")
-    known = _exactly(f"{name}_characters", planes["characters"], np.uint16, int((~moved).sum()))
-    if len(known) and known.max() >= vocabulary_size:
-        raise ValueError(f"its {name} have characters outside the vocabulary")
-    words = pairs.copy()
-    words[~moved] |= known.astype(np.uint32) << 16
-    words[moved] = MOVED << 16
-    # The places of occupied lists are the first ones of their buckets.
-    ways = np.arange(shape.ways) < used[:, None]
-    places = np.flatnonzero(ways)
+    others = _bytes(f"{name}_others", planes["others"], np.uint16, entries)
+    characters = _bytes(f"{name}_characters", planes["characters"], np.uint16, entries)
+    places, row = len(used) * shape.ways, shape.entries + (shape.entries > 1)
+    of_lists, words = np.zeros(places, np.uint16), np.zeros((places, row), np.uint32)
+    numbers = np.array([shape.ways, shape.entries, row, vocabulary_size, 0])
+    planes_of_lists = np.ascontiguousarray(checks), lengths, codes, np.ascontiguousarray(pairs)
+    FILL(used, *planes_of_lists, others, characters, of_lists, words, numbers)
+    if numbers[-1]:
+        raise ValueError(FAULTS[int(numbers[-1])].format(name))
     if shape.entries == 1:
-        of_singles = np.zeros(len(used) * shape.ways, np.uint16)
-        singles = np.zeros(len(used) * shape.ways, np.uint32)
-        of_singles[places], singles[places] = checks, words
-        return of_singles, singles
+        return of_lists, words[:, 0]
     if (checks & 1 == 0).any():
         raise ValueError(f"its {name} have impossible checks")
-    lists = np.zeros((len(used) * shape.ways, shape.entries + 1), np.uint32)
-    lists[places, 0] = checks
-    rows = np.repeat(places, lengths)
-    columns = np.arange(entries) - np.repeat(first, lengths) + 1
-    lists[rows, columns] = words
-    return (lists,)
+    words[:, 0] = of_lists
+    return (words,)
 
 
 def _rounded(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -15,12 +15,12 @@ import importlib.util
 import os
 import platform
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from charloom.kernels import processor
 from charloom.version import __version__
 
 # Folders with sources of kernels.
@@ -44,25 +44,27 @@ def file_name(what: str, signature: str) -> str:
         what: the kernel's name in messages.
         signature: a description of its arguments.
     """
-    from llvmlite import binding
-
-    machine = (
-        binding.get_process_triple(),
-        binding.get_host_cpu_name(),
-        binding.get_host_cpu_features().flatten(),
-        [os.environ.get(name) for name in _SETTINGS],
-    )
-    digest = hashlib.sha256(repr((signature, machine)).encode())
-    return f"{_name_begins(what)}{digest.hexdigest()[:32]}.kernel"
+    settings = [os.environ.get(name) for name in _SETTINGS]
+    digest = hashlib.sha256(repr((signature, processor.description(), settings)).encode())
+    return f"{_name_begins(what, _digest_of_versions())}{digest.hexdigest()[:32]}.kernel"
 
 
-def is_kept(what: str) -> bool:
-    """Return whether a kernel of these sources was compiled before, for any arguments."""
+def is_kept(what: str | None = None) -> bool:
+    """Return whether a kernel was compiled before, from these sources and for any arguments.
+
+    Args:
+        what: the kernel's name in messages; None for any kernel.
+    """
     try:
-        begins = _name_begins(what)
+        digest = _digest_of_versions()
     except ImportError:
         return False
-    return any(any(folder.glob(begins + "*")) for folder in _readable())
+    named = f"-{digest}-" if what is None else _name_begins(what, digest)
+    for folder in _readable():
+        with contextlib.suppress(OSError), os.scandir(folder) as files:
+            if any(named in file.name for file in files):
+                return True
+    return False
 
 
 def read(name: str) -> bytes | None:
@@ -77,6 +79,8 @@ def read(name: str) -> bytes | None:
 
 def write(name: str, code: bytes) -> None:
     """Write object code to a file if there is a folder for it."""
+    import tempfile
+
     folder = cache_folder()
     if folder is None:
         return
@@ -97,6 +101,8 @@ def cache_folder() -> Path | None:
     The candidates are NUMBA_CACHE_DIR if it is set, the user's cache folder, and a folder for
     temporary files.
     """
+    import tempfile  # which a kernel in the cache does not need
+
     for place in _candidates():
         with contextlib.suppress(OSError):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,19 +118,18 @@ def _candidates() -> Iterator[Path]:
     import platformdirs
 
     yield Path(platformdirs.user_cache_dir("charloom")) / "kernels"
+    import tempfile
+
     user = os.getuid() if hasattr(os, "getuid") else "user"
     yield Path(tempfile.gettempdir()) / f"charloom-kernels-{user}"
 
 
 def _readable() -> Iterator[Path]:
-    """Yield the folder for new files, and before it folders that can only be read."""
-    last = cache_folder()
+    """Yield the existing folders, also those that can only be read."""
     for place in _candidates():
         with contextlib.suppress(OSError):
             if _is_safe(place):
                 yield place
-        if place == last:
-            return
 
 
 def _is_safe(place: Path) -> bool:
@@ -134,7 +139,12 @@ def _is_safe(place: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and own and not found.st_mode & 0o022
 
 
-def _name_begins(what: str) -> str:
+def _name_begins(what: str, digest: str) -> str:
+    return f"{what.replace(' ', '-')}-{digest}-"
+
+
+def _digest_of_versions() -> str:
+    """Return a digest of the sources, and of the versions of all that compiles them."""
     digest = hashlib.sha256(_digest_of_sources(Path(__file__).parents[1]))
     versions = (
         __version__,
@@ -143,7 +153,7 @@ def _name_begins(what: str) -> str:
         *(version_of(name) for name in ("numba", "llvmlite")),
     )
     digest.update(repr(versions).encode())
-    return f"{what.replace(' ', '-')}-{digest.hexdigest()[:32]}-"
+    return digest.hexdigest()[:32]
 
 
 @functools.cache

@@ -1,9 +1,9 @@
 """Kernels: functions that are compiled when they are first needed, and called by their address.
 
-A kernel in the cache needs neither Numba nor its own module, whose import would take longer than
-many a command. LLVM's linker loads the object code, and ctypes calls its one function. The modules
-that a caller of kernels imports must therefore not import Numba at the top: a `Kernel` has its
-function's name.
+A kernel in the cache needs neither Numba nor LLVM nor its own module, whose import would take
+longer than many a command. `charloom.kernels.loading` loads the object code, and ctypes calls its
+one function. The modules that a caller of kernels imports must therefore not import Numba at the
+top: a `Kernel` has its function's name.
 
 The function gets its arguments as an array of words. A number is one word, an array the address of
 its first entry, and a named tuple has the words of its fields. The arrays' shapes follow.
@@ -11,11 +11,9 @@ its first entry, and a named tuple has the words of its fields. The arrays' shap
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
 import importlib
-import itertools
 import logging
 import threading
 import time
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from charloom.kernels import cache
+from charloom.kernels.loading import load_code
 
 LOG = logging.getLogger("charloom")
 ENTRY = "charloom_kernel"  # the name of the function in object code
@@ -79,13 +78,13 @@ class Kernel:
     def require_compiler(self) -> None:
         """Return if the kernel can be loaded or compiled.
 
-        Numba is imported only if the cache lacks the kernel, because that takes long.
+        Numba is imported only if the cache has no kernel that it compiled, because that takes long.
 
         Raises:
             Exception: the reason why Numba cannot be imported, which can be of any kind.
         """
         cache.version_of("numba")
-        if not self.is_kept():
+        if not cache.is_kept():
             import numba  # noqa: F401
 
     def _load(self, signature: str, arguments: tuple[Any, ...]) -> int:
@@ -94,7 +93,7 @@ class Kernel:
         code = cache.read(name)
         if code is not None:
             try:
-                return _link(code)
+                return load_code(code, ENTRY)
             except RuntimeError:  # because this process lacks a symbol
                 LOG.debug("%s cannot be linked", name)
         often = "once on this machine"
@@ -103,7 +102,7 @@ class Kernel:
         LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
         code = self._compile(arguments)
         cache.write(name, code)
-        return _link(code)
+        return load_code(code, ENTRY)
 
     def _compile(self, arguments: tuple[Any, ...]) -> bytes:
         """Return the object code of the function."""
@@ -196,31 +195,3 @@ def _describe(argument: Any) -> str:
     if isinstance(argument, int):
         return "int"
     raise TypeError(f"a kernel cannot have an argument of {type(argument)}")
-
-
-_linked = itertools.count()
-
-
-@functools.cache
-def _linker() -> Any:
-    from llvmlite import binding
-
-    binding.initialize_native_target()
-    binding.initialize_native_asmprinter()
-    linker = binding.create_lljit_compiler(suppress_errors=True)
-    atexit.register(linker.detach)  # so that no thread's code disappears at the end
-    return linker
-
-
-def _link(code: bytes) -> int:
-    """Load object code for the rest of the process, and return the address of its function.
-
-    Raises:
-        RuntimeError: if a symbol is missing.
-    """
-    from llvmlite import binding
-
-    builder = binding.JITLibraryBuilder().add_object_img(code).add_current_process()
-    library = builder.export_symbol(ENTRY).link(_linker(), f"charloom-{next(_linked)}")
-    library.detach()
-    return int(library[ENTRY])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 
-_FEATURES = llvmlite.binding.get_host_cpu_features()
-MACHINE = llvmlite.binding.get_process_triple().split("-")[0]
-VECTOR_BYTES = 64 if _FEATURES.get("avx512f", False) else 32
+from charloom.kernels.processor import has_avx512, machine
+
+MACHINE = machine()
+VECTOR_BYTES = 64 if has_avx512() else 32
 # The number of vector registers of that width, which limits the blocks of a product.
 VECTOR_REGISTERS = 16 if MACHINE in ("x86_64", "i686") and VECTOR_BYTES == 32 else 32
 # Whether the processor has estimates of 1/x and 1/√x for a vector of float32.

@@ -27,13 +27,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.kernels.kernel import Kernel
-from charloom.ngrams.kneser_ney import NO_CODE, NGramModel
+
+if TYPE_CHECKING:
+    from charloom.ngrams.kneser_ney import NGramModel
 
 Nodes = NDArray[np.int32]
 
@@ -146,9 +148,10 @@ class NGramTable:
 
     @cached_property
     def _codes(self) -> NDArray[np.int64]:
-        """The parent's node times V plus w, (E + 1,), ascending, with NO_CODE at the end."""
+        """The parent's node times V plus w, (E + 1,), ascending, and a larger number."""
         parent = np.repeat(np.arange(len(self.weights)), np.diff(self.first))
-        return np.append(parent * self.vocabulary_size + self.characters, NO_CODE)
+        codes = parent * self.vocabulary_size + self.characters
+        return np.append(codes, np.iinfo(np.int64).max)
 
     @property
     def nbytes(self) -> int:

@@ -26,24 +26,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.engines.decoding import SamplingSettings, choose
-from charloom.engines.protocol import Engine, Ids, Predictor
 from charloom.engines.restrictions import NO_RESTRICTIONS, Restrictions
 from charloom.errors import CharloomError, plural
-from charloom.network.parameters import Float, ModelConfig
-from charloom.network.units import Clamp
-from charloom.ngrams.choosing import choose_context_on_splits, counted_part
-from charloom.ngrams.counts import Counts
-from charloom.ngrams.kneser_ney import NGramModel
 from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
 from charloom.ngrams.table import NGramPredictions, NGramTable
 from charloom.prediction.rows import MixedState
-from charloom.prediction.validation import WARM_UP, blocks_in_rows
-from charloom.text.dataset import TextIds
-from charloom.text.excerpt import document_ends
-from charloom.text.extra_inputs import ExtraInputs
 
-if TYPE_CHECKING:  # Importing it requires Numba.
+if TYPE_CHECKING:  # imports that only a fit needs are inside functions
+    from charloom.engines.protocol import Engine, Ids, Predictor
+    from charloom.network.parameters import Float, ModelConfig
+    from charloom.network.units import Clamp
+    from charloom.ngrams.counts import Counts
     from charloom.prediction.mixed.inference import CompiledMixture
+    from charloom.text.dataset import TextIds
+    from charloom.text.extra_inputs import ExtraInputs
 
 # Characters of context beyond the best number of the n-gram model alone. Its weakness there, long
 # contexts seen once, is visible to the weight.
@@ -72,6 +68,8 @@ def choose_ngram_context(
         The number K, and the n-gram model's own loss in nats per character of the validation
         split, None where that is empty.
     """
+    from charloom.ngrams.choosing import choose_context_on_splits, counted_part
+
     choice = choose_context_on_splits(
         counted_part(train, end_id), validation, vocabulary_size, end_id
     )
@@ -94,6 +92,9 @@ def fit_ngram_table(
         most_bytes: the size limit of the table, which can lose characters of context to it.
         end_id: the id of END in a collection, else None.
     """
+    from charloom.ngrams.choosing import counted_part
+    from charloom.ngrams.kneser_ney import NGramModel
+
     model = NGramModel.fit(counted_part(text, end_id), vocabulary_size, context, end_id)
     return NGramTable.of(model, most_bytes)
 
@@ -175,6 +176,9 @@ def fit_mixture_on_training_text(
     Returns:
         None if the network has memorized the text. Counts would only disturb its samples.
     """
+    from charloom.ngrams.choosing import counted_part
+    from charloom.prediction.validation import WARM_UP
+
     counted = counted_part(ids, end_id)
     size = engine.config.vocabulary_size
     table = fit_ngram_table(counted, size, context, most_bytes, end_id)
@@ -205,6 +209,8 @@ def _parts_to_fit_on(ids: Integers, end_id: int | None) -> list[tuple[int, int]]
     else:
         cuts = np.append(np.arange(0, len(ids) - tenth + 1, tenth), len(ids))
     if end_id is not None:
+        from charloom.text.excerpt import document_ends
+
         begins = np.concatenate([[0], document_ends(ids, end_id)])
         if len(begins) > 2:
             cuts = np.unique(begins[np.searchsorted(begins[:-1], cuts[:-1])])
@@ -245,6 +251,8 @@ def _predictions_by(
     extra: ExtraInputs | None = None,
 ) -> _Predictions:
     """Predict a text, (N,), like `_predictions`, by the predictions of counts at any places."""
+    from charloom.prediction.validation import blocks_in_rows
+
     x, of_network, of_ngram = [np.zeros((0, feature_count(context)))], [], []
     if len(ids):
         every = -(-len(ids) // FITTED_ON)

@@ -8,22 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.protocol import Constraints
-from charloom.constraints.texts import (
-    ConstrainedText,
-    Texts,
-    are_regular,
-    choose_next,
-    generate_restricted,
-    restrict,
-)
 from charloom.engines.decoding import SamplingSettings
-from charloom.engines.protocol import Predictor
 from charloom.engines.restrictions import (
     ENDED,
     FREE,
@@ -42,11 +32,16 @@ from charloom.engines.restrictions import (
     Restrictions,
 )
 from charloom.errors import CharloomError, plural
-from charloom.network.units import Clamp
-from charloom.text.overlap import TrainingIndex
 from charloom.text.typed import ShownText
 from charloom.text.unknown import LONGEST_UTF_8
-from charloom.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # a sample without constraints does not need the package `constraints`
+    from charloom.constraints.protocol import Constraints
+    from charloom.constraints.texts import Texts
+    from charloom.engines.protocol import Predictor
+    from charloom.network.units import Clamp
+    from charloom.text.overlap import TrainingIndex
+    from charloom.text.vocabulary import Vocabulary
 
 # Characters sampled in one call, after which stop texts are searched and the text is yielded. The
 # first calls are short, so that text appears at once. Later ones are longer, so that the overhead
@@ -409,6 +404,8 @@ class RestrictedSampler:
             self._guarded = GuardedText(request.guard, prompt, self._end_id)
         self._text = None
         if request.constraints is not None:
+            from charloom.constraints.texts import ConstrainedText
+
             self._text = ConstrainedText(request.constraints, request.length, self._end_id)
 
     @property
@@ -451,6 +448,8 @@ class RestrictedSampler:
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
         """Sample as `generate` does in one call of a kernel, which knows what is excluded."""
+        from charloom.constraints.texts import generate_restricted
+
         predictor: Any = self._predictor
         guarded, most = self._guarded, len(uniforms)
 
@@ -483,6 +482,8 @@ class RestrictedSampler:
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
         """Sample as `generate` does, each character from the logits of a step."""
+        from charloom.constraints.texts import choose_next, restrict
+
         sampled = np.empty(uniforms.shape, np.intp)
         for count, numbers in enumerate(uniforms):
             logits, after = self._predictor.step(ids, state, clamps)
@@ -504,6 +505,8 @@ class RestrictedSampler:
 
 def in_kernel(predictor: Predictor, texts: Texts) -> bool:
     """Return whether a predictor's `generate` can restrict the texts."""
+    from charloom.constraints.texts import are_regular
+
     return bool(getattr(predictor, "takes_restrictions", False)) and are_regular(texts)
 
 

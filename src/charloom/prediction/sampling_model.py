@@ -6,34 +6,31 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charloom.constraints.options import Bias, ConstraintOptions, encode_known
 from charloom.engines.decoding import SamplingSettings
-from charloom.engines.protocol import Predictor
 from charloom.errors import CharloomError, plural, shortened
-from charloom.network.parameters import ModelConfig
 from charloom.network.units import parse_clamps
-from charloom.prediction.likeliest import (
-    MOST_BEAMS,
-    Blank,
-    LikelyText,
-    fill_blanks,
-    find_likeliest,
-)
 from charloom.prediction.sampling import OverlapGuard, SampleRequest, TextStream, stream_text
-from charloom.prediction.side_by_side import SampledDocument, sample_documents
-from charloom.prediction.unseen import UnseenCharacters
-from charloom.text.document_set import DocumentSet
-from charloom.text.format import TextFormat
-from charloom.text.overlap import TrainingIndex
-from charloom.text.sources import Texts
 from charloom.text.stops import read_stops
 from charloom.text.typed import ShownText, as_read, as_shown
-from charloom.text.vocabulary import Vocabulary
+
+if TYPE_CHECKING:  # imports that a plain sample does not need are inside methods
+    from charloom.constraints.options import Bias
+    from charloom.constraints.protocol import Constraints
+    from charloom.engines.protocol import Predictor
+    from charloom.network.parameters import ModelConfig
+    from charloom.prediction.likeliest import Blank, LikelyText
+    from charloom.prediction.side_by_side import SampledDocument
+    from charloom.prediction.unseen import UnseenCharacters
+    from charloom.text.document_set import DocumentSet
+    from charloom.text.format import TextFormat
+    from charloom.text.overlap import TrainingIndex
+    from charloom.text.sources import Texts
+    from charloom.text.vocabulary import Vocabulary
 
 LENGTH_OF_A_BOOK, LENGTH_OF_A_DOCUMENT = 500, 10_000  # characters of a sample, by default
 BLANK = "_{3,}"
@@ -165,9 +162,7 @@ class SamplingModel(ABC):
             is_book = self.vocabulary.end_id is None
             length = LENGTH_OF_A_BOOK if is_book else LENGTH_OF_A_DOCUMENT
         stops = read_stops(stop, self.text_format, self.vocabulary)
-        constraints = ConstraintOptions(
-            match, forbid, require, alphabet, bias, json_schema, grammar
-        )
+        restricting = match, forbid, require, alphabet, bias, json_schema, grammar
         request = SampleRequest(
             prompt=self.encode(prompt, skip_unknown=skip_unknown),
             length=length,
@@ -179,9 +174,19 @@ class SamplingModel(ABC):
             guard=None
             if max_overlap is None
             else OverlapGuard(self.training_index(training_text), max_overlap),
-            constraints=constraints.read(self.vocabulary, self.as_read, stops),
+            constraints=self._constraints(restricting, stops),
         )
         return stream_text(self.predictor, self.vocabulary, request)
+
+    def _constraints(
+        self, restricting: tuple[Any, ...], stops: Sequence[str] = ()
+    ) -> Constraints | None:
+        """Return the constraints of ConstraintOptions of these values, None without any."""
+        if all(option is None or option in ((), []) for option in restricting):
+            return None
+        from charloom.constraints.options import ConstraintOptions
+
+        return ConstraintOptions(*restricting).read(self.vocabulary, self.as_read, stops)
 
     def sample(
         self, prompt: str | bytes = "", *, length: int | Literal["auto"] = "auto", **settings: Any
@@ -223,6 +228,8 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: as in `stream`.
         """
+        from charloom.prediction.likeliest import find_likeliest
+
         request = self.stream(prompt, length=length, **settings).request
         return find_likeliest(self.predictor, self.vocabulary, request, count)
 
@@ -253,6 +260,9 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: if the text has no blank, or an option is invalid.
         """
+        from charloom.constraints.options import encode_known
+        from charloom.prediction.likeliest import MOST_BEAMS, LikelyText, fill_blanks
+
         begins = [0, *(blank.end() for blank in re.finditer(BLANK, text))]
         pieces = [self.as_read(piece) for piece in re.split(BLANK, text)]
         blanks = len(pieces) - 1
@@ -295,6 +305,9 @@ class SamplingModel(ABC):
         ]
 
     def _blank(self, pattern: str, length: int, ids: NDArray[np.unsignedinteger]) -> Blank:
+        from charloom.constraints.options import ConstraintOptions
+        from charloom.prediction.likeliest import Blank
+
         read = ConstraintOptions(match=pattern).read(self.vocabulary, self.as_read)
         assert read is not None
         if length < read.least:
@@ -354,6 +367,8 @@ class SamplingModel(ABC):
         Raises:
             CharloomError: as in `stream`, or if no document is found.
         """
+        from charloom.prediction.side_by_side import sample_documents
+
         if not isinstance(count, int) or count < 1:
             raise CharloomError(f"count is {count!r}: pass 1 or more")
         known = self.training_documents(training_text) if new else None

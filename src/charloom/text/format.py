@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from charloom.errors import CharloomError, quoted_path, shortened
 from charloom.progress import OnProgress
 from charloom.text import documents
-from charloom.text.corpora import CORPORA, is_folder, open_source
 from charloom.text.documents import Cut, check_cuts, unescape
-from charloom.text.folders import folder_files, named_suffixes, suffix_inside
 from charloom.text.reading import Reading
 from charloom.text.source import (
     BYTE_ORDER_MARK,
@@ -32,8 +30,10 @@ from charloom.text.source import (
     split_lines,
     text_from_string,
 )
-from charloom.text.tables import KINDS, Table
 from charloom.text.vocabulary import END, Vocabulary
+
+if TYPE_CHECKING:  # imports that only opening needs are inside functions
+    from charloom.text.tables import Table
 
 Source = str | Path | Text
 
@@ -307,6 +307,9 @@ class _Opened:
         return unit, enumerate(text.documents(), 1)
 
     def _table(self, format: TextFormat, column: str) -> Table:
+        from charloom.text.folders import suffix_inside
+        from charloom.text.tables import KINDS, Table
+
         kind = None if self.path is None else KINDS.get(suffix_inside(self.path))
         if self.path is not None and kind is None:
             if format.collection:
@@ -354,6 +357,9 @@ def _open_all(
     sources: Sequence[Source], format: TextFormat, on_progress: OnProgress | None
 ) -> tuple[list[_Opened], Notes]:
     """Open the texts of all sources and folders; return them and notes about skipped files."""
+    from charloom.text.corpora import CORPORA, is_folder, open_source
+    from charloom.text.folders import folder_files, named_suffixes
+
     if not sources:
         raise CharloomError("no text: pass at least one")
 
@@ -410,6 +416,8 @@ def _name_and_origin(opened: Sequence[_Opened]) -> tuple[str, str]:
 
 def absolute_source(source: str) -> str:
     """Return a source that means the same from every folder: paths become absolute."""
+    from charloom.text.corpora import CORPORA
+
     return source if source == "-" or source in CORPORA else str(Path(source).absolute())
 
 

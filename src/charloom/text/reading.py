@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
 from charloom.errors import CharloomError, error_reason
-from charloom.text.encodings import BEGINNING, decode, is_utf_8, recognized, refuse_binary
 from charloom.text.file_kinds import (
     compression_of,
     damaged,
@@ -79,6 +78,8 @@ class Reading:
         """Return a function that decodes `blocks` to pieces of text, named `label` in errors."""
         if self.as_bytes:
             return self.read(lambda: (block.decode("latin-1") for block in blocks()), on_note)
+        from charloom.text.encodings import decode, refuse_binary
+
         encoding = self.encoding or "utf-8"
 
         def decoded() -> Iterator[str]:
@@ -118,6 +119,8 @@ class Reading:
         Raises:
             CharloomError: if the source is not text.
         """
+        from charloom.text.encodings import BEGINNING
+
         compression = compression_of(next(block_reader(open_bytes, label, BEGINNING)(), b""))
         if self.as_bytes and (path is None or path.suffix.lower() != compression):
             compression = ""  # the bytes themselves are wanted
@@ -139,6 +142,8 @@ class Reading:
         self, beginning: bytes, label: str, on_note: Callable[[str], None]
     ) -> str | None:
         """Return the encoding that the beginning of a text has, unless it is the expected one."""
+        from charloom.text.encodings import is_utf_8, recognized
+
         found = recognized(beginning)
         if self.encoding is None:
             if found is not None:

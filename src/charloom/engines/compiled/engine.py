@@ -58,7 +58,6 @@ from charloom.engines.compiled.plan import DECODED_AT_ONCE, make_plan
 from charloom.engines.compiled.windows import InferenceWindows, TrainingWindows
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Ids, available_cores, check_extra, refuse_extra_inputs
-from charloom.engines.reference import ReferenceEngine
 from charloom.engines.restrictions import NO_RESTRICTIONS, Restrictions
 from charloom.kernels.kernel import Kernel
 from charloom.network.dropout import dropout_key
@@ -75,6 +74,7 @@ from charloom.network.parameters import STATES, Float, Parameters, State, aligne
 from charloom.network.units import Clamp
 
 if TYPE_CHECKING:
+    from charloom.engines.reference import ReferenceEngine
     from charloom.text.batches import Windows
 
 TRAIN = Kernel("charloom.engines.compiled.train:train", "training")
@@ -128,8 +128,10 @@ class CompiledEngine:
         self.threads = threads or available_cores()
         # The preset classic is chaotic. Only the notebook's own order of sums, which the reference
         # engine keeps in float64, reproduces the notebook's numbers.
-        self._notebook = None
+        self._notebook: ReferenceEngine | None = None
         if classic and self.config.dtype == "float64":
+            from charloom.engines.reference import ReferenceEngine
+
             self._notebook = ReferenceEngine(parameters, seed=seed, classic=True)
         self._gradients: Parameters | None = None
         plan = make_plan(self.config, 1, 1, 1, training=False)
