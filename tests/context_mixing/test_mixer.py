@@ -269,7 +269,13 @@ def test_predictions_and_copies_change_nothing(trained: ContextMixer) -> None:
     other = trained.copy()
     other.learn(IDS[::-1])
     np.testing.assert_array_equal(after(trained, IDS[:40]), before)
-    assert (after(other, IDS[:40], trained.state[None]) != before).any()
+    learned = after(other, IDS[:40], trained.state[None])
+    assert (learned != before).any()
+    # What a mixer has prepared for predictions is obsolete when it learns again.
+    other.learn(IDS)
+    again = after(other, IDS[:40], trained.state[None])
+    assert (again != learned).any()
+    np.testing.assert_array_equal(after(other.copy(), IDS[:40], trained.state[None]), again)
 
 
 def test_following_learns_what_learning_does(trained: ContextMixer) -> None:

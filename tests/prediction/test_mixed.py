@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from charloom.context_mixing.layout import TOGETHER
 from charloom.engines.decoding import SamplingSettings
 from charloom.network.units import Clamp, Unit
 from charloom.prediction.mixture import MixedPredictor
@@ -105,11 +106,15 @@ def test_a_kernel_in_float64(kind: str) -> None:
 
 
 def test_a_row_has_the_same_bytes_alone(predictor: MixedPredictor) -> None:
+    rows = TOGETHER + 3
     ids, uniforms = some_ids(predictor, 20, 5), GENERATOR.random((25, 5))
-    state = predictor.read(ids, predictor.zero_state(5))
+    size = predictor.config.vocabulary_size
+    ids = np.concatenate([ids, (ids + 1) % size, (ids + 2) % size], axis=1)[:, :rows]
+    uniforms = np.concatenate([uniforms, uniforms[::-1], uniforms], axis=1)[:, :rows]
+    state = predictor.read(ids, predictor.zero_state(rows))
     logits, after = predictor.step(ids[0], state)
     sampled, _ = predictor.generate(ids[0], state, SETTINGS[0], uniforms)
-    for row in range(5):
+    for row in (0, TOGETHER - 1, TOGETHER, rows - 1):
         one = [row]
         alone = predictor.read(ids[:, one], predictor.zero_state(1))
         assert_equal_states(alone, rows_of(state, one))

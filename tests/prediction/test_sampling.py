@@ -1,10 +1,12 @@
 """From a prompt to text."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from charloom.constraints.protocol import Constraints
 from charloom.engines.backend import Backend
 from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import Engine
@@ -166,6 +168,33 @@ def test_a_guard_that_excludes_nothing_changes_nothing(
             guard=guard(most, training),
         )
         assert guarded == plain
+
+
+@pytest.mark.parametrize("size", [40, 300])  # ids of one byte and of two
+@pytest.mark.parametrize("constrained", [False, True])
+def test_a_kernel_excludes_copies_as_python_does(
+    size: int, constrained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba", reason="the compiled engine needs Numba")
+    vocabulary = Vocabulary(("\n", *(chr(0x4E00 + i) for i in range(size - 1))))
+    engine = Backend("compiled", 1).open(initialize(ModelConfig("gru", 8, 1, size), seed=1))
+    engine.parameters.flat[:] *= 3
+    engine.parameters_changed()
+    training = np.random.default_rng(2).integers(0, 20, 3000)
+    training[::7] = size - 1
+    bias = np.where(np.arange(size) < 20, 2.0, 0.0)
+    request = SampleRequest(
+        np.array([3, size - 1], vocabulary.id_type),
+        length=400,
+        seed=3,
+        guard=OverlapGuard(TrainingIndex(training, size), 2),
+        constraints=Constraints(bias=bias) if constrained else None,
+    )
+    found = "".join(stream_text(engine, vocabulary, request))
+    monkeypatch.setattr(type(engine), "takes_restrictions", False)
+    assert found == "".join(stream_text(engine, vocabulary, request))
+    free = "".join(stream_text(engine, vocabulary, replace(request, guard=None)))
+    assert found != free
 
 
 def test_what_is_excluded_leaves_the_choice_to_the_rest(engine: Engine) -> None:

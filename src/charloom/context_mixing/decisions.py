@@ -46,8 +46,10 @@ from charloom.context_mixing.lists import MULTIPLIER_1, SPREAD, joined, mixed
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import (
     COUNT,
+    INTEGERS,
     as_floats,
     bits_of,
+    exponents,
     filled16,
     load16,
     numbers16,
@@ -65,9 +67,31 @@ LOWER_HALF = 0xFFFF
 OF_ORDERS = np.uint64((1 << ORDERS) - 1)
 FIRST_SALT, SECOND_SALT = 200, 201
 
-level_of = reaching(*LEVEL_BEGINS)
-# How often recent counts are halved, so that they are below RECENT_LEVELS, by the larger one.
-halvings_of = reaching(*(((RECENT_LEVELS - 1) << i) + 1 for i in range(8)))
+# The first classes of counts, below LEVEL_POWERS. From there on, they begin at powers of 2.
+LEVEL_POWERS = 32
+first_level_of = reaching(*(limit for limit in LEVEL_BEGINS if limit < LEVEL_POWERS))
+MOST_LEVELS = len([limit for limit in LEVEL_BEGINS if limit >= LEVEL_POWERS])
+ABOVE_FIRST = LEVEL_POWERS.bit_length() - 2  # exponent of the largest number before them
+# A little more than 1 / (RECENT_LEVELS - 1), so that multiples of the latter have whole quotients.
+PER_LEVEL = (1 + 2**-20) / (RECENT_LEVELS - 1)
+
+
+@subroutine(INTEGERS, inline=True)
+def level_of(n, floats):
+    """Return the class of counts from 0 on, which are given as floats too."""
+    more = exponents(floats) - ABOVE_FIRST
+    more = where16(more < 0, 0, where16(more > MOST_LEVELS, MOST_LEVELS, more))
+    return first_level_of(n) + more
+
+
+@subroutine(INTEGERS, inline=True)
+def halvings_of(r):
+    """Return how often recent counts are halved, so that they are below RECENT_LEVELS.
+
+    That is the smallest i with (r - 1) / (RECENT_LEVELS - 1) < 2^i.
+    """
+    found = exponents(as_floats(where16(r > 0, r - 1, 0)) * np.float32(PER_LEVEL)) + 1
+    return where16(found < 0, 0, found)
 
 
 @subroutine(types.float32, inline=True)
@@ -115,11 +139,11 @@ def count_evidence(node, m, s, inputs, cells, counts):
         store16(counts, ROW + i, n1)
         found |= bits_of(n > 0) << np.uint64(i)
         found |= bits_of(where16(n0 < n1, n0, n1) < known) << np.uint64(32 + i)
-        c = numbers16(i)
-        store16(cells, i, (c * COUNT_LEVELS + level_of(n)) * LOGIT_LEVELS)
+        c, floats = numbers16(i), as_floats(n)
+        store16(cells, i, (c * COUNT_LEVELS + level_of(n, floats)) * LOGIT_LEVELS)
 
         p = as_floats(n1) + np.float32(PRIOR_COUNT)
-        p = p / (as_floats(n) + np.float32(2 * PRIOR_COUNT))
+        p = p / (floats + np.float32(2 * PRIOR_COUNT))
         certainty = where16(n > 2, (p - np.float32(0.5)) * np.float32(3), np.float32(0))
         nothing = filled16(np.float32(0))
         store_fours(inputs, i * INPUTS, nothing, certainty, nothing, nothing)

@@ -274,6 +274,18 @@ def as_integers(context, floats):
 
 
 @intrinsic
+def exponents(context, floats):
+    """Return the exponents of positive numbers: of x those of 2^e ≤ x < 2^(e + 1); -127 of 0."""
+
+    def emit(context, builder, sig, args):
+        bits = builder.bitcast(args[0], _kind(types.int32))
+        shifted = builder.lshr(bits, _constant(types.int32, [23] * COUNT))
+        return builder.sub(shifted, _constant(types.int32, [127] * COUNT))
+
+    return INTEGERS(floats), emit
+
+
+@intrinsic
 def bits_of(context, truths):
     """Return truth values as bits, the first lane in the lowest."""
 

@@ -61,6 +61,7 @@ class CompiledMixture:
         self._theta = np.zeros(0) if network_only else np.array(mixture.theta, np.float64)
         self._kernel: Any = None
         self._threads = 0  # for which there is scratch memory
+        self._blocks = -1  # that a mixer had learned
         self._arguments: Any = None  # of the counts
         self._held: Any = None
 
@@ -188,9 +189,11 @@ class CompiledMixture:
 
     def _prepare(self, threads: int) -> None:
         """Collect the arrays of the counts, with scratch memory for some threads."""
-        if self._threads >= threads:
+        blocks = self._counts.blocks if isinstance(self._counts, ContextMixer) else 0
+        if self._threads >= threads and self._blocks == blocks:
             return
-        self._threads = threads
+        self._threads, self._blocks = max(self._threads, threads), blocks
+        threads = self._threads
         if isinstance(self._counts, ContextMixer):
             *self._arguments, self._held = self._counts.frozen_places(threads)
             self._arguments = tuple(self._arguments)
