@@ -125,11 +125,15 @@ def _candidates() -> Iterator[Path]:
 
 
 def _readable() -> Iterator[Path]:
-    """Yield the existing folders, also those that can only be read."""
+    """Yield the folder for new files, and before it folders that can only be read."""
     for place in _candidates():
+        safe = False
         with contextlib.suppress(OSError):
-            if _is_safe(place):
-                yield place
+            safe = _is_safe(place)
+        if safe:
+            yield place
+        if (safe and os.access(place, os.W_OK)) or place == cache_folder():
+            return
 
 
 def _is_safe(place: Path) -> bool:
