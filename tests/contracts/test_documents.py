@@ -17,7 +17,7 @@ from charloom.network.gradient_check import check_gradients
 from charloom.network.optimizers import Adam
 from charloom.network.parameters import ModelConfig, Parameters
 from charloom.network.units import Clamp, Unit
-from helpers.engines import make, window
+from helpers.engines import loss_of, make, window
 
 CELLS = ("rnn", "lstm", "gru")
 END = 3  # in the middle of the vocabulary
@@ -83,10 +83,7 @@ def check_every_gradient(engine: Engine, drawing: Sequence[str]) -> None:
     dropout = engine.config.dropout
     inputs, targets, state = draw(drawing, engine)
 
-    def loss() -> float:
-        return engine.loss_and_gradients(inputs, targets, state, dropout_step=3)[0]
-
-    loss()
+    loss = loss_of(engine, inputs, targets, state, dropout_step=3)
     # Entries of each tensor: PyTorch takes a second for a few hundred losses.
     most = None if drawing == WINDOW and engine.name != "pytorch" else 25
     errors = check_gradients(loss, engine.parameters, engine.gradients, most=most)

@@ -14,7 +14,7 @@ from charloom.network.gradient_check import check_gradients
 from charloom.network.initialization import initialize_classic
 from charloom.network.optimizers import SGD, AdaGrad, NonFiniteGradientError
 from charloom.network.parameters import ModelConfig
-from helpers.engines import make, window
+from helpers.engines import loss_of, make, window
 
 CELLS = ("rnn", "lstm", "gru")
 
@@ -47,10 +47,7 @@ def test_torch_compile_has_the_same_gradients(
 def check_every_gradient(engine: Engine, steps: int, rows: int) -> None:
     inputs, targets, state = window(engine, steps, rows)
 
-    def loss() -> float:
-        return engine.loss_and_gradients(inputs, targets, state, dropout_step=3)[0]
-
-    loss()
+    loss = loss_of(engine, inputs, targets, state, dropout_step=3)
     errors = check_gradients(loss, engine.parameters, engine.gradients)
     assert len(errors) == 10
     assert max(errors.values()) <= 1e-7, errors

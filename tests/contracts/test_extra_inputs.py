@@ -10,7 +10,7 @@ from charloom.engines.decoding import SamplingSettings
 from charloom.engines.protocol import ENGINES, Engine
 from charloom.network.gradient_check import check_gradients
 from charloom.network.parameters import ModelConfig, Parameters
-from helpers.engines import make, probabilities, window
+from helpers.engines import loss_of, make, probabilities, window
 
 CELLS = ("rnn", "lstm", "gru")
 END = 3
@@ -43,10 +43,7 @@ def test_gradients_equal_central_differences(
     )
     ids, state, extra = read_window(engine, 4, 3)
 
-    def loss() -> float:
-        return engine.loss_and_gradients(*ids, state, dropout_step=3, **extra)[0]
-
-    loss()
+    loss = loss_of(engine, *ids, state, dropout_step=3, **extra)
     most = 12 if engine.name == "pytorch" else 40  # entries of each tensor
     errors = check_gradients(loss, engine.parameters, engine.gradients, most=most)
     assert len(errors) == 4 * layers + 2

@@ -10,7 +10,7 @@ from charloom.network.gradient_check import check_gradients
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.network.units import Clamp, Unit
-from helpers.engines import make, probabilities, window
+from helpers.engines import loss_of, make, probabilities, window
 
 every_engine = pytest.mark.parametrize("name", [name for name in ENGINES if name != "auto"])
 every_cell = pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -28,10 +28,7 @@ def test_gradients_equal_central_differences(
     inputs, targets, state = window(engine, 6, 3)
     beside = probabilities(engine, 6, 3) if extra_inputs else {}
 
-    def loss() -> float:
-        return engine.loss_and_gradients(inputs, targets, state, dropout_step=3, **beside)[0]
-
-    loss()
+    loss = loss_of(engine, inputs, targets, state, dropout_step=3, **beside)
     # Roots of small numbers bend more than other functions, hence the smaller step.
     # PyTorch's layers take one time step after another, so that a check of all would take seconds.
     most = 20 if name == "pytorch" else None

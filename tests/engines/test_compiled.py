@@ -253,7 +253,7 @@ def test_two_engines_in_two_threads() -> None:
         one = engine(threads=3)
         optimizer = SGD(0.1)
         state = one.config.zero_state(6)
-        return [one.train_step(*windows(5, 6, seed), state, optimizer)[0] for _ in range(200)]
+        return [one.train_step(*windows(5, 6, seed), state, optimizer)[0] for _ in range(100)]
 
     expected = [losses(0), losses(1)]
     found: dict[int, list[float]] = {}

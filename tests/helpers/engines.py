@@ -1,5 +1,6 @@
 """Engines with all parameters away from zero, and windows for them to read."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,3 +50,48 @@ def probabilities(engine: Engine, *shape: int, seed: int = 8) -> dict[str, Any]:
     config = engine.config
     p = np.random.default_rng(seed).dirichlet(np.full(config.extra_inputs, 0.3), shape)
     return {"extra": p.astype(config.dtype)}
+
+
+def loss_of(engine: Engine, inputs: Any, targets: Any, state: Any, **given: Any) -> Any:
+    """Compute the gradients of a window, and return a function that computes its loss again.
+
+    PyTorch's engine computes the losses without gradients, in a third of the time: differences need
+    hundreds of them.
+    """
+
+    def whole() -> float:
+        return engine.loss_and_gradients(inputs, targets, state, **given)[0]
+
+    loss = whole()
+    if engine.name != "pytorch" or is_compiled(engine):  # it would compile another function
+        return whole
+    alone = _pytorch_loss(engine, inputs, targets, state, **given)
+    np.testing.assert_allclose(alone(), loss, rtol=1e-13)
+    return alone
+
+
+def is_compiled(engine: Any) -> bool:
+    from charloom.engines.pytorch import _summed_loss
+
+    return engine._loss is not _summed_loss
+
+
+def _pytorch_loss(
+    engine: Any,
+    inputs: Any,
+    targets: Any,
+    state: Any,
+    dropout_step: int | None = None,
+    extra: Any = None,
+) -> Callable[[], float]:
+    import torch
+
+    window = engine._ids(inputs), engine._ids(targets), engine._numbers(state)
+
+    def loss() -> float:
+        with engine._settings(), torch.no_grad():
+            engine._upload()
+            total, _ = engine._window(*window, dropout_step, engine._beside(extra))
+            return float(total) / inputs.size
+
+    return loss
