@@ -1,8 +1,8 @@
 """Measure whole commands and programs, from the start of the process to its end.
 
 Start-up is the time of a command that does little: kernels are compiled, the model is a default one
-of the text. The whole training is `charloom train TEXT --preset classic --minutes 1`, with all that
-it does before, between and after its steps.
+of the text. The whole training is `charloom train TEXT --preset classic --minutes 1`. It includes
+everything before, between and after the steps.
 """
 
 from __future__ import annotations
