@@ -11,7 +11,7 @@ check: docs
 	$(dir $(PYTHON))lint-imports --no-cache
 	$(PYTHON) -m pytest -m docs tests/docs
 
-# charloom beside its peers; PYTHON needs the extra bench. About half an hour.
+# charloom beside its peers; PYTHON needs the extra bench. About forty minutes.
 bench:
 	$(PYTHON) -m benchmarks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from benchmarks import compile_times
+from benchmarks import commands, compile_times
 from benchmarks.measuring import CONSOLE, add_arguments, measure, show, versions
 from benchmarks.workloads import WORKLOADS, Workload
 from charloom.engines.protocol import available_cores
@@ -43,16 +43,26 @@ def main() -> None:
         for system in wanted:
             if system == "jax" and workload.kind != "train":
                 continue
+            if workload.counts and system not in ("charloom", "pytorch"):
+                continue
             # Run torch.compile with one thread count only, because compiling takes long.
             few = arguments.smoke or system == "pytorch compile"
+            few = few or (bool(workload.counts) and system == "charloom")
             for threads in (cores,) if few else dict.fromkeys((1, cores)):
                 yield system, threads
 
     results = measure(arguments, WORKLOADS, systems_for)
-    if not arguments.only and not arguments.smoke:
+    smoke = arguments.smoke
+    if not arguments.only and not smoke:
         CONSOLE.print("first calls")
         results["first_calls"] = compile_times.first_calls(3)
         results["help"] = compile_times.help_time(5)
+    if commands.START_UP in arguments.only or not arguments.only:
+        CONSOLE.print(commands.START_UP)
+        results["start_up"] = commands.start_up(arguments.text, 1 if smoke else 5, smoke)
+    if commands.WHOLE in arguments.only or not arguments.only:
+        CONSOLE.print(commands.WHOLE)
+        results["whole"] = commands.whole(arguments.text, 0.02 if smoke else 1)
     show(results, arguments)
 
 

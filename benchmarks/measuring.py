@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,13 @@ class Worker:
     """A process that runs one workload in one system (see benchmarks.worker)."""
 
     def __init__(
-        self, system: str, workload: Workload, ids: Path, size: int, threads: int, device: str
+        self,
+        system: str,
+        workload: Workload,
+        ids: Path,
+        characters: Sequence[str],
+        threads: int,
+        device: str,
     ) -> None:
         self.system, self.threads = system, threads
         self.speeds: list[float] = []  # characters per second, one entry per round
@@ -54,7 +60,7 @@ class Worker:
         setup = {
             "workload": asdict(workload),
             "ids": str(ids),
-            "size": size,
+            "characters": list(characters),
             "system": system,
             "threads": threads,
             "device": device,
@@ -119,7 +125,7 @@ def agree(workload: Workload, workers: list[Worker]) -> list[str]:
 def run_workload(
     workload: Workload,
     ids: Path,
-    size: int,
+    characters: Sequence[str],
     systems: Iterable[tuple[str, int]],
     rounds: int,
     seconds: float,
@@ -134,7 +140,7 @@ def run_workload(
             if system in failed:
                 continue
             try:
-                workers.append(Worker(system, workload, ids, size, threads, device))
+                workers.append(Worker(system, workload, ids, characters, threads, device))
             except RuntimeError as error:
                 if system == "charloom":
                     raise
@@ -165,7 +171,7 @@ def run_workload(
         }
         if median > found["best"]:
             found.update(best=median, threads=worker.threads, peak_bytes=worker.peak_bytes)
-    ours = measured["charloom"]
+    ours, size = measured["charloom"], len(characters)
     operations = workload.operations(size)
     return {
         "name": workload.name,
@@ -242,7 +248,6 @@ def measure(
     smoke = arguments.smoke
     rounds, seconds = (1, 0.01) if smoke else (arguments.rounds, arguments.seconds)
     dataset = load_dataset(open_text(arguments.text), Split.parse("100/0/0"))
-    size = len(dataset.vocabulary)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         ids = Path(folder) / "ids.npy"
@@ -254,7 +259,7 @@ def measure(
             row = run_workload(
                 small(workload) if smoke else workload,
                 ids,
-                size,
+                dataset.vocabulary.characters,
                 systems_for(workload),
                 rounds,
                 seconds,
@@ -282,7 +287,7 @@ def measure(
             "versions": {"charloom": __version__, **versions("numba", "numpy", "torch", "jax")},
         },
         "text": dataset.name,
-        "vocabulary": size,
+        "vocabulary": len(dataset.vocabulary),
         "rounds": rounds,
         "rows": rows,
         "peak": {

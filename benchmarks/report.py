@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks import commands
 from benchmarks.workloads import PEAK_SHARE
 
 Row = dict[str, Any]
@@ -56,7 +57,7 @@ def markdown(report: Row) -> str:
         f"{report['rounds']} rounds. The systems take turns, each in its own process. Each is "
         "shown with its best number of threads (in brackets). All compute in float32. Training "
         "includes the batch, the forward pass, the backward pass, clipping and the optimizer's "
-        "update.",
+        "update. For a mixture, PyTorch computes the network and NumPy mixes.",
         "",
     ]
     if "device" in report:
@@ -86,7 +87,8 @@ def markdown(report: Row) -> str:
             )
             cells.append("; ".join(verdicts))
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
-    lines += ["", *_physical_limit(report), *_memory(report, names), "", *_first_calls(report)]
+    lines += ["", *_physical_limit(report), *_memory(report, names), ""]
+    lines += [*_first_calls(report), "", *_commands(report)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -157,4 +159,23 @@ def _first_calls(report: Row) -> list[str]:
         numbers = (found[w][c] for w in ("training", "sampling") for c in ("cold", "warm"))
         lines.append(f"| {cell} | " + " | ".join(f"{n:.2f}" for n in numbers) + " |")
     lines += ["", f"`charloom --help`: {report['help']:.2f} s."]
+    return lines
+
+
+def _commands(report: Row) -> list[str]:
+    lines = []
+    if "start_up" in report:
+        lines += ["## Start-up, seconds, with compiled kernels", ""]
+        lines += ["| command | median |", "| --- | --- |"]
+        lines += [f"| `{name}` | {seconds:.2f} |" for name, seconds in report["start_up"].items()]
+        lines.append("")
+    if "whole" in report:
+        found, share = report["whole"], commands.share_of_kernel(report)
+        lines += [
+            "## The whole command",
+            "",
+            f"`charloom train {report['text']} --preset classic --minutes 1`: {found['steps']:,} "
+            f"steps in {found['seconds']:.1f} s, {speed(found['speed'])} characters per second"
+            + ("." if share is None else f", {share:.0%} of the first row's speed."),
+        ]
     return lines

@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,21 @@ from benchmarks.workloads import CHECKED_STEPS, Workload
 
 
 def make_job(
-    system: str, workload: Workload, ids: Any, size: int, threads: int, device: str
+    system: str,
+    workload: Workload,
+    ids: Any,
+    characters: Sequence[str],
+    threads: int,
+    device: str,
 ) -> Any:
     if hasattr(os, "sched_setaffinity"):  # a limit that no library can exceed
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    size = len(characters)
+    if workload.counts:
+        from benchmarks import mixed
+
+        engine = "compiled" if system == "charloom" else "pytorch"
+        return mixed.Job(workload, ids, characters, threads, engine)
     how = {"device": device, "bf16": "bf16" in system, "compile": "compile" in system}
     if system == "charloom":
         from benchmarks import ours
@@ -56,7 +68,7 @@ def first_results(job: Any) -> list[float]:
     if workload.kind == "sample":
         drawn = job.sample(temperature=0)
         return [float(x) for x in drawn[:CHECKED_STEPS].ravel()]
-    return [job.score()]
+    return [job.adapt() if workload.kind == "adapt" else job.score()]
 
 
 def peak_memory() -> int:
@@ -91,7 +103,8 @@ def main() -> None:
         **{**setup["workload"], "against": ()},
     )
     ids = np.load(setup["ids"])
-    job = make_job(setup["system"], workload, ids, setup["size"], setup["threads"], setup["device"])
+    system, characters, device = setup["system"], setup["characters"], setup["device"]
+    job = make_job(system, workload, ids, characters, setup["threads"], device)
     print(json.dumps({"results": first_results(job)}), flush=True)
     step = getattr(job, workload.kind)
     several = getattr(job, f"{workload.kind}_steps", None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from charloom.network.parameters import GATES, ModelConfig
 
+KNESER_NEY, CONTEXT_MIXING = "Kneser-Ney counts", "a context mixer, read"
 CHECKED_STEPS = 10  # all systems must agree on their losses before anything is timed
 
 
@@ -17,7 +18,7 @@ class Workload:
     """One row of the table. `against` contains the minimum and target ratios to other systems."""
 
     name: str
-    kind: str  # train, sample or score
+    kind: str  # train, sample, score or adapt
     cell: str
     hidden_size: int
     layers: int = 1
@@ -27,10 +28,15 @@ class Workload:
     learning_rate: float = 4e-3
     clip: float = 1.0
     classic: bool = False  # like the notebook: sliding windows, summed gradients, ε inside the root
+    counts: str = ""  # beside the network: KNESER_NEY or CONTEXT_MIXING
+    counted: int = 100_000  # characters that they have learned
     against: tuple[tuple[str, float, float], ...] = ()  # (peer or "best", minimum, target)
 
     def config(self, vocabulary_size: int) -> ModelConfig:
-        return ModelConfig(self.cell, self.hidden_size, self.layers, vocabulary_size)
+        read = vocabulary_size if self.counts == CONTEXT_MIXING else 0
+        return ModelConfig(
+            self.cell, self.hidden_size, self.layers, vocabulary_size, extra_inputs=read
+        )
 
     @property
     def characters(self) -> int:
@@ -40,11 +46,13 @@ class Workload:
     def operations(self, vocabulary_size: int) -> int:
         """Return the additions and multiplications of the matrix products per character.
 
-        The first layer's input product is excluded for all systems, because it is a look-up.
+        The first layer's input product is excluded for all systems, because it is a look-up. Those
+        of counts are excluded too.
         """
         h = self.hidden_size
         products = GATES[self.cell] * h * h * (2 * self.layers - 1) + h * vocabulary_size
-        return 2 * products * (3 if self.kind == "train" else 1)
+        products += GATES[self.cell] * h * self.config(vocabulary_size).extra_inputs
+        return 2 * products * {"train": 3, "adapt": 4}.get(self.kind, 1)
 
     def bytes_touched(self, vocabulary_size: int) -> int:
         """Return the minimum memory traffic per character in bytes, in float32.
@@ -70,7 +78,7 @@ WORKLOADS = (
         # Use a tenth of the notebook's learning rate. At 0.1 the first steps are so large that the
         # tenth loss depends on rounding, and the systems could not agree on it.
         "train", "rnn", 100, window=25, optimizer="adagrad", learning_rate=0.01, clip=0.0,
-        classic=True, against=(("pytorch", 25, 40), ("jax", 4, 6)),
+        classic=True, against=(("pytorch", 32, 40), ("jax", 5.3, 6.5)),
     ),
     Workload(
         "training, rnn H=128, B=32, T=64",
@@ -108,6 +116,16 @@ WORKLOADS = (
         "scoring one long text with carried state, lstm H=256",
         "score", "lstm", 256, window=20_000, against=(("pytorch", 1.3, 2),),
     ),
+    *(
+        Workload(f"mixture with {counts}, {what}, gru H=256", *rest, counts=counts)
+        for counts in (KNESER_NEY, CONTEXT_MIXING)
+        for what, *rest in (
+            ("sampling one stream", "sample", "gru", 256, 1, 1, 200),
+            ("sampling 64 streams at once", "sample", "gru", 256, 1, 64, 10),
+            ("scoring", "score", "gru", 256, 1, 1, 4_000),
+            ("adaptive scoring", "adapt", "gru", 256, 1, 1, 1_000),
+        )
+    ),
 )  # fmt: skip
 PEAK_SHARE = {"training, lstm H=512, B=64, T=128": (0.70, 0.82)}
 
@@ -119,4 +137,5 @@ def small(workload: Workload) -> Workload:
         hidden_size=workload.hidden_size // 8,
         rows=max(workload.rows // 8, 1),
         window=min(workload.window, 25),
+        counted=2_000,
     )

@@ -28,8 +28,8 @@ WINDOWS = 13  # the number of windows
 NUMBERS = 14  # the number of entries
 OF_WEIGHTS = 3  # index in `keys` where the keys of weight dropping start
 GRADIENTS_ONLY = -1  # a kind
-# The entries of `results`: the loss and the gradient's norm of the last window, the number of
-# windows that were taken; from SUMS on, each thread's loss and sum of squares.
+# The entries of `results`: the loss and the gradient's norm of the last window, and the number of
+# windows of a call that were taken. From SUMS on, each thread's loss and sum of squares.
 LOSS, NORM, TAKEN, SUMS = 0, 1, 2, 3
 # The entries of `described` for each of several windows: those of `numbers` for the optimizer, and
 # whether the window starts from a zero state. Those of `taken`: LOSS and NORM.
