@@ -231,7 +231,7 @@ def used_in(words):
 
 @subroutine(types.int64, inline=True)
 def place_in(words, character):
-    """Return the place of a character in a short list, or what it has in use and BESIDE added."""
+    """Return the place of a character in a short list, or BESIDE + the number of entries."""
     ends = bits_of(words == 0) | ONE  # the check is not an entry
     found = bits_of((words >> CHARACTER_SHIFTS) == np.int32(character)) & ~ends
     if found != np.uint64(0):
