@@ -46,10 +46,7 @@ def test_a_file_is_loaded_and_saved_again_with_the_same_bytes(file: bytes, tmp_p
     assert path.read_bytes() == file
     assert loaded.mixture is not None
     assert isinstance(loaded.mixture.counts, ContextMixer)
-    loaded.mixture.counts.packed = None  # so that it is packed again
     assert pack(loaded.mixture.counts).keys() == set(array_names())
-    save_checkpoint(path, loaded)
-    assert path.read_bytes() == file
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,15 @@ from charloom.kernels.lanes import (
     equal8,
     half_at,
     load16,
+    load_words,
+    moved_down,
     moved_up,
     numbers16,
     prefetch,
     put_unsigned,
     reaching,
     store16,
+    store_words,
     where16,
     word_at,
 )
@@ -199,13 +202,10 @@ def read_list(value, m, entries, begin):
     place = find_list(m.shorts, m.sizes.short_buckets, value, SHORT_WORDS, width)
     if place < 0:
         return 0
-    used = 0
     if entry_at(m.shorts, place, 0, width) != MOVED_ENTRY:
-        for i in range(SHORT):
-            entry = entry_at(m.shorts, place, i, width)
-            entries[begin + i] = entry
-            used += 1 if entry != np.uint32(0) else 0
-        return used
+        words = load_words(m.shorts, place, width)
+        store16(entries, begin, moved_down(words))
+        return used_in(words)
     place = find_long(m, mixed(value)) + 1
     if place == 0:
         return 0
@@ -254,16 +254,33 @@ def see(lists, begin, at, used, width, recent_after):
     put_entry(lists, begin, 0, width, first)
 
 
-@subroutine(types.int64)
-def place_in(lists, begin, character, width):
-    """Return the place of a character in a short list, or what it has in use and BESIDE added."""
-    for i in range(SHORT):
-        entry = entry_at(lists, begin, i, width)
-        if entry == np.uint32(0):
-            return BESIDE + i
-        if int(entry >> CHARACTER_SHIFT) == character:
-            return i
-    return BESIDE + SHORT
+@subroutine(types.int64, inline=True)
+def used_in(words):
+    """Return the number of entries in the words of a short list, which begin with its check."""
+    return int(trailing_zeros(bits_of(words == 0) & ~ONE)) - 1
+
+
+@subroutine(types.int64, inline=True)
+def place_in(words, character):
+    """Return the place of a character in a short list, or BESIDE + the number of entries."""
+    ends = bits_of(words == 0) | ONE  # the check is not an entry
+    found = bits_of((words >> CHARACTER_SHIFTS) == np.int32(character)) & ~ends
+    if found != np.uint64(0):
+        return int(trailing_zeros(found)) - 1
+    return BESIDE + used_in(words)
+
+
+@subroutine()
+def see_short(shorts, begin, at, width, words):
+    """Count the entry `at` of a short list as `see` does, where no count is halved."""
+    seen = entry_at(shorts, begin, at, width)
+    moved = where16(numbers16(0) < at + 2, moved_up(words), words)
+    recent = moved & RECENT_BITS
+    aged = where16(recent < 2, recent, 2) + aged_by(recent)
+    moved = where16(numbers16(0) < 1, words, (moved & OTHER_BITS) | aged)
+    store_words(shorts, begin, width, moved)
+    recent = min(int(seen & np.uint32(RECENT_BITS)) + 1, MOST_RECENT)
+    put_entry(shorts, begin, 0, width, np.uint32(((int(seen) >> 6) + 1) << 6 | recent))
 
 
 @subroutine(types.int64)
@@ -397,7 +414,8 @@ def learn_list(value, character, m):
     if begin < 0:  # The list has been replaced by another one's.
         m.singles[place] = entry_of(character, 1, 1)
         return
-    at = place_in(shorts, begin, character, width)
+    words = load_words(shorts, begin, width)
+    at = place_in(words, character)
     if at == BESIDE + SHORT:
         bytes_of_longs = as_bytes(m.longs)
         longer = (
@@ -411,7 +429,7 @@ def learn_list(value, character, m):
     if at >= BESIDE:
         at -= BESIDE
         put_entry(shorts, begin, at, width, entry_of(character, 0, 0))
-    used = at + 1
-    while used < SHORT and entry_at(shorts, begin, used, width) != np.uint32(0):
-        used += 1
-    see(shorts, begin, at, used, width, m.recent_after)
+    if count_of(entry_at(shorts, begin, at, width)) < MOST:
+        see_short(shorts, begin, at, width, words)
+    else:
+        see(shorts, begin, at, used_in(words), width, m.recent_after)

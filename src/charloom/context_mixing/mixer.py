@@ -123,7 +123,7 @@ class ContextMixer:
         adaptive: the weights for predictions of a text that is counted at once.
         state: that after the text so far, (STATE,).
         blocks: the number of blocks so far.
-        packed: the arrays of its file, if it has learned nothing since (see `packing`).
+        packed: the arrays of its file, if a run saves it again and again (see `packing`).
     """
 
     vocabulary_size: int

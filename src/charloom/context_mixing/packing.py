@@ -162,7 +162,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
     put_words(tables.shorts, shorts)
     blocks = int(_exactly("blocks", arrays["blocks"], np.int64, 1)[0])
     tree, state = _tree(arrays, vocabulary), _state(arrays, size)
-    return ContextMixer(size, tree, tables, frozen, adaptive, state, blocks, dict(arrays))
+    return ContextMixer(size, tree, tables, frozen, adaptive, state, blocks)
 
 
 def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> Settled:
@@ -183,7 +183,9 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
         alone[chosen] = False
         omitted += number
         arrays = _packed(mixer)
-    return Settled(unpack(arrays, vocabulary), packed_bytes(arrays), omitted)
+    found = unpack(arrays, vocabulary)
+    found.packed = arrays
+    return Settled(found, packed_bytes(arrays), omitted)
 
 
 class Settled(NamedTuple):

@@ -21,7 +21,6 @@ from charloom.context_mixing.layout import (
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.context_mixing.tables import (
     MOVED,
-    Tables,
     words_of,
 )
 from charloom.kernels.kernel import Kernel
@@ -97,7 +96,9 @@ def pruned(mixer: ContextMixer, worth: Worths, level: int) -> ContextMixer:
     """
     least = LEAST * STEP**level
     tables = mixer.tables
-    kept = Tables(*(table.copy() for table in tables))
+    kept = tables._replace(
+        singles=tables.singles.copy(), shorts=tables.shorts.copy(), longs=tables.longs.copy()
+    )
     omitted = [(values > 0) & (values < least) for values in worth]
     kept.singles[omitted[0]] = 0
     kept.shorts[omitted[1]] = 0

@@ -205,6 +205,76 @@ def moved_up(context, lanes):
 
 
 @intrinsic
+def moved_down(context, lanes):
+    """Return lanes in which each has the number of the one after; the last stays."""
+
+    def emit(context, builder, sig, args):
+        places = _constant(types.int32, [*range(1, COUNT), COUNT - 1])
+        return builder.shuffle_vector(args[0], args[0], places)
+
+    return lanes(lanes), emit
+
+
+def _places(width: int) -> list[int]:
+    """Return for each byte of 16 lanes its place in 8 words of a width, or behind them."""
+    words = [[8 * width] * 4 for _ in range(COUNT)]
+    for i in range(8):
+        words[i][:width] = range(i * width, (i + 1) * width)
+    return [place for word in words for place in word]
+
+
+@intrinsic
+def load_words(context, array, index, width):
+    """Return 8 words of 3 or 4 bytes, from a byte of a flat array on, and 8 zeros."""
+    byte = ir.IntType(8)
+
+    def loaded(builder: Any, args: Any, count: int) -> Any:
+        kind = ir.VectorType(byte, 8 * count)
+        value = builder.load(_address(builder, args[0], args[1], kind))
+        value.align = 1
+        nothing = ir.Constant(kind, [0] * 8 * count)
+        order = ir.Constant(ir.VectorType(INT32, 4 * COUNT), _places(count))
+        return builder.bitcast(builder.shuffle_vector(value, nothing, order), _kind(types.int32))
+
+    def emit(context, builder, sig, args):
+        found = cgutils.alloca_once(builder, _kind(types.int32))
+        is_narrow = builder.icmp_signed("==", args[2], args[2].type(3))
+        with builder.if_else(is_narrow) as (narrow, wide):
+            with narrow:
+                builder.store(loaded(builder, args, 3), found)
+            with wide:
+                builder.store(loaded(builder, args, 4), found)
+        return builder.load(found)
+
+    return INTEGERS(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_words(context, array, index, width, words):
+    """Write the first 8 lanes as words of 3 or 4 bytes, from a byte of a flat array on."""
+    byte = ir.IntType(8)
+
+    def stored(builder: Any, args: Any, count: int) -> None:
+        order = [place for i in range(8) for place in range(4 * i, 4 * i + count)]
+        parts = builder.bitcast(args[3], ir.VectorType(byte, 4 * COUNT))
+        value = builder.shuffle_vector(
+            parts, parts, ir.Constant(ir.VectorType(INT32, 8 * count), order)
+        )
+        builder.store(value, _address(builder, args[0], args[1], value.type)).align = 1
+
+    def emit(context, builder, sig, args):
+        is_narrow = builder.icmp_signed("==", args[2], args[2].type(3))
+        with builder.if_else(is_narrow) as (narrow, wide):
+            with narrow:
+                stored(builder, args, 3)
+            with wide:
+                stored(builder, args, 4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, words), emit
+
+
+@intrinsic
 def equal8(context, array, index, wanted):
     """Compare 8 entries of a flat array of uint16 from an index on, and return a bit for each."""
     half = ir.IntType(16)
