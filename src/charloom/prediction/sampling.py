@@ -108,7 +108,7 @@ class GuardedText:
     """
 
     def __init__(
-        self, guard: OverlapGuard, prompt: NDArray[np.unsignedinteger], end_id: int | None
+        self, guard: OverlapGuard, prompt: NDArray[np.integer], end_id: int | None
     ) -> None:
         self._guard, self._end_id = guard, end_id
         self._ids = prompt.astype(np.int32)  # with room behind them
@@ -116,10 +116,14 @@ class GuardedText:
         self._next = guard.window  # ids before the next one can copy too much, at least
 
     def exclude(self, logits: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Return logits, (1, V), without the characters that would copy too much."""
-        if self._count < self._guard.window:
+        """Return logits, (..., V), without the characters that would copy too much."""
+        if self._count < self._next:
             return logits
         recent = self._ids[self._count - self._guard.window : self._count]
+        copied = self._guard.index.copied(recent)
+        self._next = self._count + max(1, len(recent) - copied)
+        if copied < len(recent):
+            return logits
         return self._guard.exclude(recent, logits, self._end_id)
 
     def add(self, id_: int) -> None:

@@ -27,6 +27,7 @@ from charloom.prediction.rows import put_rows, rows_of
 from charloom.prediction.sampling import (
     ATTEMPTS,
     FinishReason,
+    GuardedText,
     SampleRequest,
     overlap_error,
     read_prompt,
@@ -324,6 +325,7 @@ class _Batch:
         self._index = np.full(rows, -1)  # (B,), -1 for a row without a text
         self._attempt = np.zeros(rows, np.intp)  # (B,) the number of each text's attempt
         self._generators: list[np.random.Generator | None] = [None] * rows
+        self._copies: list[GuardedText | None] = [None] * rows
         self._texts: ConstrainedRows | None = None
         if request.constraints is not None:
             self._texts = constrained_rows(request.constraints, request.length, self._end_id, rows)
@@ -349,6 +351,8 @@ class _Batch:
         for row, index in texts:
             generator = self._request.generator(index, attempt)
             self._generators[row], self._index[row] = generator, index
+            if self._request.guard is not None:
+                self._copies[row] = GuardedText(self._request.guard, self._prompt, self._end_id)
             self._uniforms[row] = generator.random(RANDOM_NUMBERS)
         if self._texts is not None:
             self._texts.begin(rows)
@@ -363,6 +367,7 @@ class _Batch:
         if not len(keep) or not idle:
             return idle
         self._generators = [self._generators[row] for row in keep]
+        self._copies = [self._copies[row] for row in keep]
         if self._texts is not None:
             self._texts.keep(keep)
         for name in (*ROW_ARRAYS, "_conditioned", "_allowed"):
@@ -417,17 +422,20 @@ class _Batch:
 
     def _guarded(self, logits: NDArray[np.floating]) -> tuple[NDArray[np.floating], list[int]]:
         """Exclude characters by the guard; return the logits, and the rows without any left."""
-        guard = self._request.guard
-        assert guard is not None
         allowed, failed = logits.copy(), []
         for row in np.flatnonzero(self._index >= 0):
-            sampled = self._ids[row, max(0, self._sampled[row] - guard.window) : self._sampled[row]]
-            recent = np.concatenate([self._prompt, sampled])[-guard.window :]
-            if len(recent) == guard.window:
-                allowed[row] = guard.exclude(recent, logits[row], self._end_id)
-                if not (allowed[row] > -np.inf).any():
-                    allowed[row] = logits[row]
-                    failed.append(int(row))
+            text = self._copies[row]
+            assert text is not None
+            if self._sampled[row]:
+                text.add(int(self._last[row]))
+            own = allowed[row]
+            found = text.exclude(own)
+            if found is own:
+                continue
+            if (found > -np.inf).any():
+                allowed[row] = found
+            else:
+                failed.append(int(row))
         return allowed, failed
 
     def _collect(

@@ -155,6 +155,12 @@ class TrainingIndex:
             low = bisect_right(self._starts, longer, low, high, key=self._prefix(size))
         return found
 
+    def copied(self, ids: Integers) -> int:
+        """Return how many of the last ids of a text, (S,), are copied from the training text."""
+        text, width = self._encoded(ids), self._width
+        start = _earliest(lambda start, end: self._contains(text[start * width :]), 0, len(ids))
+        return len(ids) - start
+
     def _encoded(self, ids: Integers) -> bytes:
         if ids.dtype.kind != "u":
             ids = np.where(ids < 0, np.int64(self.vocabulary_size), ids)
