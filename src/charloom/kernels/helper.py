@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import subprocess
 import sys
 import threading
 from typing import TextIO
@@ -30,6 +29,8 @@ class Helper:
     """
 
     def __init__(self, code: str) -> None:
+        import subprocess  # which a kernel in the cache does not need
+
         program = f"from charloom.kernels import helper; helper.announce()\n{code}"
         self._process = subprocess.Popen(
             [sys.executable, "-c", program],
