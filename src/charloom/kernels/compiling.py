@@ -76,7 +76,7 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]
         self.compiled = dict(self._kept_compiled)
         if self._kept is not None:
             self._linking_libraries.extend(self._kept_libraries)
-            # Not linked into an empty module, because that would drop what nobody calls yet.
+            # Linking it into an empty module would drop subroutines without a caller.
             self._final_module = binding.parse_bitcode(self._kept)
 
     def keep(self) -> None:
