@@ -13,6 +13,7 @@ import charloom
 from charloom.cli.main import main
 from charloom.errors import CharloomError
 from helpers.cli import drawn, process, refused, short
+from helpers.processes import in_a_new_process
 from helpers.runs import FEW
 from helpers.texts import WOODS
 
@@ -110,6 +111,23 @@ def test_a_run_without_a_model_is_refused(name: str) -> None:
 def test_missing_run_is_refused_in_python(name: str) -> None:
     with pytest.raises(CharloomError):
         charloom.load(name)
+
+
+def test_a_sample_imports_no_compiler_and_nothing_of_rare_options(trained_run: str) -> None:
+    code = f"""
+        import sys
+        import charloom
+        model = charloom.load({trained_run!r})
+        model.sample(length=10)
+        rare = {{"numba", "llvmlite", "scipy", "urllib.request", "subprocess", "tempfile"}}
+        inside = "constraints.options", "text.corpora", "text.tables", "ngrams.kneser_ney"
+        inside += "engines.reference", "prediction.side_by_side", "evaluation.evaluation"
+        rare |= {{f"charloom.{{name}}" for name in inside}}
+        print(sorted(rare & set(sys.modules)))
+    """
+    in_a_new_process(code)  # which may compile a kernel
+    done = in_a_new_process(code)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_sample_has_the_requested_length(

@@ -11,9 +11,9 @@ import numpy as np
 import platformdirs
 import pytest
 
-from charloom.kernels import cache
+from charloom.kernels import cache, helper
 from charloom.kernels.cache import cache_folder
-from charloom.kernels.kernel import Kernel
+from charloom.kernels.kernel import Kernel, finish_compiling, seconds_compiling
 from helpers.processes import in_a_new_process
 
 STEP = """
@@ -31,15 +31,15 @@ def kernels(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kernel_is_compiled_once_with_a_notice_and_then_needs_no_numba(tmp_path: Path) -> None:
+def test_kernel_is_compiled_once_with_a_notice_and_then_needs_no_compiler(tmp_path: Path) -> None:
     first = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("\n") == 1
     assert "compiling the kernel for inference" in first.stderr
     (kernel,) = kernels(tmp_path)
-    code = STEP + "    import sys; print('numba' in sys.modules)"
+    code = STEP + "    import sys; print({'numba', 'llvmlite'} & set(sys.modules))"
     again = in_a_new_process(code, NUMBA_CACHE_DIR=str(tmp_path))
-    assert (again.returncode, again.stdout, again.stderr) == (0, "False\n", "")
+    assert (again.returncode, again.stdout, again.stderr) == (0, "set()\n", "")
     assert kernels(tmp_path) == [kernel]
 
 
@@ -109,6 +109,39 @@ def run_kernel(kernel: Kernel) -> float:
     kernel.compiled((place, 2))(place, 2)
     assert place.sum() == place[1, 0]
     return float(place[1, 0])
+
+
+HELPED = """
+import numpy as np
+from charloom.kernels.kernel import Kernel
+def one(place, value):
+    place[1, 0] += value
+Kernel(one, "a test")(np.zeros((2, 3)), 2)
+"""
+
+
+def test_a_second_process_compiles_with_a_notice_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    before = seconds_compiling()
+    helper.start(HELPED)
+    finish_compiling()
+    assert seconds_compiling() > before
+    assert run_kernel(tiny_kernel()) == 2
+    assert len(kernels(tmp_path)) == 1
+    (record,) = caplog.records
+    assert record.getMessage().startswith("compiling the kernel for a test")
+
+
+def test_a_second_process_that_fails_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    helper.start("helper.report(helper.BEGINS + 'a test')\nraise MemoryError")
+    assert run_kernel(tiny_kernel()) == 2
+    finish_compiling()
+    assert len(kernels(tmp_path)) == 1
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,8 @@ def fill(used, checks, lengths, codes, pairs, others, characters, of_lists, word
         characters: those of entries that have not moved, in their order.
         of_lists: written: the check of every place of a list, uint16.
         words: written: a row of words for every place, of which the last ones are entries.
-        numbers: the lists of a bucket, the entries of a list, the words of a row, the size of the
-            vocabulary, and written: what is wrong with the planes, 0 if nothing is.
+        numbers: the lists of a bucket, the entries of a list, the words of a row and the size of
+            the vocabulary. The last one is written: a key of FAULTS, 0 for valid planes.
     """
     ways, entries, row, size = numbers[0], numbers[1], numbers[2], numbers[3]
     buckets, seen, other, written = as_flat(used), as_flat(codes), as_flat(others), as_flat(words)

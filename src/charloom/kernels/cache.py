@@ -148,7 +148,7 @@ def _name_begins(what: str, digest: str) -> str:
 
 
 def _digest_of_versions() -> str:
-    """Return a digest of the sources, and of the versions of all that compiles them."""
+    """Return a digest of the sources, and of the versions of Python, NumPy, Numba and LLVM."""
     digest = hashlib.sha256(_digest_of_sources(Path(__file__).parents[1]))
     versions = (
         __version__,

@@ -2,7 +2,8 @@
 
 Numba compiles every function that a kernel calls into a library of its own, down to machine code,
 and each of them again inside its callers. A `subroutine` is compiled into its caller's library
-instead, so that the compiler processes everything once.
+instead, so that the compiler processes everything once. It is kept as LLVM's code for the next
+kernels of this process, because most kernels share subroutines, and Numba takes longer than LLVM.
 
 Only modules in which kernels are written import this one. They are imported when a kernel must be
 compiled, see `charloom.kernels.kernel`.
@@ -10,14 +11,17 @@ compiled, see `charloom.kernels.kernel`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, TypeVar
 
 import numba
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
 from numba.core import compiler
+from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -43,8 +47,7 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
         @lower_builtin(function, types.VarArg(types.Any))  # type: ignore[untyped-decorator]
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             library = context.active_code_library
-            compiled = library.__dict__.setdefault("_charloom", {})
-            key = function, sig
+            compiled, key = library.compiled, (function, sig)
             if key not in compiled:
                 compiled[key] = _compile_into(
                     library, context, function, sig.args, sig.return_type, inline
@@ -54,6 +57,43 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
         return function
 
     return mark
+
+
+class _Library(JITCodeLibrary):  # type: ignore[misc]
+    """The functions of a kernel, and subroutines of earlier kernels, of which most are needed.
+
+    Attributes:
+        compiled: Numba's descriptors of the subroutines, by function and signature.
+    """
+
+    # LLVM's code of all subroutines so far, their descriptors, and libraries of Numba's functions.
+    _kept: ClassVar[bytes | None] = None
+    _kept_compiled: ClassVar[dict[Any, Any]] = {}
+    _kept_libraries: ClassVar[list[Any]] = []
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self.compiled = dict(self._kept_compiled)
+        if self._kept is not None:
+            self._linking_libraries.extend(self._kept_libraries)
+            # Linking it into an empty module would drop subroutines without a caller.
+            self._final_module = binding.parse_bitcode(self._kept)
+
+    def keep(self) -> None:
+        """Keep all subroutines for the next kernels."""
+        _Library._kept = self._final_module.as_bitcode()
+        _Library._kept_compiled = self.compiled
+        _Library._kept_libraries = list(self._linking_libraries)
+
+    def _optimize_functions(self, module: Any) -> None:
+        # Each function is optimized once, in the complete library.
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = binding.create_new_module_pass_manager(), self._codegen._pass_builder()
+        passes.add_global_dead_code_eliminate_pass()  # other kernels' subroutines
+        passes.run(self._final_module, builder)
+        super()._optimize_final_module()
 
 
 def _compile_into(
@@ -87,11 +127,12 @@ def compile_kernel(function: Callable[..., None], arguments: tuple[Any, ...], en
     """
     kinds = tuple(map(_type_of, arguments))
     context = cpu_target.target_context
-    with global_compiler_lock:
+    with global_compiler_lock, _without_collector():
         context.refresh()
         context.typing_context.refresh()
-        library = context.codegen().create_library(entry)
+        library = _Library(context.codegen(), entry)
         made = _compile_into(library, context, function, kinds, types.void, False)
+        library.keep()
         module = library.create_ir_module(f"{entry}_words")
         kind = ir.FunctionType(ir.VoidType(), [INT64.as_pointer()])
         emitted = ir.Function(module, kind, entry)
@@ -107,6 +148,21 @@ def compile_kernel(function: Callable[..., None], arguments: tuple[Any, ...], en
         library._final_module.verify()
         code: bytes = context.codegen()._tm.emit_object(library._final_module)
     return code
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Disable the collector of garbage, which would visit all of Numba's objects again and again.
+
+    It would take an eighth of the time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _type_of(argument: Any) -> Any:

@@ -12,20 +12,21 @@ its first entry, and a named tuple has the words of its fields. The arrays' shap
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
-from charloom.kernels import cache
+from charloom.kernels import cache, helper
 from charloom.kernels.loading import load_code
 
 LOG = logging.getLogger("charloom")
+T = TypeVar("T")
 ENTRY = "charloom_kernel"  # the name of the function in object code
 
 _compiling = threading.Lock()  # so that the seconds of two threads are not counted twice
@@ -90,35 +91,60 @@ class Kernel:
     def _load(self, signature: str, arguments: tuple[Any, ...]) -> int:
         """Return the address of the compiled function."""
         name = cache.file_name(self._what, signature)
+        address = self._from_cache(name)
+        if address is None and _waited(partial(helper.wait_for, self._what)):
+            address = self._from_cache(name)
+        if address is not None:
+            return address
+        often = helper.ONCE
+        if cache.cache_folder() is None:
+            often = "in every process, because no cache folder can be written"
+        LOG.warning(helper.NOTICE, self._what, often)
+        helper.report(helper.BEGINS + self._what)
+        code = self._compile(arguments)
+        cache.write(name, code)
+        helper.report(helper.ENDS + self._what)
+        return load_code(code, ENTRY)
+
+    def _from_cache(self, name: str) -> int | None:
+        """Return the address of the function in a file of the cache, if it can be loaded."""
         code = cache.read(name)
         if code is not None:
             try:
                 return load_code(code, ENTRY)
             except RuntimeError:  # because this process lacks a symbol
                 LOG.debug("%s cannot be linked", name)
-        often = "once on this machine"
-        if cache.cache_folder() is None:
-            often = "in every process, because no cache folder can be written"
-        LOG.warning("compiling the kernel for %s: some seconds, %s", self._what, often)
-        code = self._compile(arguments)
-        cache.write(name, code)
-        return load_code(code, ENTRY)
+        return None
 
     def _compile(self, arguments: tuple[Any, ...]) -> bytes:
         """Return the object code of the function."""
-        global _seconds_compiling
-        with _compiling:
-            began = time.monotonic()
-            try:
-                from charloom.kernels.compiling import compile_kernel
 
-                function = self._function
-                if isinstance(function, str):
-                    module, _, name = function.partition(":")
-                    function = getattr(importlib.import_module(module), name)
-                return compile_kernel(function, arguments, ENTRY)
-            finally:
-                _seconds_compiling += time.monotonic() - began
+        def compiled() -> bytes:
+            from charloom.kernels.compiling import compile_kernel
+
+            function = self._function
+            if isinstance(function, str):
+                module, _, name = function.partition(":")
+                function = getattr(importlib.import_module(module), name)
+            return compile_kernel(function, arguments, ENTRY)
+
+        return _waited(compiled)
+
+
+def finish_compiling() -> None:
+    """Wait for the process that compiles kernels beside this one, so that it disturbs nothing."""
+    _waited(helper.wait)
+
+
+def _waited(call: Callable[[], T]) -> T:
+    """Return the result of a function whose time is that of compiling."""
+    global _seconds_compiling
+    with _compiling:
+        began = time.monotonic()
+        try:
+            return call()
+        finally:
+            _seconds_compiling += time.monotonic() - began
 
 
 class CompiledKernel:
@@ -153,7 +179,7 @@ class CompiledKernel:
 
         The caller keeps the arrays alive.
         """
-        return functools.partial(self._run, self._pack(arguments))
+        return partial(self._run, self._pack(arguments))
 
     def _pack(self, arguments: tuple[Any, ...]) -> Any:
         words = list(_leaves(arguments) if self._nested else arguments)

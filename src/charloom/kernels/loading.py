@@ -69,7 +69,7 @@ def _load(code: bytes, entry: str) -> int:
     """Load an ELF object.
 
     Raises:
-        _UnknownFormatError: if it is none, or has a section or relocation of another kind.
+        _UnknownFormatError: if it is another kind of file, or has other sections or relocations.
         OSError: if the system grants no memory for code.
         RuntimeError: if a symbol is missing.
     """

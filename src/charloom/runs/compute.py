@@ -12,6 +12,7 @@ from charloom.engines.backend import is_compiled
 from charloom.engines.process_group import ProcessGroup, StartMessage
 from charloom.engines.protocol import Engine, available_cores
 from charloom.errors import CharloomError
+from charloom.kernels.kernel import finish_compiling
 from charloom.network.initialization import grow_vocabulary, initialize, initialize_classic
 from charloom.network.optimizers import OPTIMIZERS, Optimizer
 from charloom.network.parameters import ModelConfig, Parameters
@@ -134,6 +135,7 @@ def compile_kernels(engine: Engine, counted: Dataset | None, read: Mixture | Non
     if read is not None and engine.config.extra_inputs:
         both = MixedPredictor(engine, read, network_only=True)
         both.read(nothing, both.zero_state(1))
+    finish_compiling()
 
 
 def refuse_if_too_large(model: ModelConfig, config: TrainingConfig, rows: int) -> None:

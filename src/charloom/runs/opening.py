@@ -13,6 +13,7 @@ from charloom.errors import CharloomError
 from charloom.runs.carried import start_from_english
 from charloom.runs.checkpointing import Checkpoints
 from charloom.runs.clock import Clock
+from charloom.runs.compiling import compile_ahead
 from charloom.runs.compute import compile_kernels, open_setup, with_engine_for_budget
 from charloom.runs.distributed import reported_options, text_message
 from charloom.runs.material import PreparedText, prepare_text
@@ -124,6 +125,7 @@ def _read(text: Text, start: Start, context: RunContext) -> tuple[Start, Prepare
         return start, prepare(start)
     carried = start.config.from_run == ENGLISH
     prepared = prepare(replace(start, base=None) if carried else start)
+    compile_ahead(start.config, start.fixed, prepared.dataset)
     start, notes = start_from_english(start, prepared.dataset)
     adapted = adapt_to_short_text(start.config, prepared.dataset, start.fixed)
     split = start.config.split

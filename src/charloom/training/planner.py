@@ -21,6 +21,7 @@ import numpy as np
 from charloom.base_model.choices import ENGLISH
 from charloom.engines.backend import Backend
 from charloom.errors import plural
+from charloom.kernels.kernel import finish_compiling
 from charloom.network.choices import Cell
 from charloom.network.initialization import initialize
 from charloom.network.optimizers import AdamW
@@ -127,7 +128,9 @@ def measure_speed(backend: Backend) -> float:
         _, _, state = probe.train_step(ids, ids, state, optimizer)
         durations.append(time.perf_counter() - before)
         if len(durations) == 1:
-            began = time.perf_counter()  # because the first step may have compiled kernels
+            probe.log_probabilities(ids[:1, :1], probe.zero_state(1))
+            finish_compiling()
+            began = time.perf_counter()  # because kernels may have been compiled so far
     # The median, so that neither the best nor the worst moment of a busy machine counts.
     return _probe_seconds() / float(np.median(durations[1:]))
 
