@@ -78,6 +78,7 @@ def test_samples_meet_a_schema_in_any_length(
             assert "".join(stream_text(predictor, JSON, alone)) == document.characters
 
 
+ALIKE = [f'"k{n:x}"' for n in range(10_500)]  # beyond a limit of llguidance
 BRACKETS = ['start: "(" start ")" start | "a"', 'root ::= "(" root ")" root | "a"']
 
 
@@ -131,6 +132,7 @@ def test_a_grammar_combines_with_texts(predictor: Predictor) -> None:
         ({"json_schema": "{"}, "json_schema is not JSON"),
         ({"json_schema": {"a": {1}}}, "json_schema cannot be written as JSON (Object of type set"),
         ({"json_schema": '{"not":' * 200 + "{}" + "}" * 200}, "json_schema cannot be used (recur"),
+        ({"json_schema": {"allOf": [{"minProperties": 2}]}}, "has minProperties of any name"),
         ({"json_schema": 3}, "json_schema is 3: pass a JSON schema, an object"),
         (
             {"json_schema": {"const": "Z"}},
@@ -144,6 +146,10 @@ def test_a_grammar_combines_with_texts(predictor: Predictor) -> None:
         ({"grammar": "start: other"}, 'grammar cannot be used (at 1(8): unknown name: "other")'),
         ({"grammar": 'root ::= "'}, "grammar cannot be used ("),
         ({"grammar": "start: /(?=a)b/"}, "grammar cannot be used ("),
+        (
+            {"grammar": f"start: {'|'.join(ALIKE)}"},
+            "grammar cannot be used (Parser Error: Current",
+        ),
         ({"grammar": 'start: "a"', "match": "a"}, "match and grammar exclude each other"),
         ({"grammar": " "}, "grammar is ' ': pass a grammar"),
     ],

@@ -29,6 +29,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pattern": {"match": "(a|bc)+[d-f ]{2,9}( a)?"},
     "texts": {"forbid": ["ab", "c"], "require": "fed"},
     "bias": {"bias": ["a=3.5", "b=-inf", " =-1e9"]},
+    "large bias": {"match": "[a-d]{5}", "bias": ["a=1e308", "b=-1e308"]},
     "all": {"match": "[a-f]{1,9}", "alphabet": "[a-e ]", "bias": "a=2", "forbid": "aa"},
 }
 SETTINGS = (
@@ -75,6 +76,7 @@ def test_a_kernel_samples_what_numpy_does(model: tuple[Predictor, Vocabulary], n
             stream = stream_text(predictor, vocabulary, replace(request, index=index))
             assert "".join(stream.characters) == document.characters
             assert stream.finish_reason == document.finish_reason
+            assert name != "large bias" or document.characters == "aaaaa"
 
 
 def test_rows_without_constraints_keep_their_bytes(model: tuple[Predictor, Vocabulary]) -> None:

@@ -7,6 +7,7 @@ Python has no table of them.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import unicodedata
 
@@ -70,15 +71,18 @@ def _ranges(name: str, negated: bool) -> str:
     if short not in CATEGORIES:
         raise UnknownCategoryError(name)
     negated ^= name.startswith("^")
-    found: list[str] = []
-    first = -1
-    for code in range(sys.maxunicode + 2):
-        inside = code <= sys.maxunicode and (
-            unicodedata.category(chr(code)).startswith(short) != negated
-        )
-        if inside and first < 0:
-            first = code
-        elif not inside and first >= 0:
-            found.append(rf"\U{first:08x}-\U{code - 1:08x}")
-            first = -1
-    return "".join(found)
+    found: list[tuple[int, int]] = []  # the first code point of each range, and the one after it
+    first = 0
+    for one, size in _runs():
+        if one.startswith(short) != negated:
+            begin = found.pop()[0] if found and found[-1][1] == first else first
+            found.append((begin, first + size))
+        first += size
+    return "".join(rf"\U{begin:08x}-\U{end - 1:08x}" for begin, end in found)
+
+
+@functools.cache
+def _runs() -> list[tuple[str, int]]:
+    """Return the categories of all code points in their order, with the number of each in a row."""
+    categories = map(unicodedata.category, map(chr, range(sys.maxunicode + 1)))
+    return [(one, sum(1 for _ in run)) for one, run in itertools.groupby(categories)]

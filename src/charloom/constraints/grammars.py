@@ -33,6 +33,7 @@ MOST_TRIED = 64  # earlier completions that are tried before a search
 EXPLORED = 40  # of them that are searched for at once
 FOREVER = 3600.0  # seconds
 MOST_KEPT = 20_000  # states that are kept for other texts with the same beginning
+MOST_ITEMS = 10_000  # of llguidance's parser at one character: about as many alternatives
 FEW = 4  # characters whose continuations are compared too
 
 
@@ -69,6 +70,7 @@ def grammars_of_schema(schema: dict[str, Any], option: str = "json_schema") -> t
     The second grammar has some of its texts only, among which one is found sooner: without white
     space and without properties that the schema does not name.
     """
+    _refuse_counted_names(schema, option)
     compiled = _engine(option).LLMatcher.grammar_from_json_schema
     try:
         return (
@@ -77,6 +79,28 @@ def grammars_of_schema(schema: dict[str, Any], option: str = "json_schema") -> t
         )
     except (ValueError, RecursionError) as error:  # such as too many levels
         raise _invalid(option, str(error)) from None
+
+
+def _refuse_counted_names(schema: Any, option: str) -> None:
+    """Raise CharloomError if properties are counted whose names can repeat.
+
+    llguidance counts every member, and a JSON parser keeps the last one of each name only.
+    """
+    if isinstance(schema, list):
+        for part in schema:
+            _refuse_counted_names(part, option)
+    if not isinstance(schema, dict):
+        return
+    least, required = schema.get("minProperties"), schema.get("required")
+    named = len(required) if isinstance(required, list) else 0
+    free = schema.get("additionalProperties", True) is not False or "patternProperties" in schema
+    if isinstance(least, int) and free and least > max(1, named):
+        raise CharloomError(
+            f"{option} has minProperties of any name, which is not supported: name required "
+            "properties, or omit it"
+        )
+    for part in schema.values():
+        _refuse_counted_names(part, option)
 
 
 def _closed(schema: Any) -> Any:
@@ -200,6 +224,7 @@ class GrammarConstraint:
         self._automaton, self._size = automaton, len(vocabulary)
         self._room = MOST_KEPT
         self._stuck: Any = None
+        self._failure = ""  # the limit of llguidance that was reached, if any
         self._nothing = np.zeros(self._size, bool)
         matcher = self._matcher(grammar)
         if matcher.is_error():
@@ -213,6 +238,8 @@ class GrammarConstraint:
                 rest = self._search(first, SEARCHED, Deadline())
         if rest is None or not self._completes(begin, rest):
             rest = self._search(begin, SEARCHED, Deadline())
+        if rest is None and self._failure:
+            raise _invalid(option, self._failure)
         if rest is None:
             raise CharloomError(
                 f"no text of the model's characters that meets {option} and the other constraints "
@@ -223,7 +250,9 @@ class GrammarConstraint:
 
     def _matcher(self, grammar: str) -> Any:
         _, vocabulary, option = self._source
-        return _engine(option).LLMatcher(_tokenizer(vocabulary), grammar, log_level=0)
+        engine = _engine(option)
+        limits = engine.LLParserLimits(max_items_in_row=MOST_ITEMS, verbose_errors=False)
+        return engine.LLMatcher(_tokenizer(vocabulary), grammar, log_level=0, limits=limits)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs, to which llguidance's objects cannot be sent."""
@@ -280,7 +309,12 @@ class GrammarConstraint:
     def _step(self, state: GrammarState, id_: int) -> GrammarState | None:
         matcher = state.matcher.deep_copy()
         automaton = self._automaton.advance(state.automaton, id_)
-        if automaton < 0 or not matcher.consume_token(id_):
+        if automaton < 0:
+            return None
+        if not matcher.consume_token(id_):
+            reason = matcher.get_error()
+            if "satisfy" not in reason:  # a limit, and not a character without a continuation
+                self._failure = reason
             return None
         return GrammarState(matcher, automaton)
 

@@ -20,6 +20,7 @@ from charloom.errors import CharloomError, shortened
 from charloom.text.vocabulary import UnknownCharacterError, Vocabulary
 
 WHOLE = ("match", "json_schema", "grammar")  # options that describe a whole sample
+LARGEST_BIAS = 1e30  # beyond which the sum with a logit overflows
 NO_NAMES: Mapping[str, str] = {}
 Bias = Mapping[str, float] | Sequence[str] | str
 
@@ -235,7 +236,8 @@ def read_bias(bias: Bias, vocabulary: Vocabulary) -> NDArray[np.float64] | None:
             raise CharloomError(
                 f"bias names {shortened(name)}, which is not a character of the model: omit it"
             )
-        found[names[name]] = number
+        finite = min(max(number, -LARGEST_BIAS), LARGEST_BIAS)
+        found[names[name]] = number if number == -math.inf else finite
     if np.isneginf(found).all():
         raise CharloomError("bias excludes every character: omit one")
     return found

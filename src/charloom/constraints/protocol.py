@@ -68,7 +68,7 @@ class Constraints:
 
     @property
     def is_regular(self) -> bool:
-        """Whether a kernel can follow the constraint, if there is one."""
+        """True if a kernel can follow the constraint, or without one."""
         return self.constraint is None or self.constraint.is_regular
 
     @property
