@@ -173,7 +173,7 @@ COMMANDS = {
     ),
     "info": Command("show what is in a checkpoint", add_info_arguments, run_info),
     "export": Command(
-        "export a model to PyTorch, ONNX or Hugging Face",
+        "export a model as a web page, or to PyTorch, ONNX or Hugging Face",
         add_export_arguments,
         run_export,
     ),
