@@ -1,5 +1,6 @@
 """A model as a web page, without a browser: its size, its cost and its errors."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,11 @@ import pytest
 import charloom
 from charloom.errors import CharloomError
 from charloom.exchange.html import HtmlPage, export_html
+from charloom.language_model import LanguageModel
+from charloom.storage.checkpoint import Checkpoint
+from charloom.text.vocabulary import Vocabulary
 from helpers.cli import refused, run
-from helpers.exchange import OF_DOCUMENTS, kept, some_model
+from helpers.exchange import CHARACTERS, OF_DOCUMENTS, kept, some_model
 from helpers.player import header_of
 from helpers.runs import TINY, train_tiny
 
@@ -72,11 +76,9 @@ def test_mistakes_are_one_line(mixed_run: Path) -> None:
     Path("notes.txt").write_text("mine", "utf-8")
     assert "the existing file is not a page" in refused(*arguments, "--out=notes.txt")
     assert Path("notes.txt").read_text("utf-8") == "mine"
-    assert (
-        "is not a charloom checkpoint"
-        in refused("export", "notes.txt", "--to=html", "--out=page.html")
-        or True
-    )
+    damaged = refused("export", "notes.txt", "--to=html", "--out=page.html")
+    assert "notes.txt is damaged" in damaged
+    assert not Path("page.html").exists()
     with pytest.raises(CharloomError, match="size is nan"):
         export_html(mixed_run, size=float("nan"))
 
@@ -99,3 +101,12 @@ def test_a_notebook_displays_the_page_in_a_frame_of_its_own() -> None:
     assert frame.startswith('<iframe srcdoc="&lt;!doctype html&gt;')
     assert 'sandbox="allow-scripts allow-downloads"' in frame
     assert "allow-same-origin" not in frame
+
+
+def test_a_page_scores_unknown_characters_as_charloom_does() -> None:
+    text = {"unseen": 0.25, "characters": 300}
+    model = LanguageModel(Checkpoint(some_model("gru"), Vocabulary(CHARACTERS), text=text))
+    unseen = header_of(export_html(model))["unseen"]
+    assert unseen["known"] == pytest.approx(-math.log2(0.75))
+    assert unseen["unknown"] == pytest.approx(model.score("x").bits[0])
+    assert header_of(export_html(kept(some_model("gru"))))["unseen"] is None

@@ -150,7 +150,9 @@ COMMANDS = {
     "decompress": _command("restore a compressed text", "decompress"),
     "serve": _command("serve models over an OpenAI-compatible HTTP API", "serve"),
     "info": _command("show what is in a checkpoint", "info"),
-    "export": _command("export a model to PyTorch, ONNX or Hugging Face", "export", "exchange"),
+    "export": _command(
+        "export a model as a web page, or to PyTorch, ONNX or Hugging Face", "export", "exchange"
+    ),
     "import": _command("import a PyTorch state dict", "import", "exchange"),
     "corpora": _command("list the built-in corpora", "corpora"),
     "completion": replace(
