@@ -47,7 +47,7 @@ def test_nothing_is_lost(text: Path) -> None:
 
 
 def test_an_interrupted_command_leaves_nothing(text: Path) -> None:
-    text.write_bytes(text.read_bytes() * 600)
+    text.write_bytes(text.read_bytes() * 3000)
     before = contents(Path())
     command = [sys.executable, "-m", "charloom", "compress", "woods.txt"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:

@@ -19,15 +19,8 @@ from charloom.engines.protocol import available_cores
 
 # Networks, and tenths of passes over the text, the best first.
 PLANS = (
-    (640, 80),
-    (512, 80),
-    (384, 80),
-    (320, 80),
-    (256, 80),
-    (256, 40),
-    (192, 40),
-    (128, 40),
-    (64, 40),
+    *((hidden, 80) for hidden in (640, 576, 512, 448, 384, 320, 256)),
+    *((hidden, 40) for hidden in (256, 192, 128, 64)),
 )
 MIXER_SECONDS = 30e-6  # for a character, of both sets of weights
 CODED = 1.5  # times of a character in a step, for the network's prediction of one
