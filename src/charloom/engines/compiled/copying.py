@@ -50,7 +50,7 @@ def _id_at(index, place):
 
 @subroutine(types.intp)
 def _compare(index, suffix, begin, count):
-    """Return where a suffix lies: -1 before those that begin with a stretch, 0 among, 1 after."""
+    """Return -1 for a suffix before a stretch, 0 for one that begins with it, 1 for one after it."""
     place = int(index.starts[suffix])
     for i in range(begin, begin + count):
         id_, wanted = _id_at(index, place), int(index.recent[i])
@@ -62,9 +62,9 @@ def _compare(index, suffix, begin, count):
 
 @subroutine(types.intp)
 def _first(index, low, begin, count, beyond):
-    """Return the first suffix, from `low` on, that is not before those that begin with a stretch.
+    """Return the first suffix, from `low` on, that is not before a stretch.
 
-    With `beyond` 1, it is the first one after them.
+    With `beyond` 1, it is the first one after all suffixes that begin with the stretch.
     """
     high = index.count
     while low < high:
