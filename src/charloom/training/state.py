@@ -40,8 +40,9 @@ class Progress:
     """An event of a training.
 
     Attributes:
-        kind: "step" (an update), "report" (an update whose metrics are recorded), "validating" (a
-            part of a validation is done), or "validation" (it is complete, with a sample).
+        kind: "step" (an update, or several), "report" (an update whose metrics are recorded),
+            "validating" (a part of a validation is done), or "validation" (it is complete, with a
+            sample).
     """
 
     kind: str
