@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from charloom.context_mixing.layout import TOGETHER
+from charloom.context_mixing.groups import TOGETHER
 from charloom.engines.decoding import SamplingSettings
 from charloom.network.units import Clamp, Unit
 from charloom.prediction.mixture import MixedPredictor

@@ -78,7 +78,7 @@ PER_LEVEL = (1 + 2**-20) / (RECENT_LEVELS - 1)
 
 @subroutine(INTEGERS, inline=True)
 def level_of(n, floats):
-    """Return the class of counts from 0 on. `floats` are the same counts."""
+    """Return the class of counts from 0 on, which are passed as floats too."""
     more = exponents(floats) - ABOVE_FIRST
     more = where16(more < 0, 0, where16(more > MOST_LEVELS, MOST_LEVELS, more))
     return first_level_of(n) + more

@@ -19,7 +19,8 @@ from charloom.context_mixing.decisions import (
     refine_with,
 )
 from charloom.context_mixing.evidence import clear, gather
-from charloom.context_mixing.layout import GROUP, INPUTS, NEGLIGIBLE, ROW, SETS, SMALLEST
+from charloom.context_mixing.groups import GROUP
+from charloom.context_mixing.layout import INPUTS, NEGLIGIBLE, ROW, SETS, SMALLEST
 from charloom.kernels.arrays import flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import COUNT, as_floats, as_integers, load16, store16, where16

@@ -43,17 +43,17 @@ from charloom.context_mixing.decisions import (
 )
 from charloom.context_mixing.distributions import distribute_gathered
 from charloom.context_mixing.evidence import gather
+from charloom.context_mixing.groups import TOGETHER
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     EARLIER,
     EARLIER_SLOTS,
     INDIRECT,
     LONG_WORDS,
-    MOST_ENTRIES,
     ORDERS,
     SHORT_WORDS,
     STATE,
-    TOGETHER,
+    most_entries,
 )
 from charloom.context_mixing.lists import (
     CHARACTER_SHIFT,
@@ -68,6 +68,8 @@ from charloom.context_mixing.lists import (
 )
 from charloom.kernels.arrays import as_buffers, as_flat, flat_from
 from charloom.kernels.compiling import subroutine
+
+MOST_ENTRIES = most_entries()
 
 
 def read(ids, state, model, floats):

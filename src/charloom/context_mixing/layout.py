@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.context_mixing import groups
 from charloom.context_mixing.functions import log, logistic
 
 Floats = NDArray[np.float32]
@@ -66,7 +67,6 @@ ROW = 32  # numbers in a row of evidence: the contexts, and padding
 GIVEN = INPUTS * ROW  # the place of the free input's value beside the inputs
 NOWHERE = 255  # instead of a place in a list
 RECENT_SHIFT = 16  # of a recent count, in a number of evidence
-GROUP = 16  # nodes that are decided at once
 DEEPEST = 64  # decisions of a character, at most
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
@@ -85,8 +85,6 @@ RECENT = 8
 ABOVE = RECENT + 7
 STATE = ABOVE + 2 * LINE
 
-TOGETHER = 8  # rows whose lists are fetched at once
-MOST_ENTRIES = CONTEXT_COUNT * LONG + LONG_WORDS  # of a row, and as many as are written behind
 EARLIER, EARLIER_SLOTS = 3, 4  # characters of which the contexts are hashed earlier
 BLOCK = 4096  # characters that are predicted before any of them is counted
 
@@ -150,7 +148,7 @@ class Scratch(NamedTuple):
     """The memory of one call of a kernel. Rows of evidence: see `evidence`."""
 
     contexts: Longs  # (C,)
-    entries: Words  # (TOGETHER MOST_ENTRIES,) one list after another for each row
+    entries: Words  # (TOGETHER, most_entries()) one list after another for each row
     used: NDArray[np.int32]  # (TOGETHER C,) entries of each
     ends: NDArray[np.int64]  # (TOGETHER,) where the lists of a row that are read end
     seen: NDArray[np.int32]  # (2 V ROW,) counts, and in the upper half recent counts
@@ -327,14 +325,20 @@ def with_logits(weights: Weights) -> Weights:
     return weights._replace(counts=logits_of(weights.counts), recent=logits_of(weights.recent))
 
 
+def most_entries() -> int:
+    """Return the most entries of a row's lists, with as many as are written behind them."""
+    return CONTEXT_COUNT * LONG + LONG_WORDS
+
+
 def make_scratch(size: int) -> Scratch:
     """Return scratch memory for a vocabulary of that size."""
     rows = 2 * size * ROW
+    together, group = groups.TOGETHER, groups.GROUP
     return Scratch(
         np.zeros(CONTEXT_COUNT, np.uint64),
-        np.zeros(TOGETHER * MOST_ENTRIES, np.uint32),
-        np.zeros(TOGETHER * CONTEXT_COUNT, np.int32),
-        np.zeros(TOGETHER, np.int64),
+        np.zeros(together * most_entries(), np.uint32),
+        np.zeros(together * CONTEXT_COUNT, np.int32),
+        np.zeros(together, np.int64),
         np.zeros(rows, np.int32),
         np.full(rows, NOWHERE, np.uint8),
         np.full(rows, NOWHERE, np.uint8),
@@ -353,18 +357,18 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(2 * size, np.int64),
         np.zeros(size + 1, np.float32),
         np.zeros(size + 1, np.float32),
-        np.zeros(GROUP + 1, np.int32),
-        np.zeros(GROUP, np.uint64),
-        np.zeros(GROUP * INPUTS * ROW, np.float32),
-        np.zeros(GROUP * 2 * ROW, np.int32),
-        np.zeros(GROUP * 2 * ROW, np.int32),
-        np.zeros(GROUP * SETS, np.int64),
-        np.zeros(GROUP, np.float32),
-        np.zeros(2 * GROUP, np.int32),
-        np.zeros(4 * GROUP, np.float32),
+        np.zeros(group + 1, np.int32),
+        np.zeros(group, np.uint64),
+        np.zeros(group * INPUTS * ROW, np.float32),
+        np.zeros(group * 2 * ROW, np.int32),
+        np.zeros(group * 2 * ROW, np.int32),
+        np.zeros(group * SETS, np.int64),
+        np.zeros(group, np.float32),
+        np.zeros(2 * group, np.int32),
+        np.zeros(4 * group, np.float32),
         np.zeros(STATE, np.uint64),
-        np.zeros(TOGETHER * STATE, np.uint64),
-        np.zeros(max(TOGETHER, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),
+        np.zeros(together * STATE, np.uint64),
+        np.zeros(max(together, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),
     )
 
 

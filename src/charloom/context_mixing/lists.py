@@ -153,7 +153,7 @@ def prefetch_short(value, m):
 
 @subroutine(inline=True)
 def prefetch_long(value, m):
-    """Fetch the beginnings of a bucket's lists in a context's third table, if its list has moved there."""
+    """Fetch the beginnings of the lists in a context's bucket of the third table, if it has one."""
     if not has_moved(value, m):
         return
     value, width = mixed(value), m.sizes.short_width

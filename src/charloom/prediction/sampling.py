@@ -451,9 +451,7 @@ class RestrictedSampler:
         uniforms: NDArray[np.float64],
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
-        """Sample as `generate` does in one call of a kernel, which knows the restrictions."""
-        from charloom.constraints.texts import generate_restricted
-
+        """Sample as `generate` does in one call of a kernel, which excludes characters itself."""
         predictor: Any = self._predictor
         guarded, most = self._guarded, len(uniforms)
 

@@ -50,7 +50,7 @@ def _id_at(index, place):
 
 @subroutine(types.intp)
 def _compare(index, suffix, begin, count):
-    """Return -1 for a suffix before a stretch, 0 for one that begins with it, 1 for one after it."""
+    """Return 0 for a suffix that begins with a stretch, -1 for one before those, 1 after them."""
     place = int(index.starts[suffix])
     for i in range(begin, begin + count):
         id_, wanted = _id_at(index, place), int(index.recent[i])
@@ -62,10 +62,7 @@ def _compare(index, suffix, begin, count):
 
 @subroutine(types.intp)
 def _first(index, low, begin, count, beyond):
-    """Return the first suffix, from `low` on, that is not before a stretch.
-
-    With `beyond` 1, it is the first one after all suffixes that begin with the stretch.
-    """
+    """Return the first suffix, from `low` on, for which `_compare` returns `beyond` or more."""
     high = index.count
     while low < high:
         middle = (low + high) // 2
