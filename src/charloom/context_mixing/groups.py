@@ -1,4 +1,4 @@
-"""How many rows and nodes the predictions of a mixer process at once."""
+"""Numbers of rows and nodes that the predictions of a mixer process at once."""
 
 from __future__ import annotations
 

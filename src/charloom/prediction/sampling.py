@@ -452,6 +452,8 @@ class RestrictedSampler:
         clamps: Sequence[Clamp],
     ) -> tuple[NDArray[np.intp], Any]:
         """Sample as `generate` does in one call of a kernel, which excludes characters itself."""
+        from charloom.constraints.texts import generate_restricted
+
         predictor: Any = self._predictor
         guarded, most = self._guarded, len(uniforms)
 

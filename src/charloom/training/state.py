@@ -41,8 +41,7 @@ class Progress:
 
     Attributes:
         kind: "step" (an update, or several), "report" (an update whose metrics are recorded),
-            "validating" (a part of a validation is done), or "validation" (it is complete, with a
-            sample).
+            "validating" (a part of a validation), or "validation" (a complete one, with a sample).
     """
 
     kind: str
