@@ -250,7 +250,7 @@ class Player {
   on_done(data) {
     const room = this.room_of(data);
     room.sheet.next = data.next;
-    this.refresh(); // the text is there before the report says so
+    this.refresh(); // the text is shown before the report
     if (room === this.play) this.tell_guesses();
     if (this.running?.job !== data.job) return;
     this.end_running();
