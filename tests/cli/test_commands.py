@@ -331,7 +331,7 @@ def test_corpora_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--minutes", "0.01"]) == 0
-    assert main(["demo", "--minutes", "0.02"]) == 0
+    assert main(["demo", "--minutes", "0.05"]) == 0
     out = capsys.readouterr().out
     assert "--- a sample before training" in out
     assert "predictor" in out

@@ -47,7 +47,7 @@ def subroutine(returns: Any = types.void, inline: bool = False) -> Callable[[F],
         @lower_builtin(function, types.VarArg(types.Any))  # type: ignore[untyped-decorator]
         def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             library, key = context.active_code_library, (function, sig)
-            compiled = vars(library).setdefault("compiled", {})  # Numba's own libraries have none
+            compiled = vars(library).setdefault("compiled", {})  # missing in Numba's libraries
             if key not in compiled:
                 compiled[key] = _compile_into(
                     library, context, function, sig.args, sig.return_type, inline
