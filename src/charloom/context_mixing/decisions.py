@@ -42,7 +42,7 @@ from charloom.context_mixing.layout import (
     WORD_LENGTH,
     WORD_LENGTHS,
 )
-from charloom.context_mixing.lists import LOWER, MULTIPLIER_1, SPREAD, joined, mixed
+from charloom.context_mixing.lists import MULTIPLIER_1, SPREAD, joined, mixed
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import (
     COUNT,
@@ -291,35 +291,14 @@ def refined(node, logit, m, w, s):
     return min(max(p, np.float32(SMALLEST)), np.float32(1 - SMALLEST))
 
 
-@subroutine()
-def learn_maps(bit, w, s):
-    """Move the learned probabilities in both maps towards a turn, less the more they have seen.
-
-    They are copied side by side, in place of the inputs, which nothing reads any more.
-    """
-    found, cells, values, seen = s.found[0] & LOWER, s.cells, s.inputs, s.counts
-    rest = found
-    while rest != np.uint64(0):
-        c = int(trailing_zeros(rest))
-        rest &= rest - np.uint64(1)
-        one, two = cells[c], cells[ROW + c]
-        values[c], values[ROW + c] = w.counts[one], w.recent[two]
-        seen[c], seen[ROW + c] = w.counts_seen[one], w.recent_seen[two]
-    for i in range(0, 2 * ROW, COUNT):
-        n, p = load16(seen, i) + 1, load16(values, i)
-        n = where16(n < MOST_SEEN, n, MOST_SEEN)
-        p = p + (bit - p) / as_floats(n + 8)
-        p = where16(p < np.float32(LEAST), np.float32(LEAST), p)
-        p = where16(p > np.float32(1 - LEAST), np.float32(1 - LEAST), p)
-        store16(seen, i, n)
-        store16(values, i, p)
-    rest = found
-    while rest != np.uint64(0):
-        c = int(trailing_zeros(rest))
-        rest &= rest - np.uint64(1)
-        one, two = cells[c], cells[ROW + c]
-        w.counts[one], w.recent[two] = values[c], values[ROW + c]
-        w.counts_seen[one], w.recent_seen[two] = seen[c], seen[ROW + c]
+@subroutine(inline=True)
+def move_towards(values, seen, place, bit):
+    """Move a learned probability towards a decision, less the more it has seen."""
+    n = min(seen[place] + 1, MOST_SEEN)
+    seen[place] = n
+    p = values[place]
+    p += (bit - p) / np.float32(n + 8)
+    values[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
 
 
 @subroutine()
@@ -339,7 +318,12 @@ def learn_decision(node, turn, m, w, s, rate):
         p = w.refined[place]
         p += (bit - p) * np.float32(REFINED_RATE)
         w.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
-    learn_maps(bit, w, s)
+    rest = s.found[0] & np.uint64(0xFFFFFFFF)
+    while rest != np.uint64(0):
+        c = int(trailing_zeros(rest))
+        rest &= rest - np.uint64(1)
+        move_towards(w.counts, w.counts_seen, s.cells[c], bit)
+        move_towards(w.recent, w.recent_seen, s.cells[ROW + c], bit)
 
 
 @subroutine(types.float32)
