@@ -119,7 +119,7 @@ def test_a_sample_imports_no_compiler_and_nothing_of_rare_options(trained_run: s
         import charloom
         model = charloom.load({trained_run!r})
         model.sample(length=10)
-        rare = {{"numba", "llvmlite", "scipy", "urllib.request", "subprocess", "tempfile"}}
+        rare = {{"numba", "llvmlite", "scipy", "urllib.request", "subprocess"}}
         inside = "constraints.options", "text.corpora", "text.tables", "ngrams.kneser_ney"
         inside += "engines.reference", "prediction.side_by_side", "evaluation.evaluation"
         rare |= {{f"charloom.{{name}}" for name in inside}}

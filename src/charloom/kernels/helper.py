@@ -48,6 +48,15 @@ class Helper:
         threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
 
     def _listen(self, lines: TextIO) -> None:
+        with lines:
+            self._follow(lines)
+        self._process.wait()
+        atexit.unregister(self._process.kill)
+        with self._changed:
+            self._compiles, self._ended = None, True
+            self._changed.notify_all()
+
+    def _follow(self, lines: TextIO) -> None:
         for line in lines:
             begins, name = line.startswith(BEGINS), line.rstrip("\n")
             if begins:
@@ -55,11 +64,6 @@ class Helper:
             with self._changed:
                 self._compiles = name.removeprefix(BEGINS) if begins else None
                 self._changed.notify_all()
-        with self._changed:
-            self._compiles, self._ended = None, True
-            self._changed.notify_all()
-        self._process.wait()
-        atexit.unregister(self._process.kill)
 
     def wait_for(self, what: str) -> bool:
         """Wait while it compiles a kernel of this name, and return whether it did."""

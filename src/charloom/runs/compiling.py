@@ -41,7 +41,7 @@ def compile_ahead(config: TrainingConfig, fixed: Mapping[str, Any], dataset: Dat
     planned, mixes = config.is_to_be_planned, mixes_contexts(config)
     if planned and "counts" not in fixed:
         mixes = len(dataset.train) > LEAST_TO_MIX
-    # A planned run needs the engine first, any other one its counts.
+    # A planned run needs the engine before its counts, and every run inference before training.
     which: Kernels = "engine" if mixes and not planned else "mixer" if mixes else "table"
     if not (mixes and mixer_is_compiled()):
         helper.start(
@@ -55,8 +55,8 @@ def compile_now(which: Kernels, dtype: NumberType) -> None:
     ids = np.zeros((2, 1), np.intp)
     engine = CompiledEngine(initialize(ModelConfig("gru", 4, 1, 2, dtype=dtype), 0), threads=1)
     if which == "engine":
-        engine.loss_and_gradients(ids, ids, engine.zero_state(1))
         engine.log_probabilities(ids, engine.zero_state(1))
+        engine.loss_and_gradients(ids, ids, engine.zero_state(1))
         return
     counts: Counts
     if which == "mixer":
@@ -65,7 +65,7 @@ def compile_now(which: Kernels, dtype: NumberType) -> None:
         compile_mixer()
         counts = ContextMixer.empty(Vocabulary(("a", "b")), np.arange(2), 2)
     else:
-        engine.log_probabilities(ids, engine.zero_state(1))
+        engine.loss_and_gradients(ids, ids, engine.zero_state(1))
         counts = fit_ngram_table(np.arange(2), 2, 1, math.inf)
         counts.predict(ids, counts.zero_state(1))
     both = MixedPredictor(engine, Mixture(counts, np.zeros(feature_count(counts.context))))
