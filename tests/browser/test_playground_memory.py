@@ -256,3 +256,17 @@ def test_playground_contrast_and_right_to_left(browser: Any, client: Client, sch
         contrast, of = page.evaluate(CONTRAST, ["input, select, textarea", "borderTopColor"])
         assert contrast >= 3, of
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_arrow_keys_follow_a_text_from_right_to_left(window: Any, client: Client) -> None:
+    page = opened(window, client.url)
+    page.select_option("#model", "hebrew")
+    generate(page, "היה ", 3)
+    characters = page.locator("#output-A .drawn")
+    characters.nth(3).click()
+    page.locator("#output-A").focus()
+    here = "all => all.findIndex((one) => one.classList.contains('here'))"
+    page.keyboard.press("ArrowLeft")
+    assert characters.evaluate_all(here) == 4
+    page.keyboard.press("ArrowRight")
+    assert characters.evaluate_all(here) == 3
