@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from numba import types
 
-from charloom.engines.compiled.backward import backward_pass, decoder_pass, weight_gradients
 from charloom.engines.compiled.buffers import (
     ADAGRAD_INSIDE,
     CLASSIC,
@@ -29,7 +28,6 @@ from charloom.engines.compiled.buffers import (
     NORM,
     WINDOWS,
 )
-from charloom.engines.compiled.forward import forward_pass
 from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import layer_of
 from charloom.kernels.arrays import Tile, flat_from
@@ -330,17 +328,18 @@ def _update_bias(buffers, gradient, flat, count, rule):
     return total(widened(squares, False) + widened(squares, True))
 
 
-@subroutine(types.boolean)
-def resident_step(buffers, part):
-    """Take a step on packed weights; returns False, without one, if a norm could overflow."""
-    plan, numbers, results = buffers.plan, buffers.numbers, buffers.results
-    n = plan.steps * part.rows
-    characters = _find_characters(buffers, n)
+@subroutine(types.intp)
+def prepare_step(buffers, part):
+    """Prepare the forward pass on packed weights; returns the number of distinct characters."""
+    characters = _find_characters(buffers, buffers.plan.steps * part.rows)
     _prepare(buffers, characters)
-    forward_pass(buffers, part, 1.0)
-    loss = decoder_pass(buffers, part, 1.0)
-    backward_pass(buffers, part, 0)
-    weight_gradients(buffers, part, 0)
+    return characters
+
+
+@subroutine(types.boolean)
+def update_resident(buffers, part, loss, characters):
+    """Update the packed weights; returns False, without a step, if a norm could overflow."""
+    plan, numbers, results = buffers.plan, buffers.numbers, buffers.results
     if not math.isfinite(loss) or not _is_bounded(buffers, part):
         return False
     rule = Rule(0.0 - numbers[0], numbers[1])
@@ -350,5 +349,5 @@ def resident_step(buffers, part):
     squares += _update_matrix(buffers, _decoder_weights(plan), rule)
     v = plan.vocabulary
     squares += _update_bias(buffers, plan.db_decoder, plan.flat_decoder_bias, v, rule)
-    results[LOSS], results[NORM] = loss / n, math.sqrt(squares)
+    results[LOSS], results[NORM] = loss / (plan.steps * part.rows), math.sqrt(squares)
     return True

@@ -46,7 +46,13 @@ from charloom.engines.compiled.packing import pack_weights
 from charloom.engines.compiled.places import part_of
 from charloom.engines.compiled.plan import LSTM
 from charloom.engines.compiled.reduction import reduce_gradients
-from charloom.engines.compiled.resident import can_stay, give_back, resident_step, take_in
+from charloom.engines.compiled.resident import (
+    can_stay,
+    give_back,
+    prepare_step,
+    take_in,
+    update_resident,
+)
 from charloom.engines.compiled.update import update_parameters
 from charloom.kernels.arrays import (
     as_buffers,
@@ -58,8 +64,12 @@ from charloom.kernels.threads import at_work, barrier, call_up, is_called_again,
 
 
 @subroutine(types.boolean)
-def _step(buffers, sync, thread, threads):
-    """Run a thread's part of a step; returns False if the step cannot be done."""
+def _step(buffers, sync, thread, threads, stays):
+    """Run a thread's part of a step; returns False if the step cannot be done.
+
+    With `stays`, the weights are packed already and updated there, see `resident`. Both kinds of
+    steps are one function, so that the compiler processes the passes once.
+    """
     plan, numbers, keys, results = buffers.plan, buffers.numbers, buffers.keys, buffers.results
     part = part_of(plan, thread, threads)
     n = plan.steps * plan.batch
@@ -67,21 +77,26 @@ def _step(buffers, sync, thread, threads):
     if not in_vocabulary(plan, inputs, n, sync) or not in_vocabulary(plan, targets, n, sync):
         return False  # in all threads
     classic = numbers[CLASSIC] != 0
-    clear_sums(buffers, part)
-    dropped = plan.weight_drop != 0 and keys[OF_WEIGHTS] != 0
-    if dropped:
-        drop_weights(buffers, part, flat_from(keys, OF_WEIGHTS + 1), numbers[KEPT_WEIGHT])
+    dropped, characters = plan.weight_drop != 0 and keys[OF_WEIGHTS] != 0, 0
+    if stays:
+        characters = prepare_step(buffers, part)
+    else:
+        clear_sums(buffers, part)
+        if dropped:
+            drop_weights(buffers, part, flat_from(keys, OF_WEIGHTS + 1), numbers[KEPT_WEIGHT])
+            if not barrier(sync, threads):
+                return False
+        pack_weights(buffers, thread, threads, True, dropped)
         if not barrier(sync, threads):
             return False
-    pack_weights(buffers, thread, threads, True, dropped)
-    if not barrier(sync, threads):
-        return False
     forward_pass(buffers, part, numbers[KEPT])
     loss = decoder_pass(buffers, part, 1.0 if classic else 1.0 / n)
     results[SUMS + 2 * thread] = loss
     for layer in range(plan.layers - 1, -1, -1):
         backward_pass(buffers, part, layer)
         weight_gradients(buffers, part, layer)
+    if stays:
+        return update_resident(buffers, part, loss, characters)
     if not barrier(sync, threads):
         return False
     results[SUMS + 2 * thread + 1] = reduce_gradients(buffers, part, classic, dropped)
@@ -120,23 +135,21 @@ def _load_window(buffers, window):
             buffers.state[j] = 0 if fresh else buffers.new_state[j]
 
 
-@subroutine()
-def _several_steps(buffers, sync):
-    """Take several steps in one thread, until one whose loss or gradient is not finite."""
-    plan, results, taken = buffers.plan, buffers.results, 0
-    part, n = part_of(plan, 0, 1), plan.steps * plan.batch
-    stays = can_stay(buffers)
+@subroutine(types.boolean)
+def _steps(buffers, sync, thread, threads):
+    """Run a thread's part of a step, or in one thread several, until one that is not finite.
+
+    Returns False if the last step cannot be done.
+    """
+    results, several, taken, done = buffers.results, int(buffers.numbers[WINDOWS]), 0, True
+    stays = several > 1 and can_stay(buffers)
     if stays:
         take_in(buffers)
-    for window in range(int(buffers.numbers[WINDOWS])):
-        _load_window(buffers, window)
-        if stays:
-            known = in_vocabulary(plan, buffers.inputs, n, sync)
-            if not known or not in_vocabulary(plan, buffers.targets, n, sync):
-                break
-            if not resident_step(buffers, part):
-                break
-        elif not _step(buffers, sync, 0, 1):
+    for window in range(several):
+        if several > 1:
+            _load_window(buffers, window)
+        done = _step(buffers, sync, thread, threads, stays)
+        if not done or several == 1:
             break
         loss, norm = results[LOSS], results[NORM]
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -146,7 +159,9 @@ def _several_steps(buffers, sync):
         taken = window + 1
     if stays:
         give_back(buffers)
-    results[TAKEN] = taken
+    if several > 1:
+        results[TAKEN] = taken
+    return done
 
 
 def train(places, like, sync_, threads, thread):
@@ -165,15 +180,12 @@ def train(places, like, sync_, threads, thread):
         thread: number of this thread.
     """
     buffers, sync = as_buffers(TrainingBuffers, places, like), as_flat(sync_)
-    if buffers.numbers[WINDOWS] > 1:  # then there is one thread
-        _several_steps(buffers, sync)
-        return
     if thread == 0 and not call_up(sync, threads):
         return
     while True:
         if thread > 0:
             at_work(sync, thread)
-        done = _step(buffers, sync, thread, threads)
+        done = _steps(buffers, sync, thread, threads)
         if thread == 0:
             return
         if not done:
