@@ -85,6 +85,10 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]
         _Library._kept_compiled = self.compiled
         _Library._kept_libraries = list(self._linking_libraries)
 
+    def _optimize_functions(self, module: Any) -> None:
+        # Each function is optimized once, in the complete library.
+        module.data_layout = self._codegen._data_layout
+
     def _optimize_final_module(self) -> None:
         passes, builder = binding.create_new_module_pass_manager(), self._codegen._pass_builder()
         passes.add_global_dead_code_eliminate_pass()  # other kernels' subroutines
