@@ -124,6 +124,8 @@ def test_a_second_process_compiles_with_a_notice_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    (tmp_path / "charloom.py").write_text("raise MemoryError")  # a user's file, not for us
+    monkeypatch.chdir(tmp_path)
     before = seconds_compiling()
     helper.start(HELPED)
     finish_compiling()

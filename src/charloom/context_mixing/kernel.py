@@ -327,7 +327,7 @@ def mark(ids, state, model, scratch, floats, singles, shorts, longs):
         find_contexts(flat, m, s)
         for c in range(CONTEXT_COUNT):
             value = s.contexts[c]
-            place = find_single(m.singles, m.sizes.single_buckets, value)
+            place = find_single(m, value)
             if place < 0:
                 continue
             if m.singles[place] >> CHARACTER_SHIFT != MOVED:

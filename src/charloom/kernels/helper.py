@@ -33,7 +33,7 @@ class Helper:
 
         program = f"from charloom.kernels import helper; helper.announce()\n{code}"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            [sys.executable, "-P", "-c", program],  # nothing is imported from the current folder
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
