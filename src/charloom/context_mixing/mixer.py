@@ -74,7 +74,7 @@ Codes = NDArray[np.uint8]
 SINGLES_PER_CHARACTER, SHORTS_PER_CHARACTER, LONGS_PER_CHARACTER = 3.4, 0.8, 0.04
 FEWEST = 1024
 # The largest size of all lists, counted with 64 bits for a single and 32 for each word of another
-# list. They take 50 and 51 MB, less than counted, and weights 12 MB.
+# list, as files of earlier versions were. They take 50 and 51 MB, and weights 12 MB.
 MOST_BYTES = {NARROW: 64_000_000, WIDE: 57_000_000}
 PIECES, PIECES_NOTED = 4, 3  # of a block; of which the lists are noted
 CODES_PER_BIT = 16

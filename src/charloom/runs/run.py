@@ -54,8 +54,8 @@ class RunControl:
     """The caller's hold on a run.
 
     Attributes:
-        should_stop: called after every step and every piece of a validation; True saves the run and
-            ends the iteration, with `interrupted` set.
+        should_stop: called after every Progress; True saves the run and ends the iteration, with
+            `interrupted` set.
         every_step: whether the run yields Progress after every step; False permits one Progress
             after several short ones.
         on_reading: called as the text is read.
