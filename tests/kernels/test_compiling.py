@@ -1,16 +1,20 @@
 """Kernels are compiled once, kept safely, and compiled again when a source changes."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 import pytest
 
+import charloom
+from charloom.errors import CharloomError
 from charloom.kernels import cache, helper
 from charloom.kernels.cache import cache_folder
 from charloom.kernels.kernel import Kernel, finish_compiling, seconds_compiling
@@ -146,6 +150,50 @@ def test_a_second_process_that_fails_is_not_missed(
     assert len(kernels(tmp_path)) == 1
 
 
+def test_a_second_process_has_the_modules_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("print('found')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path, tmp_path])
+    program = "import only_here, sys; print(sys.path)"
+    done = subprocess.run(helper.command(program), capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["found", str(sys.path[:-1])]
+
+
+def test_a_kernel_that_cannot_be_compiled_names_numba_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    folder = cache_folder()
+    assert folder is not None
+    (folder / cache.file_name("another kernel", "int")).touch()
+    monkeypatch.setitem(sys.modules, "charloom.kernels.compiling", None)
+    kernel = tiny_kernel()
+    kernel.require_compiler()  # trusts the cache
+    with pytest.raises(
+        CharloomError, match=r"^the kernel for a test needs Numba.*: pip "
+    ) as raised:
+        run_kernel(kernel)
+    assert "--engine reference" in str(raised.value)
+
+
+def test_a_kernel_is_read_from_the_folder_where_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, file = tmp_path / "first", tmp_path / "second", tempfile.TemporaryFile
+
+    def full(dir: Path) -> Any:
+        if dir == first:
+            raise OSError("no space left")
+        return file(dir=dir)
+
+    monkeypatch.setattr(cache, "_candidates", lambda: iter([first, second]))
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    cache.write("a.kernel", b"code")
+    assert kernels(tmp_path) == kernels(second) == ["a.kernel"]
+    assert cache.read("a.kernel") == b"code"
+
+
 def test_wrong_arguments_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     kernel = tiny_kernel().compiled((np.zeros((2, 3)), 2))
@@ -194,19 +242,42 @@ def test_a_folder_that_others_may_write_is_not_used(
     assert cache_folder() != folder
 
 
+def source_in(place: Path) -> Path:
+    """Return a file in one of the cache's places, which can be a file itself."""
+    path = place if place.suffix else place / "source.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def test_all_modules_that_kernels_import_are_sources() -> None:
+    package = Path(str(charloom.__file__)).parent
+    found = set()
+    for path in package.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        names = re.findall(r"^from charloom\.([\w.]+) import", text, re.MULTILINE)
+        if path.parent.name != "kernels" and "kernels.compiling" in names:
+            found |= {name.replace(".", "/") for name in names}
+    assert "kernels/compiling" in found
+    assert not {
+        name
+        for name in found
+        if f"{name}.py" not in cache.SOURCES
+        and not name.startswith(tuple(f"{source}/" for source in cache.SOURCES))
+    }
+
+
 @pytest.mark.parametrize("folder", cache.SOURCES)
 def test_any_source_change_recompiles(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
     for name in cache.SOURCES:
-        (tmp_path / "package" / name).mkdir(parents=True)
-        (tmp_path / "package" / name / "source.py").write_text("x = 1")
+        source_in(tmp_path / "package" / name).write_text("x = 1")
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "package/kernels/cache.py"))
     run_kernel(tiny_kernel())
     run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 1
-    (tmp_path / "package" / folder / "source.py").write_text("x = 2")
+    source_in(tmp_path / "package" / folder).write_text("x = 2")
     cache._digest_of_sources.cache_clear()
     run_kernel(tiny_kernel())
     assert len(kernels(tmp_path)) == 2

@@ -51,6 +51,41 @@ def test_llvm_loads_object_code_of_another_kind(code: bytes) -> None:
     assert run(load_code(changed, ENTRY)) == run(load_code(code, ENTRY))
 
 
+@pytest.mark.skipif(not ELF, reason="changes an ELF object")
+@pytest.mark.parametrize("kind", ["absolute", "common", "dropped"])
+def test_a_symbol_outside_of_memory_is_left_to_llvm(code: bytes, kind: str) -> None:
+    header = np.frombuffer(code, loading._HEADER, 1)[0]
+    count, begin = int(header["section_count"]), int(header["sections"])
+    sections = np.frombuffer(code, loading._SECTION, count, begin)
+    (table,) = sections[sections["type"] == loading._SYMBOLS]
+    dropped = int(np.flatnonzero(sections["flags"] & 2 == 0)[-1])
+    section = {"absolute": 0xFFF1, "common": 0xFFF2, "dropped": dropped}[kind]
+    symbols = loading._content(code, table, loading._SYMBOL).copy()
+    relocated = [
+        loading._content(code, part, loading._RELOCATION)["symbol"]
+        for part in sections[sections["type"] == loading._RELOCATIONS]
+        if sections[part["info"]]["type"] != loading._UNWINDING
+    ]
+    symbols["section"][np.concatenate(relocated)] = section
+    at = int(table["offset"])
+    changed = code[:at] + symbols.tobytes() + code[at + symbols.nbytes :]
+    with pytest.raises(loading._UnknownFormatError):
+        loading._load(changed, ENTRY)
+
+
+@pytest.mark.skipif(not ELF, reason="LLVM's linker loads the object code of this machine")
+def test_llvm_looks_for_a_function_that_the_libraries_lack(
+    code: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> int:
+        raise RuntimeError(name)
+
+    monkeypatch.setattr(loading, "_address_in_process", missing)
+    with pytest.raises(RuntimeError, match=r"^log"):
+        loading._load(code, ENTRY)
+    assert run(load_code(code, ENTRY)) == pytest.approx(4 + np.log(6.0))
+
+
 def test_what_is_no_object_code_or_has_an_unknown_function_is_refused(code: bytes) -> None:
     for wrong, entry in ((b"not an object", ENTRY), (code, "another_function")):
         with pytest.raises(RuntimeError):

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charloom.errors import CharloomError
 from charloom.ngrams.kneser_ney import NGramModel
-from charloom.ngrams.table import NGramTable
+from charloom.ngrams.table import LOOK_UP, NGramTable
 from charloom.text.corpora import open_text
 from charloom.text.dataset import Split, load_dataset
 
@@ -29,6 +30,17 @@ def in_numpy(asked: NGramTable) -> NGramTable:
     without = replace(asked)
     object.__setattr__(without, "_kernel", None)
     return without
+
+
+def test_a_broken_numba_leaves_the_table_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise CharloomError("the kernel for counting needs Numba")
+
+    monkeypatch.setattr(LOOK_UP, "require_compiler", lambda: None)  # another kernel is kept
+    monkeypatch.setattr(LOOK_UP, "compiled", broken)
+    found, contexts = table(2), some_contexts(2)
+    for one, other in zip(found.look_up(contexts), in_numpy(found).look_up(contexts), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def some_contexts(context: int, count: int = 300, size: int = 5) -> np.ndarray:

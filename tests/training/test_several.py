@@ -144,6 +144,20 @@ def test_several_windows_are_trained_on_as_single_ones(
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_one_step_of_several_windows_trains_on_the_first(dropout: float) -> None:
+    config, passed = ModelConfig("rnn", 19, 2, 30, dropout), windows(3, bool)
+    rates = [0.05] if dropout == 0 else [0.05] * 3  # masks differ: one step at a time
+    results = []
+    for part in (passed, cut(passed, slice(0, 1))):
+        engine: Any = Backend("compiled", 1).open(initialize(config, seed=2))
+        optimizer = AdaGrad(0.05)
+        loss, norm, state = engine.train_windows(part, config.zero_state(2), optimizer, rates)
+        results.append((loss, norm, state.tobytes(), engine.parameters.flat.tobytes()))
+    assert len(results[0][0]) == 1
+    assert results[0] == results[1]
+
+
 def test_a_step_that_is_not_finite_ends_the_call_before_it() -> None:
     config = ModelConfig("rnn", 19, 1, 30)
     engine: Any = Backend("compiled", 1).open(initialize(config, seed=2))

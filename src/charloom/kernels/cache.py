@@ -23,10 +23,12 @@ import numpy as np
 from charloom.kernels import processor
 from charloom.version import __version__
 
-# Folders with sources of kernels.
+# Folders and files with sources of kernels.
 SOURCES = (
     "kernels",
     "engines/compiled",
+    "engines/reference_normalization.py",
+    "engines/restrictions.py",
     "ngrams",
     "context_mixing",
     "prediction/mixed",
@@ -132,7 +134,7 @@ def _readable() -> Iterator[Path]:
             safe = _is_safe(place)
         if safe:
             yield place
-        if (safe and os.access(place, os.W_OK)) or place == cache_folder():
+        if place == cache_folder():
             return
 
 
@@ -163,8 +165,9 @@ def _digest_of_versions() -> str:
 @functools.cache
 def _digest_of_sources(package: Path) -> bytes:
     digest = hashlib.sha256()
-    for folder in SOURCES:
-        for path in sorted((package / folder).glob("*.py")):
+    for name in SOURCES:
+        place = package / name
+        for path in [place] if place.suffix else sorted(place.glob("*.py")):
             digest.update(path.read_bytes())
     return digest.digest()
 

@@ -21,6 +21,15 @@ ONCE = "once on this machine"
 BEGINS, ENDS = "begins ", "ends "  # before a kernel's name, in a line of the helper
 
 
+def command(program: str) -> list[str]:
+    """Return the command that runs a Python program with the modules of this process.
+
+    They are those of this process wherever it found them, and no others of the current folder.
+    """
+    path = [place for place in sys.path if isinstance(place, str)]  # as an import reads it
+    return [sys.executable, "-c", f"import sys\nsys.path[:] = {path!r}\n{program}"]
+
+
 class Helper:
     """A process that compiles kernels.
 
@@ -33,7 +42,7 @@ class Helper:
 
         program = f"from charloom.kernels import helper; helper.announce()\n{code}"
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program],  # nothing is imported from the current folder
+            command(program),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

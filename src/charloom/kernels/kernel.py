@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from charloom.errors import CharloomError, error_reason
 from charloom.kernels import cache, helper
 from charloom.kernels.loading import load_code
 
@@ -112,16 +113,30 @@ class Kernel:
         if code is not None:
             try:
                 return load_code(code, ENTRY)
-            except RuntimeError:  # because this process lacks a symbol
+            except (
+                RuntimeError,
+                ImportError,
+                OSError,
+            ):  # because a symbol or the linker is missing
                 LOG.debug("%s cannot be linked", name)
         return None
 
     def _compile(self, arguments: tuple[Any, ...]) -> bytes:
-        """Return the object code of the function."""
+        """Return the object code of the function.
+
+        Raises:
+            CharloomError: if Numba cannot be imported, because `require_compiler` trusts the cache.
+        """
 
         def compiled() -> bytes:
-            from charloom.kernels.compiling import compile_kernel
-
+            try:
+                from charloom.kernels.compiling import compile_kernel
+            except Exception as error:  # Numba raises all kinds of errors
+                raise CharloomError(
+                    f"the kernel for {self._what} needs Numba, which cannot be imported "
+                    f"({error_reason(error)}): pip install --force-reinstall numba, or use "
+                    "--engine reference"
+                ) from None
             function = self._function
             if isinstance(function, str):
                 module, _, name = function.partition(":")

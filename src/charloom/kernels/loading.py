@@ -61,7 +61,7 @@ def load_code(code: bytes, entry: str) -> int:
     """
     try:
         return _load(code, entry)
-    except (_UnknownFormatError, OSError):
+    except (_UnknownFormatError, OSError, RuntimeError):  # LLVM's linker has symbols of its own
         return _link(code, entry)
 
 
@@ -92,7 +92,8 @@ def _load(code: bytes, entry: str) -> int:
     address = _memory_for_code(len(image))
     table = sections[kinds == _SYMBOLS][0]
     names = _content(code, sections[table["link"]], _BYTE).tobytes()
-    places, found = _places(_content(code, table, _SYMBOL), names, begins + address, entry)
+    addresses = np.where(kept, begins + address, 0)
+    places, found = _places(_content(code, table, _SYMBOL), names, addresses, entry)
     for section in sections[kinds == _RELOCATIONS]:
         if kept[section["info"]]:
             fill = _content(code, section, _RELOCATION)
@@ -109,21 +110,21 @@ def _content(code: bytes, section: Any, layout: np.dtype[Any]) -> NDArray[Any]:
 def _places(
     symbols: NDArray[Any], names: bytes, sections: NDArray[np.int64], entry: str
 ) -> tuple[NDArray[np.uint64], int]:
-    """Return the addresses of all symbols, and that of the function `entry`.
+    """Return the addresses of all symbols, 0 where it is unknown, and of the function `entry`.
 
     Args:
         symbols: the table of symbols.
         names: their names, each with a zero byte at its end.
-        sections: the addresses of the sections.
+        sections: the addresses of the sections, 0 for one that is not in memory.
         entry: the name of a function.
 
     Raises:
         RuntimeError: if a symbol is missing.
     """
-    defined = (symbols["section"] != _UNDEFINED) & (symbols["section"] < len(sections))
     places = np.zeros(len(symbols), np.uint64)
+    defined = symbols["section"] < len(sections)  # beyond are absolute and common symbols
     places[defined] = sections[symbols["section"][defined]].astype(np.uint64)
-    places[defined] += symbols["value"][defined]
+    places[places != 0] += symbols["value"][places != 0]
     found = 0
     for number, begin in enumerate(symbols["name"].tolist()):
         name = names[begin : names.index(0, begin)].decode()
@@ -149,9 +150,10 @@ def _fill_in(
     section: NDArray[np.uint8], relocations: NDArray[Any], places: NDArray[np.uint64]
 ) -> None:
     """Write addresses into a section. Raises _UnknownFormatError."""
-    if (relocations["type"] != _ADDRESS).any():
+    symbols = places[relocations["symbol"]]
+    if (relocations["type"] != _ADDRESS).any() or (symbols == 0).any():
         raise _UnknownFormatError
-    addresses = places[relocations["symbol"]] + relocations["addend"]
+    addresses = symbols + relocations["addend"]
     at = relocations["offset"].astype(np.intp)[:, None] + np.arange(8)
     section[at] = addresses.astype("<u8")[:, None].view(np.uint8)
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from charloom.errors import CharloomError
 from charloom.kernels.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -301,9 +302,12 @@ class NGramTable:
             return None
         nothing = np.empty(0, np.float32)
         texts, state = np.empty((0, 0), np.int32), np.empty((0, self.context), np.int32)
-        return LOOK_UP.compiled(
-            (self.trie, texts, state, 0, nothing, np.empty(0, np.int32), nothing)
-        )
+        try:
+            return LOOK_UP.compiled(
+                (self.trie, texts, state, 0, nothing, np.empty(0, np.int32), nothing)
+            )
+        except CharloomError:  # Numba is broken, though the cache has another kernel
+            return None
 
 
 def _context_that_fits(

@@ -165,6 +165,7 @@ class _Steps:
         process_group: ProcessGroup,
     ) -> None:
         self.engine = engine
+        self._several = engine if isinstance(engine, TakesSeveral) else None
         self.optimizer = optimizer
         self.dataset = dataset
         self.config = config
@@ -222,10 +223,10 @@ class _Steps:
     @property
     def most(self) -> int:
         """Return the largest number of steps that one call of the engine takes."""
-        if self.process_group.size > 1 or not isinstance(self.engine, TakesSeveral):
+        if self.process_group.size > 1 or self._several is None:
             return 1
         batches = self.phase.batches
-        return self.engine.windows_at_once(self.config.window, batches.rows)
+        return self._several.windows_at_once(self.config.window, batches.rows)
 
     def take_several(self, learning_rates: list[float]) -> None:
         """Take steps in one call of the engine: at most one for each learning rate, at least one.
@@ -233,8 +234,8 @@ class _Steps:
         Raises:
             DivergedError: as `take`, if it is the first of the steps.
         """
-        state, optimizer, engine = self.state, self.optimizer, self.engine
-        assert isinstance(engine, TakesSeveral)
+        state, optimizer, engine = self.state, self.optimizer, self._several
+        assert engine is not None
         first = state.step - self.phase.first_step
         windows = self.phase.batches.several(first, len(learning_rates))
         hidden = state.hidden

@@ -247,8 +247,10 @@ class CompiledEngine:
         learning_rates: Sequence[float],
     ) -> tuple[list[float], list[float], State]:
         with self._lock:
-            if len(windows.fresh) > 1 and _describe(optimizer) is not None:
-                taken, after = self._take_several(windows, state, optimizer, learning_rates)
+            most = self.windows_at_once(*windows.inputs.shape[1:])
+            rates = learning_rates[: min(len(windows.fresh), most)]
+            if len(rates) > 1 and _describe(optimizer) is not None:
+                taken, after = self._take_several(windows, state, optimizer, rates)
                 if len(taken):
                     return taken[:, LOSS].tolist(), taken[:, NORM].tolist(), after
             optimizer.learning_rate = learning_rates[0]
@@ -345,10 +347,14 @@ class CompiledEngine:
         optimizer: Optimizer,
         learning_rates: Sequence[float],
     ) -> tuple[NDArray[np.float64], State]:
-        """Take steps in one call; returns their losses and norms, (W, 2), and the state."""
+        """Take a step for each learning rate in one call, at least two.
+
+        Returns:
+            The losses and norms of the steps that were taken, (W, 2), and the state.
+        """
         shape = windows.inputs.shape[1:]
         held = self._windows_of(shape)
-        count = min(len(windows.fresh), len(learning_rates), held.most)
+        count = len(learning_rates)
         optimizer.prepare(self.parameters.flat)
         self._bind(held, tuple(optimizer.slots.values()))
         held.several[:count, 0] = windows.inputs[:count]

@@ -77,7 +77,6 @@ class TrainingWindows(Windows):
         self, config: ModelConfig, steps: int, batch: int, threads: int, classic: bool, most: int
     ) -> None:
         super().__init__(make_plan(config, steps, batch, threads), threads, config.dtype)
-        self.most = most  # windows of a call
         self.inputs = np.zeros((steps, batch), dtype=np.int64)
         self.targets = np.zeros_like(self.inputs)
         self.extra = np.zeros((steps, batch, config.extra_inputs), config.dtype)
