@@ -59,7 +59,7 @@ MOST_DECISIONS = 16  # of a character of the whole model
 
 
 class WrongModelError(Exception):
-    """A message was compressed with another model, or on a machine of another arithmetic."""
+    """A message was compressed with another model, or with another arithmetic."""
 
 
 class SharedModel:
