@@ -69,6 +69,8 @@ def pretend(machine: list[Any]) -> None:
     """Compile as on another x86-64 processor, given by its name and features."""
     import llvmlite.binding
 
+    from charloom.kernels import processor
+
     name, features = machine
     found = llvmlite.binding.get_host_cpu_features()
     unknown = [key for key, value in features.items() if value and not found.get(key)]
@@ -77,6 +79,7 @@ def pretend(machine: list[Any]) -> None:
     features = type(found)(features)
     llvmlite.binding.get_host_cpu_name = lambda: name
     llvmlite.binding.get_host_cpu_features = lambda: features
+    vars(processor)["_entries"] = dict  # LLVM's description is used instead
 
 
 def answer(questions: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +149,11 @@ def main() -> None:
         def row(name: str, command: list[str], processor: list[Any] | None = None) -> None:
             if not any(map(name.startswith, arguments.only)):
                 return
+            kept = set(cache.rglob("*.kernel"))
             found = ask(command, cache, {**questions, "machine": processor})
+            own = arguments.cache or command != here or set(cache.rglob("*.kernel")) != kept
+            if not own and not isinstance(found, str):
+                found = "failed: it used the kernels of another processor"
             if isinstance(found, str):
                 print(f"| {name} | | | | {found} |", flush=True)
                 return
@@ -168,7 +175,7 @@ def main() -> None:
                 print(f"| {name}, emulated | | | | {processor} |", flush=True)
                 continue
             row("this processor", here, processor)
-            row(f"{name}, emulated", command)
+            row(f"{name}, emulated", command, processor)
         if arguments.aarch64:
             row("aarch64", shlex.split(arguments.aarch64))
 

@@ -5,10 +5,12 @@ import random
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from charloom.cli.compress import BLOCK, read_whole
 from helpers.cli import contents, process, refused, run
 from helpers.texts import WOODS
 
@@ -70,6 +72,19 @@ def test_too_many_bytes_are_refused(text: Path) -> None:
     Path("noise.loom").write_bytes(b"\x8cloom" * 40)
     assert "--max-bytes" in refused("decompress", "noise.loom", "--max-bytes", "100")
     assert "--max-bytes" in refused("decompress", "woods.txt.loom", "-o", "c", "--max-bytes", "-1")
+
+
+def test_memory_is_that_of_the_bytes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * (2 * BLOCK // 256)
+    (tmp_path / "file").write_bytes(data + b"end")
+    tracemalloc.start()
+    try:
+        assert read_whole(str(tmp_path / "file"), 1_000_000_000) == data + b"end"
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(data)
+    finally:
+        tracemalloc.stop()
+    for most in (0, 9, BLOCK - 1, BLOCK, 2 * BLOCK + 2):
+        assert read_whole(str(tmp_path / "file"), most) == (data + b"end")[: most + 1]
 
 
 def test_pipes(text: Path) -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 import charloom
+from charloom.compression import messages
 from charloom.compression.container import MARK
+from charloom.compression.messages import SharedModel
+from charloom.context_mixing import packing
 from helpers.cli import refused, run
 from helpers.texts import PROMISES
 
@@ -52,6 +55,26 @@ def test_another_model_is_recognized(path: Path, tmp_path: Path) -> None:
             charloom.decompress(packed[:-1], model)
         with pytest.raises(charloom.CharloomError, match="above the limit of 30"):
             charloom.decompress(packed, model, most_bytes=30)
+
+
+def test_a_model_has_one_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**OPTIONS, "counts": "context-mixing", "steps": 2}
+    model = charloom.train(PROMISES, out=tmp_path / "run", **options)
+    digest = SharedModel(model).digest
+    monkeypatch.setattr(packing, "LEVEL", 1)  # as if by another build of zlib
+    loaded = charloom.load(tmp_path / "run", threads=1)
+    assert SharedModel(loaded).digest == digest
+    loaded.save(tmp_path / "again.safetensors")
+    again = charloom.load(tmp_path / "again.safetensors", threads=1)
+    assert SharedModel(again).digest == digest
+    assert loaded.mixture is not None
+    loaded.mixture.counts.adaptive.final[0] += 1
+    assert SharedModel(loaded).digest != digest
+    monkeypatch.setattr(messages, "ARITHMETIC", messages.ARITHMETIC - 1)
+    packed = messages.write_message(LINE.encode() * 9, SharedModel(again))
+    monkeypatch.undo()
+    with pytest.raises(charloom.CharloomError, match=r"another version .* and version$"):
+        charloom.decompress(packed, again)
 
 
 def test_the_commands_use_a_model(

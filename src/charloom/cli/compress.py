@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from charloom.progress import OnProgress
 SUFFIX = ".loom"
 PIPE = "-"
 MEASURED_SECONDS, LONG_SECONDS = 1.0, 10.0
+BLOCK = 1 << 20  # bytes that are read at a time
 
 
 def add_compress_arguments(parser: Parser) -> None:
@@ -133,16 +135,26 @@ def read_whole(source: str, most: int) -> bytes:
     try:
         if source != PIPE:
             with Path(source).open("rb") as file:
-                return file.read(most + 1)
+                return _read(file, most + 1)
         if sys.stdin is None:
             raise CharloomError("standard input is closed: pipe a file into it, or pass a path")
-        return cast(IO[bytes], sys.stdin.buffer).read(most + 1)
+        return _read(cast(IO[bytes], sys.stdin.buffer), most + 1)
     except (OSError, ValueError) as error:
         if isinstance(error, CharloomError):
             raise
         raise CharloomError(
             f"cannot read {quoted_path(source)} ({error_reason(error)}): pass the path of a file"
         ) from None
+
+
+def _read(file: IO[bytes], most: int) -> bytes:
+    """Return up to `most` bytes, without memory for more than there are."""
+    found = io.BytesIO()
+    while most > 0:
+        block = file.read(min(BLOCK, most))
+        found.write(block)
+        most = most - len(block) if len(block) == BLOCK else 0
+    return found.getvalue()
 
 
 def write_whole(out: str, data: bytes, terminal: Terminal) -> None:

@@ -43,8 +43,8 @@ NOISE_BITS, NOISE_SHARE = 7.9, 0.99
 LARGEST_DICTIONARY = 1 << 24
 DAMAGED = "the compressed bytes are damaged or incomplete: use an intact copy"
 WRONG_MODEL = (
-    "these bytes do not fit the model: they were compressed with another one, are damaged, or come "
-    "from a machine whose arithmetic differs"
+    "these bytes do not fit the model: they are damaged, or those of another model, of another "
+    "version of charloom, or of a machine whose arithmetic differs"
 )
 Model = "LanguageModel | str | os.PathLike[str]"
 
@@ -171,7 +171,7 @@ def _from_message(
     try:
         return messages.read_message(data, shared, most_bytes, on_progress)
     except messages.WrongModelError:
-        raise CharloomError(f"{WRONG_MODEL}: use the same model") from None
+        raise CharloomError(f"{WRONG_MODEL}: use the same model and version") from None
     except messages.TooLargeError as error:
         _check_size(error.args[0], most_bytes)
         raise

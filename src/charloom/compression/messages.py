@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding
 import numpy as np
@@ -39,7 +40,6 @@ from charloom.compression.text_coder import (
     code_rows,
 )
 from charloom.context_mixing.mixer import ContextMixer
-from charloom.context_mixing.packing import pack
 from charloom.engines.backend import Backend
 from charloom.kernels.kernel import Kernel
 from charloom.kernels.sizes import VECTOR_BYTES
@@ -59,7 +59,7 @@ MOST_DECISIONS = 16  # of a character of the whole model
 
 
 class WrongModelError(Exception):
-    """A message was compressed with another model, or on a machine of another arithmetic."""
+    """A message was compressed with another model, or with another arithmetic."""
 
 
 class SharedModel:
@@ -75,8 +75,8 @@ class SharedModel:
         )
         if self._mixer is not None:
             digest.update(bytes([ARITHMETIC]))
-            for array in pack(self._mixer).values():
-                digest.update(np.ascontiguousarray(array).tobytes())
+            for array in _arrays(self._mixer):
+                digest.update(array.data)
         else:
             digest.update(model.checkpoint.parameters.flat.tobytes())
             if model.mixture is not None:
@@ -221,6 +221,14 @@ def read_message(
 
 class TooLargeError(Exception):
     """A text is larger than the caller accepts."""
+
+
+def _arrays(mixer: ContextMixer) -> Iterator[NDArray[Any]]:
+    """Yield all numbers of a mixer, in the same order of bytes on every machine."""
+    for part in (mixer.tree, mixer.tables, mixer.frozen, mixer.adaptive, (mixer.state,)):
+        for array in part:
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            yield np.ascontiguousarray(little).reshape(-1)
 
 
 def _with_exceptions(ids: Ids, rows: NDArray[np.int64], model: SharedModel) -> NDArray[np.int64]:
