@@ -14,6 +14,7 @@ from charloom.constraints.options import ConstraintOptions
 from charloom.constraints.processes import Compilers
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import Vocabulary
+from helpers.clients import posix
 
 LETTERS = Vocabulary(tuple('\n"-abcde0123456789'))
 
@@ -49,6 +50,7 @@ def _own(*arguments: Any) -> Any:
     return read.constraint
 
 
+@posix
 def test_a_process_that_was_ended_is_replaced(compilers: Compilers) -> None:
     options = ConstraintOptions(match="a+")
     assert compilers.read(options, LETTERS, str) is not None
@@ -65,6 +67,7 @@ def test_a_process_that_was_ended_is_replaced(compilers: Compilers) -> None:
     assert compilers.read(options, LETTERS, str) is not None
 
 
+@posix
 def test_a_process_that_takes_too_long_is_ended(
     compilers: Compilers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +95,7 @@ def test_a_process_whose_answer_cannot_be_read_is_ended(
     assert compilers.read(ConstraintOptions(match="a+"), LETTERS, str) is not None
 
 
+@posix
 def test_none_is_started_once_they_are_closed() -> None:
     found = Compilers()
     assert found.read(ConstraintOptions(match="a+"), LETTERS, str) is not None

@@ -72,8 +72,8 @@ class Constraints:
         return self.constraint is None or self.constraint.is_regular
 
     @property
-    def exclude(self) -> bool:
-        """Whether they can exclude characters, and not only change their probabilities."""
+    def can_exclude(self) -> bool:
+        """Return whether they can exclude characters, and not only change their probabilities."""
         biased = self.bias is not None and bool(np.isneginf(self.bias).any())
         return biased or self.constraint is not None
 

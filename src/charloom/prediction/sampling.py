@@ -134,7 +134,7 @@ class GuardedText:
 
     @property
     def suits_kernels(self) -> bool:
-        """Whether a kernel can read the index, which is not so above 2 GiB of text."""
+        """Return whether a kernel can read the index, which it cannot above 2 GiB of text."""
         return self._guard.index.arrays.starts.dtype == np.int32
 
     def write(self, row: NDArray[np.int64], count: int) -> None:
@@ -266,13 +266,13 @@ class SampleRequest:
 
     @property
     def attempts(self) -> int:
-        """The largest number of times that a sample begins.
+        """Return how often a sample can begin.
 
         More than once where guard and constraints together can exclude every character, unless the
         length is unlimited: its text could then never be passed on.
         """
         rules = self.constraints
-        if self.guard is None or self.length is None or rules is None or not rules.exclude:
+        if self.guard is None or self.length is None or rules is None or not rules.can_exclude:
             return 1
         return ATTEMPTS
 
