@@ -159,6 +159,10 @@ def test_a_text_begins_anew_where_guard_and_constraints_leave_nothing(book: Pred
     ):
         with pytest.raises(CharloomError, match="would copy more than 2 in a row"):
             sample()
+    seen: list[str] = []
+    with pytest.raises(CharloomError, match="after 2 characters"):
+        seen.extend(stream_text(book, BOOK, replace(request, length=None)))
+    assert seen == ["ab"]
 
 
 def test_texts_that_must_not_and_must_occur(book: Predictor) -> None:

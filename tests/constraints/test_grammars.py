@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from charloom.constraints.grammars import NO_CONTINUATION
 from charloom.constraints.options import ConstraintOptions
 from charloom.engines.backend import Backend
 from charloom.engines.protocol import Predictor
@@ -90,6 +91,14 @@ def test_samples_follow_a_grammar_of_lark_or_gbnf(predictor: Predictor, grammar:
         while "(a)a" in text:
             text = text.replace("(a)a", "a")
         assert text == "a"
+
+
+def test_an_impossible_character_is_no_limit() -> None:
+    """llguidance tells them apart by its message alone."""
+    constraint = request_for(9, grammar='start: "ab"').constraints.constraint
+    matcher = constraint.start().matcher.deep_copy()
+    assert not matcher.consume_token(int(JSON.encode("b")[0]))
+    assert NO_CONTINUATION in matcher.get_error()
 
 
 @needs("lark")

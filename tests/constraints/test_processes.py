@@ -1,16 +1,20 @@
 """Constraints that another process has compiled are those of this process."""
 
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from charloom.constraints import processes
 from charloom.constraints.automaton import Automaton
 from charloom.constraints.options import ConstraintOptions
 from charloom.constraints.processes import Compilers
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import Vocabulary
+from helpers.clients import posix
 
 LETTERS = Vocabulary(tuple('\n"-abcde0123456789'))
 
@@ -46,15 +50,65 @@ def _own(*arguments: Any) -> Any:
     return read.constraint
 
 
+@posix
 def test_a_process_that_was_ended_is_replaced(compilers: Compilers) -> None:
     options = ConstraintOptions(match="a+")
     assert compilers.read(options, LETTERS, str) is not None
     for process in compilers._running:
         process.kill()
         process.wait()
-    with pytest.raises(CharloomError, match="take too long"):
+    assert compilers.read(options, LETTERS, str) is not None
+    (process,) = compilers._running  # without the one that was ended
+    process.send_signal(signal.SIGSTOP)
+    ended = threading.Timer(0.2, process.kill)
+    ended.start()
+    with pytest.raises(CharloomError, match="was ended"):
         compilers.read(options, LETTERS, str)
     assert compilers.read(options, LETTERS, str) is not None
+
+
+@posix
+def test_a_process_that_takes_too_long_is_ended(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compilers.read(ConstraintOptions(match="a+"), LETTERS, str) is not None
+    monkeypatch.setattr(processes, "SECONDS", 0.2)
+    (process,) = compilers._running
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(CharloomError, match="take too long"):
+        compilers.read(ConstraintOptions(match="a+"), LETTERS, str)
+    assert process.returncode is not None
+    assert not compilers._running
+
+
+def test_a_process_whose_answer_cannot_be_read_is_ended(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(processes, "_ask", fail)
+        with pytest.raises(MemoryError):
+            compilers.read(ConstraintOptions(match="a+"), LETTERS, str)
+    assert not compilers._running
+    assert compilers.read(ConstraintOptions(match="a+"), LETTERS, str) is not None
+
+
+@posix
+def test_none_is_started_once_they_are_closed() -> None:
+    found = Compilers()
+    assert found.read(ConstraintOptions(match="a+"), LETTERS, str) is not None
+    (process,) = found._running
+    process.send_signal(signal.SIGSTOP)
+    closed = threading.Timer(0.2, found.close)
+    closed.start()
+    for _ in range(2):  # while it compiles, and later
+        with pytest.raises(CharloomError, match="was ended"):
+            found.read(ConstraintOptions(match="a+"), LETTERS, str)
+    closed.join()
+    assert process.returncode is not None
+    assert not found._running
 
 
 @pytest.mark.constrain

@@ -128,7 +128,7 @@ def test_several_blanks_end_before_what_follows(book: Predictor) -> None:
 def test_blanks_with_lengths_and_patterns_of_their_own(
     served_model: LanguageModel, text: str, options: dict[str, Any], expected: str
 ) -> None:
-    found = served_model.fill(text, rows=32, **options)
+    found = served_model.fill(text, samples=32, **options)
     assert 0 < len(found) <= options.get("count", 5)
     assert [one.log_probability for one in found] == sorted(
         (one.log_probability for one in found), reverse=True
@@ -157,8 +157,8 @@ def test_blanks_with_lengths_and_patterns_of_their_own(
             "position 6, which the model does not know: remove it",
         ),
         ("a ___", {"count": 0}, "count is 0: pass 1 to 256"),
-        ("a ___", {"rows": 5000, "count": 1}, "rows is 5000: pass 1 to 4,096"),
-        ("a ___", {"rows": 0}, "rows is 0: pass 1 to 4,096"),
+        ("a ___", {"samples": 5000, "count": 1}, "samples is 5000: pass 1 to 4,096"),
+        ("a ___", {"samples": 0}, "samples is 0: pass 1 to 4,096"),
     ],
 )
 def test_blanks_that_cannot_be_filled(

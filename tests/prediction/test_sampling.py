@@ -197,6 +197,18 @@ def test_a_kernel_excludes_copies_as_python_does(
     assert found != free
 
 
+def test_an_index_of_a_huge_text_is_kept_from_kernels(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pydivsufsort
+
+    expected = draw(engine, length=150, seed=1, guard=guard(2))
+    sort = pydivsufsort.divsufsort
+    # As it is above 2 GiB.
+    monkeypatch.setattr(pydivsufsort, "divsufsort", lambda text: sort(text).astype(np.int64))
+    assert draw(engine, length=150, seed=1, guard=guard(2)) == expected
+
+
 def test_what_is_excluded_leaves_the_choice_to_the_rest(engine: Engine) -> None:
     """Greedy and top_k take the likeliest of what is left, not nothing."""
     likeliest = draw(engine, length=1, settings=SamplingSettings(0), prompt=VOCABULARY.encode("a"))
@@ -212,12 +224,15 @@ def test_what_is_excluded_leaves_the_choice_to_the_rest(engine: Engine) -> None:
         assert len(drawn) == 1
 
 
-def test_where_nothing_is_left_the_sample_ends_and_says_so(engine: Engine) -> None:
+@pytest.mark.parametrize("constraints", [None, Constraints(bias=np.zeros(len(VOCABULARY)))])
+def test_where_nothing_is_left_the_sample_ends_and_says_so(
+    engine: Engine, constraints: Constraints | None
+) -> None:
     # After an h each of the characters would copy two in a row; after most others only an a would.
     training = "".join("h" + character + "a" for character in VOCABULARY.characters)
     seen: list[str] = []
     request = SampleRequest(length=9999, seed=1, guard=guard(1, training), stop=("hhhh",))
-    pieces = stream_text(engine, VOCABULARY, request)
+    pieces = stream_text(engine, VOCABULARY, replace(request, constraints=constraints))
     with pytest.raises(CharloomError, match=r"--max-overlap") as caught:
         seen.extend(pieces)
     text = "".join(seen)

@@ -7,9 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import pytest
 from charloom.cli.main import main
 from charloom.cli.serve import open_playground
 from charloom.cli.terminal import Terminal
+from charloom.constraints import processes
 from charloom.language_model import LanguageModel
+from charloom.serving.connection import open_socket
 from charloom.serving.schema import MOST_SAMPLED
-from charloom.serving.server import name_runs
+from charloom.serving.server import Server, name_runs
 from helpers.clients import KEY, Client, posix, received, stream_request
 from helpers.texts import SCRIPT
 
@@ -135,6 +138,34 @@ def test_a_second_signal_ends_at_once(served_run: Path) -> None:
         assert started.poll() is None
         started.send_signal(signal.SIGTERM)
         started.wait(60)
+
+
+def test_shutdown_does_not_wait_for_the_compilation_of_constraints(
+    served_model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = threading.Event()
+
+    def never_answers(process: subprocess.Popen[bytes], request: bytes) -> Any:
+        asked.set()
+        process.wait()
+        raise EOFError
+
+    monkeypatch.setattr(processes, "_ask", never_answers)
+    monkeypatch.setattr(processes, "SECONDS", 20)
+    with closing(open_socket("127.0.0.1", 0)) as opened:
+        ready = threading.Event()
+        served = Server({SCRIPT: served_model}, opened, ready=ready.set)
+        thread = threading.Thread(target=served.serve_until_ended)
+        thread.start()
+        assert ready.wait(60)
+        with Client(opened.getsockname()[1]).connect() as there:
+            there.sendall(stream_request(model=SCRIPT, guided_regex="a+"))
+            assert asked.wait(60)
+            served.should_exit = served.force_exit = True  # as two signals do
+            thread.join(10)
+        ended = not thread.is_alive()
+        thread.join()
+    assert ended
 
 
 @pytest.mark.parametrize("opens", [True, False])

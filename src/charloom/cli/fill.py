@@ -14,9 +14,6 @@ from charloom.cli.arguments import (
     whole_number,
 )
 from charloom.cli.terminal import Terminal
-from charloom.errors import CharloomError
-
-MOST_SAMPLES = 4096
 
 
 def add_fill_arguments(parser: Parser) -> None:
@@ -61,19 +58,12 @@ def run_fill(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.length:
         one = len(arguments.length) == 1
         settings["length"] = arguments.length[0] if one else arguments.length
-    for option, most, remedy in (
-        ("samples", MOST_SAMPLES, ""),
-        ("count", arguments.samples, ", or a larger --samples"),
-    ):
-        number = getattr(arguments, option)
-        if not 1 <= number <= most:
-            raise CharloomError(f"--{option} is {number}: pass 1 to {most:,}{remedy}")
     with limit_threads(arguments.threads):
         model = load_model(arguments, arguments.run)
         found = model.fill(
             arguments.text,
             count=arguments.count,
-            rows=arguments.samples,
+            samples=arguments.samples,
             seed=arguments.seed,
             **settings,
         )

@@ -34,6 +34,8 @@ EXPLORED = 40  # of them that are searched for at once
 FOREVER = 3600.0  # seconds
 MOST_KEPT = 20_000  # states that are kept for other texts with the same beginning
 MOST_ITEMS = 10_000  # of llguidance's parser at one character: about as many alternatives
+# In llguidance's error at a character that cannot come. Its other errors there are limits.
+NO_CONTINUATION = "satisfy the grammar"
 FEW = 4  # characters whose continuations are compared too
 
 
@@ -313,7 +315,7 @@ class GrammarConstraint:
             return None
         if not matcher.consume_token(id_):
             reason = matcher.get_error()
-            if "satisfy" not in reason:  # a limit, and not a character without a continuation
+            if NO_CONTINUATION not in reason:  # but a limit
                 self._failure = reason
             return None
         return GrammarState(matcher, automaton)

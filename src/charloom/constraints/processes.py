@@ -22,6 +22,7 @@ from charloom.text.vocabulary import Vocabulary
 
 SECONDS = 120.0  # after which a process is ended, however busy the machine is
 NICENESS = 5  # of a process, because texts that are sampled meanwhile come first
+ENDED = "the process that compiles the constraints was ended: send them again, or use smaller ones"
 # Its modules are those of this process, wherever they were found.
 PROGRAM = "import sys\nsys.path[:] = {path}\nfrom {module} import serve\nserve()"
 
@@ -36,6 +37,7 @@ class Compilers:
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen[bytes]] = []
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._closed = False
 
     def read(
         self,
@@ -48,7 +50,8 @@ class Compilers:
         """Return the constraints of options, see `ConstraintOptions.read`.
 
         Raises:
-            CharloomError: they are invalid, no text meets them, or they take too long.
+            CharloomError: they are invalid, no text meets them, they take too long, or their
+                process was ended, as by `close`.
         """
         if options == ConstraintOptions(bias=options.bias):  # which needs no time
             return options.read(vocabulary, as_read, stops, names)
@@ -61,17 +64,27 @@ class Compilers:
             process = self._take()
         except OSError:  # where no process can be started, this one compiles
             return options.read(vocabulary, as_read, stops, names)
-        late = threading.Timer(SECONDS, process.kill)
-        late.start()
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(SECONDS, end)
+        timer.start()
         try:
             kind, found = _ask(process, request)
-        except (OSError, EOFError, pickle.UnpicklingError):
+        except BaseException as error:
             self._end(process)
-            raise CharloomError(
-                "the constraints take too long to compile: use smaller ones"
-            ) from None
+            if late.is_set():
+                raise CharloomError(
+                    "the constraints take too long to compile: use smaller ones"
+                ) from None
+            if self._closed or isinstance(error, (OSError, EOFError, pickle.UnpicklingError)):
+                raise CharloomError(ENDED) from None
+            raise
         finally:
-            late.cancel()
+            timer.cancel()
         with self._lock:
             if process in self._running:
                 self._idle.append(process)
@@ -83,20 +96,26 @@ class Compilers:
         return constraints
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes. None is started any more."""
         with self._lock:
+            self._closed = True
             running, self._running, self._idle = self._running, set(), []
         for process in running:
             _end(process)
 
     def _take(self) -> subprocess.Popen[bytes]:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        process = _start()
-        with self._lock:
+        with self._lock:  # also while one is started, so that `close` ends it
+            if self._closed:
+                raise CharloomError(ENDED)
+            while self._idle:
+                process = self._idle.pop()
+                if process.poll() is None:
+                    return process
+                self._running.discard(process)
+                _end(process)
+            process = _start()
             self._running.add(process)
-        return process
+            return process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
@@ -110,6 +129,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # so that Ctrl-C ends the server, and it ends the process
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
     )
 
 

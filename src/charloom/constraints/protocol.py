@@ -72,6 +72,12 @@ class Constraints:
         return self.constraint is None or self.constraint.is_regular
 
     @property
+    def can_exclude(self) -> bool:
+        """Return whether they can exclude characters, and not only change their probabilities."""
+        biased = self.bias is not None and bool(np.isneginf(self.bias).any())
+        return biased or self.constraint is not None
+
+    @property
     def least(self) -> int:
         """The smallest number of characters of a sample."""
         return 0 if self.constraint is None else self.constraint.least

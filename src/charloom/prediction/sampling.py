@@ -132,6 +132,11 @@ class GuardedText:
         self._ids[self._count] = id_
         self._count += 1
 
+    @property
+    def suits_kernels(self) -> bool:
+        """Return whether a kernel can read the index, which it cannot above 2 GiB of text."""
+        return self._guard.index.arrays.starts.dtype == np.int32
+
     def write(self, row: NDArray[np.int64], count: int) -> None:
         """Write a row's entries for a kernel that samples a number of ids."""
         self._make_room(count + 1)
@@ -259,10 +264,23 @@ class SampleRequest:
         """Return the prompt's ids, (N,)."""
         return np.zeros(0, vocabulary.id_type) if self.prompt is None else self.prompt
 
+    @property
+    def attempts(self) -> int:
+        """Return how often a sample can begin.
+
+        More than once where guard and constraints together can exclude every character, unless the
+        length is unlimited: its text could then never be passed on.
+        """
+        rules = self.constraints
+        if self.guard is None or self.length is None or rules is None or not rules.can_exclude:
+            return 1
+        return ATTEMPTS
+
     def generator(self, index: int, attempt: int = 0) -> np.random.Generator:
         """Return the random numbers of a sample by its index, and by the attempt if not the first.
 
-        Guard and constraints together can exclude every character. Then a further attempt is made.
+        Guard and constraints together can exclude every character. Then a further attempt is made,
+        see `attempts`.
         """
         more = [ATTEMPTS, attempt] if attempt else []
         return np.random.Generator(np.random.PCG64([self.seed, index, *more]))
@@ -306,14 +324,15 @@ class TextStream(Iterator[str]):
             yield rest
 
     def _sample(self) -> Iterator[str]:
-        if self.request.guard is None or self.request.constraints is None:
+        attempts = self.request.attempts
+        if attempts == 1:
             yield from self._attempt(0)
             return
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             try:
                 pieces = list(self._attempt(attempt))
             except OverlapError:
-                if attempt + 1 == ATTEMPTS:
+                if attempt + 1 == attempts:
                     raise
                 continue
             yield from pieces
@@ -368,7 +387,8 @@ def stream_text(predictor: Predictor, vocabulary: Vocabulary, request: SampleReq
     """Return a sample as a stream of pieces.
 
     Raises:
-        CharloomError: after the text sampled so far, if the guard excludes every next character.
+        CharloomError: if the guard excludes every next character. It comes after the text sampled
+            so far, or before any text where the request has further `attempts`.
     """
     return TextStream(predictor, vocabulary, request)
 
@@ -439,7 +459,8 @@ class RestrictedSampler:
         Returns:
             The sampled ids, (n, 1) or shorter, and the state before the last of them.
         """
-        if in_kernel(self._predictor, [self._text]):
+        indexed = self._guarded is None or self._guarded.suits_kernels
+        if indexed and in_kernel(self._predictor, [self._text]):
             return self._in_kernel(ids, state, settings, uniforms, clamps)
         return self._step_by_step(ids, state, settings, uniforms, clamps)
 

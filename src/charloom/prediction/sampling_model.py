@@ -240,7 +240,7 @@ class SamplingModel(ABC):
         count: int = 5,
         match: str | Sequence[str] = WORD,
         length: int | Sequence[int] = 20,
-        rows: int = 256,
+        samples: int = 256,
         seed: int = 0,
     ) -> list[LikelyText]:
         """Return texts for the blanks of a text, the likeliest first.
@@ -254,7 +254,7 @@ class SamplingModel(ABC):
             count: the largest number of texts to return.
             match: a regular expression that each blank matches, or one for each; by default a word.
             length: the largest number of characters of each blank, or one for each.
-            rows: the number of texts to sample.
+            samples: the number of texts to sample.
             seed: the random seed.
 
         Raises:
@@ -276,7 +276,7 @@ class SamplingModel(ABC):
                     f"{plural(len(given), name)} for {plural(blanks, 'blank')}: pass one for all, "
                     "or one for each"
                 )
-        for name, number, most in (("rows", rows, MOST_BEAMS), ("count", count, rows)):
+        for name, number, most in (("samples", samples, MOST_BEAMS), ("count", count, samples)):
             if not 1 <= number <= most:
                 raise CharloomError(f"{name} is {number}: pass 1 to {most:,}")
         ids = [
@@ -288,7 +288,7 @@ class SamplingModel(ABC):
             self.vocabulary,
             ids[0],
             [self._blank(*one) for one in zip(patterns, lengths, ids[1:], strict=True)],
-            rows=rows,
+            rows=samples,
             seed=seed,
         )
         return [

@@ -25,7 +25,6 @@ from charloom.errors import CharloomError, plural
 from charloom.network.parameters import ModelConfig
 from charloom.prediction.rows import put_rows, rows_of
 from charloom.prediction.sampling import (
-    ATTEMPTS,
     FinishReason,
     GuardedText,
     SampleRequest,
@@ -448,7 +447,7 @@ class _Batch:
             if row in failed:
                 assert self._request.guard is not None
                 attempt = int(self._attempt[row]) + 1
-                if self._texts is not None and attempt < ATTEMPTS:
+                if attempt < self._request.attempts:
                     self.begin([(row, int(self._index[row]))], attempt)
                     continue
                 result = overlap_error(int(self._sampled[row]) - 1, self._request.guard)

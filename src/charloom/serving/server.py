@@ -131,6 +131,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self._ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().shutdown(sockets=sockets)
+        finally:  # because the end of the event loop waits for threads that wait for them
+            self._compilers.close()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         # uvicorn's own method raises the signal again at the end, so that a clean shutdown would
