@@ -18,13 +18,13 @@ from typing import Any
 from charloom.constraints.options import NO_NAMES, ConstraintOptions
 from charloom.constraints.protocol import Constraints
 from charloom.errors import CharloomError
+from charloom.kernels.helper import command
 from charloom.text.vocabulary import Vocabulary
 
 SECONDS = 120.0  # after which a process is ended, however busy the machine is
 NICENESS = 5  # of a process, because texts that are sampled meanwhile come first
 ENDED = "the process that compiles the constraints was ended: send them again, or use smaller ones"
-# Its modules are those of this process, wherever they were found.
-PROGRAM = "import sys\nsys.path[:] = {path}\nfrom {module} import serve\nserve()"
+PROGRAM = f"from {__name__} import serve\nserve()"
 
 
 class Compilers:
@@ -125,7 +125,7 @@ class Compilers:
 
 def _start() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(path=sys.path, module=__name__)],
+        command(PROGRAM),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # so that Ctrl-C ends the server, and it ends the process
