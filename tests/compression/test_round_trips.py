@@ -21,7 +21,7 @@ from charloom.compression.container import (
     write_file,
 )
 from charloom.compression.network import MULTIPLE, NetworkPlan
-from charloom.compression.planning import plan_for
+from charloom.compression.planning import PLANS, plan_for
 from charloom.compression.text_coder import LEARNED_BLOCK
 from helpers.texts import WOODS
 
@@ -188,3 +188,19 @@ def test_more_time_means_a_larger_network(monkeypatch: pytest.MonkeyPatch) -> No
     assert [plan.hidden > 0 for plan in plans] == [False, True, True, True]
     assert [plan.hidden for plan in plans] == sorted(plan.hidden for plan in plans)
     assert len({plan.hidden for plan in plans}) == 4
+
+
+@pytest.mark.parametrize("hidden", sorted({hidden for hidden, _ in PLANS}))
+def test_a_network_of_every_planned_size_is_restored(
+    hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "plan_for", lambda *_: NetworkPlan(hidden, 40))
+    monkeypatch.setattr(api, "TRIED", 0)  # nothing is coded without the network too
+    text = " ".join(random.Random(1).choices(WORDS, k=1000)).encode()
+    packed = charloom.compress(text, minutes=1)
+    assert read_file(packed)[0].units * MULTIPLE == hidden
+    assert charloom.decompress(packed) == text
+    # A rate that a reader cannot know from the file would be such an error.
+    monkeypatch.setattr(NetworkPlan, "rate", 10 * NetworkPlan(hidden).rate)
+    with pytest.raises(charloom.CharloomError, match="damaged"):
+        charloom.decompress(packed)

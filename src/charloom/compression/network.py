@@ -19,6 +19,7 @@ UInt64 = Annotated[NDArray[np.uint64], "uint64"]
 Int64 = Annotated[NDArray[np.int64], "int64"]
 MULTIPLE = 32  # of numbers in a row: two of the widest vectors
 GATES, KEPT = 3, 4
+LARGE = 320  # units from which on the learning rate is lower
 WORKERS = 2  # parts of a batch, whatever the number of threads
 MOST_READ = 96  # characters whose predictions are read, the most frequent ones
 CODES = 256
@@ -92,10 +93,14 @@ class NetworkPlan(NamedTuple):
     passes: int = 40  # over all the text, in tenths
     rows: int = 8  # of each worker
     steps: int = 64
-    rate: int = 60  # ten-thousandths
     last_rate: int = 20  # percent of it at the end of the text
     dropped: int = 200  # 1,024ths
     dropped_weights: int = 120
+
+    @property
+    def rate(self) -> int:
+        """The learning rate in ten-thousandths. A file has the number of units, but no rate."""
+        return 40 if self.hidden >= LARGE else 60
 
 
 def sizes_of(

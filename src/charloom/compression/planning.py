@@ -17,13 +17,9 @@ from charloom.compression.network import (
 from charloom.compression.replay import Replay
 from charloom.engines.protocol import available_cores
 
-# Networks, tenths of passes over the text and ten-thousandths of the rate, the best first.
-# On a text of 1.1 million characters, larger networks are worse, and so is a higher rate.
-PLANS = (
-    (320, 80, 40),
-    (256, 80, 60),
-    *((hidden, 40, 60) for hidden in (256, 192, 128, 64)),
-)
+# Networks, and tenths of passes over the text, the best first. On a text of 1.1 million characters,
+# larger networks are worse.
+PLANS = ((320, 80), (256, 80), *((hidden, 40) for hidden in (256, 192, 128, 64)))
 MIXER_SECONDS = 30e-6  # for a character, of both sets of weights
 CODED = 1.5  # times of a character in a step, for the network's prediction of one
 PART = 0.85  # of the time limit that is planned
@@ -43,8 +39,8 @@ def plan_for(length: int, characters: int, seconds: float) -> NetworkPlan:
     if length * (MIXER_SECONDS + _products(PLANS[-1][0], characters) * 1e-10) > seconds:
         return NetworkPlan()
     of_product, threads = seconds_of_product(), min(WORKERS, available_cores())
-    for hidden, passes, rate in PLANS:
-        plan = NetworkPlan(hidden, passes, rate=rate)
+    for hidden, passes in PLANS:
+        plan = NetworkPlan(hidden, passes)
         each = _products(hidden, characters) * of_product
         # One thread codes, while the other one learns, and helps it after that.
         coding, learning = MIXER_SECONDS + CODED * each, each * passes / 10
