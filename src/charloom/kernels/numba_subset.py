@@ -1,0 +1,148 @@
+"""The part of Numba that kernels use, because all of it takes longer than the kernels.
+
+Numba's contexts know how to type and to lower every function of NumPy, and look through most of
+them for each `a + b`. Their first use imports SciPy where it is installed. The contexts here know
+numbers, tuples, loops and `math`, and what modules of kernels define. Numba's pipeline has passes
+for closures, generators, parallel loops and messages, after which it examines every block again.
+The pipeline here has the passes that kernels need.
+
+Nothing of Numba is changed: functions that a user compiles have its own contexts and pipeline.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import numba
+from numba import types
+from numba.core import compiler, typed_passes, untyped_passes
+from numba.core.compiler_machinery import PassManager
+from numba.core.cpu import CPUContext, CPUTargetOptions
+from numba.core.descriptors import TargetDescriptor
+from numba.core.dispatcher import Dispatcher
+from numba.core.imputils import Registry as CodeRegistry
+from numba.core.target_extension import CPU, dispatcher_registry, jit_registry, target_registry
+from numba.core.typing import mathdecl, npydecl
+from numba.core.typing.context import BaseContext
+from numba.core.typing.templates import AbstractTemplate, signature
+from numba.core.typing.templates import Registry as TypesRegistry
+from numba.cpython import (  # they register what they implement
+    builtins,  # noqa: F401
+    iterators,  # noqa: F401
+    mathimpl,
+    numbers,  # noqa: F401
+    rangeobj,  # noqa: F401
+    tupleobj,  # noqa: F401
+)
+from numba.np import arrayobj  # noqa: F401
+
+_NAME = "charloom"  # of the target
+
+# All that `numba.core.compiler.DefaultPassBuilder` runs, but for what is needless here: dead
+# branches, which LLVM removes, annotations, and everything about functions in functions.
+_PASSES = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.GenericRewrites,
+    untyped_passes.ReconstructSSA,
+    typed_passes.NopythonTypeInference,
+    typed_passes.PreLowerStripPhis,
+    typed_passes.NopythonRewrites,
+    typed_passes.IRLegalization,
+    typed_passes.NativeLowering,
+)
+
+_TYPES, _CODE = TypesRegistry(), CodeRegistry("code")
+npydecl.register_number_classes(_TYPES.register_global)  # np.float32 and the others
+
+
+def _extreme(function: Any, better: Any) -> None:
+    """Define min or max of numbers, which Numba compiles as a function in Python for each type."""
+
+    @_TYPES.register_global(function)
+    class Template(AbstractTemplate):  # type: ignore[misc]
+        def generic(self, args: Any, kws: Any) -> Any:
+            if kws or len(args) < 2 or not all(isinstance(a, types.Number) for a in args):
+                return None
+            kind = self.context.unify_types(*args)
+            return kind and signature(kind, *[kind] * len(args))
+
+    @_CODE.lower(function, types.VarArg(types.Number))  # type: ignore[untyped-decorator]
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        compared = context.get_function(
+            better, signature(types.boolean, sig.return_type, sig.return_type)
+        )
+        result = args[0]
+        for value in args[1:]:  # the first one of equals, and of NaN and another, as in Python
+            result = builder.select(compared(builder, (value, result)), value, result)
+        return result
+
+
+_extreme(min, operator.lt)
+_extreme(max, operator.gt)
+
+
+class _TypingContext(BaseContext):  # type: ignore[misc]
+    def load_additional_registries(self) -> None:
+        self.install_registry(mathdecl.registry)
+        self.install_registry(_TYPES)
+
+
+class _TargetContext(CPUContext):  # type: ignore[misc]
+    def load_additional_registries(self) -> None:
+        self.install_registry(mathimpl.registry)
+        self.install_registry(_CODE)
+
+
+class _Descriptor(TargetDescriptor):  # type: ignore[misc]
+    """The two contexts, as Numba finds them from intrinsics."""
+
+    options = CPUTargetOptions
+
+    @functools.cached_property
+    def typing_context(self) -> Any:
+        return _TypingContext()
+
+    @functools.cached_property
+    def target_context(self) -> Any:
+        return _TargetContext(self.typing_context, _NAME)
+
+
+class _Target(CPU):  # type: ignore[misc]
+    """A target in Numba's list of them, so that intrinsics do not load the whole of its own."""
+
+
+class _Dispatcher(Dispatcher):  # type: ignore[misc]
+    targetdescr = _Descriptor(_NAME)
+
+
+target_registry[_NAME] = _Target
+dispatcher_registry[_Target] = _Dispatcher
+# Numba asks for it before it knows whether a function has an implementation in Python.
+jit_registry[_Target] = functools.partial(numba.njit, _target=_NAME)
+
+
+def target_context() -> Any:
+    """Return the context of all kernels, which has the `typing_context` of all kernels."""
+    return _Dispatcher.targetdescr.target_context
+
+
+class _Passes(PassManager):  # type: ignore[misc]
+    """The passes, one after the other, without a record of each."""
+
+    def run(self, state: Any) -> None:
+        for made, _ in self.passes:
+            made().run_pass(state)
+
+
+class Pipeline(compiler.CompilerBase):  # type: ignore[misc]
+    """Numba's compiler of one function, up to LLVM's code in its library."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = _Passes("kernels")
+        for made in _PASSES:
+            passes.add_pass(made)
+        return [passes]
