@@ -128,9 +128,7 @@ def compile_kernel(function: Callable[..., None], arguments: tuple[Any, ...], en
             that `charloom.kernels.kernel` describes.
     """
     kinds = tuple(map(_type_of, arguments))
-    context = target_context()
-    with global_compiler_lock, _without_collector():
-        context.refresh()
+    with global_compiler_lock, _without_collector(), target_context() as context:
         library = _Library(context.codegen(), entry)
         made = _compile_into(library, context, function, kinds, types.void, False)
         library.keep()

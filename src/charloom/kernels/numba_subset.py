@@ -11,8 +11,10 @@ Nothing of Numba is changed: functions that a user compiles have its own context
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import numba
@@ -23,7 +25,13 @@ from numba.core.cpu import CPUContext, CPUTargetOptions
 from numba.core.descriptors import TargetDescriptor
 from numba.core.dispatcher import Dispatcher
 from numba.core.imputils import Registry as CodeRegistry
-from numba.core.target_extension import CPU, dispatcher_registry, jit_registry, target_registry
+from numba.core.target_extension import (
+    CPU,
+    dispatcher_registry,
+    jit_registry,
+    target_override,
+    target_registry,
+)
 from numba.core.typing import mathdecl, npydecl
 from numba.core.typing.context import BaseContext
 from numba.core.typing.templates import AbstractTemplate, signature
@@ -96,6 +104,9 @@ class _TargetContext(CPUContext):  # type: ignore[misc]
         self.install_registry(mathimpl.registry)
         self.install_registry(_CODE)
 
+    def post_lowering(self, module: Any, library: Any) -> None:
+        """Add nothing: kernels have no objects, whose references Numba's runtime would count."""
+
 
 class _Descriptor(TargetDescriptor):  # type: ignore[misc]
     """The two contexts, as Numba finds them from intrinsics."""
@@ -125,9 +136,13 @@ dispatcher_registry[_Target] = _Dispatcher
 jit_registry[_Target] = functools.partial(numba.njit, _target=_NAME)
 
 
-def target_context() -> Any:
-    """Return the context of all kernels, which has the `typing_context` of all kernels."""
-    return _Dispatcher.targetdescr.target_context
+@contextlib.contextmanager
+def target_context() -> Iterator[Any]:
+    """Yield the context of all kernels, with what modules of kernels have defined since."""
+    with target_override(_NAME):
+        context = _Dispatcher.targetdescr.target_context
+        context.refresh()
+        yield context
 
 
 class _Passes(PassManager):  # type: ignore[misc]
