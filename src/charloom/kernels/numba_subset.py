@@ -53,12 +53,10 @@ _NAME = "charloom"  # of the target
 _PASSES = (
     untyped_passes.TranslateByteCode,
     untyped_passes.FixupArgs,
-    untyped_passes.IRProcessing,
     untyped_passes.GenericRewrites,
     untyped_passes.ReconstructSSA,
     typed_passes.NopythonTypeInference,
     typed_passes.PreLowerStripPhis,
-    typed_passes.NopythonRewrites,
     typed_passes.IRLegalization,
     typed_passes.NativeLowering,
 )
@@ -94,9 +92,22 @@ _extreme(max, operator.gt)
 
 
 class _TypingContext(BaseContext):  # type: ignore[misc]
+    """Numba's types of calls. It would look through all of a function's again for each call."""
+
+    def init(self) -> None:
+        self.resolved: dict[Any, Any] = {}
+
     def load_additional_registries(self) -> None:
         self.install_registry(mathdecl.registry)
         self.install_registry(_TYPES)
+
+    def resolve_function_type(self, func: Any, args: Any, kws: Any) -> Any:
+        if kws:
+            return super().resolve_function_type(func, args, kws)
+        key = func, tuple(args)
+        if key not in self.resolved:
+            self.resolved[key] = super().resolve_function_type(func, args, kws)
+        return self.resolved[key]
 
 
 class _TargetContext(CPUContext):  # type: ignore[misc]
@@ -142,6 +153,7 @@ def target_context() -> Iterator[Any]:
     with target_override(_NAME):
         context = _Dispatcher.targetdescr.target_context
         context.refresh()
+        context.typing_context.resolved.clear()
         yield context
 
 
