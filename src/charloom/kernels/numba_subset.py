@@ -15,6 +15,7 @@ import contextlib
 import functools
 import operator
 from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numba
@@ -91,11 +92,32 @@ _extreme(min, operator.lt)
 _extreme(max, operator.gt)
 
 
+@_TYPES.register_global(int)
+class _Int(AbstractTemplate):  # type: ignore[misc]
+    """int(number), which Numba compiles as a function in Python too."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        if kws or len(args) != 1 or not isinstance(args[0], (types.Integer, types.Float)):
+            return None
+        kind = types.unliteral(args[0])
+        return signature(kind if isinstance(kind, types.Integer) else types.intp, kind)
+
+
+@_CODE.lower(int, types.Number)  # type: ignore[untyped-decorator]
+def _int(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return context.cast(builder, args[0], sig.args[0], sig.return_type)
+
+
 class _TypingContext(BaseContext):  # type: ignore[misc]
-    """Numba's types of calls. It would look through all of a function's again for each call."""
+    """Numba's types of functions and calls, each of which it would search for again."""
 
     def init(self) -> None:
-        self.resolved: dict[Any, Any] = {}
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all types, because modules of kernels have defined more."""
+        self._calls: dict[Any, Any] = {}
+        self._functions_found: dict[Any, Any] = {}
 
     def load_additional_registries(self) -> None:
         self.install_registry(mathdecl.registry)
@@ -105,9 +127,16 @@ class _TypingContext(BaseContext):  # type: ignore[misc]
         if kws:
             return super().resolve_function_type(func, args, kws)
         key = func, tuple(args)
-        if key not in self.resolved:
-            self.resolved[key] = super().resolve_function_type(func, args, kws)
-        return self.resolved[key]
+        if key not in self._calls:
+            self._calls[key] = super().resolve_function_type(func, args, kws)
+        return self._calls[key]
+
+    def resolve_value_type(self, val: Any) -> Any:
+        if not isinstance(val, (BuiltinFunctionType, FunctionType)):
+            return super().resolve_value_type(val)
+        if val not in self._functions_found:
+            self._functions_found[val] = super().resolve_value_type(val)
+        return self._functions_found[val]
 
 
 class _TargetContext(CPUContext):  # type: ignore[misc]
@@ -153,7 +182,7 @@ def target_context() -> Iterator[Any]:
     with target_override(_NAME):
         context = _Dispatcher.targetdescr.target_context
         context.refresh()
-        context.typing_context.resolved.clear()
+        context.typing_context.forget()
         yield context
 
 
