@@ -166,7 +166,7 @@ class _Target(CPU):  # type: ignore[misc]
     """A target in Numba's list of them, so that intrinsics do not load the whole of its own."""
 
 
-class _Dispatcher(Dispatcher):  # type: ignore[misc]
+class _Dispatcher(Dispatcher):
     targetdescr = _Descriptor(_NAME)
 
 
