@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import compiler
+from numba.core import compiler, config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -94,7 +94,9 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]
         passes, builder = binding.create_new_module_pass_manager(), self._codegen._pass_builder()
         passes.add_global_dead_code_eliminate_pass()  # other kernels' subroutines
         passes.run(self._final_module, builder)
-        super()._optimize_final_module()
+        # Numba optimizes twice, at the highest level, which is no faster code here.
+        passes, builder = self._codegen._module_pass_manager(opt=min(2, config.OPT))
+        passes.run(self._final_module, builder)
 
 
 def _compile_into(
