@@ -2,11 +2,13 @@
 
 Numba's contexts know how to type and to lower every function of NumPy, and look through most of
 them for each `a + b`. Their first use imports SciPy where it is installed. The contexts here know
-numbers, tuples, loops and `math`, and what modules of kernels define. Numba's pipeline has passes
+numbers, tuples, loops and `math`, and definitions of kernels. Numba's pipeline has passes
 for closures, generators, parallel loops and messages, after which it examines every block again.
 The pipeline here has the passes that kernels need.
 
-Nothing of Numba is changed: functions that a user compiles have its own contexts and pipeline.
+Numba's own contexts and pipeline are not changed, and compile a user's functions. The ones here are
+a target of their own, as Numba's interface for other processors has it. Where another version of
+Numba lacks something, the import of this module or the first kernel fails with its name.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from numba.core.typing import mathdecl, npydecl
 from numba.core.typing.context import BaseContext
 from numba.core.typing.templates import AbstractTemplate, signature
 from numba.core.typing.templates import Registry as TypesRegistry
-from numba.cpython import (  # they register what they implement
+from numba.cpython import (  # each registers its functions
     builtins,  # noqa: F401
     iterators,  # noqa: F401
     mathimpl,
@@ -49,8 +51,9 @@ from numba.np import arrayobj  # noqa: F401
 
 _NAME = "charloom"  # of the target
 
-# All that `numba.core.compiler.DefaultPassBuilder` runs, but for what is needless here: dead
-# branches, which LLVM removes, annotations, and everything about functions in functions.
+# The passes of `numba.core.compiler.DefaultPassBuilder` without those that kernels do not need. They
+# have no functions in functions. LLVM removes dead branches. Deletions of variables count
+# references, of which kernels have none, and leave LLVM more to remove.
 _PASSES = (
     untyped_passes.TranslateByteCode,
     untyped_passes.FixupArgs,
@@ -171,13 +174,13 @@ class _Dispatcher(Dispatcher):
 
 target_registry[_NAME] = _Target
 dispatcher_registry[_Target] = _Dispatcher
-# Numba asks for it before it knows whether a function has an implementation in Python.
+# Numba looks for it before it knows whether a function has an implementation in Python.
 jit_registry[_Target] = functools.partial(numba.njit, _target=_NAME)
 
 
 @contextlib.contextmanager
 def target_context() -> Iterator[Any]:
-    """Yield the context of all kernels, with what modules of kernels have defined since."""
+    """Yield the context of all kernels, with the definitions of modules imported since."""
     with target_override(_NAME):
         context = _Dispatcher.targetdescr.target_context
         context.refresh()
