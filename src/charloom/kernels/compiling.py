@@ -94,7 +94,7 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]
         passes, builder = binding.create_new_module_pass_manager(), self._codegen._pass_builder()
         passes.add_global_dead_code_eliminate_pass()  # other kernels' subroutines
         passes.run(self._final_module, builder)
-        # Numba optimizes twice, at the highest level, which is no faster code here.
+        # Numba optimizes twice, at the highest level. That takes longer, and kernels run no faster.
         passes, builder = self._codegen._module_pass_manager(opt=min(2, config.OPT))
         passes.run(self._final_module, builder)
 

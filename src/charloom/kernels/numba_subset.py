@@ -51,9 +51,9 @@ from numba.np import arrayobj  # noqa: F401
 
 _NAME = "charloom"  # of the target
 
-# The passes of `numba.core.compiler.DefaultPassBuilder` without those that kernels do not need. They
-# have no functions in functions. LLVM removes dead branches. Deletions of variables count
-# references, of which kernels have none, and leave LLVM more to remove.
+# The passes of `numba.core.compiler.DefaultPassBuilder` without the needless ones. Kernels have no
+# functions in functions. LLVM removes dead branches. Deletions of variables would count references,
+# but kernels have no objects, and LLVM would remove more.
 _PASSES = (
     untyped_passes.TranslateByteCode,
     untyped_passes.FixupArgs,
