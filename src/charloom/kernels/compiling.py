@@ -20,13 +20,14 @@ import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
-from numba.core import compiler
+from numba.core import compiler, config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import lower_builtin
 from numba.np import arrayobj
+
+from charloom.kernels.numba_subset import Pipeline, target_context
 
 F = TypeVar("F", bound=Callable[..., Any])
 INT64 = ir.IntType(64)
@@ -93,7 +94,9 @@ class _Library(JITCodeLibrary):  # type: ignore[misc]
         passes, builder = binding.create_new_module_pass_manager(), self._codegen._pass_builder()
         passes.add_global_dead_code_eliminate_pass()  # other kernels' subroutines
         passes.run(self._final_module, builder)
-        super()._optimize_final_module()
+        # Numba optimizes twice, at the highest level. That takes longer, and kernels run no faster.
+        passes, builder = self._codegen._module_pass_manager(opt=min(2, config.OPT))
+        passes.run(self._final_module, builder)
 
 
 def _compile_into(
@@ -105,9 +108,10 @@ def _compile_into(
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
     flags.error_model = "numpy"
-    made = compiler.compile_internal(
-        context.typing_context, context, library, function, arguments, returns, flags, locals={}
-    ).fndesc
+    pipeline = Pipeline(
+        context.typing_context, context, library, arguments, returns, flags, locals={}
+    )
+    made = pipeline.compile_extra(function).fndesc
     # The linker drops a function that was inlined everywhere.
     there = library._final_module.get_function(made.mangled_name)
     there.linkage = "linkonce_odr"
@@ -126,10 +130,7 @@ def compile_kernel(function: Callable[..., None], arguments: tuple[Any, ...], en
             that `charloom.kernels.kernel` describes.
     """
     kinds = tuple(map(_type_of, arguments))
-    context = cpu_target.target_context
-    with global_compiler_lock, _without_collector():
-        context.refresh()
-        context.typing_context.refresh()
+    with global_compiler_lock, _without_collector(), target_context() as context:
         library = _Library(context.codegen(), entry)
         made = _compile_into(library, context, function, kinds, types.void, False)
         library.keep()
