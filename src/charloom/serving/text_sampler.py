@@ -26,9 +26,12 @@ from charloom.serving.prompt_reader import PendingPrompt, score
 from charloom.serving.requests import Answer, BatcherStats, End, Piece, Scored
 from charloom.text.vocabulary import END, Vocabulary
 
-# Characters sampled in one turn, of all texts together and of each. A turn of several costs little
-# more than a turn of one, but a new request has to wait for its end.
-SAMPLED_IN_A_TURN, SAMPLED_OF_EACH = 2048, 16
+# Characters sampled in one turn of all texts together. A turn of several costs little more than a
+# turn of one, but a new request has to wait for its end.
+SAMPLED_IN_A_TURN = 2048
+# Characters of each text in one turn: at most, and of a text that has just begun. Those after its
+# end are lost, so a turn samples no more than the text has already.
+LONGEST_TURN, FIRST_TURN = 64, 16
 
 
 class RunningText:
@@ -165,7 +168,7 @@ class TextSampler:
     def advance(self, *, one_character: bool) -> list[Answer]:
         """Sample one or several more characters of every text, and return the texts' answers."""
         answers = [text.answer for text in self.texts]
-        if self.texts and (one_character or not self._generate()):
+        if self.texts and not self._generate(1 if one_character else LONGEST_TURN):
             self._step()
         return answers
 
@@ -195,8 +198,11 @@ class TextSampler:
         self._stats.sampled += len(ids)
         self._finish_turn(ids, state, 1)
 
-    def _generate(self) -> bool:
-        """Sample several more characters of every text in one call of `generate`.
+    def _generate(self, most: int) -> bool:
+        """Sample one or several more characters of every text in one call of `generate`.
+
+        Args:
+            most: The largest number of characters of each text.
 
         Returns:
             False, without sampling, if the texts have different settings, a bias, or constraints
@@ -211,7 +217,9 @@ class TextSampler:
         if restricted and not in_kernel(self._predictor, constrained):
             return False
         each = max(1, SAMPLED_IN_A_TURN // len(self.texts))
-        count = min(SAMPLED_OF_EACH, each, *(text.left for text in self.texts))
+        shortest = min(len(text.sampled) for text in self.texts)
+        least_left = min(text.left for text in self.texts)
+        count = min(most, each, least_left, max(FIRST_TURN, shortest))
         uniforms = np.stack([text.generator.random(count) for text in self.texts], axis=1)
         predictor: Any = self._predictor
         last, before_last = self._last, self._state
