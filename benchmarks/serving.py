@@ -2,10 +2,12 @@
 
     python -m benchmarks.serving            serve a network with random weights
     python -m benchmarks.serving --run RUN  serve a trained model (PyTorch runs its network alone)
+    python -m benchmarks.serving --counts   serve a gru of 256 units, alone and with counts
     python -m benchmarks.serving --smoke    serve a tiny network and check every text
 
 The server runs in its own process. A client requests all streams at once over HTTP, and compares
-each text with a single sample of the same seed. PyTorch serves one request at a time, one character
+each text with a single sample of the same seed. It reads bytes and parses them after the last one,
+because it shares the processor with the server. PyTorch serves one request at a time, one character
 per step, with the same weights and random numbers. Finally, the server's memory is measured before
 and after many short requests.
 """
@@ -17,23 +19,28 @@ import asyncio
 import contextlib
 import json
 import re
+import selectors
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import charloom
+from benchmarks.counts import MIXER, NETWORK, TABLE, models
+from benchmarks.measuring import default_text
 from charloom.engines.protocol import available_cores
 from charloom.language_model import LanguageModel
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 from charloom.storage.checkpoint import Checkpoint, save_checkpoint
+from charloom.text.corpora import open_text
 from charloom.text.vocabulary import Vocabulary
 
 STREAMS = (1, 4, 16, 64, 256)
@@ -57,26 +64,63 @@ def server(run: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
             process.wait()
 
 
-async def ask(port: int, fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """Send a request and return the events of its stream."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-    body = json.dumps(fields).encode()
+def request(fields: dict[str, Any], seed: int) -> bytes:
+    """Return the bytes of a request, after which the server closes the connection."""
+    body = json.dumps(fields | {"seed": seed}).encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
-    writer.write(head.encode() + body)
-    content = await reader.read()
-    writer.close()
+    return head.encode() + body
+
+
+def events_in(content: bytes) -> list[dict[str, Any]]:
+    """Return the events of a reply, which must be complete."""
     assert content.startswith(b"HTTP/1.1 200 "), content
+    assert b"data: [DONE]" in content, content
     return [json.loads(event) for event in re.findall(rb"^data: (\{.*\})\r?$", content, re.M)]
 
 
-async def streams(port: int, model: str, count: int, characters: int) -> list[str]:
-    """Return the texts of `count` concurrent streams, each with its own seed."""
-    asked = {"model": model, "prompt": PROMPT, "max_tokens": characters, "stream": True}
-    events = await asyncio.gather(*(ask(port, asked | {"seed": seed}) for seed in range(count)))
-    return ["".join(event["choices"][0]["text"] for event in own) for own in events]
+async def ask(port: int, content: bytes) -> list[dict[str, Any]]:
+    """Send a request and return the events of its stream."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+    writer.write(content)
+    received = await reader.read()
+    writer.close()
+    return events_in(received)
+
+
+def streams(port: int, model: str, count: int, characters: int) -> tuple[list[str], float, float]:
+    """Request `count` concurrent streams, each with its own seed, as one thread.
+
+    Returns:
+        Their texts, the seconds up to the last byte, and the client's processor seconds in them.
+    """
+    requests = [
+        request({"model": model, "prompt": PROMPT, "max_tokens": characters, "stream": True}, seed)
+        for seed in range(count)
+    ]
+    received: list[list[bytes]] = [[] for _ in requests]
+    started, busy = time.perf_counter(), time.process_time()
+    with selectors.DefaultSelector() as selector:
+        for number, content in enumerate(requests):
+            connection = socket.create_connection(("127.0.0.1", port))
+            connection.sendall(content)
+            selector.register(connection, selectors.EVENT_READ, number)
+        while selector.get_map():
+            for key, _ in selector.select():
+                opened: Any = key.fileobj
+                content = opened.recv(1 << 18)
+                received[key.data].append(content)
+                if not content:
+                    selector.unregister(opened)
+                    opened.close()
+    elapsed, busy = time.perf_counter() - started, time.process_time() - busy
+    return [text_of(events_in(b"".join(own))) for own in received], elapsed, busy
+
+
+def text_of(events: list[dict[str, Any]]) -> str:
+    return "".join(event["choices"][0]["text"] for event in events)
 
 
 async def many(port: int, model: str, count: int) -> None:
@@ -85,7 +129,7 @@ async def many(port: int, model: str, count: int) -> None:
     async def client(first: int) -> None:
         for number in range(first, count, 16):
             fields = {"model": model, "prompt": PROMPT * (number % 50), "max_tokens": 8, "n": 2}
-            await ask(port, fields | {"seed": number, "stream": True})
+            await ask(port, request(fields | {"stream": True}, number))
 
     await asyncio.gather(*(client(first) for first in range(16)))
 
@@ -151,9 +195,53 @@ def drawn_at_random(folder: Path, hidden_size: int) -> Path:
     return path
 
 
+def measure_counts(hidden_size: int, counts: Sequence[int], characters: int, rounds: int) -> None:
+    """Serve a network alone and with counts, measured one after another in every round."""
+    text = "".join(open_text(default_text()).pieces())[:300_000]
+    vocabulary = Vocabulary.of(text)
+    ids = vocabulary.encode(text).astype(np.intp)
+    speeds: dict[tuple[int, str], list[float]] = {}
+    shares = []  # of the client in one core
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as servers:
+        served = []
+        for number, (kind, engine, mixture) in enumerate(models(ids, vocabulary, hidden_size, 1)):
+            path = Path(folder, f"{number}.safetensors")
+            save_checkpoint(path, Checkpoint(engine.parameters, vocabulary, mixture=mixture))
+            model = charloom.load(path)
+            expected = [
+                model.sample(PROMPT, length=characters, seed=seed)[len(PROMPT) :]
+                for seed in range(max(counts))
+            ]
+            _, port = servers.enter_context(server(path))
+            streams(port, path.stem, 2, characters)
+            served.append((kind, path.stem, port, expected))
+        for _ in range(rounds):
+            for kind, name, port, expected in served:
+                for count in counts:
+                    texts, elapsed, busy = streams(port, name, count, characters)
+                    assert texts == expected[:count], "a text differs from its single sample"
+                    speeds.setdefault((count, kind), []).append(count * characters / elapsed)
+                    shares.append(busy / elapsed)
+    print(f"Characters per second over HTTP, {characters} a stream, gru of {hidden_size} units:\n")
+    print(f"| streams | {NETWORK} | {TABLE} | share | {MIXER} | share |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for count in counts:
+        found = (statistics.median(speeds[count, kind]) for kind in (NETWORK, TABLE, MIXER))
+        alone, table, mixer = found
+        print(
+            f"| {count} | {alone:,.0f} | {table:,.0f} | {table / alone:.0%} | {mixer:,.0f} | "
+            f"{mixer / alone:.0%} |"
+        )
+    print(f"\nEvery text equals the single sample of the same seed ({rounds} rounds).")
+    print(f"The client kept at most {max(shares):.0%} of one core busy.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=Path, help="folder of a run")
+    parser.add_argument(
+        "--counts", action="store_true", help="serve a gru of 256 units, alone and with counts"
+    )
     parser.add_argument("--hidden-size", type=int, default=512, help="hidden size without --run")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
     parser.add_argument("--smoke", action="store_true", help="serve a tiny network")
@@ -161,6 +249,9 @@ def main() -> None:
     smoke = arguments.smoke
     counts, characters = ((1, 4, 16), 20) if smoke else (STREAMS, CHARACTERS)
     rounds, requests = (1, 200) if smoke else (arguments.rounds, REQUESTS)
+    if arguments.counts:
+        measure_counts(8 if smoke else 256, counts, characters, rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         size = 16 if smoke else arguments.hidden_size
         run = arguments.run or drawn_at_random(Path(folder), size)
@@ -175,13 +266,11 @@ def main() -> None:
             same = sum(a == b for a, b in zip(loop[1], expected[0], strict=True))
             assert same > characters * 0.9, "PyTorch samples a different text"
         with server(run) as (process, port):
-            asyncio.run(streams(port, name, 2, characters))  # compile and warm up
+            streams(port, name, 2, characters)  # compile and warm up
             speeds: dict[int, list[float]] = {count: [] for count in counts}
             for _ in range(rounds):
                 for count in counts:
-                    started = time.perf_counter()
-                    texts = asyncio.run(streams(port, name, count, characters))
-                    elapsed = time.perf_counter() - started
+                    texts, elapsed, _ = streams(port, name, count, characters)
                     speeds[count].append(count * characters / elapsed)
                     assert texts == expected[:count], "a text differs from its single sample"
             asyncio.run(many(port, name, requests * 3 // 10))  # so that the cache is full

@@ -403,6 +403,48 @@ def test_long_prompts_do_not_block_streams(small: Predictor, start: Callable[...
     stream.cancel()
 
 
+def record_turns(predictor: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of characters of each text in every turn."""
+    turns: list[int] = []
+    generate, step = predictor.generate, predictor.step
+
+    def generate_and_record(last: Any, state: Any, settings: Any, uniforms: Any) -> Any:
+        turns.append(len(uniforms))
+        return generate(last, state, settings, uniforms)
+
+    def step_and_record(*arguments: Any) -> Any:
+        turns.append(0)
+        return step(*arguments)
+
+    monkeypatch.setattr(predictor, "generate", generate_and_record)
+    monkeypatch.setattr(predictor, "step", step_and_record)
+    return turns
+
+
+def test_a_turn_samples_no_more_than_a_text_has(
+    start: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, request = make("gru"), Request(ids_of("a"), 300)
+    expected = alone(predictor, request)
+    turns = record_turns(predictor, monkeypatch)
+    assert text_of(start(predictor).submit(request)[0]) == expected
+    assert turns == [16, 16, 32, 64, 64, 64, 44]
+
+
+def test_a_short_prompt_costs_the_others_no_turn(
+    start: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = make("gru")
+    turns = record_turns(predictor, monkeypatch)
+    batcher = start(predictor)
+    (stream,) = batcher.submit(Request(ids_of("a"), 10_000_000))
+    wait_until(lambda: stream.sampled > 100)
+    for _ in range(3):
+        batcher.submit(Request(ids_of("b"), 16))[0].wait()
+    stream.cancel()
+    assert min(turns) == 16
+
+
 def test_failing_model_fails_its_requests_and_recovers(
     start: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Clients that are slow, absent or too many."""
 
+import asyncio
 import http.client
 import socket
 import time
@@ -10,7 +11,9 @@ import pytest
 
 from charloom.language_model import LanguageModel
 from charloom.serving import connection
+from charloom.serving.errors import ApiError, write_json
 from charloom.serving.schema import MOST_SAMPLED
+from charloom.serving.streaming import EventStream
 from charloom.serving.text_sampler import TextSampler
 from helpers.clients import (
     Client,
@@ -150,3 +153,24 @@ def test_malformed_http_gets_an_error(client: Client) -> None:
         there.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 70_000)
         assert received(there).startswith(b"HTTP/1.1 400 ")
     client.get("/health")
+
+
+def test_the_end_of_a_stream_goes_out_with_its_last_events() -> None:
+    event = ApiError(500, "a problem").body()
+
+    async def events() -> Any:
+        yield [event]
+        yield [event, None]
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(EventStream(events(), {})({"type": "http"}, receive, send))
+    line = b"data: " + write_json(event) + b"\n\n"
+    assert [message.get("body") for message in sent] == [None, line, line + b"data: [DONE]\n\n"]
+    assert [message.get("more_body") for message in sent] == [None, True, False]

@@ -161,10 +161,6 @@ class Batcher:
         if cancelled:
             self.stats.cancelled += len(cancelled)
             self._remove(cancelled)
-        for sampler in (self._sampler, self._grammars):
-            sampled = sampler.advance(one_character=bool(self._reader.prompts))
-            self._changed |= dict.fromkeys(sampled)
-        self._changed |= dict.fromkeys(self._filler.advance())
         ready = self._reader.advance()
         if ready:
             answers = [prompt.answer for prompt in ready]
@@ -174,6 +170,10 @@ class Batcher:
                 sampler.begin([p for p in others if _has_grammar(p.answer.request) == grammar])
             self._reader.remove(set(answers))
             self._changed |= dict.fromkeys(answers)
+        for sampler in (self._sampler, self._grammars):
+            sampled = sampler.advance(one_character=bool(self._reader.prompts))
+            self._changed |= dict.fromkeys(sampled)
+        self._changed |= dict.fromkeys(self._filler.advance())
 
     def _active_answers(self) -> list[Answer]:
         reading = [prompt.answer for prompt in self._reader.prompts]

@@ -220,8 +220,9 @@ def _bias(body: CompletionRequest, tokens: Tokens) -> dict[int, float]:
         ApiError: A token id is unknown, or no token is left.
     """
     size = len(tokens.vocabulary)
-    names = {name: id_ for id_, name in enumerate(tokens.vocabulary.names)}
     bias: dict[int, float] = {}
+    named = tokens.vocabulary.names if body.bias else ()
+    names = {name: id_ for id_, name in enumerate(named)}
     for name, value in (body.bias or {}).items():
         if name not in names:
             raise ApiError(

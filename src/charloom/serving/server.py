@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import sys
@@ -117,9 +118,11 @@ class Server(uvicorn.Server):
         """Serve until a signal or `should_exit` ends the server, and close its socket."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.freeze()  # or all streams wait while a collection looks through models and modules
         try:
             self.run(sockets=[self._opened])
         finally:
+            gc.unfreeze()
             sys.setswitchinterval(interval)
             self._opened.close()
             self._compilers.close()

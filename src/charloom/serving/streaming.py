@@ -58,11 +58,17 @@ class Notifier:
 
 
 class EventStream(Response):
-    """Server-sent events with `[DONE]` at the end, like OpenAI's."""
+    """Server-sent events with `[DONE]` at the end, like OpenAI's.
+
+    Args:
+        events: The bodies of the events, in one list if they are ready at once. After the last ones
+            comes None, which is the end.
+        headers: Further headers of the reply.
+    """
 
     def __init__(
         self,
-        events: AsyncIterator[Sequence[CompletionResponse | ErrorResponse]],
+        events: AsyncIterator[Sequence[CompletionResponse | ErrorResponse | None]],
         headers: Mapping[str, str],
     ) -> None:
         # nginx collects a reply before it passes it on, unless this header forbids it.
@@ -76,16 +82,20 @@ class EventStream(Response):
         await send(start)
         async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
             async for together in events:
-                lines = [b"data: " + write_json(event) + b"\n\n" for event in together]
-                body = b"".join(lines)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+                # The end goes out with the last events, because every write has its price.
+                body = b"".join(map(_as_line, together))
+                more = together[-1] is not None
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _as_line(event: CompletionResponse | ErrorResponse | None) -> bytes:
+    return b"data: " + (b"[DONE]" if event is None else write_json(event)) + b"\n\n"
 
 
 async def stream_reply(
     reply: Reply, answers: Sequence[Answer], notifier: Notifier, receive: Receive
-) -> AsyncIterator[list[CompletionResponse | ErrorResponse]]:
-    """Yield the events of a stream, in one list if they are ready at once.
+) -> AsyncIterator[list[CompletionResponse | ErrorResponse | None]]:
+    """Yield the events of a stream, in one list if they are ready at once, and None at its end.
 
     Args:
         reply: The reply.
@@ -94,19 +104,21 @@ async def stream_reply(
         receive: The request's ASGI messages, which end when the client is gone.
     """
     async with _watching(answers, notifier, receive) as changed:
-        while not reply.complete:
-            if not await changed():
-                return
+        events: list[CompletionResponse | ErrorResponse | None] = []
+        while not reply.complete and await changed():
             try:
                 choices = await run_aside(_scored_characters(answers), reply.take)
             except ApiError as error:
-                yield [error.body()]
+                yield [error.body(), None]
                 return
-            if choices:
-                yield [reply.chunk([choice]) for choice in choices]
+            events = [reply.chunk([choice]) for choice in choices]
+            if events and not reply.complete:
+                yield events
+                events = []
         last = reply.last_chunk()
         if last is not None:
-            yield [last]
+            events.append(last)
+        yield [*events, None]
 
 
 async def whole_reply(

@@ -5,6 +5,7 @@ B: rows, one a text; K: alternatives at a position; V: characters in the vocabul
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -26,9 +27,13 @@ from charloom.serving.prompt_reader import PendingPrompt, score
 from charloom.serving.requests import Answer, BatcherStats, End, Piece, Scored
 from charloom.text.vocabulary import END, Vocabulary
 
-# Characters sampled in one turn, of all texts together and of each. A turn of several costs little
-# more than a turn of one, but a new request has to wait for its end.
-SAMPLED_IN_A_TURN, SAMPLED_OF_EACH = 2048, 16
+# Characters sampled in one turn of all texts together, and those of a model that needs less than
+# these seconds for them. A turn of several costs little more than a turn of one, but a new request
+# has to wait for its end.
+SAMPLED_IN_A_TURN, SAMPLED_IN_A_FAST_TURN, FAST_TURN_SECONDS = 2048, 4096, 0.01
+# Characters of each text in one turn: at most, and of a text that has just begun. Those after its
+# end are lost, so a turn samples no more than the text has already.
+LONGEST_TURN, FIRST_TURN = 64, 16
 
 
 class RunningText:
@@ -139,6 +144,7 @@ class TextSampler:
         self._cache, self._stats = cache, stats
         self._last = np.zeros(0, np.intp)  # (B,), sampled, and not yet read
         self._state: Any = None  # of all texts, before the last characters
+        self._speed = 0.0  # characters a second in the last call of `generate`
 
     def begin(self, prompts: list[PendingPrompt]) -> None:
         """Begin to sample after prompts that are ready."""
@@ -165,7 +171,7 @@ class TextSampler:
     def advance(self, *, one_character: bool) -> list[Answer]:
         """Sample one or several more characters of every text, and return the texts' answers."""
         answers = [text.answer for text in self.texts]
-        if self.texts and (one_character or not self._generate()):
+        if self.texts and not self._generate(1 if one_character else LONGEST_TURN):
             self._step()
         return answers
 
@@ -195,8 +201,11 @@ class TextSampler:
         self._stats.sampled += len(ids)
         self._finish_turn(ids, state, 1)
 
-    def _generate(self) -> bool:
-        """Sample several more characters of every text in one call of `generate`.
+    def _generate(self, most: int) -> bool:
+        """Sample one or several more characters of every text in one call of `generate`.
+
+        Args:
+            most: The largest number of characters of each text.
 
         Returns:
             False, without sampling, if the texts have different settings, a bias, or constraints
@@ -210,11 +219,16 @@ class TextSampler:
         restricted = any(text is not None for text in constrained)
         if restricted and not in_kernel(self._predictor, constrained):
             return False
-        each = max(1, SAMPLED_IN_A_TURN // len(self.texts))
-        count = min(SAMPLED_OF_EACH, each, *(text.left for text in self.texts))
+        fast = self._speed * FAST_TURN_SECONDS > SAMPLED_IN_A_FAST_TURN
+        together = SAMPLED_IN_A_FAST_TURN if fast else SAMPLED_IN_A_TURN
+        each = max(1, together // len(self.texts))
+        shortest = min(len(text.sampled) for text in self.texts)
+        least_left = min(text.left for text in self.texts)
+        count = min(most, each, least_left, max(FIRST_TURN, shortest))
         uniforms = np.stack([text.generator.random(count) for text in self.texts], axis=1)
         predictor: Any = self._predictor
         last, before_last = self._last, self._state
+        started = time.perf_counter()
         if restricted:
             sampled, counts, state = generate_restricted(
                 constrained,
@@ -223,6 +237,7 @@ class TextSampler:
         else:
             sampled, state = predictor.generate(last, before_last, settings, uniforms)
             counts = np.full(len(self.texts), count)
+        self._speed = sampled.size / (time.perf_counter() - started)
         for text, ids, own in zip(self.texts, sampled.T.tolist(), counts.tolist(), strict=True):
             before = len(text.sampled)
             text.add_all(ids[:own], self._vocabulary.characters)

@@ -82,11 +82,12 @@ def _known_fields(
         if name not in fields:
             unknown.append(name)
             continue
-        inner = _struct_in(fields[name].type)
         known[name] = value
-        if inner is not None and isinstance(value, dict):
-            known[name], others = _known_fields(value, inner)
-            unknown += [f"{name}.{other}" for other in others]
+        if isinstance(value, dict):
+            inner = _struct_in(fields[name].type)
+            if inner is not None:
+                known[name], others = _known_fields(value, inner)
+                unknown += [f"{name}.{other}" for other in others]
     return known, unknown
 
 

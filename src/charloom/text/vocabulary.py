@@ -90,13 +90,13 @@ class Vocabulary:
         """The characters as a set, without END, which is not a character of a text."""
         return frozenset(self.characters) - {END}
 
-    @property
+    @cached_property
     def end_id(self) -> int | None:
         """The id of END, None in the vocabulary of a single text."""
         found = int(self.ids_or_minus_one(END)[0])
         return None if found < 0 else found
 
-    @property
+    @cached_property
     def start_id(self) -> int:
         """The id that precedes a text's first character: END, a newline, or 0 without both."""
         if self.end_id is not None:
