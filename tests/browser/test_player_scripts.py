@@ -83,7 +83,7 @@ def test_no_task_is_long_while_it_writes_at_once(
     page.fill("#length", "20000")
     browser.start_tracing(page=page, categories=["toplevel"])
     page.click("#go")
-    page.locator("#status", has_text="20,000 characters").wait_for(timeout=60_000)
+    page.locator("#status", has_text="20,000 characters").wait_for()
     events = json.loads(browser.stop_tracing())["traceEvents"]
     threads = {
         (event["pid"], event["tid"])

@@ -223,7 +223,7 @@ function wait_for_server() {
     try {
       await ask("health");
       await list_models();
-      report("The server is back.");
+      if (status.classList.contains("fault")) report("The server is back."); // not over what came since
     } catch (error) {
       if (error.gone) wait_for_server();
       else report(error.message, true);
