@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import charloom
+from charloom.serving.schema import MOST_SAMPLED
 from helpers.clients import free_port
 from helpers.extras import needs
 from helpers.runs import train_tiny
@@ -271,7 +272,7 @@ def test_a_server_that_is_killed_and_comes_back(
 def test_stopping_ends_the_text(open_playground: Callable[..., Any]) -> None:
     page = open_playground()
     page.fill("#prompt", "The ")
-    page.fill("#length", "8000")
+    page.fill("#length", str(MOST_SAMPLED))
     # From within the page, at the first character: the text must not be there before the key.
     page.evaluate(
         """() => new MutationObserver((_, observer) => {
@@ -284,7 +285,7 @@ def test_stopping_ends_the_text(open_playground: Callable[..., Any]) -> None:
     page.locator("#status", has_text="Stopped").wait_for()
     count = len(drawn(page))
     page.wait_for_timeout(300)
-    assert 0 < len(drawn(page)) == count < 8_000
+    assert 0 < len(drawn(page)) == count < MOST_SAMPLED
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -208,6 +208,7 @@ async function stream(pane, signal) {
       done = true;
       break;
     }
+    signal.throwIfAborted(); // what had arrived before it was stopped is not shown either
     const found = JSON.parse(event);
     if (found.error) throw new RequestError("The server reported: " + found.error.message);
     for (const choice of found.choices) if (choice.logprobs) pane.add_all(choice);
