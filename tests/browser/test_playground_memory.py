@@ -11,7 +11,7 @@ import charloom
 from charloom.text.vocabulary import END_NAME
 from helpers.clients import Client, serving
 from helpers.documents import model_of_documents
-from helpers.pages import CONTRAST
+from helpers.pages import CONTRAST, wait_for_truth
 from helpers.texts import PLANTED
 
 MODEL = model_of_documents(-1e9)
@@ -126,7 +126,7 @@ def test_a_link_carries_the_settings(window: Any, client: Client) -> None:
     page.locator("#endless").check()
     page.evaluate("document.querySelector('#key').value = 'secret'")
     page.click("#share")
-    link = page.url
+    link = page.evaluate("location.href")  # Playwright learns of it later
     assert link.startswith(client.url + "/#")
     assert "secret" not in link
     page.evaluate("document.querySelector('#key').value = ''")
@@ -151,7 +151,7 @@ def test_a_link_carries_the_settings(window: Any, client: Client) -> None:
     assert other.locator("#code").text_content() == page.locator("#code").text_content()
     # A link that is opened in the same page sets everything too.
     other.evaluate("location.hash = '#prompt=abba&seed=5'")
-    other.wait_for_function("document.querySelector('#seed').value === '5'")
+    wait_for_truth(other, "document.querySelector('#seed').value === '5'")
     assert other.input_value("#prompt") == "abba"
     assert other.input_value("#pattern") == ""
     assert not other.is_checked("#compare")
@@ -212,7 +212,7 @@ def test_a_pattern_restricts_the_text(window: Any, client: Client) -> None:
     page.route("**/pattern", lambda route: route.fulfill(status=404, json={}))
     with page.expect_response("**/pattern"):
         page.fill("#pattern", "(ab){5}")
-    page.wait_for_function("document.querySelector('#pattern-hint').hidden")
+    wait_for_truth(page, "document.querySelector('#pattern-hint').hidden")
     assert generate(page, "", 3) == "ab" * 5 + END_NAME
     page.click("#curl")
     assert '"guided_regex":"(ab){5}"' in page.locator("#code").text_content()

@@ -16,7 +16,7 @@ from charloom.cli.main import main
 from charloom.evaluation.evaluation import Evaluation
 from charloom.evaluation.verdict import verdict
 from charloom.runs.report import RunStatus, refresh_report, write_report
-from helpers.pages import CONTRAST, OpenPage, readout
+from helpers.pages import CONTRAST, OpenPage, readout, wait_for_truth
 from helpers.reports import lines_of
 from helpers.texts import PLANTED
 
@@ -257,7 +257,7 @@ def test_report_fits_a_phone(trained_run: Path, open_page: OpenPage) -> None:
     assert readout(page)["step"] == "20"
     assert page.locator(".plot svg").first.bounding_box()["width"] <= 400
     page.set_viewport_size({"width": 900, "height": 800})
-    page.wait_for_function("document.querySelector('.plot svg').clientWidth > 700")
+    wait_for_truth(page, "document.querySelector('.plot svg').clientWidth > 700")
     assert readout(page)["step"] == "20"
 
 
@@ -361,7 +361,9 @@ def live(trained_run: Path, open_page: OpenPage, state: str = "training") -> Any
     """The page of a run that trains, under a clock that the test sets."""
     refresh_report(trained_run, RunStatus(state, 0.43))
     page = open_page(trained_run / "report.html")
-    page.clock.install(time=time.time())
+    now = time.time()
+    page.clock.install(time=now)
+    page.clock.pause_at(now + 100)  # however slow the machine is
     page.reload()
     page.wait_for_selector("#standing")
     page.evaluate("window.before = true")
@@ -370,7 +372,7 @@ def live(trained_run: Path, open_page: OpenPage, state: str = "training") -> Any
 
 def assert_it_reloads(page: Any, seconds: int) -> None:
     page.clock.fast_forward(1000 * seconds)
-    page.wait_for_function("!window.before && document.querySelector('#standing')")
+    wait_for_truth(page, "!window.before && document.querySelector('#standing')")
 
 
 def assert_it_stays(page: Any, seconds: int) -> None:

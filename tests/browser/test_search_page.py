@@ -12,7 +12,7 @@ import pytest
 from charloom.runs.report import RunStatus
 from charloom.tuning.page import make_search_page
 from charloom.tuning.settings import Settings, Trial
-from helpers.pages import CONTRAST, OpenPage, readout
+from helpers.pages import CONTRAST, OpenPage, readout, wait_for_truth
 from helpers.searches import resumed
 from helpers.texts import PLANTED
 
@@ -195,9 +195,7 @@ def test_search_page_refreshes(open_page: OpenPage) -> None:
     )
     page_of(9, "finished")
     page.clock.fast_forward(20_000)
-    page.wait_for_function(
-        "document.querySelector('#standing')?.textContent.startsWith('finished')"
-    )
+    wait_for_truth(page, "document.querySelector('#standing')?.textContent.startsWith('finished')")
     assert page.locator("#standing input").count() == 0
 
 

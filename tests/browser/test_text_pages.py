@@ -10,7 +10,7 @@ import pytest
 
 from charloom.cli.main import main
 from helpers.cli import Captured
-from helpers.pages import OpenPage
+from helpers.pages import OpenPage, wait_for_truth
 from helpers.runs import train_tiny
 from helpers.texts import PLANTED
 
@@ -159,7 +159,7 @@ def test_only_visible_rows_are_rendered(
     box = page.locator(".text")
     for part in (0, 0.3, 1):
         box.evaluate("(box, part) => box.scrollTop = part * box.scrollHeight", part)
-        page.wait_for_function(DRAWN)
+        wait_for_truth(page, DRAWN)
         assert 10 < page.locator(".text .row").count() < 80
     places = page.locator(".text .row > span").evaluate_all("(all) => all.map((s) => s.place)")
     assert max(places) == len(TEXT) * 30 - 1
@@ -305,7 +305,7 @@ def test_resizing_keeps_the_scroll_position(
     page = open_page(path, viewport={"width": 1200, "height": 800})
     page.wait_for_selector("#bits")
     page.locator(".text").evaluate("box => box.scrollTop = 9000")
-    page.wait_for_function(DRAWN)
+    wait_for_truth(page, DRAWN)
     first = """() => {
       const box = document.querySelector(".text"), top = box.getBoundingClientRect().top;
       const rows = [...document.querySelectorAll(".text .row")];
@@ -318,7 +318,7 @@ def test_resizing_keeps_the_scroll_position(
     )
     page.set_viewport_size({"width": 700, "height": 800})
     page.locator(".text .old").first.wait_for(state="detached")  # it is divided into rows anew
-    page.wait_for_function(DRAWN)
+    wait_for_truth(page, DRAWN)
     assert before > 5000
     assert abs(page.evaluate(first) - before) < 150
 

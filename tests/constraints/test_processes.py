@@ -51,7 +51,9 @@ def _own(*arguments: Any) -> Any:
 
 
 @posix
-def test_a_process_that_was_ended_is_replaced(compilers: Compilers) -> None:
+def test_a_process_that_was_ended_is_replaced(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ConstraintOptions(match="a+")
     assert compilers.read(options, LETTERS, str) is not None
     for process in compilers._running:
@@ -60,10 +62,16 @@ def test_a_process_that_was_ended_is_replaced(compilers: Compilers) -> None:
     assert compilers.read(options, LETTERS, str) is not None
     (process,) = compilers._running  # without the one that was ended
     process.send_signal(signal.SIGSTOP)
-    ended = threading.Timer(0.2, process.kill)
-    ended.start()
-    with pytest.raises(CharloomError, match="was ended"):
-        compilers.read(options, LETTERS, str)
+    ask = processes._ask
+
+    def ask_and_end(process: Any, request: bytes) -> Any:
+        threading.Timer(0.1, process.kill).start()
+        return ask(process, request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(processes, "_ask", ask_and_end)
+        with pytest.raises(CharloomError, match="was ended"):
+            compilers.read(options, LETTERS, str)
     assert compilers.read(options, LETTERS, str) is not None
 
 

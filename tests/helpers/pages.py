@@ -1,5 +1,6 @@
 """Pages in a browser."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -36,3 +37,21 @@ def readout(page: Any) -> dict[str, str]:
     """What a page tells of the place that its line is at, by name."""
     names, values = (page.locator(f".readout {kind}").all_text_contents() for kind in ("dt", "dd"))
     return dict(zip(names, values, strict=True))
+
+
+def wait_for_truth(page: Any, expression: str) -> None:
+    """Wait until an expression is true, or a function returns what is.
+
+    Playwright's own `wait_for_function` repeats it with `eval`, which the policy of these pages
+    forbids: it fails whenever the first answer is no. The page may be loaded anew meanwhile.
+    """
+    from playwright.sync_api import Error
+
+    while True:  # up to the time limit of the test
+        try:
+            if page.evaluate(expression):
+                return
+        except Error as error:
+            if not re.search("context was destroyed|navigation", str(error)):
+                raise
+        page.wait_for_timeout(10)

@@ -208,6 +208,7 @@ async function stream(pane, signal) {
       done = true;
       break;
     }
+    signal.throwIfAborted(); // what had arrived before it was stopped is not shown either
     const found = JSON.parse(event);
     if (found.error) throw new RequestError("The server reported: " + found.error.message);
     for (const choice of found.choices) if (choice.logprobs) pane.add_all(choice);
@@ -223,7 +224,7 @@ function wait_for_server() {
     try {
       await ask("health");
       await list_models();
-      report("The server is back.");
+      if (status.classList.contains("fault")) report("The server is back."); // not over what came since
     } catch (error) {
       if (error.gone) wait_for_server();
       else report(error.message, true);

@@ -206,8 +206,9 @@ class Player {
 
   on_ready({ compiled }) {
     this.engine.textContent = compiled ? "WebAssembly" : "JavaScript";
-    this.report("Ready.");
     this.post("erase", this.play, { count: 0 }); // it returns the guesses for the first character
+    if (this.running) return; // the reader was faster
+    this.report("Ready.");
     this.start_writing(false);
   }
 
