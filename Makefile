@@ -20,6 +20,7 @@ bench-smoke:
 	$(PYTHON) -m benchmarks --smoke
 	$(PYTHON) -m benchmarks.gpu --smoke --device cpu
 	$(PYTHON) -m benchmarks.serving --smoke
+	$(PYTHON) -m benchmarks.serving --counts --smoke
 	$(PYTHON) -m benchmarks.counts --smoke
 	$(PYTHON) -m benchmarks.ranks --smoke
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving            serve a network with random weights
     python -m benchmarks.serving --run RUN  serve a trained model (PyTorch runs its network alone)
-    python -m benchmarks.serving --counts   serve a gru of 256 units, alone and with counts
+    python -m benchmarks.serving --counts   serve a gru of 256 units, alone and in mixtures
     python -m benchmarks.serving --smoke    serve a tiny network and check every text
 
 The server runs in its own process. A client requests all streams at once over HTTP, and compares
@@ -240,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=Path, help="folder of a run")
     parser.add_argument(
-        "--counts", action="store_true", help="serve a gru of 256 units, alone and with counts"
+        "--counts", action="store_true", help="serve a gru of 256 units, alone and in mixtures"
     )
     parser.add_argument("--hidden-size", type=int, default=512, help="hidden size without --run")
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds")
