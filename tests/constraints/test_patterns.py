@@ -14,6 +14,7 @@ from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 
 LETTERS = Vocabulary(("a", "b", "A", "-", "\n", END))
+LATIN = Vocabulary(("a", "b", "é", "-"))
 BYTES = Vocabulary(tuple(map(chr, range(256))), as_bytes=True)
 
 atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\w", r"\W", "", "(?s:.)"])
@@ -45,6 +46,16 @@ def test_a_pattern_means_what_re_matches(pattern: str, texts: list[str]) -> None
         matches = matcher.fullmatch(text) is not None
         assert automaton.contains(LETTERS.encode(text).tolist()) == matches
         assert len(text) >= automaton.least or not matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [(r"(?a)(?u:\W)", "é"), (r"(?a)(?u:\w)", "é"), ("a*$^", "aaa"), (r"(-b)*\Z(?:\A|b)", "-b")],
+)
+def test_flags_and_places_that_exclude_others(pattern: str, text: str) -> None:
+    found = compile_pattern(pattern, LATIN)
+    matches = re.fullmatch(pattern, text) is not None
+    assert found.contains(LATIN.encode(text).tolist()) == matches
 
 
 def test_characters_of_a_model_of_bytes_are_their_utf_8() -> None:

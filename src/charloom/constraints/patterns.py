@@ -47,6 +47,7 @@ UNSUPPORTED = {
     "AT_BOUNDARY": r"\b",
     "AT_NON_BOUNDARY": r"\B",
 }
+KINDS = re.ASCII | re.LOCALE | re.UNICODE  # flags that exclude each other
 AT_START = ("AT_BEGINNING", "AT_BEGINNING_STRING")
 AT_END = ("AT_END", "AT_END_STRING")
 
@@ -240,6 +241,8 @@ class _Compiler:
         if name == "SUBPATTERN":
             _, added, removed, items = argument
             self._refuse_flags(added)
+            if added & KINDS:
+                flags &= ~KINDS  # because each of them replaces the others
             return self._sequence(items, end, (flags | added) & ~removed)
         if name == "BRANCH":
             begin = self._state()
@@ -335,6 +338,8 @@ class _Compiler:
             return closures[state]
 
         first = self._closure([start], passes=("", "start"))
+        if any(condition == "start" for edges in self._free for _, condition in edges):
+            first |= {self._state()}  # unlike all others, because only here is the beginning
         subsets: dict[frozenset[int], int] = {first: 0}
         waiting = deque([first])
         rows: list[list[int]] = []
