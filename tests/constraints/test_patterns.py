@@ -3,12 +3,14 @@
 import itertools
 import re
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.constraints.automaton import containing, everything, intersection
+from charloom.constraints.automaton import Automaton, containing, everything, intersection
+from charloom.constraints.options import ConstraintOptions
 from charloom.constraints.patterns import compile_pattern
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
@@ -90,6 +92,26 @@ def test_categories_of_unicode_in_utf_8() -> None:
     automaton = compile_pattern(r"\p{Lu}[\P{L}x]", BYTES)
     for text, inside in [("A1", True), ("Ж€", True), ("Äx", True), ("ß1", False), ("Aß", False)]:
         assert automaton.contains(list(text.encode())) == inside
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "meets"),
+    [
+        ({"alphabet": "[а-я ]"}, "и то", True),
+        ({"alphabet": "[а-я ]"}, "и то.", False),
+        ({"alphabet": r"[\w]"}, "то", True),
+        ({"forbid": "[тa]"}, "и о", True),
+        ({"forbid": "[тa]"}, "и то", False),
+        ({"forbid": "[^т]"}, "тт", True),
+    ],
+)
+def test_classes_of_a_model_of_bytes_have_whole_characters(
+    options: dict[str, Any], text: str, meets: bool
+) -> None:
+    read = ConstraintOptions(**options).read(BYTES, str)
+    assert read is not None
+    assert isinstance(read.constraint, Automaton)
+    assert read.constraint.contains(list(text.encode())) == meets
 
 
 def test_the_distance_is_that_of_the_shortest_rest() -> None:
