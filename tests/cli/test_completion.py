@@ -109,3 +109,18 @@ def test_fish_completes_commands_options_and_choices(
 @pytest.mark.parametrize("words", [["completion"], ["completion", "powershell"]])
 def test_other_shells_are_refused(words: list[str]) -> None:
     assert "shell" in refused(*words)
+
+
+@pytest.mark.parametrize("how", ["source _charloom", 'eval "$(cat _charloom)"'])
+def test_zsh_can_source_the_script(
+    how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zsh = shutil.which("zsh")
+    if zsh is None:
+        pytest.skip("zsh is not installed")
+    (tmp_path / "_charloom").write_text(script_of("zsh", capsys), encoding="utf-8")
+    asking = f"autoload -Uz compinit; compinit -u -D; {how}; print ${{_comps[charloom]}}"
+    done = subprocess.run(
+        [zsh, "-fc", asking], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("_shtab_charloom\n", "")

@@ -114,6 +114,11 @@ def test_escapes_are_replaced_if_the_backslash_is_unknown(models: Path, model: s
         "the backslash\n"
     )
     assert sampled(models / model, "--escapes", r"--prompt=woods\n", "--stop=e") == (plain, "")
+    for option in (r"--forbid=\n", r"--bias=\n=-inf"):
+        found, errors = sampled(models / model, "--prompt=woods", option)
+        assert "\n" not in found.removesuffix("\n")
+        assert f"escapes in {option.partition('=')[0]} are replaced" in errors
+    assert "\n" in sampled(models / model, "--length=5", r"--require=\n")[0]
     for prompt in ("woods\\", r"a\qn"):
         assert "REVERSE SOLIDUS" in refused("sample", str(models / model), f"--prompt={prompt}")
     line = refused("sample", str(models / model), "--escapes", r"--stop=\q")

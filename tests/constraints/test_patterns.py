@@ -3,17 +3,20 @@
 import itertools
 import re
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charloom.constraints.automaton import containing, everything, intersection
+from charloom.constraints.automaton import Automaton, containing, everything, intersection
+from charloom.constraints.options import ConstraintOptions
 from charloom.constraints.patterns import compile_pattern
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 
 LETTERS = Vocabulary(("a", "b", "A", "-", "\n", END))
+LATIN = Vocabulary(("a", "b", "é", "-"))
 BYTES = Vocabulary(tuple(map(chr, range(256))), as_bytes=True)
 
 atoms = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", r"\w", r"\W", "", "(?s:.)"])
@@ -45,6 +48,16 @@ def test_a_pattern_means_what_re_matches(pattern: str, texts: list[str]) -> None
         matches = matcher.fullmatch(text) is not None
         assert automaton.contains(LETTERS.encode(text).tolist()) == matches
         assert len(text) >= automaton.least or not matches
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [(r"(?a)(?u:\W)", "é"), (r"(?a)(?u:\w)", "é"), ("a*$^", "aaa"), (r"(-b)*\Z(?:\A|b)", "-b")],
+)
+def test_flags_and_places_that_exclude_others(pattern: str, text: str) -> None:
+    found = compile_pattern(pattern, LATIN)
+    matches = re.fullmatch(pattern, text) is not None
+    assert found.contains(LATIN.encode(text).tolist()) == matches
 
 
 def test_characters_of_a_model_of_bytes_are_their_utf_8() -> None:
@@ -79,6 +92,26 @@ def test_categories_of_unicode_in_utf_8() -> None:
     automaton = compile_pattern(r"\p{Lu}[\P{L}x]", BYTES)
     for text, inside in [("A1", True), ("Ж€", True), ("Äx", True), ("ß1", False), ("Aß", False)]:
         assert automaton.contains(list(text.encode())) == inside
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "meets"),
+    [
+        ({"alphabet": "[а-я ]"}, "и то", True),
+        ({"alphabet": "[а-я ]"}, "и то.", False),
+        ({"alphabet": r"[\w]"}, "то", True),
+        ({"forbid": "[тa]"}, "и о", True),
+        ({"forbid": "[тa]"}, "и то", False),
+        ({"forbid": "[^т]"}, "тт", True),
+    ],
+)
+def test_classes_of_a_model_of_bytes_have_whole_characters(
+    options: dict[str, Any], text: str, meets: bool
+) -> None:
+    read = ConstraintOptions(**options).read(BYTES, str)
+    assert read is not None
+    assert isinstance(read.constraint, Automaton)
+    assert read.constraint.contains(list(text.encode())) == meets
 
 
 def test_the_distance_is_that_of_the_shortest_rest() -> None:

@@ -74,6 +74,11 @@ def test_documents_end_in_the_search() -> None:
         (SampleRequest(length=None), 2, "length is unlimited"),
         (SampleRequest(length=4, stop=("a",)), 2, "omit temperature, top_k"),
         (SampleRequest(length=4, settings=SamplingSettings(0.5)), 2, "omit temperature, top_k"),
+        (
+            SampleRequest(length=4, constraints=ConstraintOptions(bias={"a": 5}).read(BOOK, str)),
+            2,
+            "ranks by the model's own probabilities, which a bias does not change",
+        ),
     ],
 )
 def test_searches_that_cannot_be_made(
@@ -96,6 +101,25 @@ def test_what_follows_a_blank_decides(book: Predictor) -> None:
     assert found[0][0] == pytest.approx(math.log(exact[best]) - log_p(book, "d"), abs=1e-4)
     again = fill_blanks(book, BOOK, BOOK.encode("d"), [blank], rows=400, seed=1)
     assert again == found
+
+
+def test_a_blank_can_end_before_a_character_that_it_can_contain(book: Predictor) -> None:
+    """Every beginning of a text is weighed, so that the best of all lengths is found."""
+    rules = ConstraintOptions(match="[a-c]*").read(BOOK, str)
+    assert rules is not None
+    open_rules = type(rules)(rules.constraint, None, (), {})
+    blank = Blank(open_rules, 3, BOOK.encode("abdabd"), is_open=True)
+    found = fill_blanks(book, BOOK, BOOK.encode("d"), [blank], rows=200, seed=1)
+    texts = ["".join(t) for n in range(4) for t in itertools.product("abc", repeat=n)]
+    exact = {text: log_p(book, f"d{text}abdabd") - log_p(book, "d") for text in texts}
+    best = max(exact, key=lambda text: exact[text])
+    assert found[0] == (pytest.approx(exact[best], abs=1e-4), (best,))
+    assert all(value == pytest.approx(exact[parts[0]], abs=1e-4) for value, parts in found)
+
+
+def test_fill_weighs_all_lengths_inside_a_word(served_model: LanguageModel) -> None:
+    found = served_model.fill("t___e ", samples=64)
+    assert any(len(one.parts[0]) < 20 for one in found)
 
 
 def test_several_blanks_end_before_what_follows(book: Predictor) -> None:

@@ -66,7 +66,10 @@ def run_completion(arguments: argparse.Namespace, terminal: Terminal, parser: Pa
             action.complete = shtab.FILE
         elif isinstance(action.metavar, str) and "|" in action.metavar and not action.choices:
             action.choices = action.metavar.split("|")
-    terminal.print(shtab.complete(parser, arguments.shell))
+    script = shtab.complete(parser, arguments.shell)
+    # In zsh, `source` is another context than `eval`, in which shtab would complete at once.
+    script = script.replace("zsh_eval_context[-1] == eval", "zsh_eval_context[-1] == (eval|file)")
+    terminal.print(script)
     return 0
 
 

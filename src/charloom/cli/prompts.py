@@ -1,4 +1,4 @@
-"""The texts that a user passes for a sample: its prompt and the stop texts."""
+"""The texts that a user passes for a sample: its prompt, stop texts and those of constraints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PassedTexts:
-    r"""The prompt and the stop texts of a command.
+    r"""The prompt, the stop texts and the texts of constraints of a command.
 
     Escapes such as \n are replaced with --escapes, and otherwise where the model does not know the
     backslash, so that the text itself could not be meant.
@@ -23,6 +23,7 @@ class PassedTexts:
     Attributes:
         prompt: the prompt, of a model of bytes perhaps as bytes.
         stops: the stop texts.
+        forbid, require, bias: the options of this name.
         notes: sentences for the user.
     """
 
@@ -32,6 +33,8 @@ class PassedTexts:
         Raises:
             CharloomError: if the file of a prompt cannot be read, or a stop text is impossible.
         """
+        from charloom.constraints.options import is_class
+
         self._model = model
         self._replaces_escapes: bool = arguments.escapes
         self.notes: list[str] = []
@@ -43,6 +46,12 @@ class PassedTexts:
             self.prompt = self._unescaped(arguments.prompt, "--prompt")
         stops = [self._unescaped(text, "--stop") for text in arguments.stop]
         self.stops = [text for text in stops if self._is_possible(text)]
+        self.forbid = [
+            text if is_class(text) else self._unescaped(text, "--forbid")
+            for text in arguments.forbid
+        ]
+        self.require = [self._unescaped(text, "--require") for text in arguments.require]
+        self.bias = [self._unescaped_bias(text) for text in arguments.bias]
         if self._escaped:
             options = " and ".join(dict.fromkeys(self._escaped))
             self.notes.append(
@@ -63,6 +72,10 @@ class PassedTexts:
                 "add --escapes for the character that it stands for"
             )
         return found
+
+    def _unescaped_bias(self, text: str) -> str:
+        name, sign, number = text.rpartition("=")
+        return (self._unescaped(name, "--bias") if name else "") + sign + number
 
     def _file(self, arguments: argparse.Namespace) -> str | bytes:
         """Return the content of --prompt-file, read as a text of the model.
@@ -127,7 +140,8 @@ def refuse_ineffective(arguments: argparse.Namespace) -> None:
         for option in ("encoding", "encoding_errors"):
             if getattr(arguments, option) is not None:
                 _refuse(option, "requires --prompt-file: add it, or omit this option")
-    if arguments.escapes and arguments.prompt is None and not arguments.stop:
+    texts = (arguments.stop, arguments.forbid, arguments.require, arguments.bias)
+    if arguments.escapes and arguments.prompt is None and not any(texts):
         _refuse("escapes", "requires --prompt or --stop: add one of them")
     if arguments.temperature == 0:
         for option in ("top_k", "top_p", "min_p"):

@@ -67,8 +67,8 @@ def add_sample_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--escapes",
         action="store_true",
-        help=r"replace \n, \t, \xNN and \uNNNN in --prompt and --stop, which is always done if the "
-        "model does not know the backslash",
+        help=r"replace \n, \t, \xNN and \uNNNN in --prompt, --stop, --forbid, --require and "
+        "--bias, which is always done if the model does not know the backslash",
     )
     parser.add_argument("--seed", type=whole_number, help="random seed (default: a new one)")
     parser.add_argument(
@@ -247,10 +247,10 @@ class _Sampling:
             "clamp": arguments.clamp,
             "max_overlap": arguments.max_overlap,
             "match": arguments.match,
-            "forbid": arguments.forbid,
-            "require": arguments.require,
+            "forbid": self._texts.forbid,
+            "require": self._texts.require,
             "alphabet": arguments.alphabet,
-            "bias": arguments.bias,
+            "bias": self._texts.bias,
             "json_schema": read_definition(arguments.json_schema, "--json-schema"),
             "grammar": read_definition(arguments.grammar, "--grammar"),
         }

@@ -157,6 +157,12 @@ class Automaton:
         places = states * columns + self.arrays.classes.take(ids)
         return self._padded.take(places), self._after.take(places)
 
+    def continues(self, id_: int) -> bool:
+        """Return whether a text that can end can also continue by a character."""
+        ends = np.flatnonzero(self.accepting)
+        _, far = self.advance_in_rows(ends, np.full(len(ends), id_))
+        return bool((far < NEVER).any())
+
     @cached_property
     def arrays(self) -> KernelArrays:
         """The arrays of the automaton as a kernel reads them."""

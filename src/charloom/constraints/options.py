@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from charloom.constraints import grammars
 from charloom.constraints.automaton import Automaton, containing, everything, intersection
 from charloom.constraints.grammars import read_schema
-from charloom.constraints.patterns import characters_of_class, compile_pattern
+from charloom.constraints.patterns import (
+    beyond_ascii,
+    characters_of_class,
+    compile_pattern,
+    complement_of_class,
+)
 from charloom.constraints.protocol import Constraint, Constraints
 from charloom.constraints.schemas import automaton_of_schema
 from charloom.errors import CharloomError, shortened
@@ -87,7 +92,11 @@ class ConstraintOptions:
             without |= set(np.flatnonzero(np.isneginf(bias)).tolist())
         for text in forbidden:
             if is_class(text):
-                without |= characters_of_class(text, vocabulary, "forbid")
+                inside = characters_of_class(text, vocabulary, "forbid")
+                if vocabulary.as_bytes and beyond_ascii(text):
+                    parts.append(_repeated(complement_of_class(text), vocabulary, "forbid"))
+                else:
+                    without |= inside
                 continue
             ids = vocabulary.ids_or_minus_one(as_read(text))
             if len(ids) == 1:
@@ -101,7 +110,10 @@ class ConstraintOptions:
                     "[a-z ]"
                 )
             inside = characters_of_class(self.alphabet, vocabulary, "alphabet")
-            without |= set(range(len(vocabulary))) - inside
+            if vocabulary.as_bytes and beyond_ascii(self.alphabet):
+                parts.append(_repeated(self.alphabet, vocabulary, "alphabet"))
+            else:
+                without |= set(range(len(vocabulary))) - inside
         for text in required:
             known = encode_known(as_read(text), vocabulary, "require")
             parts.append(containing(known.tolist(), len(vocabulary)))
@@ -160,6 +172,11 @@ class ConstraintOptions:
             option = names.get("json_schema", "json_schema")
             source, simpler = grammars.grammars_of_schema(schema, option)
         return grammars.GrammarConstraint(source, vocabulary, automaton, option, simpler)
+
+
+def _repeated(source: str, vocabulary: Vocabulary, option: str) -> Automaton:
+    """Return the automaton of the texts of a class, whose characters are several bytes each."""
+    return compile_pattern(f"{source}*", vocabulary, option)
 
 
 def is_class(text: str) -> bool:

@@ -47,6 +47,7 @@ UNSUPPORTED = {
     "AT_BOUNDARY": r"\b",
     "AT_NON_BOUNDARY": r"\B",
 }
+KINDS = re.ASCII | re.LOCALE | re.UNICODE  # flags that exclude each other
 AT_START = ("AT_BEGINNING", "AT_BEGINNING_STRING")
 AT_END = ("AT_END", "AT_END_STRING")
 
@@ -108,7 +109,7 @@ def compile_source(
 def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set[int]:
     """Return the ids of the characters that a class such as [a-z ] matches.
 
-    In a vocabulary of bytes, a class can only have ASCII characters: the others have several bytes.
+    In a vocabulary of bytes, only its ASCII characters are found: the others have several bytes.
 
     Raises:
         CharloomError: if it is not a class.
@@ -128,6 +129,16 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
         )
     found = set(re.findall(source, "".join(vocabulary.characters)))
     return {id_ for id_, c in enumerate(vocabulary.characters) if c in found and c != END}
+
+
+def beyond_ascii(source: str) -> bool:
+    """Return whether a class of characters has some beyond ASCII."""
+    return re.search(replace_categories(source), _all_characters()[0x80:]) is not None
+
+
+def complement_of_class(source: str) -> str:
+    """Return the class of all other characters."""
+    return f"[{source[2:]}" if source[1] == "^" else f"[^{source[1:]}"
 
 
 def _with_categories(source: str, option: str) -> str:
@@ -240,6 +251,8 @@ class _Compiler:
         if name == "SUBPATTERN":
             _, added, removed, items = argument
             self._refuse_flags(added)
+            if added & KINDS:
+                flags &= ~KINDS  # because each of them replaces the others
             return self._sequence(items, end, (flags | added) & ~removed)
         if name == "BRANCH":
             begin = self._state()
@@ -335,6 +348,8 @@ class _Compiler:
             return closures[state]
 
         first = self._closure([start], passes=("", "start"))
+        if any(condition == "start" for edges in self._free for _, condition in edges):
+            first |= {self._state()}  # unlike all others, because only here is the beginning
         subsets: dict[frozenset[int], int] = {first: 0}
         waiting = deque([first])
         rows: list[list[int]] = []

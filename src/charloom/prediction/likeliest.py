@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from charloom.prediction.sampling import SampleRequest, read_prompt
 from charloom.text.vocabulary import Vocabulary
 
 MOST_BEAMS = 4096
+MOST_BEGINNINGS = 8192  # of texts for an open blank, at most
+SOON = 4  # characters after an open blank that are read with all beginnings
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,12 @@ def find_likeliest(
         raise CharloomError(
             "a beam search samples nothing: omit temperature, top_k, top_p, min_p, stop and "
             "max_overlap"
+        )
+    bias = None if request.constraints is None else request.constraints.bias
+    if bias is not None and bias[np.isfinite(bias)].any():
+        raise CharloomError(
+            "a beam search ranks by the model's own probabilities, which a bias does not change: "
+            "omit it, or exclude a character with -inf"
         )
     last, state = read_prompt(predictor, vocabulary, request.prompt_ids(vocabulary))
     end_id, rules = vocabulary.end_id, request.constraints
@@ -145,11 +153,14 @@ class Blank:
         constraints: the texts that can fill it.
         length: the largest number of its characters.
         following: the ids of the text after it, (N,).
+        is_open: whether it can also continue by the first of these ids where it can end. The
+            character after it then does not end it.
     """
 
     constraints: Constraints
     length: int
     following: NDArray[np.unsignedinteger]
+    is_open: bool = False
 
 
 def fill_blanks(
@@ -166,7 +177,8 @@ def fill_blanks(
     Every row samples a text for a blank, and reads the text after it. Its weight is the model's
     probability of both, divided by the probability with which the text was sampled. Rows are then
     resampled by weight (Gordon et al., "Novel approach to nonlinear/non-Gaussian Bayesian state
-    estimation", 1993), so that the text after a blank decides too.
+    estimation", 1993), so that the text after a blank decides too. For an open blank, every
+    beginning of a sampled text that can end is a row, until the first characters after it are read.
 
     Args:
         predictor: the model.
@@ -186,21 +198,38 @@ def fill_blanks(
     total = np.zeros(rows)
     filled: list[tuple[str, ...]] = [()] * rows
     for blank in blanks:
-        texts, log_model, log_sampled, lasts, state = _sample_blank(
+        texts, log_model, log_sampled, source, lasts, state = _sample_blank(
             predictor, vocabulary, blank, lasts, state, generator
         )
-        for id_ in blank.following.tolist():
+        total = total[source] + log_model
+        filled = [(*filled[row], text) for row, text in zip(source.tolist(), texts, strict=True)]
+        weights = log_model - log_sampled
+        count = len(blank.following)
+        for place, id_ in enumerate(blank.following.tolist()):
             logits, state = predictor.step(lasts, state)
-            log_model += _normalized(logits)[:, id_]
-            lasts = np.full(rows, id_, np.intp)
-        total += log_model
-        filled = [(*parts, text) for parts, text in zip(filled, texts, strict=True)]
-        weights = np.exp((log_model - log_sampled) - (log_model - log_sampled).max())
-        chosen = _resample(weights, generator)
+            log_p = _normalized(logits)[:, id_]
+            total, weights = total + log_p, weights + log_p
+            lasts = np.full(len(lasts), id_, np.intp)
+            if len(lasts) > rows and place == min(SOON, count) - 1 and count > SOON:
+                chosen = _resample(weights, rows, generator)
+                total, lasts, state = total[chosen], lasts[chosen], rows_of(state, chosen.tolist())
+                filled, weights = [filled[row] for row in chosen], np.zeros(rows)
+        chosen = _resample(weights, rows, generator)
         lasts, total, state = lasts[chosen], total[chosen], rows_of(state, chosen.tolist())
         filled = [filled[row] for row in chosen]
     found = dict(zip(filled, total.tolist(), strict=True))
     return sorted(((value, parts) for parts, value in found.items()), reverse=True)
+
+
+class _Sampled(NamedTuple):
+    """Texts for a blank, in rows."""
+
+    texts: list[str]
+    log_model: NDArray[np.float64]  # (B,) their log-probabilities by the model
+    log_sampled: NDArray[np.float64]  # (B,) and as they were sampled
+    source: NDArray[np.intp]  # (B,) the rows before the blank that they continue
+    lasts: NDArray[np.intp]  # (B,) the last ids
+    state: Any  # before these
 
 
 def _sample_blank(
@@ -210,13 +239,10 @@ def _sample_blank(
     lasts: NDArray[np.intp],
     state: Any,
     generator: np.random.Generator,
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64], NDArray[np.intp], Any]:
-    """Sample a text for a blank in every row.
-
-    Returns:
-        The texts, their log-probabilities by the model and as they were sampled, (B,), the last
-        ids, (B,), and the state before them.
-    """
+) -> _Sampled:
+    """Sample a text for a blank in every row."""
+    if blank.is_open:
+        return _sample_beginnings(predictor, vocabulary, blank, lasts, state, generator)
     rows = len(lasts)
     texts = [ConstrainedText(blank.constraints, blank.length, None) for _ in range(rows)]
     ids: list[list[int]] = [[] for _ in range(rows)]
@@ -251,12 +277,61 @@ def _sample_blank(
         active = [active[number] for number in left]
         state = rows_of(after, left) if left else None
     decoded = [vocabulary.decode(np.array(row, np.intp)) for row in ids]
-    return decoded, log_model, log_sampled, lasts, join_states(parts)
+    return _Sampled(decoded, log_model, log_sampled, np.arange(rows), lasts, join_states(parts))
 
 
-def _resample(weights: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.intp]:
-    """Return rows in proportion to their weights, (B,), by systematic resampling."""
-    count = len(weights)
+def _sample_beginnings(
+    predictor: Predictor,
+    vocabulary: Vocabulary,
+    blank: Blank,
+    lasts: NDArray[np.intp],
+    state: Any,
+    generator: np.random.Generator,
+) -> _Sampled:
+    """Sample a text for an open blank in every row, and return all beginnings that can end."""
+    most = max(1, MOST_BEGINNINGS // (blank.length + 1))
+    source = np.arange(0, len(lasts), -(-len(lasts) // most))
+    lasts, state = lasts[source], rows_of(state, source.tolist())
+    texts = [ConstrainedText(blank.constraints, blank.length, None) for _ in source]
+    ids: list[tuple[int, ...]] = [()] * len(source)
+    log_model, log_sampled = np.zeros(len(source)), np.zeros(len(source))
+    found: list[_Sampled] = []
+    while True:
+        ended = [row for row, text in enumerate(texts) if text.may_end]
+        if ended:
+            decoded = [vocabulary.decode(np.array(ids[row], np.intp)) for row in ended]
+            found.append(
+                _Sampled(
+                    decoded, log_model[ended], log_sampled[ended], source[ended], lasts[ended],
+                    rows_of(state, ended),
+                )
+            )  # fmt: skip
+        left = [row for row, text in enumerate(texts) if not text.over and text.left]
+        if not left:
+            break
+        texts, ids, source = [texts[row] for row in left], [ids[row] for row in left], source[left]
+        logits, state = predictor.step(lasts[left], rows_of(state, left))
+        allowed = restrict(texts, logits)
+        lasts = choose_next(texts, allowed, SamplingSettings(), generator.random(len(left)))
+        place = np.arange(len(left))
+        log_model = log_model[left] + _normalized(logits)[place, lasts]
+        log_sampled = log_sampled[left] + _normalized(allowed)[place, lasts]
+        ids = [(*before, id_) for before, id_ in zip(ids, lasts.tolist(), strict=True)]
+    return _Sampled(
+        [text for one in found for text in one.texts],
+        np.concatenate([one.log_model for one in found]),
+        np.concatenate([one.log_sampled for one in found]),
+        np.concatenate([one.source for one in found]),
+        np.concatenate([one.lasts for one in found]),
+        join_states([one.state for one in found]),
+    )
+
+
+def _resample(
+    log_weights: NDArray[np.float64], count: int, generator: np.random.Generator
+) -> NDArray[np.intp]:
+    """Return rows in proportion to their weights, (count,), by systematic resampling."""
+    weights = np.exp(log_weights - log_weights.max())
     places = (np.arange(count) + generator.random()) / count
     running = np.cumsum(weights) / weights.sum()
-    return np.asarray(np.minimum(np.searchsorted(running, places, side="right"), count - 1))
+    return np.asarray(np.minimum(np.searchsorted(running, places, side="right"), len(weights) - 1))

@@ -246,8 +246,8 @@ class SamplingModel(ABC):
         """Return texts for the blanks of a text, the likeliest first.
 
         A blank is a run of at least three underscores. Texts are sampled for it, and weighed by the
-        probability of the text after it. It ends where nothing can follow, or where the model
-        chooses the character after the blank and the pattern does not allow that one there.
+        probability of the text after it. It ends where the model chooses the character after the
+        blank. If the pattern allows that one there, every beginning of a sampled text is weighed.
 
         Args:
             text: the text with blanks.
@@ -305,6 +305,7 @@ class SamplingModel(ABC):
         ]
 
     def _blank(self, pattern: str, length: int, ids: NDArray[np.unsignedinteger]) -> Blank:
+        from charloom.constraints.automaton import Automaton
         from charloom.constraints.options import ConstraintOptions
         from charloom.prediction.likeliest import Blank
 
@@ -315,8 +316,10 @@ class SamplingModel(ABC):
                 f"a blank that matches {shortened(pattern)} has at least "
                 f"{plural(read.least, 'character')}, and length is {length}: pass a larger one"
             )
-        ends = (int(ids[0]),) if len(ids) else read.end_ids
-        return Blank(replace(read, end_ids=ends), length, ids)
+        if not len(ids):
+            return Blank(read, length, ids)
+        is_open = isinstance(read.constraint, Automaton) and read.constraint.continues(int(ids[0]))
+        return Blank(replace(read, end_ids=() if is_open else (int(ids[0]),)), length, ids, is_open)
 
     def _shown_prompt(self, prompt: str | bytes) -> str:
         """Return a prompt as the text before a sample."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from charloom.constraints.options import ConstraintOptions
 from charloom.constraints.protocol import Constraints
 from charloom.engines.decoding import SamplingSettings
-from charloom.errors import CharloomError, shortened
+from charloom.errors import CharloomError, plural, shortened
 from charloom.prediction.middle import LONGEST_MIDDLE
 from charloom.serving.errors import ApiError, write_json
 from charloom.serving.requests import Answer, End, Piece, Request, Scored
@@ -360,7 +360,7 @@ def _constraints(
     if found is not None and found.least > length:
         raise ApiError(
             400,
-            f"a completion that meets {field} has at least {found.least:,} characters, and "
+            f"a completion that meets {field} has at least {plural(found.least, 'character')}, and "
             f"max_tokens is {length:,}: set a larger one",
             param=field,
         )
