@@ -87,10 +87,19 @@ def test_a_file_cannot_claim_much(length: int) -> None:
         Header(CHARACTERS, 4_000, 4_000, 60, 64, length, 8),
         Header(CHARACTERS, 4_000, 4_000, 60, 64, 2, length),
         Header(CHARACTERS, 4_000, 4_000, 3_000, 64, 1024 // MULTIPLE, 8),
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, 11, 80),  # more than are ever written
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, 10, 81),
         Header(STORED, length),
     ):
         with pytest.raises(charloom.CharloomError):
             charloom.decompress(write_file(header, b"content", b""), most_bytes=4_000)
+
+
+@pytest.mark.parametrize("length", [2**36, 2**62])
+def test_no_limit_lets_a_file_claim_more_than_can_be_written(length: int) -> None:
+    packed = write_file(Header(CHARACTERS, length, length, 60, 64), b"content" * 9, b"")
+    with pytest.raises(charloom.CharloomError, match="damaged or incomplete"):
+        charloom.decompress(packed, most_bytes=2**63)
 
 
 def test_a_text_ends_with_its_bytes() -> None:
