@@ -191,6 +191,15 @@ def test_a_network_restores_the_text_that_it_learned(
     assert (restored == ids).all()
 
 
+def test_a_time_limit_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that is coded as characters and as bytes has one network."""
+    planned: list[int] = []
+    monkeypatch.setattr(api, "plan_for", lambda *sizes: planned.append(sizes[0]) or NetworkPlan(32))
+    text = "Мороз и солнце; день чудесный!\n" * 5
+    assert charloom.decompress(charloom.compress(text, minutes=1)) == text.encode()
+    assert planned == [len(text)]
+
+
 def test_more_time_means_a_larger_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("charloom.compression.planning.seconds_of_product", lambda: 4e-11)
     plans = [plan_for(1_000_000, 65, 60 * minutes) for minutes in (0.5, 1, 60)]

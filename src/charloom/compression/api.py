@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,11 +87,7 @@ def compress(
         if found is not None and len(found) < len(best):
             best, minutes = found, None
     # A model of other texts predicts worse than none.
-    for as_single_bytes in _forms(text):
-        found = _coded(text, as_single_bytes, minutes, on_progress)
-        if len(found) < len(best):
-            best = found
-    return best
+    return min([best, *_alone(text, minutes, on_progress)], key=len)
 
 
 def decompress(
@@ -241,6 +238,20 @@ def _is_noise(text: bytes) -> bool:
     return len(packed) > NOISE_SHARE * len(text)
 
 
+def _alone(text: bytes, minutes: float | None, on_progress: OnProgress | None) -> Iterator[bytes]:
+    """Yield the compressed bytes of a text without a model, one way or several."""
+    forms = _forms(text)
+    if minutes is None or len(text) <= TRIED:
+        # A network can be of no use to a short text, which is therefore coded without one too.
+        # Only the better form gets the time of a network.
+        plain = {form: _coded(text, form, None, on_progress) for form in forms}
+        yield from plain.values()
+        forms = sorted(forms, key=lambda form: len(plain[form]))[:1]
+    if minutes is not None:
+        for form in forms:
+            yield _coded(text, form, minutes, on_progress)
+
+
 def _coded(
     text: bytes, as_single_bytes: bool, minutes: float | None, on_progress: OnProgress | None
 ) -> bytes:
@@ -251,14 +262,9 @@ def _coded(
     plan = NetworkPlan()
     if minutes is not None:
         plan = plan_for(len(codes), len(alphabet.codes), 60 * minutes)
-    found = []
-    # A network can be of no use to a short text, which is therefore coded without one too.
-    for chosen in {plan, NetworkPlan()} if len(text) <= TRIED else {plan}:
-        content = write_text(alphabet, ids, megabytes, chosen, on_progress)
-        form = BYTES if as_single_bytes else CHARACTERS
-        header = Header(
-            form, len(text), len(codes), len(alphabet.codes), megabytes, chosen.hidden // MULTIPLE,
-            chosen.passes if chosen.hidden else 0,
-        )  # fmt: skip
-        found.append(write_file(header, content, text))
-    return min(found, key=len)
+    content = write_text(alphabet, ids, megabytes, plan, on_progress)
+    header = Header(
+        BYTES if as_single_bytes else CHARACTERS, len(text), len(codes), len(alphabet.codes),
+        megabytes, plan.hidden // MULTIPLE, plan.passes if plan.hidden else 0,
+    )  # fmt: skip
+    return write_file(header, content, text)
