@@ -26,7 +26,7 @@ def limited(dataset: Dataset, **options: object) -> tuple[TrainingConfig, Traini
 
 
 def beside(config: TrainingConfig, dataset: Dataset) -> float:
-    """Return the characters that validations cost, over those that are trained on."""
+    """Return the characters that validations cost, over the characters of the training."""
     assert config.steps is not None
     every = config.validate_every or steps_between_validations(config.steps)
     read = min(config.validate_characters or 200_000, len(dataset.validation))
@@ -44,7 +44,7 @@ def test_validations_take_less_than_a_tenth(dataset: Dataset, steps: int) -> Non
 
 
 def test_validations_of_the_first_passes_are_counted() -> None:
-    """Where 21 validations are nearly too many, those after 1, 2 and 4 passes are too many."""
+    """Count those after 1, 2 and 4 passes where 21 validations alone would be few enough."""
     ids = np.zeros(28_000, np.uint8)
     short = Dataset("a", "", "", Vocabulary.of("ab"), ids, (22_400, 25_200))
     steps = next(n for n in range(100, 3_000) if beside(limited(short, steps=n)[0], short) < 0.075)
