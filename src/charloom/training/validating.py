@@ -17,9 +17,9 @@ from charloom.training.setup import VALIDATED_AT_ONCE, make_batches, total_steps
 
 # Share of the time of all steps for validations. Loading their kernel takes as much as a
 # validation, so that all of them together take at most a tenth of a run.
-MOST_BESIDE = 0.075
+MOST_BESIDE = 0.085
 # Measured time to score and to sample a character, as shares of that to train on one.
-SCORED, SAMPLED = 0.45, 1.0
+SCORED, SAMPLED = 0.7, 1.0
 FEWEST = 4  # validations of a run that can read all of the part, the first and the last included
 LEAST_VALIDATED = 2_000  # characters, unless the part is shorter
 # Multiplications of a training that take a moment: validations that need fewer are never limited.
