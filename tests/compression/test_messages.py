@@ -43,6 +43,16 @@ def test_a_message_is_short(path: Path) -> None:
     assert charloom.decompress(charloom.compress(noise, model), model) == noise
 
 
+def test_a_model_of_other_texts_never_makes_a_text_longer(path: Path) -> None:
+    model = charloom.load(path, threads=1)
+    text = "0123456789\n" * 300
+    packed = charloom.compress(text, model)
+    assert packed == charloom.compress(text)
+    assert charloom.decompress(packed, model) == text.encode()
+    with pytest.raises(charloom.CharloomError, match="the model is of type int"):
+        charloom.compress(LINE, 5)  # type: ignore[arg-type]
+
+
 def test_another_model_is_recognized(path: Path, tmp_path: Path) -> None:
     model = charloom.load(path, threads=1)
     other = charloom.train(PROMISES[::-1], **{**OPTIONS, "seed": 2})

@@ -87,10 +87,19 @@ def test_a_file_cannot_claim_much(length: int) -> None:
         Header(CHARACTERS, 4_000, 4_000, 60, 64, length, 8),
         Header(CHARACTERS, 4_000, 4_000, 60, 64, 2, length),
         Header(CHARACTERS, 4_000, 4_000, 3_000, 64, 1024 // MULTIPLE, 8),
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, 11, 80),  # more than are ever written
+        Header(CHARACTERS, 4_000, 4_000, 60, 64, 10, 81),
         Header(STORED, length),
     ):
         with pytest.raises(charloom.CharloomError):
             charloom.decompress(write_file(header, b"content", b""), most_bytes=4_000)
+
+
+@pytest.mark.parametrize("length", [2**36, 2**62])
+def test_no_limit_lets_a_file_claim_more_than_can_be_written(length: int) -> None:
+    packed = write_file(Header(CHARACTERS, length, length, 60, 64), b"content" * 9, b"")
+    with pytest.raises(charloom.CharloomError, match="damaged or incomplete"):
+        charloom.decompress(packed, most_bytes=2**63)
 
 
 def test_a_text_ends_with_its_bytes() -> None:
@@ -180,6 +189,15 @@ def test_a_network_restores_the_text_that_it_learned(
     monkeypatch.setattr("charloom.compression.text_coder.available_cores", lambda: 3 - threads)
     _, restored = read_text(packed, len(alphabet.codes), len(ids), 64, plan, True)
     assert (restored == ids).all()
+
+
+def test_a_time_limit_is_used_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that is coded as characters and as bytes has one network."""
+    planned: list[int] = []
+    monkeypatch.setattr(api, "plan_for", lambda *sizes: planned.append(sizes[0]) or NetworkPlan(32))
+    text = "Мороз и солнце; день чудесный!\n" * 5
+    assert charloom.decompress(charloom.compress(text, minutes=1)) == text.encode()
+    assert planned == [len(text)]
 
 
 def test_more_time_means_a_larger_network(monkeypatch: pytest.MonkeyPatch) -> None:

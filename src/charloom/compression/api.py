@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ from charloom.compression.container import (
 )
 from charloom.compression.layout import Damage
 from charloom.compression.network import MULTIPLE, NetworkPlan, is_too_large
-from charloom.compression.planning import plan_for
+from charloom.compression.planning import MOST_PASSES, MOST_UNITS, plan_for
 from charloom.context_mixing.layout import LARGEST_VOCABULARY
 from charloom.errors import CharloomError
 from charloom.progress import OnProgress
@@ -35,7 +36,7 @@ LARGEST = 1_000_000_000  # bytes of a text that is compressed
 EXPECTED = 100_000_000  # bytes of a text that is restored without a larger limit
 MOST_ADDED = 64  # bytes by which a compressed text is longer, at most
 LARGEST_TABLES = 1_000  # megabytes
-MOST_PASSES = 1000  # tenths
+MOST_MINUTES = 1e6
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
 # Noise has nearly 8 bits of entropy in a byte, and xz finds no repetitions in it.
@@ -76,20 +77,17 @@ def compress(
     text = _as_bytes(data)
     if len(text) > LARGEST:
         raise CharloomError(f"the text has more than {LARGEST:,} bytes: compress it in parts")
-    if minutes is not None and not 0 < minutes < 1e6:
-        raise CharloomError(f"minutes is {minutes}: pass a number above 0")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise CharloomError(f"minutes is {minutes}: pass a number above 0, up to 1,000,000")
     best = write_file(Header(STORED, len(text)), text, text)
     if model is not None:
         from charloom.compression.messages import shared_model, write_message
 
         found = write_message(text, shared_model(_loaded(model)), on_progress)
         if found is not None and len(found) < len(best):
-            return found
-    for as_single_bytes in _forms(text):
-        found = _coded(text, as_single_bytes, minutes, on_progress)
-        if len(found) < len(best):
-            best = found
-    return best
+            best, minutes = found, None
+    # A model of other texts predicts worse than none.
+    return min([best, *_alone(text, minutes, on_progress)], key=len)
 
 
 def decompress(
@@ -139,7 +137,10 @@ def _from_file(data: bytes, most_bytes: int, on_progress: OnProgress | None) -> 
         if header.megabytes > LARGEST_TABLES or not 1 <= header.alphabet <= LARGEST_VOCABULARY:
             raise Damage
         plan = NetworkPlan(header.units * MULTIPLE, header.passes)
-        if plan.passes > MOST_PASSES or is_too_large(header.alphabet, plan):
+        # Larger networks than are written would let a short file take hours.
+        if plan.hidden > MOST_UNITS or plan.passes > MOST_PASSES:
+            raise Damage
+        if is_too_large(header.alphabet, plan):
             raise Damage
         alphabet, ids = read_text(
             content, header.alphabet, header.length, header.megabytes, plan, header.form == BYTES,
@@ -169,7 +170,7 @@ def _from_message(
         )
     shared = messages.shared_model(_loaded(model))
     try:
-        return messages.read_message(data, shared, most_bytes, on_progress)
+        return messages.read_message(data, shared, min(most_bytes, LARGEST), on_progress)
     except messages.WrongModelError:
         raise CharloomError(f"{WRONG_MODEL}: use the same model and version") from None
     except messages.TooLargeError as error:
@@ -183,14 +184,19 @@ def _check_size(size: int, most_bytes: int) -> None:
             f"the text has {size:,} bytes, above the limit of {most_bytes:,}: allow more with "
             "--max-bytes (in Python, most_bytes)"
         )
+    if size > LARGEST:  # Nothing writes such a size, and memory for it need not exist.
+        raise Damage
 
 
 def _loaded(model: LanguageModel | str | os.PathLike[str]) -> LanguageModel:
-    if isinstance(model, str | os.PathLike):
-        from charloom.language_model import load
+    from charloom.language_model import LanguageModel, load
 
-        return load(model)
-    return model
+    if isinstance(model, LanguageModel):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        name = type(model).__name__
+        raise CharloomError(f"the model is of type {name}: pass a LanguageModel or a path")
+    return load(model)
 
 
 def _as_bytes(data: str | bytes) -> bytes:
@@ -232,6 +238,20 @@ def _is_noise(text: bytes) -> bool:
     return len(packed) > NOISE_SHARE * len(text)
 
 
+def _alone(text: bytes, minutes: float | None, on_progress: OnProgress | None) -> Iterator[bytes]:
+    """Yield the compressed bytes of a text without a model, one way or several."""
+    forms = _forms(text)
+    if minutes is None or len(text) <= TRIED:
+        # A network can be of no use to a short text, which is therefore coded without one too.
+        # Only the better form gets the time of a network.
+        plain = {form: _coded(text, form, None, on_progress) for form in forms}
+        yield from plain.values()
+        forms = sorted(forms, key=lambda form: len(plain[form]))[:1]
+    if minutes is not None:
+        for form in forms:
+            yield _coded(text, form, minutes, on_progress)
+
+
 def _coded(
     text: bytes, as_single_bytes: bool, minutes: float | None, on_progress: OnProgress | None
 ) -> bytes:
@@ -242,14 +262,9 @@ def _coded(
     plan = NetworkPlan()
     if minutes is not None:
         plan = plan_for(len(codes), len(alphabet.codes), 60 * minutes)
-    found = []
-    # A network can be of no use to a short text, which is therefore coded without one too.
-    for chosen in {plan, NetworkPlan()} if len(text) <= TRIED else {plan}:
-        content = write_text(alphabet, ids, megabytes, chosen, on_progress)
-        form = BYTES if as_single_bytes else CHARACTERS
-        header = Header(
-            form, len(text), len(codes), len(alphabet.codes), megabytes, chosen.hidden // MULTIPLE,
-            chosen.passes if chosen.hidden else 0,
-        )  # fmt: skip
-        found.append(write_file(header, content, text))
-    return min(found, key=len)
+    content = write_text(alphabet, ids, megabytes, plan, on_progress)
+    header = Header(
+        BYTES if as_single_bytes else CHARACTERS, len(text), len(codes), len(alphabet.codes),
+        megabytes, plan.hidden // MULTIPLE, plan.passes if plan.hidden else 0,
+    )  # fmt: skip
+    return write_file(header, content, text)

@@ -20,6 +20,7 @@ from charloom.engines.protocol import available_cores
 # Networks, and tenths of passes over the text, the best first. On a text of 1.1 million characters,
 # larger networks are worse.
 PLANS = ((320, 80), (256, 80), *((hidden, 40) for hidden in (256, 192, 128, 64)))
+MOST_UNITS, MOST_PASSES = (max(column) for column in zip(*PLANS, strict=True))
 MIXER_SECONDS = 30e-6  # for a character, of both sets of weights
 CODED = 1.5  # times of a character in a step, for the network's prediction of one
 PART = 0.85  # of the time limit that is planned

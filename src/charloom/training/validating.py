@@ -15,9 +15,11 @@ from charloom.training.samples import SAMPLE_LENGTH
 from charloom.training.schedule import steps_between_validations
 from charloom.training.setup import VALIDATED_AT_ONCE, make_batches, total_steps
 
-MOST_BESIDE = 0.1  # share of a run's time for its validations
+# Share of the time of all steps for validations. Loading their kernel takes as much as a
+# validation, so that all of them together take at most a tenth of a run.
+MOST_BESIDE = 0.085
 # Measured time to score and to sample a character, as shares of that to train on one.
-SCORED, SAMPLED = 0.45, 1.0
+SCORED, SAMPLED = 0.7, 1.0
 FEWEST = 4  # validations of a run that can read all of the part, the first and the last included
 LEAST_VALIDATED = 2_000  # characters, unless the part is shorter
 # Multiplications of a training that take a moment: validations that need fewer are never limited.
@@ -25,7 +27,7 @@ NEGLIGIBLE = 2e10
 
 
 def limit_validations(config: TrainingConfig, dataset: Dataset) -> TrainingConfig:
-    """Return the options of a new run with as many validations as a tenth of its time permits.
+    """Return the options of a new run with validations that take a tenth of its time at most.
 
     Where four of them would take longer, each reads a smaller part of the validation split. A run
     with `validate_every` or `validate_characters` has its validations as requested.
@@ -38,6 +40,7 @@ def limit_validations(config: TrainingConfig, dataset: Dataset) -> TrainingConfi
     assert steps is not None
     part = min(len(dataset.validation), VALIDATED_AT_ONCE)
     default = steps // steps_between_validations(steps) + 1
+    default += _after_doubled_passes(steps_between_validations(steps), batches.steps_per_epoch)
     model = config.cell, config.hidden_size, config.layers, len(dataset.vocabulary)
     training = 3 * multiplications(*model, len(dataset.vocabulary) if config.read_counts else 0)
     if default * _cost(part) * training <= NEGLIGIBLE:
@@ -53,6 +56,11 @@ def limit_validations(config: TrainingConfig, dataset: Dataset) -> TrainingConfi
     return replace(
         config, validate_every=math.ceil(steps / between), validate_characters=limited or None
     )
+
+
+def _after_doubled_passes(between: int, steps_per_epoch: int) -> int:
+    """Return the validations after 1, 2, 4, 8, … passes, before the first regular one."""
+    return max(0, math.ceil(math.log2(between / steps_per_epoch)))
 
 
 def _cost(characters: int) -> float:
