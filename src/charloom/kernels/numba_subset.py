@@ -175,7 +175,7 @@ class _Dispatcher(Dispatcher):
 target_registry[_NAME] = _Target
 dispatcher_registry[_Target] = _Dispatcher
 # Numba looks for it before it knows whether a function has an implementation in Python.
-jit_registry[_Target] = functools.partial(numba.njit, _target=_NAME)
+jit_registry[_Target] = functools.partial(numba.jit, _target=_NAME)
 
 
 @contextlib.contextmanager
