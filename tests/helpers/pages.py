@@ -43,7 +43,7 @@ def wait_for_truth(page: Any, expression: str) -> None:
     """Wait until an expression is true, or a function returns what is.
 
     Playwright's own `wait_for_function` repeats it with `eval`, which the policy of these pages
-    forbids: it fails whenever the first answer is no. The page may be loaded anew meanwhile.
+    forbids: it fails whenever the first answer is false. The page may be loaded anew meanwhile.
     """
     from playwright.sync_api import Error
 

@@ -86,11 +86,17 @@ def test_a_second_is_enough_for_a_model(tmp_path: Path) -> None:
 
     Counted in the processor's time, which other processes do not lengthen.
     """
-    out, text = tmp_path / "run", text_file(tmp_path, TEXT)
-    began = time.process_time()
-    assert main(["train", text, f"--minutes={1 / 60}", "--out", str(out)]) == 0
-    assert time.process_time() - began < 11 * available_cores()
-    assert json.loads((out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
+    text, steps = text_file(tmp_path, TEXT), 0
+    for attempt in range(3):  # other processes can take the whole second
+        out = tmp_path / f"run-{attempt}"
+        began = time.process_time()
+        assert main(["train", text, f"--minutes={1 / 60}", "--out", str(out)]) == 0
+        assert time.process_time() - began < 11 * available_cores()
+        lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        steps = json.loads(lines[-1])["step"]
+        if steps:
+            break
+    assert steps
 
 
 def test_with_nothing_compiled_and_no_time_the_reference_computes(

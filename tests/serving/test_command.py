@@ -129,7 +129,7 @@ def test_signal_finishes_running_requests(
 
 
 def accepts(client: Client) -> bool:
-    """Whether the server accepts connections. It does not after the first signal."""
+    """Return whether the server accepts connections. It does not after the first signal."""
     try:
         client.connect().close()
     except ConnectionError:

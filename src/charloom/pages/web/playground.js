@@ -208,7 +208,7 @@ async function stream(pane, signal) {
       done = true;
       break;
     }
-    signal.throwIfAborted(); // what had arrived before it was stopped is not shown either
+    signal.throwIfAborted(); // the text that had arrived by then is not shown either
     const found = JSON.parse(event);
     if (found.error) throw new RequestError("The server reported: " + found.error.message);
     for (const choice of found.choices) if (choice.logprobs) pane.add_all(choice);
@@ -224,7 +224,7 @@ function wait_for_server() {
     try {
       await ask("health");
       await list_models();
-      if (status.classList.contains("fault")) report("The server is back."); // not over what came since
+      if (status.classList.contains("fault")) report("The server is back."); // not over a newer message
     } catch (error) {
       if (error.gone) wait_for_server();
       else report(error.message, true);
