@@ -53,6 +53,13 @@ def test_a_model_of_other_texts_never_makes_a_text_longer(path: Path) -> None:
         charloom.compress(LINE, 5)  # type: ignore[arg-type]
 
 
+def test_the_base_model_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no run has its name
+    packed = charloom.compress(LINE, "english")
+    assert len(packed) < 20
+    assert charloom.decompress(packed, "english") == LINE.encode()
+
+
 def test_another_model_is_recognized(path: Path, tmp_path: Path) -> None:
     model = charloom.load(path, threads=1)
     other = charloom.train(PROMISES[::-1], **{**OPTIONS, "seed": 2})

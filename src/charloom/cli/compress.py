@@ -41,7 +41,10 @@ def add_output(parser: Parser, help_text: str) -> None:
 def add_model(parser: Parser) -> None:
     """Add the option of a model that both sides have."""
     parser.add_argument(
-        "--model", metavar="RUN", help="a run's folder or a checkpoint, needed to decompress too"
+        "--model",
+        metavar="RUN",
+        help="a run's folder, a checkpoint, or english for the base model of the package; needed "
+        "to decompress too",
     )
 
 

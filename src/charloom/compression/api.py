@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from charloom.base_model.carried import CARRIED
+from charloom.base_model.choices import ENGLISH
 from charloom.compression.adaptive import read_text, write_text
 from charloom.compression.characters import Alphabet, as_bytes, codes_of_bytes, codes_of_characters
 from charloom.compression.container import (
@@ -61,8 +63,9 @@ def compress(
 
     Args:
         data: the text. A str is compressed as UTF-8.
-        model: a model, or the path of a run, which `decompress` then requires too. Without one,
-            the result contains everything, and a model learns the text while it is compressed.
+        model: a model, or the path of a run, which `decompress` then requires too. "english" is the
+            base model of the package. Without one, the result contains everything, and a model
+            learns the text while it is compressed.
         minutes: the time limit of compression, and of decompression after it. A network learns the
             text beside the counts if there is time for it. How large it is depends on the speed
             of this machine, which is measured. By default no network is used.
@@ -196,7 +199,7 @@ def _loaded(model: LanguageModel | str | os.PathLike[str]) -> LanguageModel:
     if not isinstance(model, str | os.PathLike):
         name = type(model).__name__
         raise CharloomError(f"the model is of type {name}: pass a LanguageModel or a path")
-    return load(model)
+    return load(CARRIED if model == ENGLISH else model)
 
 
 def _as_bytes(data: str | bytes) -> bytes:
