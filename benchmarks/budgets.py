@@ -7,7 +7,7 @@
 A run is a whole `charloom train TEXT --split 85/5/10 --minutes M` in a process of its own, with
 these further options, and nothing else may run on the machine. `charloom evaluate` then scores its
 test split with each protocol. `--write` appends every run to benchmarks/results/budgets.jsonl,
-`--table` prints the means of what is recorded there.
+`--table` prints the means of all runs in this file.
 """
 
 from __future__ import annotations
