@@ -5,7 +5,7 @@
     python -m benchmarks.budgets --table
 
 A run is a whole `charloom train TEXT --split 85/5/10 --minutes M` in a process of its own, with
-these further options, and nothing else may run on the machine. `charloom evaluate` then scores its
+these further options, on an otherwise idle machine. `charloom evaluate` then scores its
 test split with each protocol. `--write` appends every run to benchmarks/results/budgets.jsonl,
 `--table` prints the means of all runs in this file.
 """
