@@ -158,11 +158,12 @@ def test_impossible_stop_texts_are_refused(models: Path) -> None:
     [
         (["--no-prompt"], "--no-prompt requires --prompt"),
         (["--skip-unknown"], "--skip-unknown requires --prompt"),
-        (["--escapes"], "--escapes requires --prompt or --stop"),
+        (["--escapes"], "--escapes requires --prompt, --stop, --forbid, --require or --bias"),
         (["--temperature=0", "--top-k=3"], "--top-k has no effect with --temperature 0"),
         (["--temperature=0", "--top-p=0.5"], "--top-p has no effect with --temperature 0"),
         (["--temperature=0", "--min-p=0.5"], "--min-p has no effect with --temperature 0"),
         (["--beam=2", "--stop=a"], "--stop has no effect with --beam"),
+        (["--beam=2", "--seed=1"], "--seed has no effect with --beam"),
         (["--beam=2", "--temperature=0.5"], "--temperature has no effect with --beam"),
         (["--training-text=x"], "--training-text requires --report-overlap"),
         (["--min-length=0"], "min_length is 0: pass at least 1"),

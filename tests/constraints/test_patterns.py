@@ -103,6 +103,9 @@ def test_categories_of_unicode_in_utf_8() -> None:
         ({"forbid": "[тa]"}, "и о", True),
         ({"forbid": "[тa]"}, "и то", False),
         ({"forbid": "[^т]"}, "тт", True),
+        ({"forbid": "[^^а]"}, "^а", True),
+        ({"forbid": "[^^а]"}, "b", False),
+        ({"forbid": "[^^]"}, "^^", True),
     ],
 )
 def test_classes_of_a_model_of_bytes_have_whole_characters(

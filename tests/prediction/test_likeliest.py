@@ -117,6 +117,22 @@ def test_a_blank_can_end_before_a_character_that_it_can_contain(book: Predictor)
     assert all(value == pytest.approx(exact[parts[0]], abs=1e-4) for value, parts in found)
 
 
+def test_two_blanks_inside_words_are_weighed_together(book: Predictor) -> None:
+    rules = ConstraintOptions(match="[a-c]*").read(BOOK, str)
+    assert rules is not None
+    first, second = (
+        Blank(type(rules)(rules.constraint, None, (), {}), 1, BOOK.encode(text), is_open=True)
+        for text in ("abdab", "c")
+    )
+    found = fill_blanks(book, BOOK, BOOK.encode("d"), [first, second], rows=1000, seed=1)
+    exact = {
+        (a, b): log_p(book, f"d{a}abdab{b}c") - log_p(book, "d")
+        for a, b in itertools.product(("", "a", "b", "c"), repeat=2)
+    }
+    assert found[0][1] == max(exact, key=lambda parts: exact[parts])
+    assert all(value == pytest.approx(exact[parts], abs=1e-4) for value, parts in found)
+
+
 def test_fill_weighs_all_lengths_inside_a_word(served_model: LanguageModel) -> None:
     found = served_model.fill("t___e ", samples=64)
     assert any(len(one.parts[0]) < 20 for one in found)
@@ -172,6 +188,7 @@ def test_blanks_with_lengths_and_patterns_of_their_own(
         ("a ___", {"length": (3, 4)}, "2 lengths for 1 blank: pass one for all"),
         ("___ ___", {"match": ("a",) * 3}, "3 patterns for 2 blanks: pass one for all"),
         ("a ___", {"match": "a{9}", "length": 3}, "has at least 9 characters, and length is 3"),
+        ("t___e", {"length": 9000}, "has at most 8,191 characters, and length is 9,000"),
         ("a ___", {"length": 0}, "has at least 1 character, and length is 0"),
         ("a ___", {"match": "(a"}, "is not a regular expression"),
         (

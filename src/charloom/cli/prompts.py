@@ -33,8 +33,6 @@ class PassedTexts:
         Raises:
             CharloomError: if the file of a prompt cannot be read, or a stop text is impossible.
         """
-        from charloom.constraints.options import is_class
-
         self._model = model
         self._replaces_escapes: bool = arguments.escapes
         self.notes: list[str] = []
@@ -46,10 +44,7 @@ class PassedTexts:
             self.prompt = self._unescaped(arguments.prompt, "--prompt")
         stops = [self._unescaped(text, "--stop") for text in arguments.stop]
         self.stops = [text for text in stops if self._is_possible(text)]
-        self.forbid = [
-            text if is_class(text) else self._unescaped(text, "--forbid")
-            for text in arguments.forbid
-        ]
+        self.forbid = [self._unescaped_unless_class(text) for text in arguments.forbid]
         self.require = [self._unescaped(text, "--require") for text in arguments.require]
         self.bias = [self._unescaped_bias(text) for text in arguments.bias]
         if self._escaped:
@@ -72,6 +67,11 @@ class PassedTexts:
                 "add --escapes for the character that it stands for"
             )
         return found
+
+    def _unescaped_unless_class(self, text: str) -> str:
+        from charloom.constraints.options import is_class  # which other samples do not need
+
+        return text if is_class(text) else self._unescaped(text, "--forbid")
 
     def _unescaped_bias(self, text: str) -> str:
         name, sign, number = text.rpartition("=")
@@ -124,7 +124,7 @@ class PassedTexts:
 SAMPLING: dict[str, Any] = {  # options that a beam search has no use for, and their defaults
     "temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "stop": [], "count": 1,
     "unique": False, "new": False, "min_length": None, "exact": False, "report_overlap": False,
-    "max_overlap": None,
+    "max_overlap": None, "seed": None,
 }  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def refuse_ineffective(arguments: argparse.Namespace) -> None:
                 _refuse(option, "requires --prompt-file: add it, or omit this option")
     texts = (arguments.stop, arguments.forbid, arguments.require, arguments.bias)
     if arguments.escapes and arguments.prompt is None and not any(texts):
-        _refuse("escapes", "requires --prompt or --stop: add one of them")
+        _refuse("escapes", "requires --prompt, --stop, --forbid, --require or --bias: add one")
     if arguments.temperature == 0:
         for option in ("top_k", "top_p", "min_p"):
             if getattr(arguments, option) is not None:

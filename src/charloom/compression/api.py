@@ -83,13 +83,16 @@ def compress(
     if minutes is not None and not 0 < minutes <= MOST_MINUTES:
         raise CharloomError(f"minutes is {minutes}: pass a number above 0, up to 1,000,000")
     best = write_file(Header(STORED, len(text)), text, text)
+    least = len(best) - len(text)  # no file is shorter
     if model is not None:
         from charloom.compression.messages import shared_model, write_message
 
         found = write_message(text, shared_model(_loaded(model)), on_progress)
-        if found is not None and len(found) < len(best):
-            best, minutes = found, None
-    # A model of other texts predicts worse than none.
+        if found is not None:
+            best = min(best, found, key=len)
+    if len(best) <= least:
+        return best
+    # A model of other texts can predict worse than none.
     return min([best, *_alone(text, minutes, on_progress)], key=len)
 
 

@@ -127,7 +127,8 @@ def characters_of_class(source: str, vocabulary: Vocabulary, option: str) -> set
         raise CharloomError(
             f"{option} {shortened(source)} is not one class of characters: pass one such as [a-z ]"
         )
-    found = set(re.findall(source, "".join(vocabulary.characters)))
+    known = [c for c in vocabulary.characters if not vocabulary.as_bytes or c.isascii()]
+    found = set(re.findall(source, "".join(known)))
     return {id_ for id_, c in enumerate(vocabulary.characters) if c in found and c != END}
 
 
@@ -138,7 +139,10 @@ def beyond_ascii(source: str) -> bool:
 
 def complement_of_class(source: str) -> str:
     """Return the class of all other characters."""
-    return f"[{source[2:]}" if source[1] == "^" else f"[^{source[1:]}"
+    if source[1] != "^":
+        return f"[^{source[1:]}"
+    members = source[2:]
+    return f"[\\{members}" if members[0] == "^" else f"[{members}"
 
 
 def _with_categories(source: str, option: str) -> str:

@@ -25,6 +25,7 @@ from charloom.text.vocabulary import Vocabulary
 
 MOST_BEAMS = 4096
 MOST_BEGINNINGS = 8192  # of texts for an open blank, at most
+ROWS = 512  # whose logits are normalized at a time, to save memory
 SOON = 4  # characters after an open blank that are read with all beginnings
 
 
@@ -145,6 +146,12 @@ def _normalized(logits: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(x - np.log(np.exp(x).sum(axis=1, keepdims=True)))
 
 
+def _log_probabilities_of(logits: NDArray[np.floating], id_: int) -> NDArray[np.float64]:
+    """Return the log-probability of one character in each row, (B,), of logits (B, V)."""
+    pieces = np.split(logits, range(ROWS, len(logits), ROWS))
+    return np.concatenate([_normalized(piece)[:, id_] for piece in pieces])
+
+
 @dataclass(frozen=True)
 class Blank:
     """A blank, and the text after it up to the next one.
@@ -178,14 +185,16 @@ def fill_blanks(
     probability of both, divided by the probability with which the text was sampled. Rows are then
     resampled by weight (Gordon et al., "Novel approach to nonlinear/non-Gaussian Bayesian state
     estimation", 1993), so that the text after a blank decides too. For an open blank, every
-    beginning of a sampled text that can end is a row, until the first characters after it are read.
+    beginning of a sampled text that can end is a row. These are also resampled after the first
+    characters that follow.
 
     Args:
         predictor: the model.
         vocabulary: its characters.
         before: the ids of the text before the first blank, (N,).
         blanks: the blanks in their order.
-        rows: the number of rows, B.
+        rows: the number of rows, B. For an open blank of a great length, fewer texts are sampled,
+            so that they have MOST_BEGINNINGS at most.
         seed: the random seed.
 
     Returns:
@@ -207,10 +216,10 @@ def fill_blanks(
         count = len(blank.following)
         for place, id_ in enumerate(blank.following.tolist()):
             logits, state = predictor.step(lasts, state)
-            log_p = _normalized(logits)[:, id_]
+            log_p = _log_probabilities_of(logits, id_)
             total, weights = total + log_p, weights + log_p
             lasts = np.full(len(lasts), id_, np.intp)
-            if len(lasts) > rows and place == min(SOON, count) - 1 and count > SOON:
+            if len(lasts) > rows and place == SOON - 1 and count > SOON:
                 chosen = _resample(weights, rows, generator)
                 total, lasts, state = total[chosen], lasts[chosen], rows_of(state, chosen.tolist())
                 filled, weights = [filled[row] for row in chosen], np.zeros(rows)
@@ -289,7 +298,7 @@ def _sample_beginnings(
     generator: np.random.Generator,
 ) -> _Sampled:
     """Sample a text for an open blank in every row, and return all beginnings that can end."""
-    most = max(1, MOST_BEGINNINGS // (blank.length + 1))
+    most = MOST_BEGINNINGS // (blank.length + 1)
     source = np.arange(0, len(lasts), -(-len(lasts) // most))
     lasts, state = lasts[source], rows_of(state, source.tolist())
     texts = [ConstrainedText(blank.constraints, blank.length, None) for _ in source]

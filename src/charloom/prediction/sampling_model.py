@@ -254,7 +254,7 @@ class SamplingModel(ABC):
             count: the largest number of texts to return.
             match: a regular expression that each blank matches, or one for each; by default a word.
             length: the largest number of characters of each blank, or one for each.
-            samples: the number of texts to sample.
+            samples: the number of texts to sample, fewer for a long blank that can end anywhere.
             seed: the random seed.
 
         Raises:
@@ -307,7 +307,7 @@ class SamplingModel(ABC):
     def _blank(self, pattern: str, length: int, ids: NDArray[np.unsignedinteger]) -> Blank:
         from charloom.constraints.automaton import Automaton
         from charloom.constraints.options import ConstraintOptions
-        from charloom.prediction.likeliest import Blank
+        from charloom.prediction.likeliest import MOST_BEGINNINGS, Blank
 
         read = ConstraintOptions(match=pattern).read(self.vocabulary, self.as_read)
         assert read is not None
@@ -319,6 +319,11 @@ class SamplingModel(ABC):
         if not len(ids):
             return Blank(read, length, ids)
         is_open = isinstance(read.constraint, Automaton) and read.constraint.continues(int(ids[0]))
+        if is_open and length >= MOST_BEGINNINGS:
+            raise CharloomError(
+                f"a blank that the text after it can continue has at most {MOST_BEGINNINGS - 1:,} "
+                f"characters, and length is {length:,}: pass a smaller one"
+            )
         return Blank(replace(read, end_ids=() if is_open else (int(ids[0]),)), length, ids, is_open)
 
     def _shown_prompt(self, prompt: str | bytes) -> str:

@@ -1,9 +1,9 @@
 """Serve many requests to one model side by side. No HTTP.
 
-A `Batcher` has a thread, the only one that calls the model. In each of its turns, every running
-text gets its next characters, and a piece of the waiting prompts is read. Texts begin and end
-between turns. A row gets the same bytes whatever its companions. So a text depends on nothing but
-its own request, and is the one that `LanguageModel.sample` returns.
+A `Batcher` has a thread, the only one that calls the model. In each of its turns, it removes
+cancelled texts and reads a piece of the waiting prompts. Texts whose prompts are complete begin,
+and every text gets its next characters. A row gets the same bytes whatever its companions. So a
+text depends on nothing but its own request, and is the one that `LanguageModel.sample` returns.
 """
 
 from __future__ import annotations

@@ -118,6 +118,7 @@ class Server(uvicorn.Server):
         """Serve until a signal or `should_exit` ends the server, and close its socket."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.collect()
         gc.freeze()  # or all streams wait while a collection looks through models and modules
         try:
             self.run(sockets=[self._opened])

@@ -105,7 +105,9 @@ async def stream_reply(
     """
     async with _watching(answers, notifier, receive) as changed:
         events: list[CompletionResponse | ErrorResponse | None] = []
-        while not reply.complete and await changed():
+        while not reply.complete:
+            if not await changed():
+                return
             try:
                 choices = await run_aside(_scored_characters(answers), reply.take)
             except ApiError as error:

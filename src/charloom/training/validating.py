@@ -15,8 +15,8 @@ from charloom.training.samples import SAMPLE_LENGTH
 from charloom.training.schedule import steps_between_validations
 from charloom.training.setup import VALIDATED_AT_ONCE, make_batches, total_steps
 
-# Share of the time of all steps for validations. Loading their kernel takes as much as a
-# validation, so that all of them together take at most a tenth of a run.
+# Share of the time of all steps for validations. Loading their kernel takes as much as one of them:
+# together they take about a tenth of a run. In runs of a second it is more.
 MOST_BESIDE = 0.085
 # Measured time to score and to sample a character, as shares of that to train on one.
 SCORED, SAMPLED = 0.7, 1.0
@@ -27,7 +27,7 @@ NEGLIGIBLE = 2e10
 
 
 def limit_validations(config: TrainingConfig, dataset: Dataset) -> TrainingConfig:
-    """Return the options of a new run with validations that take a tenth of its time at most.
+    """Return the options of a new run with validations that take about a tenth of its time.
 
     Where four of them would take longer, each reads a smaller part of the validation split. A run
     with `validate_every` or `validate_characters` has its validations as requested.
