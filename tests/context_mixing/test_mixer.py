@@ -13,7 +13,6 @@ from charloom.context_mixing.layout import (
     LONG_WORDS,
     ORDERS,
     make_noted,
-    make_tree,
 )
 from charloom.context_mixing.mixer import LEARN, LOOK_UP, ContextMixer, encode_probabilities
 from charloom.context_mixing.tables import (
@@ -24,6 +23,7 @@ from charloom.context_mixing.tables import (
     width_of,
     words_of,
 )
+from charloom.context_mixing.trees import make_tree
 from charloom.errors import CharloomError
 from charloom.text.vocabulary import END, Vocabulary
 

@@ -23,10 +23,10 @@ from charloom.context_mixing.layout import (
     LONG,
     MOST,
     MOST_RECENT,
-    make_tree,
 )
 from charloom.context_mixing.mixer import ContextMixer, encode_probabilities
 from charloom.context_mixing.reference import Follower, Reading, ReferenceMixer, with_one_more
+from charloom.context_mixing.trees import make_tree
 from charloom.text.vocabulary import END, Vocabulary
 from helpers.paths import ROOT
 
@@ -192,7 +192,8 @@ def test_the_definition_shares_sizes_and_hashes_with_kernels_and_imports_no_numb
     tree = ast.parse(Path(reference.__file__).read_text(encoding="utf-8"))
     modules = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     shared = {name for name in modules if name.startswith("charloom.context_mixing")}
-    assert shared == {"charloom.context_mixing.hashes", "charloom.context_mixing.layout"}
+    of_package = {name.removeprefix("charloom.context_mixing.") for name in shared}
+    assert of_package == {"hashes", "layout", "trees"}
     command = "import sys, charloom.context_mixing.reference; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, check=True)
     assert done.stdout.strip() == b"False"

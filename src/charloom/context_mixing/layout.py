@@ -5,8 +5,6 @@ V: characters in the vocabulary; C: contexts; D: the largest depth of a characte
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -204,92 +202,6 @@ def make_constants() -> Constants:
         np.append(logistic(x), 1).astype(np.float32),
         log(np.arange(65536) + PRIOR_COUNT).astype(np.float32),
         np.array(recent, np.int32),
-    )
-
-
-def make_tree(counts: NDArray[np.integer], characters: Sequence[str], end_id: int | None) -> Tree:
-    """Return the Huffman tree of a vocabulary.
-
-    Args:
-        counts: of each character in the text, (V,).
-        characters: the vocabulary, V of them.
-        end_id: the id of END in a collection, else None.
-    """
-    size = len(characters)
-    weight = np.asarray(counts, np.float64) + 0.1
-    heap = [(float(w), i, i) for i, w in enumerate(weight)]
-    heapq.heapify(heap)
-    children: dict[int, tuple[int, int]] = {}
-    total = dict(enumerate(weight))
-    for node in range(size, 2 * size - 1):
-        (weight_a, _, a), (weight_b, _, b) = heapq.heappop(heap), heapq.heappop(heap)
-        children[node] = a, b
-        total[node] = weight_a + weight_b
-        heapq.heappush(heap, (total[node], node, node))
-    order = sorted(children, key=lambda node: (-total[node], -node))
-    number = {node: place for place, node in enumerate(order)}
-    below = np.zeros((max(size - 1, 0), 2), np.int32)
-    prior = np.full(max(size - 1, 0), 0.5, np.float32)
-    for node, place in number.items():
-        a, b = children[node]
-        below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
-        prior[place] = min(total[b] / (total[a] + total[b]), 1 - SMALLEST)
-    rank = np.empty(size, np.int32)
-    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
-    return tree_of(below, prior, rank, characters, end_id)
-
-
-def tree_of(
-    children: NDArray[np.int32],
-    prior: Floats,
-    rank: NDArray[np.int32],
-    characters: Sequence[str],
-    end_id: int | None,
-) -> Tree:
-    """Return the tree with these children, (V - 1, 2).
-
-    Raises:
-        ValueError: if they are not a tree in which every node and every character occurs once.
-    """
-    size = len(characters)
-    paths: list[list[tuple[int, int]]] = [[] for _ in range(size)]
-    waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
-    found = 0
-    while waiting:
-        place, steps = waiting.pop()
-        found += 1
-        if found >= size or len(steps) >= DEEPEST:
-            raise ValueError("its tree has too many nodes, or is too deep")
-        for turn in (0, 1):
-            child, longer = int(children[place, turn]), [*steps, (place, turn)]
-            if not -size <= child < size - 1 or (child < 0 and paths[-1 - child]):
-                raise ValueError("its tree has wrong children")
-            if child < 0:
-                paths[-1 - child] = longer
-            else:
-                waiting.append((child, longer))
-    if found != max(size - 1, 0):
-        raise ValueError("its tree has too few nodes")
-    deepest = max(1, max(map(len, paths)))
-    path, turns = np.zeros((size, deepest), np.int32), np.zeros((size, deepest), np.int32)
-    for i, steps in enumerate(paths):
-        for j, (place, turn) in enumerate(steps):
-            path[i, j], turns[i, j] = place, turn
-    known = {character: i for i, character in enumerate(characters)}
-    kind = [
-        END if i == end_id else BREAK if c == "\n" else LETTER if c.isalnum() else OTHER
-        for i, c in enumerate(characters)
-    ]
-    folded = [known.get(c.lower(), i) for i, c in enumerate(characters)]
-    return Tree(
-        path,
-        turns,
-        np.array([len(steps) for steps in paths], np.int32),
-        children,
-        prior,
-        np.array(kind, np.int32),
-        np.array(folded, np.int32),
-        rank,
     )
 
 

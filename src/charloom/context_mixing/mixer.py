@@ -40,7 +40,6 @@ from charloom.context_mixing.layout import (
     make_constants,
     make_noted,
     make_scratch,
-    make_tree,
     make_weights,
     with_logits,
 )
@@ -51,6 +50,7 @@ from charloom.context_mixing.tables import (
     make_tables,
     width_of,
 )
+from charloom.context_mixing.trees import make_tree
 from charloom.errors import CharloomError
 from charloom.kernels.kernel import Kernel
 from charloom.ngrams.table import NGramPredictions
@@ -145,6 +145,7 @@ class ContextMixer:
         counts: NDArray[np.integer[Any]],
         length: int,
         most_bytes: float | None = None,
+        text: Ids | None = None,
     ) -> ContextMixer:
         """Return a mixer that has learned nothing.
 
@@ -153,6 +154,7 @@ class ContextMixer:
             counts: how often each occurs in the text, (V,).
             length: characters that it will learn, about.
             most_bytes: of its lists, counted as for MOST_BYTES, which is the default.
+            text: the ids of the text, (N,), which decides about the tree: see `make_tree`.
 
         Raises:
             CharloomError: for a vocabulary of more than LARGEST_VOCABULARY characters.
@@ -176,7 +178,7 @@ class ContextMixer:
             int(characters * LONGS_PER_CHARACTER / LIST_WAYS),
             width,
         )
-        tree = make_tree(counts, vocabulary.characters, vocabulary.end_id)
+        tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, text)
         state = np.zeros(STATE, np.uint64)
         return cls(len(vocabulary), tree, tables, make_weights(), make_weights(), state)
 

@@ -37,7 +37,6 @@ from charloom.context_mixing.layout import (
     Tree,
     Weights,
     make_weights,
-    tree_of,
 )
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.context_mixing.planes import FAULTS, OTHER, PAIRS
@@ -49,6 +48,7 @@ from charloom.context_mixing.tables import (
     width_of,
     words_of,
 )
+from charloom.context_mixing.trees import tree_of
 from charloom.kernels.kernel import Kernel
 from charloom.text.vocabulary import Vocabulary
 

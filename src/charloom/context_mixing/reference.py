@@ -77,9 +77,9 @@ from charloom.context_mixing.layout import (
     Tree,
     Weights,
     make_constants,
-    make_tree,
     make_weights,
 )
+from charloom.context_mixing.trees import make_tree
 from charloom.ngrams.table import NGramPredictions
 from charloom.text.vocabulary import Vocabulary
 
@@ -239,15 +239,18 @@ class ReferenceMixer:
         blocks: the number of blocks so far.
     """
 
-    def __init__(self, vocabulary: Vocabulary, counts: Ids, block: int = BLOCK) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, counts: Ids, block: int = BLOCK, text: Ids | None = None
+    ) -> None:
         """Make an empty mixer.
 
         Args:
             vocabulary: the characters.
             counts: how often each occurs in the text, (V,).
             block: characters that are predicted before any of them is counted.
+            text: the ids of the text, (N,), which decides about the tree: see `make_tree`.
         """
-        self.tree = make_tree(counts, vocabulary.characters, vocabulary.end_id)
+        self.tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, text)
         self.block = block
         self.lists: dict[Context, list[Follower]] = {}
         self.frozen, self.adaptive = make_weights(), make_weights()

@@ -203,7 +203,7 @@ class _Learner:
         vocabulary = dataset.vocabulary
         counts = character_counts(text, len(vocabulary))
         self._total = len(text) + later
-        self.mixer = ContextMixer.empty(vocabulary, counts, self._total)
+        self.mixer = ContextMixer.empty(vocabulary, counts, self._total, text=text)
         self.done = 0
         self._block = BLOCK
         self._threads = config.threads or available_cores()

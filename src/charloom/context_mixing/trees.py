@@ -1,0 +1,319 @@
+"""The tree of a vocabulary: which characters a mixer divides from which others, and in what order.
+
+A Huffman tree has the fewest decisions, but its nodes divide characters that have nothing in common
+except how often they occur. If a node divides vowels from consonants, or letters from punctuation,
+each of its decisions tells something about all of them. Branches of the Huffman tree are therefore
+moved as long as a sample of the text becomes more probable: see `_Arrangement`.
+
+M: branches that can be moved, K: contexts, N: characters of a text, V: those of the vocabulary.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.context_mixing.functions import log
+from charloom.context_mixing.layout import (
+    BREAK,
+    CLASSES,
+    DEEPEST,
+    END,
+    LETTER,
+    OTHER,
+    SMALLEST,
+    Floats,
+    Tree,
+)
+
+SAMPLE = 300_000  # characters of the text that decide
+MOST_CONTEXTS, MOST_LEAVES = 1024, 128
+PRIOR = 0.1  # alpha of `_Arrangement`
+LEAST_GAIN = 1e-6  # nats per character, for which a branch is moved
+MOST_ROUNDS = 4  # through all branches
+NOTHING = -1  # instead of a node
+
+Ids = NDArray[np.integer[Any]]
+Doubles = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Children = dict[int, tuple[int, int]]  # of each node: V or larger; characters are 0 to V - 1
+
+
+def make_tree(
+    counts: NDArray[np.integer],
+    characters: Sequence[str],
+    end_id: int | None,
+    text: Ids | None = None,
+) -> Tree:
+    """Return the tree of a vocabulary.
+
+    Args:
+        counts: of each character in the text, (V,).
+        characters: the vocabulary, V of them.
+        end_id: the id of END in a collection, else None.
+        text: the ids of the text, (N,), or of its beginning, whose characters decide about the
+            branches; None for the Huffman tree of the counts.
+    """
+    size = len(characters)
+    weight = np.asarray(counts, np.float64) + 0.1
+    children = _huffman(weight)
+    if text is not None and size > 2:
+        children = _arranged(children, weight, text)
+    total = _totals(children, weight)
+    order = sorted(children, key=lambda node: (-total[node], -node))
+    number = {node: place for place, node in enumerate(order)}
+    below = np.zeros((max(size - 1, 0), 2), np.int32)
+    prior = np.full(max(size - 1, 0), 0.5, np.float32)
+    for node, place in number.items():
+        a, b = children[node]
+        below[place] = [number[n] if n >= size else -1 - n for n in (a, b)]
+        prior[place] = min(total[b] / (total[a] + total[b]), 1 - SMALLEST)
+    rank = np.empty(size, np.int32)
+    rank[np.argsort(-weight, kind="stable")] = np.minimum(np.arange(size), CLASSES - 1)
+    return tree_of(below, prior, rank, characters, end_id)
+
+
+def tree_of(
+    children: NDArray[np.int32],
+    prior: Floats,
+    rank: NDArray[np.int32],
+    characters: Sequence[str],
+    end_id: int | None,
+) -> Tree:
+    """Return the tree with these children, (V - 1, 2).
+
+    Raises:
+        ValueError: if they are not a tree in which every node and every character occurs once.
+    """
+    size = len(characters)
+    paths: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    waiting: list[tuple[int, list[tuple[int, int]]]] = [(0, [])] if size > 1 else []
+    found = 0
+    while waiting:
+        place, steps = waiting.pop()
+        found += 1
+        if found >= size or len(steps) >= DEEPEST:
+            raise ValueError("its tree has too many nodes, or is too deep")
+        for turn in (0, 1):
+            child, longer = int(children[place, turn]), [*steps, (place, turn)]
+            if not -size <= child < size - 1 or (child < 0 and paths[-1 - child]):
+                raise ValueError("its tree has wrong children")
+            if child < 0:
+                paths[-1 - child] = longer
+            else:
+                waiting.append((child, longer))
+    if found != max(size - 1, 0):
+        raise ValueError("its tree has too few nodes")
+    deepest = max(1, max(map(len, paths)))
+    path, turns = np.zeros((size, deepest), np.int32), np.zeros((size, deepest), np.int32)
+    for i, steps in enumerate(paths):
+        for j, (place, turn) in enumerate(steps):
+            path[i, j], turns[i, j] = place, turn
+    known = {character: i for i, character in enumerate(characters)}
+    kind = [
+        END if i == end_id else BREAK if c == "\n" else LETTER if c.isalnum() else OTHER
+        for i, c in enumerate(characters)
+    ]
+    folded = [known.get(c.lower(), i) for i, c in enumerate(characters)]
+    return Tree(
+        path,
+        turns,
+        np.array([len(steps) for steps in paths], np.int32),
+        children,
+        prior,
+        np.array(kind, np.int32),
+        np.array(folded, np.int32),
+        rank,
+    )
+
+
+def _huffman(weight: Doubles) -> Children:
+    """Return the Huffman tree of characters with these weights, (V,)."""
+    heap = [(float(w), i, i) for i, w in enumerate(weight)]
+    heapq.heapify(heap)
+    children: Children = {}
+    for node in range(len(weight), 2 * len(weight) - 1):
+        (weight_a, _, a), (weight_b, _, b) = heapq.heappop(heap), heapq.heappop(heap)
+        children[node] = a, b
+        heapq.heappush(heap, (weight_a + weight_b, node, node))
+    return children
+
+
+def _totals(children: Children, weight: Doubles) -> dict[int, float]:
+    """Return the weight of each character and node: the sum of those below it."""
+    total = dict(enumerate(weight.tolist()))
+    for node, (a, b) in children.items():
+        total[node] = total[a] + total[b]
+    return total
+
+
+def _arranged(children: Children, weight: Doubles, text: Ids) -> Children:
+    """Return a tree with its branches where a text, (N,), is most probable.
+
+    Rare characters of a large vocabulary stay together as they are.
+    """
+    root = max(children)
+    total = _totals(children, weight)
+    above: list[int] = []  # the nodes above the leaves
+    leaves = [root]
+    while len(leaves) < min(len(weight), MOST_LEAVES):
+        node = max((leaf for leaf in leaves if leaf in children), key=lambda leaf: total[leaf])
+        leaves.remove(node)
+        leaves += children[node]
+        above.insert(0, node)
+    leaf_of, below = np.empty(len(weight), np.intp), Children()
+    for i, leaf in enumerate(leaves):
+        waiting = [leaf]
+        while waiting:
+            node = waiting.pop()
+            if node in children:
+                below[node] = children[node]
+                waiting += children[node]
+            else:
+                leaf_of[node] = i
+    place = {node: i for i, node in enumerate(leaves + above)}
+    arrangement = _Arrangement(
+        [(place[children[node][0]], place[children[node][1]]) for node in above],
+        _counts_after_contexts(text[:SAMPLE], leaf_of, len(leaves)),
+    )
+    arrangement.improve(LEAST_GAIN * min(len(text), SAMPLE))
+
+    result = dict(
+        sorted(below.items())
+    )  # every node after its children, here and in the next lines
+    name = dict(enumerate(leaves))
+    for i, (node, a, b) in enumerate(arrangement.nodes(), root + 1):
+        name[node] = i
+        result[i] = name[a], name[b]
+    return result
+
+
+def _counts_after_contexts(text: Ids, leaf_of: Indices, leaves: int) -> Indices:
+    """Return how often each leaf has followed the most frequent contexts of a text, (M, K)."""
+    ids = np.asarray(text, np.int64)
+    contexts = ids[:-2] * len(leaf_of) + ids[1:-1]
+    _, context, times = np.unique(contexts, return_inverse=True, return_counts=True)
+    place = np.full(len(times), -1)
+    frequent = np.argsort(-times, kind="stable")[:MOST_CONTEXTS]
+    place[frequent] = np.arange(len(frequent))
+    columns = place[context]
+    cells = (leaf_of[ids[2:]] * len(frequent) + columns)[columns >= 0]
+    counts = np.bincount(cells, minlength=leaves * len(frequent))
+    return counts.reshape(leaves, len(frequent)).astype(np.intp)
+
+
+class _Arrangement:
+    """A tree of leaves 0 to M - 1 and nodes M to 2M - 2, whose branches move.
+
+    Let a node be reached n times after a context, here the last two characters, with n₀ turns of
+    one kind and n₁ of the other. A model that knows nothing but such counts, with a prior of α for
+    either turn, gives these turns together the probability (Krichevsky & Trofimov 1981)
+
+        Γ(n₀ + α) Γ(n₁ + α) Γ(2α) / (Γ(n + 2α) Γ(α)²)
+
+    Since n₀ and n₁ are the n of other nodes, or of leaves, the logarithm of the product over all
+    nodes is a constant minus the sum of f(n) over all nodes and contexts, with
+
+        f(n) = log Γ(n + 2α) Γ(α) / (Γ(n + α) Γ(2α)) = Σ log (i + 2α) / (i + α) for i < n
+
+    This sum is the cost of a tree. It is low if few nodes are reached after the same context.
+    """
+
+    def __init__(self, children: list[tuple[int, int]], counts: Indices) -> None:
+        """Take the children of each node, which precede it, and the counts of leaves, (M, K)."""
+        leaves = len(counts)
+        self._children = [*([] for _ in range(leaves)), *map(list, children)]
+        self._parent = [NOTHING] * len(self._children)
+        self._root = len(self._children) - 1
+        self._counts = np.concatenate([counts, np.zeros((leaves - 1, counts.shape[1]), np.intp)])
+        for node in range(leaves, len(self._children)):
+            for child in self._children[node]:
+                self._parent[child] = node
+                self._counts[node] += self._counts[child]
+        n = np.arange(self._counts.max(initial=0))
+        self._table = np.append(0, np.cumsum(log((n + 2 * PRIOR) / (n + PRIOR))))  # f
+        self._cost = self._table[self._counts].sum(axis=1)
+
+    def improve(self, least: float) -> None:
+        """Move branches as long as each move lowers the cost by more than `least`."""
+        for _ in range(MOST_ROUNDS):
+            moved = [self._move(branch, least) for branch in range(len(self._children))]
+            if not any(moved):
+                return
+
+    def nodes(self) -> Iterator[tuple[int, int, int]]:
+        """Yield every node with its children, which are yielded before it."""
+        found = [node for node in self._from_root() if self._children[node]]
+        for node in reversed(found):
+            yield node, self._children[node][0], self._children[node][1]
+
+    def _from_root(self) -> list[int]:
+        """Return all nodes and leaves that the root leads to, each after its parent."""
+        found = [self._root]
+        for node in found:
+            found += self._children[node]
+        return found
+
+    def _move(self, branch: int, least: float) -> bool:
+        """Move a branch to where the tree costs least, and return whether it has another place."""
+        joint = self._parent[branch]
+        if joint == NOTHING:
+            return False
+        columns = np.flatnonzero(self._counts[branch])
+        moving = self._counts[branch, columns]
+        old = self._take_out(branch, joint)
+        above = self._above(old)
+        self._counts[above[:, None], columns] -= moving
+        counts = self._counts[:, columns]
+        added = self._table.take(counts + moving, mode="clip") - self._table.take(counts)
+        more = added.sum(axis=1)  # the cost of each node above the branch
+        self._cost[above] -= more[above]
+
+        cost, so_far = {}, {self._root: 0.0}
+        for node in self._from_root():
+            cost[node] = so_far[node] + float(self._cost[node] + more[node])
+            for child in self._children[node]:
+                so_far[child] = so_far[node] + float(more[node])
+        best = min(cost, key=lambda node: cost[node])
+        new = best if cost[best] < cost[old] - least else old
+        self._put_beside(new, branch, joint)
+        self._counts[joint] = self._counts[new]
+        self._cost[joint] = self._cost[new]
+        more[joint] = more[new]
+        above = np.append(joint, self._above(joint))
+        self._counts[above[:, None], columns] += moving
+        self._cost[above] += more[above]
+        return new != old
+
+    def _above(self, node: int) -> Indices:
+        """Return the nodes above a node or leaf."""
+        found = []
+        while (node := self._parent[node]) != NOTHING:
+            found.append(node)
+        return np.array(found, np.intp)
+
+    def _take_out(self, branch: int, joint: int) -> int:
+        """Remove a branch and its parent, whose other child takes its place. Return that child."""
+        first, second = self._children[joint]
+        other = second if first == branch else first
+        self._replace(joint, other)
+        return other
+
+    def _put_beside(self, node: int, branch: int, joint: int) -> None:
+        """Put `joint` where a node or leaf is, and the node and a branch below it."""
+        self._replace(node, joint)
+        self._children[joint] = [node, branch]
+        self._parent[node] = self._parent[branch] = joint
+
+    def _replace(self, node: int, other: int) -> None:
+        """Put another node or leaf where a node is."""
+        parent = self._parent[other] = self._parent[node]
+        if parent == NOTHING:
+            self._root = other
+        else:
+            children = self._children[parent]
+            children[children.index(node)] = other
