@@ -23,6 +23,7 @@ from charloom.context_mixing.layout import (
     LONG,
     MOST,
     MOST_RECENT,
+    VERSION,
 )
 from charloom.context_mixing.mixer import ContextMixer, encode_probabilities
 from charloom.context_mixing.reference import Follower, Reading, ReferenceMixer, with_one_more
@@ -104,12 +105,15 @@ def thousands(length: int, rng: np.random.Generator) -> str:
 TEXTS = [speeches, columns, documents, two_scripts, coins, one_character, thousands]
 
 
-def pair(text: str, vocabulary: Vocabulary) -> tuple[ContextMixer, ReferenceMixer, np.ndarray]:
+def pair(
+    text: str, vocabulary: Vocabulary, version: int = VERSION
+) -> tuple[ContextMixer, ReferenceMixer, np.ndarray]:
     """Return a compiled and a plain mixer that have learned a text, and its ids."""
     ids = vocabulary.encode(text)
     counts = np.bincount(ids, minlength=len(vocabulary))
-    compiled = ContextMixer.empty(vocabulary, counts, 100 * len(ids) + 20_000)
-    plain = ReferenceMixer(vocabulary, counts, block=BLOCK)
+    length = 100 * len(ids) + 20_000
+    compiled = ContextMixer.empty(vocabulary, counts, length, text=ids, version=version)
+    plain = ReferenceMixer(vocabulary, counts, BLOCK, text=ids, version=version)
     compiled.learn(ids)
     plain.learn(ids)
     # Otherwise two contexts share an entry, as one in some 10,000 does: take another text.
@@ -131,8 +135,8 @@ def assert_same(one: np.ndarray, other: np.ndarray) -> None:
     assert np.abs(one - other).sum(axis=-1).max() <= MOVED
 
 
-def compare(text: str, vocabulary: Vocabulary) -> None:
-    compiled, plain, ids = pair(text, vocabulary)
+def compare(text: str, vocabulary: Vocabulary, version: int = VERSION) -> None:
+    compiled, plain, ids = pair(text, vocabulary, version)
     # Frozen, in two rows: after the text, and at the beginning of one.
     rows = np.stack([ids[5:30], ids[40:65]], axis=1)
     states = np.concatenate([compiled.state[None], compiled.zero_state(1)])
@@ -159,6 +163,12 @@ def test_kernels_equal_the_definition(write: Callable[..., str]) -> None:
     text = write(220, np.random.default_rng(5))
     characters = {*text, *(chr(0x3400 + i) for i in range(3000) if write is thousands)}
     compare(text, Vocabulary(tuple(sorted(characters))))
+
+
+@pytest.mark.usefixtures("short_blocks")
+def test_kernels_equal_the_definition_of_version_1() -> None:
+    text = speeches(220, np.random.default_rng(5))
+    compare(text, Vocabulary.of(text), 1)
 
 
 @pytest.mark.extended

@@ -12,6 +12,7 @@ import charloom
 from charloom.cli.main import main
 
 DATA = Path(__file__).parents[1] / "data" / "commit_27fece8"
+MIXER = DATA.parent / "commit_f4d7bb1"
 EXPECTED: dict[str, Any] = json.loads((DATA / "expected.json").read_text("utf-8"))
 TEXT = (DATA / "text.txt").read_text("utf-8")
 # On the machine that wrote them the numbers are equal to the last bit. NumPy's exponential function
@@ -32,11 +33,26 @@ def test_scores_and_samples_of_an_earlier_checkpoint(run: str, part: str) -> Non
     assert model.sample("Ba", length=80, temperature=0.8, seed=5) == expected["sample"]
 
 
-@pytest.mark.parametrize("run", sorted(EXPECTED))
-def test_an_earlier_run_resumes(run: str, tmp_path: Path) -> None:
-    folder = tmp_path / run
-    shutil.copytree(DATA / run, folder)
-    expected = EXPECTED[run]["resumed"]
+def test_a_mixer_of_an_earlier_version_predicts_and_learns_as_before() -> None:
+    expected = json.loads((MIXER / "expected.json").read_text("utf-8"))["mixer"]["model"]
+    model = charloom.load(MIXER / "mixer", threads=1)
+    lines = TEXT.splitlines()[:5]
+    np.testing.assert_allclose(model.score_lines(lines), expected["lines"], rtol=2e-6)
+    scores = model.score("\n".join(lines)).log_probabilities[:60]
+    np.testing.assert_allclose(scores, expected["log_probabilities"], rtol=2e-6)
+    assert model.sample("Ba", length=80, temperature=0.8, seed=5) == expected["sample"]
+    adaptive = model.evaluate(
+        TEXT[:1500], protocol="adaptive", training_text=str(DATA / "text.txt")
+    )
+    assert adaptive.nats_per_character == pytest.approx(expected["adaptive"], rel=2e-6)
+
+
+@pytest.mark.parametrize("run", [*(DATA / run for run in sorted(EXPECTED)), MIXER / "mixer"])
+def test_an_earlier_run_resumes(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / run.name
+    shutil.copytree(run, folder)
+    recorded = json.loads((run.parent / "expected.json").read_text("utf-8"))
+    expected = recorded[run.name]["resumed"]
     text = str(DATA / "text.txt")
     assert (
         main(["train", text, "--out", str(folder), "--resume", "--steps", str(expected["step"])])

@@ -70,7 +70,7 @@ class Alphabet:
             # Those above 127 are parts of characters. They are shown as letters of no case.
             shown = np.where(shown > 127, shown + 0x4E00, shown)
         characters = tuple(map(chr, shown.tolist()))
-        mixer = ContextMixer.empty(Vocabulary(characters), counts, length, most_bytes)
+        mixer = ContextMixer.empty(Vocabulary(characters), counts, length, most_bytes, version=1)
         return replace(mixer, tree=_with_lasting_kinds(mixer.tree, characters))
 
 

@@ -134,7 +134,7 @@ class TextCoder:
         self._alone = size == 1
         self._deepest = mixer.tree.path.shape[1]
         scratch = make_scratch(size)
-        model, buffers = model_places(mixer.tree, mixer.tables, make_constants())
+        model, buffers = model_places(mixer.tree, mixer.tables, make_constants(), mixer.version)
         final = first_weights(OF_NETWORK)
         self._kept: Any = scratch, buffers, weights, final
         order = np.argsort(mixer.tree.rank, kind="stable").astype(np.int64)

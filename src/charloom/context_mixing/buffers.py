@@ -40,6 +40,7 @@ class Sizes(NamedTuple):
     short_buckets: int
     long_buckets: int
     short_width: int  # bytes of a word in short lists
+    chains: int  # 1 if chains of contexts are inputs
 
 
 class ModelBuffers(NamedTuple):
@@ -111,6 +112,7 @@ class ScratchBuffers(NamedTuple):
     logits: Float32
     places: Int32
     values: Float32
+    shares: Float32
     ahead: UInt64
     states: UInt64
     hashes: UInt64
@@ -128,7 +130,9 @@ FLOATS = np.dtype(np.float32)
 Places = NDArray[np.int64]
 
 
-def model_places(tree: Tree, tables: Tables, constants: Constants) -> tuple[Places, ModelBuffers]:
+def model_places(
+    tree: Tree, tables: Tables, constants: Constants, version: int
+) -> tuple[Places, ModelBuffers]:
     """Return the addresses of a mixer's arrays, and the arrays, which the caller keeps alive."""
     sizes = Sizes(
         len(tree.depth),
@@ -137,6 +141,7 @@ def model_places(tree: Tree, tables: Tables, constants: Constants) -> tuple[Plac
         len(tables.shorts) // LIST_WAYS,
         len(tables.longs) // (LIST_WAYS * LONG_WORDS),
         tables.shorts.shape[2],
+        int(version > 1),
     )
     arrays: tuple[Any, ...] = (np.array(sizes, np.int64), *tree, *tables, *constants)
     buffers = ModelBuffers(*arrays)

@@ -7,6 +7,7 @@ from numba import types
 
 from charloom.context_mixing.evidence import clear, gather, row_of
 from charloom.context_mixing.layout import (
+    CHAIN_PRIOR,
     CLASSES,
     COLUMN,
     COLUMNS,
@@ -25,6 +26,8 @@ from charloom.context_mixing.layout import (
     MOST_SEEN,
     NEGLIGIBLE,
     NOWHERE,
+    OF_ORDERS,
+    OF_WORDS,
     ORDERS,
     PRIOR_COUNT,
     RATE,
@@ -41,6 +44,7 @@ from charloom.context_mixing.layout import (
     UNKNOWN,
     WORD_LENGTH,
     WORD_LENGTHS,
+    WORDS,
 )
 from charloom.context_mixing.lists import MULTIPLIER_1, SPREAD, joined, mixed
 from charloom.kernels.compiling import subroutine
@@ -64,7 +68,7 @@ from charloom.kernels.lanes import (
 from charloom.kernels.vectors import trailing_zeros
 
 LOWER_HALF = 0xFFFF
-OF_ORDERS = np.uint64((1 << ORDERS) - 1)
+FIRST_ORDERS = np.uint64((1 << ORDERS) - 1)
 FIRST_SALT, SECOND_SALT = 200, 201
 
 # The first classes of counts, below LEVEL_POWERS. From there on, they begin at powers of 2.
@@ -163,7 +167,34 @@ def count_evidence(node, m, s, inputs, cells, counts):
 
     inputs[CONTEXT_COUNT * INPUTS] = np.float32(0.3)
     inputs[FREE_INPUT] = s.inputs[GIVEN]
+    if m.sizes.chains != 0:
+        chain_contexts(m.prior[node], m, s, inputs, counts)
     return found
+
+
+@subroutine(inline=True)
+def chain_contexts(p, m, s, inputs, counts):
+    """Compute the inputs of both chains at a node, of whose turn 1 the whole text has p.
+
+    Each context takes a mean of its frequency and of p, which is then the next one's p. All
+    contexts of the chains are among the first 16.
+    """
+    shares, prior = s.shares, np.float32(CHAIN_PRIOR)
+    n0, n1 = load16(counts, 0), load16(counts, ROW)
+    kinds = where16(n0 > 0, 1, 0) + where16(n1 > 0, 1, 0)
+    weight = as_floats(kinds + 1) * prior
+    all_of_it = as_floats(n0 + n1) + weight
+    store16(shares, 0, as_floats(n1) / all_of_it)
+    store16(shares, COUNT, weight / all_of_it)
+    first = shares[0] + shares[COUNT] * p
+    p = first
+    for c in range(1, ORDERS):
+        p = shares[c] + shares[COUNT + c] * p
+    inputs[OF_ORDERS] = stretched(p, m.stretch)
+    p = first
+    for c in range(ORDERS, ORDERS + WORDS):
+        p = shares[c] + shares[COUNT + c] * p
+    inputs[OF_WORDS] = stretched(p, m.stretch)
 
 
 @subroutine(inline=True)
@@ -192,7 +223,7 @@ def look_up_inputs(found, m, w, inputs, cells, counts, stretches):
 @subroutine(inline=True)
 def choose_rows(node, found, state, m, rows):
     """Choose the row of each set of weights, (SETS,), by the contexts with evidence."""
-    orders, certain = ones(found & OF_ORDERS), ones((found >> np.uint64(32)) & OF_ORDERS)
+    orders, certain = ones(found & FIRST_ORDERS), ones((found >> np.uint64(32)) & FIRST_ORDERS)
     last = CLASSES - 1
     if state[0] != np.uint64(0):
         last = m.rank[int(state[0]) - 1]

@@ -50,6 +50,11 @@ INDIRECT = 3  # the last ones, which read what the first ones predict
 INPUTS = 4  # of each context: see kernel.py
 INPUT_COUNT = -(-(INPUTS * CONTEXT_COUNT + 1) // 16) * 16  # with a constant, whole vectors
 FREE_INPUT = INPUTS * CONTEXT_COUNT + 1  # behind the constant; compression gives it a value
+# Two inputs of chains of contexts, each of which knows more than the one before: the orders, and
+# the first order with the contexts of the word. See `decisions.chain_contexts`.
+OF_ORDERS, OF_WORDS = FREE_INPUT + 1, FREE_INPUT + 2
+WORDS = 3  # contexts of the word, after the orders
+CHAIN_PRIOR = 0.5  # the weight of the context before, for each kind of turn seen and one more
 
 # Lists of the characters seen after a context, by capacity.
 SHORT, LONG = 7, 63
@@ -88,6 +93,9 @@ BLOCK = 4096  # characters that are predicted before any of them is counted
 
 # Counts are halved above, and recent counts stay below.
 MOST, MOST_RECENT = 1023, 31
+
+# Mixers of version 1 have Huffman's tree, and no chains of contexts among their inputs.
+VERSION = 2
 
 # How weights learn, and the limits of probabilities.
 RATE, EARLY_RATE, EARLY = 0.0005, 0.02, 20_000.0  # of the sets, and its increase in the beginning
@@ -177,6 +185,7 @@ class Scratch(NamedTuple):
     logits: Floats  # (GROUP,)
     places: NDArray[np.int32]  # (2 GROUP,) in tables
     values: Floats  # (4 GROUP,) of tables
+    shares: Floats  # (2 × 16,) of a context in its chain, and of those before
     ahead: Longs  # (STATE,) a state some characters later
     states: Longs  # (TOGETHER STATE,) of a row, one after another
     hashes: Longs  # (TOGETHER C,) of the contexts of rows, or before the characters until then
@@ -278,6 +287,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(group, np.float32),
         np.zeros(2 * group, np.int32),
         np.zeros(4 * group, np.float32),
+        np.zeros(2 * group, np.float32),
         np.zeros(STATE, np.uint64),
         np.zeros(together * STATE, np.uint64),
         np.zeros(max(together, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),

@@ -33,6 +33,7 @@ from charloom.context_mixing.layout import (
     SHORT_WORDS,
     SINGLE_WAYS,
     STATE,
+    VERSION,
     NotedLists,
     Scratch,
     Tree,
@@ -123,6 +124,7 @@ class ContextMixer:
         adaptive: the weights for predictions of a text that is counted at once.
         state: that after the text so far, (STATE,).
         blocks: the number of blocks so far.
+        version: 1 for a mixer of earlier versions of charloom, see `layout.VERSION`.
         packed: the arrays of its file, if a run saves it again and again (see `packing`).
     """
 
@@ -133,6 +135,7 @@ class ContextMixer:
     adaptive: Weights
     state: State
     blocks: int = 0
+    version: int = VERSION
     packed: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
     _workspaces: SimpleQueue[_Workspace] = field(default_factory=SimpleQueue, repr=False)
 
@@ -146,6 +149,7 @@ class ContextMixer:
         length: int,
         most_bytes: float | None = None,
         text: Ids | None = None,
+        version: int = VERSION,
     ) -> ContextMixer:
         """Return a mixer that has learned nothing.
 
@@ -154,7 +158,9 @@ class ContextMixer:
             counts: how often each occurs in the text, (V,).
             length: characters that it will learn, about.
             most_bytes: of its lists, counted as for MOST_BYTES, which is the default.
-            text: the ids of the text, (N,), which decides about the tree: see `make_tree`.
+            text: the ids of the text, (N,), which decides about the tree: see `make_tree`. It is
+                of no use to version 1.
+            version: see `layout.VERSION`.
 
         Raises:
             CharloomError: for a vocabulary of more than LARGEST_VOCABULARY characters.
@@ -178,9 +184,10 @@ class ContextMixer:
             int(characters * LONGS_PER_CHARACTER / LIST_WAYS),
             width,
         )
-        tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, text)
-        state = np.zeros(STATE, np.uint64)
-        return cls(len(vocabulary), tree, tables, make_weights(), make_weights(), state)
+        decides = text if version > 1 else None
+        tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, decides)
+        weights, state = (make_weights(), make_weights()), np.zeros(STATE, np.uint64)
+        return cls(len(vocabulary), tree, tables, *weights, state, version=version)
 
     def learn(self, ids: Ids, record: NDArray[np.uint8] | None = None, threads: int = 1) -> None:
         """Learn a text, the continuation of the text so far.
@@ -263,13 +270,14 @@ class ContextMixer:
             (self.tables, self.frozen, self.adaptive, self.state)
         )
         return ContextMixer(
-            self.vocabulary_size, self.tree, tables, frozen, adaptive, state, self.blocks
-        )
+            self.vocabulary_size, self.tree, tables, frozen, adaptive, state, self.blocks,
+            self.version,
+        )  # fmt: skip
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arrays, because addresses and scratch memory belong to a process."""
         arrays = self.tree, self.tables, self.frozen, self.adaptive, self.state
-        return ContextMixer, (self.vocabulary_size, *arrays, self.blocks, self.packed)
+        return ContextMixer, (self.vocabulary_size, *arrays, self.blocks, self.version, self.packed)
 
     @property
     def nbytes(self) -> int:
@@ -279,7 +287,7 @@ class ContextMixer:
 
     @cached_property
     def _model(self) -> tuple[Places, Any]:
-        return model_places(self.tree, self.tables, make_constants())
+        return model_places(self.tree, self.tables, make_constants(), self.version)
 
     @property
     def places(self) -> Places:

@@ -33,6 +33,7 @@ from charloom.context_mixing.layout import (
     SHORT,
     SINGLE_WAYS,
     STATE,
+    VERSION,
     WORD_LENGTH,
     Tree,
     Weights,
@@ -62,8 +63,8 @@ PROBABILITY = 65_536  # parts of a learned probability
 WEIGHT_SETS = ("frozen", "adaptive")
 ROUNDED = ("counts", "recent", "refined")  # probabilities
 SEEN = ("counts_seen", "recent_seen")
-# The kind of mixer. Counts of these contexts are of no use to one of other contexts.
-LAYOUT, CONTEXT = "1", ORDERS
+# The kinds of mixer, by their version. Counts of these contexts are of no use to other ones.
+LAYOUTS, CONTEXT = {str(version): version for version in range(1, VERSION + 1)}, ORDERS
 LEVEL = 6  # of compression
 THREADS = 2  # that unpack
 BYTES_OF_ENTRY = 3  # packed, about
@@ -130,8 +131,10 @@ def packed_bytes(arrays: Mapping[str, NDArray[Any]]) -> int:
     return sum(array.nbytes for array in arrays.values())
 
 
-def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> ContextMixer:
-    """Return the mixer that was packed.
+def unpack(
+    arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary, version: int = VERSION
+) -> ContextMixer:
+    """Return the mixer of a version that was packed.
 
     Raises:
         ValueError: if the arrays are not those of a mixer of this vocabulary.
@@ -162,7 +165,7 @@ def unpack(arrays: Mapping[str, NDArray[Any]], vocabulary: Vocabulary) -> Contex
     put_words(tables.shorts, shorts)
     blocks = int(_exactly("blocks", arrays["blocks"], np.int64, 1)[0])
     tree, state = _tree(arrays, vocabulary), _state(arrays, size)
-    return ContextMixer(size, tree, tables, frozen, adaptive, state, blocks)
+    return ContextMixer(size, tree, tables, frozen, adaptive, state, blocks, version)
 
 
 def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> Settled:
@@ -183,7 +186,7 @@ def settled(mixer: ContextMixer, vocabulary: Vocabulary, most_bytes: float) -> S
         alone[chosen] = False
         omitted += number
         arrays = _packed(mixer)
-    found = unpack(arrays, vocabulary)
+    found = unpack(arrays, vocabulary, mixer.version)
     found.packed = arrays
     return Settled(found, packed_bytes(arrays), omitted)
 

@@ -105,7 +105,7 @@ def pruned(mixer: ContextMixer, worth: Worths, level: int) -> ContextMixer:
     kept.longs.reshape(-1, LONG_WORDS)[omitted[2]] = 0
     return ContextMixer(
         mixer.vocabulary_size, mixer.tree, kept, mixer.frozen, mixer.adaptive, mixer.state,
-        mixer.blocks,
+        mixer.blocks, mixer.version,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ mixture and its refinement. docs/math.md derives the equations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from charloom.context_mixing.hashes import joined
 from charloom.context_mixing.layout import (
     BLOCK,
     BREAK,
+    CHAIN_PRIOR,
     CLASSES,
     COLUMNS,
     CONTEXT_COUNT,
@@ -56,6 +57,8 @@ from charloom.context_mixing.layout import (
     MOST_RECENT,
     MOST_SEEN,
     NEGLIGIBLE,
+    OF_ORDERS,
+    OF_WORDS,
     ORDERS,
     OTHER,
     PRIOR_COUNT,
@@ -70,7 +73,9 @@ from charloom.context_mixing.layout import (
     SIDES,
     SMALLEST,
     UNKNOWN,
+    VERSION,
     WORD_LENGTHS,
+    WORDS,
     Constants,
     Floats,
     Integers,
@@ -240,7 +245,12 @@ class ReferenceMixer:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, counts: Ids, block: int = BLOCK, text: Ids | None = None
+        self,
+        vocabulary: Vocabulary,
+        counts: Ids,
+        block: int = BLOCK,
+        text: Ids | None = None,
+        version: int = VERSION,
     ) -> None:
         """Make an empty mixer.
 
@@ -249,8 +259,11 @@ class ReferenceMixer:
             counts: how often each occurs in the text, (V,).
             block: characters that are predicted before any of them is counted.
             text: the ids of the text, (N,), which decides about the tree: see `make_tree`.
+            version: see `layout.VERSION`.
         """
-        self.tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, text)
+        decides = text if version > 1 else None
+        self.tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, decides)
+        self.version = version
         self.block = block
         self.lists: dict[Context, list[Follower]] = {}
         self.frozen, self.adaptive = make_weights(), make_weights()
@@ -356,7 +369,7 @@ class ReferenceMixer:
     # 3. Inputs.
 
     def inputs_of(
-        self, evidence: dict[int, Evidence], weights: Weights
+        self, node: int, evidence: dict[int, Evidence], weights: Weights
     ) -> tuple[Floats, list[tuple[int, int]]]:
         """Return the inputs at a node, (INPUT_COUNT,), and the cells in the maps of meanings.
 
@@ -389,7 +402,27 @@ class ReferenceMixer:
             )
             cells.append((first, second_cell))
         x[CONTEXT_COUNT * INPUTS] = number(0.3)
+        if self.version > 1:
+            orders, words = range(ORDERS), range(ORDERS, ORDERS + WORDS)
+            x[OF_ORDERS] = self.stretched(self.chained(node, evidence, orders))
+            x[OF_WORDS] = self.stretched(self.chained(node, evidence, (0, *words)))
         return x, cells
+
+    def chained(
+        self, node: int, evidence: dict[int, Evidence], contexts: Iterable[int]
+    ) -> np.float32:
+        """Return the probability of turn 1 that is handed on from each context to the next.
+
+        A context adds its own turns. What it got from the context before counts as much as half a
+        turn, and half a turn more for each kind of turn that it has seen.
+        """
+        p: np.float32 = self.tree.prior[node]
+        for c in contexts:
+            n0, n1 = evidence[c].counts if c in evidence else (0, 0)
+            weight = number(CHAIN_PRIOR) * number(1 + (n0 > 0) + (n1 > 0))
+            whole = number(n0 + n1) + weight
+            p = number(n1) / whole + weight / whole * p
+        return p
 
     def stretched(self, p: np.float32) -> np.float32:
         """Return log p / (1 - p), from a table."""
@@ -426,7 +459,7 @@ class ReferenceMixer:
         self, node: int, evidence: dict[int, Evidence], reading: Reading, weights: Weights
     ) -> Decision:
         """Return the decision at a node with evidence."""
-        x, cells = self.inputs_of(evidence, weights)
+        x, cells = self.inputs_of(node, evidence, weights)
         rows = self.rows_of(node, evidence, reading)
         sets = weights.sets.reshape(-1, INPUT_COUNT)
         logits = [number(sets[row] @ x) for row in rows]

@@ -65,6 +65,7 @@ class StartMessage:
     step: int
     refit_step: int | None
     rows: int | None  # of the hidden state, if there is one
+    mixer_version: int | None = None  # of a run that resumes, None for the newest
 
 
 Message = TypeVar("Message", TextMessage, StartMessage)

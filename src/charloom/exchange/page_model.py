@@ -179,7 +179,7 @@ def _counts(counts: Counts, bits: Bits) -> tuple[Counts, dict[str, Stored], dict
     arrays |= _tables(counts, probing=False)
     rounded_mixer = ContextMixer(
         counts.vocabulary_size, tree, counts.tables, frozen, counts.adaptive, counts.state,
-        counts.blocks,
+        counts.blocks, counts.version,
     )  # fmt: skip
     return rounded_mixer, arrays, scales
 

@@ -25,6 +25,7 @@ from charloom.runs.recorder import explained
 from charloom.storage.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from charloom.storage.folders import RunFolder
 from charloom.training.options import COMPUTE_OPTIONS, RESUME_OPTIONS, STOP_OPTIONS, TrainingConfig
+from charloom.training.position import MIXER_VERSION
 from charloom.training.state import DivergedError, Progress, TrainingState
 
 SAVE_INTERVAL = 10.0  # seconds between two saves of resume.safetensors
@@ -135,6 +136,8 @@ class Checkpoints:
             "ends": {name: getattr(self._config, name) for name in STOP_OPTIONS},
             **self.computed_by(),
         }
+        if self._counts is not None:
+            checkpoint.position[MIXER_VERSION] = self._counts.mixer.version
         self._save(self._files.resume, checkpoint)
         self._saved_at = self._clock.now()
 

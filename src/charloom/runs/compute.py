@@ -74,6 +74,7 @@ def open_setup(
             start.state.step,
             start.state.refit_step,
             None if hidden is None else hidden.shape[2],
+            prepared.mixer_version,
         ),
         shared_arrays(parameters, optimizer, hidden),
     )

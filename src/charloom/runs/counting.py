@@ -81,6 +81,7 @@ def learn_counts(
     config: TrainingConfig,
     folder: Path | None = None,
     on_progress: OnProgress | None = None,
+    version: int | None = None,
 ) -> LearnedCounts:
     """Train a mixer on a text, and record the extra inputs of a network that reads it.
 
@@ -89,7 +90,9 @@ def learn_counts(
         config: the run's options.
         folder: where a long record's temporary file is created.
         on_progress: called with the stage, the characters done and their number.
+        version: of the mixer, None for the newest; a run keeps the one that it began with.
     """
+    from charloom.context_mixing.layout import VERSION
     from charloom.context_mixing.mixer import decode_probabilities
     from charloom.context_mixing.packing import settled
 
@@ -98,7 +101,8 @@ def learn_counts(
     vocabulary, end = dataset.vocabulary, dataset.boundaries[1]
     reads, refits = config.read_counts, config.refit > 0
     text = known if reads else counted_part(known, vocabulary.end_id)
-    learner = _Learner(dataset, config, text, end - len(known), on_progress)
+    later = end - len(known)
+    learner = _Learner(dataset, config, text, later, on_progress, version or VERSION)
     record = _empty_record((end if reads else 0, len(vocabulary)), folder)
     learner.learn(text, record)
     ids, places = validated_part(dataset, part), validated_places(dataset, known, part)
@@ -196,6 +200,7 @@ class _Learner:
         text: TextIds,
         later: int,
         on_progress: OnProgress | None,
+        version: int,
     ) -> None:
         from charloom.context_mixing.layout import BLOCK
         from charloom.context_mixing.mixer import ContextMixer
@@ -203,7 +208,7 @@ class _Learner:
         vocabulary = dataset.vocabulary
         counts = character_counts(text, len(vocabulary))
         self._total = len(text) + later
-        self.mixer = ContextMixer.empty(vocabulary, counts, self._total, text=text)
+        self.mixer = ContextMixer.empty(vocabulary, counts, self._total, text=text, version=version)
         self.done = 0
         self._block = BLOCK
         self._threads = config.threads or available_cores()

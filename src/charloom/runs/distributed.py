@@ -91,7 +91,8 @@ def follow(
     config = TrainingConfig(**start.config)
     config = replace(config, **process_group.backend_options(options))
     if config.read_counts:  # computed here too, because that gives the same bytes everywhere
-        dataset = replace(dataset, extra=learn_counts(dataset, config).extra)
+        learned = learn_counts(dataset, config, version=start.mixer_version)
+        dataset = replace(dataset, extra=learned.extra)
     parameters = Parameters(model_config(config, dataset.vocabulary))
     optimizer = make_optimizer(config)
     optimizer.step_count = start.step

@@ -23,6 +23,7 @@ from charloom.text.source import Text
 from charloom.training.counts import mixes_contexts, refuse_if_impossible
 from charloom.training.options import TrainingConfig
 from charloom.training.planner import SHORT
+from charloom.training.position import mixer_version
 from charloom.training.setup import validated_part
 
 # The largest text that is compressed for a baseline, in characters: in all, and for each second of
@@ -43,6 +44,7 @@ class PreparedText:
         notes: sentences about the text for the user.
         learned: the counts of context mixing, None without them.
         kept: those of runs with the same text, by the options that decide them.
+        mixer_version: of the mixer of a run that resumes; None for the newest.
     """
 
     dataset: Dataset
@@ -53,6 +55,7 @@ class PreparedText:
     notes: tuple[str, ...] = ()
     learned: LearnedCounts | None = None
     kept: dict[tuple[Any, ...], LearnedCounts] = field(default_factory=dict)
+    mixer_version: int | None = None
 
     def with_counts(
         self, config: TrainingConfig, folder: Path | None, on_reading: OnProgress | None
@@ -72,7 +75,9 @@ class PreparedText:
         refuse_if_impossible(config, len(self.dataset.vocabulary))
         key = config.read_counts, config.refit > 0, config.keep, config.mix_megabytes
         if key not in self.kept:
-            self.kept[key] = learn_counts(self.dataset, config, folder, on_reading)
+            self.kept[key] = learn_counts(
+                self.dataset, config, folder, on_reading, self.mixer_version
+            )
         learned = self.kept[key]
         return replace(self, dataset=replace(self.dataset, extra=learned.extra), learned=learned)
 
@@ -120,7 +125,8 @@ def prepare_text(
         )
     counting = time.monotonic() - before
     if earlier is not None:
-        return PreparedText(dataset, None, context, counting, {})
+        version = mixer_version(earlier.position)
+        return PreparedText(dataset, None, context, counting, {}, mixer_version=version)
     counts = character_counts(dataset.train, len(dataset.vocabulary))
     baselines = _baselines(dataset, config, counts, loss_of_ngrams)
     return PreparedText(dataset, counts, context, counting, baselines, _notes(text, dataset))

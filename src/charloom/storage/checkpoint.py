@@ -313,10 +313,11 @@ def _counts_arrays(counts: Counts) -> tuple[Mapping[str, NDArray[Any]], dict[str
     if isinstance(counts, NGramTable):
         return {name: getattr(counts, name) for name in COUNTS}, {"context": counts.context}
     from charloom.context_mixing.mixer import ContextMixer  # Numba comes with it
-    from charloom.context_mixing.packing import LAYOUT, pack
+    from charloom.context_mixing.packing import pack
 
     assert isinstance(counts, ContextMixer)
-    return pack(counts), {"context": counts.context, "kind": "context-mixing", "layout": LAYOUT}
+    layout = str(counts.version)
+    return pack(counts), {"context": counts.context, "kind": "context-mixing", "layout": layout}
 
 
 def _mixture(
@@ -333,7 +334,8 @@ def _mixture(
     counts: Counts
     if _mixes(entry):
         try:
-            counts = _packing(path).unpack(arrays, vocabulary)
+            packing = _packing(path)
+            counts = packing.unpack(arrays, vocabulary, packing.LAYOUTS[entry["layout"]])
         except ValueError as error:
             raise _damaged(path, f"in its context mixer, {error}") from None
         return Mixture(counts, tensors[THETA])
@@ -385,7 +387,8 @@ def _expected_tensors(
         kinds = COUNTS
         if _mixes(counts):
             packing = _packing(path)
-            if (counts.get("layout"), counts["context"]) != (packing.LAYOUT, packing.CONTEXT):
+            known = counts.get("layout") in packing.LAYOUTS
+            if not known or counts["context"] != packing.CONTEXT:
                 raise CharloomError(
                     f"{path} has a context mixer of another version of charloom: use that version, "
                     "or train again"

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from charloom.context_mixing.layout import VERSION
 from charloom.schema import Count, Mismatch, field_types, find_mismatch
 from charloom.training.options import COMPUTE_OPTIONS, OPTIONS, STOP_OPTIONS
 from charloom.training.state import TrainingState
 
 # Every file has these. The other options came later: a file without one has its default.
 REQUIRED_OPTIONS = ("engine", "threads")
+MIXER_VERSION = "mixer_version"  # of a run with context mixing
 
 # The hidden state is one of the file's tensors.
 SavedState = msgspec.defstruct(
@@ -43,6 +45,7 @@ Position = msgspec.defstruct(
             if name not in REQUIRED_OPTIONS
         ),
         ("ranks", Annotated[int, Meta(ge=1)], 1),
+        (MIXER_VERSION, Annotated[int, Meta(ge=1, le=VERSION)], 1),
     ],
 )
 
@@ -50,6 +53,11 @@ Position = msgspec.defstruct(
 def find_wrong_entry(position: dict[str, Any]) -> Mismatch | None:
     """Return the first entry of a position that is missing, unknown or invalid."""
     return find_mismatch(position, Position)
+
+
+def mixer_version(position: dict[str, Any] | None) -> int:
+    """Return the version of the mixer of a run with context mixing, by its position."""
+    return 1 if position is None else int(position.get(MIXER_VERSION, 1))
 
 
 def compute_options(position: dict[str, Any]) -> dict[str, Any]:

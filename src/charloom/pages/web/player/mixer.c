@@ -364,6 +364,32 @@ static void fill_inputs_of(int c, int a, int b) {
                                                stretched(m.recent[recent])));
 }
 
+/* Compute the inputs of both chains of contexts at a node. A mixer of version 1 has weights of 0 for
+them. */
+static void fill_chains(int node, int a, int b) {
+    enum { CHAINED = (ORDERS + WORDS + LANES - 1) / LANES * LANES };
+    float own[CHAINED], before[CHAINED];
+    const Vector lower = wasm_i32x4_splat(0xFFFF), nothing = filled(0);
+    for (int c = 0; c < CHAINED; c += LANES) {
+        Vector n0 = wasm_v128_and(wasm_v128_load(seen + a * WORDS_OF_ROW + c), lower);
+        Vector n1 = wasm_v128_and(wasm_v128_load(seen + b * WORDS_OF_ROW + c), lower);
+        Vector kinds = wasm_i32x4_sub(wasm_i32x4_splat(1), wasm_i32x4_gt(n0, nothing));
+        kinds = wasm_i32x4_sub(kinds, wasm_i32x4_gt(n1, nothing));
+        Vector weight = times(wasm_f32x4_convert_i32x4(kinds), filled((float)CHAIN_PRIOR));
+        Vector all = add(wasm_f32x4_convert_i32x4(wasm_i32x4_add(n0, n1)), weight);
+        store(own + c, divide(wasm_f32x4_convert_i32x4(n1), all));
+        store(before + c, divide(weight, all));
+    }
+    float first = own[0] + before[0] * m.prior[node], p = first;
+    for (int c = 1; c < ORDERS; c++)
+        p = own[c] + before[c] * p;
+    inputs[OF_ORDERS] = stretched(p);
+    p = first;
+    for (int c = ORDERS; c < ORDERS + WORDS; c++)
+        p = own[c] + before[c] * p;
+    inputs[OF_WORDS] = stretched(p);
+}
+
 /* Compute the inputs at a node.
 
 Returns:
@@ -383,6 +409,7 @@ static uint64_t fill_inputs(int node) {
     for (int i = 0; i < INPUT_COUNT; i += LANES)
         store(inputs + i, nothing);
     inputs[CONTEXT_COUNT * INPUTS] = 0.3f;
+    fill_chains(node, a, b);
     for (uint32_t rest = found; rest; rest &= rest - 1)
         fill_inputs_of(__builtin_ctz(rest), a, b);
     return found | (uint64_t)sided << 32;
