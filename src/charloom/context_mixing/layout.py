@@ -113,7 +113,7 @@ OTHER, LETTER, BREAK, END = range(4)
 
 
 class Tree(NamedTuple):
-    """The vocabulary as a Huffman tree: a character is a path of decisions from the root.
+    """The vocabulary as a binary tree: a character is a path of decisions from the root.
 
     Nodes are numbered by falling frequency, the root is 0.
     """
