@@ -5,7 +5,8 @@ except how often they occur. If a node divides vowels from consonants, or letter
 each of its decisions tells something about all of them. Branches of the Huffman tree are therefore
 moved as long as a sample of the text becomes more probable: see `_Arrangement`.
 
-M: branches that can be moved, K: contexts, N: characters of a text, V: those of the vocabulary.
+M: leaves of the part of the tree that is rearranged, K: contexts, N: characters of a text, V: those
+of the vocabulary.
 """
 
 from __future__ import annotations
@@ -31,17 +32,20 @@ from charloom.context_mixing.layout import (
 )
 
 SAMPLE = 300_000  # characters of the text that decide
-MOST_CONTEXTS, MOST_LEAVES = 1024, 128
+MOST_CONTEXTS, MOST_LEAVES = 1024, 112  # K and M, at most
 PRIOR = 0.1  # alpha of `_Arrangement`
 LEAST_GAIN = 1e-6  # nats per character, for which a branch is moved
-MOST_ROUNDS = 4  # through all branches
-UNITS = 1 << 18  # of a cost in a nat: sums of whole numbers are the same in any order
+LEAST_PART = 0.1  # of the cost, that all moves together save: chance alone reaches 0.03
+MOST_ROUNDS = 3  # through all branches
+UNITS = 1 << 18  # of cost in a nat: whole numbers have the same sum in any order
 NOTHING = -1  # instead of a node
 
 Ids = NDArray[np.integer[Any]]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.intp]
-Children = dict[int, tuple[int, int]]  # of each node: V or larger; characters are 0 to V - 1
+# The children of each node, in an order in which every node comes after its children. Nodes are
+# V or larger, characters 0 to V - 1.
+Children = dict[int, tuple[int, int]]
 
 
 def make_tree(
@@ -155,17 +159,17 @@ def _totals(children: Children, weight: Doubles) -> dict[int, float]:
 def _arranged(children: Children, weight: Doubles, text: Ids) -> Children:
     """Return a tree with its branches where a text, (N,), is most probable.
 
-    Rare characters of a large vocabulary stay together as they are.
+    Rare characters of a large vocabulary stay together as they are. The whole tree stays as it is
+    if another would save too little, as for a short text, or would be too deep.
     """
-    root = max(children)
     total = _totals(children, weight)
-    above: list[int] = []  # the nodes above the leaves
-    leaves = [root]
+    nodes: list[int] = []  # those above the leaves, children first
+    leaves = [max(children)]
     while len(leaves) < min(len(weight), MOST_LEAVES):
         node = max((leaf for leaf in leaves if leaf in children), key=lambda leaf: total[leaf])
         leaves.remove(node)
         leaves += children[node]
-        above.insert(0, node)
+        nodes.insert(0, node)
     leaf_of, below = np.empty(len(weight), np.intp), Children()
     for i, leaf in enumerate(leaves):
         waiting = [leaf]
@@ -176,21 +180,29 @@ def _arranged(children: Children, weight: Doubles, text: Ids) -> Children:
                 waiting += children[node]
             else:
                 leaf_of[node] = i
-    place = {node: i for i, node in enumerate(leaves + above)}
+    number = {node: i for i, node in enumerate(leaves + nodes)}
     arrangement = _Arrangement(
-        [(place[children[node][0]], place[children[node][1]]) for node in above],
+        [(number[children[node][0]], number[children[node][1]]) for node in nodes],
         _counts_after_contexts(text[:SAMPLE], leaf_of, len(leaves)),
     )
+    before = arrangement.cost
     arrangement.improve(int(LEAST_GAIN * UNITS * min(len(text), SAMPLE)))
-
-    result = dict(
-        sorted(below.items())
-    )  # every node after its children, here and in the next lines
+    if arrangement.cost > before * (1 - LEAST_PART):
+        return children
+    result = dict(sorted(below.items()))  # with every node after its children
     name = dict(enumerate(leaves))
-    for i, (node, a, b) in enumerate(arrangement.nodes(), root + 1):
+    for i, (node, a, b) in enumerate(arrangement.nodes(), max(children) + 1):
         name[node] = i
         result[i] = name[a], name[b]
-    return result
+    return result if _depth(result) <= DEEPEST else children
+
+
+def _depth(children: Children) -> int:
+    """Return the largest number of decisions of a character."""
+    depth = {next(reversed(children)): 0}
+    for node in reversed(children):
+        depth.update(dict.fromkeys(children[node], depth[node] + 1))
+    return max(depth.values())
 
 
 def _counts_after_contexts(text: Ids, leaf_of: Indices, leaves: int) -> Indices:
@@ -212,7 +224,7 @@ class _Arrangement:
 
     Let a node be reached n times after a context, here the last two characters, with n₀ turns of
     one kind and n₁ of the other. A model that knows nothing but such counts, with a prior of α for
-    either turn, gives these turns together the probability (Krichevsky & Trofimov 1981)
+    either turn, gives these turns together the probability (Krichevsky & Trofimov 1981, for α = ½)
 
         Γ(n₀ + α) Γ(n₁ + α) Γ(2α) / (Γ(n + 2α) Γ(α)²)
 
@@ -222,8 +234,8 @@ class _Arrangement:
 
         f(n) = log Γ(n + 2α) Γ(α) / (Γ(n + α) Γ(2α)) = Σ log (i + 2α) / (i + α) for i < n
 
-    The constant holds the terms of the leaves and of the root, which reach every tree alike. The
-    sum is the cost of a tree. It is low if few nodes are reached after the same context.
+    The constant consists of terms of the root and of the leaves, which are the same in every tree.
+    The sum is the cost of a tree. It is low if few nodes are reached after the same context.
     """
 
     def __init__(self, children: list[tuple[int, int]], counts: Indices) -> None:
@@ -241,6 +253,12 @@ class _Arrangement:
         f = np.append(0, np.cumsum(log((n + 2 * PRIOR) / (n + PRIOR))))
         self._table = np.rint(f * UNITS).astype(np.int32)
         self._cost = self._costs(self._counts)
+
+    @property
+    def cost(self) -> int:
+        """The cost of the tree, in units."""
+        leaves = len(self._cost) // 2 + 1
+        return int(self._cost[leaves:].sum())
 
     def improve(self, least: int) -> None:
         """Move branches as long as each move lowers the cost by more than `least` units."""
@@ -260,6 +278,7 @@ class _Arrangement:
 
     def _costs(self, counts: Indices) -> NDArray[np.int32]:
         """Return the sum of f over the contexts of counts (K, ·), in units, (·)."""
+        # Faster with "clip". A count of `joint`, which is out of the tree, can be too large.
         found = self._table.take(counts, mode="clip")
         return np.asarray(found.sum(axis=0, dtype=np.int32))
 
