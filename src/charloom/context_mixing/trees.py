@@ -5,7 +5,8 @@ except how often they occur. If a node divides vowels from consonants, or letter
 each of its decisions tells something about all of them. Branches of the Huffman tree are therefore
 moved as long as a sample of the text becomes more probable: see `_Arrangement`.
 
-M: branches that can be moved, K: contexts, N: characters of a text, V: those of the vocabulary.
+M: leaves of the part of the tree that is rearranged, K: contexts, N: characters of a text, V: those
+of the vocabulary.
 """
 
 from __future__ import annotations
@@ -31,16 +32,20 @@ from charloom.context_mixing.layout import (
 )
 
 SAMPLE = 300_000  # characters of the text that decide
-MOST_CONTEXTS, MOST_LEAVES = 1024, 128
+MOST_CONTEXTS, MOST_LEAVES = 1024, 112  # K and M, at most
 PRIOR = 0.1  # alpha of `_Arrangement`
 LEAST_GAIN = 1e-6  # nats per character, for which a branch is moved
-MOST_ROUNDS = 4  # through all branches
+LEAST_PART = 0.1  # of the cost, that all moves together save: chance alone reaches 0.03
+MOST_ROUNDS = 3  # through all branches
+UNITS = 1 << 18  # of cost in a nat: whole numbers have the same sum in any order
 NOTHING = -1  # instead of a node
 
 Ids = NDArray[np.integer[Any]]
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.intp]
-Children = dict[int, tuple[int, int]]  # of each node: V or larger; characters are 0 to V - 1
+# The children of each node, in an order in which every node comes after its children. Nodes are
+# V or larger, characters 0 to V - 1.
+Children = dict[int, tuple[int, int]]
 
 
 def make_tree(
@@ -154,17 +159,17 @@ def _totals(children: Children, weight: Doubles) -> dict[int, float]:
 def _arranged(children: Children, weight: Doubles, text: Ids) -> Children:
     """Return a tree with its branches where a text, (N,), is most probable.
 
-    Rare characters of a large vocabulary stay together as they are.
+    Rare characters of a large vocabulary stay together as they are. The whole tree stays as it is
+    if another would save too little, as for a short text, or would be too deep.
     """
-    root = max(children)
     total = _totals(children, weight)
-    above: list[int] = []  # the nodes above the leaves
-    leaves = [root]
+    nodes: list[int] = []  # those above the leaves, children first
+    leaves = [max(children)]
     while len(leaves) < min(len(weight), MOST_LEAVES):
         node = max((leaf for leaf in leaves if leaf in children), key=lambda leaf: total[leaf])
         leaves.remove(node)
         leaves += children[node]
-        above.insert(0, node)
+        nodes.insert(0, node)
     leaf_of, below = np.empty(len(weight), np.intp), Children()
     for i, leaf in enumerate(leaves):
         waiting = [leaf]
@@ -175,25 +180,33 @@ def _arranged(children: Children, weight: Doubles, text: Ids) -> Children:
                 waiting += children[node]
             else:
                 leaf_of[node] = i
-    place = {node: i for i, node in enumerate(leaves + above)}
+    number = {node: i for i, node in enumerate(leaves + nodes)}
     arrangement = _Arrangement(
-        [(place[children[node][0]], place[children[node][1]]) for node in above],
+        [(number[children[node][0]], number[children[node][1]]) for node in nodes],
         _counts_after_contexts(text[:SAMPLE], leaf_of, len(leaves)),
     )
-    arrangement.improve(LEAST_GAIN * min(len(text), SAMPLE))
-
-    result = dict(
-        sorted(below.items())
-    )  # every node after its children, here and in the next lines
+    before = arrangement.cost
+    arrangement.improve(int(LEAST_GAIN * UNITS * min(len(text), SAMPLE)))
+    if arrangement.cost > before * (1 - LEAST_PART):
+        return children
+    result = dict(sorted(below.items()))  # with every node after its children
     name = dict(enumerate(leaves))
-    for i, (node, a, b) in enumerate(arrangement.nodes(), root + 1):
+    for i, (node, a, b) in enumerate(arrangement.nodes(), max(children) + 1):
         name[node] = i
         result[i] = name[a], name[b]
-    return result
+    return result if _depth(result) <= DEEPEST else children
+
+
+def _depth(children: Children) -> int:
+    """Return the largest number of decisions of a character."""
+    depth = {next(reversed(children)): 0}
+    for node in reversed(children):
+        depth.update(dict.fromkeys(children[node], depth[node] + 1))
+    return max(depth.values())
 
 
 def _counts_after_contexts(text: Ids, leaf_of: Indices, leaves: int) -> Indices:
-    """Return how often each leaf has followed the most frequent contexts of a text, (M, K)."""
+    """Return how often each leaf has followed the most frequent contexts of a text, (K, M)."""
     ids = np.asarray(text, np.int64)
     contexts = ids[:-2] * len(leaf_of) + ids[1:-1]
     _, context, times = np.unique(contexts, return_inverse=True, return_counts=True)
@@ -201,9 +214,9 @@ def _counts_after_contexts(text: Ids, leaf_of: Indices, leaves: int) -> Indices:
     frequent = np.argsort(-times, kind="stable")[:MOST_CONTEXTS]
     place[frequent] = np.arange(len(frequent))
     columns = place[context]
-    cells = (leaf_of[ids[2:]] * len(frequent) + columns)[columns >= 0]
-    counts = np.bincount(cells, minlength=leaves * len(frequent))
-    return counts.reshape(leaves, len(frequent)).astype(np.intp)
+    cells = (columns * leaves + leaf_of[ids[2:]])[columns >= 0]
+    counts = np.bincount(cells, minlength=len(frequent) * leaves)
+    return counts.reshape(len(frequent), leaves).astype(np.intp)
 
 
 class _Arrangement:
@@ -211,35 +224,44 @@ class _Arrangement:
 
     Let a node be reached n times after a context, here the last two characters, with n₀ turns of
     one kind and n₁ of the other. A model that knows nothing but such counts, with a prior of α for
-    either turn, gives these turns together the probability (Krichevsky & Trofimov 1981)
+    either turn, gives these turns together the probability (Krichevsky & Trofimov 1981, for α = ½)
 
         Γ(n₀ + α) Γ(n₁ + α) Γ(2α) / (Γ(n + 2α) Γ(α)²)
 
-    Since n₀ and n₁ are the n of other nodes, or of leaves, the logarithm of the product over all
-    nodes is a constant minus the sum of f(n) over all nodes and contexts, with
+    Since n₀ and n₁ are the n of the node's children, each of which has one parent, the negative
+    logarithm of the product over all nodes is a constant plus the sum of f(n) over all nodes and
+    contexts, with
 
         f(n) = log Γ(n + 2α) Γ(α) / (Γ(n + α) Γ(2α)) = Σ log (i + 2α) / (i + α) for i < n
 
-    This sum is the cost of a tree. It is low if few nodes are reached after the same context.
+    The constant consists of terms of the root and of the leaves, which are the same in every tree.
+    The sum is the cost of a tree. It is low if few nodes are reached after the same context.
     """
 
     def __init__(self, children: list[tuple[int, int]], counts: Indices) -> None:
-        """Take the children of each node, which precede it, and the counts of leaves, (M, K)."""
-        leaves = len(counts)
+        """Take the children of each node, which precede it, and the counts of leaves, (K, M)."""
+        contexts, leaves = counts.shape
         self._children = [*([] for _ in range(leaves)), *map(list, children)]
         self._parent = [NOTHING] * len(self._children)
         self._root = len(self._children) - 1
-        self._counts = np.concatenate([counts, np.zeros((leaves - 1, counts.shape[1]), np.intp)])
+        self._counts = np.concatenate([counts, np.zeros((contexts, leaves - 1), np.intp)], axis=1)
         for node in range(leaves, len(self._children)):
             for child in self._children[node]:
                 self._parent[child] = node
-                self._counts[node] += self._counts[child]
+                self._counts[:, node] += self._counts[:, child]
         n = np.arange(self._counts.max(initial=0))
-        self._table = np.append(0, np.cumsum(log((n + 2 * PRIOR) / (n + PRIOR))))  # f
-        self._cost = self._table[self._counts].sum(axis=1)
+        f = np.append(0, np.cumsum(log((n + 2 * PRIOR) / (n + PRIOR))))
+        self._table = np.rint(f * UNITS).astype(np.int32)
+        self._cost = self._costs(self._counts)
 
-    def improve(self, least: float) -> None:
-        """Move branches as long as each move lowers the cost by more than `least`."""
+    @property
+    def cost(self) -> int:
+        """The cost of the tree, in units."""
+        leaves = len(self._cost) // 2 + 1
+        return int(self._cost[leaves:].sum())
+
+    def improve(self, least: int) -> None:
+        """Move branches as long as each move lowers the cost by more than `least` units."""
         for _ in range(MOST_ROUNDS):
             moved = [self._move(branch, least) for branch in range(len(self._children))]
             if not any(moved):
@@ -247,47 +269,61 @@ class _Arrangement:
 
     def nodes(self) -> Iterator[tuple[int, int, int]]:
         """Yield every node with its children, which are yielded before it."""
-        found = [node for node in self._from_root() if self._children[node]]
-        for node in reversed(found):
-            yield node, self._children[node][0], self._children[node][1]
-
-    def _from_root(self) -> list[int]:
-        """Return all nodes and leaves that the root leads to, each after its parent."""
         found = [self._root]
         for node in found:
             found += self._children[node]
-        return found
+        for node in reversed(found):
+            if self._children[node]:
+                yield node, self._children[node][0], self._children[node][1]
 
-    def _move(self, branch: int, least: float) -> bool:
+    def _costs(self, counts: Indices) -> NDArray[np.int32]:
+        """Return the sum of f over the contexts of counts (K, ·), in units, (·)."""
+        # Faster with "clip". A count of `joint`, which is out of the tree, can be too large.
+        found = self._table.take(counts, mode="clip")
+        return np.asarray(found.sum(axis=0, dtype=np.int32))
+
+    def _move(self, branch: int, least: int) -> bool:
         """Move a branch to where the tree costs least, and return whether it has another place."""
         joint = self._parent[branch]
         if joint == NOTHING:
             return False
-        columns = np.flatnonzero(self._counts[branch])
-        moving = self._counts[branch, columns]
+        contexts = np.flatnonzero(self._counts[:, branch])
+        moving = self._counts[contexts, branch][:, None]
         old = self._take_out(branch, joint)
         above = self._above(old)
-        self._counts[above[:, None], columns] -= moving
-        counts = self._counts[:, columns]
-        added = self._table.take(counts + moving, mode="clip") - self._table.take(counts)
-        more = added.sum(axis=1)  # the cost of each node above the branch
-        self._cost[above] -= more[above]
-
-        cost, so_far = {}, {self._root: 0.0}
-        for node in self._from_root():
-            cost[node] = so_far[node] + float(self._cost[node] + more[node])
-            for child in self._children[node]:
-                so_far[child] = so_far[node] + float(more[node])
-        best = min(cost, key=lambda node: cost[node])
-        new = best if cost[best] < cost[old] - least else old
+        counts = self._counts[contexts]
+        counts[:, above] -= moving
+        more = self._costs(counts + moving) - self._costs(counts)
+        cost = self._cost + more
+        cost[above] = self._cost[above]  # because the branch is counted there already
+        new = self._cheapest_place(cost.tolist(), more.tolist(), old, least)
         self._put_beside(new, branch, joint)
-        self._counts[joint] = self._counts[new]
-        self._cost[joint] = self._cost[new]
-        more[joint] = more[new]
-        above = np.append(joint, self._above(joint))
-        self._counts[above[:, None], columns] += moving
-        self._cost[above] += more[above]
-        return new != old
+        if new == old:
+            return False
+        self._counts[contexts[:, None], above] -= moving
+        self._counts[:, joint] = self._counts[:, new]
+        now_above = self._above(branch)
+        self._counts[contexts[:, None], now_above] += moving
+        changed = np.append(above, now_above)
+        self._cost[changed] = self._costs(self._counts[:, changed])
+        return True
+
+    def _cheapest_place(self, cost: list[int], more: list[int], old: int, least: int) -> int:
+        """Return the node or leaf beside which a branch costs least.
+
+        Args:
+            cost: of each node if the branch is below it.
+            more: of that, because of the branch.
+            old: the place of the branch, which is left for another that saves more than `least`.
+        """
+        lowest = cost[old] + sum(more[node] for node in self._above(old)) - least
+        best, found = old, [(self._root, 0)]
+        for node, above in found:
+            if above + cost[node] < lowest:
+                best, lowest = node, above + cost[node]
+            if (above := above + more[node]) < lowest:  # because no place below costs less
+                found += [(child, above) for child in self._children[node]]
+        return best
 
     def _above(self, node: int) -> Indices:
         """Return the nodes above a node or leaf."""
