@@ -166,7 +166,7 @@ def paths_of(tree: Tree) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("length", [0, 1, 2, 3])
 def test_a_text_that_is_too_short_to_decide_has_a_tree(length: int) -> None:
     ids = np.arange(length, dtype=np.int64)
-    tree = make_tree(np.ones(4), characters(4), None, ids)
+    tree = make_tree(np.ones(4, np.int64), characters(4), None, ids)
     assert len(paths_of(tree)) == 4
 
 
@@ -185,7 +185,7 @@ def test_the_tree_of_a_text_is_the_same_on_every_machine() -> None:
 
 
 def test_documents_and_one_sided_texts_have_trees() -> None:
-    vocabulary = Vocabulary(("a", "b", "c", END), 3)
+    vocabulary = Vocabulary(("a", "b", "c", END))
     ids = np.array([0, 1, 3] * 50)
     tree = make_tree(np.bincount(ids, minlength=4), vocabulary.characters, 3, ids)
     assert tree.depth.max() <= DEEPEST
