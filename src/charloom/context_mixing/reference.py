@@ -413,8 +413,8 @@ class ReferenceMixer:
     ) -> np.float32:
         """Return the probability of turn 1 that is handed on from each context to the next.
 
-        A context adds its own turns. What it got from the context before counts as much as half a
-        turn, and half a turn more for each kind of turn that it has seen.
+        A context adds its own turns. The probability of the context before it has the weight of
+        half a turn, and of half a turn more for each kind of turn after this context.
         """
         p: np.float32 = self.tree.prior[node]
         for c in contexts:
