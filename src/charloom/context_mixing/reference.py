@@ -413,8 +413,8 @@ class ReferenceMixer:
     ) -> np.float32:
         """Return the probability of turn 1 that is handed on from each context to the next.
 
-        A context adds its own turns. The probability of the context before it has the weight of
-        half a turn, and of half a turn more for each kind of turn after this context.
+        A context adds its own turns. The probability of the one before has the weight of half a
+        turn. Each kind of turn that the context has seen adds half a turn to this weight.
         """
         p: np.float32 = self.tree.prior[node]
         for c in contexts:
