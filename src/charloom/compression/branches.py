@@ -1,0 +1,170 @@
+"""The branches of a mixer's tree as a file has them: of which a decoder knows nothing else.
+
+The leaves of the tree, single characters or parts of the Huffman tree, are sorted by how often they
+occur. The tree grows by one leaf after another: a leaf is put beside a node or leaf of the tree so
+far, below a new node. After i leaves, there are 2i - 1 such places. Every list of such places is a
+tree, and every tree has one list. M leaves without any assumption thus take log2 (2M - 3)!! bits.
+A place beside a leaf of the same group, such as vowels, is assumed to be more probable.
+
+M: leaves; V: characters of the alphabet; N: characters of a text.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charloom.compression.characters import Alphabet
+from charloom.compression.layout import Damage
+from charloom.compression.text_coder import BYTES_OF_DECISION, CODE_PREDICTED, Reader, Writer
+from charloom.context_mixing.trees import MOST_LEAVES, Branches, arranged, stems
+
+Ids = NDArray[np.int64]
+SAME_GROUP = 8.0  # times as probable as another place
+VOWELS = "aeiouyàáâäæèéêëìíîïòóôöøùúûüœаеёиіїоуыэюяєαεηιουω"
+DEPTH_OF_PLACES = 8  # decisions of a number below 256
+# An estimate of the bytes that a tree saves for each byte by which the sample is more probable. For
+# 20 kB or more, it was right for prose, source code, Russian, Chinese and a log.
+SHARE = 0.6
+LEAST_ALPHABET = 3  # characters, which have more than one tree
+LEAST_CHARACTERS = 1_500  # of a text for which branches are tried
+NUMBERS_OF_LEAVES = 32, 48, 64, MOST_LEAVES  # that are tried
+
+
+def code_branches(
+    branches: Branches | None, alphabet: Alphabet, stream: Writer | Reader
+) -> Branches:
+    """Write branches, or read them, and return them in the order in which they are read.
+
+    Args:
+        branches: as in `context_mixing.trees`, None where they are read.
+        alphabet: the characters, at least two.
+        stream: the bytes.
+
+    Raises:
+        Damage: if they are none.
+    """
+    most = min(len(alphabet.codes), MOST_LEAVES)
+    number = np.array([len(branches) - 1 if branches else 0], np.int64)
+    _code(number, np.ones((1, most - 1)), stream)
+    leaves = int(number[0]) + 2
+    parts = stems(alphabet.counts, leaves)
+    total = [int(alphabet.counts[part].sum()) for part in parts]
+    order = sorted(range(leaves), key=lambda leaf: (-total[leaf], leaf))
+    places = np.zeros(leaves - 1, np.int64)
+    if branches is not None:
+        places[:] = _places_of(branches, order)
+    groups = _groups_of(alphabet.characters)
+    _code(places, _probabilities([groups[parts[leaf][0]] for leaf in order]), stream)
+    if (places > 2 * np.arange(leaves - 1)).any():
+        raise Damage
+    return _branches_at(places.tolist(), order)
+
+
+def worthwhile_branches(alphabet: Alphabet, ids: Ids) -> Branches | None:
+    """Return branches that seem to save more than they take, or None.
+
+    Args:
+        alphabet: the characters.
+        ids: the places of the text's characters in it, (N,).
+    """
+    if len(alphabet.codes) < LEAST_ALPHABET or len(ids) < LEAST_CHARACTERS:
+        return None
+    best, found = 0.0, None
+    for leaves in sorted({min(len(alphabet.codes), count) for count in NUMBERS_OF_LEAVES}):
+        branches, gain = arranged(alphabet.counts, ids, leaves)
+        writer = Writer()
+        code_branches(branches, alphabet, writer)
+        saved = SHARE * gain / (8 * np.log(2)) - len(writer.all_bytes())
+        if saved > best and alphabet.has_tree(branches):
+            best, found = saved, branches
+    return found
+
+
+def _code(numbers: Ids, probabilities: NDArray[np.float64], stream: Writer | Reader) -> None:
+    """Write or read numbers, (N,), by the probabilities of each, (N, K)."""
+    buffer = stream.buffer(BYTES_OF_DECISION * DEPTH_OF_PLACES * len(numbers))
+    CODE_PREDICTED(numbers, probabilities, stream.coder, buffer)
+    stream.take_over(buffer)
+
+
+def _probabilities(groups: list[str]) -> NDArray[np.float64]:
+    """Return those of the places of each leaf but the first, (M - 1, 2M - 3), times a constant."""
+    leaves = len(groups)
+    found = np.zeros((leaves - 1, 2 * leaves - 3))
+    for i in range(1, leaves):
+        found[i - 1, : 2 * i - 1] = 1
+        for j in range(i):
+            if groups[j] == groups[i]:
+                found[i - 1, j] = SAME_GROUP
+    return found
+
+
+def _groups_of(characters: tuple[str, ...]) -> list[str]:
+    """Return a name of the group of each character, the same in every version of Python."""
+    found = []
+    for character in characters:
+        category = unicodedata.ucd_3_2_0.category(character)
+        vowel = category == "Ll" and character in VOWELS
+        found.append("vowel" if vowel else category if category[0] == "L" else category[0])
+    return found
+
+
+def _places_of(branches: Branches, order: list[int]) -> list[int]:
+    """Return the place of each leaf but the first, M - 1 of them.
+
+    Places 0 to i - 1 of leaf i are those beside earlier leaves, the others those beside the nodes
+    that were made for leaves 1 to i - 1. Leaves are removed from the last to the first.
+    """
+    leaves = len(order)
+    turn = {leaf: i for i, leaf in enumerate(order)}
+    parent, children = {}, {}
+    for node, pair in enumerate(branches, leaves):
+        children[node] = [turn.get(child, child) for child in pair]
+        for child in children[node]:
+            parent[child] = node
+    beside, made_for = [0] * leaves, {}
+    for i in range(leaves - 1, 0, -1):
+        joint = parent[i]
+        first, second = children[joint]
+        beside[i] = second if first == i else first
+        made_for[joint] = i
+        if joint in parent:
+            above = parent[joint]
+            children[above][children[above].index(joint)] = beside[i]
+            parent[beside[i]] = above
+        else:
+            parent.pop(beside[i], None)
+    return [
+        node if node < leaves else i + made_for[node] - 1 for i, node in enumerate(beside) if i > 0
+    ]
+
+
+def _branches_at(places: list[int], order: list[int]) -> Branches:
+    """Return the branches whose leaves have these places, each node after its children."""
+    leaves = len(order)
+    children: dict[int, list[int]] = {}  # of node M + i - 1, made for leaf i
+    parent: dict[int, int] = {}
+    root = 0
+    for i, place in enumerate(places, 1):
+        beside = place if place < i else leaves + place - i
+        joint = leaves + i - 1
+        children[joint] = [beside, i]
+        if beside == root:
+            root = joint
+        else:
+            above = parent[joint] = parent[beside]
+            children[above][children[above].index(beside)] = joint
+        parent[beside] = parent[i] = joint
+    nodes = [root]
+    for node in nodes:
+        nodes += [child for child in children[node] if child >= leaves]
+    name = dict(enumerate(order))
+    found: Branches = []
+    for node in reversed(nodes):
+        name[node] = leaves + len(found)
+        first, second = children[node]
+        found.append((name[first], name[second]))
+    return found
