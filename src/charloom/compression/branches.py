@@ -1,10 +1,11 @@
-"""The branches of a mixer's tree as a file has them: of which a decoder knows nothing else.
+"""The branches of a mixer's tree in a file. Only a writer searches them, and a reader reads them.
 
-The leaves of the tree, single characters or parts of the Huffman tree, are sorted by how often they
-occur. The tree grows by one leaf after another: a leaf is put beside a node or leaf of the tree so
-far, below a new node. After i leaves, there are 2i - 1 such places. Every list of such places is a
-tree, and every tree has one list. M leaves without any assumption thus take log2 (2M - 3)!! bits.
-A place beside a leaf of the same group, such as vowels, is assumed to be more probable.
+A file has the number of leaves, which are single characters or parts of the Huffman tree, and then
+a place for each. Leaves are sorted by how often they occur. The tree grows leaf by leaf: each is
+put beside a leaf or node of the tree so far, below a new node. After i leaves, there are 2i - 1
+such places. Every list of places is a tree, and every tree has one list. If all places were equally
+probable, M leaves would take log2 (2M - 3)!! bits. They are more probable beside leaves, beside a
+character of the same group, such as vowels, and beside the latest leaves and nodes.
 
 M: leaves; V: characters of the alphabet; N: characters of a text.
 """
@@ -22,14 +23,16 @@ from charloom.compression.text_coder import BYTES_OF_DECISION, CODE_PREDICTED, R
 from charloom.context_mixing.trees import MOST_LEAVES, Branches, arranged, stems
 
 Ids = NDArray[np.int64]
-SAME_GROUP = 8.0  # times as probable as another place
+# How many times as probable a place is: beside a leaf, beside the same group, beside the latest.
+LEAF, SAME_GROUP, LATEST = 5.0, 5.0, 4.0
+LATEST_LEAVES = 4
 VOWELS = "aeiouyàáâäæèéêëìíîïòóôöøùúûüœаеёиіїоуыэюяєαεηιουω"
 DEPTH_OF_PLACES = 8  # decisions of a number below 256
 # An estimate of the bytes that a tree saves for each byte by which the sample is more probable. For
 # 20 kB or more, it was right for prose, source code, Russian, Chinese and a log.
 SHARE = 0.6
 LEAST_ALPHABET = 3  # characters, which have more than one tree
-LEAST_CHARACTERS = 1_500  # of a text for which branches are tried
+LEAST_CHARACTERS = 3_000  # of a text for which branches are tried
 NUMBERS_OF_LEAVES = 32, 48, 64, MOST_LEAVES  # that are tried
 
 
@@ -78,8 +81,9 @@ def worthwhile_branches(alphabet: Alphabet, ids: Ids) -> Branches | None:
         writer = Writer()
         code_branches(branches, alphabet, writer)
         saved = SHARE * gain / (8 * np.log(2)) - len(writer.all_bytes())
-        if saved > best and alphabet.has_tree(branches):
-            best, found = saved, branches
+        if saved <= best or not alphabet.has_tree(branches):
+            break
+        best, found = saved, branches
     return found
 
 
@@ -95,10 +99,13 @@ def _probabilities(groups: list[str]) -> NDArray[np.float64]:
     leaves = len(groups)
     found = np.zeros((leaves - 1, 2 * leaves - 3))
     for i in range(1, leaves):
-        found[i - 1, : 2 * i - 1] = 1
         for j in range(i):
-            if groups[j] == groups[i]:
-                found[i - 1, j] = SAME_GROUP
+            weight = SAME_GROUP if groups[j] == groups[i] else 1.0
+            if i - j <= LATEST_LEAVES:
+                weight *= LATEST
+            found[i - 1, j] = LEAF * weight
+            if j > 0:
+                found[i - 1, i + j - 1] = weight  # beside the node that was made for leaf j
     return found
 
 
