@@ -91,6 +91,16 @@ def test_any_bytes_are_branches_or_damage() -> None:
         assert code_branches(None, alphabet, Reader(writer.all_bytes())) == found
 
 
+def test_a_place_that_is_not_in_the_tree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    alphabet, _ = alphabet_of(MANY)
+    monkeypatch.setattr(branches, "_places_of", lambda *_: [0, 1, 5, 0])  # of 0 to 4
+    writer = Writer()
+    with pytest.raises(Damage):
+        code_branches(chain(5), alphabet, writer)
+    with pytest.raises(Damage):
+        code_branches(None, alphabet, Reader(writer.all_bytes()))
+
+
 def test_the_places_of_65_characters_take_few_bytes() -> None:
     """Take 45 bytes for trees without any structure, and fewer for those of texts."""
     text = "".join(chr(33 + i) * (100 - i) for i in range(65))

@@ -28,11 +28,12 @@ LEAF, SAME_GROUP, LATEST = 5.0, 5.0, 4.0
 LATEST_LEAVES = 4
 VOWELS = "aeiouyàáâäæèéêëìíîïòóôöøùúûüœаеёиіїоуыэюяєαεηιουω"
 DEPTH_OF_PLACES = 8  # decisions of a number below 256
-# An estimate of the bytes that a tree saves for each byte by which the sample is more probable. For
-# 20 kB or more, it was right for prose, source code, Russian, Chinese and a log.
+# Bytes that a tree saves, by estimate, for each byte by which the sample is more probable. Prose,
+# source code, Russian, Chinese and a log of 20 kB or more never became longer by it.
 SHARE = 0.6
 LEAST_ALPHABET = 3  # characters, which have more than one tree
 LEAST_CHARACTERS = 3_000  # of a text for which branches are tried
+LEAST_SAVED = 2.0  # bytes by estimate, for which more leaves are written
 NUMBERS_OF_LEAVES = 32, 48, 64, MOST_LEAVES  # that are tried
 
 
@@ -81,7 +82,7 @@ def worthwhile_branches(alphabet: Alphabet, ids: Ids) -> Branches | None:
         writer = Writer()
         code_branches(branches, alphabet, writer)
         saved = SHARE * gain / (8 * np.log(2)) - len(writer.all_bytes())
-        if saved <= best or not alphabet.has_tree(branches):
+        if saved <= best + LEAST_SAVED or not alphabet.has_tree(branches):
             break
         best, found = saved, branches
     return found
