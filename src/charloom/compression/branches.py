@@ -48,7 +48,7 @@ def code_branches(
         stream: the bytes.
 
     Raises:
-        Damage: if they are none.
+        Damage: if a leaf has a place that is not in the tree.
     """
     most = min(len(alphabet.codes), MOST_LEAVES)
     number = np.array([len(branches) - 1 if branches else 0], np.int64)

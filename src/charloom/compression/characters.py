@@ -71,7 +71,7 @@ class Alphabet:
 
     @cached_property
     def characters(self) -> tuple[str, ...]:
-        """The characters, or those that stand for bytes, V of them."""
+        """The characters, or characters that stand for bytes, V of them."""
         shown = self.codes
         if self.as_bytes:
             # Those above 127 are parts of characters. They are shown as letters of no case.

@@ -2,7 +2,7 @@
 
 A Huffman tree has the fewest decisions, but its nodes divide characters that have nothing in common
 except how often they occur. If a node divides vowels from consonants, or letters from punctuation,
-each of its decisions tells something about all of them. Branches of the Huffman tree are therefore
+each of its decisions is evidence for all of them. Branches of the Huffman tree are therefore
 moved as long as a sample of the text becomes more probable: see `_Arrangement`.
 
 M: branches that can be moved, K: contexts, N: characters of a text, V: those of the vocabulary.
@@ -228,7 +228,7 @@ def arranged(counts: NDArray[np.integer], text: Ids, most_leaves: int = MOST_LEA
 
 
 def _frequent(children: Children, weight: Doubles, count: int) -> tuple[list[int], list[int]]:
-    """Return that many leaves after the heaviest nodes were divided, and these nodes."""
+    """Return a number of leaves after the heaviest nodes were divided, and these nodes."""
     total = _totals(children, weight)
     leaves, above = [max(children)], list[int]()
     while len(leaves) < count:
@@ -285,13 +285,13 @@ class _Arrangement:
     """A tree of leaves 0 to M - 1 and nodes M to 2M - 2, whose branches move.
 
     Let a node be reached n times after a context, here the last two characters, with n₀ turns of
-    one kind and n₁ of the other. A model that knows nothing but such counts, with a prior of α for
+    one kind and n₁ of the other. A model that has only such counts, with a prior of α for
     either turn, gives these turns together the probability (Krichevsky & Trofimov 1981)
 
         Γ(n₀ + α) Γ(n₁ + α) Γ(2α) / (Γ(n + 2α) Γ(α)²)
 
-    Since n₀ and n₁ are the n of other nodes, or of leaves, the logarithm of the product over all
-    nodes is a constant minus the sum of f(n) over all nodes and contexts, with
+    n₀ and n₁ are the n of other nodes, or of leaves. The logarithm of the product over all nodes
+    is therefore a constant minus the sum of f(n) over all nodes and contexts, with
 
         f(n) = log Γ(n + 2α) Γ(α) / (Γ(n + α) Γ(2α)) = Σ log (i + 2α) / (i + α) for i < n
 
