@@ -8,7 +8,7 @@ import pytest
 import charloom
 from charloom.compression.adaptive import write_text
 from charloom.compression.characters import Alphabet, codes_of_bytes
-from charloom.compression.container import ARITHMETIC, MARK
+from charloom.compression.container import ARITHMETIC, MARK, NEWEST
 from charloom.compression.logits import logit_of, probability_of
 from charloom.compression.network import NetworkPlan
 from charloom.kernels.arrays import as_flat
@@ -35,16 +35,20 @@ def test_logits_are_exact_enough() -> None:
 
 
 def test_files_are_those_of_the_version() -> None:
-    """Compare a digest. If it changes, earlier files are unreadable, so raise ARITHMETIC."""
-    assert ARITHMETIC == 3
+    """Compare digests. If one changes, earlier files are unreadable, so make a new version."""
+    assert (ARITHMETIC, NEWEST) == (3, 4)
     alphabet, ids = Alphabet.of(codes_of_bytes((QUOTING_WOODS * 6).encode()), True)
     packed = charloom.compress(QUOTING_WOODS)
     packed += write_text(alphabet, ids, 64, NetworkPlan(64, 20))
     assert hashlib.sha256(packed).hexdigest()[:16] == "3785a4676102715f"
+    branches = [(0, 1), (5, 4), (6, 3), (2, 7)]
+    packed = write_text(alphabet, ids, 64, NetworkPlan(), branches=branches)
+    assert hashlib.sha256(packed).hexdigest()[:16] == "a154ac088ce642d4"
 
 
 def test_a_file_of_another_version_is_refused() -> None:
     packed = bytearray(charloom.compress("a text of a few words"))
-    packed[len(MARK)] += 1
-    with pytest.raises(charloom.CharloomError, match="another version"):
-        charloom.decompress(bytes(packed))
+    for version in (ARITHMETIC - 1, NEWEST + 1):
+        packed[len(MARK)] = version
+        with pytest.raises(charloom.CharloomError, match="another version"):
+            charloom.decompress(bytes(packed))

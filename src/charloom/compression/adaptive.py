@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from charloom.compression.branches import LEAST_ALPHABET, code_branches
 from charloom.compression.characters import COLUMNS, Alphabet, Codes
 from charloom.compression.layout import Damage
 from charloom.compression.network import NetworkPlan
 from charloom.compression.text_coder import Reader, TextCoder, Writer, code_rows
 from charloom.compression.weights import first_weights
+from charloom.context_mixing.trees import Branches
 from charloom.progress import OnProgress
 
 MEGABYTE = 1_000_000
@@ -21,6 +23,8 @@ def write_text(
     megabytes: int,
     plan: NetworkPlan,
     on_progress: OnProgress | None = None,
+    *,
+    branches: Branches | None = None,
 ) -> bytes:
     """Return the coder's bytes of a list and a text.
 
@@ -30,10 +34,13 @@ def write_text(
         megabytes: of the mixer's lists, at most.
         plan: the network.
         on_progress: called with the stage, the number of characters coded, and their total.
+        branches: of the mixer's tree, which are written too; None for the Huffman tree.
     """
     writer = Writer()
     code_rows(alphabet.rows(), writer, FIRST_GUESSES)
-    mixer = alphabet.mixer(len(ids), megabytes * MEGABYTE)
+    if branches is not None:
+        branches = code_branches(branches, alphabet, writer)
+    mixer = alphabet.mixer(len(ids), megabytes * MEGABYTE, branches)
     coder = TextCoder(mixer, first_weights(), plan, length=len(ids))
     coder.code(ids, writer, "compressing", on_progress)
     return writer.all_bytes()
@@ -47,6 +54,8 @@ def read_text(
     plan: NetworkPlan,
     as_bytes: bool,
     on_progress: OnProgress | None = None,
+    *,
+    has_branches: bool = False,
 ) -> tuple[Alphabet, Codes]:
     """Return the list and the text, (N,), that `write_text` wrote.
 
@@ -56,18 +65,22 @@ def read_text(
         length: those of the text, N.
         megabytes, plan, as_bytes: as they were written.
         on_progress: as in `write_text`.
+        has_branches: whether branches were written.
 
     Raises:
-        Damage: if the list is not one, or the bytes end too early.
+        Damage: if the list or the tree is not one, or the bytes end too early.
     """
     reader = Reader(content)
     rows = np.zeros((size, COLUMNS), np.int64)
     code_rows(rows, reader, FIRST_GUESSES)
     alphabet = Alphabet.from_rows(rows, as_bytes)
     ids = np.zeros(length, np.int64)
+    if has_branches and size < LEAST_ALPHABET:
+        raise Damage
+    branches = code_branches(None, alphabet, reader) if has_branches else None
     try:
-        mixer = alphabet.mixer(length, megabytes * MEGABYTE)
-    except ValueError:  # because made-up counts have too deep a tree
+        mixer = alphabet.mixer(length, megabytes * MEGABYTE, branches)
+    except ValueError:  # because made-up counts or branches have too deep a tree
         raise Damage from None
     coder = TextCoder(mixer, first_weights(), plan, length=length)
     coder.code(ids, reader, "decompressing", on_progress)

@@ -12,11 +12,13 @@ import numpy as np
 from charloom.base_model.carried import CARRIED
 from charloom.base_model.choices import ENGLISH
 from charloom.compression.adaptive import read_text, write_text
+from charloom.compression.branches import worthwhile_branches
 from charloom.compression.characters import Alphabet, as_bytes, codes_of_bytes, codes_of_characters
 from charloom.compression.container import (
     BYTES,
     CHARACTERS,
     MARK,
+    NEWEST,
     STORED,
     Header,
     OtherVersionError,
@@ -41,6 +43,7 @@ LARGEST_TABLES = 1_000  # megabytes
 MOST_MINUTES = 1e6
 TABLES, MOST_TABLES = 64, 256  # megabytes of the mixer's lists: usually, and for long texts
 TRIED = 200_000  # bytes of a text that is coded both as characters and as bytes, at most
+CODED_TWICE = 20_000  # characters of a text that is coded with both trees, at most
 # Noise has nearly 8 bits of entropy in a byte, and xz finds no repetitions in it.
 NOISE_BITS, NOISE_SHARE = 7.9, 0.99
 LARGEST_DICTIONARY = 1 << 24
@@ -150,7 +153,7 @@ def _from_file(data: bytes, most_bytes: int, on_progress: OnProgress | None) -> 
             raise Damage
         alphabet, ids = read_text(
             content, header.alphabet, header.length, header.megabytes, plan, header.form == BYTES,
-            on_progress,
+            on_progress, has_branches=header.branches,
         )  # fmt: skip
         text = as_bytes(alphabet.codes[ids], alphabet)
     if len(text) != header.size or digest_of(text) != digest:
@@ -261,6 +264,7 @@ def _alone(text: bytes, minutes: float | None, on_progress: OnProgress | None) -
 def _coded(
     text: bytes, as_single_bytes: bool, minutes: float | None, on_progress: OnProgress | None
 ) -> bytes:
+    """Return the compressed bytes of a text in one form, with the tree that is better for it."""
     codes = codes_of_bytes(text) if as_single_bytes else codes_of_characters(text)
     assert codes is not None
     alphabet, ids = Alphabet.of(codes, as_single_bytes)
@@ -268,9 +272,18 @@ def _coded(
     plan = NetworkPlan()
     if minutes is not None:
         plan = plan_for(len(codes), len(alphabet.codes), 60 * minutes)
-    content = write_text(alphabet, ids, megabytes, plan, on_progress)
     header = Header(
         BYTES if as_single_bytes else CHARACTERS, len(text), len(codes), len(alphabet.codes),
         megabytes, plan.hidden // MULTIPLE, plan.passes if plan.hidden else 0,
     )  # fmt: skip
-    return write_file(header, content, text)
+    branches = worthwhile_branches(alphabet, ids)
+    trees = [branches]
+    if branches is not None and len(codes) <= CODED_TWICE and not plan.hidden:
+        trees = [None, branches]
+    files = []
+    for tree in trees:
+        content = write_text(alphabet, ids, megabytes, plan, on_progress, branches=tree)
+        if tree is not None:  # Other files can be read by charloom before branches.
+            header = header._replace(arithmetic=NEWEST, branches=True)
+        files.append(write_file(header, content, text))
+    return min(files, key=len)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charloom.compression.layout import Damage
-from charloom.context_mixing.layout import LETTER, OTHER, Tree
+from charloom.context_mixing.layout import LETTER, OTHER, VERSION, Tree
 from charloom.context_mixing.mixer import ContextMixer
+from charloom.context_mixing.trees import Branches, tree_with
 from charloom.text.vocabulary import Vocabulary, code_points
 
 COLUMNS = 2  # of the list: the distance from the code before, and the class of the count
@@ -62,16 +64,48 @@ class Alphabet:
             raise Damage
         return cls(codes, classes, as_bytes)
 
-    def mixer(self, length: int, most_bytes: int) -> ContextMixer:
-        """Return a mixer that has learned nothing, for a text of that length."""
-        counts = np.array([_count_of(int(c)) for c in self.classes], np.int64)
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """About how often each character occurs, (V,)."""
+        return np.array([_count_of(int(c)) for c in self.classes], np.int64)
+
+    @cached_property
+    def characters(self) -> tuple[str, ...]:
+        """The characters, or characters that stand for bytes, V of them."""
         shown = self.codes
         if self.as_bytes:
             # Those above 127 are parts of characters. They are shown as letters of no case.
             shown = np.where(shown > 127, shown + 0x4E00, shown)
-        characters = tuple(map(chr, shown.tolist()))
-        mixer = ContextMixer.empty(Vocabulary(characters), counts, length, most_bytes, version=1)
-        return replace(mixer, tree=_with_lasting_kinds(mixer.tree, characters))
+        return tuple(map(chr, shown.tolist()))
+
+    def mixer(self, length: int, most_bytes: int, branches: Branches | None = None) -> ContextMixer:
+        """Return a mixer that has learned nothing.
+
+        Args:
+            length: of the text.
+            most_bytes: of its lists.
+            branches: of its tree; None for a mixer of version 1, with the Huffman tree.
+
+        Raises:
+            ValueError: if the tree is too deep.
+        """
+        mixer = ContextMixer.empty(
+            Vocabulary(self.characters), self.counts, length, most_bytes,
+            version=1 if branches is None else VERSION,
+        )  # fmt: skip
+        tree = mixer.tree if branches is None else self._tree(branches)
+        return replace(mixer, tree=_with_lasting_kinds(tree, self.characters))
+
+    def has_tree(self, branches: Branches) -> bool:
+        """Return whether a tree with these branches is not too deep."""
+        try:
+            self._tree(branches)
+        except ValueError:
+            return False
+        return True
+
+    def _tree(self, branches: Branches) -> Tree:
+        return tree_with(branches, self.counts, self.characters, None)
 
 
 def _class_of(count: int) -> int:

@@ -4,14 +4,14 @@ A file consists of
 
     8C 6C 6F 6F 6D        the mark
     arithmetic            1 byte: the version of the numbers that its coder computes with
-    form                  1 byte: stored, characters or bytes
+    form                  1 byte: stored, characters or bytes; plus 4 if the content has branches
     size                  bytes of the text
     rest, list, tables    bytes beyond the characters to code, characters of the list, megabytes
                           (not if stored)
     units, passes         of the network, in multiples of 32, and over the text, in tenths (not if
                           stored; without units, no passes)
     check                 2 bytes, the lower half of the CRC-32 of all before
-    content               the coder's bytes, or the text itself
+    content               the coder's bytes, or the text itself: see `adaptive` and `branches`
     digest                4 bytes, or from 65,536 bytes of text on 8: the beginning of its SHA-256
 
 Numbers have seven bits in each byte, the lowest first. A byte above 127 is followed by another one.
@@ -27,9 +27,12 @@ from charloom.compression.layout import Damage
 
 MARK = b"\x8cloom"
 # A file can be read only with the numbers that it was written with. Every change of a number that
-# context mixing or this package computes therefore raises this version.
-ARITHMETIC = 3
+# context mixing or this package computes therefore raises the version. Readers know both:
+#   3  mixers of version 1, with the Huffman tree. Messages have this version too.
+#   4  mixers of version 2 with branches of their own, and of version 1 without.
+ARITHMETIC, NEWEST = 3, 4
 STORED, CHARACTERS, BYTES = range(3)
+BRANCHES = 4  # added to a form
 CHECK, DIGEST, SHORT_DIGEST = 2, 8, 4  # bytes
 SHORT = 65_536  # bytes of a text that has a short digest, at most
 
@@ -44,11 +47,14 @@ class Header(NamedTuple):
     megabytes: int = 0  # of the mixer's lists, at most
     units: int = 0  # of the network, in multiples
     passes: int = 0  # over the text, in tenths
+    arithmetic: int = ARITHMETIC
+    branches: bool = False  # whether the content has those of the mixer's tree
 
 
 def write_file(header: Header, content: bytes, text: bytes) -> bytes:
     """Return a compressed file."""
-    begin = MARK + bytes([ARITHMETIC, header.form]) + number_bytes(header.size)
+    form = header.form + BRANCHES * header.branches
+    begin = MARK + bytes([header.arithmetic, form]) + number_bytes(header.size)
     if header.form != STORED:
         numbers = (header.size - header.length, *header[3:6])
         begin += b"".join(map(number_bytes, numbers))
@@ -80,18 +86,20 @@ def read_file(data: bytes) -> Parts:
     if len(data) < place:
         raise Damage
     arithmetic, form = data[len(MARK) : place]
-    if arithmetic != ARITHMETIC:
+    if not ARITHMETIC <= arithmetic <= NEWEST:
         raise OtherVersionError
-    if form > BYTES:
+    branches, form = divmod(form, BRANCHES)
+    if form > BYTES or branches > (form != STORED and arithmetic >= NEWEST):
         raise Damage
     size, place = read_number(data, place)
-    header = Header(form, size)
+    header = Header(form, size, arithmetic=arithmetic, branches=branches > 0)
     if form != STORED:
         numbers = []
         for _ in range(4):
             value, place = read_number(data, place)
             numbers.append(value)
-        header = Header(form, size, size - numbers[0], *numbers[1:])
+        length, (alphabet, megabytes, units) = size - numbers[0], numbers[1:]
+        header = header._replace(length=length, alphabet=alphabet, megabytes=megabytes, units=units)
         if header.units:
             passes, place = read_number(data, place)
             header = header._replace(passes=passes)

@@ -33,6 +33,7 @@ from charloom.compression.container import ARITHMETIC, number_bytes, read_number
 from charloom.compression.layout import Damage
 from charloom.compression.text_coder import (
     BYTES_OF_DECISION,
+    CODE_PREDICTED,
     Ids,
     Reader,
     TextCoder,
@@ -41,14 +42,12 @@ from charloom.compression.text_coder import (
 )
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.engines.backend import Backend
-from charloom.kernels.kernel import Kernel
 from charloom.kernels.sizes import VECTOR_BYTES
 from charloom.progress import OnProgress
 
 if TYPE_CHECKING:
     from charloom.language_model import LanguageModel
 
-CODE_PREDICTED = Kernel("charloom.compression.kernel:code_predicted", "compression with any model")
 FORM, EXCEPTIONS, LEARNS, WHOLE_MODEL = 0xD0, 1, 2, 4
 FORMS = range(FORM, FORM + 8)
 LONG = 256  # characters from which the model is named, and the check is long

@@ -34,6 +34,7 @@ CODE_TEXT = Kernel("charloom.compression.kernel:code_text", "compression")
 CODE_TEXT_WITH_NETWORK = Kernel(
     "charloom.compression.kernel:code_text_with_network", "compression with a network"
 )
+CODE_PREDICTED = Kernel("charloom.compression.kernel:code_predicted", "compressed choices")
 CODE_NUMBERS = Kernel("charloom.compression.kernel:code_numbers", "compressed numbers")
 
 BLOCK = 4096  # characters that are coded in one call

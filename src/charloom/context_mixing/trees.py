@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ Indices = NDArray[np.intp]
 # The children of each node, in an order in which every node comes after its children. Nodes are
 # V or larger, characters 0 to V - 1.
 Children = dict[int, tuple[int, int]]
+Branches = list[tuple[int, int]]  # children of nodes M, M + 1 and so on, which precede their node
 
 
 def make_tree(
@@ -61,13 +62,40 @@ def make_tree(
         characters: the vocabulary, V of them.
         end_id: the id of END in a collection, else None.
         text: the ids of the text, (N,), or of its beginning, whose characters decide about the
-            branches; None for the Huffman tree of the counts.
+            branches; None for the Huffman tree of the counts. This is the tree, too, if another
+            would save too little, as for a short text.
+    """
+    if text is not None and len(characters) > 2:
+        found = arranged(counts, text, MOST_LEAVES)
+        if found.part >= LEAST_PART:
+            try:
+                return tree_with(found.branches, counts, characters, end_id)
+            except ValueError:  # because it is too deep, as a Huffman tree of real counts never is
+                pass
+    return tree_with(None, counts, characters, end_id)
+
+
+def tree_with(
+    branches: Branches | None,
+    counts: NDArray[np.integer],
+    characters: Sequence[str],
+    end_id: int | None,
+) -> Tree:
+    """Return the tree with these branches, or the Huffman tree without any.
+
+    Args:
+        branches: as in `Arranged`.
+        counts, characters, end_id: as in `make_tree`.
+
+    Raises:
+        ValueError: if the tree is deeper than DEEPEST.
     """
     size = len(characters)
-    weight = np.asarray(counts, np.float64) + 0.1
+    weight = _weight(counts)
     children = _huffman(weight)
-    if text is not None and size > 2:
-        children = _arranged(children, weight, text)
+    if branches is not None:
+        leaves, _ = _frequent(children, weight, len(branches) + 1)
+        children = _joined(children, leaves, branches)
     total = _totals(children, weight)
     order = sorted(children, key=lambda node: (-total[node], -node))
     number = {node: place for place, node in enumerate(order)}
@@ -136,6 +164,10 @@ def tree_of(
     )
 
 
+def _weight(counts: NDArray[np.integer]) -> Doubles:
+    return np.asarray(counts, np.float64) + 0.1
+
+
 def _huffman(weight: Doubles) -> Children:
     """Return the Huffman tree of characters with these weights, (V,)."""
     heap = [(float(w), i, i) for i, w in enumerate(weight)]
@@ -156,53 +188,93 @@ def _totals(children: Children, weight: Doubles) -> dict[int, float]:
     return total
 
 
-def _arranged(children: Children, weight: Doubles, text: Ids) -> Children:
-    """Return a tree with its branches where a text, (N,), is most probable.
+class Arranged(NamedTuple):
+    """The branches with which a sample of a text is most probable.
 
-    Rare characters of a large vocabulary stay together as they are. The whole tree stays as it is
-    if another would save too little, as for a short text, or would be too deep.
+    Leaves 0 to M - 1 are those that `stems` returns: single characters, and parts of the Huffman
+    tree, which rare characters of a large vocabulary never leave.
     """
-    total = _totals(children, weight)
-    nodes: list[int] = []  # those above the leaves, children first
-    leaves = [max(children)]
-    while len(leaves) < min(len(weight), MOST_LEAVES):
-        node = max((leaf for leaf in leaves if leaf in children), key=lambda leaf: total[leaf])
-        leaves.remove(node)
-        leaves += children[node]
-        nodes.insert(0, node)
-    leaf_of, below = np.empty(len(weight), np.intp), Children()
+
+    branches: Branches  # M - 1 nodes
+    gain: float  # nats by which the sample is more probable than in the Huffman tree
+    part: float  # of the cost of the Huffman tree, which the branches save
+
+
+def stems(counts: NDArray[np.integer], leaves: int) -> list[list[int]]:
+    """Return the characters below each leaf of an arrangement, M lists in all, M up to V."""
+    weight = _weight(counts)
+    children = _huffman(weight)
+    return [_below(leaf, children) for leaf in _frequent(children, weight, leaves)[0]]
+
+
+def arranged(counts: NDArray[np.integer], text: Ids, most_leaves: int) -> Arranged:
+    """Return the branches with which a text is most probable.
+
+    Args:
+        counts: of each character in the text, (V,), at least two.
+        text: the ids, (N,), or the beginning of the text.
+        most_leaves: the largest M.
+    """
+    weight = _weight(counts)
+    children = _huffman(weight)
+    leaves, above = _frequent(children, weight, min(len(weight), most_leaves))
+    leaf_of = np.empty(len(weight), np.intp)
     for i, leaf in enumerate(leaves):
-        waiting = [leaf]
-        while waiting:
-            node = waiting.pop()
-            if node in children:
-                below[node] = children[node]
-                waiting += children[node]
-            else:
-                leaf_of[node] = i
-    number = {node: i for i, node in enumerate(leaves + nodes)}
+        leaf_of[_below(leaf, children)] = i
+    place = {node: i for i, node in enumerate(leaves + above)}
     arrangement = _Arrangement(
-        [(number[children[node][0]], number[children[node][1]]) for node in nodes],
+        [(place[children[node][0]], place[children[node][1]]) for node in above],
         _counts_after_contexts(text[:SAMPLE], leaf_of, len(leaves)),
     )
     before = arrangement.cost
     arrangement.improve(int(LEAST_GAIN * UNITS * min(len(text), SAMPLE)))
-    if arrangement.cost > before * (1 - LEAST_PART):
-        return children
-    result = dict(sorted(below.items()))  # with every node after its children
-    name = dict(enumerate(leaves))
-    for i, (node, a, b) in enumerate(arrangement.nodes(), max(children) + 1):
-        name[node] = i
-        result[i] = name[a], name[b]
-    return result if _depth(result) <= DEEPEST else children
+    name = list(range(2 * len(leaves) - 1))
+    branches: Branches = []
+    for node, a, b in arrangement.nodes():
+        name[node] = len(leaves) + len(branches)
+        branches.append((name[a], name[b]))
+    saved = before - arrangement.cost
+    return Arranged(branches, saved / UNITS, saved / max(before, 1))
 
 
-def _depth(children: Children) -> int:
-    """Return the largest number of decisions of a character."""
-    depth = {next(reversed(children)): 0}
-    for node in reversed(children):
-        depth.update(dict.fromkeys(children[node], depth[node] + 1))
-    return max(depth.values())
+def _frequent(children: Children, weight: Doubles, count: int) -> tuple[list[int], list[int]]:
+    """Return a number of leaves after the heaviest nodes were divided, and these nodes."""
+    total = _totals(children, weight)
+    leaves, above = [max(children)], list[int]()
+    while len(leaves) < count:
+        node = max((leaf for leaf in leaves if leaf in children), key=lambda leaf: total[leaf])
+        leaves.remove(node)
+        leaves += children[node]
+        above.insert(0, node)
+    return leaves, above
+
+
+def _below(leaf: int, children: Children) -> list[int]:
+    """Return the characters below a node, or the character itself."""
+    found, waiting = [], [leaf]
+    while waiting:
+        node = waiting.pop()
+        if node in children:
+            waiting += children[node]
+        else:
+            found.append(node)
+    return found
+
+
+def _joined(children: Children, leaves: list[int], branches: Branches) -> Children:
+    """Return a tree that has parts of another one at its branches, nodes after their children."""
+    result, waiting = Children(), list(leaves)
+    while waiting:
+        node = waiting.pop()
+        if node in children:
+            result[node] = children[node]
+            waiting += children[node]
+    result = dict(sorted(result.items()))
+    first = max(children) + 1
+    name = [*leaves, *range(first, first + len(branches))]
+    for node, (a, b) in enumerate(branches, first):
+        result[node] = name[a], name[b]
+    return result
 
 
 def _counts_after_contexts(text: Ids, leaf_of: Indices, leaves: int) -> Indices:
