@@ -92,7 +92,11 @@ class ScratchBuffers(NamedTuple):
     touched: UInt64
     nodes: Int32
     numbers: Int64
+    found: UInt64
     inputs: Float32
+    cells: Int32
+    counts: Int32
+    rows: Int64
     dots: Float32
     keys: UInt64
     refined: Int64
