@@ -34,6 +34,7 @@ from charloom.context_mixing.decisions import (
     decide,
     hash_latest,
     learn_decision,
+    prepare,
     refine_with,
 )
 from charloom.context_mixing.distributions import distribute
@@ -126,10 +127,11 @@ def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
             logit = network_logit(node, m, n, mixing)
             s.inputs[GIVEN] = logit
         if reach >= np.float32(NEGLIGIBLE):
-            p = decide(node, state, m, w, s, learns)
-            known = s.found[0] != np.uint64(0)
+            prepare(node, 0, state, m, w, s)
+            p = decide(node, 0, m, w, s, learns)
+            known = s.evidence[0] != np.uint64(0)
             if known:
-                contexts = min(int(s.rows[0]), BY_CONTEXTS - 2)
+                contexts = min(int(s.group_rows[0]), BY_CONTEXTS - 2)
         turn = 0
         if writes:
             turn = int(m.turns[character * m.sizes.deepest + j])
@@ -142,7 +144,7 @@ def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
         else:
             turn = code_turn(p, turn, coder, data)
         if known and learns:
-            learn_decision(node, turn, m, w, s, rate)
+            learn_decision(node, 0, turn, m, w, s, rate)
         reach *= p if turn == 1 else np.float32(1) - p
         child = int(m.children[node * 2 + turn])
         if child < 0:

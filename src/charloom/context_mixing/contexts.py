@@ -35,6 +35,9 @@ from charloom.context_mixing.lists import (
 )
 from charloom.kernels.compiling import subroutine
 
+FIRST_INDIRECT = CONTEXT_COUNT - INDIRECT
+HALFWAY = (INDIRECT + FIRST_INDIRECT) // 2  # so that the fetched lists arrive
+
 
 @subroutine()
 def advance(state, m, character):
@@ -118,6 +121,8 @@ def hash_contexts(state, m, hashes):
 def read_lists(state, m, hashes, entries, begin, used, at):
     """Read the lists of all contexts, and hash the last ones.
 
+    Lists of the last contexts are fetched while those of others are read.
+
     Args:
         state: that of the row.
         m: the model.
@@ -130,20 +135,31 @@ def read_lists(state, m, hashes, entries, begin, used, at):
     Returns:
         The end of the lists.
     """
-    end = read_first_lists(state, m, hashes, entries, begin, used, at)
-    return read_last_lists(m, hashes, entries, end, used, at)
+    end = read_some(m, hashes, 0, INDIRECT, entries, begin, used, at)
+    hash_last(state, hashes, entries, begin, used, at)
+    for c in range(FIRST_INDIRECT, CONTEXT_COUNT):
+        prefetch_list(hashes[c], m)
+    end = read_some(m, hashes, INDIRECT, HALFWAY, entries, end, used, at)
+    prefetch_longer(m, hashes, FIRST_INDIRECT, CONTEXT_COUNT, 2)
+    end = read_some(m, hashes, HALFWAY, FIRST_INDIRECT, entries, end, used, at)
+    prefetch_longer(m, hashes, FIRST_INDIRECT, CONTEXT_COUNT, 3)
+    return read_some(m, hashes, FIRST_INDIRECT, CONTEXT_COUNT, entries, end, used, at)
 
 
 @subroutine(types.int64)
-def read_first_lists(state, m, hashes, entries, begin, used, at):
-    """Read the lists of the contexts that are hashed, and hash the last ones, like `read_lists`."""
-    c1, c2 = state[0], state[1]
-    end = begin
-    for c in range(CONTEXT_COUNT - INDIRECT):
+def read_some(m, hashes, first, after, entries, end, used, at):
+    """Read the lists of the contexts from `first` to before `after`, like `read_lists`."""
+    for c in range(first, after):
         length = read_list(hashes[c], m, entries, end)
         used[at + c] = length
         end += length
-    first = begin
+    return end
+
+
+@subroutine()
+def hash_last(state, hashes, entries, begin, used, at):
+    """Hash the last contexts by the lists of the first INDIRECT ones, like `read_lists`."""
+    c1, c2, first = state[0], state[1], begin
     for i in range(INDIRECT):
         latest, second = np.uint64(0), np.uint64(0)
         length = used[at + i]
@@ -152,19 +168,16 @@ def read_first_lists(state, m, hashes, entries, begin, used, at):
         if length > 1:
             second = np.uint64(entries[first + 1] >> np.uint32(16)) + ONE
         first += length
-        c = CONTEXT_COUNT - INDIRECT + i
         known = joined(c1, c2 if i > 0 else np.uint64(0), 102)
+        c = FIRST_INDIRECT + i
         hashes[c] = joined(known, joined(latest, second, 103), c)
-    return end
 
 
-@subroutine(types.int64, inline=True)
-def read_last_lists(m, hashes, entries, end, used, at):
-    """Read the lists of the last contexts, after those of the first ones."""
-    for c in range(CONTEXT_COUNT - INDIRECT, CONTEXT_COUNT):
-        length = read_list(hashes[c], m, entries, end)
-        used[at + c] = length
-        end += length
+@subroutine(types.int64)
+def read_first_lists(state, m, hashes, entries, begin, used, at):
+    """Read the lists of the contexts that are hashed, and hash the last ones, like `read_lists`."""
+    end = read_some(m, hashes, 0, FIRST_INDIRECT, entries, begin, used, at)
+    hash_last(state, hashes, entries, begin, used, at)
     return end
 
 
@@ -179,7 +192,7 @@ def find_contexts(state, m, s):
 def prefetch_contexts(state, m, hashes):
     """Hash the contexts of a row's state, but for the last ones, and fetch their lists soon."""
     hash_contexts(state, m, hashes)
-    for c in range(CONTEXT_COUNT - INDIRECT):
+    for c in range(FIRST_INDIRECT):
         prefetch_list(hashes[c], m)
 
 

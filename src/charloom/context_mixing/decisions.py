@@ -47,6 +47,7 @@ from charloom.context_mixing.layout import (
     WORDS,
 )
 from charloom.context_mixing.lists import MULTIPLIER_1, SPREAD, joined, mixed
+from charloom.kernels.arrays import flat_from
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import (
     COUNT,
@@ -198,8 +199,31 @@ def chain_contexts(p, m, s, inputs, counts):
 
 
 @subroutine(inline=True)
-def look_up_inputs(found, m, w, inputs, cells, counts, stretches):
-    """Complete the inputs and the places in the maps of the contexts with evidence.
+def find_places(found, m, w, inputs, cells, counts, learns):
+    """Compute the logits of the contexts with evidence, and their places in both maps.
+
+    These places are fetched, and with `learns` also how often each was seen.
+    """
+    rest_of_them = found & np.uint64(0xFFFFFFFF)
+    while rest_of_them != np.uint64(0):
+        at = int(trailing_zeros(rest_of_them))
+        rest_of_them &= rest_of_them - np.uint64(1)
+        recent = cells[ROW + at]
+        prefetch(w.recent, recent)
+        logit = m.logs[counts[ROW + at]] - m.logs[counts[at]]
+        inputs[at * INPUTS] = logit
+        step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
+        place = cells[at] + step
+        cells[at] = place
+        prefetch(w.counts, place)
+        if learns:
+            prefetch(w.recent_seen, recent)
+            prefetch(w.counts_seen, place)
+
+
+@subroutine(inline=True)
+def look_up_inputs(found, m, w, inputs, cells, stretches):
+    """Complete the inputs of the contexts with evidence by their places in the maps.
 
     Tables are read number by number, because that is faster than into lanes. With `stretches`
     False, the maps have the logits of their probabilities already.
@@ -209,12 +233,7 @@ def look_up_inputs(found, m, w, inputs, cells, counts, stretches):
     while rest_of_them != np.uint64(0):
         at = int(trailing_zeros(rest_of_them))
         rest_of_them &= rest_of_them - np.uint64(1)
-        logit = m.logs[counts[ROW + at]] - m.logs[counts[at]]
-        inputs[at * INPUTS] = logit
-        step = min(max(int(logit * np.float32(2) + np.float32(16.5)), 0), LOGIT_LEVELS - 1)
-        place = cells[at] + step
-        cells[at] = place
-        of_counts, of_recent = w.counts[place], w.recent[cells[ROW + at]]
+        of_counts, of_recent = w.counts[cells[at]], w.recent[cells[ROW + at]]
         if stretches:
             of_counts, of_recent = stretched(of_counts, stretch), stretched(of_recent, stretch)
         inputs[at * INPUTS + 2], inputs[at * INPUTS + 3] = of_counts, of_recent
@@ -235,6 +254,15 @@ def choose_rows(node, found, state, m, rows):
     rows[2] = SET_BEGINS[2] + last
     rows[3] = SET_BEGINS[3] + kind * WORD_LENGTHS + length
     rows[4] = SET_BEGINS[4] + column * 8 + orders
+
+
+@subroutine(inline=True)
+def prefetch_rows(w, rows):
+    """Fetch the chosen row of each set of weights, because they will be read soon."""
+    for k in range(SETS):
+        begin = rows[k] * INPUT_COUNT
+        for i in range(0, INPUT_COUNT, COUNT):
+            prefetch(w.sets, begin + i)
 
 
 @subroutine(types.float32, inline=True)
@@ -286,20 +314,35 @@ def refine_with(node, w, s):
         prefetch(w.refined, begin + 3 * REFINED_LEVELS // 4)
 
 
-@subroutine(types.float32)
-def decide(node, state, m, w, s, learns):
-    """Return the probability of turn 1 at a node whose refining rows are chosen.
+@subroutine()
+def prepare(node, slot, state, m, w, s):
+    """Gather what a decision needs of the evidence in a slot of groups, and fetch its weights."""
+    inputs = flat_from(s.group_inputs, slot * INPUTS * ROW)
+    cells = flat_from(s.group_cells, slot * 2 * ROW)
+    counts = flat_from(s.group_counts, slot * 2 * ROW)
+    rows = flat_from(s.group_rows, slot * SETS)
+    found = count_evidence(node, m, s, inputs, cells, counts)
+    s.evidence[slot] = found
+    if found != np.uint64(0):
+        choose_rows(node, found, state, m, rows)
+        prefetch_rows(w, rows)
+        find_places(found, m, w, inputs, cells, counts, True)
 
-    It notes the contexts with evidence, the logit of each set of weights, and the places in the two
-    refining tables.
+
+@subroutine(types.float32)
+def decide(node, slot, m, w, s, learns):
+    """Return the probability of turn 1 at a node that is prepared in a slot.
+
+    Its refining rows are chosen. It notes the logit of each set of weights, and the places in the
+    two refining tables.
     """
-    found = count_evidence(node, m, s, s.inputs, s.cells, s.counts)
-    s.found[0] = found
+    found = s.evidence[slot]
     if found == np.uint64(0):
         return m.prior[node]
-    look_up_inputs(found, m, w, s.inputs, s.cells, s.counts, True)
-    choose_rows(node, found, state, m, s.rows)
-    return refined(node, mix_sets(node, w, s.inputs, s.rows, s.dots, learns), m, w, s)
+    inputs = flat_from(s.group_inputs, slot * INPUTS * ROW)
+    look_up_inputs(found, m, w, inputs, flat_from(s.group_cells, slot * 2 * ROW), True)
+    rows = flat_from(s.group_rows, slot * SETS)
+    return refined(node, mix_sets(node, w, inputs, rows, s.dots, learns), m, w, s)
 
 
 @subroutine(types.float32, inline=True)
@@ -333,15 +376,17 @@ def move_towards(values, seen, place, bit):
 
 
 @subroutine()
-def learn_decision(node, turn, m, w, s, rate):
-    """Change weights after the turn that was taken at a node."""
+def learn_decision(node, slot, turn, m, w, s, rate):
+    """Change weights after the turn that was taken at a node that is prepared in a slot."""
     bit = np.float32(turn)
-    rows, dots = s.rows, s.dots
+    rows, dots = flat_from(s.group_rows, slot * SETS), s.dots
+    inputs = flat_from(s.group_inputs, slot * INPUTS * ROW)
+    cells = flat_from(s.group_cells, slot * 2 * ROW)
     kind = min(node, CLASSES - 1) * SETS
     error = (bit - squashed(dots[SETS], m.squash)) * np.float32(FINAL_RATE)
     for k in range(SETS):
         wrong = (bit - squashed(dots[k], m.squash)) * rate
-        add_to_row(w.sets, rows[k], s.inputs, wrong)
+        add_to_row(w.sets, rows[k], inputs, wrong)
         w.final[kind + k] += error * dots[k]
     nearer = 0 if dots[SETS + 1] < np.float32(0.5) else 1
     for i in range(2):
@@ -349,12 +394,12 @@ def learn_decision(node, turn, m, w, s, rate):
         p = w.refined[place]
         p += (bit - p) * np.float32(REFINED_RATE)
         w.refined[place] = min(max(p, np.float32(LEAST)), np.float32(1 - LEAST))
-    rest = s.found[0] & np.uint64(0xFFFFFFFF)
+    rest = s.evidence[slot] & np.uint64(0xFFFFFFFF)
     while rest != np.uint64(0):
         c = int(trailing_zeros(rest))
         rest &= rest - np.uint64(1)
-        move_towards(w.counts, w.counts_seen, s.cells[c], bit)
-        move_towards(w.recent, w.recent_seen, s.cells[ROW + c], bit)
+        move_towards(w.counts, w.counts_seen, cells[c], bit)
+        move_towards(w.recent, w.recent_seen, cells[ROW + c], bit)
 
 
 @subroutine(types.float32)
@@ -375,13 +420,17 @@ def code_gathered(character, state, m, w, s, learns):
     if learns:
         w.steps[0] += 1
     reach = np.float32(1)
-    for j in range(begin, begin + depth):
-        node, turn = m.path[j], m.turns[j]
+    if depth > 0:
+        prepare(m.path[begin], 0, state, m, w, s)
+    for j in range(depth):
+        node, turn, slot = m.path[begin + j], m.turns[begin + j], j & 1
         p = m.prior[node]
         if reach >= np.float32(NEGLIGIBLE):
-            p = decide(node, state, m, w, s, learns)
-            if learns and s.found[0] != np.uint64(0):
-                learn_decision(node, turn, m, w, s, rate)
+            if j + 1 < depth:  # so that its weights arrive during this decision
+                prepare(m.path[begin + j + 1], slot ^ 1, state, m, w, s)
+            p = decide(node, slot, m, w, s, learns)
+            if learns and s.evidence[slot] != np.uint64(0):
+                learn_decision(node, slot, turn, m, w, s, rate)
         reach *= p if turn == 1 else np.float32(1) - p
     clear(m, s)
     return reach

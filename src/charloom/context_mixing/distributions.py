@@ -13,9 +13,11 @@ from numba import types
 from charloom.context_mixing.decisions import (
     choose_rows,
     count_evidence,
+    find_places,
     hash_latest,
     look_up_inputs,
     mix_sets,
+    prefetch_rows,
     refine_with,
 )
 from charloom.context_mixing.evidence import clear, gather
@@ -88,17 +90,21 @@ def _decide(state, m, w, s, count, stretches):
             flat_from(s.group_counts, i * 2 * ROW),
         )  # fmt: skip
     for i in range(count):
-        look_up_inputs(
-            s.evidence[i], m, w,
+        inputs, cells = (
             flat_from(s.group_inputs, i * INPUTS * ROW),
             flat_from(s.group_cells, i * 2 * ROW),
-            flat_from(s.group_counts, i * 2 * ROW), stretches,
-        )  # fmt: skip
-    for i in range(count):
+        )
+        find_places(
+            s.evidence[i], m, w, inputs, cells, flat_from(s.group_counts, i * 2 * ROW), False
+        )
         choose_rows(s.group[i], s.evidence[i], state, m, flat_from(s.group_rows, i * SETS))
     for i in range(count):
+        if i + 1 < count:
+            prefetch_rows(w, flat_from(s.group_rows, (i + 1) * SETS))
         inputs = flat_from(s.group_inputs, i * INPUTS * ROW)
+        cells = flat_from(s.group_cells, i * 2 * ROW)
         rows = flat_from(s.group_rows, i * SETS)
+        look_up_inputs(s.evidence[i], m, w, inputs, cells, stretches)
         s.logits[i] = mix_sets(s.group[i], w, inputs, rows, s.dots, False)
     _refine(m, w, s, count)
 

@@ -29,13 +29,14 @@ from charloom.context_mixing.buffers import (
     WeightBuffers,
 )
 from charloom.context_mixing.contexts import (
+    FIRST_INDIRECT,
     advance,
     find_contexts,
     prefetch_contexts,
     prefetch_longer,
     read_first_lists,
-    read_last_lists,
     read_lists,
+    read_some,
 )
 from charloom.context_mixing.decisions import (
     code,
@@ -48,7 +49,6 @@ from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     EARLIER,
     EARLIER_SLOTS,
-    INDIRECT,
     LONG_WORDS,
     ORDERS,
     SHORT_WORDS,
@@ -111,27 +111,29 @@ def predict_together(states, count, m, w, s, place, stride, found, lengths, shar
     There are at most TOGETHER of them. Lists lie anywhere in memory, so that all rows' are fetched
     before any is read. The maps of the weights have logits.
     """
-    direct = CONTEXT_COUNT - INDIRECT
     for i in range(count):
         prefetch_contexts(flat_from(states, i * STATE), m, flat_from(s.hashes, i * CONTEXT_COUNT))
     for table in range(2, 4):
         for i in range(count):
-            prefetch_longer(m, flat_from(s.hashes, i * CONTEXT_COUNT), 0, direct, table)
+            prefetch_longer(m, flat_from(s.hashes, i * CONTEXT_COUNT), 0, FIRST_INDIRECT, table)
     for i in range(count):
         hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
         s.ends[i] = read_first_lists(
             flat_from(states, i * STATE), m, hashes, s.entries, i * MOST_ENTRIES,
             s.used, i * CONTEXT_COUNT,
         )  # fmt: skip
-        for c in range(direct, CONTEXT_COUNT):
+        for c in range(FIRST_INDIRECT, CONTEXT_COUNT):
             prefetch_list(hashes[c], m)
     for table in range(2, 4):
         for i in range(count):
             hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
-            prefetch_longer(m, hashes, direct, CONTEXT_COUNT, table)
+            prefetch_longer(m, hashes, FIRST_INDIRECT, CONTEXT_COUNT, table)
     for i in range(count):
         hashes = flat_from(s.hashes, i * CONTEXT_COUNT)
-        read_last_lists(m, hashes, s.entries, s.ends[i], s.used, i * CONTEXT_COUNT)
+        read_some(
+            m, hashes, FIRST_INDIRECT, CONTEXT_COUNT, s.entries, s.ends[i],
+            s.used, i * CONTEXT_COUNT,
+        )  # fmt: skip
         predict_listed(
             flat_from(states, i * STATE), i, m, w, s, False,
             place + i * stride, found, lengths, shares,
@@ -222,6 +224,12 @@ def look_up(ids, state, model, scratch, lists, floats, counts):
             prefetch_contexts(ahead, m, hashes)
             if early < len(ids):
                 advance(ahead, m, ids[early])
+        # Where the list has moved is known when its first place has arrived.
+        for table in range(2, 4):
+            early -= 1
+            if 0 <= early < more:
+                hashes = flat_from(s.hashes, early % EARLIER_SLOTS * CONTEXT_COUNT)
+                prefetch_longer(m, hashes, 0, FIRST_INDIRECT, table)
         if i < 0:
             continue
         hashes = flat_from(s.hashes, i % EARLIER_SLOTS * CONTEXT_COUNT)
