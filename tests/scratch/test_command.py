@@ -23,7 +23,8 @@ def test_the_command_on_pride_and_prejudice(austen: Path) -> None:
     assert lines[1] == "epoch 1, 0 windows: smoothed loss 111.36 nats (4.45 a character)"
     (last,) = (line for line in lines if "300 windows" in line)
     assert "characters/s" in last
-    assert float(last.split("smoothed loss ")[1].split()[0]) < 107
+    # Below 107 on most processors, 107.38 on one: rounding decides. Without learning: 111.36.
+    assert float(last.split("smoothed loss ")[1].split()[0]) < 108.5
     assert lines.count("----") == 4  # around two samples
 
 
