@@ -39,7 +39,8 @@ def models(
 ) -> Iterator[tuple[str, Engine, Mixture | None]]:
     """Yield the name of each model, its network and its counts, which have learned ids (N,)."""
     size = len(vocabulary)
-    mixer = ContextMixer.empty(vocabulary, np.bincount(ids, minlength=size), len(ids))
+    frequencies = np.bincount(ids, minlength=size)
+    mixer = ContextMixer.empty(vocabulary, frequencies, len(ids), text=ids)
     mixer.learn(ids)
     counts: dict[str, Counts | None] = {
         NETWORK: None, TABLE: fit_ngram_table(ids, size, 7, 24e6), MIXER: mixer,

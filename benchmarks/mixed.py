@@ -47,7 +47,8 @@ class Job:
             counts = fit_ngram_table(counted, size, 7, 24e6)
         else:
             frequencies = np.bincount(counted, minlength=size)
-            mixer = ContextMixer.empty(Vocabulary(tuple(characters)), frequencies, len(counted))
+            vocabulary = Vocabulary(tuple(characters))
+            mixer = ContextMixer.empty(vocabulary, frequencies, len(counted), text=counted)
             mixer.learn(counted)
             counts = mixer
         theta = np.zeros(feature_count(counts.context))
