@@ -8,7 +8,11 @@ const CONTEXT_COUNT = 22;
 const ORDERS = 7; // the first contexts: the last characters and nothing else
 const INDIRECT = 3; // the last ones, which read what the first ones predict
 const INPUTS = 4; // of each context
-const INPUT_COUNT = 96; // with a constant, whole vectors
+const INPUT_COUNT = 96; // with a constant and two chains, whole vectors
+const CONSTANT = CONTEXT_COUNT * INPUTS; // the place of this input
+const OF_ORDERS = CONSTANT + 2, OF_WORDS = CONSTANT + 3; // those of the chains of contexts
+const WORDS = 3; // contexts of the word, after the orders
+const CHAIN_PRIOR = 0.5; // the weight of the context before, for each kind of turn and one more
 const LANES = 16; // sums that are added up side by side
 const LONG = 63; // entries of a list, at most
 const MOVED = 0xffff; // instead of a character: the list is in the next table
@@ -182,7 +186,7 @@ class ContextMixer {
     this.leaves = [];
     this.touched = new Uint8Array(size);
     this.inputs = new Float32Array(INPUT_COUNT);
-    this.inputs[CONTEXT_COUNT * INPUTS] = CONSTANT_INPUT;
+    this.inputs[CONSTANT] = CONSTANT_INPUT;
     this.evident = new Int32Array(CONTEXT_COUNT); // contexts with evidence at a node
     this.rows = new Int32Array(SETS);
     this.sums = new Float32Array(LANES);
@@ -510,7 +514,26 @@ class ContextMixer {
       inputs[at + 2] = this.stretched(weights.counts[cell]);
       inputs[at + 3] = this.stretched(weights.recent[recent]);
     }
+    this.fillChains(node, a, b);
     return known;
+  }
+
+  /** Computes the inputs of both chains. A mixer of version 1 has weights of 0 for them. */
+  fillChains(node, a, b) {
+    const { seen, inputs } = this;
+    const handOn = (p, c) => {
+      const [n0, n1] = [seen[a + c] & 0xffff, seen[b + c] & 0xffff];
+      const weight = CHAIN_PRIOR * (1 + (n0 > 0 ? 1 : 0) + (n1 > 0 ? 1 : 0));
+      const all = n0 + n1 + weight;
+      return f(f(n1 / all) + f(f(weight / all) * p));
+    };
+    const first = handOn(this.prior[node], 0);
+    let p = first;
+    for (let c = 1; c < ORDERS; c++) p = handOn(p, c);
+    inputs[OF_ORDERS] = this.stretched(p);
+    p = first;
+    for (let c = ORDERS; c < ORDERS + WORDS; c++) p = handOn(p, c);
+    inputs[OF_WORDS] = this.stretched(p);
   }
 
   /** Chooses the row of each set of weights, by what `fillInputs` has found. */
@@ -529,7 +552,6 @@ class ContextMixer {
   /** The mixture of all sets of weights, a logit. Contexts without evidence have inputs of 0. */
   mixSets(kind, known) {
     const { inputs, evident, sums, mixture, weights: { sets, final } } = this;
-    const constant = CONTEXT_COUNT * INPUTS;
     mixture.fill(0);
     for (let k = 0; k < SETS; k++) {
       const begin = this.rows[k] * INPUT_COUNT;
@@ -541,8 +563,9 @@ class ContextMixer {
           sums[lane + j] = sums[lane + j] + f(sets[begin + at + j] * inputs[at + j]);
         }
       }
-      const lane = constant % LANES;
-      sums[lane] = sums[lane] + f(sets[begin + constant] * inputs[constant]);
+      for (const at of [CONSTANT, OF_ORDERS, OF_WORDS]) {
+        sums[at % LANES] = sums[at % LANES] + f(sets[begin + at] * inputs[at]);
+      }
       const share = final[kind * SETS + k];
       for (let i = 0; i < LANES; i++) mixture[i] = mixture[i] + f(sums[i] * share);
     }
