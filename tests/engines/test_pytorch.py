@@ -328,6 +328,18 @@ def skip_without_bfloat16(torch: Any, cell: str) -> None:
 
 
 @with_torch
+def test_an_lstm_in_bfloat16_is_refused_if_the_processor_cannot(
+    torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    parameters = initialize(ModelConfig("lstm", 8, 1, 5), seed=1)
+    with pytest.raises(CharloomError, match="no lstm in bfloat16 for this processor"):
+        open_pytorch(parameters, bf16=True)
+    open_pytorch(parameters)
+    open_pytorch(initialize(ModelConfig("gru", 8, 1, 5), seed=1), bf16=True)
+
+
+@with_torch
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("end_id", [None, 5])
 def test_bfloat16_reaches_a_similar_loss(torch: Any, cell: str, end_id: int | None) -> None:

@@ -87,6 +87,12 @@ class PytorchEngine:
             raise CharloomError("PyTorch finds no usable GPU for --device cuda: omit --device")
         if bf16 and (parameters.config.dtype != "float32" or classic):
             raise CharloomError("--bf16 is for float32, and not for the preset classic: omit it")
+        lstm_on_cpu = device == "cpu" and parameters.config.cell == "lstm"
+        if bf16 and lstm_on_cpu and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            raise CharloomError(
+                "--bf16: PyTorch has no lstm in bfloat16 for this processor: omit it, or use "
+                "--cell gru"
+            )
         if compile and classic and parameters.config.dtype == "float64":
             raise CharloomError(
                 "--compile: NumPy computes the preset classic in float64, as the notebook did, and "
