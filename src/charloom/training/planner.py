@@ -76,9 +76,10 @@ UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
 # choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
-# Seconds of context mixing for each character, before the training, on two threads: to learn, and
-# to record the extra inputs of the network. Shares are of the whole time.
-SECONDS_TO_LEARN, SECONDS_TO_RECORD = 1.1e-5, 0.7e-5
+# Seconds of context mixing for each character, before the training, on two threads of the reference
+# machine: to learn, and to record the extra inputs of the network. Mixing waits for memory, so that
+# a machine of half the speed takes less than twice as long. Shares are of the whole time.
+SECONDS_TO_LEARN, SECONDS_TO_RECORD, MIXING_BY_SPEED = 0.65e-5, 0.47e-5, -0.65
 LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.6, 0.65
 # The units and the dropout of a network that reads counts, as shares of those of another one.
@@ -164,8 +165,8 @@ def complete(
         speed = measure_speed(config.backend)
     seconds = config.minutes * 60
     mixes = can_mix() and (seconds >= SHORT or mixer_is_compiled())
-    left = speed * (seconds - elapsed())
-    if choose_counts(left, dataset, fixed, mixes=mixes)["counts"] == "context-mixing":
+    left = seconds - elapsed()
+    if choose_counts(left, speed, dataset, fixed, mixes=mixes)["counts"] == "context-mixing":
         compile_mixer()
     seconds = max(seconds - elapsed(), LEAST_TRAINING)
     choice = plan(seconds, speed, dataset, fixed, mixes=mixes)
@@ -173,12 +174,13 @@ def complete(
 
 
 def choose_counts(
-    seconds: float, dataset: Dataset, fixed: Mapping[str, Any], *, mixes: bool
+    seconds: float, speed: float, dataset: Dataset, fixed: Mapping[str, Any], *, mixes: bool
 ) -> dict[str, Any]:
     """Return the options `counts` and `read_counts`.
 
     Args:
-        seconds: the time for learning and training, on the reference machine.
+        seconds: the time for learning and training.
+        speed: that of this machine, as `measure_speed` returns it.
         dataset: the text.
         fixed: the options that stay as they are, by name.
         mixes: whether the run can have context mixing.
@@ -199,25 +201,28 @@ def choose_counts(
         and "read_counts" not in fixed
         and size <= MOST_READ
         and size * dataset.boundaries[1] <= MOST_RECORDED
-        and seconds_to_learn(dataset, reads=True) <= MOST_OF_THE_TIME * seconds
+        and seconds_to_learn(dataset, speed, reads=True) <= MOST_OF_THE_TIME * seconds
     )
-    fits = seconds_to_learn(dataset, reads=False) <= MOST_OF_THE_TIME_UNREAD * seconds
+    fits = seconds_to_learn(dataset, speed, reads=False) <= MOST_OF_THE_TIME_UNREAD * seconds
     if reads or chosen or fits:
         return {"counts": "context-mixing", "read_counts": reads}
     return neither
 
 
-def seconds_to_learn(dataset: Dataset, *, reads: bool) -> float:
-    """Return the seconds of context mixing on the reference machine.
+def seconds_to_learn(dataset: Dataset, speed: float, *, reads: bool) -> float:
+    """Return the seconds of context mixing.
 
     Args:
         dataset: the text.
+        speed: that of this machine, as `measure_speed` returns it.
         reads: whether the network reads the counts. If not, a part of a long text is enough.
     """
     characters = len(dataset.train) + len(dataset.validation)
     if reads:
-        return characters * (SECONDS_TO_LEARN + SECONDS_TO_RECORD)
-    return min(characters, TRAINING_AT_MOST) * SECONDS_TO_LEARN
+        each = SECONDS_TO_LEARN + SECONDS_TO_RECORD
+    else:
+        each, characters = SECONDS_TO_LEARN, min(characters, TRAINING_AT_MOST)
+    return characters * each * float(speed**MIXING_BY_SPEED)
 
 
 def plan(
@@ -238,15 +243,14 @@ def plan(
         mixes: whether the run can have context mixing; None to leave the counts open.
     """
     characters, validation = len(dataset.train), len(dataset.validation)
-    usable = max(seconds * speed, 1.0)
     counts: dict[str, Any] = {}
     if mixes is not None:
-        counts = choose_counts(usable, dataset, fixed, mixes=mixes)
+        counts = choose_counts(seconds, speed, dataset, fixed, mixes=mixes)
     learning, read = 0.0, 0
     if counts.get("counts") == "context-mixing":
-        learning = seconds_to_learn(dataset, reads=counts["read_counts"])
+        learning = seconds_to_learn(dataset, speed, reads=counts["read_counts"])
         read = len(dataset.vocabulary) if counts["read_counts"] else 0
-    usable = max(usable - learning, 1.0)
+    usable = max((seconds - learning) * speed, 1.0)
     units_share, dropped_share = READING if read else (1.0, 1.0)
     memorized = _memorized(dataset)
     by_time = UNITS * usable**UNITS_BY_TIME
@@ -306,7 +310,7 @@ def plan(
     )
     if learning:
         does = ", which the network reads" if read else ""
-        reason += f", after about {_duration(learning / speed)} of context mixing{does}"
+        reason += f", after about {_duration(learning)} of context mixing{does}"
     return Choice(options, reason)
 
 
