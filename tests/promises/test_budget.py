@@ -73,7 +73,6 @@ def test_a_hundred_hours_end_when_nothing_more_is_to_be_gained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(planning, "PROBED_FOR", 0.02)
-    monkeypatch.setattr(planning, "ENOUGH_CHARACTERS", 5e5)  # a tenth, and over MOST_PASSES still
     out, text = tmp_path / "run", text_file(tmp_path, TEXT[:2_000])
     assert main(["train", text, "--minutes", "6000", "--out", str(out)]) == 0
     told = capsys.readouterr().err
