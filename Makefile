@@ -3,13 +3,17 @@
 PYTHON ?= .venv/bin/python
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: check docs dist notebook pictures player bench bench-smoke
-check: docs
+.PHONY: check lint types docs dist notebook pictures player bench bench-smoke
+check: docs lint types
+	$(PYTHON) -m pytest -m docs tests/docs
+
+lint:
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy
 	$(dir $(PYTHON))lint-imports --no-cache
-	$(PYTHON) -m pytest -m docs tests/docs
+
+types:
+	$(PYTHON) -m mypy
 
 # charloom beside its peers; PYTHON needs the extra bench. About forty minutes.
 bench:

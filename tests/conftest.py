@@ -13,6 +13,9 @@ from helpers.extras import EXTENDED, EXTRAS, FIXTURES, FOLDERS, IMPORTING, is_in
 # Two workers and the processes of tests share the cores: PyTorch's threads, which wait for each
 # other at every small operation, must not hold the cores meanwhile. OpenMP reads this as it loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# NumPy's threads otherwise wait for 2^26 cycles before they sleep. Small products of matrices then
+# take ten times as long, and all cores. OpenBLAS reads this as it loads.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 pytest_plugins = [
     "helpers.fixtures.browser",

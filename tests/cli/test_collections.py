@@ -218,7 +218,7 @@ def test_fine_tuning_reads_documents_like_the_model(capsys: Captured, names: lis
 
 
 def test_unicode_names_are_a_collection(capsys: Captured) -> None:
-    assert main(["train", "unicode-names", "--out", "run", *STEP]) == 0
+    assert main(["train", "unicode-names", "--out", "run", "--no-mix", *STEP]) == 0
     assert " documents, " in capsys.readouterr().err
     assert load_checkpoint(Path("run/model.safetensors")).training["lines"] is True
     assert main(["train", "unicode-names", "--out", "run", "--resume", "--steps=2"]) == 0

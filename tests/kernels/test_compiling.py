@@ -29,6 +29,15 @@ STEP = """
     engine.step(np.array([1]), engine.config.zero_state(1))
 """
 
+# A kernel that is compiled in a second. A training kernel takes 15 times as long.
+COUNT = """
+    import numpy as np
+    from charloom.prediction.mixture import fit_ngram_table
+    table = fit_ngram_table(np.arange(40) % 5, 5, 2, 1e6)
+    assert table.look_up(np.array([[1, 2]], np.int32)).probabilities.shape == (1, 5)
+"""
+NUMBA_OF_PROCESS = "    import sys; print({'numba', 'llvmlite'} & set(sys.modules))"
+
 
 def kernels(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.kernel"))
@@ -36,15 +45,21 @@ def kernels(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_kernel_is_compiled_once_with_a_notice_and_then_needs_no_compiler(tmp_path: Path) -> None:
-    first = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
+    first = in_a_new_process(COUNT, NUMBA_CACHE_DIR=str(tmp_path))
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("\n") == 1
-    assert "compiling the kernel for inference" in first.stderr
+    assert "compiling the kernel for counting" in first.stderr
     (kernel,) = kernels(tmp_path)
-    code = STEP + "    import sys; print({'numba', 'llvmlite'} & set(sys.modules))"
-    again = in_a_new_process(code, NUMBA_CACHE_DIR=str(tmp_path))
+    again = in_a_new_process(COUNT + NUMBA_OF_PROCESS, NUMBA_CACHE_DIR=str(tmp_path))
     assert (again.returncode, again.stdout, again.stderr) == (0, "set()\n", "")
     assert kernels(tmp_path) == [kernel]
+
+
+@pytest.mark.slow
+def test_an_engine_with_kept_kernels_needs_no_compiler() -> None:
+    assert in_a_new_process(STEP).returncode == 0  # compiles, where no test did so before
+    again = in_a_new_process(STEP + NUMBA_OF_PROCESS)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "set()\n", "")
 
 
 def test_a_folder_that_can_only_be_read_serves(
@@ -89,7 +104,7 @@ def test_importing_neither_compiles_nor_configures_numba(tmp_path: Path) -> None
         from charloom.engines.compiled.engine import INFER, TRAIN
         assert not TRAIN._by_signature and not INFER._by_signature
     """
-        + STEP.replace("\n    ", "\n        ")
+        + COUNT.replace("\n    ", "\n        ")
         + """
         after = {n: getattr(numba.config, n) for n in names}
         assert {n for n in names if before[n] is not after[n] and before[n] != after[n]} == set()
@@ -287,7 +302,7 @@ def test_any_source_change_recompiles(
 def test_processes_that_compile_at_once(tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(STEP)],
+            [sys.executable, "-c", textwrap.dedent(COUNT)],
             env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
             stderr=subprocess.PIPE,
         )
@@ -298,5 +313,5 @@ def test_processes_that_compile_at_once(tmp_path: Path) -> None:
         assert process.returncode == 0, errors
     assert len(kernels(tmp_path)) == 1
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".part-")]
-    again = in_a_new_process(STEP, NUMBA_CACHE_DIR=str(tmp_path))
+    again = in_a_new_process(COUNT, NUMBA_CACHE_DIR=str(tmp_path))
     assert (again.returncode, again.stderr) == (0, "")

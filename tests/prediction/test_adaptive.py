@@ -21,10 +21,10 @@ SIZE = 6
 GENERATOR = np.random.default_rng(5)
 
 
-IDS = GENERATOR.choice(SIZE, 3_000, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05]).astype(np.uint8)
+IDS = GENERATOR.choice(SIZE, 1_500, p=[0.4, 0.3, 0.1, 0.1, 0.05, 0.05]).astype(np.uint8)
 
 
-OTHER = np.tile(np.array([0, 3, 1, 5, 2], np.uint8), 400)  # nothing like the text
+OTHER = np.tile(np.array([0, 3, 1, 5, 2], np.uint8), 200)  # nothing like the text
 
 
 @pytest.fixture(params=["auto", "reference"])
@@ -77,7 +77,7 @@ def test_nothing_is_learned_before_it_is_scored(engine: Engine) -> None:
 
 def test_the_rate_and_the_weights_are_chosen_on_the_watched_part(engine: Engine) -> None:
     table = fit_ngram_table(IDS, SIZE, 2, 1e6)
-    mixture = fit_mixture(engine, table, IDS[2500:], 0, 1)
+    mixture = fit_mixture(engine, table, IDS[1000:], 0, 1)
     chosen = choose_adaptation(engine, mixture, IDS, OTHER)
     assert chosen.rate == max(RATES)  # so much is to be learned
     assert chosen.mixture is not None
@@ -134,7 +134,7 @@ def test_recent_counts_are_those_of_the_formula() -> None:
 
 
 def test_counts_go_on_counting_and_weights_are_fitted_again(engine: Engine) -> None:
-    mixture = fit_mixture(engine, fit_ngram_table(IDS, SIZE, 4, 1e6), IDS[2500:], 0, 1)
+    mixture = fit_mixture(engine, fit_ngram_table(IDS, SIZE, 4, 1e6), IDS[1000:], 0, 1)
     chosen = choose_adaptation(engine, mixture, IDS, OTHER[:300])
     fitted = score_adaptively(engine, OTHER, 0, chosen).mixture
     assert fitted is not None
