@@ -76,9 +76,10 @@ UNITS_OF_SHORT_DOCUMENTS = 0.73
 # In its last part a run also trains on the validation split. The split must be long enough to
 # choose on, and the model must not be evaluated on it.
 REFIT, LEAST_TO_REFIT = 0.5, 5_000
-# Seconds of context mixing for each character, before the training, on two threads of the reference
-# machine: to learn, and to record the extra inputs of the network. Mixing waits for memory, so that
-# a machine of half the speed takes less than twice as long. Shares are of the whole time.
+# Seconds of context mixing for each character: to learn, and to record the extra inputs of the
+# network. They are those of two threads of the reference machine, before the training. Mixing waits
+# for memory, so that a machine of half the speed takes less than twice as long. Shares are of the
+# whole time.
 SECONDS_TO_LEARN, SECONDS_TO_RECORD, MIXING_BY_SPEED = 0.65e-5, 0.47e-5, -0.65
 LEAST_TO_MIX = 20_000  # characters
 MOST_OF_THE_TIME, MOST_OF_THE_TIME_UNREAD = 0.6, 0.65
