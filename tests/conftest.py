@@ -16,6 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # NumPy's threads otherwise wait for 2^26 cycles before they sleep. Small products of matrices then
 # take ten times as long, and all cores. OpenBLAS reads this as it loads.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+# Products that no test gives threads are computed in one. Two threads of a busy machine wait for
+# each other in every small product.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 pytest_plugins = [
     "helpers.fixtures.browser",

@@ -3,6 +3,8 @@
 from typing import Any
 
 import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from charloom.ngrams.mixing import fit_theta
 
@@ -34,3 +36,27 @@ def test_a_predictor_that_knows_nothing_gets_no_weight() -> None:
     x = np.column_stack([np.ones(3_000), generator.standard_normal((3_000, 2))])
     theta = fit_theta(x, np.full(3_000, 1e-3), generator.uniform(0.2, 0.9, 3_000))
     assert (x @ theta).max() < -4
+
+
+def blas_threads() -> set[int]:
+    return {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
+
+
+def test_the_fit_has_one_thread_and_leaves_the_limit_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, solve = [], np.linalg.solve
+
+    def noted(*arguments: Any) -> Any:
+        found.append(blas_threads())
+        return solve(*arguments)
+
+    monkeypatch.setattr(np.linalg, "solve", noted)
+    with threadpool_limits(2, user_api="blas"):
+        limit = blas_threads()
+        fit_theta(*synthetic(1.8))
+        assert blas_threads() == limit
+    assert found
+    assert all(threads == {1} for threads in found)

@@ -6,7 +6,12 @@ is the number of characters of context of the n-gram model.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +25,7 @@ ENOUGH = 1e-6  # nats a character that a step must gain for another one
 # Neither weight is ever 0, because on an unusual text each model can give a character p = 0.
 LEAST_WEIGHT = 1e-12
 RIDGE = 3.0  # keeps θ near zero where there is little text to fit it on
+_limiting = threading.Lock()
 
 Features = NDArray[np.float64]
 
@@ -97,6 +103,22 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
 
 
+@functools.cache
+def _blas() -> Any:
+    """Return the controller of NumPy's BLAS, which takes milliseconds to find."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute NumPy's products in one thread. The limit is the process's, hence the lock."""
+    with _limiting, _blas().limit(limits=1):
+        yield
+
+
+@_one_thread()
 def fit_theta(
     x: Features,
     network: NDArray[np.float64],
@@ -110,6 +132,9 @@ def fit_theta(
     Its log-likelihood log(g·a + (1 - g)·b) has the slope r - g in the logit of g, and the
     curvature r (1 - r) - g (1 - g). Where this exceeds -0.05 g (1 - g), that value replaces it, so
     that every step ascends.
+
+    The products have few columns, so one thread is as fast as two on idle cores. On busy ones, two
+    take up to a hundred times as long, because they wait for each other in every product.
 
     Args:
         x: features, (N, F).
