@@ -5,6 +5,7 @@ V: characters in the vocabulary; C: contexts; D: the largest depth of a characte
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -202,7 +203,9 @@ class NotedLists(NamedTuple):
 PRIOR_COUNT = 0.3
 
 
+@functools.cache
 def make_constants() -> Constants:
+    """Return the constants, which nothing changes."""
     p = (np.arange(4096) + 0.5) / 4096
     x = np.arange(4097) * (24 / 4096) - 12
     recent = [n if n <= 2 else n.bit_length() for n in range(64)]
@@ -216,22 +219,23 @@ def make_constants() -> Constants:
 
 def make_weights() -> Weights:
     """Return the weights before any text: each context is believed a little."""
+    # Rounded before they are repeated, because there are only a few different numbers.
     logit = (np.arange(LOGIT_LEVELS) - 16) / 2
-    counts = np.tile(logistic(logit), CONTEXT_COUNT * COUNT_LEVELS)
+    counts = np.tile(logistic(logit).astype(np.float32), CONTEXT_COUNT * COUNT_LEVELS)
     a, b = np.meshgrid(np.arange(RECENT_LEVELS), np.arange(RECENT_LEVELS), indexing="ij")
-    recent = np.repeat(((b + 0.4) / (a + b + 0.8)).ravel(), SIDES * SIDES)
-    recent = np.tile(recent, CONTEXT_COUNT)
-    row = np.zeros(INPUT_COUNT)
+    recent = ((b + 0.4) / (a + b + 0.8)).ravel().astype(np.float32)
+    recent = np.tile(np.repeat(recent, SIDES * SIDES), CONTEXT_COUNT)
+    row = np.zeros(INPUT_COUNT, np.float32)
     row[: INPUTS * CONTEXT_COUNT] = np.tile([0.15, 0, 0.15, 0.15], CONTEXT_COUNT)
-    levels = (np.arange(REFINED_LEVELS) - 16) / 2
+    levels = logistic((np.arange(REFINED_LEVELS) - 16) / 2).astype(np.float32)
     return Weights(
-        counts.astype(np.float32),
+        counts,
         np.zeros(len(counts), np.int32),
-        recent.astype(np.float32),
+        recent,
         np.zeros(len(recent), np.int32),
-        np.tile(row, SET_BEGINS[-1]).astype(np.float32),
+        np.tile(row, SET_BEGINS[-1]),
         np.full(CLASSES * SETS, 1 / SETS, np.float32),
-        np.tile(logistic(levels), 2 * REFINED_ROWS).astype(np.float32),
+        np.tile(levels, 2 * REFINED_ROWS),
         np.zeros(1, np.int64),
     )
 
