@@ -9,7 +9,6 @@ from charloom.compression.characters import COLUMNS, Alphabet, Codes
 from charloom.compression.layout import Damage
 from charloom.compression.network import NetworkPlan
 from charloom.compression.text_coder import Reader, TextCoder, Writer, code_rows
-from charloom.compression.weights import first_weights
 from charloom.context_mixing.trees import Branches
 from charloom.progress import OnProgress
 
@@ -41,7 +40,7 @@ def write_text(
     if branches is not None:
         branches = code_branches(branches, alphabet, writer)
     mixer = alphabet.mixer(len(ids), megabytes * MEGABYTE, branches)
-    coder = TextCoder(mixer, first_weights(), plan, length=len(ids))
+    coder = TextCoder(mixer, mixer.adaptive, plan, length=len(ids))
     coder.code(ids, writer, "compressing", on_progress)
     return writer.all_bytes()
 
@@ -82,6 +81,6 @@ def read_text(
         mixer = alphabet.mixer(length, megabytes * MEGABYTE, branches)
     except ValueError:  # because made-up counts or branches have too deep a tree
         raise Damage from None
-    coder = TextCoder(mixer, first_weights(), plan, length=length)
+    coder = TextCoder(mixer, mixer.adaptive, plan, length=length)
     coder.code(ids, reader, "decompressing", on_progress)
     return alphabet, ids

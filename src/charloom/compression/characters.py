@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charloom.compression.layout import Damage
+from charloom.compression.weights import first_weights
 from charloom.context_mixing.layout import LETTER, OTHER, VERSION, Tree
 from charloom.context_mixing.mixer import ContextMixer
 from charloom.context_mixing.trees import Branches, tree_with
@@ -79,7 +80,7 @@ class Alphabet:
         return tuple(map(chr, shown.tolist()))
 
     def mixer(self, length: int, most_bytes: int, branches: Branches | None = None) -> ContextMixer:
-        """Return a mixer that has learned nothing.
+        """Return a mixer that has learned nothing, with one copy of `first_weights`.
 
         Args:
             length: of the text.
@@ -91,7 +92,7 @@ class Alphabet:
         """
         mixer = ContextMixer.empty(
             Vocabulary(self.characters), self.counts, length, most_bytes,
-            version=1 if branches is None else VERSION,
+            version=1 if branches is None else VERSION, weights=first_weights(),
         )  # fmt: skip
         tree = mixer.tree if branches is None else self._tree(branches)
         return replace(mixer, tree=_with_lasting_kinds(tree, self.characters))

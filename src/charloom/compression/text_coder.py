@@ -136,7 +136,7 @@ class TextCoder:
         self._deepest = mixer.tree.path.shape[1]
         scratch = make_scratch(size)
         model, buffers = model_places(mixer.tree, mixer.tables, make_constants(), mixer.version)
-        final = first_weights(OF_NETWORK)
+        final = first_weights(OF_NETWORK) if plan.hidden else weights
         self._kept: Any = scratch, buffers, weights, final
         order = np.argsort(mixer.tree.rank, kind="stable").astype(np.int64)
         self._final = weight_places(final)

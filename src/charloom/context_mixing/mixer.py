@@ -150,6 +150,7 @@ class ContextMixer:
         most_bytes: float | None = None,
         text: Ids | None = None,
         version: int = VERSION,
+        weights: Weights | None = None,
     ) -> ContextMixer:
         """Return a mixer that has learned nothing.
 
@@ -161,6 +162,7 @@ class ContextMixer:
             text: the ids of the text, (N,), which decides about the tree: see `make_tree`. It is
                 of no use to version 1.
             version: see `layout.VERSION`.
+            weights: both copies of the weights, if only one of them is used.
 
         Raises:
             CharloomError: for a vocabulary of more than LARGEST_VOCABULARY characters.
@@ -186,8 +188,9 @@ class ContextMixer:
         )
         decides = text if version > 1 else None
         tree = make_tree(counts, vocabulary.characters, vocabulary.end_id, decides)
-        weights, state = (make_weights(), make_weights()), np.zeros(STATE, np.uint64)
-        return cls(len(vocabulary), tree, tables, *weights, state, version=version)
+        frozen, adaptive = (weights or make_weights() for _ in range(2))
+        state = np.zeros(STATE, np.uint64)
+        return cls(len(vocabulary), tree, tables, frozen, adaptive, state, version=version)
 
     def learn(self, ids: Ids, record: NDArray[np.uint8] | None = None, threads: int = 1) -> None:
         """Learn a text, the continuation of the text so far.
