@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -72,7 +71,6 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
 
 @given(checkpoints())
 @settings(max_examples=60)
-@pytest.mark.usefixtures("without_sync")
 def test_save_and_load_round_trip_to_the_bit(module_folder: Path, checkpoint: Checkpoint) -> None:
     path = module_folder / "model"
     save_checkpoint(path, checkpoint)
@@ -82,7 +80,6 @@ def test_save_and_load_round_trip_to_the_bit(module_folder: Path, checkpoint: Ch
 
 @given(checkpoints())
 @settings(max_examples=60)
-@pytest.mark.usefixtures("without_sync")
 def test_saving_twice_gives_the_same_bytes(module_folder: Path, checkpoint: Checkpoint) -> None:
     path = module_folder / "model"
     save_checkpoint(path, checkpoint)

@@ -74,7 +74,7 @@ def test_gradients_equal_central_differences(
 
 @pytest.mark.parametrize("name", ["pytorch"])
 @every_cell
-def test_torch_compile_has_the_same_gradients(compiler: None, name: str, cell: str) -> None:
+def test_torch_compile_has_the_same_gradients(warm_compiler: None, name: str, cell: str) -> None:
     engine = make(name, cell, dropout=0.4, end_id=END, threads=1, compile=True)
     check_every_gradient(engine, WINDOW)
 

@@ -39,7 +39,7 @@ def test_gradients_equal_central_differences(
 @every_cell
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_torch_compile_has_the_same_gradients(
-    compiler: None, name: str, cell: str, dropout: float
+    warm_compiler: None, name: str, cell: str, dropout: float
 ) -> None:
     check_every_gradient(make(name, cell, dropout=dropout, threads=1, compile=True), 4, 3)
 

@@ -404,7 +404,7 @@ def test_compile_happens_when_the_engine_opens(compiler: None, torch: Any) -> No
 
 @with_torch
 @pytest.mark.parametrize("cell", CELLS)
-def test_compiled_bfloat16_is_similar(compiler: None, torch: Any, cell: str) -> None:
+def test_compiled_bfloat16_is_similar(warm_compiler: None, torch: Any, cell: str) -> None:
     skip_without_bfloat16(torch, cell)
     config = ModelConfig(cell, 12, 2, 21, 0.2)
     flat = initialize(config, seed=1).flat
@@ -418,7 +418,7 @@ def test_compiled_bfloat16_is_similar(compiler: None, torch: Any, cell: str) -> 
 
 @with_torch
 def test_compiled_run_resumes(
-    compiler: None, torch: Any, text: str, capfd: pytest.CaptureFixture[str]
+    warm_compiler: None, torch: Any, text: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     options = [*SMALL, "--engine=pytorch", "--threads=1"]
     assert main(["train", text, "--out=run", "--steps=2", *options]) == 0
@@ -435,7 +435,7 @@ def test_compiled_run_resumes(
 
 
 @with_torch
-def test_compiled_speed_is_measured(compiler: None, torch: Any) -> None:
+def test_compiled_speed_is_measured(warm_compiler: None, torch: Any) -> None:
     assert measure_speed(Backend("pytorch", 1, compile=True)) > 0
 
 

@@ -30,7 +30,12 @@ FOLDERS = {
     "tuning": "tune",
 }
 # Fixture: the marker of the tests that use it.
-FIXTURES = {"browser": "browser", "compiler": "torch", "finished_search": "tune", "torch": "torch"}
+FIXTURES = {
+    "browser": "browser",
+    "finished_search": "tune",
+    "torch": "torch",
+    "warm_compiler": "torch",
+}
 # Not even imported without the extra.
 IMPORTING = {"hub": ["exchange/hub"], "torch": ["contracts/test_against_pytorch.py"]}
 
