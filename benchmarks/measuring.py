@@ -33,8 +33,16 @@ from charloom.text.dataset import Split, load_dataset
 CONSOLE = Console(stderr=True)
 
 
+Process = subprocess.Popen[str]
+
+
 class Worker:
-    """A process that runs one workload in one system (see benchmarks.worker)."""
+    """A process that runs one workload in one system (see benchmarks.worker).
+
+    Args:
+        kept: processes by system, which run one workload after another; None for a new one, which
+            ends with its workload.
+    """
 
     def __init__(
         self,
@@ -44,19 +52,16 @@ class Worker:
         characters: Sequence[str],
         threads: int,
         device: str,
+        kept: dict[str, Process] | None = None,
     ) -> None:
         self.system, self.threads = system, threads
         self.speeds: list[float] = []  # characters per second, one entry per round
         self.peak_bytes = 0
         self.steps = 1
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
+        self._kept = kept
+        self._process = (kept or {}).get(system) or start_worker()
+        if kept is not None:
+            kept[system] = self._process
         setup = {
             "workload": asdict(workload),
             "ids": str(ids),
@@ -78,6 +83,8 @@ class Worker:
         if not line:
             assert self._process.stderr is not None
             said = self._process.stderr.read().strip().splitlines()
+            if self._kept is not None:
+                end_worker(self._kept.pop(self.system))
             raise RuntimeError(said[-1] if said else "the process ended without an error message")
         found: dict[str, Any] = json.loads(line)
         return found
@@ -95,13 +102,29 @@ class Worker:
             self.steps = max(1, math.ceil(seconds / a_step))
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
-        self._process.kill()
-        self._process.wait()
+        if self._kept is None:
+            end_worker(self._process)
+
+
+def start_worker() -> Process:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+
+
+def end_worker(process: Process) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(10)
+    process.kill()
+    process.wait()
 
 
 def agree(workload: Workload, workers: list[Worker]) -> list[str]:
@@ -131,6 +154,7 @@ def run_workload(
     seconds: float,
     device: str,
     with_peak: bool,
+    kept: dict[str, Process] | None = None,
 ) -> dict[str, Any]:
     workers: list[Worker] = []
     peaks: dict[int, dict[str, list[float]]] = {}  # by threads and library, one entry per round
@@ -140,7 +164,7 @@ def run_workload(
             if system in failed:
                 continue
             try:
-                workers.append(Worker(system, workload, ids, characters, threads, device))
+                workers.append(Worker(system, workload, ids, characters, threads, device, kept))
             except RuntimeError as error:
                 if system == "charloom":
                     raise
@@ -249,7 +273,9 @@ def measure(
     rounds, seconds = (1, 0.01) if smoke else (arguments.rounds, arguments.seconds)
     dataset = load_dataset(open_text(arguments.text), Split.parse("100/0/0"))
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    kept: dict[str, Process] | None = {} if smoke else None
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as after:
+        after.callback(lambda: [end_worker(process) for process in (kept or {}).values()])
         ids = Path(folder) / "ids.npy"
         np.save(ids, np.asarray(dataset.ids))
         for workload in workloads:
@@ -265,6 +291,7 @@ def measure(
                 seconds,
                 device,
                 with_peak and not smoke,
+                kept,
             )
             rows.append(row)
             for name, found in row["systems"].items():

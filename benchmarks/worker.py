@@ -2,7 +2,8 @@
 
 It reads one JSON object per line and prints one in response. The first line is the setup, and the
 response contains the first results, on which all systems must agree. Each further line sets a
-number of steps, and the response contains their duration and the peak memory.
+number of steps, and the response contains their duration and the peak memory. Another setup can
+follow, so that a smoke test imports PyTorch only once for each system.
 """
 
 from __future__ import annotations
@@ -97,19 +98,26 @@ def wait_for_gpu() -> None:
     torch.cuda.synchronize()
 
 
-def main() -> None:
-    setup = json.loads(sys.stdin.readline())
+def set_up(setup: dict[str, Any]) -> Any:
     workload = Workload(
         **{**setup["workload"], "against": ()},
     )
     ids = np.load(setup["ids"])
     system, characters, device = setup["system"], setup["characters"], setup["device"]
-    job = make_job(system, workload, ids, characters, setup["threads"], device)
-    print(json.dumps({"results": first_results(job)}), flush=True)
-    step = getattr(job, workload.kind)
-    several = getattr(job, f"{workload.kind}_steps", None)
+    return make_job(system, workload, ids, characters, setup["threads"], device)
+
+
+def main() -> None:
+    job: Any = None
     for line in sys.stdin:
-        count = json.loads(line)["steps"]
+        question = json.loads(line)
+        if "workload" in question:
+            job = None  # so that the memory of two is not needed
+            job = set_up(question)
+            print(json.dumps({"results": first_results(job)}), flush=True)
+            continue
+        kind, count = job.workload.kind, question["steps"]
+        step, several = getattr(job, kind), getattr(job, f"{kind}_steps", None)
         started = time.perf_counter()
         if several is None:
             for _ in range(count):

@@ -272,36 +272,76 @@ def test_an_interrupt_saves_and_ends_all(torch: Any, text: Path, tmp_path: Path)
     assert resumed(out)["state"].shape[2] == 5  # the rows of both
 
 
-@pytest.mark.torch
-@pytest.mark.parametrize(
-    ("first", "second", "said"),
-    [
-        ([], ["--seed", "3"], "--seed is 3 at rank 1 and None at rank 0"),
-        ([], "other.txt", "rank 1: its text is not that of rank 0"),
-        ([], "missing.txt", "rank 1: there is no file"),
-        (["--preset", "classic"], None, "1 row for 2 ranks"),
-        (["--engine", "compiled"], None, "--engine compiled trains in one process"),
-        (["--steps", "0"], None, "--steps is 0"),
-    ],
-    ids=["other options", "other text", "no text", "too few rows", "other engine", "nonsense"],
-)
-def test_rank_mismatch_is_refused_before_the_first_step(
-    torch: Any, text: Path, tmp_path: Path, first: list[str], second: Any, said: str
-) -> None:
-    (tmp_path / "other.txt").write_text(SQUARES[1:])
-    out = tmp_path / "run"
-    theirs = tmp_path / second if isinstance(second, str) else text
-    leader, follower = run_ranks(
-        ["-m", "charloom", "train", str(text), "--out", str(out), "--steps", "5", *first],
-        ["-m", "charloom", "train", str(theirs), "--out", str(out), "--steps", "5"]
-        + (first if second is None else second if isinstance(second, list) else []),
-    )
-    assert leader[0] == follower[0] == 2
+# The options of rank 0, what differs at rank 1, and the message.
+MISMATCHES: dict[str, tuple[list[str], Any, str]] = {
+    "other options": ([], ["--seed", "3"], "--seed is 3 at rank 1 and None at rank 0"),
+    "other text": ([], "other.txt", "rank 1: its text is not that of rank 0"),
+    "no text": ([], "missing.txt", "rank 1: there is no file"),
+    "too few rows": (["--preset", "classic"], None, "1 row for 2 ranks"),
+    "other engine": (["--engine", "compiled"], None, "--engine compiled trains in one process"),
+    "nonsense": (["--steps", "0"], None, "--steps is 0"),
+}
+
+
+# All of them by both ranks of one pair of processes, because importing PyTorch takes a while.
+MISMATCHED = """
+import contextlib, io, json, os, sys
+from pathlib import Path
+from charloom.cli.main import main
+
+found = []
+for port, words in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        status = main(words)
+    found.append((status, errors.getvalue().splitlines()))
+Path(sys.argv[2]).write_text(json.dumps(found), encoding="utf-8")
+"""
+
+
+def mismatched(name: str, text: Path, out: Path) -> tuple[list[str], list[str]]:
+    """The arguments of both ranks."""
+    first, second, _ = MISMATCHES[name]
+    theirs = text.with_name(second) if isinstance(second, str) else text
+    more = second if isinstance(second, list) else first if second is None else []
+    leader = ["train", str(text), "--out", str(out), "--steps", "5", *first]
+    return leader, ["train", str(theirs), "--out", str(out), "--steps", "5", *more]
+
+
+def check_refused(name: str, leader: Any, follower: Any, out: Path) -> None:
+    assert leader[0] == follower[0] == 2, name
     (line,) = leader[1]
     assert line.startswith("charloom: ")
-    assert said in line
+    assert MISMATCHES[name][2] in line
     assert follower[1] in ([], [line])
     assert not out.exists()
+
+
+@pytest.mark.torch
+def test_rank_mismatch_is_refused_before_the_first_step(
+    torch: Any, text: Path, tmp_path: Path
+) -> None:
+    text.with_name("other.txt").write_text(SQUARES[1:])
+    out = tmp_path / "run"
+    script = tmp_path / "mismatched.py"
+    script.write_text(MISMATCHED)
+    ports = [free_port() for _ in MISMATCHES]
+    commands = []
+    for rank in (0, 1):
+        words = [mismatched(name, text, out)[rank] for name in MISMATCHES]
+        cases = json.dumps(list(zip(ports, words, strict=True)))
+        commands.append([str(script), cases, str(tmp_path / f"{rank}.json")])
+    assert run_ranks(*commands) == [(0, [])] * 2
+    leaders, followers = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    for name, leader, follower in zip(MISMATCHES, leaders, followers, strict=True):
+        check_refused(name, leader, follower, out)
+
+
+@pytest.mark.torch
+def test_rank_mismatch_ends_both_commands(torch: Any, text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    commands = [["-m", "charloom", *words] for words in mismatched("other options", text, out)]
+    check_refused("other options", *run_ranks(*commands), out)
 
 
 @pytest.mark.torch
