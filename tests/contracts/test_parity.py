@@ -5,6 +5,7 @@ in float64 the parameters under every optimizer; in float32 the parameters under
 under the others, for a first step of AdaGrad or Adam is a sign, which rounding flips.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -51,13 +52,16 @@ def pair(
     if name == "pytorch" and config.layers != 2:
         # PyTorch is slow with more threads than cores, so models of two layers alone have several.
         threads = 1
+    return (
+        ReferenceEngine(untrained(config), seed=6, classic=classic),
+        Backend(name, threads, compile=compile).open(untrained(config), seed=6, classic=classic),
+    )
+
+
+def untrained(config: ModelConfig) -> Parameters:
     parameters = initialize(config, seed=2)
     parameters.flat[:] += np.random.default_rng(3).normal(0, 0.1, parameters.flat.shape)
-    copy = Parameters(config, parameters.flat.copy())
-    return (
-        ReferenceEngine(parameters, seed=6, classic=classic),
-        Backend(name, threads, compile=compile).open(copy, seed=6, classic=classic),
-    )
+    return parameters
 
 
 def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[float]:
@@ -79,6 +83,16 @@ def train(engine: Engine, optimizer: Optimizer, steps: int, rows: int) -> list[f
         losses.append(loss)
     assert optimizer.step_count == STEPS
     return losses
+
+
+@functools.lru_cache(40)
+def reference_run(
+    config: ModelConfig, optimizer: str, steps: int, rows: int
+) -> tuple[list[float], Parameters, dict[str, np.ndarray]]:
+    """The losses, parameters and slots of the reference, kept for the engine that comes next."""
+    engine, one = ReferenceEngine(untrained(config), seed=6), OPTIMIZERS[optimizer]()
+    losses = train(engine, one, steps, rows)
+    return losses, engine.parameters, dict(one.slots)
 
 
 # All depths under all optimizers; of documents under two, because no optimizer sees documents.
@@ -113,13 +127,13 @@ def test_float64_parity(name: str, cell: str, layers: int, optimizer: str, docum
             cell, hidden, layers, vocabulary, dropout, "float64", dropout * 1.5,
             end_id=vocabulary - 1 if documents else None,
         )  # fmt: skip
-        theirs, ours = pair(name, config, threads)
-        one, other = OPTIMIZERS[optimizer](), OPTIMIZERS[optimizer]()
-        expected = train(theirs, one, steps, rows)
+        _, ours = pair(name, config, threads)
+        other = OPTIMIZERS[optimizer]()
+        expected, parameters, slots = reference_run(config, optimizer, steps, rows)
         np.testing.assert_allclose(train(ours, other, steps, rows), expected, rtol=1e-10)
-        for tensor, values in theirs.parameters.items():
+        for tensor, values in parameters.items():
             assert relative(ours.parameters[tensor], values) <= 1e-9, (tensor, steps, rows)
-        for slot, values in one.slots.items():
+        for slot, values in slots.items():
             assert relative(other.slots[slot], values) <= 1e-8
 
 
@@ -135,14 +149,14 @@ def test_float32_parity(name: str, cell: str, layers: int, optimizer: str, docum
             cell, hidden, layers, vocabulary, dropout, "float32", dropout / 2,
             end_id=vocabulary - 1 if documents else None,
         )  # fmt: skip
-        theirs, ours = pair(name, config, threads)
-        expected = train(theirs, OPTIMIZERS[optimizer](), steps, rows)
+        _, ours = pair(name, config, threads)
+        expected, parameters, _ = reference_run(config, optimizer, steps, rows)
         found = train(ours, OPTIMIZERS[optimizer](), steps, rows)
         # Ten steps on one or a few characters can go anywhere but under SGD's small ones.
         few = steps * rows < 10 and optimizer != "sgd"
         np.testing.assert_allclose(found, expected, rtol=1e-3 if few else 1e-4)
         if optimizer == "sgd":
-            for tensor, values in theirs.parameters.items():
+            for tensor, values in parameters.items():
                 assert relative(ours.parameters[tensor], values) <= 1e-5, (tensor, steps, rows)
 
 
