@@ -63,7 +63,7 @@ def loss_of(engine: Engine, inputs: Any, targets: Any, state: Any, **given: Any)
         return engine.loss_and_gradients(inputs, targets, state, **given)[0]
 
     loss = whole()
-    if engine.name != "pytorch" or is_compiled(engine):  # it would compile another function
+    if engine.name != "pytorch":
         return whole
     alone = _pytorch_loss(engine, inputs, targets, state, **given)
     np.testing.assert_allclose(alone(), loss, rtol=1e-13)
@@ -87,11 +87,13 @@ def _pytorch_loss(
     import torch
 
     window = engine._ids(inputs), engine._ids(targets), engine._numbers(state)
+    # A compiled loss would be compiled again for a mode without gradients.
+    compiled = is_compiled(engine)
 
     def loss() -> float:
-        with engine._settings(), torch.no_grad():
+        with engine._settings(), torch.set_grad_enabled(compiled):
             engine._upload()
             total, _ = engine._window(*window, dropout_step, engine._beside(extra))
-            return float(total) / inputs.size
+            return float(total.detach()) / inputs.size
 
     return loss
