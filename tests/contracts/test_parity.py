@@ -49,9 +49,6 @@ def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def pair(
     name: str, config: ModelConfig, threads: int, classic: bool = False, compile: bool = False
 ) -> tuple[ReferenceEngine, Engine]:
-    if name == "pytorch" and config.layers != 2:
-        # PyTorch is slow with more threads than cores, so models of two layers alone have several.
-        threads = 1
     return (
         ReferenceEngine(untrained(config), seed=6, classic=classic),
         Backend(name, threads, compile=compile).open(untrained(config), seed=6, classic=classic),
