@@ -65,6 +65,15 @@ def test_a_network_reads_what_the_counts_predict(reading: MixedPredictor) -> Non
     assert np.abs(found - other).max() > 0.01
 
 
+def test_the_weight_of_a_network_that_reads_counts_is_nearly_constant() -> None:
+    def largest(kind: str) -> float:
+        theta = predictor_with_counts(kind, VOCABULARY, IDS).mixture.theta
+        return float(np.abs(theta[1:]).max())
+
+    assert largest("mixer-read") < largest("mixer") / 4
+    assert largest("table-read") < largest("table") / 4
+
+
 @pytest.mark.parametrize("protocol", ["carried", "cold-7", "cold-64"])
 def test_scores_do_not_depend_on_the_pieces(predictor: MixedPredictor, protocol: str) -> None:
     parsed = Protocol.parse(protocol)

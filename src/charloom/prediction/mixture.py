@@ -28,7 +28,15 @@ from numpy.typing import NDArray
 from charloom.engines.decoding import SamplingSettings, choose
 from charloom.engines.restrictions import NO_RESTRICTIONS, Restrictions
 from charloom.errors import CharloomError, plural
-from charloom.ngrams.mixing import Features, Mixture, feature_count, features, fit_theta
+from charloom.ngrams.mixing import (
+    RIDGE,
+    RIDGE_OF_READERS,
+    Features,
+    Mixture,
+    feature_count,
+    features,
+    fit_theta,
+)
 from charloom.ngrams.table import NGramPredictions, NGramTable
 from charloom.prediction.rows import MixedState
 
@@ -150,7 +158,8 @@ def fit_predicted_mixture(
     )
     if trained_on and not engine.config.extra_inputs and _has_memorized(every):
         return None
-    return Mixture(counts, fit_theta(*every))
+    ridge = RIDGE_OF_READERS if engine.config.extra_inputs else RIDGE
+    return Mixture(counts, fit_theta(*every, ridge=ridge))
 
 
 def fit_mixture_on_training_text(
