@@ -68,6 +68,13 @@ def test_the_fitted_learning_rate_is_adam_s() -> None:
     assert "learning_rate" not in options(300_000, 60, optimizer="sgd")
 
 
+def test_gradients_are_clipped_where_each_adam_step_has_the_same_weight() -> None:
+    assert options(300_000, 60)["clip"] < 0.2
+    assert options(300_000, 60, clip=1.0)["clip"] == 1
+    assert "clip" not in options(300_000, 60, optimizer="sgd")
+    assert "clip" not in options(20_000, 60)
+
+
 def test_the_validation_part_is_learned_from_where_it_is_long_and_not_the_last() -> None:
     assert plan(60, 1, dataset(200_000), {}).options["refit"] > 0
     assert plan(60, 1, dataset(200_000, "90/10/0"), {}).options["refit"] == 0
