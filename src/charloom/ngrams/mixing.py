@@ -24,9 +24,9 @@ ROUNDS, HALVINGS = 50, 12  # at most, of Newton steps and of a step's halvings
 ENOUGH = 1e-6  # nats a character that a step must gain for another one
 # Neither weight is ever 0, because on an unusual text each model can give a character p = 0.
 LEAST_WEIGHT = 1e-12
-# Keeps θ, except for the constant, near zero where there is little text to fit it on. The predictions
-# of a network that reads the counts differ little from them, and what is fitted to a few thousand
-# characters hardly holds elsewhere.
+# Keeps θ, except for the constant, near zero where there is little text to fit it on. Networks that
+# read the counts differ little from them, and weights that fit one part of a text hardly fit
+# another.
 RIDGE, RIDGE_OF_READERS = 3.0, 100.0
 _limiting = threading.Lock()
 
