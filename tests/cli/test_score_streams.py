@@ -201,7 +201,7 @@ def test_a_signal_ends_it_with_what_was_written(number: signal.Signals, options:
         found += working.stdout.read1(10_000)
     working.send_signal(number)
     rest, err = working.communicate(timeout=SECONDS)
-    assert working.returncode == 128 + number
+    assert working.returncode == 128 + number, err
     assert b"Traceback" not in err
     if "--csv" in options:
         assert (found + rest).count(b"\n") == 3
