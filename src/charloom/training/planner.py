@@ -297,7 +297,7 @@ def plan(
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
         rate = RATE_FROM_BASE if base else RATE * units**RATE_BY_UNITS
         options["learning_rate"] = float(f"{rate:.2g}")
-        if options.get("norm") == "rms":
+        if fixed.get("norm", options.get("norm")) == "rms":
             options["clip"] = CLIP
     if passes > most:
         options["epochs"] = round(most, 1)
