@@ -7,6 +7,7 @@ import numpy as np
 
 from charloom.engines.backend import Backend
 from charloom.engines.protocol import Engine
+from charloom.engines.reference import softmax_cross_entropy_forward
 from charloom.network.initialization import initialize
 from charloom.network.parameters import ModelConfig
 
@@ -55,19 +56,20 @@ def probabilities(engine: Engine, *shape: int, seed: int = 8) -> dict[str, Any]:
 def loss_of(engine: Engine, inputs: Any, targets: Any, state: Any, **given: Any) -> Any:
     """Compute the gradients of a window, and return a function that computes its loss again.
 
-    PyTorch's engine computes the losses without gradients, in a third of the time: differences need
-    hundreds of them.
+    The engines in Python compute the losses without gradients, in a third of the time: differences
+    need hundreds of them.
     """
 
     def whole() -> float:
         return engine.loss_and_gradients(inputs, targets, state, **given)[0]
 
     loss = whole()
-    if engine.name != "pytorch":
+    alone = {"pytorch": _pytorch_loss, "reference": _reference_loss}.get(engine.name)
+    if alone is None:
         return whole
-    alone = _pytorch_loss(engine, inputs, targets, state, **given)
-    np.testing.assert_allclose(alone(), loss, rtol=1e-13)
-    return alone
+    again = alone(engine, inputs, targets, state, **given)
+    np.testing.assert_allclose(again(), loss, rtol=1e-13)
+    return again
 
 
 def is_compiled(engine: Any) -> bool:
@@ -95,5 +97,21 @@ def _pytorch_loss(
             engine._upload()
             total, _ = engine._window(*window, dropout_step, engine._beside(extra))
             return float(total.detach()) / inputs.size
+
+    return loss
+
+
+def _reference_loss(
+    engine: Any,
+    inputs: Any,
+    targets: Any,
+    state: Any,
+    dropout_step: int | None = None,
+    extra: Any = None,
+) -> Callable[[], float]:
+    def loss() -> float:
+        y, _, _ = engine._layers_forward(inputs, state, dropout_step, extra=extra)
+        logits = engine._decode(y.reshape(-1, y.shape[-1]))
+        return softmax_cross_entropy_forward(logits, targets.ravel())[0]
 
     return loss
