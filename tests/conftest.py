@@ -53,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by its folder and its fixtures; skip what needs an extra that is missing."""
     note_collected(items)
+    # Those with PyTorch's compiler come first, so that one worker alone starts it.
+    items.sort(key=lambda item: "warm_compiler" not in getattr(item, "fixturenames", ()))
     for item in items:
         folder = item.path.relative_to(TESTS).parent.as_posix()
         markers = {

@@ -49,15 +49,26 @@ def small_work_is_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def pair(
     name: str, config: ModelConfig, threads: int, classic: bool = False, compile: bool = False
 ) -> tuple[ReferenceEngine, Engine]:
-    return (
-        ReferenceEngine(untrained(config), seed=6, classic=classic),
-        Backend(name, threads, compile=compile).open(untrained(config), seed=6, classic=classic),
-    )
+    reference = ReferenceEngine(untrained(config), seed=6, classic=classic)
+    return reference, opened(name, config, threads, classic, compile)
+
+
+def opened(
+    name: str, config: ModelConfig, threads: int, classic: bool = False, compile: bool = False
+) -> Engine:
+    backend = Backend(name, threads, compile=compile)
+    return backend.open(untrained(config), seed=6, classic=classic)
+
+
+@functools.lru_cache(200)
+def first_weights(config: ModelConfig) -> np.ndarray:
+    flat = initialize(config, seed=2).flat
+    return (flat + np.random.default_rng(3).normal(0, 0.1, flat.shape)).astype(config.dtype)
 
 
 def untrained(config: ModelConfig) -> Parameters:
-    parameters = initialize(config, seed=2)
-    parameters.flat[:] += np.random.default_rng(3).normal(0, 0.1, parameters.flat.shape)
+    parameters = Parameters(config)
+    parameters.flat[:] = first_weights(config)
     return parameters
 
 
@@ -124,7 +135,7 @@ def test_float64_parity(name: str, cell: str, layers: int, optimizer: str, docum
             cell, hidden, layers, vocabulary, dropout, "float64", dropout * 1.5,
             end_id=vocabulary - 1 if documents else None,
         )  # fmt: skip
-        _, ours = pair(name, config, threads)
+        ours = opened(name, config, threads)
         other = OPTIMIZERS[optimizer]()
         expected, parameters, slots = reference_run(config, optimizer, steps, rows)
         np.testing.assert_allclose(train(ours, other, steps, rows), expected, rtol=1e-10)
@@ -146,7 +157,7 @@ def test_float32_parity(name: str, cell: str, layers: int, optimizer: str, docum
             cell, hidden, layers, vocabulary, dropout, "float32", dropout / 2,
             end_id=vocabulary - 1 if documents else None,
         )  # fmt: skip
-        _, ours = pair(name, config, threads)
+        ours = opened(name, config, threads)
         expected, parameters, _ = reference_run(config, optimizer, steps, rows)
         found = train(ours, OPTIMIZERS[optimizer](), steps, rows)
         # Ten steps on one or a few characters can go anywhere but under SGD's small ones.

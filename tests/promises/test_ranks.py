@@ -211,7 +211,7 @@ def test_killed_rank_restarts_and_the_run_is_byte_identical(
     torch: Any, text: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    options = ["--steps", 400, "--validate-every", 50, "--dtype", "float64", "--resume"]
+    options = ["--steps", 120, "--validate-every", 25, "--dtype", "float64", "--resume"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--max-restarts", "2", "--master-port", str(free_port())]
     agent = subprocess.Popen(
@@ -223,7 +223,7 @@ def test_killed_rank_restarts_and_the_run_is_byte_identical(
     )
     try:
         wait_until(
-            lambda: (out / "samples.txt").exists() and "step 50" in samples(out), seconds=300
+            lambda: (out / "samples.txt").exists() and "step 25" in samples(out), seconds=300
         )
         os.kill(rank_of(agent.pid, 1), signal.SIGKILL)
         _, said = agent.communicate(timeout=300)
