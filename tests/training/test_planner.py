@@ -69,12 +69,15 @@ def test_the_fitted_learning_rate_is_adam_s() -> None:
 
 
 def test_gradients_are_clipped_where_each_adam_step_has_the_same_weight() -> None:
-    assert options(300_000, 60)["clip"] < 0.2
-    assert options(300_000, 60, clip=1.0)["clip"] == 1
-    assert "clip" not in options(300_000, 60, optimizer="sgd")
-    assert "clip" not in options(20_000, 60)
-    assert "clip" not in options(300_000, 60, norm="none")
-    assert options(20_000, 60, norm="rms")["clip"] < 0.2
+    assert options(300_000, 15)["clip"] < 0.2
+    assert options(300_000, 15, clip=1.0)["clip"] == 1
+    assert "clip" not in options(300_000, 15, optimizer="sgd")
+    assert "clip" not in options(20_000, 15)
+    assert "clip" not in options(300_000, 15, norm="none")
+    assert options(20_000, 15, norm="rms")["clip"] < 0.2
+    assert options(300_000, 60, hidden_size=256)["clip"] < 0.2
+    assert "clip" not in options(300_000, 60, hidden_size=257)
+    assert "clip" not in options(300_000, 60)  # it has more units
 
 
 def test_the_validation_part_is_learned_from_where_it_is_long_and_not_the_last() -> None:

@@ -53,8 +53,9 @@ UNITS, UNITS_BY_TIME = 73.0, 0.40  # H = a · seconds^b
 UNITS_BY_TEXT, TEXT_POWER = 51.0, 0.19  # H at most a · N^b
 RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 # The maximum norm of the gradient of a network with normalized products. Gradients are longer, also
-# at the end. Each step therefore has the same weight in Adam's means, although they shrink.
-CLIP = 0.1
+# at the end. Each step therefore has the same weight in Adam's means, although they shrink. That
+# helps networks of some 200 units. Those of 350 to 400 were worse.
+CLIP, CLIPPED_UNITS = 0.1, 256
 # Dropout of outputs and of recurrent weights. The three numbers: the passes up to which it is zero,
 # its increase for each doubling of the passes beyond them, and its maximum.
 OUTPUTS_DROPPED = (3.0, 0.14, 0.45)
@@ -297,7 +298,8 @@ def plan(
     if fixed.get("optimizer", "adamw") in ("adam", "adamw"):
         rate = RATE_FROM_BASE if base else RATE * units**RATE_BY_UNITS
         options["learning_rate"] = float(f"{rate:.2g}")
-        if fixed.get("norm", options.get("norm")) == "rms":
+        normalizes = fixed.get("norm", options.get("norm")) == "rms"
+        if normalizes and units <= CLIPPED_UNITS:
             options["clip"] = CLIP
     if passes > most:
         options["epochs"] = round(most, 1)
