@@ -54,7 +54,7 @@ UNITS_BY_TEXT, TEXT_POWER = 51.0, 0.19  # H at most a · N^b
 RATE, RATE_BY_UNITS = 0.346, -0.68  # learning rate = a · H^b
 # The maximum norm of the gradient of a network with normalized products. Gradients are longer, also
 # at the end. Each step therefore has the same weight in Adam's means, although they shrink. That
-# helps networks of some 200 units. Those of 350 to 400 were worse.
+# helps networks of some 200 units. Those of 350 to 400 were worse, on a slower machine.
 CLIP, CLIPPED_UNITS = 0.1, 256
 # Dropout of outputs and of recurrent weights. The three numbers: the passes up to which it is zero,
 # its increase for each doubling of the passes beyond them, and its maximum.
