@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from charloom.context_mixing import mixer as mixer_module
 from charloom.context_mixing.buffers import list_places, weight_places
 from charloom.context_mixing.layout import (
+    DEEPEST,
     LARGEST_VOCABULARY,
     LIST_WAYS,
     LONG_WORDS,
@@ -209,22 +210,34 @@ def test_threads_change_no_byte() -> None:
     np.testing.assert_array_equal(mixers[0].state, mixers[1].state)
 
 
+def assert_paths_are_exact(mixer: ContextMixer, text: np.ndarray) -> None:
+    """Learning decides only along one path, and computes the same number to the last bit."""
+    p = np.empty(len(text), np.float32)
+    noted = make_noted(len(text), mixer.vocabulary_size)
+    lists = list_places(noted)
+    with mixer.workspace() as workspace:
+        places, weights = mixer.places, weight_places(mixer.frozen)
+        state = mixer.state.copy()
+        LOOK_UP(text, state.copy(), places, workspace.places, lists, p, 0)
+        LEARN(text, state, places, weights, workspace.places, lists, p, 0)
+    distributions = after(mixer, text[:-1])
+    np.testing.assert_array_equal(p[1:], distributions[np.arange(len(text) - 1), text[1:]])
+    assert 0 < p[0] < 1
+
+
 def test_the_path_of_a_character_has_its_probability_in_the_distribution(
     trained: ContextMixer,
 ) -> None:
-    """Learning decides only along one path, and computes the same number to the last bit."""
-    text = np.ascontiguousarray(IDS[30:130], np.int64)
-    p = np.empty(len(text), np.float32)
-    noted = make_noted(len(text), len(VOCABULARY))
-    lists = list_places(noted)
-    with trained.workspace() as workspace:
-        places, weights = trained.places, weight_places(trained.frozen)
-        state = trained.state.copy()
-        LOOK_UP(text, state.copy(), places, workspace.places, lists, p, 0)
-        LEARN(text, state, places, weights, workspace.places, lists, p, 0)
-    distributions = after(trained, text[:-1])
-    np.testing.assert_array_equal(p[1:], distributions[np.arange(len(text) - 1), text[1:]])
-    assert 0 < p[0] < 1
+    assert_paths_are_exact(trained, np.ascontiguousarray(IDS[30:130], np.int64))
+
+
+def test_the_longest_path_has_its_probability_too() -> None:
+    counts = (1.9 ** np.arange(DEEPEST + 1)).astype(np.int64)
+    mixer = ContextMixer.empty(letters(len(counts)), counts, 3000)
+    assert mixer.tree.depth.max() == DEEPEST
+    ids = np.random.default_rng(3).integers(0, len(counts), 2000)
+    mixer.learn(np.repeat(ids, 2))
+    assert_paths_are_exact(mixer, np.arange(len(counts)))
 
 
 def test_nothing_before_the_end_of_a_document_changes_what_follows(trained: ContextMixer) -> None:

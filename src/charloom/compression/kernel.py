@@ -38,7 +38,7 @@ from charloom.context_mixing.decisions import (
     refine_with,
 )
 from charloom.context_mixing.distributions import distribute
-from charloom.context_mixing.evidence import clear, gather
+from charloom.context_mixing.evidence import clear, gather, rows_below
 from charloom.context_mixing.layout import (
     CONTEXT_COUNT,
     EARLY,
@@ -127,7 +127,8 @@ def code_character(character, state, m, w, s, n, mixing, coder, data, learns):
             logit = network_logit(node, m, n, mixing)
             s.inputs[GIVEN] = logit
         if reach >= np.float32(NEGLIGIBLE):
-            prepare(node, 0, state, m, w, s)
+            a, b = rows_below(node, m)
+            prepare(node, a, b, 0, state, m, w, s)
             p = decide(node, 0, m, w, s, learns)
             known = s.evidence[0] != np.uint64(0)
             if known:
@@ -243,7 +244,7 @@ def code_text_with_network(
         predict_by_network(n, int(ids[i - 1]) if i > 0 else 0, i, predicted)
         add_up_network(m, n, x)
         found = code_character(ids[i], flat, m, last, s, n, x, coding, stored, True)
-        code(found, flat, m, w, s, True)
+        code(found, flat, m, w, s, s.entries, 0, s.used, 0, True)
         ids[i] = found
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], found, m)

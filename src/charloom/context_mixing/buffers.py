@@ -50,6 +50,7 @@ class ModelBuffers(NamedTuple):
     path: Int32
     turns: Int32
     depth: Int32
+    codes: UInt64
     children: Int32
     prior: Float32
     kind: Int32

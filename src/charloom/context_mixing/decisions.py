@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from charloom.context_mixing.evidence import clear, gather, row_of
+from charloom.context_mixing.evidence import gather_along, row_along, row_beside
 from charloom.context_mixing.layout import (
     CHAIN_PRIOR,
     CLASSES,
@@ -118,11 +118,12 @@ def stretched(p, stretch):
 
 
 @subroutine(types.uint64, inline=True)
-def count_evidence(node, m, s, inputs, cells, counts):
+def count_evidence(node, a, b, m, s, inputs, cells, counts):
     """Compute what the inputs at a node need of the evidence, all contexts at once.
 
     Args:
         node: the node.
+        a, b: the places of the rows of evidence for either turn.
         m: the model.
         s: the scratch memory.
         inputs: written, (4 ROW,): the certainty of each context, and 0 for its other inputs.
@@ -133,7 +134,6 @@ def count_evidence(node, m, s, inputs, cells, counts):
         Bits: the contexts with evidence, and from bit 32 on those with evidence for one turn only.
     """
     seen, first, second = s.seen, s.first, s.second
-    a, b = row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
     found = np.uint64(0)
     for i in range(0, ROW, COUNT):
         both0, both1 = load16(seen, a + i), load16(seen, b + i)
@@ -315,13 +315,16 @@ def refine_with(node, w, s):
 
 
 @subroutine()
-def prepare(node, slot, state, m, w, s):
-    """Gather what a decision needs of the evidence in a slot of groups, and fetch its weights."""
+def prepare(node, a, b, slot, state, m, w, s):
+    """Gather what a decision needs of the evidence in a slot of groups, and fetch its weights.
+
+    The rows of evidence for either turn are at a and b.
+    """
     inputs = flat_from(s.group_inputs, slot * INPUTS * ROW)
     cells = flat_from(s.group_cells, slot * 2 * ROW)
     counts = flat_from(s.group_counts, slot * 2 * ROW)
     rows = flat_from(s.group_rows, slot * SETS)
-    found = count_evidence(node, m, s, inputs, cells, counts)
+    found = count_evidence(node, a, b, m, s, inputs, cells, counts)
     s.evidence[slot] = found
     if found != np.uint64(0):
         choose_rows(node, found, state, m, rows)
@@ -402,16 +405,24 @@ def learn_decision(node, slot, turn, m, w, s, rate):
         move_towards(w.recent, w.recent_seen, cells[ROW + c], bit)
 
 
-@subroutine(types.float32)
-def code(character, state, m, w, s, learns):
-    """Return the probability of a character, and change weights after it if `learns`."""
-    gather(m, s, s.entries, 0, s.used, 0)
-    return code_gathered(character, state, m, w, s, learns)
+@subroutine(inline=True)
+def prepare_step(character, step, state, m, w, s):
+    """Prepare a decision on a character's path, in the slot of odd or even steps."""
+    at, depth = character * m.sizes.deepest + step, m.depth[character]
+    along, beside = row_along(step + 1, depth, m), row_beside(step, m)
+    if m.turns[at] == 1:
+        prepare(m.path[at], beside, along, step & 1, state, m, w, s)
+    else:
+        prepare(m.path[at], along, beside, step & 1, state, m, w, s)
 
 
 @subroutine(types.float32)
-def code_gathered(character, state, m, w, s, learns):
-    """Do the same with evidence that is gathered, which is then removed."""
+def code(character, state, m, w, s, entries, first, used, at, learns):
+    """Return the probability of a character, and change weights after it if `learns`.
+
+    The arguments from `entries` to `at` are those of `contexts.read_lists`.
+    """
+    gather_along(character, m, s, entries, first, used, at)
     begin, depth = character * m.sizes.deepest, m.depth[character]
     hash_latest(state, s)
     for j in range(begin, begin + depth):
@@ -421,16 +432,15 @@ def code_gathered(character, state, m, w, s, learns):
         w.steps[0] += 1
     reach = np.float32(1)
     if depth > 0:
-        prepare(m.path[begin], 0, state, m, w, s)
+        prepare_step(character, 0, state, m, w, s)
     for j in range(depth):
         node, turn, slot = m.path[begin + j], m.turns[begin + j], j & 1
         p = m.prior[node]
         if reach >= np.float32(NEGLIGIBLE):
             if j + 1 < depth:  # so that its weights arrive during this decision
-                prepare(m.path[begin + j + 1], slot ^ 1, state, m, w, s)
+                prepare_step(character, j + 1, state, m, w, s)
             p = decide(node, slot, m, w, s, learns)
             if learns and s.evidence[slot] != np.uint64(0):
                 learn_decision(node, slot, turn, m, w, s, rate)
         reach *= p if turn == 1 else np.float32(1) - p
-    clear(m, s)
     return reach

@@ -20,7 +20,7 @@ from charloom.context_mixing.decisions import (
     prefetch_rows,
     refine_with,
 )
-from charloom.context_mixing.evidence import clear, gather
+from charloom.context_mixing.evidence import clear, gather, rows_below
 from charloom.context_mixing.groups import GROUP
 from charloom.context_mixing.layout import INPUTS, NEGLIGIBLE, ROW, SETS, SMALLEST
 from charloom.kernels.arrays import flat_from
@@ -83,8 +83,9 @@ def _consider(node, m, s, count):
 def _decide(state, m, w, s, count, stretches):
     """Compute the probability of turn 1 at the nodes of the group."""
     for i in range(count):
+        a, b = rows_below(s.group[i], m)
         s.evidence[i] = count_evidence(
-            s.group[i], m, s,
+            s.group[i], a, b, m, s,
             flat_from(s.group_inputs, i * INPUTS * ROW),
             flat_from(s.group_cells, i * 2 * ROW),
             flat_from(s.group_counts, i * 2 * ROW),

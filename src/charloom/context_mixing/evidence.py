@@ -2,6 +2,9 @@
 
 Every leaf and every node has a row with a number for each context. A list's entry is written to its
 character's row, and the row of a node is the sum of those of its children.
+
+The probability of one character needs only the nodes of its path. Then there is a row for all
+characters whose path leaves it at a certain node.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from charloom.context_mixing.layout import CONTEXT_COUNT, NOWHERE, RECENT_SHIFT, ROW
+from charloom.context_mixing.layout import CONTEXT_COUNT, DEEPEST, NOWHERE, RECENT_SHIFT, ROW
 from charloom.context_mixing.lists import CHARACTER_SHIFT
 from charloom.kernels.compiling import subroutine
 from charloom.kernels.lanes import COUNT, load16, store16, where16
@@ -24,15 +27,19 @@ def row_of(child, m):
     return (child if child >= 0 else m.sizes.characters - 2 - child) * ROW
 
 
+@subroutine(types.UniTuple(types.int64, 2), inline=True)
+def rows_below(node, m):
+    """Return the places of the rows of a node's children."""
+    return row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
+
+
 @subroutine()
-def merge(node, m, s):
-    """Add up the rows of a node's children.
+def merge(a, b, to, s):
+    """Write the sum of the rows at two places to a third one.
 
     `first` and `second` are the places of the latest two characters in a context's list.
     """
     seen, first, second = s.seen, s.first, s.second
-    a, b = row_of(m.children[node * 2], m), row_of(m.children[node * 2 + 1], m)
-    to = node * ROW
     for i in range(0, ROW, COUNT):
         store16(seen, to + i, load16(seen, a + i) + load16(seen, b + i))
         first_a, first_b = load16(first, a + i), load16(first, b + i)
@@ -83,7 +90,8 @@ def gather(m, s, entries, begin, used, at):
         while rest != np.uint64(0):
             node = size - 2 - (word * 64 + int(trailing_zeros(rest)))
             rest &= rest - ONE
-            merge(node, m, s)
+            a, b = rows_below(node, m)
+            merge(a, b, node * ROW, s)
             nodes[known] = node
             known += 1
     s.numbers[0], s.numbers[1] = count, known
@@ -105,3 +113,48 @@ def clear(m, s):
             store16(seen, k, np.int32(0))
             store16(first, k, NOWHERE)
             store16(second, k, NOWHERE)
+
+
+@subroutine(types.int64, inline=True)
+def row_beside(step, m):
+    """Return the place of the row of all characters whose path leaves a path at a step of it.
+
+    The path's own character has row DEEPEST.
+    """
+    return (2 * m.sizes.characters + step) * ROW
+
+
+@subroutine(types.int64, inline=True)
+def row_along(step, depth, m):
+    """Return the place of the row of all characters that share the first steps of a path."""
+    return row_beside(DEEPEST + step % depth, m)
+
+
+@subroutine()
+def gather_along(character, m, s, entries, begin, used, at):
+    """Add up the evidence at the nodes of a character's path.
+
+    The other arguments are those of `contexts.read_lists`.
+    """
+    seen, first, second = s.seen, s.first, s.second
+    depth, path, base = m.depth[character], m.codes[character], row_beside(0, m)
+    for step in range(depth + 1):
+        row = row_beside(step if step < depth else DEEPEST, m)
+        for i in range(row, row + ROW, COUNT):
+            store16(seen, i, np.int32(0))
+            store16(first, i, NOWHERE)
+            store16(second, i, NOWHERE)
+    for c in range(CONTEXT_COUNT):
+        for i in range(used[at + c]):
+            entry = entries[begin + i]
+            parted = int(trailing_zeros(path ^ m.codes[int(entry >> CHARACTER_SHIFT)]))
+            place = base + parted * ROW + c
+            recent = np.int32(entry & np.uint32(63)) << RECENT_SHIFT
+            seen[place] += np.int32((entry >> np.uint32(6)) & np.uint32(1023)) | recent
+            # Without branches, which no processor could predict.
+            latest, later = int(first[place]), int(second[place])
+            first[place] = np.uint8(min(latest, i))
+            second[place] = np.uint8(NOWHERE if latest == NOWHERE else min(later, i))
+        begin += used[at + c]
+    for step in range(depth - 1, 0, -1):
+        merge(row_along(step + 1, depth, m), row_beside(step, m), row_along(step, depth, m), s)

@@ -38,10 +38,7 @@ from charloom.context_mixing.contexts import (
     read_lists,
     read_some,
 )
-from charloom.context_mixing.decisions import (
-    code,
-    code_gathered,
-)
+from charloom.context_mixing.decisions import code
 from charloom.context_mixing.distributions import distribute_gathered
 from charloom.context_mixing.evidence import gather
 from charloom.context_mixing.groups import TOGETHER
@@ -263,8 +260,10 @@ def learn(ids, state, model, weights, scratch, lists, probabilities, learns):
     )
     flat = as_flat(state)
     for i in range(len(ids)):
-        gather(m, s, noted.entries, noted.begins[i], noted.used, i * CONTEXT_COUNT)
-        probabilities[i] = code_gathered(ids[i], flat, m, w, s, learns != 0)
+        probabilities[i] = code(
+            ids[i], flat, m, w, s,
+            noted.entries, noted.begins[i], noted.used, i * CONTEXT_COUNT, learns != 0,
+        )  # fmt: skip
         advance(flat, m, ids[i])
 
 
@@ -276,7 +275,7 @@ def record(ids, begin, state, model, weights, scratch, lists, codes):
         begin: the number of the text's first id in its block.
         state: that before the text, changed, (STATE,).
         model: the addresses of ModelBuffers.
-        weights: those of WeightBuffers.
+        weights: those of WeightBuffers, whose maps have logits (see `layout.with_logits`).
         scratch: those of ScratchBuffers.
         lists: those of ListBuffers.
         codes: written: the probabilities, (N, V).
@@ -292,7 +291,7 @@ def record(ids, begin, state, model, weights, scratch, lists, codes):
         advance(flat, m, ids[i])
         known = begin + i + 1
         gather(m, s, noted.entries, noted.begins[known], noted.used, known * CONTEXT_COUNT)
-        distribute_gathered(flat, m, w, s, True, flat_from(written, i * m.sizes.characters))
+        distribute_gathered(flat, m, w, s, False, flat_from(written, i * m.sizes.characters))
 
 
 def follow(ids, state, model, weights, scratch, out, longest, certainty):
@@ -309,7 +308,7 @@ def follow(ids, state, model, weights, scratch, out, longest, certainty):
     found, lengths, shares = as_flat(out), as_flat(longest), as_flat(certainty)
     for i in range(len(ids)):
         predict_next(flat, m, w, s, i, found, lengths, shares)
-        code(ids[i], flat, m, w, s, True)
+        code(ids[i], flat, m, w, s, s.entries, 0, s.used, 0, True)
         for c in range(CONTEXT_COUNT):
             learn_list(s.contexts[c], ids[i], m)
         advance(flat, m, ids[i])

@@ -72,6 +72,7 @@ GIVEN = INPUTS * ROW  # the place of the free input's value beside the inputs
 NOWHERE = 255  # instead of a place in a list
 RECENT_SHIFT = 16  # of a recent count, in a number of evidence
 DEEPEST = 64  # decisions of a character, at most
+PATH_ROWS = 2 * DEEPEST  # of evidence, see `evidence.gather_along`
 CLASSES = 256  # of characters and of nodes, by frequency
 WORD_LENGTHS, COLUMNS = 8, 64
 # Weight sets, by the feature that chooses their row.
@@ -122,6 +123,7 @@ class Tree(NamedTuple):
     path: NDArray[np.int32]  # (V, D) the nodes of each character
     turns: NDArray[np.int32]  # (V, D) 0 or 1, the turn at each of them
     depth: NDArray[np.int32]  # (V,)
+    codes: Longs  # (V,) the turns as bits, the first one in the lowest bit
     children: NDArray[np.int32]  # (V - 1, 2) a node, or -1 - the id of a character
     prior: Floats  # (V - 1,) probability of turn 1 by the counts of the whole text, below 1
     kind: NDArray[np.int32]  # (V,)
@@ -158,9 +160,10 @@ class Scratch(NamedTuple):
     entries: Words  # (TOGETHER, most_entries()) one list after another for each row
     used: NDArray[np.int32]  # (TOGETHER C,) entries of each
     ends: NDArray[np.int64]  # (TOGETHER,) where the lists of a row that are read end
-    seen: NDArray[np.int32]  # (2 V ROW,) counts, and in the upper half recent counts
-    first: NDArray[np.uint8]  # (2 V ROW,) the place of the latest character, or NOWHERE
-    second: NDArray[np.uint8]  # (2 V ROW,) of the second latest one
+    # Rows of nodes and leaves, and behind these 2 V those of a path.
+    seen: NDArray[np.int32]  # (· ROW,) counts, and in the upper half recent counts
+    first: NDArray[np.uint8]  # (· ROW,) the place of the latest character, or NOWHERE
+    second: NDArray[np.uint8]  # (· ROW,) of the second latest one
     leaves: NDArray[np.int32]  # (V + 1,) characters with evidence
     marks: NDArray[np.uint8]  # (V,) 1 for these
     touched: Longs  # (V / 64 + 1,) bits of nodes with evidence
@@ -257,7 +260,7 @@ def most_entries() -> int:
 
 def make_scratch(size: int) -> Scratch:
     """Return scratch memory for a vocabulary of that size."""
-    rows = 2 * size * ROW
+    rows = (2 * size + PATH_ROWS) * ROW
     together, group = groups.TOGETHER, groups.GROUP
     return Scratch(
         np.zeros(CONTEXT_COUNT, np.uint64),

@@ -77,7 +77,7 @@ FEWEST = 1024
 # The largest size of all lists, counted with 64 bits for a single and 32 for each word of another
 # list, as files of earlier versions were. They take 50 and 51 MB, and weights 12 MB.
 MOST_BYTES = {NARROW: 64_000_000, WIDE: 57_000_000}
-PIECES, PIECES_NOTED = 4, 3  # of a block; of which the lists are noted
+PIECES, PIECES_NOTED = 4, 4  # of a block; of which the lists are noted
 CODES_PER_BIT = 16
 _POWERS = powers_of_half(2 * 256, 2 * CODES_PER_BIT)
 DECODED = _POWERS[::2].astype(np.float32)
@@ -332,7 +332,7 @@ class Learning:
 
     All lists of contexts are looked up by one task after another, and noted. Weights need
     the notes alone, not the tables. Both sets can therefore learn at the same time, while the
-    tables are changed already.
+    tables are changed already. Looking up goes first, so that no set waits for notes.
     """
 
     def __init__(self, mixer: ContextMixer, threads: int) -> None:
@@ -356,7 +356,7 @@ class Learning:
         for number, (block, begin) in enumerate(_blocks(ids, BLOCK)):
             noted, state = self._of_blocks[number % 2], np.zeros(STATE, np.uint64)
             look_up = partial(self._look_up, block, noted, state, counts=False)
-            looked_up = Task(look_up, (looked_up, frozen[-2]))
+            looked_up = Task(look_up, (looked_up, frozen[-2]), urgent=True)
             yield looked_up
             recorded = []
             if record is not None:
@@ -373,7 +373,7 @@ class Learning:
                 noted = self._of_pieces[len(adaptive) % PIECES_NOTED]
                 state = np.zeros(STATE, np.uint64)
                 look_up = partial(self._look_up, piece, noted, state, counts=True)
-                looked_up = Task(look_up, (looked_up, adaptive[-PIECES_NOTED]))
+                looked_up = Task(look_up, (looked_up, adaptive[-PIECES_NOTED]), urgent=True)
                 yield looked_up
                 teach = partial(self._teach, self._adaptive, piece, state, noted)
                 adaptive.append(Task(teach, (looked_up, adaptive[-1])))
@@ -401,10 +401,11 @@ class Learning:
         self, block: Ids, part: Ids, at: int, before: State, noted: NotedLists, codes: Codes
     ) -> None:
         mixer, state = self._mixer, before.copy()
-        p = np.empty(codes.shape, np.float32)
+        p, weights = np.empty(codes.shape, np.float32), with_logits(mixer.frozen)
         with mixer.workspace() as workspace:
             READ(block[:at], state, mixer.places, DECODED)
             RECORD(
-                part, at, state, mixer.places, self._frozen, workspace.places, list_places(noted), p
-            )
+                part, at, state, mixer.places, weight_places(weights), workspace.places,
+                list_places(noted), p,
+            )  # fmt: skip
         codes[:] = encode_probabilities(p)

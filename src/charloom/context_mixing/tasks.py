@@ -7,15 +7,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-AT_ONCE = 64  # tasks that are considered, the earliest ones
+AT_ONCE = 32  # tasks that are considered, the earliest ones
 
 
 @dataclass(eq=False)
 class Task:
-    """A function to be called when other tasks are done, all of them earlier in their list."""
+    """A function to be called when other tasks are done, all of them earlier in their list.
+
+    A task that many wait for is `urgent`, and goes before others that can run.
+    """
 
     run: Callable[[], None]
     after: Sequence[Task] = ()
+    urgent: bool = False
     done: bool = field(default=False, init=False)
 
 
@@ -42,12 +46,18 @@ class _Work:
             raise
 
     def _next(self) -> Task | None:
-        """Return the first task that can run, when there is one; None when all are taken."""
+        """Return the next task that can run, when there is one; None when all are taken."""
         with self._changed:
             while self._left and not self._stopped:
+                chosen = None
                 for i, task in enumerate(self._left[:AT_ONCE]):
-                    if all(other.done for other in task.after):
-                        return self._left.pop(i)
+                    considered = task.urgent or chosen is None
+                    if considered and all(other.done for other in task.after):
+                        chosen = i
+                        if task.urgent:
+                            break
+                if chosen is not None:
+                    return self._left.pop(chosen)
                 self._changed.wait()
         return None
 

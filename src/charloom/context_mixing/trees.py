@@ -146,6 +146,7 @@ def tree_of(
     for i, steps in enumerate(paths):
         for j, (place, turn) in enumerate(steps):
             path[i, j], turns[i, j] = place, turn
+    codes = [sum(turn << j for j, (_, turn) in enumerate(steps)) for steps in paths]
     known = {character: i for i, character in enumerate(characters)}
     kind = [
         END if i == end_id else BREAK if c == "\n" else LETTER if c.isalnum() else OTHER
@@ -156,6 +157,7 @@ def tree_of(
         path,
         turns,
         np.array([len(steps) for steps in paths], np.int32),
+        np.array(codes, np.uint64),
         children,
         prior,
         np.array(kind, np.int32),
