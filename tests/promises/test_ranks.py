@@ -189,6 +189,7 @@ def test_two_ranks_equal_one_process(torch: Any, text: Path, tmp_path: Path) -> 
 @pytest.mark.torch
 def test_run_resumes_with_another_number_of_ranks(torch: Any, text: Path, tmp_path: Path) -> None:
     exact = ["--dtype", "float64", "--dropout", "0.3", "--engine", "pytorch"]
+    exact += ["--validate-every", "100"]  # samples would take longer than all steps
     constant = ["--schedule", "constant", "--warmup", "0"]  # as the ends move, so would the rate
     for status, _ in run_ranks(
         *[train_rank(text, tmp_path / "moved", "--steps", 7, *exact, *constant)] * 3
