@@ -14,7 +14,7 @@ AT_ONCE = 32  # tasks that are considered, the earliest ones
 class Task:
     """A function to be called when other tasks are done, all of them earlier in their list.
 
-    A task that many wait for is `urgent`, and goes before others that can run.
+    An `urgent` task goes before others that can run.
     """
 
     run: Callable[[], None]
