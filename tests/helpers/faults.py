@@ -184,7 +184,7 @@ SENTENCES = (
 # the place in an epoch, the best validation. Each passes over the text more than once, but classic.
 CONFIGURATIONS = {
     "lstm": "--cell lstm --layers 2 --dropout 0.3 --weight-drop 0.2 --hidden-size 8 "
-    "--batch-size 8 --window 16 --steps 24",
+    "--batch-size 8 --window 16 --steps 24 --reset-state 0.3",
     "gru": "--cell gru --optimizer sgd --schedule linear --hidden-size 8 --batch-size 8 "
     "--window 16 --seed 5 --steps 24 --refit 0.4",
     "classic": "--preset classic --hidden-size 8 --steps 24",

@@ -122,6 +122,7 @@ CASES: dict[str, dict[str, Any]] = {
         "dtype": dtype,
         "dropout": 0.2,
         "weight_drop": 0.1,
+        "reset_state": 0.3,
         "optimizer": "adamw" if dtype == "float64" else "sgd",
         "steps": 50,
         **BASE,

@@ -15,7 +15,7 @@ from charloom.text.dataset import Dataset, Split, load_dataset
 from charloom.text.source import text_from_string
 from charloom.training.loop import train_steps
 from charloom.training.options import PRESETS, TrainingConfig
-from charloom.training.setup import make_batches, make_optimizer, model_config
+from charloom.training.setup import make_batches, make_optimizer, model_config, reset_rows
 from charloom.training.state import DivergedError, Progress, TrainingState
 from helpers.texts import RANDOM_SENTENCES
 
@@ -208,3 +208,46 @@ def test_options_come_from_the_preset_unless_they_are_given() -> None:
         TrainingConfig.of({"hiden_size": 7})
     with pytest.raises(CharloomError, match="--batch-size"):
         TrainingConfig.of({"preset": "classic", "batch_size": 2})
+
+
+def states_before_steps(**options: Any) -> np.ndarray:
+    """The state before each step of a run, (W, S, L, B, H)."""
+    config = TrainingConfig.of(
+        {"hidden_size": 8, "batch_size": 4, "window": 64, "steps": 60, "cell": "lstm", **options}
+    )
+    dataset = load_dataset(text_from_string(RANDOM_SENTENCES), Split())
+    parameters = initialize(model_config(config, dataset.vocabulary), config.seed)
+    engine, before = Backend("reference").open(parameters, seed=config.seed), []
+    take = engine.train_step
+
+    def noted(inputs: Any, targets: Any, state: Any, *rest: Any, **more: Any) -> Any:
+        before.append(state)
+        return take(inputs, targets, state, *rest, **more)
+
+    engine.train_step = noted  # type: ignore[method-assign]
+    for _ in train_steps(engine, make_optimizer(config), dataset, config, TrainingState()):
+        pass
+    return np.array(before)
+
+
+def test_rows_begin_at_a_zero_state_as_often_as_set() -> None:
+    carried = states_before_steps()
+    per_epoch = next(step for step in range(1, 60) if not carried[step].any())
+    begins = np.arange(60) % per_epoch == 0
+    assert per_epoch > 4
+    assert (carried[~begins].any(axis=(1, 2, 4))).all()
+    some = states_before_steps(reset_state=0.3)
+    zero = ~some[~begins].any(axis=(1, 2, 4))  # (W, B)
+    assert not some[begins].any()
+    assert 0.2 < zero.mean() < 0.4
+    assert set(zero.sum(axis=1)) >= {0, 1, 2}  # row by row, not all of a batch
+    assert len(set(zero.sum(axis=0))) > 1
+    np.testing.assert_array_equal(some, states_before_steps(reset_state=0.3))
+    assert not states_before_steps(reset_state=1.0).any()
+
+
+def test_other_seeds_reset_other_rows() -> None:
+    one, other = (TrainingConfig.of({"reset_state": 0.5, "seed": seed}) for seed in (0, 1))
+    rows = [[reset_rows(c, step, 16).tolist() for step in range(8)] for c in (one, other)]
+    assert rows[0] != rows[1]
+    assert len({tuple(row) for row in rows[0]}) == 8

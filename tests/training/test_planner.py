@@ -56,6 +56,16 @@ def test_whatever_the_time_and_the_text_the_options_are_possible(
         assert chosen["epochs"] * characters < 3 * planning.ENOUGH_CHARACTERS
 
 
+def test_a_network_alone_learns_from_zero_states() -> None:
+    alone = {"no_mix": True}
+    assert 0.1 < options(300_000, 60, **alone)["reset_state"] < 0.5
+    assert options(300_000, 60, reset_state=0.125, **alone)["reset_state"] == 0.125
+    assert "reset_state" not in options(300_000, 60)  # counts beside it
+    assert "reset_state" not in plan(60, 1.0, dataset(2_000, "100/0/0"), alone).options
+    documents = dataset_of(["abc def", "ghi"] * 3_000)
+    assert "reset_state" not in plan(60, 1.0, documents, alone).options
+
+
 def test_given_options_stay_and_the_rest_is_planned() -> None:
     given = {"hidden_size": 700, "cell": "lstm", "layers": 2, "window": 100, "dropout": 0.25}
     chosen = options(300_000, 60, **given)

@@ -28,6 +28,7 @@ from charloom.training.samples import validation_sample
 from charloom.training.schedule import Schedule
 from charloom.training.setup import (
     make_batches,
+    reset_rows,
     rows_of_validation,
     total_steps,
     validated_extra,
@@ -211,6 +212,9 @@ class _Steps:
         hidden = state.hidden
         if batch.fresh or hidden is None:
             hidden = self.engine.config.zero_state(inputs.shape[1])
+        elif self.config.reset_state:
+            reset = reset_rows(self.config, state.step, batch.inputs.shape[1])[rows]
+            hidden = np.where(reset[:, None], hidden.dtype.type(0), hidden)
         optimizer.learning_rate = learning_rate
         try:
             loss, state.gradient_norm, state.hidden = self.engine.train_step(
@@ -223,7 +227,7 @@ class _Steps:
     @property
     def most(self) -> int:
         """Return the largest number of steps that one call of the engine takes."""
-        if self.process_group.size > 1 or self._several is None:
+        if self.process_group.size > 1 or self._several is None or self.config.reset_state:
             return 1
         batches = self.phase.batches
         return self._several.windows_at_once(self.config.window, batches.rows)

@@ -121,6 +121,7 @@ class TrainingConfig:
     dtype: NumberType = option("float32", "floating-point type")
     batch_size: Size = option(32, "rows of text in a batch", TUNED)
     window: Size = option(64, "characters of each row between two updates", TUNED)
+    reset_state: Fraction = option(0.0, "probability that a row's window begins at a zero state")
     optimizer: OptimizerName = option("adamw", "optimizer")
     learning_rate: Rate | None = option(None, "peak learning rate (default: per optimizer)", TUNED)
     schedule: Schedule = option("cosine", "learning rate schedule")
@@ -236,6 +237,7 @@ class TrainingConfig:
             ("encoding_errors", self.bytes, read_as_bytes),
             ("keep_newlines", self.bytes, read_as_bytes),
             ("keep_newlines", self.raw, "--raw keeps line ends too"),
+            ("reset_state", self.classic, "the preset classic begins every window at a zero state"),
         ):
             if is_idle and options.get(name, OPTIONS[name].default) != OPTIONS[name].default:
                 raise CharloomError(

@@ -70,6 +70,9 @@ MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of 
 UNITS_TO_MEMORIZE, OUTPUTS_DROPPED_THEN, WEIGHTS_DROPPED_THEN = 112, 0.33, 0.18
 PASSES_TO_MEMORIZE, PASSES_BY_TEXT, WINDOWS_IN_A_ROW = 40.0, 1 / 12, 4
 PASSES_OF_SHORT_DOCUMENTS = 200.0  # by 16 rows; after more passes, most samples would be copies
+# How often a row's window begins at a zero state. Counts, where there are any, predict such
+# beginnings better than this teaches the network to.
+RESET = 0.25
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
 # Of a long collection of short documents: a window of about two documents, and fewer units. A short
@@ -285,6 +288,8 @@ def plan(
     }
     if memorized is None and characters >= LEAST_TO_NORMALIZE:
         options["norm"] = "rms"
+    if fixed.get("no_mix") and memorized is None and dataset.vocabulary.end_id is None:
+        options["reset_state"] = RESET
     if memorized is not None:
         share = min(passes / most, 1.0)
         options["batch_size"] = memorized.rows

@@ -20,6 +20,7 @@ from charloom.text.vocabulary import Vocabulary
 from charloom.training.options import TrainingConfig
 
 CLASSIC_STRIDE = 10
+RESETS = 1  # makes the random numbers of resets different from those of samples
 VALIDATED_AT_ONCE = 200_000  # characters of the validation split that one validation reads
 
 
@@ -64,6 +65,16 @@ def make_batches(config: TrainingConfig, dataset: Dataset, refit: bool = False) 
     if config.classic:
         return SlidingWindows(train, config.window, CLASSIC_STRIDE, extra=dataset.extra)
     return Streams(train, config.batch_size, config.window, dataset.extra)
+
+
+def reset_rows(config: TrainingConfig, step: int, rows: int) -> NDArray[np.bool_]:
+    """Return which rows of a step's batch begin at a zero state by chance, (B,).
+
+    A carried state is zero only at the start of a pass. Every prompt and cold window, however,
+    begins at a zero state, so that a network without resets has hardly seen such beginnings.
+    """
+    generator = np.random.Generator(np.random.PCG64([config.seed, step, RESETS]))
+    return generator.random(rows) < config.reset_state
 
 
 def validated_part(dataset: Dataset, holdout: TextIds, characters: int | None = None) -> TextIds:
