@@ -50,6 +50,15 @@ def test_the_forget_gates_biases_sum_to_one() -> None:
         assert sums.tolist() == [0] * 4 + [1] * 4 + [0] * 8
 
 
+@pytest.mark.parametrize("norm", ["none", "rms"])
+def test_update_gates_of_normalized_products_begin_to_keep_the_state(norm: str) -> None:
+    parameters = initialize(ModelConfig("gru", 4, 2, 5, norm=norm), seed=1)
+    bias = 2 if norm == "rms" else 0
+    for layer in range(2):
+        sums = parameters[f"rnn.bias_ih_l{layer}"] + parameters[f"rnn.bias_hh_l{layer}"]
+        assert sums.tolist() == [0] * 4 + [bias] * 4 + [0] * 4
+
+
 def test_classic_starts_as_the_notebook_did() -> None:
     parameters = initialize_classic(ModelConfig("rnn", 100, 1, 86), seed=1)
     assert parameters["rnn.weight_ih_l0"].std() == pytest.approx(0.01, rel=0.05)

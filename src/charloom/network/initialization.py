@@ -16,8 +16,9 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
     """Return new parameters.
 
     Recurrent weights are orthogonal gate by gate (Saxe et al. 2014), other weights uniform in
-    ±1/√H. Gains of normalized products are 1. Biases are zero, except that the two of an lstm's
-    forget gates sum to 1 (Jozefowicz et al. 2015).
+    ±1/√H. Gains of normalized products are 1. Biases are zero, except those of the gates that keep
+    a state: the two of an lstm's forget gates sum to 1 (Jozefowicz et al. 2015), and those of a
+    gru's update gates to 2, if its products are normalized.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     parameters = Parameters(config)
@@ -31,6 +32,8 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
             values[...] = generator.uniform(-bound, bound, values.shape)
         elif "bias_ih" in name and config.cell == "lstm":
             values[size : 2 * size] = 1
+        elif "bias_ih" in name and config.cell == "gru" and config.norm == "rms":
+            values[size : 2 * size] = 2
         elif "norm" in name:
             values[...] = 1
     return parameters
