@@ -50,13 +50,16 @@ def test_the_forget_gates_biases_sum_to_one() -> None:
         assert sums.tolist() == [0] * 4 + [1] * 4 + [0] * 8
 
 
-@pytest.mark.parametrize("norm", ["none", "rms"])
-def test_update_gates_of_normalized_products_begin_to_keep_the_state(norm: str) -> None:
-    parameters = initialize(ModelConfig("gru", 4, 2, 5, norm=norm), seed=1)
-    bias = 2 if norm == "rms" else 0
+@pytest.mark.parametrize(
+    ("norm", "units", "bias"), [("none", 4, 0), ("rms", 4, 2), ("rms", 288, 0)]
+)
+def test_update_gates_of_small_normalized_networks_begin_to_keep_the_state(
+    norm: str, units: int, bias: int
+) -> None:
+    parameters = initialize(ModelConfig("gru", units, 2, 5, norm=norm), seed=1)
     for layer in range(2):
         sums = parameters[f"rnn.bias_ih_l{layer}"] + parameters[f"rnn.bias_hh_l{layer}"]
-        assert sums.tolist() == [0] * 4 + [bias] * 4 + [0] * 4
+        assert sums.tolist() == [0] * units + [bias] * units + [0] * units
 
 
 def test_classic_starts_as_the_notebook_did() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from charloom.errors import CharloomError
 from charloom.network.parameters import Float, ModelConfig, Parameters
 
+KEEPING_UNITS = 256
+
 
 def initialize(config: ModelConfig, seed: int) -> Parameters:
     """Return new parameters.
@@ -18,7 +20,7 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
     Recurrent weights are orthogonal gate by gate (Saxe et al. 2014), other weights uniform in
     ±1/√H. Gains of normalized products are 1. Biases are zero, except those of the gates that keep
     a state: the two of an lstm's forget gates sum to 1 (Jozefowicz et al. 2015), and those of a
-    gru's update gates to 2, if its products are normalized.
+    gru's update gates to 2, if its products are normalized and H is at most KEEPING_UNITS.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     parameters = Parameters(config)
@@ -32,11 +34,17 @@ def initialize(config: ModelConfig, seed: int) -> Parameters:
             values[...] = generator.uniform(-bound, bound, values.shape)
         elif "bias_ih" in name and config.cell == "lstm":
             values[size : 2 * size] = 1
-        elif "bias_ih" in name and config.cell == "gru" and config.norm == "rms":
+        elif "bias_ih" in name and _keeps(config):
             values[size : 2 * size] = 2
         elif "norm" in name:
             values[...] = 1
     return parameters
+
+
+def _keeps(config: ModelConfig) -> bool:
+    """Return whether the update gates' biases begin at 2. Larger networks did not gain from it."""
+    small = config.hidden_size <= KEEPING_UNITS
+    return small and config.cell == "gru" and config.norm == "rms"
 
 
 def _orthogonal(generator: np.random.Generator, size: int) -> Float:
