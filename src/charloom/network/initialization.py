@@ -11,7 +11,7 @@ import numpy as np
 from charloom.errors import CharloomError
 from charloom.network.parameters import Float, ModelConfig, Parameters
 
-KEEPING_UNITS = 256
+KEEPING_UNITS = 256  # of a gru whose update gates begin to keep the state, at most
 
 
 def initialize(config: ModelConfig, seed: int) -> Parameters:

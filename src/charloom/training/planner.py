@@ -70,8 +70,8 @@ MOST_PASSES, ENOUGH_CHARACTERS = 60.0, 5e6  # a run reads at most the larger of 
 UNITS_TO_MEMORIZE, OUTPUTS_DROPPED_THEN, WEIGHTS_DROPPED_THEN = 112, 0.33, 0.18
 PASSES_TO_MEMORIZE, PASSES_BY_TEXT, WINDOWS_IN_A_ROW = 40.0, 1 / 12, 4
 PASSES_OF_SHORT_DOCUMENTS = 200.0  # by 16 rows; after more passes, most samples would be copies
-# How often a row's window begins at a zero state. Counts, where there are any, predict such
-# beginnings better than this teaches the network to.
+# How often a row's window of a network alone begins at a zero state, as a prompt does. A network
+# beside counts gains nothing from it.
 RESET = 0.25
 FEWEST_UNITS, MOST_UNITS = 32, 1024
 BATCH, WINDOW = 16, 64
