@@ -94,11 +94,7 @@ class ScratchBuffers(NamedTuple):
     touched: UInt64
     nodes: Int32
     numbers: Int64
-    found: UInt64
     inputs: Float32
-    cells: Int32
-    counts: Int32
-    rows: Int64
     dots: Float32
     keys: UInt64
     refined: Int64
@@ -117,6 +113,7 @@ class ScratchBuffers(NamedTuple):
     ahead: UInt64
     states: UInt64
     hashes: UInt64
+    parted: UInt8
 
 
 class ListBuffers(NamedTuple):

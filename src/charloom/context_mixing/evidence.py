@@ -15,10 +15,20 @@ from numba import types
 from charloom.context_mixing.layout import CONTEXT_COUNT, DEEPEST, NOWHERE, RECENT_SHIFT, ROW
 from charloom.context_mixing.lists import CHARACTER_SHIFT
 from charloom.kernels.compiling import subroutine
-from charloom.kernels.lanes import COUNT, load16, store16, where16
+from charloom.kernels.lanes import (
+    COUNT,
+    bits_of,
+    filled16,
+    load16,
+    numbers16,
+    store16,
+    total16,
+    where16,
+)
 from charloom.kernels.vectors import trailing_zeros
 
-SIXTY_THREE, ONE = 63, np.uint64(1)
+SIXTY_THREE, ONE, NONE = 63, np.uint64(1), np.uint64(0)
+FEW = 3  # entries of a list that are added up one by one
 
 
 @subroutine(types.int64, inline=True)
@@ -130,13 +140,60 @@ def row_along(step, depth, m):
     return row_beside(DEEPEST + step % depth, m)
 
 
+@subroutine(inline=True)
+def gather_few(s, entries, begin, count, at, base):
+    """Add up the evidence of a short list beside a path, entry by entry.
+
+    The arguments are those of `gather_list`.
+    """
+    seen, first, second, parted = s.seen, s.first, s.second, s.parted
+    for i in range(count):
+        entry = entries[begin + i]
+        place = base + int(parted[at + i]) * ROW
+        recent = np.int32(entry & np.uint32(63)) << RECENT_SHIFT
+        seen[place] += np.int32((entry >> np.uint32(6)) & np.uint32(1023)) | recent
+        # Without branches, which no processor could predict.
+        latest, later = int(first[place]), int(second[place])
+        first[place] = np.uint8(min(latest, i))
+        second[place] = np.uint8(NOWHERE if latest == NOWHERE else min(later, i))
+
+
+@subroutine(inline=True)
+def gather_list(depth, s, entries, begin, count, at, base):
+    """Add up the evidence of a list beside a path, step by step.
+
+    Args:
+        depth: the length of the path.
+        s: the scratch memory.
+        entries: the list, `count` entries from `begin` on.
+        begin: see `entries`.
+        count: see `entries`.
+        at: where `s.parted` has the steps at which these characters leave the path.
+        base: the place of the list's context in the row of the first step.
+    """
+    seen, first, second, parted = s.seen, s.first, s.second, s.parted
+    for step in range(depth + 1):
+        row = step if step < depth else DEEPEST
+        total, found = filled16(np.int32(0)), np.uint64(0)
+        for i in range(0, count, COUNT):
+            here = (load16(parted, at + i) == row) & (numbers16(i) < count)
+            words = load16(entries, begin + i)
+            numbers = ((words >> 6) & 1023) | ((words & 63) << RECENT_SHIFT)
+            total = total + where16(here, numbers, 0)
+            found |= bits_of(here) << np.uint64(i)
+        place, rest = base + row * ROW, found & (found - ONE)
+        seen[place] = total16(total)
+        first[place] = np.uint8(NOWHERE if found == NONE else int(trailing_zeros(found)))
+        second[place] = np.uint8(NOWHERE if rest == NONE else int(trailing_zeros(rest)))
+
+
 @subroutine()
 def gather_along(character, m, s, entries, begin, used, at):
     """Add up the evidence at the nodes of a character's path.
 
     The other arguments are those of `contexts.read_lists`.
     """
-    seen, first, second = s.seen, s.first, s.second
+    seen, first, second, parted = s.seen, s.first, s.second, s.parted
     depth, path, base = m.depth[character], m.codes[character], row_beside(0, m)
     for step in range(depth + 1):
         row = row_beside(step if step < depth else DEEPEST, m)
@@ -144,17 +201,20 @@ def gather_along(character, m, s, entries, begin, used, at):
             store16(seen, i, np.int32(0))
             store16(first, i, NOWHERE)
             store16(second, i, NOWHERE)
+    total = 0
     for c in range(CONTEXT_COUNT):
-        for i in range(used[at + c]):
-            entry = entries[begin + i]
-            parted = int(trailing_zeros(path ^ m.codes[int(entry >> CHARACTER_SHIFT)]))
-            place = base + parted * ROW + c
-            recent = np.int32(entry & np.uint32(63)) << RECENT_SHIFT
-            seen[place] += np.int32((entry >> np.uint32(6)) & np.uint32(1023)) | recent
-            # Without branches, which no processor could predict.
-            latest, later = int(first[place]), int(second[place])
-            first[place] = np.uint8(min(latest, i))
-            second[place] = np.uint8(NOWHERE if latest == NOWHERE else min(later, i))
-        begin += used[at + c]
+        total += used[at + c]
+    # All lists before the first sum, because numbers just written singly are slow to read as lanes.
+    for i in range(total):
+        other = m.codes[int(entries[begin + i] >> CHARACTER_SHIFT)]
+        parted[i] = np.uint8(trailing_zeros(path ^ other))
+    done = 0
+    for c in range(CONTEXT_COUNT):
+        count = used[at + c]
+        if count > FEW:
+            gather_list(depth, s, entries, begin + done, count, done, base + c)
+        else:
+            gather_few(s, entries, begin + done, count, done, base + c)
+        done += count
     for step in range(depth - 1, 0, -1):
         merge(row_along(step + 1, depth, m), row_beside(step, m), row_along(step, depth, m), s)

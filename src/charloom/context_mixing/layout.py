@@ -169,23 +169,19 @@ class Scratch(NamedTuple):
     touched: Longs  # (V / 64 + 1,) bits of nodes with evidence
     nodes: NDArray[np.int32]  # (V + 1,) these nodes
     numbers: NDArray[np.int64]  # (2,) of leaves and nodes
-    found: Longs  # (1,) bits of the contexts with evidence, see `decisions.count_evidence`
     inputs: Floats  # (4 ROW,) INPUT_COUNT of them are used
-    cells: NDArray[np.int32]  # (2 ROW,) the places in both maps for each context
-    counts: NDArray[np.int32]  # (2 ROW,) of either turn at a node
-    rows: NDArray[np.int64]  # (SETS,) the row of each set of weights
     dots: Floats  # (SETS + 2,) the logit of each, the mixture of them, a position between levels
     keys: Longs  # (2,) hashes of the latest characters
     refined: NDArray[np.int64]  # (2 V,) the rows in both refining tables for each node
     reach: Floats  # (V + 1,) the probability of reaching each node
     chances: Floats  # (V + 1,) of turn 1 at nodes that are decided
-    # Of a group of nodes, like the arrays of one node with such names:
+    # Of a group of nodes:
     group: NDArray[np.int32]  # (GROUP + 1,)
-    evidence: Longs  # (GROUP,)
-    group_inputs: Floats  # (GROUP 4 ROW,)
-    group_cells: NDArray[np.int32]  # (GROUP 2 ROW,)
-    group_counts: NDArray[np.int32]  # (GROUP 2 ROW,)
-    group_rows: NDArray[np.int64]  # (GROUP SETS,)
+    evidence: Longs  # (GROUP,) bits of the contexts with evidence: `decisions.count_evidence`
+    group_inputs: Floats  # (GROUP 4 ROW,) INPUT_COUNT of each node's are used
+    group_cells: NDArray[np.int32]  # (GROUP 2 ROW,) the places in both maps for each context
+    group_counts: NDArray[np.int32]  # (GROUP 2 ROW,) of either turn at a node
+    group_rows: NDArray[np.int64]  # (GROUP SETS,) the row of each set of weights
     logits: Floats  # (GROUP,)
     places: NDArray[np.int32]  # (2 GROUP,) in tables
     values: Floats  # (4 GROUP,) of tables
@@ -193,6 +189,7 @@ class Scratch(NamedTuple):
     ahead: Longs  # (STATE,) a state some characters later
     states: Longs  # (TOGETHER STATE,) of a row, one after another
     hashes: Longs  # (TOGETHER C,) of the contexts of rows, or before the characters until then
+    parted: NDArray[np.uint8]  # (most_entries(),) the steps at which characters leave a path
 
 
 class NotedLists(NamedTuple):
@@ -275,11 +272,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(size // 64 + 1, np.uint64),
         np.zeros(size + 1, np.int32),
         np.zeros(2, np.int64),
-        np.zeros(1, np.uint64),
         np.zeros(GIVEN + 1, np.float32),
-        np.zeros(2 * ROW, np.int32),
-        np.zeros(2 * ROW, np.int32),
-        np.zeros(SETS, np.int64),
         np.zeros(SETS + 2, np.float32),
         np.zeros(2, np.uint64),
         np.zeros(2 * size, np.int64),
@@ -298,6 +291,7 @@ def make_scratch(size: int) -> Scratch:
         np.zeros(STATE, np.uint64),
         np.zeros(together * STATE, np.uint64),
         np.zeros(max(together, EARLIER_SLOTS) * CONTEXT_COUNT, np.uint64),
+        np.zeros(most_entries(), np.uint8),
     )
 
 

@@ -376,8 +376,9 @@ def ones(context, bits):
 
 
 @intrinsic
-def total16(context, floats):
+def total16(context, lanes):
     """Return the sum of lanes i and i + 8, of these i and i + 4, and so on."""
+    added = "fadd" if lanes == FLOATS else "add"
 
     def emit(context, builder, sig, args):
         value = args[0]
@@ -390,11 +391,11 @@ def total16(context, floats):
                 )
                 for begin in (0, half)
             )
-            value = builder.fadd(lower, upper)
+            value = getattr(builder, added)(lower, upper)
             half //= 2
         return builder.extract_element(value, INT32(0))
 
-    return types.float32(floats), emit
+    return lanes.dtype(lanes), emit
 
 
 @intrinsic
