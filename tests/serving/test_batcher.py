@@ -28,6 +28,7 @@ from charloom.serving import prompt_reader
 from charloom.serving.batcher import Batcher
 from charloom.serving.prompt_cache import PromptCache
 from charloom.serving.requests import Answer, BusyError, Request
+from charloom.serving.text_sampler import TextSampler
 from charloom.text.vocabulary import Vocabulary
 from helpers.counts import predictor_with_counts
 from helpers.waiting import wait_until
@@ -386,6 +387,22 @@ def test_requests_beyond_the_queue_are_refused(
         answer.cancel()
     wait_until(lambda: batcher.active == batcher.waiting == 0)
     batcher.submit(Request(ids_of("a"), 1))[0].wait()
+
+
+def test_texts_that_begin_are_counted_once(
+    small: Predictor, start: Callable[..., Batcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, counted = TextSampler.begin, []
+
+    def count(sampler: TextSampler, prompts: Any) -> None:
+        begin(sampler, prompts)
+        if prompts:
+            counted.append(batcher.active)
+
+    monkeypatch.setattr(TextSampler, "begin", count)
+    batcher = start(small, most_texts=2)
+    batcher.submit(Request(ids_of("a"), 1, indices=range(2)))[0].wait()
+    assert counted == [2]
 
 
 def test_long_prompts_do_not_block_streams(small: Predictor, start: Callable[..., Batcher]) -> None:

@@ -60,6 +60,7 @@ class Batcher:
         self._condition = threading.Condition()
         self._waiting: deque[Answer] = deque()
         self._waiting_texts = 0
+        self._active_texts = 0  # after the latest turn, and those admitted since then
         self._closing = False
         # Only the batcher's thread changes these.
         self._reader = PromptReader(predictor, self.cache, self.stats)
@@ -76,8 +77,7 @@ class Batcher:
     @property
     def active(self) -> int:
         """Return the number of texts that are being sampled, or whose prompts are being read."""
-        reading = sum(len(prompt.answer.request.indices) for prompt in self._reader.prompts)
-        return self._sampled_texts + reading + self._filler.texts
+        return self._active_texts
 
     @property
     def _sampled_texts(self) -> int:
@@ -130,6 +130,9 @@ class Batcher:
                 except Exception as error:
                     logging.getLogger("charloom").exception("a turn of the batcher failed")
                     self._fail(error, admitted)
+                # Not during a turn, in which a text can be counted as read and as sampled.
+                reading = sum(len(prompt.answer.request.indices) for prompt in self._reader.prompts)
+                self._active_texts = self._sampled_texts + reading + self._filler.texts
                 self._notify_readers()
         with self._condition:
             waiting = list(self._waiting)
@@ -141,7 +144,7 @@ class Batcher:
     def _admit(self) -> list[Answer]:
         """Remove requests from the queue, in their order, while there is room for their texts."""
         admitted: list[Answer] = []
-        active = self.active
+        active = self._active_texts
         while self._waiting:
             answer = self._waiting[0]
             texts = len(answer.request.indices)
@@ -154,6 +157,7 @@ class Batcher:
             else:
                 admitted.append(answer)
                 active += texts
+        self._active_texts = active
         return admitted
 
     def _turn(self) -> None:
